@@ -1,0 +1,3 @@
+"""Convolutional-network experiments, one command each."""
+
+__version__ = "0.1.0"

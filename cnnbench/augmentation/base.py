@@ -1,0 +1,54 @@
+"""What an augmentation is, to the code that makes batches."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Room:
+    """How far a window can move: the image with its padding, less the window; and the channels of the image."""
+
+    down: int
+    right: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where in its image the window of each sample lies. top, left: int64 [B]. mirrored: bool [B], or None for no."""
+
+    top: Tensor
+    left: Tensor
+    mirrored: Tensor | None = None
+
+
+class Augmentation:
+    """One augmentation with its settings; subclasses override `place` or `paint`.
+
+    num_draws: uniform numbers that it wants for each sample.
+    padding: black pixels that it wants around every image.
+    moves: whether it moves the window, which else lies in the middle.
+    paints: whether it changes pixels, and not only the place of the window.
+    """
+
+    num_draws = 0
+    padding = 0
+    moves = False
+    paints = False
+
+    def is_off(self) -> bool:
+        """Tell whether the settings switch it off on purpose (a probability of 0)."""
+        return False
+
+    def problem(self, room: Room) -> str | None:
+        """Say why it would change no image at all, or None where it does."""
+        return None
+
+    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:
+        """Return the windows moved. draws: float32 [B, num_draws] in [0, 1)."""
+        return placement
+
+    def paint(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Return the images changed. images: float32 [B, C, H, W] in [0, 1]; the input may be overwritten."""
+        return images

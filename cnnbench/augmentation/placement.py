@@ -1,0 +1,50 @@
+"""Augmentations that only choose which pixels of an image are seen: random windows, and mirror images."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from cnnbench.augmentation.base import Augmentation, Placement, Room
+from cnnbench.registry import AUGMENTATIONS
+
+
+@AUGMENTATIONS.register("crop", order=10)
+class Crop(Augmentation):
+    """Put the window of `data.crop` anywhere in the image, after padding each side with black pixels."""
+
+    num_draws = 2
+    moves = True
+
+    def __init__(self, *, padding: NonNegativeInt = 0) -> None:
+        self.padding = padding
+
+    def problem(self, room: Room) -> str | None:  # noqa: D102
+        if room.down or room.right:
+            return None
+        return "the window is the whole image, it cannot move; set data.crop or augmentation.crop.padding"
+
+    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:  # noqa: D102
+        return replace(placement, top=pick(draws[:, 0], room.down + 1), left=pick(draws[:, 1], room.right + 1))
+
+
+@AUGMENTATIONS.register("flip", order=20)
+class Flip(Augmentation):
+    """Mirror an image, left to right, with probability p."""
+
+    num_draws = 1
+
+    def __init__(self, *, p: Annotated[float, Field(ge=0, le=1)]) -> None:
+        self.p = p
+
+    def is_off(self) -> bool:  # noqa: D102
+        return self.p == 0
+
+    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:  # noqa: D102
+        return replace(placement, mirrored=draws[:, 0] < self.p)
+
+
+def pick(draws: Tensor, number: int) -> Tensor:
+    """Return whole numbers from 0 to number - 1, all as likely, from draws in [0, 1)."""
+    return (draws * number).long().clamp_(max=number - 1)  # float32 can round up to the number itself

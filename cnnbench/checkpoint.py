@@ -1,0 +1,131 @@
+"""Checkpoints: whole or not there, checked when read, tensors and plain values only.
+
+A checkpoint is `step-N.pt` and its manifest `step-N.json`. Each is written under another name, flushed to disk and
+renamed; the manifest comes last and holds the checksum, so what has no valid manifest was never finished.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnnbench.errors import TrainingError, UserError
+
+FORMAT = 1
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it holds either all of the new content or what was there before, even after a power cut."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        _flush_folder(path.parent)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as JSON, atomically."""
+    write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def save(folder: Path, step: int, content: dict[str, Any], manifest: dict[str, Any], keep: int) -> None:
+    """Write one checkpoint, then remove all but the newest `keep`.
+
+    content: nested dicts and lists of tensors and plain values. manifest: what shall be known without loading it.
+    Raises TrainingError where weights are not finite, or the disk is full; older checkpoints stay.
+    """
+    _refuse_non_finite(content["network"], step)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getvalue()
+    name = f"step-{step:09d}"
+    manifest = {
+        "format": FORMAT,
+        "step": step,
+        "bytes": len(payload),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        **manifest,
+    }
+    try:
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{name}.pt", payload)
+        write_json(folder / f"{name}.json", manifest)
+    except OSError as error:
+        raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
+    for old in steps_in(folder)[:-keep]:
+        # The manifest first: without it, a file that is half removed counts for nothing.
+        (folder / f"step-{old:09d}.json").unlink(missing_ok=True)
+        (folder / f"step-{old:09d}.pt").unlink(missing_ok=True)
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Return the steps that have a manifest, ascending."""
+    found = (re.fullmatch(r"step-(\d+)\.json", path.name) for path in folder.glob("step-*.json"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the content of the newest checkpoint that is whole, or None where there has never been one.
+
+    A damaged one is warned about and passed over. Raises UserError where all are damaged: that is no fresh start.
+    """
+    steps = steps_in(folder)
+    for step in reversed(steps):
+        try:
+            return load(folder, step)
+        except UserError as error:
+            warn(str(error))
+    if steps:
+        raise UserError(f"{folder}: no checkpoint is whole. Type rerun=true to train anew beside this run.")
+    return None
+
+
+def load(folder: Path, step: int) -> dict[str, Any]:
+    """Return the content of one checkpoint. Raises UserError where it is not what its manifest says."""
+    path = folder / f"step-{step:09d}.pt"
+    try:
+        manifest = json.loads((folder / f"step-{step:09d}.json").read_text())
+        payload = path.read_bytes()
+        whole = len(payload) == manifest["bytes"] and hashlib.sha256(payload).hexdigest() == manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not whole:
+        raise UserError(f"{path} is damaged: its content does not match its checksum")
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{path} has format {manifest.get('format')}; this version of cnnbench reads format {FORMAT}")
+    content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    assert isinstance(content, dict)
+    return content
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for scratch in folder.glob(".*.tmp"):
+        scratch.unlink(missing_ok=True)
+
+
+def _refuse_non_finite(weights: dict[str, torch.Tensor], step: int) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values() if tensor.is_floating_point()):
+        raise TrainingError(f"weights are not finite after step {step}: the training diverged; earlier checkpoints stay.")
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

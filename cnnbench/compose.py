@@ -1,0 +1,197 @@
+"""Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cnnbench.errors import Mistake, UserError, did_you_mean, listed
+from cnnbench.registry import Component
+
+TYPED = "command line"
+
+
+def conf_dir() -> Path:
+    """Return the folder of the configuration files: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(path for path in (here / "conf", here.parent / "conf") if (path / "config.yaml").is_file())
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What Hydra made of the words typed."""
+
+    values: dict[str, Any]
+    choices: dict[str, str]  # group -> chosen option: {"model": "minialexnet_v4", …}
+    origins: dict[str, str]  # dotted key -> where its value came from
+    typed: dict[str, str]  # dotted key -> the argument as typed
+    sweep: dict[str, str]  # a grid that an experiment brings, by key
+    mistakes: tuple[Mistake, ...] = ()
+
+
+@dataclass
+class _Words:
+    """The overrides that Hydra shall see, and what was wrong with the others."""
+
+    overrides: list[str] = field(default_factory=list)
+    typed: dict[str, str] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+
+class Composer:
+    """Composes any number of configurations from one set of folders; made by `open_composer`."""
+
+    def __init__(self) -> None:
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        self._loader = loader
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._groups = {group: self._options(group) for group in loader.list_groups("") if group != "hydra"}
+
+    def groups(self) -> dict[str, list[str]]:
+        """Return the options of every group."""
+        return self._groups
+
+    def compose(self, words: Sequence[str]) -> Composed:
+        """Return what the words make of the configuration files; mistakes are collected, not raised."""
+        checked = self._check(words)
+        try:
+            return self._compose(checked)
+        except (HydraException, OmegaConfBaseException) as error:
+            first_lines = " ".join(str(error).split("\n")[:2])
+            mistakes = [*checked.mistakes, Mistake(" ".join(checked.typed.values()) or "conf", first_lines)]
+            return Composed({}, {}, {}, checked.typed, {}, tuple(mistakes))
+
+    def expand(self, words: Sequence[str]) -> list[list[str]]:
+        """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
+        typed_keys = {word.partition("=")[0] for word in words}
+        grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
+        try:
+            return BasicSweeper.split_arguments(self._parser.parse_overrides([*grid, *words]), None)[0]
+        except HydraException as error:
+            raise UserError(f"this grid cannot be expanded: {error}") from error
+
+    def _sweeps(self, word: str) -> bool:
+        try:
+            return bool(self._parser.parse_override(word).is_sweep_override())
+        except HydraException:
+            return False
+
+    def _options(self, group: str) -> list[str]:
+        options = list(self._loader.get_group_options(group, ObjectType.CONFIG))
+        for inner in self._loader.get_group_options(group, ObjectType.GROUP):
+            options += [f"{inner}/{option}" for option in self._options(f"{group}/{inner}")]
+        return sorted(options)
+
+    def _check(self, words: Sequence[str]) -> _Words:
+        checked = _Words()
+        for word in words:
+            try:
+                override = self._parser.parse_override(word)
+            except HydraException:
+                checked.mistakes.append(Mistake(word, "is not of the form key=value"))
+                continue
+            problem = self._problem(override)
+            if problem:
+                checked.mistakes.append(Mistake(word, problem))
+                continue
+            key = override.key_or_group
+            checked.typed[key] = word
+            # `++` lets unknown keys through to the check of types, which names all of them at once; Hydra alone stops
+            # at the first, and advises to add the mistake with `+`.
+            is_plain = key not in self._groups and not word.startswith(("~", "+", "hydra."))
+            checked.overrides.append(f"++{word}" if is_plain else word)
+        return checked
+
+    def _problem(self, override: Override) -> str | None:
+        key = override.key_or_group
+        if override.is_sweep_override():
+            return "is several values; put -m before it to run each of them"
+        if key == "hydra" or (key.startswith(("hydra/", "hydra.")) and key != "hydra.searchpath"):
+            return "is for Hydra's own launcher, which cnnbench does not use"
+        if key not in self._groups or override.is_delete():
+            return None
+        option = override.value()
+        if option in self._groups[key] or (option is None and key == "experiment"):
+            return None
+        options = self._groups[key]
+        return f"no such {key}{did_you_mean(str(option), options)}; there are {listed(options)}"
+
+    def _compose(self, checked: _Words) -> Composed:
+        config = hydra_compose("config", overrides=checked.overrides, return_hydra_config=True)
+        choices = {key: str(value) for key, value in config.hydra.runtime.choices.items() if key in self._groups}
+        sweep = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra")
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        assert isinstance(values, dict)
+        plain = {str(key): value for key, value in values.items()}
+        origins = self._origins(checked)
+        return Composed(plain, choices, origins, checked.typed, sweep, tuple(checked.mistakes))
+
+    def _origins(self, checked: _Words) -> dict[str, str]:
+        origins: dict[str, str] = {}
+        for part in self._loader.compute_defaults_list("config", checked.overrides, RunMode.RUN).defaults:
+            if part.config_path is None or part.config_path.startswith("hydra"):
+                continue
+            loaded = self._loader.repository.load_config(part.config_path)
+            if loaded is None or not isinstance(loaded.config, DictConfig):
+                continue
+            source = "default" if part.primary or part.config_path == "config" else part.config_path
+            values = OmegaConf.to_container(loaded.config, resolve=False)
+            prefix = f"{part.package}." if part.package else ""
+            origins |= {f"{prefix}{key}": source for key in flat(values)}
+        origins |= dict.fromkeys(checked.typed, TYPED)
+        return origins
+
+
+@contextmanager
+def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
+    """Open the configuration files, those of the user's folders included, for as long as the context lasts."""
+    for folder in extra_folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"--config-dir {folder}: there is no such folder")
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(conf_dir()))
+    for folder in extra_folders:
+        search_path.append("command-line", f"file://{Path(folder).resolve()}")
+    Hydra.create_main_hydra2(task_name="cnnbench", config_search_path=search_path)
+    try:
+        yield Composer()
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def add_option(group: str, component: Component) -> None:
+    """Make an option of a group from a component's signature, for one that has no YAML file of its own."""
+    node = {key: "???" for key, field in component.schema.model_fields.items() if field.is_required()}
+    ConfigStore.instance().store(component.name, {"name": component.name, **component.defaults(), **node}, group)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key; an empty mapping counts as a value."""
+    if not isinstance(values, Mapping) or not values:
+        return {prefix[:-1]: values} if prefix else {}
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        leaves |= flat(value, f"{prefix}{key}.")
+    return leaves

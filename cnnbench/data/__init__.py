@@ -1,0 +1,1 @@
+"""Data sets, their split, and the batches made of them."""

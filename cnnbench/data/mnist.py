@@ -1,0 +1,99 @@
+"""MNIST, and the data sets that come in its format."""
+
+import struct
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnbench.data.files import Source, read_verified
+from cnnbench.data.images import ImageData, Images
+from cnnbench.errors import UserError
+from cnnbench.registry import DATASETS
+
+MNIST = Source(
+    title="MNIST",
+    folder="MNIST/raw",
+    files={
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    archives={
+        f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz": md5
+        for name, md5 in {
+            "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+        }.items()
+    },
+)
+
+FASHION_MNIST = Source(
+    title="Fashion-MNIST",
+    folder="FashionMNIST/raw",
+    files={
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+    archives={
+        f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}.gz": md5
+        for name, md5 in {
+            "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+        }.items()
+    },
+)
+
+CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
+@DATASETS.register("mnist", breaks_labels=("flip",))
+def mnist(root: Path, *, verify: bool = True) -> ImageData:
+    """60 000 + 10 000 handwritten digits, 28x28, gray.
+
+    Source: LeCun, Cortes, Burges, The MNIST database of handwritten digits.
+    """
+    return _read(MNIST, root, verify, tuple(str(digit) for digit in range(10)))
+
+
+@DATASETS.register("fashion_mnist")
+def fashion_mnist(root: Path, *, verify: bool = True) -> ImageData:
+    """60 000 + 10 000 pieces of clothing in 10 classes, 28x28, gray.
+
+    Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747.
+    """
+    return _read(FASHION_MNIST, root, verify, CLOTHES)
+
+
+def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) -> ImageData:
+    contents = read_verified(source, root, verify)
+    tensors = {name: _idx(name, content) for name, content in contents.items()}
+    parts = []
+    for prefix in ("train", "t10k"):
+        pixels, labels = tensors[f"{prefix}-images-idx3-ubyte"], tensors[f"{prefix}-labels-idx1-ubyte"].long()
+        if len(pixels) != len(labels) or (len(labels) and int(labels.max()) >= len(classes)):
+            raise UserError(f"{source.folder}/{prefix}-*: labels do not fit the images; one of the files is not the original")
+        parts.append(Images(pixels.unsqueeze(1), labels))
+    return ImageData(parts[0], parts[1], classes)
+
+
+def _idx(name: str, content: bytes) -> Tensor:
+    """Return the bytes of an IDX file as uint8 of the shape that its header says."""
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise UserError(f"{name} is no IDX file of bytes")
+    num_axes = content[3]
+    header = 4 + 4 * num_axes
+    shape = struct.unpack(f">{num_axes}I", content[4:header])
+    values = torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)
+    if values.numel() != torch.Size(shape).numel():
+        raise UserError(f"{name} is cut short, or too long: its header says {shape}")
+    return values.view(shape)

@@ -1,0 +1,48 @@
+"""What a user did wrong, said so that it can be mended at once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the user can mend: the message says what, where and what to do. Exit code 2, no traceback."""
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One thing wrong with a configuration: what was given, and what is allowed instead."""
+
+    given: str
+    problem: str
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a configuration, in one message."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(dict.fromkeys(mistakes))
+        width = min(40, max(len(mistake.given) for mistake in self.mistakes))
+        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        lines = [f"{count} in the configuration, nothing was started:"]
+        lines += [f"  {mistake.given:<{width}}  {mistake.problem}" for mistake in self.mistakes]
+        super().__init__("\n".join(lines))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the closest known name, or nothing where none is close."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names as a list in a sentence: 'a', 'b', 'c'."""
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+class TrainingError(Exception):
+    """A training that cannot go on: it diverged, or its folder cannot be written. Exit code 1, no traceback."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The run was asked to stop; raised between two steps, where a checkpoint can be written."""

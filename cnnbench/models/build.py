@@ -1,0 +1,66 @@
+"""From a selection to a network that is known to fit the data."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnnbench.data.images import DataSpec
+from cnnbench.errors import UserError
+from cnnbench.registry import MODELS, Selection
+
+LARGEST_SIDE_TRIED = 512
+
+
+def build_network(selection: Selection, spec: DataSpec) -> nn.Module:
+    """Return the selected network for this data; its weights come from torch's global generator."""
+    network = MODELS.build(selection, spec)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
+    """Pass two images through the network without computing anything, and return it, its weights on the meta device.
+
+    Raises UserError where images are too small, naming the smallest side that works, where the scores do not fit the
+    classes, and where the network cannot be built at all.
+    """
+    try:
+        return _pass_through(selection, spec)
+    except (UserError, RuntimeError, ValueError, IndexError) as error:
+        side = _smallest_side(selection, spec)
+        given = f"{spec.height}x{spec.width}"
+        if side is None:
+            raise UserError(f"model '{selection.name}' does not work on {spec.channels}x{given} images: {error}") from error
+        raise UserError(
+            f"model '{selection.name}' needs images of at least {side}x{side}, and sees {given}; "
+            f"set data.image_size={side} or more, or a larger data.crop."
+        ) from error
+
+
+def _pass_through(selection: Selection, spec: DataSpec) -> nn.Module:
+    with torch.device("meta"):
+        network = build_network(selection, spec)
+        scores: Any = network(torch.empty(2, spec.channels, spec.height, spec.width))
+    expected = (2, spec.num_classes)
+    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
+        shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise UserError(f"it returns {shape} for two images, where scores of shape {expected} are needed")
+    return network
+
+
+def _smallest_side(selection: Selection, spec: DataSpec) -> int | None:
+    for side in range(min(spec.height, spec.width) + 1, LARGEST_SIDE_TRIED + 1):
+        try:
+            _pass_through(selection, replace(spec, height=side, width=side))
+        except (UserError, RuntimeError, ValueError, IndexError):
+            continue
+        return side
+    return None
+
+
+def count_parameters(network: nn.Module) -> dict[str, int]:
+    """Return how many parameters the network has, and how many of them are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, trains in sizes if trains)}

@@ -1,0 +1,137 @@
+"""Plain convolutional networks: convolutions, then dense layers, one after another.
+
+B: batch, C: channels, H, W: height and width, D: features, K: classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from cnnbench.data.images import DataSpec
+from cnnbench.errors import UserError
+from cnnbench.registry import MODELS
+
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal["relu", "tanh", "sigmoid"]
+Pool = Literal["max", "average"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution of a plain network, stride 1; `pool`: followed by 2x2 pooling."""
+
+    maps: int
+    kernel: int
+    padding: int
+    pool: bool
+
+    def side_after(self, side: int) -> int:
+        """Return the side of what comes out of a square image of this side; 0 or less: too small."""
+        side = side + 2 * self.padding - self.kernel + 1
+        return side // 2 if self.pool else side
+
+
+class PlainNetwork(nn.Module):
+    """Features, dense layers, head."""
+
+    def __init__(self, features: nn.Sequential, dense: nn.Sequential, head: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+        self.dense = dense
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores, float [B, K], of images [B, C, H, W]."""
+        features = self.features(images).flatten(1)  # [B, C, H, W] -> [B, D]
+        scores: Tensor = self.head(self.dense(features))
+        return scores
+
+
+def plain_network(
+    spec: DataSpec,
+    convs: Sequence[Conv],
+    units: Sequence[int],
+    activation: Activation,
+    pool: Pool,
+    dropout: float,
+    batchnorm: bool,
+) -> PlainNetwork:
+    """Build a network: each convolution is followed by pooling, then activation; dense layers by activation.
+
+    dropout: probability, before the dense layers but the last. batchnorm: before every layer but the first. Where
+    both meet, dropout comes first, as in the network that this family continues.
+    Raises UserError for images that are too small to leave anything after the convolutions.
+    """
+    act = ACTIVATIONS[activation]
+    features: list[nn.Module] = []
+    channels, height, width = spec.channels, spec.height, spec.width
+    for index, conv in enumerate(convs):
+        if batchnorm and index > 0:
+            features.append(nn.BatchNorm2d(channels))
+        features.append(nn.Conv2d(channels, conv.maps, conv.kernel, padding=conv.padding))
+        if conv.pool:
+            features.append(POOLS[pool](2))
+        features.append(act())
+        channels, height, width = conv.maps, conv.side_after(height), conv.side_after(width)
+        if min(height, width) < 1:
+            raise UserError(f"images of {spec.height}x{spec.width} are too small: nothing is left after convolution {index + 1}")
+
+    def linear(num_in: int, num_out: int) -> list[nn.Module]:
+        return [*([nn.BatchNorm1d(num_in)] if batchnorm else []), nn.Linear(num_in, num_out)]
+
+    dense: list[nn.Module] = []
+    num_features = channels * height * width
+    for number in units:
+        if dropout:
+            dense.append(nn.Dropout(dropout))
+        dense += [*linear(num_features, number), act()]
+        num_features = number
+    head = nn.Sequential(*linear(num_features, spec.num_classes))
+    return PlainNetwork(nn.Sequential(*features), nn.Sequential(*dense), head)
+
+
+@MODELS.register("lenet")
+def lenet(
+    spec: DataSpec,
+    *,
+    maps: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)],
+    units: list[PositiveInt],
+    activation: Activation,
+    pool: Pool,
+    dropout: Dropout = 0.0,
+    batchnorm: bool = False,
+) -> PlainNetwork:
+    """LeNet: two 5x5 convolutions with pooling, then dense layers.
+
+    Source: LeCun et al. 1998, Gradient-based learning applied to document recognition; simplified as is usual today
+    (pooling without weights, full connections between maps, a linear head).
+    """
+    convs = [Conv(number, kernel=5, padding=0, pool=True) for number in maps]
+    return plain_network(spec, convs, units, activation, pool, dropout, batchnorm)
+
+
+@MODELS.register("minialexnet")
+def minialexnet(
+    spec: DataSpec,
+    *,
+    maps: Annotated[list[PositiveInt], Field(min_length=5, max_length=5)],
+    units: list[PositiveInt],
+    dropout: Dropout = 0.0,
+    batchnorm: bool = False,
+) -> PlainNetwork:
+    """MiniAlexNet: five convolutions (5x5 twice, then 3x3), pooled after the first, second and last; dense layers.
+
+    Source: Furnari and Farinella 2021, course Machine Learning, laboratory on convolutional networks; the order of
+    layers is that of Krizhevsky et al. 2012.
+    """
+    kernels, pooled = (5, 5, 3, 3, 3), (True, True, False, False, True)
+    convs = [
+        Conv(number, kernel, padding=kernel // 2, pool=pool) for number, kernel, pool in zip(maps, kernels, pooled, strict=True)
+    ]
+    return plain_network(spec, convs, units, "relu", "max", dropout, batchnorm)

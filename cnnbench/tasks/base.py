@@ -1,0 +1,34 @@
+"""What a task is, to the loop."""
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench.data.batches import Batch
+from cnnbench.data.images import DataSpec
+
+
+class Task:
+    """Something to learn with a network; subclasses say what.
+
+    Metrics are kept as sums over samples, so that a mean never depends on how samples fell into batches.
+    """
+
+    train_metrics: tuple[str, ...] = ("loss",)
+    eval_metrics: tuple[str, ...] = ("loss",)
+    watched: tuple[tuple[str, bool], ...] = (("loss", False),)
+    """Metrics that decide which epoch is best, on validation, the first one first; True: the higher the better."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.spec = spec
+
+    def order(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the rows of an epoch in the order in which they are trained on, int64 [N]; a permutation."""
+        return torch.randperm(len(labels), generator=generator)
+
+    def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss to descend (a scalar with gradient), and the sum of each train metric over the samples."""
+        raise NotImplementedError
+
+    def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return the sum of each eval metric over the samples of a batch."""
+        raise NotImplementedError
