@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnnbench.config import GROUPS
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import Component
 
@@ -89,6 +90,23 @@ class Composer:
             return BasicSweeper.split_arguments(self._parser.parse_overrides([*grid, *words]), None)[0]
         except HydraException as error:
             raise UserError(f"this grid cannot be expanded: {error}") from error
+
+    def add_missing_options(self) -> None:
+        """Make an option of every registered component that no YAML file names, from its signature."""
+        for group, registry in GROUPS.items():
+            if group == "augmentation":  # its options are lists of components
+                continue
+            named = {self._component_of(group, option) for option in self._groups[group]}
+            for name in set(registry) - named - set(self._groups[group]):
+                _add_option(group, registry[name])
+                self._groups[group] = sorted([*self._groups[group], name])
+
+    def _component_of(self, group: str, option: str) -> str | None:
+        loaded = self._loader.repository.load_config(f"{group}/{option}")
+        if loaded is None:
+            return None
+        name = OmegaConf.select(loaded.config, f"{group}.name") or OmegaConf.select(loaded.config, "name")
+        return str(name)
 
     def _sweeps(self, word: str) -> bool:
         try:
@@ -181,10 +199,12 @@ def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
         GlobalHydra.instance().clear()
 
 
-def add_option(group: str, component: Component) -> None:
+def _add_option(group: str, component: Component) -> None:
     """Make an option of a group from a component's signature, for one that has no YAML file of its own."""
     node = {key: "???" for key, field in component.schema.model_fields.items() if field.is_required()}
-    ConfigStore.instance().store(component.name, {"name": component.name, **component.defaults(), **node}, group)
+    ConfigStore.instance().store(
+        name=component.name, group=group, node={"name": component.name, **component.defaults(), **node}
+    )
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

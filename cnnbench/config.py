@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean, listed
+from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import (
     AUGMENTATIONS,
     DATASETS,
@@ -296,6 +296,14 @@ class _Check:
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins")
 
 
+def is_incidental(key: str) -> bool:
+    """Tell whether the setting of this dotted key cannot change a result."""
+    section, _, leaf = key.rpartition(".")
+    schema = {"": Spine, "data": DataConfig, "checkpoint": CheckpointConfig}.get(section)
+    field = schema.model_fields.get(leaf) if schema else None
+    return field is not None and INCIDENTAL in field.metadata
+
+
 def _placed(regularization: Regularization) -> dict[str, Any]:
     """Return what a network has to find a place for."""
     wanted = {"dropout": regularization.dropout, "batchnorm": regularization.batchnorm}
@@ -345,6 +353,3 @@ def _allowed(schema: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
-
-
-__all__ = ["CONTROLS", "GROUPS", "DataConfig", "Regularization", "RunConfig", "UserError", "check"]

@@ -1,0 +1,149 @@
+"""What is said on the terminal: what was chosen, how far it is, what came out."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cnnbench.compose import flat
+from cnnbench.config import RunConfig
+from cnnbench.loop import Progress
+
+ETA_AFTER_STEPS = 20
+
+
+def say(text: str = "") -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
+
+
+def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, str], facts: Mapping[str, str]) -> None:
+    """Print what is trained, on what, and where each value came from."""
+    say(f"{choices.get('model', config.model.name)} on {choices.get('data', config.data.source.name)}, seed {config.seed}")
+    for name, value in facts.items():
+        say(f"  {name:<14} {value}")
+    say()
+    rows = [(key, _shown(value), origins.get(key, _origin_above(key, origins))) for key, value in flat(config.to_dict()).items()]
+    width = max(len(key) for key, _, _ in rows)
+    for key, value, origin in rows:
+        say(f"  {key:<{width}}  {value:<22}  {origin}")
+    say()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: 42 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class ProgressDisplay:
+    """A bar on a terminal; elsewhere a line an epoch."""
+
+    def __init__(self, config: RunConfig, num_steps: int, num_images: int, step: int) -> None:
+        self.config, self.num_steps, self.num_images = config, num_steps, num_images
+        self.first_step, self.began, self.images = step, time.perf_counter(), 0
+        self.announced = False
+        self.val: str = ""
+        self.bar: tqdm[Any] = tqdm(
+            total=num_steps, initial=step, unit="step", disable=None, leave=False, dynamic_ncols=True, smoothing=0.05,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left",
+        )  # fmt: skip
+
+    def step(self, row: Mapping[str, Any], progress: Progress) -> None:
+        """Move on by one step."""
+        self.images = progress.samples_trained if not self.images else self.images
+        if not self.bar.disable:
+            self.bar.set_description_str(f"epoch {row['epoch']}/{self.config.epochs}", refresh=False)
+            self.bar.set_postfix_str(f"{_metrics(row, 'train')} {self.val}{self._speed(progress)}", refresh=False)
+            self.bar.update(row["step"] - self.bar.n)
+        elif not self.announced and row["step"] - self.first_step >= ETA_AFTER_STEPS:
+            self.announced = True
+            say(f"  {self._left(row['step'])} to go, after {ETA_AFTER_STEPS} steps{self._speed(progress)}")
+
+    def epoch(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
+        """Say how an epoch ended."""
+        self.val = f"| val {_metrics(row, 'val')} " if _metrics(row, "val") else ""
+        if self.bar.disable:
+            width = len(str(self.config.epochs))
+            ends = "" if row["step"] >= self.num_steps else f", {self._left(row['step'])} left"
+            best = "*" if is_best else " "
+            say(
+                f"  epoch {row['epoch']:>{width}}/{self.config.epochs}  {_metrics(row, 'train')} "
+                f"{self.val}{best}{self._speed(progress)}{ends}"
+            )
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.close()
+
+    def _left(self, step: int) -> str:
+        """Return the time to the end, at the pace since this process began, validation included."""
+        pace = (time.perf_counter() - self.began) / max(1, step - self.first_step)
+        return f"about {duration(pace * (self.num_steps - step))}"
+
+    def _speed(self, progress: Progress) -> str:
+        seen = progress.samples_trained - self.images
+        elapsed = time.perf_counter() - self.began
+        return f" {seen / elapsed:,.0f} images/s".replace(",", " ") if seen and elapsed else ""
+
+
+def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
+    """Print what came out: metrics, on which checkpoint, how long it took, where it is."""
+    say(note)
+    splits = [split for split in ("train", "val", "test") if result.get(split)]
+    names = [name for name in result["test"] if name != "samples"]
+    say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")
+    for split in splits:
+        values = result[split]
+        cells = "".join(f"{values[name]:>12.4f}" if values.get(name) is not None else f"{'':>12}" for name in names)
+        say(f"  {split:<10}{cells}{values['samples']:>12}")
+    chosen = result["checkpoint"]
+    say()
+    say(f"  checkpoint  epoch {chosen['epoch']}, step {chosen['step']}: {chosen['chosen']}")
+    say(f"  trained     {result['epochs']} epochs in {duration(result['seconds']['train'])}, "
+        f"{result['images_per_second']:,.0f} images/s, {duration(result['seconds']['total'])} in all".replace(",", " ", 1))  # fmt: skip
+    for remark in result.get("notes", ()):
+        say(f"  note        {remark}")
+    say(f"  run         {shorter(path)}")
+
+
+def shorter(path: Path) -> str:
+    """Return a path as one would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def error(text: object) -> None:
+    """Print what went wrong, where errors are looked for."""
+    print(f"cnnbench: {text}", file=sys.stderr, flush=True)
+
+
+def _metrics(row: Mapping[str, Any], split: str) -> str:
+    pairs = [(key.removesuffix(f"/{split}"), value) for key, value in row.items() if key.endswith(f"/{split}")]
+    return "  ".join(f"{name} {'nan' if value is None else format(value, '.4f')}" for name, value in pairs)
+
+
+def _origin_above(key: str, origins: Mapping[str, str]) -> str:
+    """Return where a group of settings came from, for a setting that is not named itself."""
+    while "." in key:
+        key = key.rpartition(".")[0]
+        if key in origins:
+            return origins[key]
+    return "code"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

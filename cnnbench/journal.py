@@ -1,0 +1,94 @@
+"""The rows of a run: `metrics.jsonl` is the truth, TensorBoard a view of it.
+
+Rows hold no times, so that an interrupted and continued run ends with the same rows as an unbroken one.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from cnnbench.checkpoint import write_atomically
+
+AXES = ("row", "epoch", "step")
+
+
+class Journal:
+    """Writes the rows of one run; `step` and `epochs_done` say where it goes on from."""
+
+    def __init__(self, folder: Path, metrics_file: Path, step: int, epochs_done: int) -> None:
+        kept = [row for row in read_rows(metrics_file) if _is_before(row, step, epochs_done)]
+        if metrics_file.exists():
+            write_atomically(metrics_file, "".join(map(_line, kept)).encode())
+        self._file = metrics_file.open("a", buffering=1, encoding="utf-8")  # a row is there as soon as it is written
+        # TensorBoard forgets everything from `purge_step` on: the last step kept is purged too, and shown again,
+        # because an epoch row of the same step may have been written after the checkpoint.
+        self._writer = SummaryWriter(str(folder), purge_step=step if step else None, max_queue=1000, flush_secs=10)
+        for row in kept:
+            if row["step"] == step:
+                self._show(row)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        self._file.write(_line(row))
+        self._show(row)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Show values in TensorBoard only."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._writer.file_writer.add_summary(summary, step)
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Fill TensorBoard's hparams tab: what was chosen, and what came out. The run stays one run there."""
+        plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()}
+        for summary in hparams(plain, dict(metrics)):
+            self._writer.file_writer.add_summary(summary)
+
+    def flush(self) -> None:
+        """Put every row on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Put every row on disk, and end."""
+        self.flush()
+        self._file.close()
+        self._writer.close()
+
+    def _show(self, row: Mapping[str, Any]) -> None:
+        # Two measurements of one name would draw one zigzag: the running values of steps get names of their own.
+        values = {key: value for key, value in row.items() if key not in AXES and value is not None}
+        if row["row"] == "step":
+            values = {f"step/{key.removesuffix('/train')}": value for key, value in values.items()}
+        self.scalars(values, row["step"])
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a metrics file; a last line that was cut short by a kill is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and all(axis in row for axis in AXES):
+                yield row
+
+
+def _is_before(row: Mapping[str, Any], step: int, epochs_done: int) -> bool:
+    return bool(row["epoch"] <= epochs_done if row["row"] == "epoch" else row["step"] <= step)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of JSON; what is not finite becomes null, since JSON knows no NaN."""
+    finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    return json.dumps(finite) + "\n"

@@ -1,0 +1,132 @@
+"""A run that has been asked for: composed, checked and frozen, so that it can be started here or in another process."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from cnnbench import checkpoint
+from cnnbench.compose import TYPED, Composer, flat
+from cnnbench.config import GROUPS, RunConfig, check, is_incidental
+from cnnbench.errors import ConfigError, Mistake, UserError
+from cnnbench.rundir import RunFolder
+
+FIXED_ON_RESUME = ("data", "model", "task", "seed", "batch_size", "precision")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run to be carried out.
+
+    named_by: values typed, by key, that the folder is named after.
+    folder: of the run to go on with; None: found by the configuration's identity.
+    parent: folder of the run whose last checkpoint this one starts from.
+    """
+
+    config: RunConfig
+    command: str
+    choices: Mapping[str, str]
+    origins: Mapping[str, str] = field(default_factory=dict)
+    named_by: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    folder: Path | None = None
+    parent: Path | None = None
+    rerun: bool = False
+    accept_stale: bool = False
+    brief: bool = False
+
+
+def plan_run(composer: Composer, words: Sequence[str]) -> Plan:
+    """Return the plan of one run from the words typed. Raises ConfigError with every mistake."""
+    composed = composer.compose(words)
+    if not composed.values:
+        raise ConfigError(composed.mistakes)
+    values = dict(composed.values)
+    experiment = values.pop("experiment", None)
+    if isinstance(experiment, str):
+        raise ConfigError([*composed.mistakes, Mistake(f"experiment={experiment}", "is not the name of an experiment")])
+    config, notes = check(values, composed.typed, composed.mistakes)
+    return Plan(
+        config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes)
+    )
+
+
+def plan_resume(path: str, words: Sequence[str]) -> Plan:
+    """Return the plan that goes on with the run in a folder.
+
+    Words that cannot change the result apply to that run; others (`epochs=300`) make a run of its own, which starts
+    from the last checkpoint of this one and leaves it as it is.
+    """
+    folder = RunFolder.open(Path(path))
+    record = folder.record()
+    recorded = folder.config()
+    before, _ = check(recorded)
+    values, typed, mistakes = _overridden(recorded, words)
+    after, notes = check(values, typed, tuple(mistakes))
+    plan = Plan(
+        after, command_line([f"resume={path}", *words]), record.get("choices", {}),
+        dict.fromkeys(flat(recorded), f"run {folder.path.name}") | dict.fromkeys(typed, TYPED), notes=tuple(notes),
+    )  # fmt: skip
+    if after.identity() == before.identity():
+        return replace(plan, folder=folder.path)
+    steps = checkpoint.steps_in(folder.checkpoints)
+    if not steps:
+        raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume={path}")
+    after = after.model_copy(update={"parent": f"{record['identity']}@{steps[-1]}"})
+    return replace(plan, config=after, named_by=_naming(typed), parent=folder.path)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return the command that was typed, ready to be typed again."""
+    return shlex.join(["cnnbench", *words])
+
+
+def _naming(typed: Mapping[str, str]) -> dict[str, str]:
+    named = {key: word.partition("=")[2] for key, word in typed.items()}
+    return {key: value for key, value in named.items() if key not in ("model", "data") and not is_incidental(key)}
+
+
+def _overridden(
+    recorded: Mapping[str, Any], words: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str], list[Mistake]]:
+    """Return recorded values with single keys set anew, what was typed for them, and what cannot be."""
+    values: dict[str, Any] = _copied(recorded)
+    typed: dict[str, str] = {}
+    mistakes = []
+    parser = OverridesParser.create()
+    for word in words:
+        try:
+            override = parser.parse_override(word)
+        except HydraException:
+            mistakes.append(Mistake(word, "is not of the form key=value"))
+            continue
+        key = override.key_or_group
+        group = key.partition(".")[0]
+        if key in GROUPS or key in ("regularization", "experiment"):
+            mistakes.append(Mistake(word, f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE"))
+        elif override.is_sweep_override():
+            mistakes.append(Mistake(word, "is several values; resuming takes one"))
+        elif group in FIXED_ON_RESUME and not is_incidental(key):
+            mistakes.append(Mistake(word, "cannot change in a run that goes on; start a run of its own without resume="))
+        else:
+            typed[key] = word
+            _set(values, key.split("."), override.value())
+    return values, typed, mistakes
+
+
+def _copied(values: Any) -> Any:
+    return {key: _copied(value) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+
+def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        values = values[key]
+    values[path[-1]] = value
+

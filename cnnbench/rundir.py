@@ -1,0 +1,155 @@
+"""The run directory: the contract between training and everything that comes after it.
+
+    outputs/<data>/<model>/<what-differs>-<hash8>/
+      config.yaml      every value that counted, and as a comment the command line that made it
+      run.json         status, times, versions, device, code, data, parameter counts
+      split.json       which rows of the training part validate
+      metrics.jsonl    step rows and epoch rows
+      events.out.…     TensorBoard's view of them
+      checkpoints/     step-N.pt and its manifest step-N.json
+      result.json      what came out
+"""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cnnbench.checkpoint import remove_leftovers, write_atomically, write_json
+from cnnbench.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+
+def outputs_dir() -> Path:
+    """Return the folder of all runs: $CNNBENCH_OUTPUTS, or ./outputs."""
+    return Path(os.environ.get("CNNBENCH_OUTPUTS") or "outputs").expanduser().resolve()
+
+
+def now() -> str:
+    """Return the time as text, to the second, in UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def readable(text: str) -> str:
+    """Return text with only those characters that need no quoting in any shell or in Hydra: A-Z a-z 0-9 . _ -."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+
+
+def folder_name(words: Mapping[str, str], identity: str) -> str:
+    """Return a run's folder name: what was typed, shortest form, sorted, and the beginning of its identity.
+
+    words: value as typed, by dotted key. The identity alone decides which run it is; the rest is for people.
+    """
+    parts = []
+    for key, value in sorted(words.items()):
+        leaf = key.rpartition(".")[2]
+        parts.append(readable(value if leaf in ("experiment", "optimizer", "scheduler", "augmentation") else leaf + value))
+    shown = readable("_".join(part for part in parts if part))[:80]
+    return f"{shown or 'default'}-{identity[:8]}"
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.record_file = path / "run.json"
+        self.split_file = path / "split.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.result_file = path / "result.json"
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Return the run in an existing folder. Raises UserError where there is none."""
+        folder = cls(path.expanduser().resolve())
+        if not folder.record_file.is_file() or not folder.config_file.is_file():
+            raise UserError(f"{path} is no run folder: it has no run.json and config.yaml; runs are below {outputs_dir()}.")
+        return folder
+
+    def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
+        """Make the folder; `run.json` comes last, so that a folder without one is no run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None, width=110)
+        write_atomically(self.config_file, f"# {command}\n{text}".encode())
+        write_json(self.record_file, dict(record))
+
+    def config(self) -> dict[str, Any]:
+        """Return the plain values of `config.yaml`."""
+        return _read(self.config_file, lambda text: yaml.safe_load(text))
+
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` says."""
+        return _read(self.record_file, json.loads)
+
+    def result(self) -> dict[str, Any]:
+        """Return what `result.json` says."""
+        return _read(self.result_file, json.loads)
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Change entries of `run.json`, and return all of it."""
+        record = self.record() | changes
+        write_json(self.record_file, record)
+        return record
+
+    @property
+    def is_completed(self) -> bool:
+        """Tell whether the run has its result."""
+        return self.result_file.is_file() and self.record().get("status") == "completed"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
+
+        Raises UserError where another process holds it.
+        """
+        path = self.path / ".lock"
+        with path.open("a+") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    raise UserError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.") from error
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            remove_leftovers(self.path)
+            remove_leftovers(self.checkpoints)
+            yield
+
+
+def find_runs(outputs: Path, identity: str) -> list[RunFolder]:
+    """Return all runs of one identity, the first first: the original, then -r2, -r3, …"""
+    tail = re.compile(re.escape(identity[:8]) + r"(?:-r(\d+))?$")
+    found = []
+    for path in outputs.glob(f"*/*/*-{identity[:8]}*"):
+        match = tail.search(path.name)
+        folder = RunFolder(path)
+        if match and folder.record_file.is_file() and folder.record().get("identity") == identity:
+            found.append((int(match[1] or 1), path, folder))
+    return [folder for _, _, folder in sorted(found, key=lambda item: item[:2])]
+
+
+def _read(path: Path, parse: Any) -> dict[str, Any]:
+    try:
+        values = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: it holds no mapping")
+    return values

@@ -1,0 +1,130 @@
+"""The one entry point: `cnnbench …` turns words into plans, and carries them out.
+
+Nothing heavy is imported at the top: `--help` and completion answer at once.
+"""
+
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import cnnbench
+from cnnbench.errors import ConfigError, Mistake, TrainingError, UserError
+
+
+@dataclass
+class Request:
+    """What was typed: flags, controls, and the words that configure a run."""
+
+    flags: Namespace
+    words: list[str] = field(default_factory=list)
+    resume: str | None = None
+    plugins: tuple[str, ...] = ()
+    rerun: bool = False
+    accept_stale: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says, and exit: 0 done, 1 failed, 2 a mistake of the user's, 128 + n stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = run_command(words)
+    except UserError as error:
+        print(f"cnnbench: {error}", file=sys.stderr)
+        code = 2
+    except TrainingError as error:
+        print(f"cnnbench: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("cnnbench: stopped at once; the last checkpoint is kept.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Do what the words of a command line say, and return the exit code."""
+    from hydra._internal.utils import get_args_parser
+
+    if "--version" in arguments:
+        print(f"cnnbench {cnnbench.__version__}")
+        return 0
+    flags = get_args_parser().parse_intermixed_args([_data_for_dataset(word) for word in arguments])
+    if _is_for_hydra(flags):
+        return _let_hydra_answer(arguments)
+    request = read_request(flags)
+
+    from cnnbench.compose import open_composer
+    from cnnbench.plan import plan_resume, plan_run
+    from cnnbench.registry import register_everything
+    from cnnbench.session import carry_out
+    from cnnbench.sweep import carry_out_all, plan_all
+
+    register_everything(request.plugins)
+    with open_composer([flags.config_dir] if flags.config_dir else []) as composer:
+        composer.add_missing_options()
+        if request.resume is not None:
+            plans = [plan_resume(request.resume, request.words)]
+        elif flags.multirun:
+            plans = plan_all(composer, request.words)
+        else:
+            plans = [plan_run(composer, request.words)]
+    plans = [
+        replace(plan, plugins=request.plugins, rerun=request.rerun, accept_stale=request.accept_stale) for plan in plans
+    ]
+    if flags.cfg:
+        import yaml
+
+        print(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False), end="")
+        return 0
+    return carry_out_all(plans) if flags.multirun else carry_out(plans[0])
+
+
+def read_request(flags: Namespace) -> Request:
+    """Tell the words that configure a run from those that say what to do with it."""
+    request, mistakes = Request(flags), []
+    for word in flags.overrides:
+        key, _, value = word.partition("=")
+        if key == "resume":
+            request.resume = value
+        elif key == "plugins":
+            request.plugins = tuple(part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip())
+        elif key in ("rerun", "accept_stale"):
+            if value not in ("true", "false"):
+                mistakes.append(Mistake(word, "must be true or false"))
+            setattr(request, key, value == "true")
+        else:
+            request.words.append(word)
+    if request.resume is not None and flags.multirun:
+        mistakes.append(Mistake("-m", "and resume= exclude each other; type the command of a sweep again to go on with it"))
+    if request.resume == "":
+        mistakes.append(Mistake("resume=", "must be the folder of a run"))
+    if mistakes:
+        raise ConfigError(mistakes)
+    return request
+
+
+def _data_for_dataset(word: str) -> str:
+    """Read `dataset=cifar100` and `dataset.root=…` as `data=…`: both names are in use, the configuration has one."""
+    return re.sub(r"^([+~]*)dataset(?=[=.])", r"\1data", word)
+
+
+def _is_for_hydra(flags: Namespace) -> bool:
+    return bool(
+        flags.help or flags.hydra_help or flags.info or flags.shell_completion or flags.cfg not in (None, "job")
+    )
+
+
+def _let_hydra_answer(arguments: Sequence[str]) -> int:
+    """Leave help, completion and the like to Hydra; none of them runs anything."""
+    import hydra
+
+    from cnnbench.compose import conf_dir
+
+    sys.argv = ["cnnbench", *map(_data_for_dataset, arguments)]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
+    return 0
+
+
+if __name__ == "__main__":
+    main()
