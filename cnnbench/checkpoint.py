@@ -7,6 +7,7 @@ renamed; the manifest comes last and holds the checksum, so what has no valid ma
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -36,8 +37,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write plain values as JSON, atomically."""
-    write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    """Write plain values as JSON, atomically; what is not finite becomes null."""
+    write_atomically(path, (json.dumps(finite(values), indent=2, allow_nan=False) + "\n").encode())
+
+
+def finite(values: Any) -> Any:
+    """Return plain values with None in place of NaN and infinities, which JSON does not know."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def save(folder: Path, step: int, content: dict[str, Any], manifest: dict[str, Any], keep: int) -> None:
@@ -118,7 +128,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def _refuse_non_finite(weights: dict[str, torch.Tensor], step: int) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values() if tensor.is_floating_point()):
-        raise TrainingError(f"weights are not finite after step {step}: the training diverged; earlier checkpoints stay.")
+        raise TrainingError(
+            f"weights are not finite after step {step}: the training diverged; earlier checkpoints stay."
+        )
 
 
 def _flush_folder(folder: Path) -> None:

@@ -227,21 +227,20 @@ class _Check:
     def _data(self, values: dict[str, Any]) -> DataConfig | None:
         shared = {key: values.pop(key) for key in DataConfig.model_fields if key in values}
         own = {key for key in values if key != "name"}
-        name = values.get("name")
+        name = str(values.get("name"))
         if name in DATASETS:  # an unknown key may have been meant for either half
             both = [*DataConfig.model_fields, *DATASETS[name].schema.model_fields]
             for key in own - set(DATASETS[name].schema.model_fields):
                 self._mistake(f"data.{key}", values.pop(key), f"no such key{did_you_mean(key, both)}")
         source = self._selection("data", values)
         stand_in = source or Selection("", {})
-        config = self._model(DataConfig, {"source": stand_in, **shared}, "data.")
+        config: DataConfig | None = self._model(DataConfig, {"source": stand_in, **shared}, "data.")
         return None if source is None else config
 
-    def _augmentation(
-        self, values: dict[str, Any], data: DataConfig | None
-    ) -> tuple[Selection, ...] | None:
+    def _augmentation(self, values: dict[str, Any], data: DataConfig | None) -> tuple[Selection, ...] | None:
         values.pop("name", None)
-        breaks = DATASETS[data.source.name].facts.get("breaks_labels", ()) if data else ()
+        source = data.source.name if data else ""
+        breaks = DATASETS[source].facts.get("breaks_labels", ()) if data else ()
         parts: list[Selection] = []
         for name, settings in values.items():
             if settings is None:
@@ -255,12 +254,16 @@ class _Check:
                 prefix = f"augmentation.{name}."
                 checked = self._model(AUGMENTATIONS[name].schema, settings, prefix)
                 by_hand = any(key.startswith(prefix) for key in self.typed)
-                if data is not None and name in breaks and not by_hand:
+                if name in breaks and not by_hand:
                     self.notes.append(
-                        f"augmentation.{name} is left out: it can change what an image of '{data.source.name}' shows"
+                        f"augmentation.{name} is left out: it can change what an image of '{source}' shows"
                     )
                 elif checked is not None:
                     parts.append(Selection(name, checked.model_dump()))
+                    if name in breaks:
+                        self.notes.append(
+                            f"augmentation.{name} can change what an image of '{source}' shows; on, as typed"
+                        )
         if any(mistake.given.startswith("augmentation.") for mistake in self.mistakes):
             return None
         return tuple(sorted(parts, key=lambda part: AUGMENTATIONS[part.name].facts["order"]))
@@ -271,7 +274,10 @@ class _Check:
             self._mistake("regularization.early_stopping", stopping, "takes the keys 'patience' and 'min_delta'")
             return None
         early = self._model(EarlyStopping, stopping, "regularization.early_stopping.")
-        return self._model(Regularization, {**values, "early_stopping": early or EarlyStopping()}, "regularization.")
+        checked: Regularization | None = self._model(
+            Regularization, {**values, "early_stopping": early or EarlyStopping()}, "regularization."
+        )
+        return checked
 
     def _together(self, config: RunConfig) -> None:
         """Check what single settings cannot show: combinations that have no effect, or that exclude each other."""
@@ -279,11 +285,15 @@ class _Check:
             if not MODELS[config.model.name].accepts(setting):
                 having = listed(name for name in MODELS if MODELS[name].accepts(setting))
                 self._mistake(
-                    f"regularization.{setting}", value, f"'{config.model.name}' has no place for it; these have: {having}"
+                    f"regularization.{setting}",
+                    value,
+                    f"'{config.model.name}' has no place for it; these have: {having}",
                 )
         if config.regularization.l2 and config.optimizer.settings.get("weight_decay"):
             decay = config.optimizer.settings["weight_decay"]
-            self._mistake("regularization.l2", config.regularization.l2, f"twice: optimizer.weight_decay={decay} is on too")
+            self._mistake(
+                "regularization.l2", config.regularization.l2, f"twice: optimizer.weight_decay={decay} is on too"
+            )
         patience = config.regularization.early_stopping.patience
         if patience is not None and patience >= config.epochs:
             problem = f"can never fire in {config.epochs} epochs; give less, or more epochs"
@@ -299,8 +309,8 @@ CONTROLS = ("resume", "rerun", "accept_stale", "plugins")
 def is_incidental(key: str) -> bool:
     """Tell whether the setting of this dotted key cannot change a result."""
     section, _, leaf = key.rpartition(".")
-    schema = {"": Spine, "data": DataConfig, "checkpoint": CheckpointConfig}.get(section)
-    field = schema.model_fields.get(leaf) if schema else None
+    schemas: dict[str, type[BaseModel]] = {"": Spine, "data": DataConfig, "checkpoint": CheckpointConfig}
+    field = schemas[section].model_fields.get(leaf) if section in schemas else None
     return field is not None and INCIDENTAL in field.metadata
 
 

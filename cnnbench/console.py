@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench.compose import flat
-from cnnbench.config import RunConfig
+from cnnbench.compose import TYPED, flat
+from cnnbench.config import RunConfig, is_incidental
 from cnnbench.loop import Progress
 
 ETA_AFTER_STEPS = 20
@@ -22,14 +23,24 @@ def say(text: str = "") -> None:
 
 def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, str], facts: Mapping[str, str]) -> None:
     """Print what is trained, on what, and where each value came from."""
-    say(f"{choices.get('model', config.model.name)} on {choices.get('data', config.data.source.name)}, seed {config.seed}")
+    model, data = choices.get("model", config.model.name), choices.get("data", config.data.source.name)
+    say(f"{model} on {data}, seed {config.seed}")
     for name, value in facts.items():
         say(f"  {name:<14} {value}")
     say()
-    rows = [(key, _shown(value), origins.get(key, _origin_above(key, origins))) for key, value in flat(config.to_dict()).items()]
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, origin in rows:
-        say(f"  {key:<{width}}  {value:<22}  {origin}")
+    rows = []
+    off = []
+    for key, value in flat(config.to_dict()).items():
+        origin = origins.get(key) or _origin_above(key, origins)
+        is_off = value is None or value is False or value == {} or (isinstance(value, float) and value == 0)
+        if origin == TYPED or not (is_off or is_incidental(key)):
+            rows.append((key, _shown(value), origin))
+        elif not is_incidental(key):
+            off.append(key)
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for key, shown, origin in rows:
+        say(f"  {key:<{widths[0]}}  {shown:<{widths[1]}}  {origin}")
+    say(fill(f"off: {', '.join(off)}", width=110, initial_indent="  ", subsequent_indent="       "))
     say()
 
 
@@ -69,7 +80,8 @@ class ProgressDisplay:
 
     def epoch(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
         """Say how an epoch ended."""
-        self.val = f"| val {_metrics(row, 'val')} " if _metrics(row, "val") else ""
+        shown = {key: value for key, value in row.items() if f"{key.partition('/')[0]}/train" in row}
+        self.val = f"| val {_metrics(shown, 'val')} " if _metrics(shown, "val") else ""
         if self.bar.disable:
             width = len(str(self.config.epochs))
             ends = "" if row["step"] >= self.num_steps else f", {self._left(row['step'])} left"
@@ -104,11 +116,12 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
         values = result[split]
         cells = "".join(f"{values[name]:>12.4f}" if values.get(name) is not None else f"{'':>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
-    chosen = result["checkpoint"]
+    chosen, seconds = result["checkpoint"], result["seconds"]
+    speed = f"{result['images_per_second']:,.0f} images/s".replace(",", " ")
     say()
     say(f"  checkpoint  epoch {chosen['epoch']}, step {chosen['step']}: {chosen['chosen']}")
-    say(f"  trained     {result['epochs']} epochs in {duration(result['seconds']['train'])}, "
-        f"{result['images_per_second']:,.0f} images/s, {duration(result['seconds']['total'])} in all".replace(",", " ", 1))  # fmt: skip
+    spent = f"{duration(seconds['train'])}, {speed}; {duration(seconds['total'])} in all"
+    say(f"  trained     {result['epochs']} epochs in {spent}")
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
     say(f"  run         {shorter(path)}")

@@ -4,7 +4,6 @@ Rows hold no times, so that an interrupted and continued run ends with the same 
 """
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cnnbench.checkpoint import write_atomically
+from cnnbench.checkpoint import finite, write_atomically
 
 AXES = ("row", "epoch", "step")
 
@@ -30,6 +29,7 @@ class Journal:
         # TensorBoard forgets everything from `purge_step` on: the last step kept is purged too, and shown again,
         # because an epoch row of the same step may have been written after the checkpoint.
         self._writer = SummaryWriter(str(folder), purge_step=step if step else None, max_queue=1000, flush_secs=10)
+        self._events: Any = self._writer.file_writer
         for row in kept:
             if row["step"] == step:
                 self._show(row)
@@ -42,13 +42,15 @@ class Journal:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Show values in TensorBoard only."""
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._writer.file_writer.add_summary(summary, step)
+        self._events.add_summary(summary, step)
 
     def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill TensorBoard's hparams tab: what was chosen, and what came out. The run stays one run there."""
-        plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()}
-        for summary in hparams(plain, dict(metrics)):
-            self._writer.file_writer.add_summary(summary)
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+        }
+        for summary in hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+            self._events.add_summary(summary)
 
     def flush(self) -> None:
         """Put every row on disk."""
@@ -89,6 +91,4 @@ def _is_before(row: Mapping[str, Any], step: int, epochs_done: int) -> bool:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    """Return a row as a line of JSON; what is not finite becomes null, since JSON knows no NaN."""
-    finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-    return json.dumps(finite) + "\n"
+    return json.dumps(finite(dict(row))) + "\n"

@@ -118,7 +118,7 @@ def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
         if weights:
             loss = loss + penalty(weights, l1, l2)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         progress.step += 1
         readings.tell()
@@ -139,7 +139,7 @@ def _end_epoch(parts: Parts, progress: Progress, metrics: dict[str, float], obse
     for name, total in zip(parts.task.train_metrics, progress.sums, strict=True):
         row[f"{name}/train"] = total / progress.samples
     row |= {f"{name}/val": value for name, value in metrics.items()}
-    is_best = bool(metrics) and (progress.best is None or is_better(metrics, progress.best.metrics, parts.task.watched))
+    is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, parts.task.watched)
     if is_best:
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in parts.network.state_dict().items()}
         progress.best = Best(epoch, progress.step, metrics, weights)
@@ -161,11 +161,13 @@ def _wait_for_improvement(parts: Parts, progress: Progress, metrics: dict[str, f
         progress.stopped_early = progress.epochs_waited >= stopping.patience
 
 
-def is_better(metrics: dict[str, float], best: dict[str, float], watched: tuple[tuple[str, bool], ...]) -> bool:
+def is_better(metrics: dict[str, float], best: dict[str, float] | None, watched: tuple[tuple[str, bool], ...]) -> bool:
     """Tell whether metrics beat the best so far: by the first watched one that differs. NaN beats nothing."""
+    if not metrics or any(math.isnan(metrics[name]) for name, _ in watched):
+        return False
+    if best is None:
+        return True
     for name, higher in watched:
-        if math.isnan(metrics[name]):
-            return False
         if metrics[name] != best[name]:
             return (metrics[name] > best[name]) == higher
     return False
@@ -214,7 +216,9 @@ class _Readings:
                     f"{rate:g}: the training diverged. Try a smaller optimizer.lr; the last checkpoint is kept."
                 )
             progress = self.progress
-            progress.sums = [total + value for total, value in zip(progress.sums or [0.0] * len(sums), sums, strict=True)]
+            progress.sums = [
+                total + value for total, value in zip(progress.sums or [0.0] * len(sums), sums, strict=True)
+            ]
             progress.samples += samples
             progress.samples_trained += samples
             if step % self.parts.config.log_every == 0:

@@ -51,9 +51,7 @@ def plan_run(composer: Composer, words: Sequence[str]) -> Plan:
     if isinstance(experiment, str):
         raise ConfigError([*composed.mistakes, Mistake(f"experiment={experiment}", "is not the name of an experiment")])
     config, notes = check(values, composed.typed, composed.mistakes)
-    return Plan(
-        config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes)
-    )
+    return Plan(config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes))
 
 
 def plan_resume(path: str, words: Sequence[str]) -> Plan:
@@ -108,11 +106,15 @@ def _overridden(
         key = override.key_or_group
         group = key.partition(".")[0]
         if key in GROUPS or key in ("regularization", "experiment"):
-            mistakes.append(Mistake(word, f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE"))
+            mistakes.append(
+                Mistake(word, f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE")
+            )
         elif override.is_sweep_override():
             mistakes.append(Mistake(word, "is several values; resuming takes one"))
         elif group in FIXED_ON_RESUME and not is_incidental(key):
-            mistakes.append(Mistake(word, "cannot change in a run that goes on; start a run of its own without resume="))
+            mistakes.append(
+                Mistake(word, "cannot change in a run that goes on; start a run of its own without resume=")
+            )
         else:
             typed[key] = word
             _set(values, key.split("."), override.value())
@@ -129,4 +131,3 @@ def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
             values[key] = {}
         values = values[key]
     values[path[-1]] = value
-

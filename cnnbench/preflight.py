@@ -35,11 +35,11 @@ def preflight(config: RunConfig) -> Ready:
     if config.batch_size > num_train:
         problem = f"exceeds the {num_train} training images; use at most {num_train}"
         raise ConfigError([Mistake(f"batch_size={config.batch_size}", problem)])
-    mistakes = [
-        Mistake(f"augmentation.{name}", problem) for name, problem in _sample(config, data).problems().items()
-    ]
+    mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in _sample(config, data).problems().items()]
     if num_train % config.batch_size == 1 and any(isinstance(part, nn.BatchNorm1d) for part in network.modules()):
-        problem = f"leaves one image for the last of the batches of {num_train}, too few for batch norm; change it by one"
+        problem = (
+            f"leaves one image for the last of the batches of {num_train}, too few for batch norm; change it by one"
+        )
         mistakes.append(Mistake(f"batch_size={config.batch_size}", problem))
     if mistakes:
         raise ConfigError(mistakes)
@@ -79,5 +79,3 @@ def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
 def _sample(config: RunConfig, data: PreparedData) -> Batches:
     one = data.train[torch.zeros(1, dtype=torch.int64)]
     return Batches(one, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
-
-

@@ -50,7 +50,9 @@ def git_state() -> dict[str, Any] | None:
         return ran.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # a checkout of something else may lie around an installed one
+        git(
+            "ls-files", "--error-unmatch", "__init__.py"
+        )  # a checkout of something else may lie around an installed one
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return None
@@ -59,7 +61,13 @@ def git_state() -> dict[str, Any] | None:
 def machine(device: torch.device) -> dict[str, Any]:
     """Return what the run is computed on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": str(device), "name": name, "cores": os.cpu_count(), "host": platform.node(), "system": platform.platform()}
+    return {
+        "device": str(device),
+        "name": name,
+        "cores": os.cpu_count(),
+        "host": platform.node(),
+        "system": platform.platform(),
+    }
 
 
 def _processor() -> str:

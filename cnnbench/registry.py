@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -50,10 +50,9 @@ class Component:
     @cached_property
     def schema(self) -> type[BaseModel]:
         """The keyword-only parameters as a strict pydantic model."""
-        hints = get_type_hints(self.factory, include_extras=True)
         fields: dict[str, Any] = {
-            parameter.name: (hints[parameter.name], ... if parameter.default is parameter.empty else parameter.default)
-            for parameter in inspect.signature(self.factory).parameters.values()
+            parameter.name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+            for parameter in inspect.signature(self.factory, eval_str=True).parameters.values()
             if parameter.kind is parameter.KEYWORD_ONLY
         }
         return create_model(self.name, __config__=STRICT, **fields)
@@ -85,7 +84,9 @@ class Registry:
             taken = self._components.get(name)
             if taken is not None:
                 where = f"{taken.factory.__module__}.{taken.factory.__qualname__}"
-                raise UserError(f"{self.group} '{name}' is registered twice: it is already {where}; choose another name.")
+                raise UserError(
+                    f"{self.group} '{name}' is registered twice: it is already {where}; choose another name."
+                )
             self._components[name] = Component(name, factory, facts)
             return factory
 

@@ -1,13 +1,13 @@
 """The run directory: the contract between training and everything that comes after it.
 
-    outputs/<data>/<model>/<what-differs>-<hash8>/
-      config.yaml      every value that counted, and as a comment the command line that made it
-      run.json         status, times, versions, device, code, data, parameter counts
-      split.json       which rows of the training part validate
-      metrics.jsonl    step rows and epoch rows
-      events.out.…     TensorBoard's view of them
-      checkpoints/     step-N.pt and its manifest step-N.json
-      result.json      what came out
+outputs/<data>/<model>/<what-differs>-<hash8>/
+  config.yaml      every value that counted, and as a comment the command line that made it
+  run.json         status, times, versions, device, code, data, parameter counts
+  split.json       which rows of the training part validate
+  metrics.jsonl    step rows and epoch rows
+  events.out.…     TensorBoard's view of them
+  checkpoints/     step-N.pt and its manifest step-N.json
+  result.json      what came out
 """
 
 import json
@@ -16,7 +16,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def outputs_dir() -> Path:
 
 def now() -> str:
     """Return the time as text, to the second, in UTC."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def readable(text: str) -> str:
@@ -54,7 +54,9 @@ def folder_name(words: Mapping[str, str], identity: str) -> str:
     parts = []
     for key, value in sorted(words.items()):
         leaf = key.rpartition(".")[2]
-        parts.append(readable(value if leaf in ("experiment", "optimizer", "scheduler", "augmentation") else leaf + value))
+        parts.append(
+            readable(value if leaf in ("experiment", "optimizer", "scheduler", "augmentation") else leaf + value)
+        )
     shown = readable("_".join(part for part in parts if part))[:80]
     return f"{shown or 'default'}-{identity[:8]}"
 
@@ -76,7 +78,9 @@ class RunFolder:
         """Return the run in an existing folder. Raises UserError where there is none."""
         folder = cls(path.expanduser().resolve())
         if not folder.record_file.is_file() or not folder.config_file.is_file():
-            raise UserError(f"{path} is no run folder: it has no run.json and config.yaml; runs are below {outputs_dir()}.")
+            raise UserError(
+                f"{path} is no run folder: it has no run.json and config.yaml; runs are below {outputs_dir()}."
+            )
         return folder
 
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
@@ -88,7 +92,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """Return the plain values of `config.yaml`."""
-        return _read(self.config_file, lambda text: yaml.safe_load(text))
+        return _read(self.config_file, yaml.safe_load)
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""

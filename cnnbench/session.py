@@ -1,58 +1,47 @@
-"""One run, from its plan to its result: found or made, trained or continued, tested once, recorded."""
+"""One run, from its plan to its result: trained or continued, tested once, recorded."""
 
 import dataclasses
+import json
 import os
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from cnnbench import checkpoint, console, provenance
+from cnnbench import checkpoint, console
+from cnnbench.assemble import make_parts, plain_batches, set_up_torch
 from cnnbench.compose import flat
-from cnnbench.data.batches import Batches
-from cnnbench.data.images import counts_per_class
 from cnnbench.errors import Stopped, UserError
 from cnnbench.interrupt import StopRequests
 from cnnbench.journal import Journal, read_rows
-from cnnbench.loop import Best, Parts, Progress, evaluate, fit
-from cnnbench.models.build import build_network
+from cnnbench.locate import locate, prepare_folder
+from cnnbench.loop import Best, Progress, evaluate, fit
 from cnnbench.plan import Plan
-from cnnbench.preflight import Ready, make_augmentations, make_schedule, preflight
-from cnnbench.randomness import seed_layers
-from cnnbench.registry import OPTIMIZERS, TASKS, register_everything
-from cnnbench.rundir import RunFolder, find_runs, folder_name, now, outputs_dir, readable
+from cnnbench.preflight import Ready, make_schedule, preflight
+from cnnbench.registry import register_everything
+from cnnbench.rundir import RunFolder, now
 
 
 def carry_out(plan: Plan) -> int:
     """Do what the plan says, and return the exit code: 0, or 128 + the number of the signal that stopped it.
 
-    A run that is there already is continued; a finished one is shown. Raises UserError where code or data changed
-    since, and TrainingError where training fails.
+    A run that is there already is continued; a finished one is shown. Raises UserError where it cannot be carried
+    out, or code or data changed since it began, and TrainingError where training fails.
     """
     outside = register_everything(plan.plugins)
     ready = preflight(plan.config)
-    sources = provenance.sources(outside)
-    found = _find(plan)
-    if found is not None and not plan.rerun:
-        changes = _changes_since(found, sources, ready, outside_names={Path(m.__file__ or "").name for m in outside})
-        if changes and not plan.accept_stale:
-            raise UserError(_stale_message(found, changes))
-        if found.is_completed:
-            console.summary(found.result(), found.path, f"finished {found.record()['ended']}; rerun=true trains it anew.")
-            return 0
-    folder = found if found is not None and not plan.rerun else _new_folder(plan)
+    folder = locate(plan, ready, outside)
+    if folder.is_completed:
+        console.summary(
+            folder.result(), folder.path, f"finished {folder.record()['ended']}; rerun=true trains it anew."
+        )
+        return 0
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder.path} cannot be made: {error}; CNNBENCH_OUTPUTS=FOLDER names another place.") from error
+        raise UserError(
+            f"{folder.path} cannot be made: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
+        ) from error
     with folder.lock():
-        if not folder.record_file.exists():
-            folder.create(plan.config.to_dict(), plan.command, _first_record(plan, ready, sources))
-            checkpoint.write_json(folder.split_file, _split_record(plan, ready))
-        elif folder.record()["split"] != ready.data.split.hash():
-            raise UserError(f"{folder.path}: the split into training and validation is another one now; nothing was touched.")
+        prepare_folder(folder, plan, ready, outside)
         with StopRequests(plan.config.max_minutes) as stop:
             return _Session(plan, ready, folder, stop).run()
 
@@ -71,7 +60,7 @@ class _Session:
             console.say(f"  note: {record['threads']} threads before, {self.threads} now: the last bits may differ.")
         self.seconds_before = float(record.get("seconds", 0.0))
         set_up_torch(ready.device, self.threads, self.config.deterministic)
-        self.parts = make_parts(plan, ready)
+        self.parts = make_parts(plan.config, ready)
         self.progress = self._restore()
         started = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
         folder.update(status="running", threads=self.threads, sessions=[*record.get("sessions", []), started])
@@ -92,11 +81,13 @@ class _Session:
         except Stopped:
             self._ended(self.stop.status)
             self.display.close()
-            console.say(f"  {self.stop.status} at step {self.progress.step} of {self.ready.horizon.num_steps}; to go on, "
-                        f"type the same command again, or: cnnbench resume={console.shorter(self.folder.path)}")  # fmt: skip
+            where = console.shorter(self.folder.path)
+            console.say(f"  {self.stop.status} at step {self.progress.step} of {self.ready.horizon.num_steps}")
+            console.say(f"  to go on, type the same command again, or: cnnbench resume={where}")
             return self.stop.exit_code
         except BaseException as error:
-            self._ended("paused" if isinstance(error, KeyboardInterrupt) else "failed", error=f"{type(error).__name__}: {error}")
+            status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._ended(status, error=f"{type(error).__name__}: {error}")
             raise
         finally:
             self.display.close()
@@ -151,10 +142,13 @@ class _Session:
             return Progress()
         progress = Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
         if progress.epochs_done > self.config.epochs or progress.step > self.ready.horizon.num_steps:
-            raise UserError(f"epochs={self.config.epochs}: {progress.epochs_done} are trained already; give more than that.")
+            raise UserError(
+                f"epochs={self.config.epochs}: {progress.epochs_done} are trained already; give more than that."
+            )
         self.parts.network.load_state_dict(content["network"])
         settings = [
-            {key: value for key, value in group.items() if key != "params"} for group in self.parts.optimizer.param_groups
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.parts.optimizer.param_groups
         ]
         self.parts.optimizer.load_state_dict(content["optimizer"])
         for group, own in zip(self.parts.optimizer.param_groups, settings, strict=True):
@@ -162,8 +156,6 @@ class _Session:
         return progress
 
     def _inherit(self, rows: list[dict[str, Any]]) -> None:
-        import json
-
         text = "".join(json.dumps(row) + "\n" for row in rows)
         checkpoint.write_atomically(self.folder.metrics_file, text.encode())
 
@@ -198,8 +190,8 @@ class _Session:
         after = self.parts.schedule(step)
         rate = self.config.optimizer.settings["lr"]
         return [
-            f"scheduler {self.config.scheduler.name} is stretched from {epochs} to {self.config.epochs} epochs: the learning "
-            f"rate was {rate * before:.3g} at the parent's last step, and is {rate * after:.3g} at the next."
+            f"scheduler {self.config.scheduler.name} is stretched from {epochs} to {self.config.epochs} epochs: the "
+            f"learning rate was {rate * before:.3g} at the parent's last step, and is {rate * after:.3g} at the next."
         ]
 
     def _test(self) -> dict[str, Any]:
@@ -214,10 +206,10 @@ class _Session:
             chosen = {"chosen": "last, without validation", "epoch": progress.epochs_done, "step": progress.step}
             notes.append("data.val_fraction=0: there was no validation, the last checkpoint was tested")
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
-        metrics = {"train": evaluate(parts, _plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
+        metrics = {"train": evaluate(parts, plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
         if best is not None:
             metrics["val"] = best.metrics | {"samples": len(data.val)}
-        metrics["test"] = evaluate(parts, _plain_batches(self.ready, "test")) | {"samples": len(data.test)}
+        metrics["test"] = evaluate(parts, plain_batches(self.ready, "test")) | {"samples": len(data.test)}
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
         self.journal.scalars(test, chosen["step"])  # type: ignore[arg-type]
         self.journal.hparams(flat(self.config.to_dict()), test)
@@ -240,122 +232,3 @@ class _Session:
     def _ended(self, status: str, **more: Any) -> None:
         seconds = self.seconds_before + time.monotonic() - self.began
         self.folder.update(status=status, ended=now(), seconds=seconds, step=self.progress.step, **more)
-
-
-def make_parts(plan: Plan, ready: Ready) -> Parts:
-    """Return everything that a training is made of, at its very beginning."""
-    config, data, device = plan.config, ready.data, ready.device
-    seed_layers(config.seed, "weights", 0, torch.device("cpu"))
-    network = build_network(config.network(), data.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = OPTIMIZERS.build(config.optimizer, [weight for weight in network.parameters() if weight.requires_grad])
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
-    val = _plain_batches(ready, "val") if len(data.val) else None
-    task = TASKS.build(config.task, data.spec)
-    return Parts(config, task, network, optimizer, make_schedule(config, ready.horizon), ready.horizon, train, val, device)
-
-
-def set_up_torch(device: torch.device, threads: int, deterministic: bool) -> None:
-    """Make arithmetic repeatable: so many threads, full precision, and on a GPU deterministic kernels."""
-    torch.set_num_threads(threads)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = not deterministic
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
-
-
-def _plain_batches(ready: Ready, split: str) -> Batches:
-    data = ready.data
-    return Batches(getattr(data, split), data.spec, data.mean, data.std, ready.device)
-
-
-def _find(plan: Plan) -> RunFolder | None:
-    """Return the run that the plan means, if there is one: the newest, where it was trained anew."""
-    if plan.folder is not None:
-        return RunFolder.open(plan.folder)
-    runs = find_runs(outputs_dir(), plan.config.identity())
-    return runs[-1] if runs else None
-
-
-def _new_folder(plan: Plan) -> RunFolder:
-    identity = plan.config.identity()
-    runs = find_runs(outputs_dir(), identity)
-    if runs:
-        first = runs[0].path
-        return RunFolder(first.with_name(f"{first.name}-r{len(runs) + 1}"))
-    places = [readable(plan.choices.get(group, "")) or readable(name) for group, name in
-              (("data", plan.config.data.source.name), ("model", plan.config.model.name))]  # fmt: skip
-    return RunFolder(outputs_dir().joinpath(*places, folder_name(plan.named_by, identity)))
-
-
-def _changes_since(
-    found: RunFolder, sources: dict[str, str], ready: Ready, outside_names: set[str]
-) -> list[str]:
-    record = found.record()
-    changed = provenance.changed_names(record.get("sources", {}), sources)
-    messages = []
-    if changed:
-        shown = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
-        messages.append(f"sources: {shown}")
-    if record.get("data", {}).get("fingerprint") != ready.data.fingerprint:
-        messages.append(f"data: the content of '{record['choices'].get('data', 'the data set')}' is another one")
-    return messages
-
-
-def _stale_message(found: RunFolder, changes: list[str]) -> str:
-    state = "finished" if found.is_completed else "began"
-    lines = [f"{console.shorter(found.path)} {state} with other code or data than there is now:"]
-    lines += [f"  {change}" for change in changes]
-    lines += [
-        "two ways on:",
-        "  rerun=true         trains anew beside it; nothing is overwritten",
-        "  accept_stale=true  takes the run as it is",
-    ]
-    return "\n".join(lines)
-
-
-def _first_record(plan: Plan, ready: Ready, sources: dict[str, str]) -> dict[str, Any]:
-    data = ready.data
-    return {
-        "identity": plan.config.identity(),
-        "status": "running",
-        "command": plan.command,
-        "choices": dict(plan.choices),
-        "origins": dict(plan.origins),
-        "parent": None if plan.parent is None else {"folder": str(plan.parent), "run": plan.config.parent},
-        "started": now(),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(ready.device),
-        "git": provenance.git_state(),
-        "plugins": list(plan.plugins),
-        "sources": sources,
-        "data": {
-            "fingerprint": data.fingerprint,
-            "classes": list(data.spec.classes),
-            "window": [data.spec.channels, data.spec.height, data.spec.width],
-            "mean": data.mean,
-            "std": data.std,
-            "images": {split: len(getattr(data, split)) for split in ("train", "val", "test")},
-        },
-        "split": data.split.hash(),
-        "parameters": ready.parameters,
-        "notes": list(plan.notes),
-    }
-
-
-def _split_record(plan: Plan, ready: Ready) -> Mapping[str, Any]:
-    data = ready.data
-    return {
-        "seed": plan.config.data.split_seed,
-        "fraction": plan.config.data.val_fraction,
-        "sha256": data.split.hash(),
-        "images_per_class": {
-            split: counts_per_class(getattr(data, split).labels, data.spec.num_classes) for split in ("train", "val", "test")
-        },
-        "val": data.split.val.tolist(),
-    }
-
-

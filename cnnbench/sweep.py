@@ -146,7 +146,9 @@ def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
         }
         for plan, identity, outcome, found in zip(plans, identities, outcomes, runs, strict=True)
     ]
-    checkpoint.write_json(folder / f"{name}.json", {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs})
+    checkpoint.write_json(
+        folder / f"{name}.json", {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs}
+    )
 
 
 def _summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
@@ -161,5 +163,3 @@ def _summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
         console.say(f"  {outcome:<12}  {measured:<40}  {where}")
     done = sum(outcome == "completed" for outcome in outcomes)
     console.say(f"  {done} of {len(plans)} runs completed")
-
-

@@ -31,15 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = run_command(words)
     except UserError as error:
-        print(f"cnnbench: {error}", file=sys.stderr)
+        _say(error)
         code = 2
     except TrainingError as error:
-        print(f"cnnbench: {error}", file=sys.stderr)
+        _say(error)
         code = 1
     except KeyboardInterrupt:
-        print("cnnbench: stopped at once; the last checkpoint is kept.", file=sys.stderr)
+        _say("stopped at once; the last checkpoint is kept.")
         code = 130
     sys.exit(code)
+
+
+def _say(text: object) -> None:
+    sys.stderr.write(f"cnnbench: {text}\n")
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -47,7 +51,7 @@ def run_command(arguments: Sequence[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     if "--version" in arguments:
-        print(f"cnnbench {cnnbench.__version__}")
+        sys.stdout.write(f"cnnbench {cnnbench.__version__}\n")
         return 0
     flags = get_args_parser().parse_intermixed_args([_data_for_dataset(word) for word in arguments])
     if _is_for_hydra(flags):
@@ -75,7 +79,7 @@ def run_command(arguments: Sequence[str]) -> int:
     if flags.cfg:
         import yaml
 
-        print(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False), end="")
+        sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
         return 0
     return carry_out_all(plans) if flags.multirun else carry_out(plans[0])
 
@@ -96,7 +100,7 @@ def read_request(flags: Namespace) -> Request:
         else:
             request.words.append(word)
     if request.resume is not None and flags.multirun:
-        mistakes.append(Mistake("-m", "and resume= exclude each other; type the command of a sweep again to go on with it"))
+        mistakes.append(Mistake("-m", "and resume= exclude each other; to go on with a sweep, type it again"))
     if request.resume == "":
         mistakes.append(Mistake("resume=", "must be the folder of a run"))
     if mistakes:

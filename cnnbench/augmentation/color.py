@@ -14,7 +14,7 @@ Strength = Annotated[float, Field(ge=0, le=1)]
 
 @AUGMENTATIONS.register("jitter", order=30)
 class Jitter(Augmentation):
-    """Multiply brightness, contrast and saturation, in this order, with factors drawn from 1 - strength to 1 + strength."""
+    """Multiply brightness, contrast and saturation, in this order, with factors from 1 - strength to 1 + strength."""
 
     num_draws = 3
     paints = True

@@ -8,6 +8,7 @@ pixel takes 20 and more.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.labels)
 
 
@@ -84,11 +85,11 @@ class Batches:
             name: uniform_table(len(self), part.num_draws, self.seed, f"augmentation/{name}", epoch).to(self.device)
             for name, part in self.augmentations.items()
         }
-        parts = order.to(self.device).split(batch_size)[first:]
+        parts = torch.split(order.to(self.device), batch_size)[first:]
         if num_workers == 0:
             yield from (self._batch(rows, tables) for rows in parts)
         else:
-            yield from _ahead([lambda rows=rows: self._batch(rows, tables) for rows in parts], num_workers)
+            yield from _ahead([partial(self._batch, rows, tables) for rows in parts], num_workers)
 
     def _batch(self, rows: Tensor, tables: Mapping[str, Tensor]) -> Batch:
         draws = {name: table[rows] for name, table in tables.items()}

@@ -60,7 +60,14 @@ def cifar100(root: Path, *, verify: bool = True) -> ImageData:
 
 
 def _read(
-    source: Source, root: Path, verify: bool, train: list[str], test: list[str], meta: str, label_key: str, name_key: str
+    source: Source,
+    root: Path,
+    verify: bool,
+    train: list[str],
+    test: list[str],
+    meta: str,
+    label_key: str,
+    name_key: str,
 ) -> ImageData:
     contents = read_verified(source, root, verify)
     classes = tuple(str(name) for name in _unpickle(source, meta, contents[meta], [name_key])[name_key])
@@ -70,9 +77,13 @@ def _read(
         pixels = torch.from_numpy(np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches]))
         labels = torch.tensor([label for batch in batches for label in batch[label_key]], dtype=torch.int64)
         if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or len(pixels) != len(labels):
-            raise UserError(f"{source.folder}: {', '.join(names)} must hold one row of 3072 bytes and one label an image")
+            raise UserError(
+                f"{source.folder}: {', '.join(names)} must hold one row of 3072 bytes and one label an image"
+            )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            raise UserError(f"{source.folder}: {', '.join(names)} has labels beyond the {len(classes)} classes of {meta}")
+            raise UserError(
+                f"{source.folder}: {', '.join(names)} has labels beyond the {len(classes)} classes of {meta}"
+            )
         parts.append(Images(pixels.view(-1, 3, 32, 32), labels))
     return ImageData(parts[0], parts[1], classes)
 
@@ -104,5 +115,5 @@ def _unpickle(source: Source, name: str, content: bytes, keys: list[str]) -> dic
         return {key: plain[key] for key in keys}
     except KeyError as error:
         raise UserError(f"{source.folder}/{name} has no entry {error}: it is not a file of {source.title}") from error
-    except Exception as error:  # noqa: BLE001 - a damaged pickle can raise nearly anything
+    except Exception as error:
         raise UserError(f"{source.folder}/{name} cannot be read as a file of {source.title}: {error}") from error

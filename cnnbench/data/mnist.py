@@ -81,7 +81,9 @@ def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) ->
     for prefix in ("train", "t10k"):
         pixels, labels = tensors[f"{prefix}-images-idx3-ubyte"], tensors[f"{prefix}-labels-idx1-ubyte"].long()
         if len(pixels) != len(labels) or (len(labels) and int(labels.max()) >= len(classes)):
-            raise UserError(f"{source.folder}/{prefix}-*: labels do not fit the images; one of the files is not the original")
+            raise UserError(
+                f"{source.folder}/{prefix}-*: labels do not fit the images; one of the files is not the original"
+            )
         parts.append(Images(pixels.unsqueeze(1), labels))
     return ImageData(parts[0], parts[1], classes)
 

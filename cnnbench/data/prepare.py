@@ -53,9 +53,7 @@ def prepare(config: DataConfig) -> PreparedData:
     channels, height, width = train.pixels.shape[1:]
     window = window_of(height, width, config.crop)
     mean, std = channel_statistics(train.pixels)
-    return PreparedData(
-        DataSpec(channels, *window, data.classes), train, val, test, split, mean, std, fingerprint
-    )
+    return PreparedData(DataSpec(channels, *window, data.classes), train, val, test, split, mean, std, fingerprint)
 
 
 def adapt(pixels: Tensor, image_size: int | None, channels: int | None) -> Tensor:
@@ -73,7 +71,7 @@ def adapt(pixels: Tensor, image_size: int | None, channels: int | None) -> Tenso
         size = (image_size, image_size)
         resized = [
             torch.nn.functional.interpolate(part.float(), size, mode="bilinear", antialias=True).round_().clamp_(0, 255)
-            for part in pixels.split(1024)  # as float, a chunk at a time
+            for part in torch.split(pixels, 1024)  # as float, a chunk at a time
         ]
         pixels = torch.cat([part.to(torch.uint8) for part in resized])
     return pixels

@@ -48,7 +48,7 @@ def stratified_split(labels: Tensor, num_classes: int, fraction: float, seed: in
     for index, (count, number) in enumerate(zip(counts, taken, strict=True)):
         if count and number == count:
             raise UserError(
-                f"data.val_fraction={fraction}: class {index} has {count} training image(s), none would be left to train on."
+                f"data.val_fraction={fraction}: class {index} has {count} image(s), none would be left to train."
             )
     chosen = generator(seed, "split")
     is_val = torch.zeros(num_rows, dtype=torch.bool)

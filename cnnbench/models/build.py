@@ -32,7 +32,9 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
         side = _smallest_side(selection, spec)
         given = f"{spec.height}x{spec.width}"
         if side is None:
-            raise UserError(f"model '{selection.name}' does not work on {spec.channels}x{given} images: {error}") from error
+            raise UserError(
+                f"model '{selection.name}' does not work on {spec.channels}x{given} images: {error}"
+            ) from error
         raise UserError(
             f"model '{selection.name}' needs images of at least {side}x{side}, and sees {given}; "
             f"set data.image_size={side} or more, or a larger data.crop."

@@ -80,7 +80,9 @@ def plain_network(
         features.append(act())
         channels, height, width = conv.maps, conv.side_after(height), conv.side_after(width)
         if min(height, width) < 1:
-            raise UserError(f"images of {spec.height}x{spec.width} are too small: nothing is left after convolution {index + 1}")
+            raise UserError(
+                f"images of {spec.height}x{spec.width} are too small: nothing is left after convolution {index + 1}"
+            )
 
     def linear(num_in: int, num_out: int) -> list[nn.Module]:
         return [*([nn.BatchNorm1d(num_in)] if batchnorm else []), nn.Linear(num_in, num_out)]
@@ -132,6 +134,7 @@ def minialexnet(
     """
     kernels, pooled = (5, 5, 3, 3, 3), (True, True, False, False, True)
     convs = [
-        Conv(number, kernel, padding=kernel // 2, pool=pool) for number, kernel, pool in zip(maps, kernels, pooled, strict=True)
+        Conv(number, kernel, padding=kernel // 2, pool=pool)
+        for number, kernel, pool in zip(maps, kernels, pooled, strict=True)
     ]
     return plain_network(spec, convs, units, "relu", "max", dropout, batchnorm)

@@ -39,9 +39,7 @@ def adam(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Adam. Source: Kingma and Ba 2015, arXiv:1412.6980."""
-    return torch.optim.Adam(
-        parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True
-    )
+    return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
 
 
 @OPTIMIZERS.register("adamw")
@@ -55,6 +53,4 @@ def adamw(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Adam with decoupled weight decay. Source: Loshchilov and Hutter 2019, arXiv:1711.05101."""
-    return torch.optim.AdamW(
-        parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True
-    )
+    return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)

@@ -8,7 +8,7 @@ from torch.nn import Parameter
 
 
 def penalized(parameters: Iterable[Parameter]) -> list[Parameter]:
-    """Return the weights among trained parameters: no biases, no parameters of norm layers, which have one axis only."""
+    """Return the weights among trained parameters: no biases and no norm parameters, which have one axis only."""
     return [parameter for parameter in parameters if parameter.requires_grad and parameter.ndim > 1]
 
 
