@@ -50,10 +50,10 @@ def finite(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def save(folder: Path, step: int, content: dict[str, Any], manifest: dict[str, Any], keep: int) -> None:
+def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any], keep: int) -> None:
     """Write one checkpoint, then remove all but the newest `keep`.
 
-    content: nested dicts and lists of tensors and plain values. manifest: what shall be known without loading it.
+    content: nested dicts and lists of tensors and plain values. facts: what shall be known without loading it.
     Raises TrainingError where weights are not finite, or the disk is full; older checkpoints stay.
     """
     _refuse_non_finite(content["network"], step)
@@ -61,17 +61,17 @@ def save(folder: Path, step: int, content: dict[str, Any], manifest: dict[str, A
     torch.save(content, buffer)
     payload = buffer.getvalue()
     name = f"step-{step:09d}"
-    manifest = {
+    said = {
         "format": FORMAT,
         "step": step,
         "bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
-        **manifest,
+        **facts,
     }
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"{name}.pt", payload)
-        write_json(folder / f"{name}.json", manifest)
+        write_json(folder / f"{name}.json", said)
     except OSError as error:
         raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
     for old in steps_in(folder)[:-keep]:
@@ -105,19 +105,32 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
 def load(folder: Path, step: int) -> dict[str, Any]:
     """Return the content of one checkpoint. Raises UserError where it is not what its manifest says."""
     path = folder / f"step-{step:09d}.pt"
+    said = manifest(folder, step)
     try:
-        manifest = json.loads((folder / f"step-{step:09d}.json").read_text())
         payload = path.read_bytes()
-        whole = len(payload) == manifest["bytes"] and hashlib.sha256(payload).hexdigest() == manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not whole:
+    if len(payload) != said["bytes"] or hashlib.sha256(payload).hexdigest() != said["sha256"]:
         raise UserError(f"{path} is damaged: its content does not match its checksum")
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"{path} has format {manifest.get('format')}; this version of cnnbench reads format {FORMAT}")
     content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     assert isinstance(content, dict)
     return content
+
+
+def manifest(folder: Path, step: int) -> dict[str, Any]:
+    """Return what is known of a checkpoint without loading it. Raises UserError where that cannot be read."""
+    path = folder / f"step-{step:09d}.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"format", "step", "epoch", "bytes", "sha256"} - said.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if missing:
+        raise UserError(f"{path} is damaged: it says nothing of {', '.join(sorted(missing))}")
+    if said["format"] != FORMAT:
+        raise UserError(f"{path} has format {said['format']}; this version of cnnbench reads format {FORMAT}")
+    assert isinstance(said, dict)
+    return said
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnnbench.conf_dir import conf_dir
 from cnnbench.config import GROUPS
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import Component
 
 TYPED = "command line"
-
-
-def conf_dir() -> Path:
-    """Return the folder of the configuration files: inside an installed package, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    return next(path for path in (here / "conf", here.parent / "conf") if (path / "config.yaml").is_file())
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,9 @@ class Composer:
         typed_keys = {word.partition("=")[0] for word in words}
         grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
         try:
-            return BasicSweeper.split_arguments(self._parser.parse_overrides([*grid, *words]), None)[0]
+            jobs = BasicSweeper.split_arguments(self._parser.parse_overrides([*grid, *words]), None)[0]
+            # Hydra writes Python's True; a single command would have `true` in its folder's name.
+            return [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
         except HydraException as error:
             raise UserError(f"this grid cannot be expanded: {error}") from error
 
@@ -156,7 +154,9 @@ class Composer:
 
     def _compose(self, checked: _Words) -> Composed:
         config = hydra_compose("config", overrides=checked.overrides, return_hydra_config=True)
-        choices = {key: str(value) for key, value in config.hydra.runtime.choices.items() if key in self._groups}
+        choices = {
+            key: str(value) for key, value in config.hydra.runtime.choices.items() if key in self._groups and value
+        }
         sweep = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
         OmegaConf.set_struct(config, False)
         config.pop("hydra")

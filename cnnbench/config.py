@@ -168,8 +168,7 @@ class _Check:
     def result(self) -> tuple[RunConfig, list[str]]:
         nested = {key: self._section(key) for key in (*GROUPS, "regularization", "checkpoint")}
         parent = self.values.pop("parent", None)
-        known_above = [*GROUPS, "regularization", "checkpoint", "experiment", *CONTROLS]
-        spine = self._model(Spine, self.values, "", known_above)
+        spine = self._model(Spine, self.values, "", self._meant_by(nested))
         parts: dict[str, Any] = {
             group: self._selection(group, nested[group]) for group in ("task", "model", "optimizer", "scheduler")
         }
@@ -184,6 +183,12 @@ class _Check:
             raise ConfigError(self.mistakes)
         return config, self.notes
 
+    def _meant_by(self, nested: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Return what a key at the top may have been meant for, by what may have been typed: `lr` for optimizer.lr."""
+        names = [*Spine.model_fields, *GROUPS, "regularization", "checkpoint", "experiment", *CONTROLS]
+        leaves = {leaf: f"{section}.{leaf}" for section, values in nested.items() for leaf in values if leaf != "name"}
+        return leaves | {name: name for name in names}
+
     def _section(self, key: str) -> dict[str, Any]:
         section = self.values.pop(key, {})
         if isinstance(section, Mapping):
@@ -195,7 +200,7 @@ class _Check:
         self.mistakes.append(Mistake(self.typed.get(key, f"{key}={_shown(value)}"), problem))
 
     def _model(
-        self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, known_above: list[str] | None = None
+        self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, meant_by: Mapping[str, str] | None = None
     ) -> Any:
         try:
             return schema.model_validate(dict(values))
@@ -204,7 +209,7 @@ class _Check:
         properties = schema.model_json_schema()["properties"] if schema.model_fields else {}
         for key, kind in keys.items():
             if kind == "extra_forbidden":
-                hint = did_you_mean(key, [*schema.model_fields, *(known_above or [])])
+                hint = did_you_mean(key, meant_by or schema.model_fields.keys())
                 own = f"; '{prefix[:-1]}' takes {listed(schema.model_fields)}" if prefix and not hint else ""
                 self._mistake(prefix + key, values[key], f"no such key{hint}{own}")
             elif kind == "missing" or values.get(key) == "???":

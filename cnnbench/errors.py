@@ -1,6 +1,6 @@
 """What a user did wrong, said so that it can be mended at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -29,10 +29,15 @@ class ConfigError(UserError):
         super().__init__("\n".join(lines))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest known name, or nothing where none is close."""
+def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
+    """Return "; did you mean 'x'?" for the closest known name, or nothing where none is close.
+
+    known: names, or what to suggest by what may have been typed for it.
+    """
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    if not close:
+        return ""
+    return f"; did you mean '{known[close[0]] if isinstance(known, Mapping) else close[0]}'?"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -41,31 +41,34 @@ class Plan:
     brief: bool = False
 
 
-def plan_run(composer: Composer, words: Sequence[str]) -> Plan:
-    """Return the plan of one run from the words typed. Raises ConfigError with every mistake."""
+def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
+    """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included."""
     composed = composer.compose(words)
+    mistakes += composed.mistakes
     if not composed.values:
-        raise ConfigError(composed.mistakes)
+        raise ConfigError(mistakes)
     values = dict(composed.values)
     experiment = values.pop("experiment", None)
     if isinstance(experiment, str):
-        raise ConfigError([*composed.mistakes, Mistake(f"experiment={experiment}", "is not the name of an experiment")])
-    config, notes = check(values, composed.typed, composed.mistakes)
+        raise ConfigError([*mistakes, Mistake(f"experiment={experiment}", "is not the name of an experiment")])
+    config, notes = check(values, composed.typed, mistakes)
     return Plan(config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes))
 
 
-def plan_resume(path: str, words: Sequence[str]) -> Plan:
+def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
     """Return the plan that goes on with the run in a folder.
 
     Words that cannot change the result apply to that run; others (`epochs=300`) make a run of its own, which starts
     from the last checkpoint of this one and leaves it as it is.
     """
+    if not path:
+        raise ConfigError([*mistakes, Mistake("resume=", "must be the folder of a run")])
     folder = RunFolder.open(Path(path))
     record = folder.record()
     recorded = folder.config()
     before, _ = check(recorded)
-    values, typed, mistakes = _overridden(recorded, words)
-    after, notes = check(values, typed, tuple(mistakes))
+    values, typed, refused = _overridden(recorded, words)
+    after, notes = check(values, typed, (*mistakes, *refused))
     plan = Plan(
         after, command_line([f"resume={path}", *words]), record.get("choices", {}),
         dict.fromkeys(flat(recorded), f"run {folder.path.name}") | dict.fromkeys(typed, TYPED), notes=tuple(notes),
@@ -75,6 +78,10 @@ def plan_resume(path: str, words: Sequence[str]) -> Plan:
     steps = checkpoint.steps_in(folder.checkpoints)
     if not steps:
         raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume={path}")
+    trained = checkpoint.manifest(folder.checkpoints, steps[-1])["epoch"]
+    if after.epochs <= trained:
+        problem = f"{trained} epochs are trained already; give more than that"
+        raise ConfigError([Mistake(typed.get("epochs", f"epochs={after.epochs}"), problem)])
     after = after.model_copy(update={"parent": f"{record['identity']}@{steps[-1]}"})
     return replace(plan, config=after, named_by=_naming(typed), parent=folder.path)
 

@@ -133,6 +133,7 @@ class _Session:
     def _restore(self) -> Progress:
         """Put network and optimizer where the newest checkpoint left them: this run's, else its parent's."""
         content = checkpoint.load_newest(self.folder.checkpoints, self._warn)
+        is_inherited = content is None and self.plan.parent is not None
         if content is None and self.plan.parent is not None:
             parent = RunFolder.open(self.plan.parent)
             content = checkpoint.load(parent.checkpoints, int((self.config.parent or "").partition("@")[2]))
@@ -141,10 +142,8 @@ class _Session:
         if content is None:
             return Progress()
         progress = Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
-        if progress.epochs_done > self.config.epochs or progress.step > self.ready.horizon.num_steps:
-            raise UserError(
-                f"epochs={self.config.epochs}: {progress.epochs_done} are trained already; give more than that."
-            )
+        if is_inherited:
+            progress.stopped_early, progress.epochs_waited = False, 0
         self.parts.network.load_state_dict(content["network"])
         settings = [
             {key: value for key, value in group.items() if key != "params"}

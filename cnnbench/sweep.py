@@ -22,10 +22,10 @@ from cnnbench.rundir import find_runs, now, outputs_dir
 from cnnbench.session import carry_out
 
 
-def plan_all(composer: Composer, words: Sequence[str]) -> list[Plan]:
+def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...] = ()) -> list[Plan]:
     """Return the plans of all jobs of a grid, each once. Raises ConfigError with the mistakes of all jobs."""
     plans: dict[str, Plan] = {}
-    mistakes: list[Mistake] = []
+    mistakes = list(known)
     for job_words in composer.expand(words):
         try:
             plan = plan_run(composer, job_words)

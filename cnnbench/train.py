@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import cnnbench
-from cnnbench.errors import ConfigError, Mistake, TrainingError, UserError
+from cnnbench.errors import Mistake, TrainingError, UserError
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Request:
     plugins: tuple[str, ...] = ()
     rerun: bool = False
     accept_stale: bool = False
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,11 +69,11 @@ def run_command(arguments: Sequence[str]) -> int:
     with open_composer([flags.config_dir] if flags.config_dir else []) as composer:
         composer.add_missing_options()
         if request.resume is not None:
-            plans = [plan_resume(request.resume, request.words)]
+            plans = [plan_resume(request.resume, request.words, request.mistakes)]
         elif flags.multirun:
-            plans = plan_all(composer, request.words)
+            plans = plan_all(composer, request.words, request.mistakes)
         else:
-            plans = [plan_run(composer, request.words)]
+            plans = [plan_run(composer, request.words, request.mistakes)]
     plans = [
         replace(plan, plugins=request.plugins, rerun=request.rerun, accept_stale=request.accept_stale) for plan in plans
     ]
@@ -101,10 +102,9 @@ def read_request(flags: Namespace) -> Request:
             request.words.append(word)
     if request.resume is not None and flags.multirun:
         mistakes.append(Mistake("-m", "and resume= exclude each other; to go on with a sweep, type it again"))
-    if request.resume == "":
-        mistakes.append(Mistake("resume=", "must be the folder of a run"))
-    if mistakes:
-        raise ConfigError(mistakes)
+    if flags.cfg and flags.multirun:
+        mistakes.append(Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run"))
+    request.mistakes = tuple(mistakes)
     return request
 
 
@@ -123,7 +123,7 @@ def _let_hydra_answer(arguments: Sequence[str]) -> int:
     """Leave help, completion and the like to Hydra; none of them runs anything."""
     import hydra
 
-    from cnnbench.compose import conf_dir
+    from cnnbench.conf_dir import conf_dir
 
     sys.argv = ["cnnbench", *map(_data_for_dataset, arguments)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
