@@ -28,7 +28,7 @@ class Journal:
         self._file = metrics_file.open("a", buffering=1, encoding="utf-8")  # a row is there as soon as it is written
         # TensorBoard forgets everything from `purge_step` on: the last step kept is purged too, and shown again,
         # because an epoch row of the same step may have been written after the checkpoint.
-        self._writer = SummaryWriter(str(folder), purge_step=step if step else None, max_queue=1000, flush_secs=10)
+        self._writer = SummaryWriter(str(folder), purge_step=step, max_queue=1000, flush_secs=10)
         self._events: Any = self._writer.file_writer
         for row in kept:
             if row["step"] == step:

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from cnnbench import checkpoint, console, provenance
+from cnnbench.data.files import data_root
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
 from cnnbench.plan import Plan
@@ -23,6 +24,8 @@ def locate(plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> RunFold
     changes = _changes_since(found, provenance.sources(outside), ready)
     if changes and not plan.accept_stale:
         raise UserError(_stale_message(found, changes))
+    if changes and not found.is_completed:
+        found.update(accepted=[*found.record().get("accepted", []), *changes])
     return found
 
 
@@ -31,7 +34,10 @@ def prepare_folder(folder: RunFolder, plan: Plan, ready: Ready, outside: tuple[M
     if not folder.record_file.exists():
         checkpoint.write_json(folder.split_file, _split_record(plan, ready))
         record = _first_record(plan, ready, provenance.sources(outside))
-        folder.create(plan.config.to_dict(), plan.command, record)
+        values = plan.config.to_dict()
+        if values["data"]["root"] is not None:  # what was typed may be relative to a folder that nobody will remember
+            values["data"]["root"] = str(data_root(values["data"]["root"]))
+        folder.create(values, plan.command, record)
     elif folder.record()["split"] != ready.data.split.hash():
         raise UserError(
             f"{folder.path}: the split into training and validation is another one now; nothing was touched."
@@ -50,8 +56,7 @@ def _new_folder(plan: Plan) -> RunFolder:
     identity = plan.config.identity()
     runs = find_runs(outputs_dir(), identity)
     if runs:
-        first = runs[0].path
-        return RunFolder(first.with_name(f"{first.name}-r{len(runs) + 1}"))
+        return runs[-1].anew()
     places = [readable(plan.choices.get(group, "")) or readable(name) for group, name in
               (("data", plan.config.data.source.name), ("model", plan.config.model.name))]  # fmt: skip
     return RunFolder(outputs_dir().joinpath(*places, folder_name(plan.named_by, identity)))

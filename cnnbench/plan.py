@@ -66,7 +66,14 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     folder = RunFolder.open(Path(path))
     record = folder.record()
     recorded = folder.config()
-    before, _ = check(recorded)
+    try:
+        before, _ = check(recorded)
+    except ConfigError as error:
+        if record.get("plugins"):
+            raise UserError(
+                f"{error}\nthis run was made with plugins={','.join(record['plugins'])}; type that too."
+            ) from error
+        raise
     values, typed, refused = _overridden(recorded, words)
     after, notes = check(values, typed, (*mistakes, *refused))
     plan = Plan(

@@ -136,17 +136,23 @@ class RunFolder:
             remove_leftovers(self.checkpoints)
             yield
 
+    @property
+    def number(self) -> int:
+        """Return 1 for an original, and n for what was trained anew as -rn."""
+        match = re.search(r"-r(\d+)$", self.path.name)
+        return int(match[1]) if match else 1
+
+    def anew(self) -> "RunFolder":
+        """Return the folder beside this one for training the same anew."""
+        original = re.sub(r"-r\d+$", "", self.path.name)
+        return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
+
 
 def find_runs(outputs: Path, identity: str) -> list[RunFolder]:
     """Return all runs of one identity, the first first: the original, then -r2, -r3, …"""
-    tail = re.compile(re.escape(identity[:8]) + r"(?:-r(\d+))?$")
-    found = []
-    for path in outputs.glob(f"*/*/*-{identity[:8]}*"):
-        match = tail.search(path.name)
-        folder = RunFolder(path)
-        if match and folder.record_file.is_file() and folder.record().get("identity") == identity:
-            found.append((int(match[1] or 1), path, folder))
-    return [folder for _, _, folder in sorted(found, key=lambda item: item[:2])]
+    folders = [RunFolder(path) for path in outputs.glob(f"*/*/*-{identity[:8]}*") if (path / "run.json").is_file()]
+    found = [folder for folder in folders if folder.record().get("identity") == identity]
+    return sorted(found, key=lambda folder: (folder.number, folder.path))
 
 
 def _read(path: Path, parse: Any) -> dict[str, Any]:
