@@ -8,9 +8,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import cnnbench
 from cnnbench.errors import Mistake, TrainingError, UserError
+from cnnbench.help import help_text
 
 
 @dataclass
@@ -49,6 +51,10 @@ def _say(text: object) -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the words of a command line say, and return the exit code."""
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        own_folder = next((word for before, word in pairwise(arguments) if before in ("--config-dir", "-cd")), None)
+        sys.stdout.write(help_text(own_folder))
+        return 0
     from hydra._internal.utils import get_args_parser
 
     if "--version" in arguments:
@@ -114,9 +120,7 @@ def _data_for_dataset(word: str) -> str:
 
 
 def _is_for_hydra(flags: Namespace) -> bool:
-    return bool(
-        flags.help or flags.hydra_help or flags.info or flags.shell_completion or flags.cfg not in (None, "job")
-    )
+    return bool(flags.hydra_help or flags.info or flags.shell_completion or flags.cfg not in (None, "job"))
 
 
 def _let_hydra_answer(arguments: Sequence[str]) -> int:
