@@ -12,6 +12,8 @@ from cnnbench.preflight import Ready, make_augmentations, make_schedule
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import OPTIMIZERS, TASKS
 
+DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
+
 
 def make_parts(config: RunConfig, ready: Ready) -> Parts:
     """Return everything that a training is made of, at its very beginning."""

@@ -4,10 +4,11 @@ import dataclasses
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from cnnbench import checkpoint, console
-from cnnbench.assemble import make_parts, plain_batches, set_up_torch
+from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.compose import flat
 from cnnbench.errors import Stopped, UserError
 from cnnbench.interrupt import StopRequests
@@ -55,7 +56,7 @@ class _Session:
         self.began = time.monotonic()
         self.last_save = time.monotonic()
         record = folder.record()
-        self.threads = plan.config.threads or record.get("threads") or os.cpu_count() or 1
+        self.threads = plan.config.threads or record.get("threads") or DEFAULT_THREADS
         if record.get("threads") not in (None, self.threads):
             console.say(f"  note: {record['threads']} threads before, {self.threads} now: the last bits may differ.")
         self.seconds_before = float(record.get("seconds", 0.0))
@@ -74,6 +75,8 @@ class _Session:
             self.config, self.ready.horizon.num_steps, len(self.parts.train), self.progress.step
         )
         try:
+            if self.config.parent is not None and not checkpoint.steps_in(self.folder.checkpoints):
+                self.save()  # from now on this run needs its parent no more
             fit(self.parts, self.progress, self)
             self.save()
             self.display.close()
@@ -121,42 +124,43 @@ class _Session:
             "progress": {key: value for key, value in vars(progress).items() if key != "best"},
             "best": None if best is None else dict(vars(best)),
         }
-        manifest = {
+        facts = {
             "epoch": progress.epochs_done,
             "best": None if best is None else {"epoch": best.epoch, "step": best.step, "metrics": best.metrics},
         }
-        checkpoint.save(self.folder.checkpoints, progress.step, content, manifest, self.config.checkpoint.keep)
+        checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
         self.last_save = time.monotonic()
 
     # Beginning and end ------------------------------------------------------------------------------------------
 
     def _restore(self) -> Progress:
-        """Put network and optimizer where the newest checkpoint left them: this run's, else its parent's."""
+        """Put network and optimizer where the newest checkpoint left them, this run's or else its parent's."""
         content = checkpoint.load_newest(self.folder.checkpoints, self._warn)
-        is_inherited = content is None and self.plan.parent is not None
-        if content is None and self.plan.parent is not None:
-            parent = RunFolder.open(self.plan.parent)
-            content = checkpoint.load(parent.checkpoints, int((self.config.parent or "").partition("@")[2]))
-            rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= content["progress"]["step"]]
-            self._inherit(rows)
-        if content is None:
+        if content is not None:
+            return self._restore_from(content)
+        if self.config.parent is None:
             return Progress()
-        progress = Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
-        if is_inherited:
-            progress.stopped_early, progress.epochs_waited = False, 0
-        self.parts.network.load_state_dict(content["network"])
-        settings = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.parts.optimizer.param_groups
-        ]
-        self.parts.optimizer.load_state_dict(content["optimizer"])
-        for group, own in zip(self.parts.optimizer.param_groups, settings, strict=True):
-            group.update(own)  # the state is the checkpoint's, the settings are the configuration's
+        parent = RunFolder.open(self._parent_path())
+        content = checkpoint.load(parent.checkpoints, int(self.config.parent.partition("@")[2]))
+        progress = self._restore_from(content)
+        progress.stopped_early, progress.epochs_waited = False, 0
+        rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        checkpoint.write_atomically(self.folder.metrics_file, lines.encode())
         return progress
 
-    def _inherit(self, rows: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        checkpoint.write_atomically(self.folder.metrics_file, text.encode())
+    def _restore_from(self, content: dict[str, Any]) -> Progress:
+        """Take the state from a checkpoint; settings, such as the learning rate, stay those of the configuration."""
+        optimizer = self.parts.optimizer
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        self.parts.network.load_state_dict(content["network"])
+        optimizer.load_state_dict(content["optimizer"])
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        return Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
+
+    def _parent_path(self) -> Path:
+        return Path(self.folder.record()["parent"]["folder"])
 
     def _warn(self, text: str) -> None:
         console.say(f"  warning: {text}; going on from the checkpoint before it.")
@@ -181,10 +185,11 @@ class _Session:
 
     def _schedule_notes(self) -> list[str]:
         """Say what a new horizon does to the learning rate of a run that goes on from another."""
-        if self.plan.parent is None or self.config.scheduler.name == "none":
+        is_first = not checkpoint.steps_in(self.folder.checkpoints)
+        if self.config.parent is None or self.config.scheduler.name == "none" or not is_first:
             return []
         step = self.progress.step
-        epochs = int(RunFolder.open(self.plan.parent).config()["epochs"])
+        epochs = int(RunFolder.open(self._parent_path()).config()["epochs"])
         before = make_schedule(self.config, dataclasses.replace(self.ready.horizon, epochs=epochs))(max(0, step - 1))
         after = self.parts.schedule(step)
         rate = self.config.optimizer.settings["lr"]
