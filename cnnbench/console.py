@@ -30,7 +30,9 @@ def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, 
     say()
     rows = []
     off = []
-    for key, value in flat(config.to_dict()).items():
+    values = config.to_dict()
+    values.pop("parent", None)  # a fact, not a setting
+    for key, value in flat(values).items():
         origin = origins.get(key) or _origin_above(key, origins)
         is_off = value is None or value is False or value == {} or (isinstance(value, float) and value == 0)
         if origin == TYPED or not (is_off or is_incidental(key)):

@@ -176,6 +176,8 @@ class _Session:
         }
         if self.progress.step:
             facts["going on"] = f"from step {self.progress.step} of {self.ready.horizon.num_steps}"
+        if self.config.parent is not None:
+            facts["parent"] = console.shorter(self._parent_path())
         if plan.brief:
             console.say(f"  {console.shorter(self.folder.path)}")
         else:
