@@ -40,10 +40,12 @@ def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...
 
 def carry_out_all(plans: Sequence[Plan]) -> int:
     """Run every plan, one after another, and return 0 if all have their result."""
+    before = set(sys.modules)
     _check_all(plans)
+    imported_by_checks = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
     console.say(f"{len(plans)} runs")
     outcomes: list[str] = []
-    with _Processes() as processes:
+    with _Processes(imported_by_checks) as processes:
         for number, plan in enumerate(plans, start=1):
             console.say(f"\n[{number}/{len(plans)}] {plan.command}")
             code = processes.run(plan)
@@ -77,11 +79,12 @@ class _Processes:
     So a job starts at once, with the code as it was when the sweep began, and shares no state with the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, imports: Sequence[str]) -> None:
+        """imports: modules that every job will need, beside cnnbench itself."""
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload(["cnnbench.session", "cnnbench.sweep"])
+            self._context.set_forkserver_preload(["cnnbench.sweep", *imports])
         self._process: Any = None
         self.stopped_by: int | None = None
 
