@@ -1,0 +1,265 @@
+"""What can be asked of the command besides training: help, version, configuration, completion, sweeps, own folders."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cnnbench as package
+from cnnbench.compose import open_composer
+from cnnbench.config import GROUPS, check
+from cnnbench.plan import Plan, plan_run
+from cnnbench.rundir import folder_name
+
+OWN_PRESET = """\
+# @package _global_
+# A small LeNet of my own.
+defaults:
+  - override /optimizer: adam
+
+batch_size: 32
+
+model:
+  name: lenet
+  maps: [4, 8]
+  units: [20]
+  activation: relu
+  pool: max
+  dropout: 0.0
+  batchnorm: false
+"""
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> str:
+    """Return a folder of one's own, laid out like `conf/`, with a model preset."""
+    file = tmp_path / "own" / "model" / "small.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(OWN_PRESET)
+    return str(tmp_path / "own")
+
+
+@pytest.fixture
+def swept(cnnbench, monkeypatch) -> Callable[..., Sequence[Plan]]:
+    """Return what plans a sweep, and starts none of its jobs."""
+
+    def plans_of(*words: str) -> Sequence[Plan]:
+        taken: list[Plan] = []
+        monkeypatch.setattr("cnnbench.sweep.carry_out_all", lambda plans: taken.extend(plans) or 0)
+        outcome = cnnbench(*words)
+        assert outcome.code == 0, outcome.err
+        return taken
+
+    return plans_of
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def heavy_imports(*arguments: str) -> list[str]:
+    """Return which heavy libraries a command imports."""
+    ran = python(
+        "import sys\n"
+        "from cnnbench.train import main\n"
+        "try:\n"
+        f"    main({list(arguments)})\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'numpy', 'sklearn', 'pandas', 'tensorboard'}\n"
+        "    sys.stderr.write(f'imported: {sorted(heavy & sys.modules.keys())}')\n"
+    )
+    assert ran.returncode == 0, ran.stderr
+    return yaml.safe_load(ran.stderr.rpartition("imported: ")[2])
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_the_help_shows_groups_options_examples_and_what_to_do_with_a_run(cnnbench, tmp_path, flag):
+    outcome = cnnbench(flag)
+    assert outcome.code == 0
+    assert all(re.search(rf"^ *{group} .*\w", outcome.out, re.MULTILINE) for group in [*GROUPS, "regularization"])
+    examples = re.findall(r"^ +cnnbench(?: .*)?$", outcome.out, re.MULTILINE)
+    assert len(examples) >= 3
+    assert all(
+        word in outcome.out for word in ("minialexnet_v4", "cnn_lab/lenet_mnist", "resume=", "rerun=true", "-m ")
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_the_examples_of_the_help_are_commands_that_work(cnnbench):
+    examples = re.findall(r"^ +cnnbench((?: [^ \n]+)*?)(?:  .*)?$", cnnbench("--help").out, re.MULTILINE)
+    assert len(examples) >= 3
+    for example in examples:
+        words = [word for word in example.split() if word != "-m"]
+        if not any(word.startswith("resume=") for word in words):
+            single = [re.sub(r"=([^,]*),.*", r"=\1", word) for word in words]
+            outcome = cnnbench("--cfg", "job", *single)
+            assert outcome.code == 0, (example, outcome.err)
+
+
+@pytest.mark.parametrize("words", [["epoch=3"], ["plugins=x.py"], ["model=lenett", "-m"]], ids=" ".join)
+def test_help_is_given_whatever_else_is_typed(cnnbench, words):
+    outcome = cnnbench("--help", *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "usage: cnnbench" in outcome.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]], ids=" ".join)
+def test_an_answer_that_needs_no_arithmetic_imports_none(arguments):
+    assert heavy_imports(*arguments) == []
+
+
+def test_the_version_is_said(cnnbench):
+    assert cnnbench("--version").out == f"cnnbench {package.__version__}\n"
+
+
+class TestShowingTheConfiguration:
+    """`--cfg job` shows what would run, and runs nothing."""
+
+    def test_what_is_shown_is_the_whole_configuration_of_the_run(self, cnnbench, tmp_path):
+        words = ["model=minialexnet_v4", "data=synthetic", "seed=3", "optimizer.lr=1e-3"]
+        shown = cnnbench(*words, "--cfg", "job")
+        assert (shown.code, shown.err) == (0, "")
+        with open_composer() as composer:
+            config = plan_run(composer, words).config
+        values = yaml.safe_load(shown.out)
+        assert values == config.to_dict()
+        assert check(values)[0].identity() == config.identity()
+        assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+    def test_a_configuration_with_mistakes_is_not_shown(self, cnnbench):
+        shown = cnnbench("--cfg", "job", "epoch=3")
+        assert (shown.code, shown.out) == (2, "")
+        assert "did you mean 'epochs'?" in shown.err
+
+    def test_a_sweep_has_no_one_configuration(self, cnnbench):
+        shown = cnnbench("--cfg", "job", "-m", "seed=0,1")
+        assert (shown.code, shown.out) == (2, "")
+        assert "-m  and --cfg exclude each other; --cfg shows the configuration of one run" in shown.err
+
+
+class TestCompletion:
+    """What a shell asks for when the tabulator is pressed."""
+
+    @pytest.fixture
+    def complete(self, cnnbench, monkeypatch, tmp_path) -> Callable[[str], set[str]]:
+        def answers(line: str) -> set[str]:
+            monkeypatch.setattr(sys, "argv", list(sys.argv))
+            monkeypatch.setenv("COMP_LINE", f"cnnbench {line}")
+            outcome = cnnbench("-sc", "query=bash")
+            assert outcome.code == 0, outcome.err
+            assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+            return set(outcome.out.split())
+
+        return answers
+
+    @pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+    def test_the_script_of_a_shell_is_printed(self, cnnbench, monkeypatch, shell):
+        monkeypatch.setattr(sys, "argv", list(sys.argv))
+        outcome = cnnbench("-sc", f"install={shell}")
+        assert outcome.code == 0
+        assert "cnnbench" in outcome.out
+        assert "complet" in outcome.out
+
+    def test_options_of_a_group_are_completed(self, complete):
+        presets = {f"model=minialexnet{suffix}" for suffix in ("", "_v2", "_v3", "_v4")}
+        assert complete("model=mini") == presets
+
+    def test_keys_of_a_group_are_completed(self, complete):
+        assert {"optimizer.lr=", "optimizer.momentum="} <= complete("optimizer.")
+
+    def test_keys_of_no_group_are_completed(self, complete):
+        assert complete("model=lenet ep") == {"epochs="}
+
+
+class TestSweepWords:
+    """Which runs `-m` means; none of them is started here."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["-m", "model=lenet_v2", "seed=0,1"],
+            ["model=lenet_v2", "-m", "seed=0,1"],
+            ["model=lenet_v2", "seed=0,1", "-m"],
+        ],
+        ids=["first", "between", "last"],
+    )
+    def test_the_flag_may_stand_anywhere(self, swept, words):
+        assert [(plan.choices["model"], plan.config.seed) for plan in swept(*words)] == [
+            ("lenet_v2", 0),
+            ("lenet_v2", 1),
+        ]
+
+    def test_every_combination_is_a_job(self, swept):
+        plans = swept("-m", "regularization.dropout=0,0.5", "regularization.batchnorm=true,false")
+        parts = [plan.config.regularization for plan in plans]
+        assert [(part.dropout, part.batchnorm) for part in parts] == [
+            (0.0, True),
+            (0.0, False),
+            (0.5, True),
+            (0.5, False),
+        ]
+
+    def test_a_job_is_the_run_of_the_single_command(self, swept):
+        plans = swept("-m", "regularization.batchnorm=true,false", "model=minialexnet_v2")
+        with open_composer() as composer:
+            singles = [
+                plan_run(composer, [f"regularization.batchnorm={value}", "model=minialexnet_v2"])
+                for value in ("true", "false")
+            ]
+        for plan, single in zip(plans, singles, strict=True):
+            assert (plan.config, plan.command) == (single.config, single.command)
+            names = [folder_name(each.named_by, each.config.identity()) for each in (plan, single)]
+            assert names[0] == names[1]
+
+    def test_a_job_that_comes_up_twice_is_one(self, swept):
+        assert [plan.config.seed for plan in swept("-m", "seed=0,1,0")] == [0, 1]
+
+
+class TestOwnFolder:
+    """`--config-dir`: YAML files of one's own beside those that ship."""
+
+    def test_a_preset_of_ones_own_is_used(self, cnnbench, own_folder):
+        shown = cnnbench("--config-dir", own_folder, "model=small", "--cfg", "job")
+        assert shown.code == 0, shown.err
+        values = yaml.safe_load(shown.out)
+        assert values["model"]["maps"] == [4, 8]
+        assert (values["optimizer"]["name"], values["batch_size"]) == ("adam", 32)
+
+    def test_presets_that_ship_stay(self, cnnbench, own_folder):
+        assert cnnbench("--config-dir", own_folder, "model=lenet_v2", "--cfg", "job").code == 0
+
+    @pytest.mark.parametrize("form", ["--config-dir {}", "-cd {}", "--config-dir={}"])
+    def test_the_help_names_it(self, cnnbench, own_folder, form):
+        words = form.format(own_folder).split()
+        assert re.search(r"^ *model .*\bsmall\b", cnnbench("--help", *words).out, re.MULTILINE)
+
+    def test_it_is_offered_where_a_name_is_close(self, cnnbench, own_folder):
+        assert "did you mean 'small'?" in cnnbench("--config-dir", own_folder, "model=smal").err
+
+    @pytest.mark.parametrize("words", [[], ["--help"], ["--cfg", "job"]], ids=["run", "help", "configuration"])
+    def test_a_folder_that_is_not_there_is_told(self, cnnbench, words):
+        outcome = cnnbench("--config-dir", "nowhere", *words)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err == "cnnbench: --config-dir nowhere: there is no such folder\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--config-name", "other"], ["--config-path", "elsewhere"], ["--package", "model"], ["--experimental-rerun", "x"]],
+    ids=" ".join,
+)
+def test_a_flag_of_hydra_that_nothing_reads_is_refused(cnnbench, words):
+    outcome = cnnbench(*words, "--cfg", "job")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words[0] in outcome.err
+
+
+@pytest.mark.parametrize("flag", ["--epochs", "-x"])
+def test_an_unknown_flag_is_refused(cnnbench, flag):
+    outcome = cnnbench(flag)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert flag in outcome.err

@@ -1,0 +1,187 @@
+"""What `conf/` promises: every option composes, states every setting of its part, and gives way to what is typed."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from cnnbench.compose import Composer, open_composer
+from cnnbench.conf_dir import conf_dir
+from cnnbench.config import GROUPS, CheckpointConfig, DataConfig, EarlyStopping, Regularization, Spine
+from cnnbench.plan import plan_run
+from cnnbench.preflight import preflight
+from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
+
+register_everything()
+
+CONF = conf_dir()
+FILES = {
+    f"{group.name}={path.relative_to(group).with_suffix('').as_posix()}": path
+    for group in sorted(CONF.iterdir())
+    if group.is_dir() and group.name != "hydra"
+    for path in sorted(group.rglob("*.yaml"))
+}
+COMPONENT_OPTIONS = [word for word in FILES if word.partition("=")[0] in set(GROUPS) - {"augmentation"}]
+RECIPES = [word for word in FILES if word.startswith("model=") and "defaults:" in FILES[word].read_text()]
+SHARED_BY_DATA_SETS = [key for key in DataConfig.model_fields if key != "source"]
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with open_composer() as opened:
+        yield opened
+
+
+def options_of(group: str) -> list[str]:
+    return [word for word in FILES if word.startswith(f"{group}=")]
+
+
+def content(word: str) -> dict[str, Any]:
+    return yaml.safe_load(FILES[word].read_text(encoding="utf-8")) or {}
+
+
+def node(word: str) -> dict[str, Any]:
+    """Return what an option says of its own group; a model preset may say something of other groups too."""
+    return content(word).get(word.partition("=")[0], content(word))
+
+
+def keywords(registry: Registry, name: str) -> list[str]:
+    parameters = inspect.signature(registry[name].factory).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def test_the_command_without_words_composes(composer):
+    config = plan_run(composer, []).config
+    assert (config.model.name, config.data.source.name, config.seed) == ("lenet", "digits", 0)
+
+
+@pytest.mark.parametrize("word", [word for group in ("data", "task", "experiment") for word in options_of(group)])
+def test_every_option_composes_and_validates(composer, word):
+    group, _, option = word.partition("=")
+    assert plan_run(composer, [word]).choices[group] == option
+
+
+@pytest.mark.parametrize("data", ["digits", "synthetic"])
+@pytest.mark.parametrize("model", options_of("model"))
+def test_every_model_fits_data_that_need_no_download(composer, model, data):
+    plan = plan_run(composer, [model, f"data={data}"])
+    assert plan.choices["model"] == model.partition("=")[2]
+    assert preflight(plan.config).parameters["trainable"] > 0
+
+
+@pytest.mark.parametrize(
+    "word",
+    [word for group in ("augmentation", "optimizer", "scheduler", "regularization") for word in options_of(group)],
+)
+def test_every_option_has_an_effect_on_images_with_room_for_a_window(composer, word):
+    plan = plan_run(composer, [word, "data=synthetic", "data.crop=28"])
+    group, _, option = word.partition("=")
+    assert plan.choices[group] == option
+    assert preflight(plan.config).horizon.num_steps > 0
+
+
+def test_every_group_has_been_seen():
+    groups = {"data", "task", "experiment", "model", "augmentation", "optimizer", "scheduler", "regularization"}
+    assert {word.partition("=")[0] for word in FILES} == groups
+
+
+@pytest.mark.parametrize("word", COMPONENT_OPTIONS)
+def test_every_option_states_each_setting_of_its_part_in_the_order_of_the_signature(word):
+    group = word.partition("=")[0]
+    name, *stated = node(word).items()
+    assert name[0] == "name"
+    shared = SHARED_BY_DATA_SETS if group == "data" else []
+    assert [key for key, _ in stated] == keywords(GROUPS[group], name[1]) + shared
+
+
+@pytest.mark.parametrize("word", options_of("augmentation"))
+def test_every_augmentation_option_states_each_setting_of_its_parts_in_the_order_in_which_they_act(word):
+    parts = node(word)
+    assert {name: list(settings) for name, settings in parts.items()} == {
+        name: keywords(AUGMENTATIONS, name) for name in parts
+    }
+    assert list(parts) == sorted(parts, key=lambda name: AUGMENTATIONS[name].facts["order"])
+
+
+@pytest.mark.parametrize("word", options_of("regularization"))
+def test_every_regularization_option_states_each_setting_in_order(word):
+    assert list(node(word)) == list(Regularization.model_fields)
+    assert list(node(word)["early_stopping"]) == list(EarlyStopping.model_fields)
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "augmentation"])
+def test_every_registered_name_has_an_option(group):
+    named = {node(word)["name"] for word in options_of(group)}
+    assert named == {name for name in GROUPS[group] if GROUPS[group][name].factory.__module__.startswith("cnnbench.")}
+
+
+def test_every_registered_augmentation_is_part_of_an_option():
+    named = {name for word in options_of("augmentation") for name in node(word)}
+    assert named == {name for name in AUGMENTATIONS if AUGMENTATIONS[name].factory.__module__.startswith("cnnbench.")}
+
+
+def test_the_primary_file_states_each_setting_of_no_group_in_order():
+    primary = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    assert list(primary) == ["defaults", *Spine.model_fields, "checkpoint"]
+    assert list(primary["checkpoint"]) == list(CheckpointConfig.model_fields)
+
+
+def test_the_help_names_each_setting_of_no_group_and_each_option(cnnbench):
+    text = cnnbench("--help").out
+    keys = [*Spine.model_fields, "checkpoint", *CheckpointConfig.model_fields]
+    assert [key for key in keys if not re.search(rf"^ *{key}:", text, re.MULTILINE)] == []
+    unnamed = [word for word in FILES if not re.search(rf"[ ,]{re.escape(word.partition('=')[2])}(,|$)", text, re.M)]
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("word", RECIPES)
+def test_a_model_brings_the_recipe_of_its_file(composer, word):
+    plan = plan_run(composer, [word])
+    brought = {
+        key.removeprefix("override /"): value for entry in content(word)["defaults"] for key, value in entry.items()
+    }
+    assert brought
+    assert {group: plan.choices[group] for group in brought} == brought
+    assert plan.config.batch_size == content(word)["batch_size"]
+    assert plan.config.data.crop == content(word).get("data", {}).get("crop")
+
+
+@pytest.mark.parametrize("word", RECIPES)
+def test_what_is_typed_wins_over_the_recipe_of_a_model(composer, word):
+    typed = ["optimizer=adam", "optimizer.lr=0.0123", "augmentation=none", "scheduler=cosine", "batch_size=7"]
+    typed += ["data.crop=null", "model.dropout=0.125", "epochs=3"]
+    config = plan_run(composer, [word, *typed]).config
+    assert (config.optimizer.name, config.optimizer.settings["lr"]) == ("adam", 0.0123)
+    assert (config.augmentation, config.scheduler.name) == ((), "cosine")
+    assert (config.batch_size, config.data.crop, config.epochs) == (7, None, 3)
+    assert config.network().settings["dropout"] == 0.125
+
+
+@pytest.mark.parametrize("word", ["optimizer=adam", "augmentation=none", "scheduler=cosine"])
+def test_what_is_typed_wins_wherever_it_stands(composer, word):
+    before, after = (plan_run(composer, words).config for words in ([word, RECIPES[-1]], [RECIPES[-1], word]))
+    assert before == after
+    group, _, option = word.partition("=")
+    assert before.to_dict()[group] == ({} if option == "none" else content(word))
+
+
+@pytest.mark.parametrize("word", options_of("experiment"))
+def test_an_experiment_fixes_what_it_names_and_what_is_typed_wins_over_it(composer, word):
+    fixed = {key: value for key, value in content(word).items() if key in Spine.model_fields}
+    config = plan_run(composer, [word]).config
+    assert {key: getattr(config, key) for key in fixed} == fixed
+    typed = {key: value + 1 for key, value in fixed.items()}
+    config = plan_run(composer, [*(f"{key}={value}" for key, value in typed.items()), word]).config
+    assert {key: getattr(config, key) for key in typed} == typed
+
+
+@pytest.mark.parametrize("word", options_of("experiment"))
+def test_an_experiment_opens_with_its_command_and_says_what_was_published(word):
+    header = [
+        line.lstrip("# ") for line in FILES[word].read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    ]
+    assert header[:2] == ["@package _global_", f"cnnbench {word}"]
+    assert "Published" in " ".join(header)

@@ -1,0 +1,271 @@
+"""Which run a command means: the hash of everything that can change its result, and of nothing else."""
+
+import copy
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from torch import nn
+
+from cnnbench.compose import Composer, flat, open_composer
+from cnnbench.config import GROUPS, RunConfig, check, is_incidental
+from cnnbench.plan import Plan, plan_run
+from cnnbench.registry import MODELS, Selection
+from cnnbench.rundir import RunFolder, folder_name
+
+# A new key, a renamed function or another way to compose must leave these as they are, or every run on every disk is
+# forgotten. Where a value in conf/ is changed on purpose, so is the experiment, and its hash here with it.
+GOLDEN = {
+    "": "8e7b06f2f5915956",
+    "seed=1": "87b283a7d9704795",
+    "model=minialexnet_v4 data=cifar100 epochs=150": "c6a7879468ea5f61",
+    "model=lenet_color data=cifar10 optimizer=adam scheduler=step": "15ef5c27c42bb5ea",
+    "regularization.dropout=0.5 regularization.batchnorm=true regularization.l1=1e-05": "9edf27169eb5b605",
+    "regularization.early_stopping.patience=5 regularization.early_stopping.min_delta=0.01": "553e5619a2f51f09",
+    "data=synthetic data.num_train=500 data.channels=1 data.crop=24 augmentation=crop_flip_jitter": "8891aeec3b17c613",
+    "precision=bf16 batch_size=32 data.split_seed=3": "b7bbb3a346d55901",
+    "model=lenet_v2 data=fashion_mnist optimizer=adamw data.val_fraction=0 data.image_size=32": "fa7abe4af48565dc",
+    "experiment=cnn_lab/lenet_mnist": "3da57da699bb9322",
+}
+
+EVERYTHING_ON = [
+    "model=minialexnet_v4", "data=synthetic", "augmentation=crop_flip_jitter", "scheduler=step", "optimizer=adam",
+    "regularization.l1=0.001", "regularization.early_stopping.patience=5", "data.crop=28",
+]  # fmt: skip
+
+INCIDENTAL = {
+    "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "data.root",
+    "checkpoint.every_seconds", "checkpoint.keep",
+}  # fmt: skip
+
+# What to set a key to that has nothing to derive another value from.
+OTHER_VALUE = {
+    "threads": 3, "max_minutes": 7.5, "device": "cuda:1", "precision": "bf16", "data.root": "elsewhere",
+    "data.image_size": 24, "data.channels": 1, "data.crop": 20, "regularization.dropout": 0.25,
+    "regularization.batchnorm": False, "model.maps": [8, 8, 8, 8, 8], "model.units": [32], "scheduler.unit": "step",
+}  # fmt: skip
+
+
+@pytest.fixture
+def composer() -> Iterator[Composer]:
+    with open_composer() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def everything_on() -> dict[str, Any]:
+    """Return the plain values of a run in which nothing is off."""
+    with open_composer() as opened:
+        return {key: value for key, value in opened.compose(EVERYTHING_ON).values.items() if key != "experiment"}
+
+
+def checked(values: dict[str, Any]) -> RunConfig:
+    return check(copy.deepcopy(values))[0]
+
+
+def with_other_value(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the values with one key changed."""
+    changed = copy.deepcopy(values)
+    *path, leaf = key.split(".")
+    section = changed
+    for name in path:
+        section = section[name]
+    old = section[leaf]
+    if key in OTHER_VALUE:
+        section[leaf] = OTHER_VALUE[key]
+    elif isinstance(old, bool):
+        section[leaf] = not old
+    else:
+        assert isinstance(old, int | float), f"{key} is new here: name another value for it in OTHER_VALUE"
+        section[leaf] = old + 1 if isinstance(old, int) else old / 2 or 0.125
+    assert section[leaf] != old
+    return changed
+
+
+@pytest.mark.parametrize("command", GOLDEN)
+def test_no_run_is_renamed(composer, command):
+    assert plan_run(composer, command.split()).config.identity()[:16] == GOLDEN[command]
+
+
+def test_every_setting_changes_the_identity_but_those_that_cannot_change_a_result(everything_on):
+    identity = checked(everything_on).identity()
+    keys = [key for key in flat(everything_on) if not key.endswith(".name") and key != "name"]
+    assert len(keys) > 40
+    neutral = {key for key in keys if checked(with_other_value(everything_on, key)).identity() == identity}
+    assert neutral == INCIDENTAL
+    assert {key for key in keys if is_incidental(key)} == INCIDENTAL
+
+
+@pytest.mark.parametrize("group", ["model", "data", "optimizer", "scheduler", "augmentation"])
+def test_every_setting_of_every_registered_part_changes_the_identity(everything_on, group):
+    config = checked(everything_on)
+    registry = GROUPS[group]
+    for name in registry:
+        first, second = {}, {}
+        for key, field in registry[name].schema.model_fields.items():
+            first[key], second[key] = two_values(field.annotation)
+        identities = {
+            with_part(config, group, Selection(name, settings)).identity()
+            for settings in (first, *(first | {key: value} for key, value in second.items()))
+        }
+        assert len(identities) == 1 + len(second), name
+
+
+def with_part(config: RunConfig, group: str, part: Selection) -> RunConfig:
+    if group == "data":
+        return config.model_copy(update={"data": config.data.model_copy(update={"source": part})})
+    return config.model_copy(update={group: (part,) if group == "augmentation" else part})
+
+
+def two_values(annotation: Any) -> tuple[Any, Any]:
+    """Return two values that a setting of this type may have."""
+    if get_origin(annotation) is Annotated:
+        return two_values(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[:2]
+    return {bool: (False, True), int: (3, 4), float: (0.25, 0.5)}.get(annotation, ([1], [2]))
+
+
+def test_another_part_is_another_run(everything_on):
+    config = checked(everything_on)
+    others = [
+        config.model_copy(update={"model": Selection("other", config.model.settings)}),
+        config.model_copy(update={"augmentation": config.augmentation[:-1]}),
+        config.model_copy(update={"augmentation": ()}),
+        config.model_copy(update={"parent": "0123@7"}),
+    ]
+    MODELS._components["other"] = MODELS["minialexnet"]
+    try:
+        assert len({each.identity() for each in [config, *others]}) == 5
+    finally:
+        del MODELS._components["other"]
+
+
+def test_the_order_in_which_words_are_typed_does_not_matter(composer):
+    words = ["model=minialexnet_v4", "data=synthetic", "optimizer=adam", "optimizer.lr=0.01", "seed=3", "epochs=9"]
+    plans = [plan_run(composer, order) for order in (words, words[::-1], random.Random(0).sample(words, len(words)))]
+    assert len({plan.config.identity() for plan in plans}) == 1
+    assert len({folder_name(plan.named_by, plan.config.identity()) for plan in plans}) == 1
+
+
+@pytest.mark.parametrize(
+    ("spelt", "otherwise"),
+    [
+        ("optimizer.lr=1", "optimizer.lr=1.0"),
+        ("optimizer.lr=0.001", "optimizer.lr=1e-3"),
+        ("model.name=lenet", "model=lenet"),
+        ("data=digits", "seed=0"),
+        ("regularization.l1=0", "regularization.dropout=null"),
+    ],
+)
+def test_the_same_values_spelt_otherwise_are_the_same_run(composer, spelt, otherwise):
+    assert plan_run(composer, [spelt]).config.identity() == plan_run(composer, [otherwise]).config.identity()
+
+
+def test_a_setting_at_the_default_of_its_signature_is_left_out():
+    """A keyword that is added later, with the value that changes nothing as its default, renames no run."""
+
+    def before(spec, *, width: int):
+        return nn.Identity()
+
+    def after(spec, *, width: int, shortcut: bool = False):
+        return nn.Identity()
+
+    identities = []
+    for factory, settings in ((before, {}), (after, {"shortcut": False}), (after, {"shortcut": True})):
+        MODELS.register("grows")(factory)
+        try:
+            part = Selection("grows", {"width": 8} | settings)
+            identities.append(with_part(minimal(), "model", part).identity())
+        finally:
+            del MODELS._components["grows"]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def minimal() -> RunConfig:
+    return check(
+        {
+            "task": {"name": "classification"},
+            "data": {"name": "digits", "test_fraction": 0.2, "val_fraction": 0.1, "split_seed": 0},
+            "model": {"name": "minialexnet", "maps": [1, 1, 1, 1, 1], "units": [1]},
+            "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0},
+            "scheduler": {"name": "none"},
+            "checkpoint": {"every_seconds": 30.0, "keep": 2},
+            "epochs": 1,
+            "batch_size": 1,
+            "seed": 0,
+        }
+    )[0]
+
+
+def test_keys_that_are_not_given_are_at_their_defaults():
+    """What a run folder of an older version lacks is read as the value that changes nothing."""
+    config = minimal()
+    assert checked(config.to_dict()) == config
+    assert checked(config.to_dict()).identity() == config.identity()
+
+
+def test_a_recorded_configuration_is_the_same_run(everything_on):
+    config = checked(everything_on)
+    assert checked(config.to_dict()).identity() == config.identity()
+
+
+def test_a_configuration_is_frozen(everything_on):
+    config = checked(everything_on)
+    for section, key in (
+        (config, "seed"),
+        (config.data, "crop"),
+        (config.regularization, "l1"),
+        (config.model, "name"),
+    ):
+        with pytest.raises(Exception, match=r"frozen|cannot assign"):
+            setattr(section, key, 1)
+
+
+COMMANDS = {
+    "no words": [],
+    "numbers": ["optimizer.lr=1e-3", "epochs=7", "seed=3"],
+    "lists": ["model.maps=[3, 5]", "model.units=[]"],
+    "experiment": ["experiment=cnn_lab/lenet_mnist"],
+    "experiment changed": ["experiment=cnn_lab/lenet_v2_mnist", "regularization.dropout=0.5", "++epochs=9"],
+    "many": [f"{key}=1" for key in ("data.split_seed", "log_every", "batch_size", "seed", "epochs", "threads")]
+    + ["optimizer=adamw", "optimizer.beta1=0.123456789", "optimizer.beta2=0.987654321", "scheduler.final_fraction=0.1"],
+    "deleted": ["~model.dropout"],
+    "odd folder": ["data.root='/a folder/with=signs & ünïcode'"],
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_folder_is_named_with_plain_characters_after_what_was_typed(composer, words):
+    plan = plan_run(composer, words)
+    name = folder_name(plan.named_by, plan.config.identity())
+    assert re.fullmatch(r"[A-Za-z0-9._-]{9,120}", name), name
+    assert name.endswith("-" + plan.config.identity()[:8])
+    assert name[0].isalnum()
+    assert "folder" not in name, "where data lie cannot change a result"
+
+
+def test_a_folder_says_what_is_special_about_its_run(composer):
+    plan = plan_run(composer, ["seed=3", "optimizer=adam", "regularization.dropout=0.5", "num_workers=2"])
+    assert folder_name(plan.named_by, "0123456789") == "adam_dropout0.5_seed3-01234567"
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_resume_takes_every_folder_name(cnnbench, outputs, words):
+    with open_composer() as composer:
+        plan = plan_run(composer, words)
+    folder = make_folder(plan, outputs)
+    shown = cnnbench(f"resume={folder}", "--cfg", "job")
+    assert shown.code == 0, shown.err
+    assert yaml.safe_load(shown.out) == plan.config.to_dict()
+
+
+def make_folder(plan: Plan, outputs: Path) -> Path:
+    """Make the folder of a run that has not trained yet."""
+    folder = RunFolder(outputs / "data" / "model" / folder_name(plan.named_by, plan.config.identity()))
+    folder.create(plan.config.to_dict(), plan.command, {"identity": plan.config.identity(), "choices": {}})
+    return folder.path

@@ -1,0 +1,249 @@
+"""Names in, objects out: what can be registered, what a name can select, and code of one's own."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from pydantic import Field, PositiveInt, ValidationError
+
+from cnnbench.config import GROUPS
+from cnnbench.errors import UserError
+from cnnbench.registry import PLUGIN_PREFIX, Registry, Selection, register_everything
+from tests.conftest import TINY, only_run
+
+MY_NET = '''
+from pydantic import PositiveInt
+from torch import nn
+
+from cnnbench.registry import MODELS
+
+
+@MODELS.register("my_net")
+def my_net(spec, *, width: PositiveInt, depth: PositiveInt = 1):
+    """A net of my own."""
+    sizes = [spec.channels * spec.height * spec.width, *[width] * depth]
+    dense = [layer for pair in zip(sizes, sizes[1:]) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *dense, nn.Linear(width, spec.num_classes))
+'''
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Forget what a test registers, plugs in and stores."""
+    register_everything()
+    components = {group: dict(registry._components) for group, registry in GROUPS.items()}
+    yield
+    for group, registry in GROUPS.items():
+        registry._components = components[group]
+        ConfigStore.instance().repo.pop(group, None)
+    for name in [name for name in sys.modules if name.startswith(PLUGIN_PREFIX)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def shapes() -> Registry:
+    registry = Registry("shape")
+
+    @registry.register("circle")
+    def circle(spec, *, radius: Annotated[float, Field(gt=0)], filled: bool = False):
+        """A circle. And more."""
+        return spec, radius, filled
+
+    @registry.register("square", corners=4)
+    def square(*, side: PositiveInt):
+        return side
+
+    return registry
+
+
+def test_a_name_is_registered_once(shapes):
+    with pytest.raises(
+        UserError, match=r"shape 'circle' is registered twice: it is already .*\.circle; choose another"
+    ):
+        shapes.register("circle")(lambda spec: spec)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])
+def test_an_unknown_name_is_told_the_nearest_and_all_there_are(shapes, name, hint):
+    with pytest.raises(UserError) as refused:
+        shapes[name]
+    told = str(refused.value)
+    assert told.startswith(f"no shape is called '{name}'{hint}")
+    assert told.endswith("There are: 'circle', 'square'.")
+    assert ("did you mean" in told) == bool(hint)
+
+
+def test_only_keywords_are_settings(shapes):
+    circle = shapes["circle"]
+    assert list(circle.schema.model_fields) == ["radius", "filled"]
+    assert circle.defaults() == {"filled": False}
+    assert (circle.accepts("filled"), circle.accepts("spec")) == (True, False)
+    assert circle.summary() == "A circle. And more."
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({}, "missing"),
+        ({"radius": 0}, "greater_than"),
+        ({"radius": "1"}, "float_type"),
+        ({"radius": True}, "float_type"),
+        ({"radius": float("nan")}, "finite_number"),
+        ({"radius": 1.0, "filled": 1}, "bool_type"),
+        ({"radius": 1.0, "spec": 1}, "extra_forbidden"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_are_checked_strictly_against_the_signature(shapes, settings, kind):
+    with pytest.raises(ValidationError) as refused:
+        shapes["circle"].schema.model_validate(settings)
+    assert [error["type"] for error in refused.value.errors()] == [kind]
+
+
+def test_a_selection_is_built_from_what_the_program_knows_and_what_the_file_says(shapes):
+    assert shapes.build(Selection("circle", {"radius": 2.0, "filled": True}), "spec") == ("spec", 2.0, True)
+
+
+def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
+    assert list(shapes) == ["circle", "square"]
+    assert ("square" in shapes, "triangle" in shapes) == (True, False)
+    assert shapes["square"].facts == {"corners": 4}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_registered_part_says_what_it_is_and_types_each_setting(group):
+    assert list(GROUPS[group])
+    for name in GROUPS[group]:
+        assert GROUPS[group][name].summary().endswith("."), name
+        assert GROUPS[group][name].schema.model_json_schema()["additionalProperties"] is False
+
+
+def test_registering_everything_again_changes_nothing():
+    before = {group: list(registry) for group, registry in GROUPS.items()}
+    register_everything()
+    assert {group: list(registry) for group, registry in GROUPS.items()} == before
+
+
+class TestPlugins:
+    """`plugins=my_net.py`: code of one's own in one file, without a YAML."""
+
+    def test_a_network_of_ones_own_trains(self, cnnbench, outputs, tmp_path):
+        (tmp_path / "here" / "my_net.py").write_text(MY_NET)
+        outcome = cnnbench("plugins=my_net.py", "model=my_net", "model.width=5", *TINY)
+        assert outcome.code == 0, outcome.err
+        run = only_run(outputs)
+        record = json.loads((run / "run.json").read_text())
+        assert run.parent.name == "my_net"
+        assert record["plugins"] == ["my_net.py"]
+        assert "my_net.py" in record["sources"]
+        assert record["parameters"]["total"] == 16 * 16 * 5 + 5 + 5 * 3 + 3
+        assert "plugins" not in (run / "config.yaml").read_text().partition("\n")[2]
+
+    def test_its_settings_come_from_its_signature(self, cnnbench, tmp_path):
+        (tmp_path / "my_net.py").write_text(MY_NET)
+        typed = [f"plugins={tmp_path}/my_net.py", "model=my_net", "--cfg", "job"]
+        shown = cnnbench(*typed, "model.width=5")
+        assert "model:\n  name: my_net\n  width: 5\n  depth: 1\n" in shown.out
+        refused = cnnbench(*typed, "model.dephth=2")
+        assert refused.code == 2
+        assert "model.width=    must be given: a whole number above 0" in refused.err
+        assert "model.dephth=2  no such key; did you mean 'depth'?" in refused.err
+
+    def test_it_is_known_only_where_it_is_plugged_in(self, cnnbench):
+        refused = cnnbench("model=my_net")
+        assert refused.code == 2
+        assert "no such model" in refused.err
+
+    @pytest.mark.parametrize(
+        ("name", "content", "told"),
+        [
+            ("gone.py", None, "gone.py: no such Python file; give the path of a file that registers something"),
+            ("notes.txt", "notes", "notes.txt: no such Python file"),
+            ("broken.py", "def x(:\n", "broken.py cannot be imported: SyntaxError: "),
+            ("lacks.py", "import not_there_at_all", "lacks.py cannot be imported: ModuleNotFoundError: "),
+            ("twice.py", MY_NET.replace('"my_net"', '"lenet"'), "model 'lenet' is registered twice"),
+        ],
+        ids=["missing", "no Python", "syntax", "import", "name taken"],
+    )
+    def test_a_file_that_cannot_be_plugged_in_is_told_why(self, cnnbench, tmp_path, name, content, told):
+        file = tmp_path / name
+        if content is not None:
+            file.write_text(content)
+        outcome = cnnbench(f"plugins={file}")
+        assert outcome.code == 2
+        assert told in outcome.err
+        assert "Traceback" not in outcome.err
+        assert not (tmp_path / "outputs").exists()
+
+    def test_a_file_mended_after_a_failure_is_read_anew(self, cnnbench, tmp_path):
+        file = tmp_path / "my_net.py"
+        file.write_text("import not_there_at_all")
+        typed = [f"plugins={file}", "model=my_net", "model.width=5", "--cfg", "job"]
+        assert cnnbench(*typed).code == 2
+        file.write_text(MY_NET)
+        assert cnnbench(*typed).code == 0
+
+    def test_two_files_of_one_name_are_two_plugins(self, tmp_path):
+        files = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            files.append(tmp_path / name / "net.py")
+            files[-1].write_text(MY_NET.replace('"my_net"', f'"{name}"'))
+        for _ in range(2):  # the command registers before it composes, and again where it trains
+            assert [module.__file__ for module in register_everything(map(str, files))] == [str(file) for file in files]
+
+    def test_no_file_at_all_is_a_mistake(self, cnnbench):
+        refused = cnnbench("plugins=", "--cfg", "job")
+        assert refused.code == 2
+        assert "plugins=" in refused.err
+
+
+class TestFilesSelectOnly:
+    """A name in a file selects something registered; no file can make anything run."""
+
+    @pytest.fixture
+    def canary(self, tmp_path):
+        return tmp_path / "canary"
+
+    def refused(self, cnnbench, canary, *words: str) -> str:
+        outcome = cnnbench(*words)
+        assert not canary.exists()
+        assert not (canary.parent / "outputs").exists()
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "Traceback" not in outcome.err
+        return outcome.err
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "_target_: pathlib.Path.touch\n_args_: [{canary}]\n",
+            "name: lenet\nmaps: [6, 16]\nunits: [84]\nactivation: relu\npool: max\n_target_: pathlib.Path.touch\n",
+            "name: pathlib.Path.touch\n",
+            "name: torchvision.models.resnet18\n",
+        ],
+        ids=["target alone", "target beside a name", "name of a method", "name of a function"],
+    )
+    def test_a_file_with_a_target_is_refused(self, cnnbench, tmp_path, canary, text):
+        (tmp_path / "own" / "model").mkdir(parents=True)
+        (tmp_path / "own" / "model" / "evil.yaml").write_text(text.replace("{canary}", str(canary)))
+        told = self.refused(cnnbench, canary, "model=evil", "--config-dir", str(tmp_path / "own"))
+        assert "no such model" in told or "_target_" in told
+
+    @pytest.mark.parametrize(
+        "word",
+        ["model._target_=pathlib.Path.touch", "+model._target_=os.system", "optimizer.name=torch.optim.SGD",
+         "model={_target_: os.system}", "_target_=os.system", "hydra.callbacks.x._target_=os.system"],
+    )  # fmt: skip
+    def test_a_target_that_is_typed_is_refused(self, cnnbench, canary, word):
+        assert word in self.refused(cnnbench, canary, word)
+
+    def test_plugins_in_a_file_are_refused(self, cnnbench, tmp_path, canary):
+        plugin = tmp_path / "plugin.py"
+        plugin.write_text(f"open({str(canary)!r}, 'w')\n")
+        (tmp_path / "own" / "experiment").mkdir(parents=True)
+        (tmp_path / "own" / "experiment" / "shared.yaml").write_text(f"# @package _global_\nplugins: {plugin}\n")
+        told = self.refused(cnnbench, canary, "experiment=shared", "--config-dir", str(tmp_path / "own"))
+        assert f"plugins={plugin}" in told
