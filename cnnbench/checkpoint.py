@@ -74,7 +74,10 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
         write_json(folder / f"{name}.json", said)
     except OSError as error:
         raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
-    for old in steps_in(folder)[:-keep]:
+    # Later ones were damaged, or this run would have gone on from them.
+    others = [other for other in steps_in(folder) if other != step]
+    kept = [other for other in others if other < step][-(keep - 1) :] if keep > 1 else []
+    for old in set(others) - set(kept):
         # The manifest first: without it, a file that is half removed counts for nothing.
         (folder / f"step-{old:09d}.json").unlink(missing_ok=True)
         (folder / f"step-{old:09d}.pt").unlink(missing_ok=True)
@@ -112,8 +115,12 @@ def load(folder: Path, step: int) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error}") from error
     if len(payload) != said["bytes"] or hashlib.sha256(payload).hexdigest() != said["sha256"]:
         raise UserError(f"{path} is damaged: its content does not match its checksum")
-    content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    assert isinstance(content, dict)
+    try:
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is no checkpoint of tensors and plain values: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
     return content
 
 

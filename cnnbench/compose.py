@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -70,10 +71,24 @@ class Composer:
         checked = self._check(words)
         try:
             return self._compose(checked)
-        except (HydraException, OmegaConfBaseException) as error:
-            first_lines = " ".join(str(error).split("\n")[:2])
-            mistakes = [*checked.mistakes, Mistake(" ".join(checked.typed.values()) or "conf", first_lines)]
-            return Composed({}, {}, {}, checked.typed, {}, tuple(mistakes))
+        except (HydraException, OmegaConfBaseException):
+            return self._without_culprits(words)
+
+    def _without_culprits(self, words: Sequence[str]) -> Composed:
+        """Find the words that Hydra refuses by trying each alone, and compose the others, for their mistakes' sake."""
+        accepted, culprits = [], []
+        for word in words:
+            try:
+                self._compose(self._check([word]))
+                accepted.append(word)
+            except (HydraException, OmegaConfBaseException) as error:
+                culprits.append(Mistake(word, " ".join(str(error).split("\n")[:2])))
+        try:
+            composed = self._compose(self._check(accepted))
+        except (HydraException, OmegaConfBaseException) as error:  # refused together only
+            problem = " ".join(str(error).split("\n")[:2])
+            return Composed({}, {}, {}, {}, {}, (*culprits, Mistake(" ".join(accepted), problem)))
+        return replace(composed, mistakes=(*composed.mistakes, *culprits))
 
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
@@ -131,6 +146,8 @@ class Composer:
                 checked.mistakes.append(Mistake(word, problem))
                 continue
             key = override.key_or_group
+            if key == "experiment" and not override.is_delete() and override.value() is None:
+                continue  # as if nothing had been typed; Hydra cannot take a null for a group
             checked.typed[key] = word
             # `++` lets unknown keys through to the check of types, which names all of them at once; Hydra alone stops
             # at the first, and advises to add the mistake with `+`.
@@ -191,7 +208,8 @@ def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
     version.setbase("1.3")
     search_path = create_config_search_path(str(conf_dir()))
     for folder in extra_folders:
-        search_path.append("command-line", f"file://{Path(folder).resolve()}")
+        # Before Hydra's own last entry, which has to stay the last:
+        search_path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
     Hydra.create_main_hydra2(task_name="cnnbench", config_search_path=search_path)
     try:
         yield Composer()

@@ -146,23 +146,29 @@ class RunConfig(Spine):
 
 
 def check(
-    values: Mapping[str, Any], typed: Mapping[str, str] | None = None, mistakes: tuple[Mistake, ...] = ()
+    values: Mapping[str, Any],
+    typed: Mapping[str, str] | None = None,
+    mistakes: tuple[Mistake, ...] = (),
+    is_recorded: bool = False,
 ) -> tuple[RunConfig, list[str]]:
     """Return the configuration that plain values describe, and notes on what was left out of it, and why.
 
     values: nested plain values in the layout of `conf/`.
     typed: the arguments of the command line by the dotted key that they set; messages quote them.
     mistakes: found before; they are raised together with those found here.
+    is_recorded: the values are those of a run; what was decided then is decided.
     Raises ConfigError with every mistake.
     """
-    return _Check(dict(values), typed or {}, list(mistakes)).result()
+    return _Check(dict(values), typed or {}, list(mistakes), is_recorded).result()
 
 
 class _Check:
     """One pass over plain values that collects mistakes instead of stopping at the first."""
 
-    def __init__(self, values: dict[str, Any], typed: Mapping[str, str], mistakes: list[Mistake]) -> None:
-        self.values, self.typed, self.mistakes = values, typed, mistakes
+    def __init__(
+        self, values: dict[str, Any], typed: Mapping[str, str], mistakes: list[Mistake], is_recorded: bool
+    ) -> None:
+        self.values, self.typed, self.mistakes, self.is_recorded = values, typed, mistakes, is_recorded
         self.notes: list[str] = []
 
     def result(self) -> tuple[RunConfig, list[str]]:
@@ -194,10 +200,11 @@ class _Check:
         if isinstance(section, Mapping):
             return dict(section)
         self._mistake(key, section, "is a group of settings; name one of its options, or set one of its keys")
-        return {}
+        raise ConfigError(self.mistakes)  # all that is in it would seem to be missing
 
     def _mistake(self, key: str, value: Any, problem: str) -> None:
-        self.mistakes.append(Mistake(self.typed.get(key, f"{key}={_shown(value)}"), problem))
+        as_typed = (word for typed, word in self.typed.items() if typed == key or typed.startswith(f"{key}."))
+        self.mistakes.append(Mistake(next(as_typed, f"{key}={_shown(value)}"), problem))
 
     def _model(
         self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, meant_by: Mapping[str, str] | None = None
@@ -245,7 +252,7 @@ class _Check:
     def _augmentation(self, values: dict[str, Any], data: DataConfig | None) -> tuple[Selection, ...] | None:
         values.pop("name", None)
         source = data.source.name if data else ""
-        breaks = DATASETS[source].facts.get("breaks_labels", ()) if data else ()
+        breaks = DATASETS[source].facts.get("breaks_labels", ()) if data and not self.is_recorded else ()
         parts: list[Selection] = []
         for name, settings in values.items():
             if settings is None:
@@ -360,7 +367,7 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         kind = f"a list, each {_allowed(schema.get('items', {}))}"
     bounds = {
         "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
-        "minItems": "of at least", "pattern": "matching",
+        "minItems": "of at least", "maxItems": "of at most", "pattern": "matching",
     }  # fmt: skip
     limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
     return " ".join([kind, " and ".join(limits)]).strip()

@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import fill, indent
 
 from cnnbench.conf_dir import conf_dir
+from cnnbench.errors import UserError
 
 HEAD = """\
 cnnbench trains a convolutional network from one line, and leaves honest numbers and a folder that explains them.
@@ -40,6 +41,8 @@ Flags:
 
 def help_text(own_folder: str | None = None) -> str:
     """Return the help, with the options of a user's own folder of YAML files among the others."""
+    if own_folder and not Path(own_folder).is_dir():
+        raise UserError(f"--config-dir {own_folder}: there is no such folder")
     folders = [conf_dir(), *([Path(own_folder)] if own_folder else [])]
     groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
     lines = []

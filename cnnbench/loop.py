@@ -153,8 +153,9 @@ def _wait_for_improvement(parts: Parts, progress: Progress, metrics: dict[str, f
     if stopping.patience is None:
         return
     name, higher = parts.task.watched[0]
-    gain = math.inf if progress.to_beat is None else (metrics[name] - progress.to_beat) * (1 if higher else -1)
-    if gain > stopping.min_delta:  # never true of NaN
+    is_first = progress.to_beat is None and not math.isnan(metrics[name])
+    gain = math.nan if progress.to_beat is None else (metrics[name] - progress.to_beat) * (1 if higher else -1)
+    if is_first or gain > stopping.min_delta:  # never true of NaN
         progress.to_beat, progress.epochs_waited = metrics[name], 0
     else:
         progress.epochs_waited += 1

@@ -15,7 +15,10 @@ from cnnbench.config import GROUPS, RunConfig, check, is_incidental
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.rundir import RunFolder
 
-FIXED_ON_RESUME = ("data", "model", "task", "seed", "batch_size", "precision")
+FIXED_ON_RESUME = (
+    "data", "model", "task", "seed", "batch_size", "precision", "parent",
+    "regularization.dropout", "regularization.batchnorm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,11 @@ def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, 
         raise ConfigError(mistakes)
     values = dict(composed.values)
     experiment = values.pop("experiment", None)
-    if isinstance(experiment, str):
-        raise ConfigError([*mistakes, Mistake(f"experiment={experiment}", "is not the name of an experiment")])
+    if experiment is not None:
+        given = next((word for key, word in composed.typed.items() if key.startswith("experiment")), "experiment")
+        mistakes += (Mistake(given, "is not the name of an experiment; an experiment has no keys"),)
+    if values.pop("parent", None) is not None:
+        mistakes += (Mistake(composed.typed.get("parent", "parent"), "no such key: only resume= makes a parent"),)
     config, notes = check(values, composed.typed, mistakes)
     return Plan(config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes))
 
@@ -67,7 +73,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     record = folder.record()
     recorded = folder.config()
     try:
-        before, _ = check(recorded)
+        before, _ = check(recorded, is_recorded=True)
     except ConfigError as error:
         if record.get("plugins"):
             raise UserError(
@@ -75,7 +81,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
             ) from error
         raise
     values, typed, refused = _overridden(recorded, words)
-    after, notes = check(values, typed, (*mistakes, *refused))
+    after, notes = check(values, typed, (*mistakes, *refused), is_recorded=True)
     plan = Plan(
         after, command_line([f"resume={path}", *words]), record.get("choices", {}),
         dict.fromkeys(flat(recorded), f"run {folder.path.name}") | dict.fromkeys(typed, TYPED), notes=tuple(notes),
@@ -125,7 +131,7 @@ def _overridden(
             )
         elif override.is_sweep_override():
             mistakes.append(Mistake(word, "is several values; resuming takes one"))
-        elif group in FIXED_ON_RESUME and not is_incidental(key):
+        elif not {group, key}.isdisjoint(FIXED_ON_RESUME) and not is_incidental(key):
             mistakes.append(
                 Mistake(word, "cannot change in a run that goes on; start a run of its own without resume=")
             )

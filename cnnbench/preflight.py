@@ -36,11 +36,13 @@ def preflight(config: RunConfig) -> Ready:
         problem = f"exceeds the {num_train} training images; use at most {num_train}"
         raise ConfigError([Mistake(f"batch_size={config.batch_size}", problem)])
     mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in _sample(config, data).problems().items()]
-    if num_train % config.batch_size == 1 and any(isinstance(part, nn.BatchNorm1d) for part in network.modules()):
-        problem = (
-            f"leaves one image for the last of the batches of {num_train}, too few for batch norm; change it by one"
-        )
+    smallest = num_train % config.batch_size or config.batch_size
+    if smallest == 1 and any(isinstance(part, nn.BatchNorm1d) for part in network.modules()):
+        problem = f"makes a batch of one of {num_train} images, too few for batch norm; change it by one"
         mistakes.append(Mistake(f"batch_size={config.batch_size}", problem))
+    if config.regularization.dropout and not any(isinstance(part, nn.Dropout) for part in network.modules()):
+        problem = f"has no effect: '{config.model.name}' has no dense layer before the last as it is set"
+        mistakes.append(Mistake(f"regularization.dropout={config.regularization.dropout}", problem))
     if mistakes:
         raise ConfigError(mistakes)
     horizon = Horizon(config.epochs, -(-num_train // config.batch_size))

@@ -5,6 +5,7 @@ to optimize); keyword-only parameters are what a YAML file may say, with their t
 A default there is the value that changes nothing: settings that equal it are left out of a run's identity.
 """
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -138,7 +139,7 @@ def _import_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"plugins={path}: no such Python file; give the path of a file that registers something.")
-    name = PLUGIN_PREFIX + path.stem
+    name = f"{PLUGIN_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__file__ == str(path):
         return loaded
@@ -152,5 +153,6 @@ def _import_file(path: Path) -> ModuleType:
     except UserError:
         raise
     except Exception as error:
+        del sys.modules[name]
         raise UserError(f"plugins={path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

@@ -103,8 +103,8 @@ class RunFolder:
         return _read(self.result_file, json.loads)
 
     def update(self, **changes: Any) -> dict[str, Any]:
-        """Change entries of `run.json`, and return all of it."""
-        record = self.record() | changes
+        """Change entries of `run.json`, None removing one, and return all of it."""
+        record = {key: value for key, value in (self.record() | changes).items() if changes.get(key, value) is not None}
         write_json(self.record_file, record)
         return record
 

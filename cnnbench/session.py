@@ -43,8 +43,13 @@ def carry_out(plan: Plan) -> int:
         ) from error
     with folder.lock():
         prepare_folder(folder, plan, ready, outside)
-        with StopRequests(plan.config.max_minutes) as stop:
-            return _Session(plan, ready, folder, stop).run()
+        try:
+            with StopRequests(plan.config.max_minutes) as stop:
+                return _Session(plan, ready, folder, stop).run()
+        except BaseException as error:
+            status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
+            folder.update(status=status, error=f"{type(error).__name__}: {error}", ended=now())
+            raise
 
 
 class _Session:
@@ -59,12 +64,14 @@ class _Session:
         self.threads = plan.config.threads or record.get("threads") or DEFAULT_THREADS
         if record.get("threads") not in (None, self.threads):
             console.say(f"  note: {record['threads']} threads before, {self.threads} now: the last bits may differ.")
-        self.seconds_before = float(record.get("seconds", 0.0))
+        self.seconds_before = self._seconds_spent(record)
         set_up_torch(ready.device, self.threads, self.config.deterministic)
         self.parts = make_parts(plan.config, ready)
         self.progress = self._restore()
         started = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
-        folder.update(status="running", threads=self.threads, sessions=[*record.get("sessions", []), started])
+        folder.update(
+            status="running", error=None, threads=self.threads, sessions=[*record.get("sessions", []), started]
+        )
 
     def run(self) -> int:
         self._announce()
@@ -88,9 +95,8 @@ class _Session:
             console.say(f"  {self.stop.status} at step {self.progress.step} of {self.ready.horizon.num_steps}")
             console.say(f"  to go on, type the same command again, or: cnnbench resume={where}")
             return self.stop.exit_code
-        except BaseException as error:
-            status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
-            self._ended(status, error=f"{type(error).__name__}: {error}")
+        except BaseException:
+            self._ended("failed")
             raise
         finally:
             self.display.close()
@@ -126,12 +132,19 @@ class _Session:
         }
         facts = {
             "epoch": progress.epochs_done,
+            "seconds": self.seconds_before + time.monotonic() - self.began,
             "best": None if best is None else {"epoch": best.epoch, "step": best.step, "metrics": best.metrics},
         }
         checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
         self.last_save = time.monotonic()
 
     # Beginning and end ------------------------------------------------------------------------------------------
+
+    def _seconds_spent(self, record: dict[str, Any]) -> float:
+        """Return what earlier sessions took; of one that was killed, what it took until its last checkpoint."""
+        steps = checkpoint.steps_in(self.folder.checkpoints)
+        saved = checkpoint.manifest(self.folder.checkpoints, steps[-1]).get("seconds", 0.0) if steps else 0.0
+        return max(float(record.get("seconds", 0.0)), saved)
 
     def _restore(self) -> Progress:
         """Put network and optimizer where the newest checkpoint left them, this run's or else its parent's."""
@@ -152,7 +165,10 @@ class _Session:
     def _restore_from(self, content: dict[str, Any]) -> Progress:
         """Take the state from a checkpoint; settings, such as the learning rate, stay those of the configuration."""
         optimizer = self.parts.optimizer
-        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        state = ("params", "lr")  # the rate of the last step; the loop sets that of the next
+        settings = [
+            {key: value for key, value in group.items() if key not in state} for group in optimizer.param_groups
+        ]
         self.parts.network.load_state_dict(content["network"])
         optimizer.load_state_dict(content["optimizer"])
         for group, own in zip(optimizer.param_groups, settings, strict=True):
@@ -209,8 +225,10 @@ class _Session:
             parts.network.load_state_dict(best.weights)
             chosen = {"chosen": "best on validation", "epoch": best.epoch, "step": best.step}
         else:
-            chosen = {"chosen": "last, without validation", "epoch": progress.epochs_done, "step": progress.step}
-            notes.append("data.val_fraction=0: there was no validation, the last checkpoint was tested")
+            why = "without validation" if parts.val is None else "validation never gave a number"
+            chosen = {"chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
+            if parts.val is None:
+                notes.append("data.val_fraction=0: there was no validation, the last checkpoint was tested")
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
         metrics = {"train": evaluate(parts, plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
         if best is not None:

@@ -56,7 +56,7 @@ def _say(text: object) -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the words of a command line say, and return the exit code."""
     if not {"-h", "--help"}.isdisjoint(arguments):
-        own_folder = next((word for before, word in pairwise(arguments) if before in ("--config-dir", "-cd")), None)
+        own_folder = _own_folder(arguments)
         sys.stdout.write(help_text(own_folder))
         return 0
     from hydra._internal.utils import get_args_parser
@@ -65,6 +65,9 @@ def run_command(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"cnnbench {cnnbench.__version__}\n")
         return 0
     flags = get_args_parser().parse_intermixed_args([_data_for_dataset(word) for word in arguments])
+    for flag in ("config_name", "config_path", "package", "experimental_rerun"):
+        if getattr(flags, flag):
+            raise UserError(f"--{flag.replace('_', '-')} is Hydra's, and means nothing here; see cnnbench --help")
     if _is_for_hydra(flags):
         return _let_hydra_answer(arguments)
     request = read_request(flags)
@@ -103,6 +106,8 @@ def read_request(flags: Namespace) -> Request:
         if key == "resume":
             request.resume = value
         elif key == "plugins":
+            if not value:
+                mistakes.append(Mistake(word, "must be the path of a Python file, or several with commas between"))
             request.plugins = tuple(part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip())
         elif key in ("rerun", "accept_stale"):
             if value not in ("true", "false"):
@@ -116,6 +121,13 @@ def read_request(flags: Namespace) -> Request:
         mistakes.append(Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run"))
     request.mistakes = tuple(mistakes)
     return request
+
+
+def _own_folder(arguments: Sequence[str]) -> str | None:
+    """Return what --config-dir says, where Hydra's parser of flags is not worth its import."""
+    folder = next((word for before, word in pairwise(arguments) if before in ("--config-dir", "-cd")), None)
+    joined = next((word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")), None)
+    return folder or joined
 
 
 def _data_for_dataset(word: str) -> str:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cnnbench import loop
 from cnnbench.assemble import make_parts
 from cnnbench.checkpoint import load_newest
 from cnnbench.compose import open_composer
@@ -264,6 +265,18 @@ def test_counters_of_early_stopping_go_on(outputs):
     assert go(*words) == 0
     result = read(run / "result.json")
     assert (result["epochs"], result["stopped_early"]) == (3, True)
+
+
+def test_the_best_epoch_is_not_forgotten(outputs, monkeypatch):
+    accuracies = iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": 1.0, "accuracy": next(accuracies)})
+    stop(plan_of(*PLAIN), at_check=8)  # in the second epoch
+    run = only_run(outputs)
+    best = load_newest(run / "checkpoints", pytest.fail)["best"]
+    assert best["epoch"] == 1
+    assert go(*PLAIN) == 0
+    assert differences(load_newest(run / "checkpoints", pytest.fail)["best"], best) == []
+    assert read(run / "result.json")["checkpoint"]["epoch"] == 1
 
 
 def test_a_damaged_newest_checkpoint_costs_a_warning_and_no_bit(outputs, unbroken, capsys):

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def read_verified(source: Source, root: Path, verify: bool) -> dict[str, bytes]:
         packed = path.with_name(name + ".gz")
         try:
             contents[name] = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{packed if packed.is_file() else path} cannot be read: {error}") from error
         if verify and hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5:
             raise UserError(

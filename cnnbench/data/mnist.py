@@ -1,5 +1,6 @@
 """MNIST, and the data sets that come in its format."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def fashion_mnist(root: Path, *, verify: bool = True) -> ImageData:
 
 def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) -> ImageData:
     contents = read_verified(source, root, verify)
-    tensors = {name: _idx(name, content) for name, content in contents.items()}
+    tensors = {name: _idx(name, content, 3 if "images" in name else 1) for name, content in contents.items()}
     parts = []
     for prefix in ("train", "t10k"):
         pixels, labels = tensors[f"{prefix}-images-idx3-ubyte"], tensors[f"{prefix}-labels-idx1-ubyte"].long()
@@ -88,14 +89,12 @@ def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) ->
     return ImageData(parts[0], parts[1], classes)
 
 
-def _idx(name: str, content: bytes) -> Tensor:
-    """Return the bytes of an IDX file as uint8 of the shape that its header says."""
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise UserError(f"{name} is no IDX file of bytes")
-    num_axes = content[3]
+def _idx(name: str, content: bytes, num_axes: int) -> Tensor:
+    """Return the bytes of an IDX file of so many axes as uint8 of the shape that its header says."""
     header = 4 + 4 * num_axes
+    if content[:4] != bytes([0, 0, 8, num_axes]) or len(content) < header:
+        raise UserError(f"{name} is no IDX file of bytes with {num_axes} axes")
     shape = struct.unpack(f">{num_axes}I", content[4:header])
-    values = torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)
-    if values.numel() != torch.Size(shape).numel():
-        raise UserError(f"{name} is cut short, or too long: its header says {shape}")
-    return values.view(shape)
+    if math.prod(shape) != len(content) - header or not all(shape):
+        raise UserError(f"{name} is cut short, too long or empty: its header says {shape}")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(shape)

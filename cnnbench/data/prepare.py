@@ -1,5 +1,6 @@
 """From a data configuration to images that are ready to be batched."""
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +35,9 @@ class PreparedData:
 
 
 @lru_cache(maxsize=1)  # the jobs of a sweep mostly share one data set, and are all checked before the first starts
-def _load(name: str, settings: tuple[tuple[str, object], ...], root: Path) -> tuple[ImageData, str]:
-    data: ImageData = DATASETS[name].factory(root, **dict(settings))
+def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
+    """settings: as JSON, which can be a key where a list is among them."""
+    data: ImageData = DATASETS[name].factory(root, **json.loads(settings))
     return data, data.fingerprint()
 
 
@@ -44,7 +46,7 @@ def prepare(config: DataConfig) -> PreparedData:
 
     Raises UserError for files that are missing or wrong, and for a split or window that cannot be made.
     """
-    data, fingerprint = _load(config.source.name, tuple(config.source.settings.items()), data_root(config.root))
+    data, fingerprint = _load(config.source.name, json.dumps(dict(config.source.settings)), data_root(config.root))
     split = stratified_split(data.train.labels, len(data.classes), config.val_fraction, config.split_seed)
     train, val, test = (
         Images(adapt(part.pixels, config.image_size, config.channels), part.labels)

@@ -37,7 +37,7 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
             ) from error
         raise UserError(
             f"model '{selection.name}' needs images of at least {side}x{side}, and sees {given}; "
-            f"set data.image_size={side} or more, or a larger data.crop."
+            f"enlarge data.image_size, or data.crop, until the window is that large."
         ) from error
 
 

@@ -3,6 +3,7 @@
 B: batch, C: channels, H, W: height and width, D: features, K: classes.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -69,33 +70,32 @@ def plain_network(
     Raises UserError for images that are too small to leave anything after the convolutions.
     """
     act = ACTIVATIONS[activation]
-    features: list[nn.Module] = []
+    features: dict[str, nn.Module] = {}  # named by the layer they belong to: weights fit with and without batch norm
     channels, height, width = spec.channels, spec.height, spec.width
-    for index, conv in enumerate(convs):
-        if batchnorm and index > 0:
-            features.append(nn.BatchNorm2d(channels))
-        features.append(nn.Conv2d(channels, conv.maps, conv.kernel, padding=conv.padding))
+    for number, conv in enumerate(convs, start=1):
+        if batchnorm and number > 1:
+            features[f"norm{number}"] = nn.BatchNorm2d(channels)
+        features[f"conv{number}"] = nn.Conv2d(channels, conv.maps, conv.kernel, padding=conv.padding)
         if conv.pool:
-            features.append(POOLS[pool](2))
-        features.append(act())
+            features[f"pool{number}"] = POOLS[pool](2)
+        features[f"{activation}{number}"] = act()
         channels, height, width = conv.maps, conv.side_after(height), conv.side_after(width)
         if min(height, width) < 1:
-            raise UserError(
-                f"images of {spec.height}x{spec.width} are too small: nothing is left after convolution {index + 1}"
-            )
-
-    def linear(num_in: int, num_out: int) -> list[nn.Module]:
-        return [*([nn.BatchNorm1d(num_in)] if batchnorm else []), nn.Linear(num_in, num_out)]
-
-    dense: list[nn.Module] = []
+            given = f"{spec.height}x{spec.width}"
+            raise UserError(f"images of {given} are too small: nothing is left after convolution {number}")
+    dense: dict[str, nn.Module] = {}
     num_features = channels * height * width
-    for number in units:
+    for number, size in enumerate(units, start=len(convs) + 1):
         if dropout:
-            dense.append(nn.Dropout(dropout))
-        dense += [*linear(num_features, number), act()]
-        num_features = number
-    head = nn.Sequential(*linear(num_features, spec.num_classes))
-    return PlainNetwork(nn.Sequential(*features), nn.Sequential(*dense), head)
+            dense[f"dropout{number}"] = nn.Dropout(dropout)
+        if batchnorm:
+            dense[f"norm{number}"] = nn.BatchNorm1d(num_features)
+        dense[f"linear{number}"] = nn.Linear(num_features, size)
+        dense[f"{activation}{number}"] = act()
+        num_features = size
+    head: dict[str, nn.Module] = {"norm": nn.BatchNorm1d(num_features)} if batchnorm else {}
+    head["linear"] = nn.Linear(num_features, spec.num_classes)
+    return PlainNetwork(*(nn.Sequential(OrderedDict(layers)) for layers in (features, dense, head)))
 
 
 @MODELS.register("lenet")
