@@ -48,8 +48,7 @@ def carry_out_all(plans: Sequence[Plan]) -> int:
     with _Processes(imported_by_checks) as processes:
         for number, plan in enumerate(plans, start=1):
             console.say(f"\n[{number}/{len(plans)}] {plan.command}")
-            code = processes.run(plan)
-            outcomes.append(_outcome(plan, code))
+            outcomes.append(_outcome(plan, *processes.run(plan)))
             if processes.stopped_by:
                 break
     outcomes += ["not started"] * (len(plans) - len(outcomes))
@@ -96,11 +95,18 @@ class _Processes:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def run(self, plan: Plan) -> int:
-        self._process = self._context.Process(target=_job, args=(plan,))
+    def run(self, plan: Plan) -> tuple[int, str]:
+        """Return the exit code of the job, and why it failed, where it could say so itself."""
+        receiving, sending = self._context.Pipe(duplex=False)
+        self._process = self._context.Process(target=_job, args=(plan, sending))
         self._process.start()
+        sending.close()
         self._process.join()
-        return int(self._process.exitcode or 0)
+        try:
+            reason = str(receiving.recv()) if receiving.poll() else ""
+        except EOFError:  # it ended without a word
+            reason = ""
+        return int(self._process.exitcode or 0), reason
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         """Let the job finish its step and save; a second signal ends it at once."""
@@ -112,15 +118,16 @@ class _Processes:
         self.stopped_by = number
 
 
-def _job(plan: Plan) -> None:
+def _job(plan: Plan, sending: Any) -> None:
     try:
         sys.exit(carry_out(plan))
     except (UserError, TrainingError) as error:
         console.error(error)
+        sending.send(str(error).partition("\n")[0])
         sys.exit(1 if isinstance(error, TrainingError) else 2)
 
 
-def _outcome(plan: Plan, code: int) -> str:
+def _outcome(plan: Plan, code: int, reason: str) -> str:
     """Say how a job ended, by what its folder holds rather than by what its process said."""
     runs = find_runs(outputs_dir(), plan.config.identity())
     if code == 0 and runs and runs[-1].is_completed:
@@ -130,7 +137,7 @@ def _outcome(plan: Plan, code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     if code == 0 or code > 128:
         return str(record.get("status", "stopped"))
-    return f"failed: {record.get('error') or f'exit code {code}'}"
+    return f"failed: {reason or record.get('error') or f'exit code {code}'}"
 
 
 def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:

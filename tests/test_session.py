@@ -279,7 +279,7 @@ def test_the_recorded_configuration_is_that_of_the_same_run(tmp_path, words):
         plan = plan_run(composer, words)
     folder = RunFolder(tmp_path / "run")
     folder.create(plan.config.to_dict(), plan.command, {})
-    config, _ = check(folder.config())
+    config, _ = check(folder.config(), is_recorded=True)
     assert config == plan.config
     assert config.identity() == plan.config.identity()
 

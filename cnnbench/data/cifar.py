@@ -72,6 +72,7 @@ def _read(
     contents = read_verified(source, root, verify)
     names_given = _unpickle(source, meta, contents[meta], [name_key])[name_key]
     classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names_given)
+    expected = "files must hold one row of 3072 bytes and one label an image"
     parts = []
     for names in (train, test):
         batches = [_unpickle(source, name, contents[name], ["data", label_key]) for name in names]
@@ -79,11 +80,9 @@ def _read(
             pixels = torch.from_numpy(np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches]))
             labels = torch.tensor([label for batch in batches for label in batch[label_key]], dtype=torch.int64)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{source.folder}: {', '.join(names)} do not hold images and labels: {error}") from error
+            raise UserError(f"{source.folder}: {', '.join(names)}: {expected}, and do not: {error}") from error
         if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or len(pixels) != len(labels):
-            raise UserError(
-                f"{source.folder}: {', '.join(names)} must hold one row of 3072 bytes and one label an image"
-            )
+            raise UserError(f"{source.folder}: {', '.join(names)}: {expected}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise UserError(
                 f"{source.folder}: {', '.join(names)} has labels beyond the {len(classes)} classes of {meta}"

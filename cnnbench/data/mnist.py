@@ -92,8 +92,10 @@ def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) ->
 def _idx(name: str, content: bytes, num_axes: int) -> Tensor:
     """Return the bytes of an IDX file of so many axes as uint8 of the shape that its header says."""
     header = 4 + 4 * num_axes
-    if content[:4] != bytes([0, 0, 8, num_axes]) or len(content) < header:
+    if content[:4] != bytes([0, 0, 8, num_axes]):
         raise UserError(f"{name} is no IDX file of bytes with {num_axes} axes")
+    if len(content) < header:
+        raise UserError(f"{name} is cut short, in its header")
     shape = struct.unpack(f">{num_axes}I", content[4:header])
     if math.prod(shape) != len(content) - header or not all(shape):
         raise UserError(f"{name} is cut short, too long or empty: its header says {shape}")
