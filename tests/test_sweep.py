@@ -21,7 +21,7 @@ from cnnbench.sweep import plan_all
 from tests.conftest import TINY
 from tests.test_resume import PLAIN, differences, fingerprints, go, outcome_of, read
 
-# A network that misbehaves, but only when it has weights: it is checked without any before the sweep starts.
+# A network that misbehaves, but only in its own process: before the sweep starts it is looked at without gradients.
 MOODY = '''
 import os, signal, sys
 from pathlib import Path
