@@ -104,7 +104,8 @@ class RunFolder:
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change entries of `run.json`, None removing one, and return all of it."""
-        record = {key: value for key, value in (self.record() | changes).items() if changes.get(key, value) is not None}
+        record = {key: value for key, value in self.record().items() if key not in changes}
+        record |= {key: value for key, value in changes.items() if value is not None}
         write_json(self.record_file, record)
         return record
 
