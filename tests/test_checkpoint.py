@@ -88,7 +88,7 @@ def test_the_manifest_says_what_the_file_is(folder):
     ("steps", "keep", "left"),
     [
         ([8, 9, 10, 11], 2, [10, 11]),
-        ([999_999_999, 1_000_000_000], 1, [1_000_000_000]),
+        ([999_999_998, 999_999_999, 1_000_000_000, 1_000_000_001], 2, [1_000_000_000, 1_000_000_001]),
         ([1, 2, 3], 9, [1, 2, 3]),
         ([3, 3, 3], 1, [3]),
     ],
@@ -97,6 +97,7 @@ def test_the_manifest_says_what_the_file_is(folder):
 def test_the_newest_checkpoints_are_kept(folder, steps, keep, left):
     save_steps(folder, *steps, keep=keep)
     assert steps_in(folder) == left
+    assert load_newest(folder, no_warning)["progress"]["step"] == left[-1]
     assert len(list(folder.iterdir())) == 2 * len(left)
 
 

@@ -1,5 +1,7 @@
 """What a task is, to the loop."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,7 @@ from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 
 
-class Task:
+class Task(ABC):
     """Something to learn with a network; subclasses say what.
 
     Metrics are kept as sums over samples, so that a mean never depends on how samples fell into batches.
@@ -25,10 +27,10 @@ class Task:
         """Return the rows of an epoch in the order in which they are trained on, int64 [N]; a permutation."""
         return torch.randperm(len(labels), generator=generator)
 
+    @abstractmethod
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss to descend (a scalar with gradient), and the sum of each train metric over the samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the sum of each eval metric over the samples of a batch."""
-        raise NotImplementedError
