@@ -151,7 +151,7 @@ class Composer:
             checked.typed[key] = word
             # `++` lets unknown keys through to the check of types, which names all of them at once; Hydra alone stops
             # at the first, and advises to add the mistake with `+`.
-            is_plain = key not in self._groups and not word.startswith(("~", "+", "hydra."))
+            is_plain = key not in self._groups and not word.startswith(("~", "+"))
             checked.overrides.append(f"++{word}" if is_plain else word)
         return checked
 
@@ -159,7 +159,9 @@ class Composer:
         key = override.key_or_group
         if override.is_sweep_override():
             return "is several values; put -m before it to run each of them"
-        if key == "hydra" or (key.startswith(("hydra/", "hydra.")) and key != "hydra.searchpath"):
+        if key == "hydra.searchpath":
+            return "is Hydra's; --config-dir FOLDER adds a folder of your own YAML files"
+        if key == "hydra" or key.startswith(("hydra/", "hydra.")):
             return "is for Hydra's own launcher, which cnnbench does not use"
         if key not in self._groups or override.is_delete():
             return None

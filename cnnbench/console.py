@@ -23,7 +23,7 @@ def say(text: str = "") -> None:
 
 def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, str], facts: Mapping[str, str]) -> None:
     """Print what is trained, on what, and where each value came from."""
-    model, data = choices.get("model", config.model.name), choices.get("data", config.data.source.name)
+    model, data = choices.get("model", config.model.name), choices.get("data", config.data.name)
     say(f"{model} on {data}, seed {config.seed}")
     for name, value in facts.items():
         say(f"  {name:<14} {value}")

@@ -58,7 +58,7 @@ def _new_folder(plan: Plan) -> RunFolder:
     if runs:
         return runs[-1].anew()
     places = [readable(plan.choices.get(group, "")) or readable(name) for group, name in
-              (("data", plan.config.data.source.name), ("model", plan.config.model.name))]  # fmt: skip
+              (("data", plan.config.data.name), ("model", plan.config.model.name))]  # fmt: skip
     return RunFolder(outputs_dir().joinpath(*places, folder_name(plan.named_by, identity)))
 
 

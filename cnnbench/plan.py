@@ -10,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from cnnbench import checkpoint
+from cnnbench.check import check
 from cnnbench.compose import TYPED, Composer, flat
-from cnnbench.config import GROUPS, RunConfig, check, is_incidental
+from cnnbench.config import GROUPS, RunConfig, is_incidental
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.rundir import RunFolder
 

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import cnnbench as package
+from cnnbench.check import check
 from cnnbench.compose import open_composer
-from cnnbench.config import GROUPS, check
+from cnnbench.config import GROUPS
 from cnnbench.plan import Plan, plan_run
 from cnnbench.rundir import folder_name
 

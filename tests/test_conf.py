@@ -55,7 +55,7 @@ def keywords(registry: Registry, name: str) -> list[str]:
 
 def test_the_command_without_words_composes(composer):
     config = plan_run(composer, []).config
-    assert (config.model.name, config.data.source.name, config.seed) == ("lenet", "digits", 0)
+    assert (config.model.name, config.data.name, config.seed) == ("lenet", "digits", 0)
 
 
 @pytest.mark.parametrize("word", [word for group in ("data", "task", "experiment") for word in options_of(group)])

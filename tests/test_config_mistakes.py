@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from torch import nn
 
+from cnnbench.check import check
 from cnnbench.compose import Composer, open_composer
-from cnnbench.config import check
 from cnnbench.errors import ConfigError, UserError, listed
 from cnnbench.plan import Plan, plan_run
 from cnnbench.preflight import preflight
@@ -139,12 +139,15 @@ WRONG_VALUES = {
     "regularization.l2=-0.1": "a number at least 0",
     "regularization.early_stopping.patience=0": "a whole number above 0 or null",
     "data.val_fraction=1": "a number at least 0 and below 1",
-    "data.crop=0": "a whole number at least 2 or a number above 0 and at most 1 or null",
-    "data.crop=1.5": "a whole number at least 2 or a number above 0 and at most 1 or null",
-    "data.crop=true": "a whole number at least 2 or a number above 0 and at most 1 or null",
+    "data.crop=0": "a whole number at least 2 or a number above 0 and below 1 or null",
+    "data.crop=1.0": "a whole number at least 2 or a number above 0 and below 1 or null",
+    "data.crop=1.5": "a whole number at least 2 or a number above 0 and below 1 or null",
+    "data.crop=1.0": "a whole number at least 2 or a number above 0 and below 1 or null",
+    "data.crop=true": "a whole number at least 2 or a number above 0 and below 1 or null",
+    "data.crop=1.0": "a whole number at least 2 or a number above 0 and below 1 or null",
     "data.channels=2": "one of 1, 3 or null",
     "precision=fp8": "one of fp32, bf16",
-    "device=tpu": "auto|cpu|mps|cuda",
+    "device=tpu": "auto, cpu, mps, cuda",
     "deterministic=1": "true or false",
     "threads=0": "a whole number above 0 or null",
     "max_minutes=0": "a number above 0 or null",
@@ -211,7 +214,7 @@ MISREAD = {
     "~optimizer.lr": "must be given: a number above 0",
     "optimizer=3": "no such optimizer",
     "augmentation.flip=0.5": "takes settings of its own",
-    "regularization.early_stopping=3": "'patience' and 'min_delta'",
+    "regularization.early_stopping=3": "'patience', 'min_delta'",
     "checkpoint=3": "is a group of settings",
 }
 
@@ -264,7 +267,9 @@ def test_batch_norm_on_a_batch_of_one_image_is_refused(composer, words):
 
 def test_early_stopping_that_can_never_fire_is_refused(composer):
     word = "regularization.early_stopping.patience=8"
-    assert mistakes_in(composer, word, "epochs=8") == {word: "can never fire in 8 epochs; give less, or more epochs"}
+    assert mistakes_in(composer, word, "epochs=8") == {
+        word: "can never fire before the end of 8 epochs; give less, or more epochs"
+    }
     accepted(composer, word, "epochs=10")
 
 

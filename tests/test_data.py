@@ -437,7 +437,7 @@ def test_a_data_set_may_have_a_list_among_its_settings(monkeypatch):
         return ImageData(part, part, ("a", "b"))
 
     monkeypatch.setitem(DATASETS._components, "listed", Component("listed", listed, {}))
-    data = prepare(DataConfig(source=Selection("listed", {"sides": [4, 6]}), val_fraction=0.0, split_seed=0))
+    data = prepare(DataConfig(part=Selection("listed", {"sides": [4, 6]}), val_fraction=0.0, split_seed=0))
     assert data.spec.height == 6
 
 
@@ -504,7 +504,7 @@ def test_statistics_are_numpys_and_a_constant_channel_gets_a_deviation_of_one():
 def test_statistics_are_those_of_the_adapted_images_that_train():
     settings = {"num_train": 40, "num_test": 10, "num_classes": 4, "noise": 0.25}
     config = DataConfig(
-        source=Selection("synthetic", settings), val_fraction=0.5, split_seed=0, image_size=12, channels=1, crop=8
+        part=Selection("synthetic", settings), val_fraction=0.5, split_seed=0, image_size=12, channels=1, crop=8
     )
     data = prepare(config)
     assert (data.spec.channels, data.spec.height, data.spec.width) == (1, 8, 8)

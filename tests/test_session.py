@@ -15,9 +15,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from cnnbench import loop, provenance, session
 from cnnbench.assemble import make_parts, plain_batches
+from cnnbench.check import check
 from cnnbench.checkpoint import load_newest
 from cnnbench.compose import open_composer
-from cnnbench.config import check
 from cnnbench.errors import UserError
 from cnnbench.loop import evaluate
 from cnnbench.plan import plan_run

@@ -46,7 +46,7 @@ def prepare(config: DataConfig) -> PreparedData:
 
     Raises UserError for files that are missing or wrong, and for a split or window that cannot be made.
     """
-    data, fingerprint = _load(config.source.name, json.dumps(dict(config.source.settings)), data_root(config.root))
+    data, fingerprint = _load(config.name, json.dumps(dict(config.settings)), data_root(config.root))
     split = stratified_split(data.train.labels, len(data.classes), config.val_fraction, config.split_seed)
     train, val, test = (
         Images(adapt(part.pixels, config.image_size, config.channels), part.labels)
