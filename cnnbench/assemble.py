@@ -20,12 +20,12 @@ def make_parts(config: RunConfig, ready: Ready) -> Parts:
     data, device = ready.data, ready.device
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
     network = build_network(config.network(), data.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = OPTIMIZERS.build(config.optimizer, [weight for weight in network.parameters() if weight.requires_grad])
+    optimizer = OPTIMIZERS.build(config.optimizer.part, [weight for weight in network.parameters() if weight.requires_grad])
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
     val = plain_batches(ready, "val") if len(data.val) else None
-    task = TASKS.build(config.task, data.spec)
+    task = TASKS.build(config.objective(), data.spec)
     return Parts(
         config, task, network, optimizer, make_schedule(config, ready.horizon), ready.horizon, train, val, device
     )

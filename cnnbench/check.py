@@ -9,17 +9,17 @@ from pydantic import BaseModel, ValidationError
 from cnnbench.config import (
     CHOICES,
     GROUPS,
-    PLACED_IN_MODEL,
+    IN_MODEL,
+    IN_TASK,
     SECTIONS,
     Choice,
     DataConfig,
     RunConfig,
     Section,
     Spine,
-    placed,
 )
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
-from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, Selection
+from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, TASKS, Selection
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins")
 
@@ -176,14 +176,12 @@ class _Check:
 
     def _together(self, config: RunConfig) -> None:
         """Check what single settings cannot show: combinations that have no effect, or that exclude each other."""
-        for setting, value in placed(config.regularization, PLACED_IN_MODEL).items():
-            if not MODELS[config.model.name].accepts(setting):
-                having = listed(name for name in MODELS if MODELS[name].accepts(setting))
-                self._mistake(
-                    f"regularization.{setting}",
-                    value,
-                    f"'{config.model.name}' has no place for it; these have: {having}",
-                )
+        for where, registry, part in ((IN_MODEL, MODELS, config.model), (IN_TASK, TASKS, config.task)):
+            for setting, value in config.regularization.placed(where).items():
+                if not registry[part.name].accepts(setting):
+                    having = listed(name for name in registry if registry[name].accepts(setting))
+                    problem = f"'{part.name}' has no place for it; these have: {having}"
+                    self._mistake(f"regularization.{setting}", value, problem)
         if config.regularization.l2 and config.optimizer.settings.get("weight_decay"):
             decay = config.optimizer.settings["weight_decay"]
             self._mistake(

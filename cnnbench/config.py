@@ -33,7 +33,8 @@ GROUPS: dict[str, Registry] = {
 
 # Marks of settings:
 INCIDENTAL = "cannot change the result"  # not part of a run's identity
-PLACED_IN_MODEL = "overrides the model's setting of that name; null: as the model has it"
+IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
+IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -79,14 +80,53 @@ class EarlyStopping(Section):
     min_delta: NonNegativeFloat = 0.0
 
 
+class Clipping(Section):
+    """Bound the gradient of a step: its norm over all weights, or each of its values."""
+
+    norm: PositiveFloat | None = None
+    value: PositiveFloat | None = None
+
+
+class Averaging(Section):
+    """Evaluate and keep an average of the weights of many steps.
+
+    ema: exponential, after every step. swa: of the epochs from `start` on, each as much as any other.
+    """
+
+    kind: Literal["none", "ema", "swa"] = "none"
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.75
+
+
 class Regularization(Section):
     """What holds a network back from learning its training images by heart."""
 
-    dropout: Annotated[Fraction | None, PLACED_IN_MODEL] = None
-    batchnorm: Annotated[bool | None, PLACED_IN_MODEL] = None
+    dropout: Annotated[Fraction | None, IN_MODEL] = None
+    batchnorm: Annotated[bool | None, IN_MODEL] = None
+    stochastic_depth: Annotated[Fraction | None, IN_MODEL] = None
+    label_smoothing: Annotated[Fraction | None, IN_TASK] = None
     l1: NonNegativeFloat = 0.0
     l2: NonNegativeFloat = 0.0
+    clip: Clipping = Clipping()
+    average: Averaging = Averaging()
     early_stopping: EarlyStopping = EarlyStopping()
+
+    def placed(self, where: str) -> dict[str, Any]:
+        """Return the overrides that a network (IN_MODEL) or a task (IN_TASK) has to find a place for."""
+        wanted = {key: getattr(self, key) for key, field in type(self).model_fields.items() if where in field.metadata}
+        return {key: value for key, value in wanted.items() if value is not None}
+
+
+class Subset(Section):
+    """Which images of a data set there shall be; null: all of them.
+
+    classes: by name or number, also in the test part; the others only of the training part, before it is split.
+    """
+
+    classes: list[int | str] | None = None
+    first: PositiveInt | None = None
+    per_class: PositiveInt | None = None
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class DataConfig(Choice):
@@ -95,9 +135,28 @@ class DataConfig(Choice):
     root: Annotated[str | None, INCIDENTAL] = None
     val_fraction: Fraction
     split_seed: Seed
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: NonNegativeInt | None = None
     image_size: PositiveInt | None = None
     channels: Literal[1, 3] | None = None
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    subset: Subset = Subset()
+    label_noise: Fraction = 0.0
+    noise_seed: Seed = 0
+    sampling: Literal["natural", "balanced"] | list[PositiveFloat] = "natural"
+
+
+class OptimizerConfig(Choice):
+    """How weights are changed."""
+
+    decay_norm_and_bias: bool = True
+
+
+class SchedulerConfig(Choice):
+    """How the learning rate changes; `warmup`: rising in a straight line before anything else."""
+
+    warmup: NonNegativeInt = 0
+    warmup_unit: Literal["epoch", "step"] = "epoch"
 
 
 class Spine(Section):
@@ -106,7 +165,10 @@ class Spine(Section):
     epochs: PositiveInt
     batch_size: PositiveInt
     seed: Seed
-    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: PositiveInt = 1
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    eval_every: PositiveInt = 1
+    eval_unit: Literal["epoch", "step"] = "epoch"
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"), INCIDENTAL
     ] = "auto"
@@ -124,15 +186,19 @@ class RunConfig(Spine):
     data: DataConfig
     model: Selection
     augmentation: tuple[Selection, ...]
-    optimizer: Selection
-    scheduler: Selection
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
     regularization: Regularization
     checkpoint: CheckpointConfig
     parent: str | None = None  # "<identity>@<step>" of the run that this one goes on from; only resuming sets it
 
     def network(self) -> Selection:
         """Return the model with the overrides of `regularization` applied."""
-        return Selection(self.model.name, {**self.model.settings, **placed(self.regularization, PLACED_IN_MODEL)})
+        return Selection(self.model.name, {**self.model.settings, **self.regularization.placed(IN_MODEL)})
+
+    def objective(self) -> Selection:
+        """Return the task with the overrides of `regularization` applied."""
+        return Selection(self.task.name, {**self.task.settings, **self.regularization.placed(IN_TASK)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
@@ -151,18 +217,23 @@ class RunConfig(Spine):
         What `regularization` overrides counts as the setting of the model: the same network is the same run.
         """
         values = _telling(self, exclude=GROUPS.keys())
-        overriding = placed(self.regularization, PLACED_IN_MODEL)
-        values["regularization"] = _telling(self.regularization, exclude=overriding.keys())
-        chosen = {"task": self.task, "model": self.network(), "optimizer": self.optimizer, "scheduler": self.scheduler}
-        for group, selection in chosen.items():
-            values[group] = _telling_settings(GROUPS[group], selection)
-        values["data"] = _telling(self.data, exclude={"part"}) | _telling_settings(DATASETS, self.data.part)
+        overriding = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.placed(where)]
+        values["regularization"] = _telling(self.regularization, exclude=overriding)
+        values["task"] = _telling_settings(TASKS, self.objective())
+        values["model"] = _telling_settings(MODELS, self.network())
+        for group in CHOICES:
+            choice: Choice = getattr(self, group)
+            values[group] = _telling(choice, exclude=("part",)) | _telling_settings(GROUPS[group], choice.part)
         values["augmentation"] = {part.name: _telling_settings(AUGMENTATIONS, part) for part in self.augmentation}
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-CHOICES: dict[str, type[Choice]] = {"data": DataConfig}  # groups with settings that all of their parts share
+CHOICES: dict[str, type[Choice]] = {  # groups with settings that all of their parts share
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "scheduler": SchedulerConfig,
+}
 SECTIONS: dict[str, type[Section]] = {"regularization": Regularization, "checkpoint": CheckpointConfig}
 
 
@@ -174,13 +245,6 @@ def is_incidental(key: str) -> bool:
         schema = (CHOICES | SECTIONS).get(path[0])
     field = schema.model_fields.get(leaf) if schema is not None and len(path) < 2 else None
     return field is not None and INCIDENTAL in field.metadata
-
-
-def placed(regularization: Regularization, where: str) -> dict[str, Any]:
-    """Return the overrides that a network has to find a place for."""
-    fields = type(regularization).model_fields
-    wanted = {key: getattr(regularization, key) for key, field in fields.items() if where in field.metadata}
-    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def _telling(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:

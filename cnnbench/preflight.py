@@ -48,7 +48,7 @@ def preflight(config: RunConfig) -> Ready:
     horizon = Horizon(config.epochs, -(-num_train // config.batch_size))
     make_schedule(config, horizon)
     try:
-        OPTIMIZERS.build(config.optimizer, [nn.Parameter(torch.zeros(1))])
+        OPTIMIZERS.build(config.optimizer.part, [nn.Parameter(torch.zeros(1))])
     except ValueError as error:
         raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
     return Ready(data, horizon, count_parameters(network), device)
@@ -74,7 +74,7 @@ def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
 
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
     """Return the configured learning-rate schedule. Raises UserError where it could have no effect."""
-    schedule: Schedule = SCHEDULERS.build(config.scheduler, horizon)
+    schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon)
     return schedule
 
 

@@ -16,26 +16,34 @@ class Room:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where in its image the window of each sample lies. top, left: int64 [B]. mirrored: bool [B], or None for no."""
+    """Where in its image the window of each sample lies, and how it is turned.
+
+    top, left: int64 [B]. mirrored (left to right), upended (top to bottom): bool [B], or None for no.
+    """
 
     top: Tensor
     left: Tensor
     mirrored: Tensor | None = None
+    upended: Tensor | None = None
 
 
 class Augmentation:
-    """One augmentation with its settings; subclasses override `place` or `paint`.
+    """One augmentation with its settings; subclasses override one of `place`, `resize`, `paint` and `mix`.
 
     num_draws: uniform numbers that it wants for each sample.
     padding: black pixels that it wants around every image.
     moves: whether it moves the window, which else lies in the middle.
-    paints: whether it changes pixels, and not only the place of the window.
+    resizes: whether it makes the window out of the whole image itself.
+    paints: whether it changes pixels.
+    mixes: probability of blending a sample with another one of its batch; each sample is blended at most once.
     """
 
     num_draws = 0
     padding = 0
     moves = False
+    resizes = False
     paints = False
+    mixes = 0.0
 
     def is_off(self) -> bool:
         """Tell whether the settings switch it off on purpose (a probability of 0)."""
@@ -49,6 +57,14 @@ class Augmentation:
         """Return the windows moved. draws: float32 [B, num_draws] in [0, 1)."""
         return placement
 
+    def resize(self, images: Tensor, draws: Tensor, window: tuple[int, int]) -> Tensor:
+        """Return windows, float32 [B, C, *window], made of whole images [B, C, H, W]; values in [0, 1]."""
+        return images
+
     def paint(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return the images changed. images: float32 [B, C, H, W] in [0, 1]; the input may be overwritten."""
         return images
+
+    def mix(self, images: Tensor, partners: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images blended with their partners (float32 [M, C, H, W], normalised), and their own share [M]."""
+        return images, images.new_ones(len(images))

@@ -6,7 +6,7 @@ pixel takes 20 and more.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -18,15 +18,36 @@ from cnnbench.augmentation.base import Augmentation, Placement, Room
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.randomness import uniform_table
 
+MIXING = "augmentation/mixing"  # which augmentation blends a sample, and with which other one
+GOLDEN_RATIO = 0.6180339887498949  # its multiples, less their whole part, spread over [0, 1) more evenly than any other
+
+
+class Mixed(NamedTuple):
+    """Where samples were blended with others. labels: int64 [B], the other's. share: float32 [B], one's own; 1: all."""
+
+    labels: Tensor
+    share: Tensor
+
 
 class Batch(NamedTuple):
     """images: float32 [B, C, H, W], normalised, channels last in memory. labels: int64 [B]."""
 
     images: Tensor
     labels: Tensor
+    mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def parts(self, number: int) -> "list[Batch]":
+        """Return the batch in so many parts, as equal as can be; never an empty one."""
+        if number == 1:
+            return [self]
+        columns = [tensor.tensor_split(number) for tensor in (self.images, self.labels, *(self.mixed or ()))]
+        found = [
+            Batch(image, label, Mixed(*mixed) if mixed else None) for image, label, *mixed in zip(*columns, strict=True)
+        ]
+        return [part for part in found if len(part)]
 
 
 class Batches:
@@ -53,13 +74,17 @@ class Batches:
         self.device = device
         self.labels = images.labels.to(device)
         self._window = (spec.height, spec.width)
+        self._resizes = any(part.resizes for part in self.augmentations.values())
+        # What is cut out of an image: the window, or all of it where an augmentation makes the window out of that.
+        cut_height, cut_width = images.pixels.shape[2:] if self._resizes else self._window
+        self._cut_size = (cut_height, cut_width)
         self._pixels = self._lay_out(images.pixels).to(device)
         _, height, width, channels = self._pixels.shape
-        self.room = Room(height - spec.height, width - spec.width, channels)
+        self.room = Room(height - cut_height, width - cut_width, channels)
         # One row of pixels of a window, as bytes side by side, is the longest contiguous piece of an image:
         row, image = width * channels, height * width * channels
         self._windows = self._pixels.as_strided(
-            (len(images), self.room.down + 1, self.room.right + 1, spec.height, spec.width * channels),
+            (len(images), self.room.down + 1, self.room.right + 1, cut_height, cut_width * channels),
             (image, row, channels, row, 1),
         )
         self._mean = torch.tensor(mean, device=device).repeat(spec.width)
@@ -78,49 +103,69 @@ class Batches:
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch number `first` on; the last one may be smaller.
 
-        order: int64 [N], the row of each sample. What a sample looks like depends on seed, epoch and row only, so
-        neither `first` nor `num_workers` (threads that prepare batches ahead) changes any batch.
+        order: int64 [N], the row of each sample. What a sample looks like depends on seed, epoch and row only (and, in
+        an order that repeats rows, on how often it came before), so neither `first` nor `num_workers` (threads that
+        prepare batches ahead) changes any batch. Only blending depends on which samples are in a batch together.
         """
         tables = {
             name: uniform_table(len(self), part.num_draws, self.seed, f"augmentation/{name}", epoch).to(self.device)
             for name, part in self.augmentations.items()
         }
-        parts = torch.split(order.to(self.device), batch_size)[first:]
-        if num_workers == 0:
-            yield from (self._batch(rows, tables) for rows in parts)
-        else:
-            yield from _ahead([partial(self._batch, rows, tables) for rows in parts], num_workers)
+        if any(part.mixes for part in self.augmentations.values()):
+            tables[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch).to(self.device)
+        order = order.to(self.device)
+        rows = torch.split(order, batch_size)
+        shifts = torch.split(shifts_of_repeats(order), batch_size) if tables else rows
+        parts = [partial(self._batch, *part, tables) for part in zip(rows, shifts, strict=True)][first:]
+        yield from (part() for part in parts) if num_workers == 0 else _ahead(parts, num_workers)
 
-    def _batch(self, rows: Tensor, tables: Mapping[str, Tensor]) -> Batch:
-        draws = {name: table[rows] for name, table in tables.items()}
-        pixels = self._cut(rows, draws)  # uint8 [B, h, w*C]
-        scale = 255.0
-        values = pixels.float()
-        if any(part.paints for part in self.augmentations.values()):
+    def _batch(self, rows: Tensor, shifts: Tensor, tables: Mapping[str, Tensor]) -> Batch:
+        draws = {name: (table[rows] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
+        values, scale = self._cut(rows, draws).float(), 255.0  # [B, h, w*C]
+        if self._resizes or any(part.paints for part in self.augmentations.values()):
             values, scale = self._paint(values.div_(255), draws), 1.0
         values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
-        return Batch(self._as_images(values), self.labels[rows])
+        batch = Batch(self._as_images(values, self._window), self.labels[rows])
+        return self._mix(batch, draws) if MIXING in draws else batch
 
     def _cut(self, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Return the windows as bytes, uint8 [B, h, w*C]."""
         nowhere = torch.zeros_like(rows)
         placement = Placement(nowhere, nowhere)
         for name, part in self.augmentations.items():
             placement = part.place(placement, draws[name], self.room)
         pixels = self._windows[rows, placement.top, placement.left]
-        if placement.mirrored is not None:
-            grid = pixels.view(len(rows), *self._window, -1)
-            pixels = torch.where(placement.mirrored.view(-1, 1, 1, 1), grid.flip(2), grid).view_as(pixels)
+        for turned, axis in ((placement.mirrored, 2), (placement.upended, 1)):
+            if turned is not None:
+                grid = pixels.view(len(rows), *self._cut_size, -1)
+                pixels = torch.where(turned.view(-1, 1, 1, 1), grid.flip(axis), grid).view_as(pixels)
         return pixels
 
     def _paint(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        images = self._as_images(values)
+        images = self._as_images(values, self._cut_size)
         for name, part in self.augmentations.items():
-            if part.paints:
+            if part.resizes:
+                images = part.resize(images, draws[name], self._window)
+            elif part.paints:
                 images = part.paint(images, draws[name])
-        return images.permute(0, 2, 3, 1).reshape(values.shape)
+        return images.permute(0, 2, 3, 1).reshape(len(values), self._window[0], -1)
 
-    def _as_images(self, values: Tensor) -> Tensor:
-        return values.view(len(values), *self._window, -1).permute(0, 3, 1, 2)
+    def _mix(self, batch: Batch, draws: Mapping[str, Tensor]) -> Batch:
+        """Blend samples with others of their batch, each by one augmentation at most."""
+        images, labels, _ = batch
+        selector, key = draws[MIXING].unbind(1)
+        partner = key.argsort(stable=True)
+        share, mixed, low = torch.ones_like(selector), images.clone(), 0.0
+        for name, part in self.augmentations.items():
+            if part.mixes:
+                chosen = ((selector >= low) & (selector < low + part.mixes)).nonzero()[:, 0]
+                blend = part.mix(images[chosen], images[partner[chosen]], draws[name][chosen])
+                mixed[chosen], share[chosen] = blend
+                low += part.mixes
+        return Batch(mixed, labels, Mixed(labels[partner], share))
+
+    def _as_images(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        return values.view(len(values), *size, -1).permute(0, 3, 1, 2)
 
     def _lay_out(self, pixels: Tensor) -> Tensor:
         """Return the pixels as [N, H, W, C]: padded, or already cut to the middle where no window moves."""
@@ -128,12 +173,25 @@ class Batches:
         if padding:
             pixels = torch.nn.functional.pad(pixels, [padding] * 4)
         if not any(part.moves for part in self.augmentations.values()):
-            top, left = ((size - side) // 2 for size, side in zip(pixels.shape[2:], self._window, strict=True))
-            pixels = pixels[:, :, top : top + self._window[0], left : left + self._window[1]]
+            top, left = ((size - side) // 2 for size, side in zip(pixels.shape[2:], self._cut_size, strict=True))
+            pixels = pixels[:, :, top : top + self._cut_size[0], left : left + self._cut_size[1]]
         return pixels.permute(0, 2, 3, 1).contiguous()
 
 
-def _ahead(tasks: list[Callable[[], Batch]], num_workers: int) -> Iterator[Batch]:
+def shifts_of_repeats(order: Tensor) -> Tensor:
+    """Return what to add to the draws of each entry of an order, so that a row that comes again looks different.
+
+    order: int64 [N]. Returns float32 [N] in [0, 1): 0 for the first time of each row.
+    """
+    values, by_value = order.sort(stable=True)
+    places = torch.arange(len(order), device=order.device)
+    is_first = torch.ones_like(values, dtype=torch.bool)
+    is_first[1:] = values[1:] != values[:-1]
+    times = places - torch.where(is_first, places, 0).cummax(0).values
+    return torch.empty(len(order), device=order.device).scatter_(0, by_value, (times * GOLDEN_RATIO).frac())
+
+
+def _ahead(tasks: Sequence[Callable[[], Batch]], num_workers: int) -> Iterator[Batch]:
     """Yield the results of tasks in their order, worked on by threads one task ahead of each thread."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(num_workers, initializer=lambda: torch.set_num_threads(threads))
