@@ -52,6 +52,7 @@ class _Check:
 
     def result(self) -> tuple[RunConfig, list[str]]:
         nested = {key: self._nested(key) for key in (*GROUPS, *SECTIONS)}
+        self._fold(nested["data"])
         parent = self.values.pop("parent", None)
         spine = self._section(Spine, self.values, "", self._meant_by(nested))
         parts: dict[str, Any] = {
@@ -115,6 +116,22 @@ class _Check:
             else:
                 self._mistake(prefix + key, values[key], f"must be {_allowed(properties[key])}")
         return None
+
+    def _fold(self, data: dict[str, Any]) -> None:
+        """Let the folds say what share validates: what is recorded is true, and no preset's share renames a run."""
+        folds, fold = data.get("folds"), data.get("fold")
+        if folds is None and fold is not None:
+            self._mistake("data.fold", fold, "is one of data.folds; give their number too")
+        if type(folds) is not int or folds < 2:
+            return
+        if fold is None:
+            self._mistake("data.folds", folds, f"needs data.fold, which of them validates: 0 to {folds - 1}")
+        elif type(fold) is int and fold >= folds:
+            self._mistake("data.fold", fold, f"must be below data.folds={folds}; they count from 0")
+        if "data.val_fraction" in self.typed:
+            problem = f"and data.folds={folds} exclude each other: the folds say what validates"
+            self._mistake("data.val_fraction", data.get("val_fraction"), problem)
+        data["val_fraction"] = 1 / folds
 
     def _selection(self, group: str, values: dict[str, Any]) -> Selection | None:
         registry = GROUPS[group]
@@ -182,6 +199,10 @@ class _Check:
                     having = listed(name for name in registry if registry[name].accepts(setting))
                     problem = f"'{part.name}' has no place for it; these have: {having}"
                     self._mistake(f"regularization.{setting}", value, problem)
+        sizes = config.data.subset.model_dump(exclude={"classes"}, exclude_none=True)
+        for key in list(sizes)[1:]:
+            problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
+            self._mistake(f"data.subset.{key}", sizes[key], problem)
         if config.regularization.l2 and config.optimizer.settings.get("weight_decay"):
             decay = config.optimizer.settings["weight_decay"]
             self._mistake(

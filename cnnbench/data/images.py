@@ -10,17 +10,28 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What data tells a model: the window that the network sees, and the classes."""
+    """What data tells a model: the window that the network sees, and the classes.
+
+    counts: images that train, by class, as they are labelled; empty where that is not known.
+    outputs: numbers that a network shall return an image; None: one a class.
+    """
 
     channels: int
     height: int
     width: int
     classes: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+    outputs: int | None = None
 
     @property
     def num_classes(self) -> int:
         """Return the number of classes."""
         return len(self.classes)
+
+    @property
+    def num_outputs(self) -> int:
+        """Return how many numbers a network returns an image."""
+        return self.num_classes if self.outputs is None else self.outputs
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from cnnbench.config import DataConfig
 from cnnbench.data.files import data_root
-from cnnbench.data.images import DataSpec, ImageData, Images
-from cnnbench.data.split import Split, stratified_split
+from cnnbench.data.images import DataSpec, ImageData, Images, counts_per_class
+from cnnbench.data.noise import wrong_on_purpose
+from cnnbench.data.sampling import class_weights
+from cnnbench.data.split import Split, k_fold, stratified_split
+from cnnbench.data.subset import select
 from cnnbench.errors import UserError
 from cnnbench.registry import DATASETS
 
@@ -20,8 +23,10 @@ from cnnbench.registry import DATASETS
 class PreparedData:
     """The three splits, and everything that is known of them.
 
+    split: rows of the training part as it was read, also where a subset of it was chosen.
     mean, std: per channel, of the images that train (pixels scaled to [0, 1]); never a constant out of a paper.
     fingerprint: of the data set as it was read, before it was split or resized.
+    wrong_labels: how many of the images that train are labelled wrong on purpose. notes: what a user should know.
     """
 
     spec: DataSpec
@@ -32,6 +37,8 @@ class PreparedData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    wrong_labels: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=1)  # the jobs of a sweep mostly share one data set, and are all checked before the first starts
@@ -42,12 +49,13 @@ def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
 
 
 def prepare(config: DataConfig) -> PreparedData:
-    """Read, adapt, split and measure a data set.
+    """Read a data set, choose of it, split, adapt and measure it.
 
-    Raises UserError for files that are missing or wrong, and for a split or window that cannot be made.
+    Raises UserError for files that are missing or wrong, and for a subset, split or window that cannot be made.
     """
     data, fingerprint = _load(config.name, json.dumps(dict(config.settings)), data_root(config.root))
-    split = stratified_split(data.train.labels, len(data.classes), config.val_fraction, config.split_seed)
+    data, rows = select(data, config.subset, config.split_seed)
+    split = _split(config, data)
     train, val, test = (
         Images(adapt(part.pixels, config.image_size, config.channels), part.labels)
         for part in (data.train[split.train], data.train[split.val], data.test)
@@ -55,7 +63,26 @@ def prepare(config: DataConfig) -> PreparedData:
     channels, height, width = train.pixels.shape[1:]
     window = window_of(height, width, config.crop)
     mean, std = channel_statistics(train.pixels)
-    return PreparedData(DataSpec(channels, *window, data.classes), train, val, test, split, mean, std, fingerprint)
+    labels, wrong = wrong_on_purpose(train.labels, len(data.classes), config.label_noise, config.noise_seed)
+    counts = tuple(counts_per_class(labels, len(data.classes)))
+    class_weights(config.sampling, counts)  # refused here, before anything starts, where they do not fit the classes
+    return PreparedData(
+        DataSpec(channels, *window, data.classes, counts), Images(train.pixels, labels), val, test,
+        Split(rows[split.train], rows[split.val]), mean, std, fingerprint, wrong,
+        (_noise_note(wrong, len(labels)),) if wrong else (),
+    )  # fmt: skip
+
+
+def _noise_note(wrong: int, number: int) -> str:
+    return f"label_noise: {wrong:,} of {number:,} training labels are wrong on purpose".replace(",", " ")
+
+
+def _split(config: DataConfig, data: ImageData) -> Split:
+    labels, num_classes = data.train.labels, len(data.classes)
+    if config.folds is None:
+        return stratified_split(labels, num_classes, config.val_fraction, config.split_seed)
+    assert config.fold is not None
+    return k_fold(labels, num_classes, config.folds, config.fold, config.split_seed)
 
 
 def adapt(pixels: Tensor, image_size: int | None, channels: int | None) -> Tensor:

@@ -45,7 +45,7 @@ def _pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Modul
     with torch.device(device), torch.no_grad():
         network = build_network(selection, spec).eval()
         scores: Any = network(torch.zeros(2, spec.channels, spec.height, spec.width))
-    expected = (2, spec.num_classes)
+    expected = (2, spec.num_outputs)
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
         shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise UserError(f"it returns {shape} for two images, where scores of shape {expected} are needed")
@@ -53,14 +53,18 @@ def _pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Modul
 
 
 def _smallest_side(selection: Selection, spec: DataSpec) -> int | None:
-    for side in range(min(spec.height, spec.width) + 1, LARGEST_SIDE_TRIED + 1):
-        try:
-            # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
-            _pass_through(selection, replace(spec, height=side, width=side), "meta")
-        except (UserError, RuntimeError, ValueError, IndexError):
-            continue
-        return side
-    return None
+    sides = range(min(spec.height, spec.width) + 1, LARGEST_SIDE_TRIED + 1)
+    return next((side for side in sides if fits(selection, spec, side)), None)
+
+
+def fits(selection: Selection, spec: DataSpec, side: int) -> bool:
+    """Tell whether the network works on square images of this side; nothing is computed for it."""
+    try:
+        # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
+        _pass_through(selection, replace(spec, height=side, width=side), "meta")
+    except (UserError, RuntimeError, ValueError, IndexError):
+        return False
+    return True
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:

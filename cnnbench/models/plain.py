@@ -88,13 +88,13 @@ def plain_network(
     for number, size in enumerate(units, start=len(convs) + 1):
         if dropout:
             dense[f"dropout{number}"] = nn.Dropout(dropout)
-        if batchnorm:
+        if batchnorm and number > 1:
             dense[f"norm{number}"] = nn.BatchNorm1d(num_features)
         dense[f"linear{number}"] = nn.Linear(num_features, size)
         dense[f"{activation}{number}"] = act()
         num_features = size
-    head: dict[str, nn.Module] = {"norm": nn.BatchNorm1d(num_features)} if batchnorm else {}
-    head["linear"] = nn.Linear(num_features, spec.num_classes)
+    head: dict[str, nn.Module] = {"norm": nn.BatchNorm1d(num_features)} if batchnorm and (convs or units) else {}
+    head["linear"] = nn.Linear(num_features, spec.num_outputs)
     return PlainNetwork(*(nn.Sequential(OrderedDict(layers)) for layers in (features, dense, head)))
 
 

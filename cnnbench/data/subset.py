@@ -1,0 +1,75 @@
+"""Part of a data set: some of its classes, fewer of its training images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cnnbench.config import Subset
+from cnnbench.data.images import ImageData, Images, counts_per_class
+from cnnbench.data.split import shares, shuffled_by_class
+from cnnbench.errors import UserError, did_you_mean, listed
+
+
+def select(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData, Tensor]:
+    """Return what the subset leaves of a data set, and where its training images were: rows, int64, ascending.
+
+    Classes first, of both parts, numbered anew; then one of the other choices, of the training part only.
+    seed: of the draws of `fraction`.
+    Raises UserError for classes that there are not, for fewer than two, and for more images than there are.
+    """
+    rows = torch.arange(len(data.train))
+    if subset.classes is not None:
+        numbers = _class_numbers(subset.classes, data.classes)
+        rows = torch.isin(data.train.labels, torch.tensor(numbers)).nonzero()[:, 0]
+        classes = tuple(data.classes[number] for number in numbers)
+        data = ImageData(_of_classes(data.train, numbers), _of_classes(data.test, numbers), classes)
+    kept = _kept(data, subset, seed)
+    return (data, rows) if kept is None else (replace(data, train=data.train[kept]), rows[kept])
+
+
+def _class_numbers(wanted: Sequence[int | str], classes: Sequence[str]) -> list[int]:
+    """Return the numbers of classes given by name or number, ascending."""
+    unknown = [name for name in wanted if name not in classes and name not in range(len(classes))]
+    if unknown:
+        hint = did_you_mean(str(unknown[0]), classes)
+        raise UserError(
+            f"data.subset.classes: no class is called {listed(map(str, unknown))}{hint or '.'} "
+            f"There are: {listed(classes)}; by number 0 to {len(classes) - 1}."
+        )
+    numbers = {name if isinstance(name, int) else classes.index(name) for name in wanted}
+    if len(numbers) < len(wanted):
+        raise UserError("data.subset.classes: a class is named twice; name each once.")
+    if len(numbers) < 2:
+        raise UserError("data.subset.classes: there is nothing to tell apart; name two classes or more.")
+    return sorted(numbers)
+
+
+def _of_classes(part: Images, numbers: Sequence[int]) -> Images:
+    found = part[torch.isin(part.labels, torch.tensor(numbers)).nonzero()[:, 0]]
+    return Images(found.pixels, torch.searchsorted(torch.tensor(numbers), found.labels))
+
+
+def _kept(data: ImageData, subset: Subset, seed: int) -> Tensor | None:
+    """Return which training images stay: rows, int64, ascending; None: all."""
+    labels, num_classes = data.train.labels, len(data.classes)
+    counts = counts_per_class(labels, num_classes)
+    if subset.first is not None:
+        if subset.first > len(labels):
+            raise UserError(f"data.subset.first={subset.first}: there are only {len(labels)} training images.")
+        return torch.arange(subset.first)
+    if subset.per_class is not None:
+        short = [f"'{data.classes[index]}' ({count})" for index, count in enumerate(counts) if count < subset.per_class]
+        if short:
+            raise UserError(f"data.subset.per_class={subset.per_class}: these classes have fewer: {', '.join(short)}.")
+        first = [(labels == index).nonzero()[: subset.per_class, 0] for index in range(num_classes)]
+        return torch.cat(first).sort().values
+    if subset.fraction is not None:
+        taken = shares(counts, subset.fraction)
+        empty = [name for name, count, left in zip(data.classes, counts, taken, strict=True) if count and not left]
+        if empty:
+            raise UserError(f"data.subset.fraction={subset.fraction}: leaves no image of {listed(empty)}; give more.")
+        shuffled = shuffled_by_class(labels, num_classes, seed, "subset")
+        return torch.cat([rows[:number] for rows, number in zip(shuffled, taken, strict=True)]).sort().values
+    return None
