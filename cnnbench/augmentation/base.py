@@ -7,11 +7,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Room:
-    """How far a window can move: the image with its padding, less the window; and the channels of the image."""
+    """How far a window can move: the image with its padding, less the window; and what the window is like."""
 
     down: int
     right: int
     channels: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,25 @@ class Augmentation:
     def mix(self, images: Tensor, partners: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Return images blended with their partners (float32 [M, C, H, W], normalised), and their own share [M]."""
         return images, images.new_ones(len(images))
+
+
+class Sometimes(Augmentation):
+    """One that changes the pixels of each image with probability p; its first draw decides."""
+
+    paints = True
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def is_off(self) -> bool:  # noqa: D102
+        return self.p == 0
+
+    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+        rows = (draws[:, 0] < self.p).nonzero()[:, 0]
+        if len(rows):
+            images[rows] = self.change(images[rows], draws[rows, 1:])
+        return images
+
+    def change(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Return the chosen images changed. draws: float32 [M, num_draws - 1]; images as in `paint`."""
+        raise NotImplementedError

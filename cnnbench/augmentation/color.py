@@ -1,4 +1,4 @@
-"""Augmentations that change the light: brightness, contrast, saturation."""
+"""Augmentations that change the light: brightness, contrast, saturation, hue, and colour itself."""
 
 from typing import Annotated
 
@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.augmentation.base import Augmentation, Room
+from cnnbench.augmentation.base import Augmentation, Room, Sometimes
+from cnnbench.augmentation.settings import Probability
 from cnnbench.registry import AUGMENTATIONS
 
 Strength = Annotated[float, Field(ge=0, le=1)]
@@ -14,19 +15,30 @@ Strength = Annotated[float, Field(ge=0, le=1)]
 
 @AUGMENTATIONS.register("jitter", order=30)
 class Jitter(Augmentation):
-    """Multiply brightness, contrast and saturation, in this order, with factors from 1 - strength to 1 + strength."""
+    """Multiply brightness, contrast and saturation, in this order, with factors from 1 - strength to 1 + strength.
 
-    num_draws = 3
+    hue: last, colours turn by up to this share of the circle of colours, either way.
+    """
+
     paints = True
 
-    def __init__(self, *, brightness: Strength = 0.0, contrast: Strength = 0.0, saturation: Strength = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        brightness: Strength = 0.0,
+        contrast: Strength = 0.0,
+        saturation: Strength = 0.0,
+        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
+    ) -> None:
         self.strengths = (brightness, contrast, saturation)
+        self.hue = hue
+        self.num_draws = 4 if hue else 3  # three stay the three that they were before there was a hue
 
     def problem(self, room: Room) -> str | None:  # noqa: D102
-        if not any(self.strengths):
+        if not any(self.strengths) and not self.hue:
             return "all strengths are 0: it changes nothing; give one, or set augmentation.jitter=null"
         if room.channels == 1 and not any(self.strengths[:2]):
-            return "saturation changes nothing in gray images; give brightness or contrast"
+            return "saturation changes nothing in gray images, nor does hue; give brightness or contrast"
         return None
 
     def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
@@ -34,7 +46,23 @@ class Jitter(Augmentation):
         for column, (strength, blend) in enumerate(zip(self.strengths, blends, strict=True)):
             if strength:
                 images = blend(images, 1 + strength * (2 * draws[:, column] - 1))
-        return images
+        return turn_hue(images, self.hue * (2 * draws[:, 3] - 1)) if self.hue else images
+
+
+@AUGMENTATIONS.register("grayscale", order=32)
+class Grayscale(Sometimes):
+    """Take the colours out of an image with probability p; it keeps its three channels."""
+
+    num_draws = 1
+
+    def __init__(self, *, p: Probability) -> None:
+        super().__init__(p)
+
+    def problem(self, room: Room) -> str | None:  # noqa: D102
+        return "the images are gray already; set augmentation.grayscale=null" if room.channels == 1 else None
+
+    def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+        return luminance(images).expand_as(images)
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -53,6 +81,25 @@ def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     return torch.lerp(luminance(images).expand_as(images), images, _per_image(factors)).clamp_(0, 1)
+
+
+def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the colours of each image, its lightest and darkest values kept; gray images stay as they are.
+
+    turns: float [B], of the circle of colours: a third makes red green, green blue, and blue red.
+    """
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.unbind(1)
+    highest = images.amax(1)
+    spread = highest - images.amin(1)
+    divisor = torch.where(spread == 0, 1, spread)
+    of_green, of_blue = 2 + (blue - red) / divisor, 4 + (red - green) / divisor
+    sixths = torch.where(highest == green, of_green, of_blue)
+    sixths = torch.where(highest == red, (green - blue) / divisor, sixths) + 6 * turns.view(-1, 1, 1)
+    # Each channel falls from the highest value to the lowest along the circle, a third of it after the other.
+    places = [(sixths + offset) % 6 for offset in (5, 3, 1)]
+    return torch.stack([highest - spread * torch.minimum(at, 4 - at).clamp(0, 1) for at in places], 1)
 
 
 def luminance(images: Tensor) -> Tensor:

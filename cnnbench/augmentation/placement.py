@@ -1,12 +1,13 @@
 """Augmentations that only choose which pixels of an image are seen: random windows, and mirror images."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Any
 
-from pydantic import Field, NonNegativeInt
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from cnnbench.augmentation.base import Augmentation, Placement, Room
+from cnnbench.augmentation.settings import Probability
 from cnnbench.registry import AUGMENTATIONS
 
 
@@ -35,7 +36,7 @@ class Flip(Augmentation):
 
     num_draws = 1
 
-    def __init__(self, *, p: Annotated[float, Field(ge=0, le=1)]) -> None:
+    def __init__(self, *, p: Probability) -> None:
         self.p = p
 
     def is_off(self) -> bool:  # noqa: D102
@@ -45,6 +46,15 @@ class Flip(Augmentation):
         return replace(placement, mirrored=draws[:, 0] < self.p)
 
 
-def pick(draws: Tensor, number: int) -> Tensor:
-    """Return whole numbers from 0 to number - 1, all as likely, from draws in [0, 1)."""
-    return (draws * number).long().clamp_(max=number - 1)  # float32 can round up to the number itself
+@AUGMENTATIONS.register("vertical_flip", order=22)
+class VerticalFlip(Flip):
+    """Mirror an image, top to bottom, with probability p."""
+
+    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:  # noqa: D102
+        return replace(placement, upended=draws[:, 0] < self.p)
+
+
+def pick(draws: Tensor, number: int | Tensor) -> Tensor:
+    """Return whole numbers from 0 to number - 1, all as likely, from draws in [0, 1); number: for all, or each's."""
+    last: Any = number - 1
+    return (draws * number).long().clamp_(max=last)  # float32 can round up to the number itself

@@ -1,0 +1,81 @@
+"""Images of which a part cannot be seen."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from cnnbench.augmentation.base import Room, Sometimes
+from cnnbench.augmentation.boxes import BOX_DRAWS, covered, drawn_sides, first_fit
+from cnnbench.augmentation.noise import uniform_noise
+from cnnbench.augmentation.placement import pick
+from cnnbench.augmentation.settings import Areas, Factors, Probability
+from cnnbench.registry import AUGMENTATIONS
+
+
+@AUGMENTATIONS.register("erasing", order=40)
+class Erasing(Sometimes):
+    """Cover a rectangle of any shape, anywhere in an image, with probability p.
+
+    scale: its share of the image's area. ratio: height / width. value: what is seen there, from 0 (black) to 1, or
+    `random` for noise. Drawn as torchvision's RandomErasing draws: where ten rectangles in turn do not fit, the image
+    stays as it is. Source: Zhong et al. 2020, arXiv:1708.04896.
+    """
+
+    num_draws = 2 + BOX_DRAWS
+
+    def __init__(
+        self,
+        *,
+        p: Probability,
+        scale: Areas,
+        ratio: Factors,
+        value: Annotated[float, Field(ge=0, le=1)] | Literal["random"],
+    ) -> None:
+        super().__init__(p)
+        self.scale, self.ratio, self.value = scale, ratio, value
+
+    def problem(self, room: Room) -> str | None:  # noqa: D102
+        area, shape = room.height * room.width, room.height / room.width
+        if area * self.scale[1] < 0.5:
+            return f"scale up to {self.scale[1]} is less than a pixel of {room.height}x{room.width}; give more"
+        ratio = min(max(shape, self.ratio[0]), self.ratio[1])  # the one that fits best
+        sides = round((area * self.scale[0] * ratio) ** 0.5), round((area * self.scale[0] / ratio) ** 0.5)
+        if sides[0] >= room.height or sides[1] >= room.width:
+            return f"no rectangle of this scale and ratio fits into {room.height}x{room.width} pixels; give less"
+        return None
+
+    def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+        height, width = size = (images.shape[2], images.shape[3])
+        heights, widths = drawn_sides(draws[:, 3:], self.scale, self.ratio, size)
+        fits = (heights < height) & (widths < width)
+        box = covered(*first_fit(draws[:, 1:3], heights, widths, fits, size, otherwise=(0, 0)), size)
+        if self.value == "random":
+            return torch.where(box, uniform_noise(draws[:, 0], images.shape), images)
+        return images.masked_fill(box, self.value)
+
+
+@AUGMENTATIONS.register("cutout", order=42)
+class Cutout(Sometimes):
+    """Cover a square with black with probability p; its middle is any pixel, so that it may reach over the border.
+
+    size: its side in pixels. Source: DeVries and Taylor 2017, arXiv:1708.04552.
+    """
+
+    num_draws = 3
+
+    def __init__(self, *, size: PositiveInt, p: Probability) -> None:
+        super().__init__(p)
+        self.size = size
+
+    def problem(self, room: Room) -> str | None:  # noqa: D102
+        if self.size <= min(room.height, room.width):
+            return None
+        return f"size={self.size} is larger than the window of {room.height}x{room.width} pixels; give less"
+
+    def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+        size = (images.shape[2], images.shape[3])
+        top, left = (pick(draws[:, axis], size[axis]) - self.size // 2 for axis in (0, 1))
+        sides = torch.full_like(top, self.size)
+        return images.masked_fill(covered(top, left, sides, sides, size), 0)
