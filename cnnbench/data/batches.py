@@ -80,7 +80,7 @@ class Batches:
         self._cut_size = (cut_height, cut_width)
         self._pixels = self._lay_out(images.pixels).to(device)
         _, height, width, channels = self._pixels.shape
-        self.room = Room(height - cut_height, width - cut_width, channels)
+        self.room = Room(height - cut_height, width - cut_width, channels, *self._window)
         # One row of pixels of a window, as bytes side by side, is the longest contiguous piece of an image:
         row, image = width * channels, height * width * channels
         self._windows = self._pixels.as_strided(

@@ -40,7 +40,7 @@ CIFAR100 = Source(
 )
 
 
-@DATASETS.register("cifar10", source=CIFAR10)
+@DATASETS.register("cifar10", breaks_labels=("vertical_flip",), source=CIFAR10)
 def cifar10(root: Path, *, verify: bool = True) -> ImageData:
     """50 000 + 10 000 photographs in 10 classes, 32x32, colour.
 
@@ -50,7 +50,7 @@ def cifar10(root: Path, *, verify: bool = True) -> ImageData:
     return _read(CIFAR10, root, verify, batches, ["test_batch"], "batches.meta", "labels", "label_names")
 
 
-@DATASETS.register("cifar100", source=CIFAR100)
+@DATASETS.register("cifar100", breaks_labels=("vertical_flip",), source=CIFAR100)
 def cifar100(root: Path, *, verify: bool = True) -> ImageData:
     """50 000 + 10 000 photographs in 100 classes, 32x32, colour.
 

@@ -11,7 +11,7 @@ from cnnbench.data.split import stratified_split
 from cnnbench.registry import DATASETS
 
 
-@DATASETS.register("digits", breaks_labels=("flip",))
+@DATASETS.register("digits", breaks_labels=("flip", "vertical_flip", "trivial"))  # a 6 turned is a 9
 def digits(_root: Path, *, test_fraction: Annotated[float, Field(gt=0, lt=1)]) -> ImageData:
     """1 797 handwritten digits, 8x8, gray; nothing is downloaded.
 

@@ -57,7 +57,7 @@ CLOTHES = (
 )  # fmt: skip
 
 
-@DATASETS.register("mnist", breaks_labels=("flip",), source=MNIST)
+@DATASETS.register("mnist", breaks_labels=("flip", "vertical_flip", "trivial"), source=MNIST)  # a 6 turned is a 9
 def mnist(root: Path, *, verify: bool = True) -> ImageData:
     """60 000 + 10 000 handwritten digits, 28x28, gray.
 
@@ -66,7 +66,7 @@ def mnist(root: Path, *, verify: bool = True) -> ImageData:
     return _read(MNIST, root, verify, tuple(str(digit) for digit in range(10)))
 
 
-@DATASETS.register("fashion_mnist", source=FASHION_MNIST)
+@DATASETS.register("fashion_mnist", breaks_labels=("vertical_flip",), source=FASHION_MNIST)
 def fashion_mnist(root: Path, *, verify: bool = True) -> ImageData:
     """60 000 + 10 000 pieces of clothing in 10 classes, 28x28, gray.
 
