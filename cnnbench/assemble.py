@@ -1,16 +1,24 @@
 """From a checked configuration to everything that a training is made of."""
 
 import os
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
-from cnnbench.loop import Parts
+from cnnbench.data.prepare import PreparedData
+from cnnbench.data.sampling import class_weights, weighted_order
 from cnnbench.models.build import build_network
+from cnnbench.optim.average import WeightAverage
+from cnnbench.optim.groups import parameter_groups
 from cnnbench.preflight import Ready, make_augmentations, make_schedule
-from cnnbench.randomness import seed_layers
-from cnnbench.registry import OPTIMIZERS, TASKS
+from cnnbench.randomness import generator, seed_layers
+from cnnbench.registry import OPTIMIZERS
+from cnnbench.tasks.base import Task
+from cnnbench.update import Parts, penalties_of
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
 
@@ -19,24 +27,60 @@ def make_parts(config: RunConfig, ready: Ready) -> Parts:
     """Return everything that a training is made of, at its very beginning."""
     data, device = ready.data, ready.device
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
-    network = build_network(config.network(), data.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = OPTIMIZERS.build(config.optimizer.part, [weight for weight in network.parameters() if weight.requires_grad])
+    network = build_network(config.network(), ready.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    groups = parameter_groups(network, config.optimizer.decay_norm_and_bias)
+    optimizer = OPTIMIZERS.build(config.optimizer.part, groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
-    val = plain_batches(ready, "val") if len(data.val) else None
-    task = TASKS.build(config.objective(), data.spec)
     return Parts(
-        config, task, network, optimizer, make_schedule(config, ready.horizon), ready.horizon, train, val, device
+        config=config,
+        task=ready.task,
+        network=network,
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        average=_make_average(config, network, train),
+        schedule=make_schedule(config, ready.horizon),
+        horizon=ready.horizon,
+        train=train,
+        order=_make_order(config, ready.task, data),
+        val=plain_batches(ready, "val") if len(data.val) else None,
+        device=device,
+        penalized=penalties_of(config, network),
     )
 
 
-def set_up_torch(device: torch.device, threads: int, deterministic: bool) -> None:
-    """Make arithmetic repeatable: so many threads, full precision, and on a GPU deterministic kernels."""
+def _make_average(config: RunConfig, network: nn.Module, train: Batches) -> WeightAverage | None:
+    settings = config.regularization.average
+    if settings.kind == "none":
+        return None
+
+    def measure_norms(averaged: nn.Module, step: int) -> None:
+        seed_layers(config.seed, "average", step, train.device)
+        batches = train.epoch(torch.arange(len(train)), config.batch_size)
+        update_bn((batch.images for batch in batches), averaged)
+
+    return WeightAverage(settings, network, config.epochs, measure_norms)
+
+
+def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:
+    weights = class_weights(config.data.sampling, data.spec.counts)
+
+    def order(epoch: int) -> Tensor:
+        draws = generator(config.seed, "order", epoch)
+        labels = data.train.labels
+        return task.order(labels, draws) if weights is None else weighted_order(labels, weights, draws)
+
+    return order
+
+
+def set_up_torch(device: torch.device, threads: int, deterministic: bool, tf32: bool = False) -> None:
+    """Make arithmetic repeatable: so many threads, full precision or tf32, and on a GPU deterministic kernels."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = not deterministic
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from cnnbench.config import (
     GROUPS,
     IN_MODEL,
     IN_TASK,
+    OVERLAYS,
     SECTIONS,
     Choice,
     DataConfig,
@@ -19,9 +20,9 @@ from cnnbench.config import (
     Spine,
 )
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
-from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, TASKS, Selection
+from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, SCHEDULERS, TASKS, Selection
 
-CONTROLS = ("resume", "rerun", "accept_stale", "plugins")
+CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
 
 
 def check(
@@ -69,7 +70,7 @@ class _Check:
 
     def _meant_by(self, nested: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Return what a key at the top may have been meant for, by what may have been typed: `lr` for optimizer.lr."""
-        names = [*Spine.model_fields, *GROUPS, "regularization", "checkpoint", "experiment", *CONTROLS]
+        names = [*Spine.model_fields, *GROUPS, "regularization", "checkpoint", *OVERLAYS, *CONTROLS]
         leaves = {leaf: f"{section}.{leaf}" for section, values in nested.items() for leaf in values if leaf != "name"}
         return leaves | {name: name for name in names}
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.conf_dir import conf_dir
-from cnnbench.config import GROUPS
+from cnnbench.config import GROUPS, OVERLAYS
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import Component
 
@@ -146,7 +146,7 @@ class Composer:
                 checked.mistakes.append(Mistake(word, problem))
                 continue
             key = override.key_or_group
-            if key == "experiment" and not override.is_delete() and override.value() is None:
+            if key in OVERLAYS and not override.is_delete() and override.value() is None:
                 continue  # as if nothing had been typed; Hydra cannot take a null for a group
             checked.typed[key] = word
             # `++` lets unknown keys through to the check of types, which names all of them at once; Hydra alone stops
@@ -166,7 +166,7 @@ class Composer:
         if key not in self._groups or override.is_delete():
             return None
         option = override.value()
-        if option in self._groups[key] or (option is None and key == "experiment"):
+        if option in self._groups[key] or (option is None and key in OVERLAYS):
             return None
         options = self._groups[key]
         return f"no such {key}{did_you_mean(str(option), options)}; there are {listed(options)}"

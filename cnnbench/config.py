@@ -31,6 +31,8 @@ GROUPS: dict[str, Registry] = {
     "scheduler": SCHEDULERS,
 }
 
+OVERLAYS = ("experiment", "debug")  # groups whose options have no keys of their own, and fix those of others
+
 # Marks of settings:
 INCIDENTAL = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
@@ -216,17 +218,25 @@ class RunConfig(Spine):
         Left out are incidental settings, and settings at the default of the code: a new setting renames no run.
         What `regularization` overrides counts as the setting of the model: the same network is the same run.
         """
+        placed = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.placed(where)]
+        canonical = self._telling(self.objective(), self.network(), placed)
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def telling(self) -> dict[str, Any]:
+        """Return the settings that can change the result and are not at the default of the code, nested as in YAML."""
+        return self._telling(self.task, self.model, ())
+
+    def _telling(self, task: Selection, model: Selection, left_out: Collection[str]) -> dict[str, Any]:
         values = _telling(self, exclude=GROUPS.keys())
-        overriding = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.placed(where)]
-        values["regularization"] = _telling(self.regularization, exclude=overriding)
-        values["task"] = _telling_settings(TASKS, self.objective())
-        values["model"] = _telling_settings(MODELS, self.network())
+        values["regularization"] = _telling(self.regularization, exclude=left_out)
+        values["task"] = _telling_settings(TASKS, task)
+        values["model"] = _telling_settings(MODELS, model)
         for group in CHOICES:
             choice: Choice = getattr(self, group)
             values[group] = _telling(choice, exclude=("part",)) | _telling_settings(GROUPS[group], choice.part)
         values["augmentation"] = {part.name: _telling_settings(AUGMENTATIONS, part) for part in self.augmentation}
-        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return values
 
 
 CHOICES: dict[str, type[Choice]] = {  # groups with settings that all of their parts share

@@ -2,15 +2,14 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 from tqdm import tqdm
 
 from cnnbench.compose import TYPED, flat
-from cnnbench.config import RunConfig, is_incidental
+from cnnbench.config import RunConfig
 from cnnbench.loop import Progress
 
 ETA_AFTER_STEPS = 20
@@ -28,22 +27,30 @@ def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, 
     for name, value in facts.items():
         say(f"  {name:<14} {value}")
     say()
-    rows = []
-    off = []
     values = config.to_dict()
     values.pop("parent", None)  # a fact, not a setting
+    telling = flat(config.telling())
+    rows = []
     for key, value in flat(values).items():
         origin = origins.get(key) or _origin_above(key, origins)
-        is_off = value is None or value is False or value == {} or (isinstance(value, float) and value == 0)
-        if origin == TYPED or not (is_off or is_incidental(key)):
+        if origin == TYPED or key in telling:
             rows.append((key, _shown(value), origin))
-        elif not is_incidental(key):
-            off.append(key)
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for key, shown, origin in rows:
-        say(f"  {key:<{widths[0]}}  {shown:<{widths[1]}}  {origin}")
-    say(fill(f"off: {', '.join(off)}", width=110, initial_indent="  ", subsequent_indent="       "))
+    table(("", "", ""), rows)
+    say("  the rest is off, or cannot change the result; --cfg job shows it")
     say()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under a head; columns of numbers to the right."""
+    lines = [head, *rows] if any(head) else list(rows)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    to_right = [all(row[column].replace(" ", "").isdigit() for row in rows) for column in range(len(head))]
+    for line in lines:
+        cells = (
+            f"{cell:>{width}}" if right else f"{cell:<{width}}"
+            for cell, width, right in zip(line, widths, to_right, strict=True)
+        )
+        say(f"  {'  '.join(cells)}".rstrip())
 
 
 def duration(seconds: float) -> str:
@@ -79,6 +86,12 @@ class ProgressDisplay:
         elif not self.announced and row["step"] - self.first_step >= ETA_AFTER_STEPS:
             self.announced = True
             say(f"  {self._left(row['step'])} to go, after {ETA_AFTER_STEPS} steps{self._speed(progress)}")
+
+    def validation(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
+        """Say what a validation in the midst of an epoch gave."""
+        self.val = f"| val {_metrics(row, 'val')} "
+        if self.bar.disable:
+            say(f"  step {row['step']}/{self.num_steps}  {self.val}{'*' if is_best else ' '}{self._speed(progress)}")
 
     def epoch(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
         """Say how an epoch ended."""

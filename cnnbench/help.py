@@ -27,6 +27,8 @@ What to do with a run:
   resume=FOLDER         go on with the run in a folder; with keys that change the result: a new run from there
   rerun=true            train anew beside a run that is there; nothing is overwritten
   accept_stale=true     take a run as it is, though code or data changed since
+  dry_run=true          build and show everything, try three steps, train nothing
+  lr_find=true          try learning rates, and say at which the loss falls fastest
   plugins=my_net.py     register what a Python file of your own defines
 
 Flags:

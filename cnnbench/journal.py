@@ -14,24 +14,25 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cnnbench.checkpoint import finite, write_atomically
+from cnnbench.loop import Progress
 
 AXES = ("row", "epoch", "step")
 
 
 class Journal:
-    """Writes the rows of one run; `step` and `epochs_done` say where it goes on from."""
+    """Writes the rows of one run; `progress` says where it goes on from."""
 
-    def __init__(self, folder: Path, metrics_file: Path, step: int, epochs_done: int) -> None:
-        kept = [row for row in read_rows(metrics_file) if _is_before(row, step, epochs_done)]
+    def __init__(self, folder: Path, metrics_file: Path, progress: Progress) -> None:
+        kept = [row for row in read_rows(metrics_file) if _is_before(row, progress)]
         if metrics_file.exists():
             write_atomically(metrics_file, "".join(map(_line, kept)).encode())
         self._file = metrics_file.open("a", buffering=1, encoding="utf-8")  # a row is there as soon as it is written
         # TensorBoard forgets everything from `purge_step` on: the last step kept is purged too, and shown again,
         # because an epoch row of the same step may have been written after the checkpoint.
-        self._writer = SummaryWriter(str(folder), purge_step=step, max_queue=1000, flush_secs=10)
+        self._writer = SummaryWriter(str(folder), purge_step=progress.step, max_queue=1000, flush_secs=10)
         self._events: Any = self._writer.file_writer
         for row in kept:
-            if row["step"] == step:
+            if row["step"] == progress.step:
                 self._show(row)
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -86,8 +87,10 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _is_before(row: Mapping[str, Any], step: int, epochs_done: int) -> bool:
-    return bool(row["epoch"] <= epochs_done if row["row"] == "epoch" else row["step"] <= step)
+def _is_before(row: Mapping[str, Any], progress: Progress) -> bool:
+    if row["row"] == "epoch":
+        return bool(row["epoch"] <= progress.epochs_done)
+    return bool(row["step"] <= (progress.evaluated if row["row"] == "val" else progress.step))
 
 
 def _line(row: Mapping[str, Any]) -> str:

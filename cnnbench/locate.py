@@ -10,7 +10,7 @@ from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready
-from cnnbench.rundir import RunFolder, find_runs, folder_name, now, outputs_dir, readable
+from cnnbench.rundir import RunFolder, find_runs, now, outputs_dir
 
 
 def locate(plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> RunFolder:
@@ -57,9 +57,7 @@ def _new_folder(plan: Plan) -> RunFolder:
     runs = find_runs(outputs_dir(), identity)
     if runs:
         return runs[-1].anew()
-    places = [readable(plan.choices.get(group, "")) or readable(name) for group, name in
-              (("data", plan.config.data.name), ("model", plan.config.model.name))]  # fmt: skip
-    return RunFolder(outputs_dir().joinpath(*places, folder_name(plan.named_by, identity)))
+    return RunFolder(outputs_dir() / plan.place())
 
 
 def _changes_since(found: RunFolder, sources: dict[str, str], ready: Ready) -> list[str]:

@@ -9,22 +9,18 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.errors import Stopped, TrainingError
-from cnnbench.optim.penalties import penalized, penalty
-from cnnbench.optim.schedules import Horizon, Schedule
-from cnnbench.randomness import generator, seed_layers
-from cnnbench.tasks.base import Task
+from cnnbench.randomness import seed_layers
+from cnnbench.update import Parts, apply_gradients, autocast, compute_gradients, set_rates
 
 STEPS_IN_FLIGHT = 32  # on a GPU, so that reading a loss does not wait for each step; elsewhere every step is read
 
 
 @dataclass
 class Best:
-    """The best epoch so far, and the network as it was then."""
+    """The best evaluation so far, and the network as it was then."""
 
     epoch: int
     step: int
@@ -37,30 +33,17 @@ class Progress:
     """Where a training is: all that has to be kept besides the network and the optimizer."""
 
     step: int = 0
-    epochs_done: int = 0  # trained and validated
+    epochs_done: int = 0  # trained, and validated where that was due
+    evaluated: int = 0  # step of the last validation
+    scores: list[float] = field(default_factory=list)  # of all validations: the watched metric, the higher the better
     sums: list[float] = field(default_factory=list)  # of the train metrics, over the samples of the epoch under way
     samples: int = 0
     best: Best | None = None
     to_beat: float | None = None  # for early stopping
-    epochs_waited: int = 0
+    waited: int = 0  # validations without improvement
     stopped_early: bool = False
     train_seconds: float = 0.0
     samples_trained: int = 0
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a training is made of."""
-
-    config: RunConfig
-    task: Task
-    network: nn.Module
-    optimizer: Optimizer
-    schedule: Schedule
-    horizon: Horizon
-    train: Batches
-    val: Batches | None
-    device: torch.device
 
 
 class Observer(Protocol):
@@ -68,6 +51,9 @@ class Observer(Protocol):
 
     def on_step(self, row: dict[str, Any], progress: Progress) -> None:
         """Take the row of a step."""
+
+    def on_validation(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
+        """Take the row of a validation in the midst of an epoch."""
 
     def on_epoch(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
         """Take the row of an epoch."""
@@ -90,41 +76,36 @@ def fit(parts: Parts, progress: Progress, observer: Observer) -> None:
     try:
         while progress.epochs_done < parts.horizon.epochs and not progress.stopped_early:
             _train_epoch(parts, progress, observer)
-            metrics = {} if parts.val is None else evaluate(parts, parts.val, observer.check_stop)
-            _end_epoch(parts, progress, metrics, observer)
+            if progress.step == (progress.epochs_done + 1) * parts.horizon.steps_per_epoch:
+                _end_epoch(parts, progress, observer)
     except Stopped:
         observer.save()
         raise
 
 
 def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
-    config, task, network, optimizer = parts.config, parts.task, parts.network, parts.optimizer
-    epoch = progress.epochs_done + 1
+    config, epoch = parts.config, progress.epochs_done + 1
     first = progress.step - progress.epochs_done * parts.horizon.steps_per_epoch
-    order = task.order(parts.train.labels.cpu(), generator(config.seed, "order", epoch))
-    l1, l2 = config.regularization.l1, config.regularization.l2
-    weights = penalized(network.parameters()) if l1 or l2 else []
-    base_rates = [group["initial_lr"] for group in optimizer.param_groups]
     readings = _Readings(parts, progress, observer, epoch)
-    network.train()
-    for batch in parts.train.epoch(order, config.batch_size, epoch, first, config.num_workers):
+    parts.network.train()
+    for batch in parts.train.epoch(parts.order(epoch), config.batch_size, epoch, first, config.num_workers):
+        if _is_due(parts, progress):  # after the last step, but not while it is the last of an epoch
+            readings.finish()
+            _validate_within(parts, progress, observer)
+            readings.start_clock()
+            if progress.stopped_early:
+                return
         seed_layers(config.seed, "layers", progress.step, parts.device)
-        factor = parts.schedule(progress.step)
-        for group, base_rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = base_rate * factor
-        with autocast(config, parts.device):
-            loss, sums = task.train_step(network, batch)
-        readings.add(base_rates[0] * factor, len(batch), sums)
-        if weights:
-            loss = loss + penalty(weights, l1, l2)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        rate = set_rates(parts, parts.schedule(progress.step, progress.scores))
+        sums = compute_gradients(parts, batch)
+        readings.add(rate, len(batch), sums)
+        apply_gradients(parts)
         progress.step += 1
         readings.tell()
         if observer.save_is_due():
             readings.finish()
             observer.save()
+            readings.start_clock()
         try:
             observer.check_stop()
         except Stopped:
@@ -133,33 +114,63 @@ def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
     readings.finish()
 
 
-def _end_epoch(parts: Parts, progress: Progress, metrics: dict[str, float], observer: Observer) -> None:
+def _is_due(parts: Parts, progress: Progress) -> bool:
+    """Tell whether validation has to be measured where the training is, and was not yet."""
+    every, horizon, step = parts.config.eval_every, parts.horizon, progress.step
+    if parts.val is None or step == progress.evaluated:
+        return False
+    if parts.config.eval_unit == "step":
+        return step % every == 0 or step == horizon.num_steps
+    epoch, within = divmod(step, horizon.steps_per_epoch)
+    return within == 0 and (epoch % every == 0 or epoch == horizon.epochs)
+
+
+def _validate_within(parts: Parts, progress: Progress, observer: Observer) -> None:
     epoch = progress.epochs_done + 1
+    metrics, is_best = _validate(parts, progress, observer)
+    row = {"row": "val", "epoch": epoch, "step": progress.step} | metrics
+    observer.on_validation(row, progress, is_best)
+
+
+def _end_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
+    epoch = progress.epochs_done + 1
+    if parts.average is not None:
+        parts.average.after_epoch(epoch)
     row: dict[str, Any] = {"row": "epoch", "epoch": epoch, "step": progress.step}
     for name, total in zip(parts.task.train_metrics, progress.sums, strict=True):
         row[f"{name}/train"] = total / progress.samples
-    row |= {f"{name}/val": value for name, value in metrics.items()}
+    metrics, is_best = _validate(parts, progress, observer) if _is_due(parts, progress) else ({}, False)
+    progress.epochs_done, progress.sums, progress.samples = epoch, [], 0
+    observer.on_epoch(row | metrics, progress, is_best)
+
+
+def _validate(parts: Parts, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
+    """Measure validation, and return its part of a row and whether it is the best so far."""
+    assert parts.val is not None
+    network = parts.evaluated(progress.step)
+    metrics = evaluate(parts, network, parts.val, observer.check_stop)
     is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, parts.task.watched)
     if is_best:
-        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in parts.network.state_dict().items()}
-        progress.best = Best(epoch, progress.step, metrics, weights)
-    _wait_for_improvement(parts, progress, metrics)
-    progress.epochs_done, progress.sums, progress.samples = epoch, [], 0
-    observer.on_epoch(row, progress, is_best)
+        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+        progress.best = Best(progress.epochs_done + 1, progress.step, metrics, weights)
+    name, higher = parts.task.watched[0]
+    progress.scores.append(metrics[name] if higher else -metrics[name])
+    progress.evaluated = progress.step
+    _wait_for_improvement(parts, progress)
+    return {f"{name}/val": value for name, value in metrics.items()}, is_best
 
 
-def _wait_for_improvement(parts: Parts, progress: Progress, metrics: dict[str, float]) -> None:
-    stopping = parts.config.regularization.early_stopping
+def _wait_for_improvement(parts: Parts, progress: Progress) -> None:
+    stopping, score = parts.config.regularization.early_stopping, progress.scores[-1]
     if stopping.patience is None:
         return
-    name, higher = parts.task.watched[0]
-    is_first = progress.to_beat is None and not math.isnan(metrics[name])
-    gain = math.nan if progress.to_beat is None else (metrics[name] - progress.to_beat) * (1 if higher else -1)
+    is_first = progress.to_beat is None and not math.isnan(score)
+    gain = math.nan if progress.to_beat is None else score - progress.to_beat
     if is_first or gain > stopping.min_delta:  # never true of NaN
-        progress.to_beat, progress.epochs_waited = metrics[name], 0
+        progress.to_beat, progress.waited = score, 0
     else:
-        progress.epochs_waited += 1
-        progress.stopped_early = progress.epochs_waited >= stopping.patience
+        progress.waited += 1
+        progress.stopped_early = progress.waited >= stopping.patience
 
 
 def is_better(metrics: dict[str, float], best: dict[str, float] | None, watched: tuple[tuple[str, bool], ...]) -> bool:
@@ -186,6 +197,9 @@ class _Readings:
         self.limit = STEPS_IN_FLIGHT if parts.device.type == "cuda" else 1
         self.pending: list[tuple[int, float, int, Tensor]] = []
         self.rows: list[dict[str, Any]] = []
+        self.start_clock()
+
+    def start_clock(self) -> None:
         self.clock = time.perf_counter()
 
     def add(self, rate: float, samples: int, sums: Tensor) -> None:
@@ -199,12 +213,11 @@ class _Readings:
         self.rows.clear()
 
     def finish(self) -> None:
-        """Read and tell everything, and count the time since the last call as training; saving is not counted."""
+        """Read and tell everything, and count the time since the clock was started as training."""
         self._read()
         self.tell()
-        now = time.perf_counter()
-        self.progress.train_seconds += now - self.clock
-        self.clock = now
+        self.progress.train_seconds += time.perf_counter() - self.clock
+        self.start_clock()
 
     def _read(self) -> None:
         if not self.pending:
@@ -231,16 +244,18 @@ class _Readings:
         return self.parts.task.train_metrics
 
 
-def evaluate(parts: Parts, batches: Batches, check_stop: Callable[[], None] = lambda: None) -> dict[str, float]:
+def evaluate(
+    parts: Parts, network: nn.Module, batches: Batches, check_stop: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Return each eval metric of the task as its mean over all samples, in the order of the data.
 
     The network's mode and statistics are left as they were.
     """
     task, sums, samples = parts.task, [0.0] * len(parts.task.eval_metrics), 0
-    with evaluating(parts.network):
+    with evaluating(network):
         for batch in batches.epoch(torch.arange(len(batches)), parts.config.batch_size):
             with autocast(parts.config, parts.device):
-                values = task.eval_step(parts.network, batch).tolist()
+                values = task.eval_step(network, batch).tolist()
             sums = [total + value for total, value in zip(sums, values, strict=True)]
             samples += len(batch)
             check_stop()
@@ -259,8 +274,3 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
-    """Return the context of the configured precision."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")

@@ -12,9 +12,9 @@ from hydra.errors import HydraException
 from cnnbench import checkpoint
 from cnnbench.check import check
 from cnnbench.compose import TYPED, Composer, flat
-from cnnbench.config import GROUPS, RunConfig, is_incidental
+from cnnbench.config import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.errors import ConfigError, Mistake, UserError
-from cnnbench.rundir import RunFolder
+from cnnbench.rundir import RunFolder, folder_name, readable
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent",
@@ -44,6 +44,12 @@ class Plan:
     accept_stale: bool = False
     brief: bool = False
 
+    def place(self) -> Path:
+        """Return where below a folder of runs it belongs: data, model, what was typed and the identity."""
+        names = {"data": self.config.data.name, "model": self.config.model.name}
+        above = [readable(self.choices.get(group, "")) or readable(name) for group, name in names.items()]
+        return Path(*above, folder_name(self.named_by, self.config.identity()))
+
 
 def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
     """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included."""
@@ -52,10 +58,10 @@ def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, 
     if not composed.values:
         raise ConfigError(mistakes)
     values = dict(composed.values)
-    experiment = values.pop("experiment", None)
-    if experiment is not None:
-        given = next((word for key, word in composed.typed.items() if key.startswith("experiment")), "experiment")
-        mistakes += (Mistake(given, "is not the name of an experiment; an experiment has no keys"),)
+    for group in OVERLAYS:
+        if values.pop(group, None) is not None:
+            given = next((word for key, word in composed.typed.items() if key.startswith(group)), group)
+            mistakes += (Mistake(given, f"sets no key: {group}= takes one of its names"),)
     if values.pop("parent", None) is not None:
         mistakes += (Mistake(composed.typed.get("parent", "parent"), "no such key: only resume= makes a parent"),)
     config, notes = check(values, composed.typed, mistakes)
@@ -126,7 +132,7 @@ def _overridden(
             continue
         key = override.key_or_group
         group = key.partition(".")[0]
-        if key in GROUPS or key in ("regularization", "experiment"):
+        if key in GROUPS or key in ("regularization", *OVERLAYS):
             mistakes.append(
                 Mistake(word, f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE")
             )

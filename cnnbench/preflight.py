@@ -1,7 +1,7 @@
 """What is checked before anything is trained or written: that the parts of a run fit each other and the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -9,11 +9,15 @@ from torch import nn
 from cnnbench.augmentation.base import Augmentation
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
+from cnnbench.data.images import DataSpec
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.build import check_network, count_parameters
-from cnnbench.optim.schedules import Horizon, Schedule
-from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS
+from cnnbench.optim.groups import parameter_groups
+from cnnbench.optim.schedules import Horizon, Schedule, warmed_up
+from cnnbench.provenance import processor_flags
+from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
+from cnnbench.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -21,37 +25,55 @@ class Ready:
     """What the checks have found out, so that a run need not find it out again."""
 
     data: PreparedData
+    task: Task
+    spec: DataSpec  # what the model is built for: of the data, with the outputs that the task asks for
     horizon: Horizon
     parameters: dict[str, int]
     device: torch.device
+    notes: tuple[str, ...] = ()
 
 
 def preflight(config: RunConfig) -> Ready:
     """Return what a run starts from. Raises UserError (ConfigError for settings) where it could not be carried out."""
     device = find_device(config.device)
+    if config.precision in ("tf32", "fp16") and device.type != "cuda":
+        problem = f"needs an NVIDIA GPU, and the run would be on '{device}'; use fp32 or bf16 here"
+        raise ConfigError([Mistake(f"precision={config.precision}", problem)])
     data = prepare(config.data)
-    network = check_network(config.network(), data.spec)
+    task: Task = TASKS.build(config.objective(), data.spec)
+    spec = replace(data.spec, outputs=task.num_outputs)
+    network = check_network(config.network(), spec)
     num_train = len(data.train)
     if config.batch_size > num_train:
         problem = f"exceeds the {num_train} training images; use at most {num_train}"
         raise ConfigError([Mistake(f"batch_size={config.batch_size}", problem)])
     mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in _sample(config, data).problems().items()]
     smallest = num_train % config.batch_size or config.batch_size
-    if smallest == 1 and any(isinstance(part, nn.BatchNorm1d) for part in network.modules()):
+    has_norm = any(isinstance(part, nn.BatchNorm1d) for part in network.modules())
+    if smallest == 1 and has_norm:
         problem = f"makes a batch of one of {num_train} images, too few for batch norm; change it by one"
         mistakes.append(Mistake(f"batch_size={config.batch_size}", problem))
     if config.regularization.dropout and not any(isinstance(part, nn.Dropout) for part in network.modules()):
         problem = f"has no effect: '{config.model.name}' has no dense layer before the last as it is set"
         mistakes.append(Mistake(f"regularization.dropout={config.regularization.dropout}", problem))
+    if config.accumulate > smallest:
+        problem = f"makes more parts than the smallest batch has images, which is {smallest}"
+        mistakes.append(Mistake(f"accumulate={config.accumulate}", problem))
+    elif config.accumulate > 1 and has_norm and smallest // config.accumulate < 2:
+        problem = f"makes parts of one image, too few for batch norm; the smallest batch has {smallest}"
+        mistakes.append(Mistake(f"accumulate={config.accumulate}", problem))
     if mistakes:
         raise ConfigError(mistakes)
-    horizon = Horizon(config.epochs, -(-num_train // config.batch_size))
+    steps_per_epoch = -(-num_train // config.batch_size)
+    warmup = config.scheduler.warmup * (steps_per_epoch if config.scheduler.warmup_unit == "epoch" else 1)
+    horizon = Horizon(config.epochs, steps_per_epoch, warmup)
     make_schedule(config, horizon)
     try:
-        OPTIMIZERS.build(config.optimizer.part, [nn.Parameter(torch.zeros(1))])
+        OPTIMIZERS.build(config.optimizer.part, parameter_groups(network, config.optimizer.decay_norm_and_bias))
     except ValueError as error:
         raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
-    return Ready(data, horizon, count_parameters(network), device)
+    notes = (*data.notes, *_precision_notes(config, device))
+    return Ready(data, task, spec, horizon, count_parameters(network), device, notes)
 
 
 def find_device(name: str) -> torch.device:
@@ -67,6 +89,12 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _precision_notes(config: RunConfig, device: torch.device) -> tuple[str, ...]:
+    if config.precision != "bf16" or device.type != "cpu" or {"avx512_bf16", "amx_bf16", "bf16"} & processor_flags():
+        return ()
+    return ("precision=bf16: this processor has no arithmetic for it; it is emulated, and slower than fp32",)
+
+
 def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
     """Return the configured augmentations by name, in the order in which they act."""
     return {part.name: AUGMENTATIONS.build(part) for part in config.augmentation}
@@ -75,7 +103,7 @@ def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
     """Return the configured learning-rate schedule. Raises UserError where it could have no effect."""
     schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon)
-    return schedule
+    return warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
 
 
 def _sample(config: RunConfig, data: PreparedData) -> Batches:

@@ -70,11 +70,18 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def processor_flags() -> set[str]:
+    """Return what the processor says that it can do, in Linux's words; nothing where it cannot be asked."""
+    return set(_cpuinfo("flags").split()) or set(_cpuinfo("Features").split())
+
+
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

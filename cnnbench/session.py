@@ -65,7 +65,7 @@ class _Session:
         if record.get("threads") not in (None, self.threads):
             console.say(f"  note: {record['threads']} threads before, {self.threads} now: the last bits may differ.")
         self.seconds_before = self._seconds_spent(record)
-        set_up_torch(ready.device, self.threads, self.config.deterministic)
+        set_up_torch(ready.device, self.threads, self.config.deterministic, self.config.precision == "tf32")
         self.parts = make_parts(plan.config, ready)
         self.progress = self._restore()
         started = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
@@ -75,9 +75,7 @@ class _Session:
 
     def run(self) -> int:
         self._announce()
-        self.journal = Journal(
-            self.folder.path, self.folder.metrics_file, self.progress.step, self.progress.epochs_done
-        )
+        self.journal = Journal(self.folder.path, self.folder.metrics_file, self.progress)
         self.display = console.ProgressDisplay(
             self.config, self.ready.horizon.num_steps, len(self.parts.train), self.progress.step
         )
@@ -110,6 +108,10 @@ class _Session:
         self.journal.write(row)
         self.display.step(row, progress)
 
+    def on_validation(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
+        self.journal.write(row)
+        self.display.validation(row, progress, is_best)
+
     def on_epoch(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
         self.journal.write(row)
         self.display.epoch(row, progress, is_best)
@@ -126,7 +128,7 @@ class _Session:
         content = {
             "identity": self.config.identity(),
             "network": self.parts.network.state_dict(),
-            "optimizer": self.parts.optimizer.state_dict(),
+            **{name: part.state_dict() for name, part in self._stateful().items()},
             "progress": {key: value for key, value in vars(progress).items() if key != "best"},
             "best": None if best is None else dict(vars(best)),
         }
@@ -156,11 +158,16 @@ class _Session:
         parent = RunFolder.open(self._parent_path())
         content = checkpoint.load(parent.checkpoints, int(self.config.parent.partition("@")[2]))
         progress = self._restore_from(content)
-        progress.stopped_early, progress.epochs_waited = False, 0
+        progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         checkpoint.write_atomically(self.folder.metrics_file, lines.encode())
         return progress
+
+    def _stateful(self) -> dict[str, Any]:
+        """Return what has a state beside the network, by the name that it has in a checkpoint."""
+        parts = {"optimizer": self.parts.optimizer, "scaler": self.parts.scaler, "average": self.parts.average}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _restore_from(self, content: dict[str, Any]) -> Progress:
         """Take the state from a checkpoint; settings, such as the learning rate, stay those of the configuration."""
@@ -170,7 +177,9 @@ class _Session:
             {key: value for key, value in group.items() if key not in state} for group in optimizer.param_groups
         ]
         self.parts.network.load_state_dict(content["network"])
-        optimizer.load_state_dict(content["optimizer"])
+        for name, part in self._stateful().items():
+            if name in content:  # a run that goes on from another one may have more than that had
+                part.load_state_dict(content[name])
         for group, own in zip(optimizer.param_groups, settings, strict=True):
             group.update(own)
         return Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
@@ -198,7 +207,7 @@ class _Session:
             console.say(f"  {console.shorter(self.folder.path)}")
         else:
             console.header(self.config, plan.choices, plan.origins, facts)
-        for note in (*plan.notes, *self._schedule_notes()):
+        for note in (*plan.notes, *self.ready.notes, *self._schedule_notes()):
             console.say(f"  note: {note}")
 
     def _schedule_notes(self) -> list[str]:
@@ -208,8 +217,10 @@ class _Session:
             return []
         step = self.progress.step
         epochs = int(RunFolder.open(self._parent_path()).config()["epochs"])
-        before = make_schedule(self.config, dataclasses.replace(self.ready.horizon, epochs=epochs))(max(0, step - 1))
-        after = self.parts.schedule(step)
+        scores = self.progress.scores
+        shorter = dataclasses.replace(self.ready.horizon, epochs=epochs)
+        before = make_schedule(self.config, shorter)(max(0, step - 1), scores)
+        after = self.parts.schedule(step, scores)
         rate = self.config.optimizer.settings["lr"]
         return [
             f"scheduler {self.config.scheduler.name} is stretched from {epochs} to {self.config.epochs} epochs: the "
@@ -220,9 +231,10 @@ class _Session:
         """Measure the chosen checkpoint on every split, test once, and write the result."""
         parts, progress, data = self.parts, self.progress, self.ready.data
         best = progress.best
-        notes = list(self.plan.notes)
+        notes = [*self.plan.notes, *self.ready.notes]
+        network = parts.evaluated(progress.step)
         if best is not None:
-            parts.network.load_state_dict(best.weights)
+            network.load_state_dict(best.weights)
             chosen = {"chosen": "best on validation", "epoch": best.epoch, "step": best.step}
         else:
             why = "without validation" if parts.val is None else "validation never gave a number"
@@ -230,10 +242,10 @@ class _Session:
             if parts.val is None:
                 notes.append("data.val_fraction=0: there was no validation, the last checkpoint was tested")
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
-        metrics = {"train": evaluate(parts, plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
+        metrics = {"train": evaluate(parts, network, plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
         if best is not None:
             metrics["val"] = best.metrics | {"samples": len(data.val)}
-        metrics["test"] = evaluate(parts, plain_batches(self.ready, "test")) | {"samples": len(data.test)}
+        metrics["test"] = evaluate(parts, network, plain_batches(self.ready, "test")) | {"samples": len(data.test)}
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
         self.journal.scalars(test, chosen["step"])  # type: ignore[arg-type]
         self.journal.hparams(flat(self.config.to_dict()), test)

@@ -10,10 +10,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import cnnbench
 from cnnbench.errors import Mistake, TrainingError, UserError
 from cnnbench.help import help_text
+
+if TYPE_CHECKING:
+    from cnnbench.plan import Plan
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Request:
     plugins: tuple[str, ...] = ()
     rerun: bool = False
     accept_stale: bool = False
+    dry_run: bool = False
+    lr_find: bool = False
     mistakes: tuple[Mistake, ...] = ()
 
 
@@ -75,8 +81,7 @@ def run_command(arguments: Sequence[str]) -> int:
     from cnnbench.compose import open_composer
     from cnnbench.plan import plan_resume, plan_run
     from cnnbench.registry import register_everything
-    from cnnbench.session import carry_out
-    from cnnbench.sweep import carry_out_all, plan_all
+    from cnnbench.sweep import plan_all
 
     register_everything(request.plugins)
     with open_composer([flags.config_dir] if flags.config_dir else []) as composer:
@@ -90,12 +95,25 @@ def run_command(arguments: Sequence[str]) -> int:
     plans = [
         replace(plan, plugins=request.plugins, rerun=request.rerun, accept_stale=request.accept_stale) for plan in plans
     ]
-    if flags.cfg:
+    return _do(request, plans)
+
+
+def _do(request: Request, plans: "Sequence[Plan]") -> int:
+    from cnnbench.dry_run import dry_run_all
+    from cnnbench.lr_range import find_learning_rate
+    from cnnbench.session import carry_out
+    from cnnbench.sweep import carry_out_all
+
+    if request.flags.cfg:
         import yaml
 
         sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
         return 0
-    return carry_out_all(plans) if flags.multirun else carry_out(plans[0])
+    if request.dry_run:
+        return dry_run_all(plans)
+    if request.lr_find:
+        return find_learning_rate(plans[0])
+    return carry_out_all(plans) if request.flags.multirun else carry_out(plans[0])
 
 
 def read_request(flags: Namespace) -> Request:
@@ -109,7 +127,7 @@ def read_request(flags: Namespace) -> Request:
             if not value:
                 mistakes.append(Mistake(word, "must be the path of a Python file, or several with commas between"))
             request.plugins = tuple(part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip())
-        elif key in ("rerun", "accept_stale"):
+        elif key in ("rerun", "accept_stale", "dry_run", "lr_find"):
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
             setattr(request, key, value == "true")
@@ -119,6 +137,8 @@ def read_request(flags: Namespace) -> Request:
         mistakes.append(Mistake("-m", "and resume= exclude each other; to go on with a sweep, type it again"))
     if flags.cfg and flags.multirun:
         mistakes.append(Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run"))
+    if request.lr_find and (flags.multirun or request.dry_run or request.resume is not None):
+        mistakes.append(Mistake("lr_find=true", "is for one run that has not begun: without -m, dry_run and resume"))
     request.mistakes = tuple(mistakes)
     return request
 

@@ -16,9 +16,10 @@ from cnnbench.assemble import make_parts, plain_batches, set_up_torch
 from cnnbench.compose import open_composer
 from cnnbench.config import RunConfig
 from cnnbench.errors import Stopped, TrainingError
-from cnnbench.loop import Parts, Progress, evaluate, fit, is_better
+from cnnbench.loop import Progress, evaluate, fit, is_better
 from cnnbench.plan import plan_run
 from cnnbench.preflight import Ready, preflight
+from cnnbench.update import Parts
 from tests.conftest import TINY, only_run
 
 SMALL = (*TINY, "data.num_train=80")  # 72 images train: four batches of 16, and one of 8
@@ -32,7 +33,7 @@ class Recorder:
     """Notes what it is told; asks for no checkpoint, and for a stop after `stop_after` steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.steps, self.epochs, self.bests, self.saves = [], [], [], 0
+        self.steps, self.epochs, self.validations, self.bests, self.saves = [], [], [], [], 0
         self.stop_after = stop_after
 
     def on_step(self, row, progress):
@@ -41,6 +42,9 @@ class Recorder:
     def on_epoch(self, row, progress, is_best):
         self.epochs.append(row)
         self.bests.append(is_best)
+
+    def on_validation(self, row, progress, is_best):
+        self.validations.append(row)
 
     def save_is_due(self):
         return False
@@ -103,7 +107,7 @@ def test_64_images_are_learnt_by_heart():
     parts, ready, _, _ = trained(
         *TINY, "model=lenet_v2", "data.num_train=64", "data.val_fraction=0", "epochs=30", "batch_size=8"
     )
-    assert evaluate(parts, plain_batches(ready, "train"))["accuracy"] == 1.0
+    assert evaluate(parts, parts.network, plain_batches(ready, "train"))["accuracy"] == 1.0
 
 
 def test_the_same_words_give_the_same_bits_and_another_seed_others():
@@ -137,7 +141,7 @@ def test_every_epoch_has_its_own_order_of_all_images(monkeypatch):
 @pytest.mark.parametrize("num_classes", [3, 7])
 def test_metrics_are_means_over_images_as_a_slow_loop_has_them(num_classes):
     parts, ready, _, _ = trained(*SMALL, f"data.num_classes={num_classes}", "data.num_test=37", "batch_size=15")
-    metrics = evaluate(parts, plain_batches(ready, "test"))
+    metrics = evaluate(parts, parts.network, plain_batches(ready, "test"))
     data, scores = ready.data, []
     with torch.no_grad():
         parts.network.eval()
@@ -157,7 +161,7 @@ def test_metrics_are_means_over_images_as_a_slow_loop_has_them(num_classes):
 def test_train_metrics_of_an_epoch_weigh_every_image_alike():
     # The steps are too small to change a weight: the running metrics are those of the whole part, measured at once.
     parts, ready, recorder, _ = trained(*SMALL, "optimizer.lr=1e-30", "epochs=1", "batch_size=25")
-    measured = evaluate(parts, plain_batches(ready, "train"))
+    measured = evaluate(parts, parts.network, plain_batches(ready, "train"))
     row = recorder.epochs[0]
     assert row["loss/train"] == pytest.approx(measured["loss"], rel=1e-5)
     assert row["accuracy/train"] == pytest.approx(measured["accuracy"])
@@ -180,7 +184,7 @@ def test_evaluation_leaves_weights_buffers_modes_and_randomness_as_they_were(int
             raise Stopped
 
     try:
-        evaluate(parts, plain_batches(ready, "test"), check_stop)
+        evaluate(parts, parts.network, plain_batches(ready, "test"), check_stop)
         stopped = False
     except Stopped:
         stopped = True
@@ -195,9 +199,9 @@ def test_evaluation_leaves_weights_buffers_modes_and_randomness_as_they_were(int
 def test_dropout_is_off_and_batch_norm_uses_its_statistics_while_measuring():
     parts, ready, _, _ = trained(*SMALL, *EVERYTHING, "regularization.dropout=0.9")
     test = plain_batches(ready, "test")
-    assert evaluate(parts, test) == evaluate(parts, test)
-    one_by_one = evaluate(replace(parts, config=parts.config.model_copy(update={"batch_size": 1})), test)
-    assert one_by_one == pytest.approx(evaluate(parts, test), rel=1e-5)
+    assert evaluate(parts, parts.network, test) == evaluate(parts, parts.network, test)
+    one_by_one = evaluate(replace(parts, config=parts.config.model_copy(update={"batch_size": 1})), parts.network, test)
+    assert one_by_one == pytest.approx(evaluate(parts, parts.network, test), rel=1e-5)
 
 
 # What is best ---------------------------------------------------------------------------------------------------------

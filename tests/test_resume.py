@@ -261,7 +261,7 @@ def test_counters_of_early_stopping_go_on(outputs):
     words = (*WORDS, "regularization.early_stopping.min_delta=0.9", "epochs=6")
     stop(plan_of(*words), at_check=14)  # in the third epoch; the second one was waited already
     run = only_run(outputs)
-    assert load_newest(run / "checkpoints", pytest.fail)["progress"]["epochs_waited"] == 1
+    assert load_newest(run / "checkpoints", pytest.fail)["progress"]["waited"] == 1
     assert go(*words) == 0
     result = read(run / "result.json")
     assert (result["epochs"], result["stopped_early"]) == (3, True)

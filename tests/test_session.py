@@ -58,9 +58,9 @@ def test_the_checkpoint_that_is_best_on_validation_is_tested_once(finished):
     content = load_newest(finished / "checkpoints", pytest.fail)
     for name, weights in (("best", content["best"]["weights"]), ("last", content["network"])):
         parts.network.load_state_dict(weights)
-        measured[name] = evaluate(parts, plain_batches(ready, "test")) | {"samples": 20}
+        measured[name] = evaluate(parts, parts.network, plain_batches(ready, "test")) | {"samples": 20}
         if name == "best":
-            assert result["train"] == evaluate(parts, plain_batches(ready, "train")) | {"samples": 72}
+            assert result["train"] == evaluate(parts, parts.network, plain_batches(ready, "train")) | {"samples": 72}
     assert result["test"] == measured["best"] != measured["last"]
 
 

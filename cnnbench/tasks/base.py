@@ -23,6 +23,11 @@ class Task(ABC):
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
 
+    @property
+    def num_outputs(self) -> int:
+        """Return how many outputs the network needs for each image."""
+        return self.spec.num_classes
+
     def order(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the rows of an epoch in the order in which they are trained on, int64 [N]; a permutation."""
         return torch.randperm(len(labels), generator=generator)

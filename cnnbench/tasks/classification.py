@@ -1,36 +1,112 @@
 """To tell classes apart."""
 
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.errors import UserError
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
 
 
 @TASKS.register("classification")
 class Classification(Task):
-    """Cross entropy of class scores. The best epoch has the highest validation accuracy; the lower loss on a tie."""
+    """Cross entropy of class scores, or a loss akin to it. The best epoch has the highest validation accuracy.
+
+    loss: cross_entropy; focal, which cares less for what is easy (Lin et al. 2017, arXiv:1708.02002); binary, for two
+    classes with a single output, the logit of the second one.
+    class_weights: what an image of a class counts in training; none: all alike; balanced: every class as much.
+    label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
+    The loss of evaluations is the mean cross entropy, whatever is trained on, so that runs can be compared. Where
+    samples are blended, each counts for both of its classes, loss and accuracy alike.
+    Raises UserError for a loss that does not fit the classes or the other settings.
+    """
 
     train_metrics = ("loss", "accuracy")
     watched = (("accuracy", True), ("loss", False))
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        loss: Literal["cross_entropy", "focal", "binary"] = "cross_entropy",
+        focal_gamma: Annotated[float, Field(gt=0)] = 2.0,
+        class_weights: Literal["none", "balanced"] | list[PositiveFloat] = "none",
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ) -> None:
         super().__init__(spec)
         self.eval_metrics = ("loss", "accuracy", "top5") if spec.num_classes > 5 else ("loss", "accuracy")
+        self._is_binary = loss == "binary"
+        self._gamma = focal_gamma if loss == "focal" else 0.0
+        self._smoothing = label_smoothing
+        self._weights = weights_of_classes(class_weights, spec)
+        if self._is_binary and spec.num_classes != 2:
+            raise UserError(f"task.loss=binary: is for two classes, and the data have {spec.num_classes}.")
+        if self._gamma and label_smoothing:
+            raise UserError(
+                f"label_smoothing={label_smoothing}: means nothing with task.loss=focal; leave out one."
+            )
+
+    @property
+    def num_outputs(self) -> int:
+        """Return one output for a binary loss, else one for every class."""
+        return 1 if self._is_binary else self.spec.num_classes
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Return a score for every class, float32 [B, K], whose softmax are probabilities, from outputs [B, O]."""
+        outputs = outputs.float()
+        # The softmax of (0, x) is the sigmoid of x: with it, everything below holds for a single output as well.
+        return torch.cat([torch.zeros_like(outputs), outputs], dim=1) if self._is_binary else outputs
 
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
-        scores = network(batch.images)
-        loss = functional.cross_entropy(scores.float(), batch.labels)
-        correct = (scores.detach().argmax(1) == batch.labels).sum()
-        return loss, torch.stack([loss.detach() * len(batch.labels), correct.to(loss.dtype)])
+        scores = self.scores(network(batch.images))
+        losses = self._losses(scores, batch.labels)
+        predicted = scores.detach().argmax(1)
+        correct = (predicted == batch.labels).to(losses.dtype)
+        if batch.mixed is not None:
+            labels, share = batch.mixed
+            losses = torch.lerp(self._losses(scores, labels), losses, share)
+            correct = torch.lerp((predicted == labels).to(losses.dtype), correct, share)
+        return losses.mean(), torch.stack([losses.detach().sum(), correct.sum()])
 
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
-        scores = network(batch.images).float()
+        scores = self.scores(network(batch.images))
         loss = functional.cross_entropy(scores, batch.labels, reduction="sum")
         sums = [loss, (scores.argmax(1) == batch.labels).sum().to(loss.dtype)]
         if "top5" in self.eval_metrics:
             sums.append((scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)).sum().to(loss.dtype))
         return torch.stack(sums)
+
+    def _losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each sample, float32 [B]."""
+        losses = functional.cross_entropy(scores, labels, reduction="none", label_smoothing=self._smoothing)
+        if self._gamma:
+            losses = focal(losses, self._gamma)
+        return losses if self._weights is None else losses * self._weights.to(losses.device)[labels]
+
+
+def focal(cross_entropies: Tensor, gamma: float) -> Tensor:
+    """Return (1 - p)^gamma x cross entropy, where p is the probability given to the true class. float [B]."""
+    return (-torch.expm1(-cross_entropies)).pow(gamma) * cross_entropies
+
+
+def weights_of_classes(wanted: str | list[float], spec: DataSpec) -> Tensor | None:
+    """Return what an image of each class counts, float32 [K], 1 for the mean training image; None: all alike.
+
+    Raises UserError for a list that does not have a weight for every class.
+    """
+    if wanted == "none":
+        return None
+    counts = torch.tensor(spec.counts, dtype=torch.float64)
+    if isinstance(wanted, list):
+        if len(wanted) != spec.num_classes:
+            raise UserError(f"task.class_weights: has {len(wanted)} weights; the data have {spec.num_classes} classes.")
+        weights = torch.tensor(wanted, dtype=torch.float64)
+    else:
+        weights = 1 / counts
+    return (weights * counts.sum() / (weights * counts).sum()).float()

@@ -115,7 +115,7 @@ class Bench:
         self.folder = folder
         self.parts = make_parts(config, ready)  # (c)
         self.test = plain_batches(ready, "test")
-        self.observer = only_logging(Journal(folder, folder / "metrics.jsonl", 0, 0))
+        self.observer = only_logging(Journal(folder, folder / "metrics.jsonl", Progress()))
         self.bare = make_parts(config, ready)  # (b): the same network and optimizer, and the batches of (c)
         self.batches = list(self.bare.train.epoch(torch.arange(len(train)), BATCH))
         self.network = build_network(config.network(), data.spec)  # (a): torch's own defaults

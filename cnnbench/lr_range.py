@@ -1,0 +1,86 @@
+"""`lr_find=true`: at which learning rates the loss falls, found by raising the rate with every step.
+
+Source: Smith 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
+"""
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+
+from cnnbench import console
+from cnnbench.assemble import DEFAULT_THREADS, make_parts, set_up_torch
+from cnnbench.data.batches import Batch
+from cnnbench.plan import Plan
+from cnnbench.preflight import preflight
+from cnnbench.randomness import seed_layers
+from cnnbench.registry import register_everything
+from cnnbench.rundir import outputs_dir
+from cnnbench.update import Parts, apply_gradients, compute_gradients
+
+LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 150
+SMOOTHING = 0.9  # of the losses, from step to step
+DIVERGED = 4.0  # times the lowest loss: there is nothing more to be seen
+
+
+def find_learning_rate(plan: Plan) -> int:
+    """Try learning rates from 1e-6 to 10, say which one to take, and draw the curve. No run folder is made."""
+    register_everything(plan.plugins)
+    config, ready = plan.config, preflight(plan.config)
+    set_up_torch(ready.device, config.threads or DEFAULT_THREADS, config.deterministic, config.precision == "tf32")
+    rates, losses = try_rates(make_parts(config, ready))
+    folder = outputs_dir() / "lr_finds" / plan.place()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "losses.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])
+    best = suggestion(rates, losses)
+
+    from cnnbench.pictures import save_curve
+
+    save_curve(folder / "losses.png", rates, losses, ("learning rate", "loss, smoothed"), best, is_log_x=True)
+    console.say(f"  tried {len(rates)} learning rates from {rates[0]:.1e} to {rates[-1]:.1e}")
+    if best is None:
+        console.say("  the loss did not fall at any of them")
+    else:
+        console.say(f"  the loss falls fastest at {best:.2g}: optimizer.lr={best:.2g}")
+    console.say(f"  curve: {console.shorter(folder)}/losses.png")
+    return 0 if best is not None else 1
+
+
+def try_rates(parts: Parts) -> tuple[list[float], list[float]]:
+    """Train, raising the rate by the same factor after every step; return the rates and the smoothed losses."""
+    rates: list[float] = []
+    losses: list[float] = []
+    mean = 0.0
+    parts.network.train()
+    for step, batch in zip(range(STEPS), _without_end(parts), strict=False):
+        rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+        seed_layers(parts.config.seed, "layers", step, parts.device)
+        for group in parts.optimizer.param_groups:
+            group["lr"] = rate * group["initial_lr"] / parts.optimizer.param_groups[0]["initial_lr"]
+        loss = compute_gradients(parts, batch)[0].item() / len(batch)
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smoothed = mean / (1 - SMOOTHING ** (step + 1))
+        if not math.isfinite(loss) or (losses and smoothed > DIVERGED * min(losses)):
+            break
+        rates.append(rate)
+        losses.append(smoothed)
+        apply_gradients(parts)
+    return rates, losses
+
+
+def suggestion(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """Return the rate at which the loss falls fastest, before it is lowest; None where it never falls."""
+    lowest = min(range(len(losses)), key=losses.__getitem__)
+    slopes = [
+        (losses[step + 1] - losses[step - 1]) / math.log(rates[step + 1] / rates[step - 1]) for step in range(1, lowest)
+    ]
+    if not slopes or min(slopes) >= 0:
+        return None
+    return rates[1 + min(range(len(slopes)), key=slopes.__getitem__)]
+
+
+def _without_end(parts: Parts) -> Iterator[Batch]:
+    epoch = 0
+    while True:
+        epoch += 1
+        yield from parts.train.epoch(parts.order(epoch), parts.config.batch_size, epoch)

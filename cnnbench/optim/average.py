@@ -1,0 +1,72 @@
+"""Averages of the weights of many steps, which often do better than the last ones."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from cnnbench.config import Averaging
+
+
+class WeightAverage:
+    """An average of a network's weights while it trains; what it has seen goes into checkpoints by `state_dict`.
+
+    ema: after every step; batch-norm statistics are averaged like weights. The average of the first steps is young:
+    its decay is at most (1 + n) / (10 + n) after n of them.
+    swa: after every epoch from `start` on, all alike. Batch-norm statistics of averaged weights are not the average
+    of statistics: `refresh` measures them anew on training images, before the average is evaluated.
+    Source: Izmailov et al. 2018, arXiv:1803.05407.
+    """
+
+    def __init__(
+        self, settings: Averaging, network: nn.Module, epochs: int, refresh: Callable[[nn.Module, int], None]
+    ) -> None:
+        self._settings, self._trained, self._refresh = settings, network, refresh
+        self._first_epoch = int(settings.start * epochs) + 1
+        self._refreshed_at: int | None = None
+        if settings.kind == "ema":
+            self._average = AveragedModel(network, multi_avg_fn=self._move, use_buffers=True)
+        else:
+            self._average = AveragedModel(network)
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether there is an average yet."""
+        return int(self._average.n_averaged) > 0
+
+    def after_step(self) -> None:
+        """Take the weights into the average after a step."""
+        if self._settings.kind == "ema":
+            self._average.update_parameters(self._trained)
+
+    def after_epoch(self, epoch: int) -> None:
+        """Take the weights into the average after an epoch, counted from 1."""
+        wanted = epoch - self._first_epoch + 1
+        # Not twice: a run that was stopped while it validated comes here again.
+        if self._settings.kind == "swa" and wanted > int(self._average.n_averaged):
+            self._average.update_parameters(self._trained)
+
+    def network_at(self, step: int) -> nn.Module:
+        """Return the averaged network, ready to be evaluated after a step."""
+        if self._settings.kind == "swa" and self._refreshed_at != step:
+            self._refresh(self._average.module, step)
+            self._refreshed_at = step
+        return self._average.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that it has seen."""
+        return self._average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where a state dict was taken."""
+        self._average.load_state_dict(state)
+        self._refreshed_at = None
+
+    def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
+        decay = min(self._settings.decay, (1 + int(number)) / (10 + int(number)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value.to(mean.dtype), 1 - decay)
+            else:
+                mean.copy_(value)  # a counter
