@@ -8,8 +8,14 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from cnnbench.augmentation.base import Room
-from cnnbench.augmentation.color import Jitter, adjust_brightness, adjust_contrast, adjust_saturation
-from cnnbench.augmentation.placement import Crop, Flip, pick
+from cnnbench.augmentation.blur import Blur
+from cnnbench.augmentation.color import Grayscale, Jitter, adjust_brightness, adjust_contrast, adjust_saturation
+from cnnbench.augmentation.geometry import Affine, Rotation
+from cnnbench.augmentation.noise import Noise
+from cnnbench.augmentation.occlusion import Cutout, Erasing
+from cnnbench.augmentation.placement import Crop, Flip, VerticalFlip, pick
+from cnnbench.augmentation.resized import ResizedCrop
+from cnnbench.augmentation.trivial import Trivial
 from cnnbench.compose import open_composer
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
@@ -28,14 +34,16 @@ def make_pixels(channels: int = 3, num: int = NUM) -> Tensor:
     return torch.randint(0, 256, (num, channels, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def augmented(pixels: Tensor, parts: dict, epoch: int = EPOCH, seed: int = SEED, window: int = SIDE, order=None):
+def augmented(
+    pixels: Tensor, parts: dict, epoch: int = EPOCH, seed: int = SEED, window: int = SIDE, order=None, num_workers=0
+) -> Tensor:
     """Return the images of an epoch in [0, 1], in the order of their rows."""
     channels = pixels.shape[1]
     spec = DataSpec(channels, window, window, ("a",))
     images = Images(pixels, torch.arange(len(pixels)))
     batches = Batches(images, spec, (0.0,) * channels, (1.0,) * channels, torch.device("cpu"), parts, seed)
     order = torch.arange(len(pixels)) if order is None else order
-    got = list(batches.epoch(order, 16, epoch))
+    got = list(batches.epoch(order, 16, epoch, 0, num_workers))
     return torch.cat([batch.images for batch in got])[torch.cat([batch.labels for batch in got]).argsort()]
 
 
@@ -47,6 +55,19 @@ def test_flip_is_torchvisions_hflip(channels):
     pixels = make_pixels(channels)
     expected = torch.stack([functional.hflip(image.float() / 255) for image in pixels])
     assert torch.allclose(augmented(pixels, {"flip": Flip(p=1.0)}), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_vertical_flip_is_torchvisions_vflip(channels):
+    pixels = make_pixels(channels)
+    expected = torch.stack([functional.vflip(image.float() / 255) for image in pixels])
+    assert torch.allclose(augmented(pixels, {"vertical_flip": VerticalFlip(p=1.0)}), expected, atol=1e-6)
+
+
+def test_both_flips_are_drawn_apart():
+    pixels = make_pixels(num=1).expand(400, -1, -1, -1)
+    kinds = augmented(pixels, {"flip": Flip(p=0.5), "vertical_flip": VerticalFlip(p=0.5)}).flatten(1).unique(dim=0)
+    assert len(kinds) == 4
 
 
 @pytest.mark.parametrize(("padding", "window"), [(0, 7), (4, 10), (2, 8)], ids=["crop", "padded crop", "both"])
@@ -113,14 +134,27 @@ PARTS = {
     "crop": {"crop": Crop(padding=4)},
     "flip": {"flip": Flip(p=0.5)},
     "jitter": {"jitter": Jitter(brightness=0.5)},
+    "resized_crop": {"resized_crop": ResizedCrop(scale=[0.2, 1.0], ratio=[0.5, 2.0])},
+    "vertical_flip": {"vertical_flip": VerticalFlip(p=0.5)},
+    "rotation": {"rotation": Rotation(degrees=30.0)},
+    "affine": {"affine": Affine(degrees=5.0, translate=0.2, scale=[0.8, 1.3], shear=10.0)},
+    "trivial": {"trivial": Trivial()},
+    "hue": {"jitter": Jitter(hue=0.5)},
+    "grayscale": {"grayscale": Grayscale(p=0.5)},
+    "blur": {"blur": Blur(sigma=[0.5, 2.0], kernel_size=5, p=1.0)},
+    "noise": {"noise": Noise(std=0.1, p=1.0)},
+    "erasing": {"erasing": Erasing(p=1.0, scale=[0.1, 0.5], ratio=[0.3, 3.3], value=0.5)},
+    "random erasing": {"erasing": Erasing(p=1.0, scale=[0.1, 0.5], ratio=[0.3, 3.3], value="random")},
+    "cutout": {"cutout": Cutout(size=5, p=1.0)},
 }
+TWO_WAYS = {"flip", "vertical_flip", "grayscale"}  # what an image can come out as
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_copies_of_one_image_in_one_batch_come_out_differently(parts):
     pixels = make_pixels()[:1].expand(16, -1, -1, -1)
     kinds = {image.numpy().tobytes() for image in augmented(pixels, parts)}
-    assert len(kinds) > (1 if "flip" in parts else 10)
+    assert len(kinds) > (1 if TWO_WAYS & set(parts) else 10)
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
@@ -128,7 +162,7 @@ def test_an_image_looks_different_in_the_next_epoch_and_with_another_seed(parts)
     look = partial(augmented, make_pixels(), parts)
     for other in (look(epoch=EPOCH + 1), look(seed=SEED + 1)):
         differ = (look() != other).flatten(1).any(1).float().mean()
-        assert differ > (0.25 if "flip" in parts else 0.9)
+        assert differ > (0.25 if TWO_WAYS & set(parts) else 0.85)
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
@@ -137,6 +171,22 @@ def test_what_an_image_looks_like_does_not_depend_on_where_in_the_order_it_comes
     assert torch.equal(augmented(pixels, parts), augmented(pixels, parts, order=order))
     torch.manual_seed(99)  # nor on the program's own randomness
     assert torch.equal(augmented(pixels, parts), augmented(pixels, parts))
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_what_an_image_looks_like_does_not_depend_on_the_number_of_workers(parts):
+    assert torch.equal(augmented(make_pixels(), parts), augmented(make_pixels(), parts, num_workers=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_pixels_stay_in_range_and_one_setting_is_one_shape(parts, channels):
+    pixels = make_pixels(channels)
+    shown = augmented(pixels, parts)
+    assert shown.shape == pixels.shape
+    assert shown.min() >= -1e-6  # a weighted mean in float32
+    assert shown.max() <= 1 + 1e-6
+    assert channels == 1 or (shown != pixels / 255).any()
 
 
 def test_adding_jitter_moves_no_window_and_mirrors_no_other_image():
@@ -195,15 +245,39 @@ def test_the_largest_draw_there_is_stays_in_range(number):
 
 # Settings that change nothing -----------------------------------------------------------------------------------------
 
+ROOM = Room(0, 0, 3, 8, 6)
 PROBLEMS = {
-    "crop without room": (Crop(), Room(0, 0, 3), "the window is the whole image, it cannot move"),
-    "jitter without strengths": (Jitter(), Room(4, 4, 3), "all strengths are 0: it changes nothing"),
-    "saturation of gray images": (Jitter(saturation=0.5), Room(4, 4, 1), "changes nothing in gray images"),
-    "crop with room": (Crop(), Room(0, 1, 3), None),
-    "brightness of gray images": (Jitter(brightness=0.5, saturation=0.5), Room(0, 0, 1), None),
-    "saturation of colour images": (Jitter(saturation=0.5), Room(0, 0, 3), None),
-    "flip": (Flip(p=0.5), Room(0, 0, 1), None),
-}
+    "crop without room": (Crop(), Room(0, 0, 3, 8, 6), "the window is the whole image, it cannot move"),
+    "jitter without strengths": (Jitter(), Room(4, 4, 3, 8, 6), "all strengths are 0: it changes nothing"),
+    "saturation of gray images": (Jitter(saturation=0.5), Room(4, 4, 1, 8, 6), "changes nothing in gray images"),
+    "crop with room": (Crop(), Room(0, 1, 3, 8, 6), None),
+    "brightness of gray images": (Jitter(brightness=0.5, saturation=0.5), Room(0, 0, 1, 8, 6), None),
+    "saturation of colour images": (Jitter(saturation=0.5), Room(0, 0, 3, 8, 6), None),
+    "flip": (Flip(p=0.5), Room(0, 0, 1, 8, 6), None),
+    "resized crop of all": (ResizedCrop(scale=[1.0, 1.0], ratio=[1.0, 1.0]), ROOM, "takes whole images only"),
+    "resized crop": (ResizedCrop(scale=[0.9, 1.0], ratio=[1.0, 1.0]), ROOM, None),
+    "rotation by nothing": (Rotation(degrees=0.0), ROOM, "turns nothing; give degrees above 0"),
+    "affine without settings": (Affine(), ROOM, "no setting changes anything"),
+    "affine by less than a pixel": (Affine(translate=0.06), ROOM, "translate=0.06 is less than half a pixel"),
+    "affine by a pixel": (Affine(translate=0.07), ROOM, None),
+    "affine in size": (Affine(scale=[1.0, 1.1]), ROOM, None),
+    "hue of gray images": (Jitter(hue=0.5), Room(0, 0, 1, 8, 6), "changes nothing in gray images, nor does hue"),
+    "hue": (Jitter(hue=0.5), ROOM, None),
+    "grayscale of gray images": (Grayscale(p=0.5), Room(0, 0, 1, 8, 6), "the images are gray already"),
+    "blur with a kernel too large": (Blur(sigma=[1.0, 2.0], kernel_size=13, p=1.0), ROOM, "reaches beyond"),
+    "blur with the largest kernel": (Blur(sigma=[1.0, 2.0], kernel_size=11, p=1.0), ROOM, None),
+    "blur nobody can see": (Blur(sigma=[0.1, 0.2], kernel_size=3, p=1.0), ROOM, "too little to be seen"),
+    "no noise": (Noise(std=0.0, p=0.5), ROOM, "std=0 adds nothing"),
+    "erasing less than a pixel": (
+        Erasing(p=1.0, scale=[0.001, 0.01], ratio=[1.0, 1.0], value=0.0), ROOM, "is less than a pixel of 8x6",
+    ),
+    "erasing more than there is": (
+        Erasing(p=1.0, scale=[0.9, 1.0], ratio=[1.0, 1.0], value=0.0), ROOM, "no rectangle of this scale and ratio",
+    ),
+    "erasing": (Erasing(p=1.0, scale=[0.02, 1.0], ratio=[0.3, 3.3], value=0.0), ROOM, None),
+    "cutout larger than the window": (Cutout(size=7, p=1.0), ROOM, "size=7 is larger than the window of 8x6 pixels"),
+    "cutout as large as the window": (Cutout(size=6, p=1.0), ROOM, None),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("part", "room", "problem"), PROBLEMS.values(), ids=PROBLEMS)
@@ -229,5 +303,15 @@ def test_a_run_with_an_augmentation_that_changes_nothing_is_refused(words, probl
         preflight(plan.config)
 
 
-def test_placement_comes_before_colours():
-    assert [AUGMENTATIONS[name].facts["order"] for name in ("crop", "flip", "jitter")] == [10, 20, 30]
+def test_placement_comes_before_colours_and_blending_last():
+    orders = {name: AUGMENTATIONS[name].facts["order"] for name in AUGMENTATIONS}
+    assert sorted(orders, key=lambda name: orders[name]) == [
+        "crop", "resized_crop", "flip", "vertical_flip", "rotation", "affine", "trivial", "jitter", "grayscale", "blur",
+        "noise", "erasing", "cutout", "mixup", "cutmix",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["strong", "resized_crop_flip"])
+def test_a_preset_trains(cnnbench, preset):
+    outcome = cnnbench(*TINY, f"augmentation={preset}", "data.channels=3", "epochs=1")
+    assert outcome.code == 0, outcome.err

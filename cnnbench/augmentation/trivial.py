@@ -92,16 +92,16 @@ def autocontrast(images: Tensor) -> Tensor:
 
 def equalize(images: Tensor) -> Tensor:
     """Spread the values of every channel of each image so that all of 256 are about as frequent."""
-    values = _as_bytes(images).flatten(2).flatten(0, 1)  # [B * C, H * W]
+    values = _as_bytes(images).reshape(-1, images.shape[2] * images.shape[3])  # [B * C, H * W]
     number, pixels = values.shape
     lines = 256 * torch.arange(number, device=values.device).unsqueeze(1)
-    counts = torch.bincount((values + lines).view(-1), minlength=256 * number).view(number, 256)
+    counts = torch.bincount((values + lines).reshape(-1), minlength=256 * number).view(number, 256)
     of_highest = counts.gather(1, values.amax(1, keepdim=True))
     step = (pixels - of_highest) // 255
     below = counts.cumsum(1) - counts
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(max=255)
     equal = torch.where(step == 0, values, table.gather(1, values))
-    return (equal / 255).view(images.shape)
+    return (equal / 255).reshape(images.shape)
 
 
 def _as_bytes(images: Tensor) -> Tensor:

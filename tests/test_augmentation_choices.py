@@ -1,0 +1,124 @@
+"""Choosing augmentations: presets, single settings, what excludes what, and what a data set leaves out."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cnnbench.compose import Composer, open_composer
+from cnnbench.errors import ConfigError
+from cnnbench.plan import plan_run
+from cnnbench.preflight import preflight
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with open_composer() as opened:
+        yield opened
+
+
+def parts(composer: Composer, *words: str) -> dict[str, dict]:
+    config = plan_run(composer, ["data=synthetic", *words]).config
+    preflight(config)
+    return {part.name: dict(part.settings) for part in config.augmentation}
+
+
+def test_parts_are_put_on_top_of_a_preset_and_taken_out_of_it(composer):
+    on_top = parts(composer, "augmentation=pad_crop_flip", "augmentation.mixup.p=0.5", "augmentation.mixup.alpha=0.2")
+    assert on_top == {"crop": {"padding": 4}, "flip": {"p": 0.5}, "mixup": {"p": 0.5, "alpha": 0.2}}
+    fewer = parts(composer, "augmentation=pad_crop_flip_trivial", "augmentation.trivial=null", "augmentation.flip.p=0")
+    assert fewer == {"crop": {"padding": 4}, "flip": {"p": 0.0}}
+    assert parts(composer, "augmentation.trivial={}", "augmentation.affine.degrees=5") == {
+        "affine": {"degrees": 5.0, "translate": 0.0, "scale": [1.0, 1.0], "shear": 0.0},
+        "trivial": {},
+    }
+
+
+def test_parts_act_in_their_order_however_they_are_typed(composer):
+    words = ["augmentation.cutmix={p: 0.5, alpha: 1}", "augmentation.noise={std: 0.1, p: 1}", "augmentation.flip.p=0.5"]
+    assert list(parts(composer, *words)) == list(parts(composer, *words[::-1])) == ["flip", "noise", "cutmix"]
+
+
+MISTAKES = {
+    "two windows": (
+        "augmentation=resized_crop augmentation.crop.padding=3",
+        "augmentation.resized_crop  and augmentation.crop exclude each other; set one of them to null",
+    ),
+    "more blends than images": (
+        "augmentation=strong augmentation.mixup.p=0.9",
+        "augmentation.mixup.p=0.9  is above 1 together with augmentation.cutmix.p=0.5; an image is blended once",
+    ),
+    "nothing to blend with": (
+        "augmentation=mixup batch_size=1",
+        "augmentation.mixup.p=1.0  blends images of one batch, and batch_size=1 has no other; give more",
+    ),
+    "half a part": ("augmentation.mixup.p=0.5", "augmentation.mixup.alpha=  must be given: a number above 0"),
+    "range upside down": (
+        "augmentation=erasing augmentation.erasing.scale=[0.5,0.2]",
+        "augmentation.erasing.scale=[0.5,0.2]  must be [lowest, highest] share of an image's area, above 0 and at most",
+    ),
+    "one number for a range": (
+        "augmentation=blur augmentation.blur.sigma=3",
+        "augmentation.blur.sigma=3  must be [lowest, highest], two numbers above 0",
+    ),
+    "three numbers for a range": ("augmentation=affine augmentation.affine.scale=[1,1,2]", "must be [lowest, highest]"),
+    "even kernel": (
+        "augmentation=blur augmentation.blur.kernel_size=4",
+        "augmentation.blur.kernel_size=4  must be an odd whole number of at least 3",
+    ),
+    "word for a value": (
+        "augmentation=erasing augmentation.erasing.value=rando",
+        "augmentation.erasing.value=rando  must be a number at least 0 and at most 1 or random",
+    ),
+    "hue beyond the circle": (
+        "augmentation=jitter augmentation.jitter.hue=0.6",
+        "augmentation.jitter.hue=0.6  must be a number at least 0 and at most 0.5",
+    ),
+    "cutout of nothing": (
+        "augmentation=cutout augmentation.cutout.size=0",
+        "augmentation.cutout.size=0  must be a whole number above 0",
+    ),
+    "cutout of all": (
+        "augmentation=cutout augmentation.cutout.size=40",
+        "augmentation.cutout  size=40 is larger than the window of 32x32 pixels; give less",
+    ),
+    "no colours to take": ("augmentation=grayscale data.channels=1", "augmentation.grayscale  the images are gray"),
+    "no turn": ("augmentation.rotation.degrees=0", "augmentation.rotation  turns nothing; give degrees above 0"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told(composer, words, told):
+    with pytest.raises(ConfigError) as refused:
+        parts(composer, *words.split())
+    assert told in str(refused.value)
+
+
+def test_shares_that_add_up_to_one_are_fine_however_they_round(composer):
+    shares = ["augmentation.mixup={p: 0.7, alpha: 0.2}", "augmentation.cutmix={p: 0.3, alpha: 1}"]
+    assert set(parts(composer, *shares)) == {"mixup", "cutmix"}
+    assert set(parts(composer, "augmentation=resized_crop", "augmentation.crop=null")) == {"resized_crop"}
+
+
+LEFT_OUT = [
+    ("digits", "vertical_flip"), ("digits", "trivial"), ("mnist", "flip"), ("mnist", "vertical_flip"),
+    ("mnist", "trivial"), ("fashion_mnist", "vertical_flip"), ("cifar10", "vertical_flip"),
+    ("cifar100", "vertical_flip"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "name"), LEFT_OUT)
+def test_a_preset_leaves_out_what_changes_what_the_images_of_a_data_set_show(composer, data, name):
+    plan = plan_run(composer, [f"data={data}", f"augmentation={name}"])
+    assert plan.config.augmentation == ()
+    assert f"augmentation.{name} is left out: it can change what an image of '{data}' shows" in plan.notes
+    typed = f"augmentation.{name}={{}}" if name == "trivial" else f"augmentation.{name}.p=0.5"
+    plan = plan_run(composer, [f"data={data}", typed])
+    assert [part.name for part in plan.config.augmentation] == [name]
+    assert f"augmentation.{name} can change what an image of '{data}' shows; on, as typed" in plan.notes
+
+
+@pytest.mark.parametrize("data", ["fashion_mnist", "cifar10", "cifar100", "synthetic"])
+def test_mirror_images_of_photographs_show_the_same(composer, data):
+    plan = plan_run(composer, [f"data={data}", "augmentation=pad_crop_flip_trivial"])
+    assert [part.name for part in plan.config.augmentation] == ["crop", "flip", "trivial"]
+    assert not plan.notes
