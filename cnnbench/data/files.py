@@ -44,7 +44,7 @@ def read_verified(source: Source, root: Path, verify: bool) -> dict[str, bytes]:
     Raises UserError that says which file is expected where.
     """
     folder = root / source.folder
-    if _missing(source, folder):
+    if missing(source, folder):
         _download(source, root)
     contents = {}
     for name, md5 in source.files.items():
@@ -54,7 +54,7 @@ def read_verified(source: Source, root: Path, verify: bool) -> dict[str, bytes]:
             contents[name] = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{packed if packed.is_file() else path} cannot be read: {error}") from error
-        if verify and hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5:
+        if verify and md5_of(contents[name]) != md5:
             raise UserError(
                 f"{path} is not the original file of {source.title} (its md5 is not {md5}): it is damaged, or another "
                 f"data set's. Remove it to have it fetched anew, or say data.verify=false to take it as it is."
@@ -62,7 +62,20 @@ def read_verified(source: Source, root: Path, verify: bool) -> dict[str, bytes]:
     return contents
 
 
-def _missing(source: Source, folder: Path) -> list[str]:
+def altered(source: Source, root: Path) -> list[str]:
+    """Return the names of a data set's files whose content is not the original's. They must be there."""
+    contents = read_verified(source, root, verify=False)
+    return [name for name, md5 in source.files.items() if md5_of(contents[name]) != md5]
+
+
+def md5_of(content: bytes) -> str:
+    """Return the md5 (hex) of a file's content: it tells originals from damaged copies, not from forgeries."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def missing(source: Source, folder: Path) -> list[str]:
+    """Return the names of the files that are not in the folder, neither as they are nor as .gz."""
+
     def is_there(name: str) -> bool:
         return (folder / name).is_file() or (folder / f"{name}.gz").is_file()
 
@@ -83,10 +96,10 @@ def _download(source: Source, root: Path) -> None:
                     download_and_extract_archive(address, scratch, filename=name, md5=md5)
                 else:
                     download_url(address, str(Path(scratch) / source.folder), filename=name, md5=md5)
-            _move_new(_files_below(Path(scratch) / source.folder), root / source.folder)
+            move_new(_files_below(Path(scratch) / source.folder), root / source.folder)
     except (OSError, RuntimeError) as error:
         folder = root / source.folder
-        names = ", ".join(_missing(source, folder))
+        names = ", ".join(missing(source, folder))
         archives = " ".join(source.archives)
         raise UserError(
             f"{source.title} is not in {folder}, and could not be downloaded ({error}).\n"
@@ -100,7 +113,8 @@ def _files_below(folder: Path) -> Iterable[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
 
 
-def _move_new(files: Iterable[Path], folder: Path) -> None:
+def move_new(files: Iterable[Path], folder: Path) -> None:
+    """Move files into a folder, those left out that are there already."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         if not (folder / file.name).exists():

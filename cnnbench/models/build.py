@@ -27,7 +27,7 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
     classes, and where the network cannot be built at all.
     """
     try:
-        return _pass_through(selection, spec, "cpu")
+        return pass_through(selection, spec, "cpu")
     except (UserError, RuntimeError, ValueError, IndexError) as error:
         side = _smallest_side(selection, spec)
         given = f"{spec.height}x{spec.width}"
@@ -41,7 +41,11 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
         ) from error
 
 
-def _pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Module:
+def pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Module:
+    """Pass two empty images through the network, and return it; on "meta" without weights, and nothing is computed.
+
+    Raises UserError where the scores do not fit the classes, and whatever the network raises.
+    """
     with torch.device(device), torch.no_grad():
         network = build_network(selection, spec).eval()
         scores: Any = network(torch.zeros(2, spec.channels, spec.height, spec.width))
@@ -53,18 +57,14 @@ def _pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Modul
 
 
 def _smallest_side(selection: Selection, spec: DataSpec) -> int | None:
-    sides = range(min(spec.height, spec.width) + 1, LARGEST_SIDE_TRIED + 1)
-    return next((side for side in sides if fits(selection, spec, side)), None)
-
-
-def fits(selection: Selection, spec: DataSpec, side: int) -> bool:
-    """Tell whether the network works on square images of this side; nothing is computed for it."""
-    try:
-        # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
-        _pass_through(selection, replace(spec, height=side, width=side), "meta")
-    except (UserError, RuntimeError, ValueError, IndexError):
-        return False
-    return True
+    for side in range(min(spec.height, spec.width) + 1, LARGEST_SIDE_TRIED + 1):
+        try:
+            # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
+            pass_through(selection, replace(spec, height=side, width=side), "meta")
+        except (UserError, RuntimeError, ValueError, IndexError):
+            continue
+        return side
+    return None
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:

@@ -1,0 +1,198 @@
+"""`cnnbench-options`: everything that can be chosen is in the list, and what it says of networks is true."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.config_store import ConfigStore
+
+from cnnbench.compose import open_composer
+from cnnbench.conf_dir import conf_dir
+from cnnbench.config import GROUPS
+from cnnbench.options_command import main, smallest_side
+from cnnbench.plan import plan_run
+from cnnbench.preflight import preflight
+from tests.conftest import Outcome
+
+MY_NET = '''
+from torch import nn
+
+from cnnbench.registry import MODELS, OPTIMIZERS
+
+
+@MODELS.register("my_net")
+def my_net(spec, *, width: int = 4):
+    """A net of my own."""
+    return nn.Sequential(nn.Conv2d(spec.channels, width, 5), nn.Flatten(), nn.LazyLinear(spec.num_outputs))
+
+
+@MODELS.register("my_choice")
+def my_choice(spec, *, width: int):
+    """A net that asks."""
+    return my_net(spec, width=width)
+
+
+@MODELS.register("my_mistake")
+def my_mistake(spec):
+    """A net that fails."""
+    raise AttributeError("weights")
+
+
+@OPTIMIZERS.register("my_descent")
+def my_descent(weights, *, lr: float):
+    """Downhill."""
+'''
+
+
+@pytest.fixture
+def options(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Outcome(ended.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def listing(options: Callable[..., Outcome]) -> Callable[..., list[dict]]:
+    def run(*words: str) -> list[dict]:
+        outcome = options(*words, "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    return run
+
+
+@pytest.fixture
+def my_net(tmp_path: Path) -> Iterator[str]:
+    """Return the path of a plugin, whose parts are forgotten after the test."""
+    before = {group: dict(registry._components) for group, registry in GROUPS.items()}
+    path = tmp_path / "my_net.py"
+    path.write_text(MY_NET)
+    yield str(path)
+    for group, registry in GROUPS.items():
+        registry._components = before[group]
+        ConfigStore.instance().repo.pop(group, None)
+
+
+def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys, cnnbench.options_command as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    )
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+
+
+GROUPS_OF_FILES = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def files(group: str) -> list[str]:
+    folder = conf_dir() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS_OF_FILES if group != "model"])
+def test_every_option_is_a_line_of_its_group_and_says_what_it_is(listing, group):
+    found = listing(group)
+    assert [option["name"] for option in found] == files(group)
+    assert {option["group"] for option in found} == {group}
+    if group in GROUPS:
+        assert [option["name"] for option in found if not option["summary"]] == []
+
+
+def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listing):
+    found = {option["name"]: option for option in listing("model")}
+    assert list(found) == files("model")
+    assert [name for name, option in found.items() if not option["parameters"] or not option["smallest"]] == []
+    with open_composer() as composer:
+        for name in ("lenet", "minialexnet_v4", "mlp"):
+            plan = plan_run(composer, [f"model={name}", "data=synthetic"])
+            ready = preflight(plan.config)
+            spec = ready.data.spec
+            assert found[name]["parameters"] == ready.parameters["total"]
+            assert found[name]["images"] == [spec.channels, spec.height, spec.width]
+
+
+def test_networks_are_measured_on_the_data_that_are_named(listing):
+    (lenet,) = listing("model", "lenet", "--data", "digits")[:1]
+    assert (lenet["images"], lenet["classes"], lenet["parameters"]) == ([1, 32, 32], 10, 61_706)
+
+
+def test_the_smallest_side_is_the_smallest_side(listing):
+    found = {option["name"]: option["smallest"] for option in listing("model", "*net")}
+    # 5x5 and a pool twice: 16 -> 12 -> 6 -> 2 -> 1. Padded and pooled three times: 8 -> 4 -> 2 -> 1.
+    assert (found["lenet"], found["minialexnet"]) == (16, 8)
+
+
+@pytest.mark.parametrize("smallest", [1, 2, 3, 7, 8, 9, 32, 500, 512])
+def test_the_search_finds_each_border(smallest):
+    asked = []
+    assert smallest_side(lambda side: asked.append(side) or side >= smallest) == smallest
+    assert len(asked) < 20
+
+
+def test_the_search_gives_up():
+    assert smallest_side(lambda side: False) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("CIFAR", ["cifar10", "cifar100"]), ("cifar?0", ["cifar10"]), ("*t", ["fashion_mnist", "mnist"])],
+)
+def test_a_word_is_part_of_a_name_or_a_pattern(listing, word, expected):
+    assert [option["name"] for option in listing("data", word)] == expected
+
+
+def test_what_is_registered_without_a_file_is_listed_too(listing, my_net):
+    (descent,) = listing("optimizer", "my_", f"plugins={my_net}")
+    assert descent == {"group": "optimizer", "name": "my_descent", "summary": "Downhill."}
+    asks, fails, net = listing("model", "my_", f"plugins={my_net}")
+    assert asks["summary"] == "A net that asks. (needs model.width=…)"
+    assert (asks["parameters"], fails["parameters"], fails["smallest"]) == (None, None, None)
+    assert (net["name"], net["summary"], net["smallest"]) == ("my_net", "A net of my own.", 5)
+
+
+def test_files_of_ones_own_are_listed_too(listing, tmp_path):
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    (tmp_path / "own" / "data" / "mine.yaml").write_text("# My own. And more.\nname: synthetic\n")
+    (mine,) = listing("data", "mine", "--config-dir", str(tmp_path / "own"))
+    assert mine["summary"] == "My own."
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["modle"], "no group is called 'modle'; did you mean 'model'? There are: 'augmentation', 'data', "),
+        (["data", "imagenet"], "no option of 'data' fits 'imagenet'; without it all of them are listed"),
+        (["data", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
+        (["model", "--data", "mnist"], "MNIST is not in "),
+        (["model", "--data", "mnits"], "did you mean 'mnist'?"),
+        (["data", "a", "b"], "takes a group and a word at most"),
+        (["optimizer", "--data", "digits"], "--data measures networks"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_makes_no_sense_is_one_clear_message(options, words, message):
+    outcome = options(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_the_list_for_people_has_a_line_an_option(options):
+    lines = options("model", "mini*").out.splitlines()
+    assert " ".join(lines[0].split()) == "model= (on 10 classes) parameters on images of smallest what"
+    assert [line.split()[0] for line in lines[1:]] == [name for name in files("model") if name.startswith("mini")]
+    row = next(line for line in lines if line.startswith("  minialexnet_v4 "))
+    assert "  7 241 866       3x28x28         8  MiniAlexNet with dropout, windows and batch norm." in row
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data"], ["experiment"]], ids=" ".join)
+def test_neither_help_nor_a_list_waits_for_torch(words):
+    assert in_a_process(*words).stdout.splitlines()[-1] == "False"
