@@ -1,91 +1,123 @@
-"""Schedules, penalties and optimizers against what their formulas say, computed slowly."""
+"""Optimizers, the groups that they take, and penalties, against torch's plain ones or formulas computed slowly."""
 
-import inspect
+import copy
+import io
 import math
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from cnnbench.conf_dir import conf_dir
-from cnnbench.errors import UserError
+from cnnbench.config import OptimizerConfig
+from cnnbench.optim.groups import Groups, parameter_groups
 from cnnbench.optim.penalties import penalized, penalty
-from cnnbench.optim.schedules import Horizon
-from cnnbench.registry import OPTIMIZERS, SCHEDULERS, Selection, register_everything
+from cnnbench.registry import OPTIMIZERS, Selection, register_everything
 
 register_everything()
 
-HORIZON = Horizon(epochs=6, steps_per_epoch=5)
-SETTINGS = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
-    for path in sorted((conf_dir() / "optimizer").glob("*.yaml"))
+SETTINGS: dict[str, dict[str, Any]] = {}  # of every option, without those that all share
+for path in sorted((conf_dir() / "optimizer").glob("*.yaml")):
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    SETTINGS[path.stem] = {key: value for key, value in content.items() if key not in OptimizerConfig.model_fields}
+
+GRADIENTS = (1.5, -0.5, 0.25, 1.0, -0.125)
+BETAS = {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}
+OUR_BETAS = {"lr": 0.02, "beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1}
+PLAIN: dict[str, tuple[dict[str, Any], type[torch.optim.Optimizer], dict[str, Any]]] = {  # ours, torch's
+    "sgd": ({"lr": 0.02, "momentum": 0.8, "weight_decay": 0.1, "nesterov": True}, torch.optim.SGD, {}),
+    "adam": (OUR_BETAS | {"amsgrad": True}, torch.optim.Adam, BETAS | {"amsgrad": True}),
+    "adamw": (OUR_BETAS | {"amsgrad": True}, torch.optim.AdamW, BETAS | {"amsgrad": True}),
+    "nadam": (OUR_BETAS | {"momentum_decay": 0.01}, torch.optim.NAdam, BETAS | {"momentum_decay": 0.01}),
+    "radam": (OUR_BETAS, torch.optim.RAdam, BETAS),
+    "rmsprop": (
+        {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "momentum": 0.5, "centered": True, "weight_decay": 0.1},
+        torch.optim.RMSprop,
+        {},
+    ),
+    "adagrad": (
+        {"lr": 0.02, "eps": 1e-3, "lr_decay": 0.1, "initial_accumulator_value": 0.5, "weight_decay": 0.1},
+        torch.optim.Adagrad,
+        {},
+    ),
+    "adadelta": ({"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.1}, torch.optim.Adadelta, {}),
 }
 
 
-def schedule(name: str, horizon: Horizon = HORIZON, **settings):
-    return SCHEDULERS.build(Selection(name, settings), horizon)
+def build(option: str, groups: Groups, **changed: Any) -> torch.optim.Optimizer:
+    """Return the optimizer of an option, with settings changed."""
+    settings = SETTINGS[option] | changed
+    name = settings.pop("name")
+    return OPTIMIZERS.build(Selection(name, settings), groups)
 
 
-class TestSchedules:
-    """From the step to a factor of the first learning rate."""
+def walk(name: str, **changed: Any) -> list[float]:
+    """Return a weight that starts at 2, after a step with each of the gradients."""
+    weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    optimizer = build(name, [{"params": [weight]}], **changed)
+    values = []
+    for gradient in GRADIENTS:
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        values.append(weight.item())
+    return values
 
-    def test_none_keeps_the_rate(self):
-        assert {schedule("none")(step) for step in range(HORIZON.num_steps)} == {1.0}
 
-    @pytest.mark.parametrize(("unit", "every", "period"), [("epoch", 2, 10), ("step", 7, 7)])
-    def test_step_multiplies_after_every_period(self, unit, every, period):
-        factors = schedule("step", every=every, unit=unit, gamma=0.3)
-        expected = 1.0
-        for step in range(HORIZON.num_steps):
-            if step and step % period == 0:
-                expected *= 0.3
-            assert factors(step) == pytest.approx(expected, rel=1e-12), step
+def small_network(channels_last: bool = False, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = [
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Flatten(),
+        nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 3),
+    ]  # fmt: skip
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    @pytest.mark.parametrize(("unit", "last_that_changes", "end"), [("epoch", 5, "6 epochs"), ("step", 29, "30 steps")])
-    def test_step_that_never_changes_is_an_error(self, unit, last_that_changes, end):
-        factors = schedule("step", every=last_that_changes, unit=unit, gamma=0.5)
-        assert factors(HORIZON.num_steps - 1) == 0.5
-        with pytest.raises(UserError, match=f"scheduler.every={last_that_changes + 1}: training ends after {end}"):
-            schedule("step", every=last_that_changes + 1, unit=unit, gamma=0.5)
 
-    @pytest.mark.parametrize("final_fraction", [0.0, 0.1])
-    def test_cosine_falls_along_half_a_cosine_and_ends_at_the_last_step(self, final_fraction):
-        factors = schedule("cosine", final_fraction=final_fraction)
-        last = HORIZON.num_steps - 1
-        for step in range(HORIZON.num_steps):
-            height = math.cos(math.radians(180 * step / last))  # 1 … -1
-            expected = (1 + final_fraction) / 2 + height * (1 - final_fraction) / 2
-            assert factors(step) == pytest.approx(expected, abs=1e-12), step
-        assert factors(0) == 1.0
-        assert factors(last) == final_fraction
+def loss_of(network: nn.Module) -> Tensor:
+    """Return the loss on the same twelve images of three classes every time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(12, 2, 6, 6, generator=generator)
+    return functional.cross_entropy(network(images), torch.arange(12) % 3)
 
-    def test_cosine_of_a_single_step_keeps_the_rate(self):
-        assert schedule("cosine", Horizon(1, 1), final_fraction=0.0)(0) == 1.0
 
-    @pytest.mark.parametrize("name", list(SCHEDULERS))
-    def test_every_schedule_is_a_function_of_the_step_alone(self, name):
-        settings = {"every": 2, "unit": "epoch", "gamma": 0.1} if name == "step" else {}
-        first, second = schedule(name, **settings), schedule(name, **settings)
-        forwards = [first(step) for step in range(HORIZON.num_steps)]
-        backwards = [second(step) for step in reversed(range(HORIZON.num_steps))]
-        assert forwards == backwards[::-1]
-        assert all(0 <= factor <= 1 for factor in forwards)
+def train(network: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        loss_of(network).backward()
+        optimizer.step()
 
-    def test_the_horizon_counts_steps(self):
-        assert HORIZON.num_steps == 30
+
+def assert_same(one: Any, other: Any) -> None:
+    """Compare two states to the last bit."""
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert_same(value, other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+@pytest.fixture
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3))
+    for parameter in layers.parameters():
+        nn.init.normal_(parameter)
+    return layers
 
 
 class TestPenalties:
     """L1 and L2 over weights: no biases, no norm parameters."""
-
-    @pytest.fixture
-    def network(self):
-        torch.manual_seed(0)
-        layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3))
-        for parameter in layers.parameters():
-            nn.init.normal_(parameter)
-        return layers
 
     def test_only_weights_are_penalized(self, network):
         chosen = penalized(network.parameters())
@@ -112,73 +144,302 @@ class TestPenalties:
         assert all(parameter.grad is None for norm in (network[1], network[4]) for parameter in norm.parameters())
 
 
+class TestGroups:
+    """What of a network is trained, and on what weight decay acts."""
+
+    def test_all_that_is_trained_is_one_group(self, network):
+        network[0].bias.requires_grad_(False)
+        (group,) = parameter_groups(network, decay_norm_and_bias=True)
+        expected = [parameter for name, parameter in network.named_parameters() if name != "0.bias"]
+        assert list(group) == ["params"]
+        assert list(map(id, group["params"])) == list(map(id, expected))
+
+    def test_biases_and_norms_are_a_group_without_decay(self, network):
+        network[3].weight.requires_grad_(False)
+        weights, thin = parameter_groups(network, decay_norm_and_bias=False)
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        assert [names[id(part)] for part in weights["params"]] == ["0.weight"]
+        assert "weight_decay" not in weights
+        assert [names[id(part)] for part in thin["params"]] == [
+            "0.bias", "1.weight", "1.bias", "3.bias", "4.weight", "4.bias"
+        ]  # fmt: skip
+        assert thin["weight_decay"] == 0.0
+
+    def test_no_group_is_empty(self, network):
+        (only,) = parameter_groups(nn.Conv2d(1, 2, 3, bias=False), decay_norm_and_bias=False)
+        assert list(only) == ["params"]
+        (only,) = parameter_groups(nn.BatchNorm2d(2), decay_norm_and_bias=False)
+        assert only["weight_decay"] == 0.0
+        assert parameter_groups(nn.ReLU(), decay_norm_and_bias=True) == []
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_biases_and_norms_without_decay_stay_where_there_is_no_gradient(self, network, name):
+        before = copy.deepcopy(network)
+        optimizer = build(name, parameter_groups(network, decay_norm_and_bias=False), weight_decay=0.5)
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        for old, new in zip(before.parameters(), network.parameters(), strict=True):
+            assert torch.equal(old, new) == (old.ndim == 1)
+
+
 class TestOptimizers:
     """torch's own, with every setting passed on."""
 
-    def step(self, name: str, num_steps: int = 2, **changed) -> list[float]:
-        """Return a weight that starts at 2, after each step with the gradients 0.5, 1.0, 1.5, …"""
-        settings = dict(SETTINGS[name])
-        weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
-        optimizer = OPTIMIZERS.build(Selection(settings.pop("name"), settings | changed), [weight])
-        values = []
-        for number in range(1, num_steps + 1):
-            weight.grad = torch.tensor([0.5 * number], dtype=torch.float64)
-            optimizer.step()
-            values.append(weight.item())
-        return values
+    @pytest.mark.parametrize("name", PLAIN)
+    def test_every_step_is_that_of_torchs_plain_implementation(self, name):
+        settings, kind, theirs_settings = PLAIN[name]
+        ours, theirs = small_network(), small_network()
+        optimizer = build(name, parameter_groups(ours, True), **settings)
+        reference = kind(theirs.parameters(), **(theirs_settings or settings), foreach=False)
+        for _ in range(6):
+            for network, each in ((ours, optimizer), (theirs, reference)):
+                each.zero_grad()
+                loss_of(network).backward()
+                each.step()
+        for got, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
     def test_sgd_with_momentum_and_weight_decay(self):
         weight, velocity, expected = 2.0, 0.0, []
-        for gradient in (0.5, 1.0, 1.5):
+        for gradient in GRADIENTS:
             velocity = 0.9 * velocity + (gradient + 0.25 * weight)
             weight -= 0.125 * velocity
             expected.append(weight)
-        assert self.step("sgd", 3, lr=0.125, momentum=0.9, weight_decay=0.25) == pytest.approx(expected, rel=1e-12)
+        assert walk("sgd", lr=0.125, momentum=0.9, weight_decay=0.25) == pytest.approx(expected, rel=1e-12)
 
     def test_sgd_with_nesterov_momentum_looks_ahead(self):
         weight, velocity, expected = 2.0, 0.0, []
-        for gradient in (0.5, 1.0, 1.5):
+        for gradient in GRADIENTS:
             velocity = 0.9 * velocity + gradient
             weight -= 0.125 * (gradient + 0.9 * velocity)
             expected.append(weight)
-        assert self.step("sgd", 3, lr=0.125, momentum=0.9, nesterov=True) == pytest.approx(expected, rel=1e-12)
+        assert walk("sgd", lr=0.125, momentum=0.9, nesterov=True) == pytest.approx(expected, rel=1e-12)
 
+    @pytest.mark.parametrize("amsgrad", [False, True])
     @pytest.mark.parametrize("name", ["adam", "adamw"])
-    def test_adam_and_adamw_with_weight_decay(self, name):
+    def test_adam_and_adamw_with_weight_decay(self, name, amsgrad):
         lr, beta1, beta2, eps, decay = 0.125, 0.75, 0.875, 0.5, 0.25
-        weight, mean, square, expected = 2.0, 0.0, 0.0, []
-        for number, gradient in enumerate((0.5, 1.0, 1.5), start=1):
+        weight, mean, square, greatest, expected = 2.0, 0.0, 0.0, 0.0, []
+        for number, gradient in enumerate(GRADIENTS, start=1):
             if name == "adamw":
                 weight -= lr * decay * weight
             else:
                 gradient += decay * weight  # noqa: PLW2901
             mean = beta1 * mean + (1 - beta1) * gradient
             square = beta2 * square + (1 - beta2) * gradient**2
-            corrected = math.sqrt(square / (1 - beta2**number))
+            greatest = max(greatest, square) if amsgrad else square
+            corrected = math.sqrt(greatest / (1 - beta2**number))
             weight -= lr * (mean / (1 - beta1**number)) / (corrected + eps)
             expected.append(weight)
-        got = self.step(name, 3, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
+        got = walk(name, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay, amsgrad=amsgrad)
         assert got == pytest.approx(expected, rel=1e-12)
 
+    @pytest.mark.parametrize("centered", [False, True])
+    def test_rmsprop_with_momentum_and_weight_decay(self, centered):
+        lr, alpha, eps, momentum, decay = 0.125, 0.75, 0.5, 0.5, 0.25
+        weight, square, mean, velocity, expected = 2.0, 0.0, 0.0, 0.0, []
+        for gradient in GRADIENTS:
+            gradient += decay * weight  # noqa: PLW2901
+            square = alpha * square + (1 - alpha) * gradient**2
+            mean = alpha * mean + (1 - alpha) * gradient
+            spread = square - mean**2 if centered else square
+            velocity = momentum * velocity + gradient / (math.sqrt(spread) + eps)
+            weight -= lr * velocity
+            expected.append(weight)
+        got = walk("rmsprop", lr=lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered, weight_decay=decay)
+        assert got == pytest.approx(expected, rel=1e-12)
+
+    def test_adagrad_with_its_own_decay_of_the_rate(self):
+        weight, total, expected = 2.0, 0.5, []
+        for number, gradient in enumerate(GRADIENTS):
+            gradient += 0.25 * weight  # noqa: PLW2901
+            total += gradient**2
+            weight -= 0.125 / (1 + number * 0.1) * gradient / (math.sqrt(total) + 0.01)
+            expected.append(weight)
+        got = walk("adagrad", lr=0.125, eps=0.01, lr_decay=0.1, initial_accumulator_value=0.5, weight_decay=0.25)
+        assert got == pytest.approx(expected, rel=1e-6)  # its counter is a float32
+
+    def test_adadelta_steps_as_far_as_before(self):
+        weight, square, steps, expected = 2.0, 0.0, 0.0, []
+        for gradient in GRADIENTS:
+            gradient += 0.25 * weight  # noqa: PLW2901
+            square = 0.75 * square + 0.25 * gradient**2
+            step = math.sqrt(steps + 0.01) / math.sqrt(square + 0.01) * gradient
+            steps = 0.75 * steps + 0.25 * step**2
+            weight -= 0.5 * step
+            expected.append(weight)
+        assert walk("adadelta", lr=0.5, rho=0.75, eps=0.01, weight_decay=0.25) == pytest.approx(expected, rel=1e-12)
+
     @pytest.mark.parametrize("name", SETTINGS)
-    def test_every_option_takes_a_step_down(self, name):
-        assert 0 < self.step(name, 1)[0] < 2.0
+    def test_every_option_learns(self, name):
+        network = small_network(channels_last=True)
+        optimizer = build(name, parameter_groups(network, decay_norm_and_bias=False))
+        before = loss_of(network).item()
+        train(network, optimizer, 80)
+        assert loss_of(network).item() < 0.9 * before
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_a_restored_state_goes_on_bit_for_bit(self, name):
+        unbroken = small_network(channels_last=True)
+        optimizer = build(name, parameter_groups(unbroken, decay_norm_and_bias=False))
+        train(unbroken, optimizer, 3)
+        file = io.BytesIO()
+        torch.save({"network": unbroken.state_dict(), "optimizer": optimizer.state_dict()}, file)
+        train(unbroken, optimizer, 3)
+
+        file.seek(0)
+        content = torch.load(file, weights_only=True)
+        restored = small_network(channels_last=True, seed=1)
+        again = build(name, parameter_groups(restored, decay_norm_and_bias=False))
+        restored.load_state_dict(content["network"])
+        again.load_state_dict(content["optimizer"])
+        train(restored, again, 3)
+        for expected, got in zip(unbroken.parameters(), restored.parameters(), strict=True):
+            assert torch.equal(expected, got)
+        assert_same(again.state_dict(), optimizer.state_dict())
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_the_rate_of_each_group_counts_also_after_a_state_was_restored(self, name):
+        network = small_network()
+        optimizer = build(name, parameter_groups(network, decay_norm_and_bias=False))
+        train(network, optimizer, 1)
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for frozen in optimizer.param_groups:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0 if group is frozen else 0.01
+            before = {id(part): part.detach().clone() for part in network.parameters()}
+            train(network, optimizer, 1)
+            for group in optimizer.param_groups:
+                for part in group["params"]:
+                    assert torch.equal(part, before[id(part)]) == (group is frozen)
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_the_first_group_has_the_rate_that_is_configured(self, name):
+        assert build(name, parameter_groups(small_network(), True), lr=0.0625).param_groups[0]["lr"] == 0.0625
 
     @pytest.mark.parametrize(
-        ("name", "setting"),
-        [
-            (name, parameter.name)
-            for name in OPTIMIZERS
-            for parameter in inspect.signature(OPTIMIZERS[name].factory).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        ],
+        ("name", "setting"), [(name, key) for name in OPTIMIZERS for key in OPTIMIZERS[name].schema.model_fields]
     )
     def test_every_setting_is_honoured(self, name, setting):
         old = SETTINGS[name][setting]
-        new = not old if isinstance(old, bool) else old / 2 or 0.25
-        if setting == "eps":
-            new = 0.5
-        assert self.step(name, 3) != self.step(name, 3, **{setting: new})
+        others = {"eps": 0.5, "ns_steps": 3, "adjust_lr": "match_rms_adamw"}
+        new = others[setting] if setting in others else not old if isinstance(old, bool) else old / 2 or 0.25
+
+        def weights(**changed: object) -> list[float]:
+            network = small_network()
+            train(network, build(name, parameter_groups(network, True), **changed), 8)
+            return [value for part in network.parameters() for value in part.flatten().tolist()]
+
+        assert weights(**{setting: new}) != weights()
 
     def test_every_registered_optimizer_has_an_option_of_its_name(self):
         assert set(OPTIMIZERS) <= set(SETTINGS)
+
+    def test_a_mistake_says_that_there_is_no_decay_to_take_away(self, cnnbench):
+        refused = cnnbench("optimizer=adam", "optimizer.decay_norm_and_bias=false", "--cfg", "job")
+        assert refused.code == 2
+        told = "optimizer.decay_norm_and_bias=false  has no effect without optimizer.weight_decay; give one, or true"
+        assert told in refused.err
+        words = ["optimizer=adam", "optimizer.decay_norm_and_bias=false", "optimizer.weight_decay=0.1", "--cfg", "job"]
+        assert cnnbench(*words).code == 0
+
+
+class TestMuon:
+    """Hidden weights go to torch's Muon as matrices, the rest to its AdamW."""
+
+    def groups(self, network: nn.Module) -> list[list[str]]:
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        optimizer = build("muon", parameter_groups(network, True))
+        return [[names[id(part)] for part in group["params"]] for group in optimizer.param_groups]
+
+    def test_hidden_weights_are_the_first_group_and_the_last_dense_layer_is_not_among_them(self):
+        hidden, rest = self.groups(small_network())
+        assert hidden == ["0.weight", "2.weight", "5.weight"]
+        assert rest == ["0.bias", "3.weight", "3.bias", "5.bias", "7.weight", "7.bias"]
+
+    def test_without_a_dense_layer_all_weights_are_hidden(self):
+        assert self.groups(nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Conv2d(2, 2, 1, bias=False))) == [
+            ["0.weight", "1.weight"]
+        ]
+
+    def test_without_a_hidden_layer_it_is_refused(self):
+        with pytest.raises(ValueError, match="needs a hidden layer with weights, and there is none"):
+            self.groups(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+
+    @pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
+    @pytest.mark.parametrize("nesterov", [False, True])
+    def test_it_is_torchs_muon_and_torchs_adamw(self, nesterov, adjust_lr):
+        ours, theirs = small_network(), small_network()
+        optimizer = build(
+            "muon", parameter_groups(ours, True), lr=0.03, momentum=0.8, ns_steps=4, weight_decay=0.125,
+            nesterov=nesterov, adjust_lr=adjust_lr, adam_lr=0.002, beta1=0.8, beta2=0.9, eps=1e-3,
+        )  # fmt: skip
+        hidden = [theirs[index].weight for index in (0, 2, 5)]
+        matrices = [nn.Parameter(weight.detach().reshape(len(weight), -1).clone()) for weight in hidden]
+        muon = torch.optim.Muon(
+            matrices, lr=0.03, momentum=0.8, nesterov=nesterov, ns_steps=4, weight_decay=0.125, adjust_lr_fn=adjust_lr
+        )
+        rest = [part for part in theirs.parameters() if all(part is not weight for weight in hidden)]
+        adamw = torch.optim.AdamW(rest, lr=0.002, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.125, fused=True)
+        for _ in range(4):
+            train(ours, optimizer, 1)
+            theirs.zero_grad()
+            loss_of(theirs).backward()
+            for matrix, weight in zip(matrices, hidden, strict=True):
+                matrix.grad = weight.grad.reshape(matrix.shape)
+            muon.step()
+            adamw.step()
+            with torch.no_grad():
+                for matrix, weight in zip(matrices, hidden, strict=True):
+                    weight.copy_(matrix.view_as(weight))
+        for got, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(got, expected)
+
+    def test_the_layout_in_memory_changes_nothing_but_rounding_and_stays_as_it_is(self):
+        plain, last = small_network(), small_network(channels_last=True)
+        places = [part.data_ptr() for part in last.parameters()]
+        for network in (plain, last):
+            train(network, build("muon", parameter_groups(network, True)), 1)
+        for one, other in zip(plain.parameters(), last.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-3)  # bfloat16 within; a step is 0.02
+        assert places == [part.data_ptr() for part in last.parameters()]
+        assert last[2].weight.is_contiguous(memory_format=torch.channels_last)
+        assert not last[2].weight.is_contiguous()
+
+    def test_a_gradient_in_another_layout_than_its_weight_is_the_same_gradient(self):
+        results = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            network = small_network(channels_last=True)
+            optimizer = build("muon", parameter_groups(network, True))
+            loss_of(network).backward()
+            for index in (0, 2):
+                network[index].weight.grad = network[index].weight.grad.contiguous(memory_format=layout)
+            optimizer.step()
+            results.append(network[2].weight.detach().clone())
+        assert torch.equal(*results)
+
+    def test_weights_without_a_gradient_stay(self):
+        network = small_network()
+        before = copy.deepcopy(network)
+        optimizer = build("muon", parameter_groups(network, True))
+        loss_of(network).backward()
+        network[2].weight.grad = network[7].weight.grad = None
+        optimizer.step()
+        stayed = {name for name, part in network.named_parameters() if torch.equal(part, before.get_parameter(name))}
+        assert stayed == {"2.weight", "7.weight"}
+        optimizer.zero_grad()
+        assert all(part.grad is None for part in network.parameters())
+
+    def test_a_closure_is_called(self):
+        network = small_network()
+        optimizer = build("muon", parameter_groups(network, True))
+
+        def closure() -> float:
+            optimizer.zero_grad()
+            loss = loss_of(network)
+            loss.backward()
+            return loss.item()
+
+        first = optimizer.step(closure)
+        assert optimizer.step(closure) < first
