@@ -62,9 +62,14 @@ def preflight(config: RunConfig) -> Ready:
     elif config.accumulate > 1 and has_norm and smallest // config.accumulate < 2:
         problem = f"makes parts of one image, too few for batch norm; the smallest batch has {smallest}"
         mistakes.append(Mistake(f"accumulate={config.accumulate}", problem))
+    steps_per_epoch = -(-num_train // config.batch_size)
+    num_steps = config.epochs * steps_per_epoch
+    patience = config.regularization.early_stopping.patience or 0
+    if patience and config.eval_unit == "step" and patience >= (num_steps - 1) // config.eval_every:
+        problem = f"can never fire before the end of {num_steps} steps; give less, or more epochs"
+        mistakes.append(Mistake(f"regularization.early_stopping.patience={patience}", problem))
     if mistakes:
         raise ConfigError(mistakes)
-    steps_per_epoch = -(-num_train // config.batch_size)
     warmup = config.scheduler.warmup * (steps_per_epoch if config.scheduler.warmup_unit == "epoch" else 1)
     horizon = Horizon(config.epochs, steps_per_epoch, warmup)
     make_schedule(config, horizon)

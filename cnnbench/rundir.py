@@ -55,7 +55,7 @@ def folder_name(words: Mapping[str, str], identity: str) -> str:
     for key, value in sorted(words.items()):
         leaf = key.rpartition(".")[2]
         parts.append(
-            readable(value if leaf in ("experiment", "optimizer", "scheduler", "augmentation") else leaf + value)
+            readable(value if leaf in ("experiment", "debug", "optimizer", "scheduler", "augmentation") else leaf + value)
         )
     shown = readable("_".join(part for part in parts if part))[:80]
     return f"{shown or 'default'}-{identity[:8]}"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnnbench.augmentation.color import Jitter
 from cnnbench.augmentation.placement import Crop, Flip
-from cnnbench.data.batches import Batches
+from cnnbench.data.batches import Batches, shifts_of_repeats
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.randomness import uniform_table
 
@@ -138,3 +138,25 @@ def test_an_error_in_a_worker_reaches_the_loop():
 
     with pytest.raises(RuntimeError, match="out of order"):
         list(make_batches(flip=Broken(p=1.0)).epoch(shuffled(), 4, EPOCH, 0, 2))
+
+
+def test_draws_of_rows_that_come_again_are_shifted_and_those_of_others_are_not():
+    order = torch.tensor([4, 2, 4, 4, 0, 2])
+    seen: dict[int, int] = {}
+    slow = []
+    for row in order.tolist():
+        slow.append(seen.get(row, 0) * 0.6180339887498949 % 1)
+        seen[row] = seen.get(row, 0) + 1
+    assert torch.allclose(shifts_of_repeats(order), torch.tensor(slow))
+    assert not shifts_of_repeats(torch.randperm(50, generator=torch.Generator().manual_seed(0))).any()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_row_that_comes_again_in_an_epoch_looks_different_every_time(num_workers):
+    batches = make_batches(crop=Crop(padding=4))
+    order = torch.tensor([3, 3, 8, 3, 3, 8, 3])
+    images = torch.cat([batch.images for batch in batches.epoch(order, 2, EPOCH, num_workers=num_workers)])
+    threes = images[order == 3].flatten(1)
+    assert len(threes.unique(dim=0)) > 3
+    once = next(iter(batches.epoch(torch.tensor([3]), 2, EPOCH))).images
+    assert torch.equal(images[:1], once), "the first time it looks as if it came once"

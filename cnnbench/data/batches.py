@@ -8,6 +8,7 @@ pixel takes 20 and more.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ class Mixed(NamedTuple):
     share: Tensor
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """images: float32 [B, C, H, W], normalised, channels last in memory. labels: int64 [B]."""
 
     images: Tensor
@@ -152,7 +154,7 @@ class Batches:
 
     def _mix(self, batch: Batch, draws: Mapping[str, Tensor]) -> Batch:
         """Blend samples with others of their batch, each by one augmentation at most."""
-        images, labels, _ = batch
+        images, labels = batch.images, batch.labels
         selector, key = draws[MIXING].unbind(1)
         partner = key.argsort(stable=True)
         share, mixed, low = torch.ones_like(selector), images.clone(), 0.0

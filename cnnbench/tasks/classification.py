@@ -47,6 +47,8 @@ class Classification(Task):
         self._weights = weights_of_classes(class_weights, spec)
         if self._is_binary and spec.num_classes != 2:
             raise UserError(f"task.loss=binary: is for two classes, and the data have {spec.num_classes}.")
+        if not self._gamma and focal_gamma != 2.0:
+            raise UserError(f"task.focal_gamma={focal_gamma}: has no effect with task.loss={loss}; take focal there.")
         if self._gamma and label_smoothing:
             raise UserError(
                 f"label_smoothing={label_smoothing}: means nothing with task.loss=focal; leave out one."

@@ -1,0 +1,340 @@
+"""One update: gradients in parts, bounded, averaged; validation by steps."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cnnbench.config import Averaging
+from cnnbench.data.batches import Batch, Mixed
+from cnnbench.loop import Progress, fit
+from cnnbench.optim.average import WeightAverage
+from cnnbench.update import apply_gradients, compute_gradients
+from tests.conftest import TINY
+from tests.test_loop import Recorder, prepared, same, trained, weights_of
+
+SMALL = (*TINY, "data.num_train=80")  # 72 images train: five steps an epoch, three epochs
+PLAIN = (*SMALL, "optimizer.momentum=0", "optimizer.lr=1.0", "scheduler=none")
+
+
+def first_batch(parts) -> Batch:
+    return next(iter(parts.train.epoch(parts.order(1), parts.config.batch_size, 1)))
+
+
+def gradients(parts) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in parts.network.parameters()])
+
+
+# Parts of a batch -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 16])
+def test_a_batch_is_split_into_parts_that_miss_nothing(number):
+    labels = torch.arange(16)
+    batch = Batch(torch.rand(16, 1, 2, 2), labels, Mixed(labels.flip(0), torch.rand(16)))
+    parts = batch.parts(number)
+    assert len(parts) == number
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+    assert torch.equal(torch.cat([part.mixed.labels for part in parts]), batch.mixed.labels)
+    assert torch.equal(torch.cat([part.mixed.share for part in parts]), batch.mixed.share)
+
+
+@pytest.mark.parametrize("task", [(), ("task.class_weights=[1.0,2.0,5.0]",), ("augmentation=mixup",)], ids=str)
+@pytest.mark.parametrize("number", [2, 3])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(number, task):
+    whole, _ = prepared(*PLAIN, *task)
+    sums = compute_gradients(whole, first_batch(whole))
+    in_parts, _ = prepared(*PLAIN, *task, f"accumulate={number}")
+    assert torch.allclose(compute_gradients(in_parts, first_batch(in_parts)), sums, rtol=1e-5)
+    assert torch.allclose(gradients(in_parts), gradients(whole), rtol=1e-4, atol=1e-7)
+
+
+def test_penalties_are_added_once_however_many_parts_there_are():
+    batch_of, found = {}, {}
+    for number in (1, 4):
+        parts, _ = prepared(*PLAIN, "regularization.l1=0.01", "regularization.l2=0.02", f"accumulate={number}")
+        batch_of[number] = first_batch(parts)
+        compute_gradients(parts, batch_of[number])
+        found[number] = gradients(parts)
+    parts, _ = prepared(*PLAIN)
+    compute_gradients(parts, batch_of[1])
+    weights = parts.network.parameters()
+    terms = [0.01 * weight.sign() + 0.04 * weight if weight.ndim > 1 else 0 * weight for weight in weights]
+    expected = gradients(parts) + torch.cat([term.detach().flatten() for term in terms])
+    assert torch.allclose(found[1], expected, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(found[4], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_more_parts_than_the_smallest_batch_has_images_are_refused(cnnbench):
+    ended = cnnbench(*TINY, "data.num_train=75", "data.val_fraction=0", "batch_size=36", "accumulate=4")
+    assert ended.code == 2
+    assert "accumulate=4" in ended.err
+    assert "smallest batch has images, which is 3" in ended.err
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bound", "applies"), [(0.01, True), (1e9, False)])
+def test_the_norm_of_the_gradient_is_bounded(bound, applies):
+    parts, _ = prepared(*PLAIN, f"regularization.clip.norm={bound}")
+    compute_gradients(parts, first_batch(parts))
+    before = weights_of(parts)
+    gradient = gradients(parts).clone()
+    apply_gradients(parts)
+    moved = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+    expected = gradient * (bound / gradient.norm() if applies else 1)
+    assert torch.allclose(moved, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_each_value_of_the_gradient_is_bounded():
+    parts, _ = prepared(*PLAIN, "regularization.clip.value=0.001")
+    compute_gradients(parts, first_batch(parts))
+    before = weights_of(parts)
+    gradient = gradients(parts).clone()
+    apply_gradients(parts)
+    moved = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+    assert gradient.abs().max() > 0.001
+    assert torch.allclose(moved, gradient.clamp(-0.001, 0.001), atol=1e-7)
+
+
+# Averages -------------------------------------------------------------------------------------------------------------
+
+
+def a_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+
+
+def step(network: nn.Module, number: int) -> None:
+    for weight in network.parameters():
+        weight.data += number + torch.arange(weight.numel()).view_as(weight)
+    network[1].running_mean += number
+
+
+def test_the_exponential_average_is_that_of_a_slow_loop():
+    network = a_network()
+    average = WeightAverage(Averaging(kind="ema", decay=0.8), network, 10, pytest.fail)
+    assert not average.has_begun
+    expected = None
+    for number in range(30):
+        step(network, number)
+        average.after_step()
+        average.after_epoch(number + 1)
+        now = torch.cat([network[0].weight.flatten(), network[1].running_mean]).detach()
+        decay = min(0.8, (1 + number) / (10 + number))
+        expected = now.clone() if expected is None else decay * expected + (1 - decay) * now
+    averaged = average.network_at(30)
+    got = torch.cat([averaged[0].weight.flatten(), averaged[1].running_mean])
+    assert torch.allclose(got, expected, rtol=1e-5)
+    assert not torch.allclose(got, now, rtol=1e-2)
+
+
+def test_the_average_of_epochs_is_a_plain_mean_from_the_share_of_the_training_that_was_said():
+    network, refreshed = a_network(), []
+    average = WeightAverage(
+        Averaging(kind="swa", start=0.5), network, 4, lambda network, step: refreshed.append((network, step))
+    )
+    seen = []
+    for epoch in range(1, 5):
+        step(network, epoch)
+        average.after_step()
+        average.after_epoch(epoch)
+        average.after_epoch(epoch)  # as after a stop in the validation that follows
+        seen.append(network[0].weight.detach().clone())
+        assert average.has_begun == (epoch > 2)
+    averaged = average.network_at(40)
+    assert torch.allclose(averaged[0].weight, (seen[2] + seen[3]) / 2)
+    assert average.network_at(40) is averaged
+    assert refreshed == [(averaged, 40)]
+
+
+def test_norms_of_averaged_weights_are_measured_on_the_training_images():
+    words = ("model=lenet_v2", "regularization.batchnorm=true", "regularization.average.kind=swa")
+    parts, _, _, progress = trained(*SMALL, *words, "regularization.average.start=0")
+    network = parts.evaluated(progress.step)
+    norm = network.features.norm2
+    seen = []
+    handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.eval()
+    order = torch.arange(len(parts.train))
+    with torch.no_grad():
+        for batch in parts.train.epoch(order, parts.config.batch_size):
+            network(batch.images)
+    handle.remove()
+    means = torch.stack([values.mean((0, 2, 3)) for values in seen])
+    assert torch.allclose(norm.running_mean, means.mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_the_average_is_what_is_validated_and_kept(kind):
+    start = ["regularization.average.start=0"] if kind == "swa" else []
+    parts, _, recorder, progress = trained(*TINY, f"regularization.average.kind={kind}", *start)
+    average = parts.evaluated(progress.step)
+    assert average is not parts.network
+    assert not same(average.state_dict(), parts.network.state_dict())
+    plain = trained(*TINY)
+    assert same(weights_of(parts), weights_of(plain[0])), "averaging does not touch the training"
+    assert [row["loss/train"] for row in recorder.steps] == [row["loss/train"] for row in plain[2].steps]
+    assert progress.best.weights.keys() == parts.network.state_dict().keys()
+
+
+# When validation is measured ------------------------------------------------------------------------------------------
+
+
+def val_steps(recorder: Recorder) -> list[int]:
+    rows = sorted([*recorder.validations, *recorder.epochs], key=lambda row: row["step"])
+    return [row["step"] for row in rows if "loss/val" in row]
+
+
+
+
+@pytest.mark.parametrize(
+    ("every", "unit", "steps"),
+    [(1, "epoch", [5, 10, 15]), (2, "epoch", [10, 15]), (7, "epoch", [15]), (4, "step", [4, 8, 12, 15]),
+     (5, "step", [5, 10, 15]), (1, "step", list(range(1, 16))), (100, "step", [15])],
+)  # fmt: skip
+def test_validation_is_measured_when_it_was_asked_for_and_at_the_end(every, unit, steps):
+    parts, _, recorder, progress = trained(*SMALL, f"eval_every={every}", f"eval_unit={unit}")
+    assert val_steps(recorder) == steps
+    assert [row["step"] for row in recorder.epochs] == [5, 10, 15]
+    assert len(progress.scores) == len(steps)
+    assert all(row["row"] == "val" for row in recorder.validations)
+    plain = trained(*SMALL)
+    assert same(weights_of(parts), weights_of(plain[0])), "measuring changes nothing"
+
+
+def test_early_stopping_counts_validations_and_can_end_within_an_epoch(monkeypatch):
+    parts, _ = prepared(*SMALL, "eval_every=2", "eval_unit=step", "regularization.early_stopping.patience=2")
+    monkeypatch.setattr("cnnbench.loop.evaluate", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    recorder, progress = Recorder(), Progress()
+    fit(parts, progress, recorder)
+    assert (progress.step, progress.stopped_early) == (6, True)
+    assert val_steps(recorder) == [2, 4, 6]
+
+
+# Losses ---------------------------------------------------------------------------------------------------------------
+
+
+def losses_of(*words: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, object]:
+    """Return scores, labels and the loss that the task makes of them."""
+    parts, ready = prepared(*TINY, *words)
+    batch = first_batch(parts)
+    scores = parts.network(batch.images).detach()
+    loss, _ = parts.task.train_step(lambda _: scores, batch)
+    return scores, batch.labels, loss, ready
+
+
+def test_label_smoothing_spreads_the_target():
+    scores, labels, loss, _ = losses_of("regularization.label_smoothing=0.2")
+    targets = functional.one_hot(labels, 3) * 0.8 + 0.2 / 3
+    assert loss.item() == pytest.approx(-(targets * scores.log_softmax(1)).sum(1).mean().item(), rel=1e-5)
+
+
+def test_the_focal_loss_cares_less_for_what_is_easy():
+    scores, labels, loss, _ = losses_of("task.loss=focal", "task.focal_gamma=3.0")
+    slow = []
+    for row, label in zip(scores, labels, strict=True):
+        p = math.exp(row[label]) / sum(math.exp(score) for score in row)
+        slow.append(-((1 - p) ** 3) * math.log(p))
+    assert loss.item() == pytest.approx(sum(slow) / len(slow), rel=1e-4)
+
+
+def test_class_weights_count_images_and_their_mean_over_the_training_images_is_1():
+    scores, labels, loss, ready = losses_of("task.class_weights=[1.0,2.0,5.0]")
+    raw = torch.tensor([1.0, 2.0, 5.0])
+    weights = raw / raw[ready.data.train.labels].mean()
+    each = functional.cross_entropy(scores, labels, reduction="none")
+    assert loss.item() == pytest.approx((each * weights[labels]).mean().item(), rel=1e-5)
+    assert weights[ready.data.train.labels].mean().item() == pytest.approx(1)
+
+
+def test_balanced_class_weights_make_every_class_count_as_much():
+    words = ("data.subset.first=41", "data.val_fraction=0")
+    parts, ready = prepared(*TINY, *words, "task.class_weights=balanced")
+    weights = parts.task._weights
+    counts = torch.bincount(ready.data.train.labels)
+    assert len(set(counts.tolist())) > 1
+    assert torch.allclose(weights * counts, (weights * counts).mean().expand(3))
+
+
+def test_a_binary_loss_is_that_of_one_logit():
+    parts, _ = prepared(*TINY, "data.num_classes=2", "task.loss=binary")
+    batch = first_batch(parts)
+    logits = parts.network(batch.images)
+    assert logits.shape == (16, 1)
+    loss, sums = parts.task.train_step(parts.network, batch)
+    expected = functional.binary_cross_entropy_with_logits(logits[:, 0], batch.labels.float())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert sums[1].item() == ((logits[:, 0] > 0) == batch.labels.bool()).sum().item()
+    assert trained(*TINY, "data.num_classes=2", "task.loss=binary")[3].best.metrics["accuracy"] > 0.5
+
+
+def test_blended_images_count_for_both_of_their_classes():
+    parts, _ = prepared(*TINY)
+    plain = first_batch(parts)
+    others, share = plain.labels.flip(0), torch.linspace(0, 1, 16)
+    batch = replace(plain, mixed=Mixed(others, share))
+    scores = parts.network(batch.images).detach()
+    loss, sums = parts.task.train_step(lambda _: scores, batch)
+    own, other = functional.one_hot(plain.labels, 3), functional.one_hot(others, 3)
+    targets = own * share[:, None] + other * (1 - share[:, None])
+    assert loss.item() == pytest.approx(functional.cross_entropy(scores, targets).item(), rel=1e-5)
+    assert sums[1].item() == pytest.approx(targets[torch.arange(16), scores.argmax(1)].sum().item(), rel=1e-5)
+
+
+def test_evaluations_measure_plain_cross_entropy_whatever_is_trained_on():
+    plain, _ = prepared(*TINY)
+    batch = next(iter(plain.val.epoch(torch.arange(7), 7)))
+    expected = plain.task.eval_step(plain.network, batch)
+    for words in (["task.loss=focal"], ["task.class_weights=balanced"], ["task.label_smoothing=0.3"]):
+        parts, _ = prepared(*TINY, *words)
+        assert torch.equal(parts.task.eval_step(plain.network, batch), expected), words
+
+
+REFUSED = {
+    "task.loss=binary": "is for two classes, and the data have 3",
+    "task.loss=focal task.label_smoothing=0.1": "means nothing with task.loss=focal",
+    "task.class_weights=[1.0,2.0]": "has 2 weights; the data have 3 classes",
+    "task.focal_gamma=3.0": "has no effect with task.loss=cross_entropy",
+    "regularization.average.decay=0.9": "has no effect with regularization.average.kind=none",
+    "regularization.average.kind=ema regularization.average.start=0.5": "has no effect with",
+    "regularization.stochastic_depth=0.5": "'lenet' has no place for it",
+    "precision=fp16": "needs an NVIDIA GPU",
+    "precision=tf32": "needs an NVIDIA GPU",
+    "eval_every=2 regularization.early_stopping.patience=1": "can never fire before the end of 3 epochs",
+    "eval_every=8 eval_unit=step regularization.early_stopping.patience=1": "can never fire before the end",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_settings_that_make_no_sense_are_refused(cnnbench, outputs, words):
+    ended = cnnbench(*TINY, *words.split())
+    assert ended.code == 2, ended.out
+    assert REFUSED[words] in ended.err
+    assert not outputs.exists()
+
+
+def test_bf16_on_a_processor_without_it_is_noted(cnnbench, monkeypatch):
+    for flags, noted in (({"avx2"}, True), ({"avx2", "avx512_bf16"}, False)):
+        monkeypatch.setattr("cnnbench.preflight.processor_flags", lambda flags=flags: flags)
+        ended = cnnbench(*TINY, "precision=bf16", "epochs=1", "rerun=true")
+        assert ended.code == 0, ended.err
+        assert ("it is emulated, and slower than fp32" in ended.out) == noted
+
+
+def test_a_batch_without_parts_is_itself():
+    batch = Batch(torch.rand(2, 1, 2, 2), torch.arange(2))
+    assert batch.parts(1)[0] is batch
+    assert [len(part) for part in batch.parts(5)] == [1, 1]
+
+
+def test_the_scaler_does_nothing_outside_fp16():
+    parts, _ = prepared(*TINY)
+    assert not parts.scaler.is_enabled()
+    assert parts.scaler.state_dict() == {}
+    assert replace(parts, average=None).evaluated(3) is parts.network
