@@ -6,15 +6,16 @@ from scipy import stats
 from torch import Tensor
 
 from cnnbench.augmentation.mixing import CutMix, Mixup
-from cnnbench.data.batches import Batch, Batches
+from cnnbench.data.batches import Batches, Mixed
 from cnnbench.data.images import DataSpec, Images
 from tests.test_augmentation_geometry import HEIGHT, WIDTH, make_draws, make_images
 
 NUM = 1000
+Seen = tuple[Tensor, Tensor, Mixed]
 
 
-def epoch_of(parts: dict, epoch: int = 3, batch_size: int = 100, num_workers: int = 0) -> list[Batch]:
-    """Return batches of images of one value each, which is its label / 1000."""
+def epoch_of(parts: dict, epoch: int = 3, batch_size: int = 100, num_workers: int = 0) -> list[Seen]:
+    """Return what is in batches of images of one value each, which is its label / 1000."""
     labels = torch.arange(NUM)
     pixels = torch.zeros(NUM, 1, 8, 6, dtype=torch.uint8)
     batches = Batches(Images(pixels, labels), DataSpec(1, 8, 6, ("a",)), (0.0,), (1.0,), torch.device("cpu"), parts, 7)
@@ -22,7 +23,8 @@ def epoch_of(parts: dict, epoch: int = 3, batch_size: int = 100, num_workers: in
     batches._as_images = lambda rows, size: rows.view(len(rows), *size, -1).permute(0, 3, 1, 2)
     cut = batches._cut
     batches._cut = lambda rows, draws: cut(rows, draws).float() + 255 * values[rows].permute(0, 2, 3, 1).flatten(2)
-    return list(batches.epoch(labels, batch_size, epoch, 0, num_workers))
+    made = batches.epoch(labels, batch_size, epoch, 0, num_workers)
+    return [(batch.images, batch.labels, batch.mixed) for batch in made]
 
 
 PARTS = {
@@ -72,7 +74,7 @@ def test_each_is_blended_as_often_as_it_says_and_once_at_most():
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_blending_differs_by_epoch_and_not_by_the_number_of_workers(parts):
     once, again, later = (
-        torch.cat([batch.images for batch in epoch_of(parts, epoch, num_workers=workers)])
+        torch.cat([images for images, *_ in epoch_of(parts, epoch, num_workers=workers)])
         for epoch, workers in ((3, 0), (3, 2), (4, 0))
     )
     assert torch.equal(once, again)
@@ -81,7 +83,7 @@ def test_blending_differs_by_epoch_and_not_by_the_number_of_workers(parts):
 
 @pytest.mark.parametrize("parts", [{}, {"mixup": Mixup(p=0.0, alpha=1.0), "cutmix": CutMix(p=0.0, alpha=1.0)}])
 def test_a_probability_of_0_is_off(parts):
-    assert all(batch.mixed is None for batch in epoch_of(parts))
+    assert all(mixed is None for *_, mixed in epoch_of(parts))
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 8.0])  # for less, many shares are 1 in float32

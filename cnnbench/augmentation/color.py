@@ -91,15 +91,16 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)
-    highest = images.amax(1)
-    spread = highest - images.amin(1)
+    highest, lowest = images.amax(1), images.amin(1)
+    spread = highest - lowest
     divisor = torch.where(spread == 0, 1, spread)
     of_green, of_blue = 2 + (blue - red) / divisor, 4 + (red - green) / divisor
     sixths = torch.where(highest == green, of_green, of_blue)
-    sixths = torch.where(highest == red, (green - blue) / divisor, sixths) + 6 * turns.view(-1, 1, 1)
-    # Each channel falls from the highest value to the lowest along the circle, a third of it after the other.
-    places = [(sixths + offset) % 6 for offset in (5, 3, 1)]
-    return torch.stack([highest - spread * torch.minimum(at, 4 - at).clamp(0, 1) for at in places], 1)
+    sixths = torch.where(highest == red, (green - blue) / divisor, sixths)
+    sixths = (sixths + 6 * turns.view(-1, 1, 1)) % 6
+    # How far each channel is from the lowest value to the highest: up for a third of the circle around its colour.
+    shares = (sixths - 3).abs() - 1, 2 - (sixths - 2).abs(), 2 - (sixths - 4).abs()
+    return torch.stack([lowest + spread * share.clamp_(0, 1) for share in shares], 1)
 
 
 def luminance(images: Tensor) -> Tensor:

@@ -46,14 +46,14 @@ class Erasing(Sometimes):
             return f"no rectangle of this scale and ratio fits into {room.height}x{room.width} pixels; give less"
         return None
 
-    def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         height, width = size = (images.shape[2], images.shape[3])
-        heights, widths = drawn_sides(draws[:, 3:], self.scale, self.ratio, size)
-        fits = (heights < height) & (widths < width)
-        box = covered(*first_fit(draws[:, 1:3], heights, widths, fits, size, otherwise=(0, 0)), size)
+        heights, widths = drawn_sides(draws[:, 4:], self.scale, self.ratio, size)
+        fits = (heights < height) & (widths < width) & (draws[:, :1] < self.p)
+        box = covered(*first_fit(draws[:, 2:4], heights, widths, fits, size, otherwise=(0, 0)), size)
         if self.value == "random":
-            return torch.where(box, uniform_noise(draws[:, 0], images.shape), images)
-        return images.masked_fill(box, self.value)
+            return torch.where(box, uniform_noise(draws[:, 1], images.shape), images)
+        return images.masked_fill_(box, self.value)
 
 
 @AUGMENTATIONS.register("cutout", order=42)
@@ -74,8 +74,8 @@ class Cutout(Sometimes):
             return None
         return f"size={self.size} is larger than the window of {room.height}x{room.width} pixels; give less"
 
-    def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         size = (images.shape[2], images.shape[3])
-        top, left = (pick(draws[:, axis], size[axis]) - self.size // 2 for axis in (0, 1))
-        sides = torch.full_like(top, self.size)
-        return images.masked_fill(covered(top, left, sides, sides, size), 0)
+        top, left = (pick(draws[:, 1 + axis], size[axis]) - self.size // 2 for axis in (0, 1))
+        sides = torch.where(draws[:, 0] < self.p, self.size, 0)
+        return images.masked_fill_(covered(top, left, sides, sides, size), 0)

@@ -34,7 +34,11 @@ class ResizedCrop(Augmentation):
         largest = min(height, round(width / self.ratio[0])) or 1, min(width, round(height * self.ratio[1])) or 1
         top, left, tall, wide = first_fit(draws[:, :2], heights, widths, fits, (height, width), largest)
         rows, columns = resizing(top, tall, height, window[0]), resizing(left, wide, width, window[1])
-        return rows.unsqueeze(1) @ images @ columns.unsqueeze(1).mT
+        # Channels last, so that each image is one matrix and not one a channel: two large products for many small ones.
+        number, channels, (high, far) = len(images), images.shape[1], window
+        lines = rows @ images.permute(0, 2, 3, 1).reshape(number, height, width * channels)
+        lines = lines.view(number, high, width, channels).transpose(1, 2).reshape(number, width, high * channels)
+        return (columns @ lines).view(number, far, high, channels).permute(0, 3, 2, 1)
 
 
 def resizing(start: Tensor, length: Tensor, size: int, wanted: int) -> Tensor:
