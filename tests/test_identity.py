@@ -48,7 +48,10 @@ OTHER_VALUE = {
     "threads": 3, "max_minutes": 7.5, "device": "cuda:1", "precision": "bf16", "data.root": "elsewhere",
     "data.image_size": 24, "data.channels": 1, "data.crop": 20, "regularization.dropout": 0.25,
     "regularization.batchnorm": False, "model.maps": [8, 8, 8, 8, 8], "model.units": [32], "scheduler.unit": "step",
+    "data.subset.classes": [0, 1], "data.subset.first": 50, "data.subset.per_class": 5, "data.subset.fraction": 0.5,
+    "data.sampling": "balanced", "data.folds": 5, "data.fold": 0,
 }  # fmt: skip
+TOGETHER = {"data.folds": {"fold": 0}, "data.fold": {"folds": 2}}  # what a key cannot be set without, beside it
 
 
 @pytest.fixture
@@ -84,6 +87,7 @@ def with_other_value(values: dict[str, Any], key: str) -> dict[str, Any]:
         assert isinstance(old, int | float), f"{key} is new here: name another value for it in OTHER_VALUE"
         section[leaf] = old + 1 if isinstance(old, int) else old / 2 or 0.125
     assert section[leaf] != old
+    section |= TOGETHER.get(key, {})
     return changed
 
 
