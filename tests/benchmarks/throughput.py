@@ -76,13 +76,28 @@ CASES = {
     "lenet": Case("LeNet on 1x28x28", 30, "model=lenet optimizer=sgd_heavy scheduler=none", GRAY, "mnist"),
     "v4": Case("minialexnet_v4 on 28x28 of 3x32x32", 4, "model=minialexnet_v4", COLOUR, augmentations=WINDOWS),
 }
-AUGMENTED: dict[str, tuple[int, dict[str, dict[str, float]]]] = {  # name -> window, settings of each part
+RECTANGLES: dict[str, Any] = {"scale": [0.02, 0.33], "ratio": [0.3, 3.3]}
+AUGMENTED: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {  # name -> window, settings of each part
     "gather and normalise only": (32, {}),
     "crop": (28, {"crop": {}}),
     "crop, padding 4": (32, {"crop": {"padding": 4}}),
+    "resized_crop": (32, {"resized_crop": {"scale": [0.25, 1.0], "ratio": [0.75, 1.3333]}}),
     "flip": (32, {"flip": {"p": 0.5}}),
     "crop and flip": (28, {"crop": {}, "flip": {"p": 0.5}}),
-    "jitter, all three 0.2": (32, {"jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}}),
+    "vertical_flip": (32, {"vertical_flip": {"p": 0.5}}),
+    "rotation": (32, {"rotation": {"degrees": 15.0}}),
+    "affine, all of it": (32, {"affine": {"degrees": 10.0, "translate": 0.1, "scale": [0.9, 1.1], "shear": 5.0}}),
+    "trivial": (32, {"trivial": {}}),
+    "jitter, the first three 0.2": (32, {"jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}}),
+    "jitter, hue 0.05": (32, {"jitter": {"hue": 0.05}}),
+    "grayscale, of all": (32, {"grayscale": {"p": 1.0}}),
+    "blur, 5x5, of all": (32, {"blur": {"sigma": [0.5, 1.5], "kernel_size": 5, "p": 1.0}}),
+    "noise, of all": (32, {"noise": {"std": 0.05, "p": 1.0}}),
+    "erasing, of all": (32, {"erasing": {"p": 1.0, **RECTANGLES, "value": 0.0}}),
+    "erasing, of all, with noise": (32, {"erasing": {"p": 1.0, **RECTANGLES, "value": "random"}}),
+    "cutout, of all": (32, {"cutout": {"size": 8, "p": 1.0}}),
+    "mixup, of all": (32, {"mixup": {"p": 1.0, "alpha": 0.2}}),
+    "cutmix, of all": (32, {"cutmix": {"p": 1.0, "alpha": 1.0}}),
 }
 
 
