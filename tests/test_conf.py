@@ -10,7 +10,7 @@ import yaml
 
 from cnnbench.compose import Composer, open_composer
 from cnnbench.conf_dir import conf_dir
-from cnnbench.config import GROUPS, CheckpointConfig, DataConfig, EarlyStopping, Regularization, Spine
+from cnnbench.config import CHOICES, GROUPS, CheckpointConfig, EarlyStopping, Regularization, Spine
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
@@ -26,7 +26,7 @@ FILES = {
 }
 COMPONENT_OPTIONS = [word for word in FILES if word.partition("=")[0] in set(GROUPS) - {"augmentation"}]
 RECIPES = [word for word in FILES if word.startswith("model=") and "defaults:" in FILES[word].read_text()]
-SHARED_BY_DATA_SETS = [key for key in DataConfig.model_fields if key != "source"]
+SHARED = {group: [key for key in schema.model_fields if key != "part"] for group, schema in CHOICES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,7 @@ def test_every_option_states_each_setting_of_its_part_in_the_order_of_the_signat
     group = word.partition("=")[0]
     name, *stated = node(word).items()
     assert name[0] == "name"
-    shared = SHARED_BY_DATA_SETS if group == "data" else []
-    assert [key for key, _ in stated] == keywords(GROUPS[group], name[1]) + shared
+    assert [key for key, _ in stated] == keywords(GROUPS[group], name[1]) + SHARED.get(group, [])
 
 
 @pytest.mark.parametrize("word", options_of("augmentation"))
