@@ -13,7 +13,7 @@ from torch import nn
 
 from cnnbench.check import check
 from cnnbench.compose import Composer, flat, open_composer
-from cnnbench.config import GROUPS, RunConfig, is_incidental
+from cnnbench.config import CHOICES, GROUPS, RunConfig, is_incidental
 from cnnbench.plan import Plan, plan_run
 from cnnbench.registry import MODELS, Selection
 from cnnbench.rundir import RunFolder, folder_name
@@ -48,10 +48,13 @@ OTHER_VALUE = {
     "threads": 3, "max_minutes": 7.5, "device": "cuda:1", "precision": "bf16", "data.root": "elsewhere",
     "data.image_size": 24, "data.channels": 1, "data.crop": 20, "regularization.dropout": 0.25,
     "regularization.batchnorm": False, "model.maps": [8, 8, 8, 8, 8], "model.units": [32], "scheduler.unit": "step",
+    "scheduler.warmup_unit": "step",
     "data.subset.classes": [0, 1], "data.subset.first": 50, "data.subset.per_class": 5, "data.subset.fraction": 0.5,
     "data.sampling": "balanced", "data.folds": 5, "data.fold": 0,
 }  # fmt: skip
-TOGETHER = {"data.folds": {"fold": 0}, "data.fold": {"folds": 2}}  # what a key cannot be set without, beside it
+TOGETHER = {  # what a key cannot be set without, beside it
+    "data.folds": {"fold": 0}, "data.fold": {"folds": 2}, "optimizer.decay_norm_and_bias": {"weight_decay": 0.01},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -121,8 +124,8 @@ def test_every_setting_of_every_registered_part_changes_the_identity(everything_
 
 
 def with_part(config: RunConfig, group: str, part: Selection) -> RunConfig:
-    if group == "data":
-        return config.model_copy(update={"data": config.data.model_copy(update={"part": part})})
+    if group in CHOICES:
+        return config.model_copy(update={group: getattr(config, group).model_copy(update={"part": part})})
     return config.model_copy(update={group: (part,) if group == "augmentation" else part})
 
 
