@@ -17,12 +17,13 @@ LEVELS_OFF = {"brightness": 1, "color": 2, "contrast": 3, "sharpness": 2, "autoc
 
 
 def make_pixels(number: int, channels: int) -> Tensor:
-    """Return images of 13x11 pixels, uint8: noise, few values, and a narrow range, in turn.
+    """Return images of 33x31 pixels, uint8: noise, few values, and a narrow range, in turn.
 
     Both sides are odd: else a quarter of a turn would fetch from the middle between two pixels, to be rounded any way.
+    There are more pixels than values: else there would be nothing for `equalize` to spread.
     """
     draws = torch.Generator().manual_seed(4)
-    pixels = torch.randint(0, 256, (number, channels, 13, 11), generator=draws)
+    pixels = torch.randint(0, 256, (number, channels, 33, 31), generator=draws)
     pixels[1::3] = pixels[1::3] // 100 * 100
     pixels[2::3] = pixels[2::3] // 8 + 90
     return pixels.byte()
@@ -35,7 +36,8 @@ def draws_for(change: str) -> tuple[Tensor, list[float]]:
     for level in range(LEVELS):
         for sign in (0.25, 0.75):
             rows.append([(CHANGES.index(change) + 0.5) / len(CHANGES), (level + 0.5) / LEVELS, sign])
-            magnitude = float(magnitudes[level]) if magnitudes.ndim else 0.0
+            # Rounded, because torchvision's table has 15.999999 for 16, and would cut that to 15 pixels.
+            magnitude = round(float(magnitudes[level]), 5) if magnitudes.ndim else 0.0
             expected.append(-magnitude if signed and sign < 0.5 else magnitude)
     return torch.tensor(rows), expected
 
