@@ -6,11 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from cnnbench.combinations import clashes
 from cnnbench.config import (
     CHOICES,
     GROUPS,
-    IN_MODEL,
-    IN_TASK,
     OVERLAYS,
     SECTIONS,
     Choice,
@@ -20,7 +19,7 @@ from cnnbench.config import (
     Spine,
 )
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
-from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, SCHEDULERS, TASKS, Selection
+from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
 
@@ -63,7 +62,8 @@ class _Check:
         parts |= {key: self._section(schema, nested[key], f"{key}.") for key, schema in SECTIONS.items()}
         if spine is not None and None not in parts.values():
             config = RunConfig(**dict(spine), **parts, parent=parent)
-            self._together(config)
+            for clash in clashes(config, self.typed):
+                self._mistake(*clash)
         if self.mistakes:
             raise ConfigError(self.mistakes)
         return config, self.notes
@@ -191,65 +191,6 @@ class _Check:
         if any(mistake.given.startswith("augmentation.") for mistake in self.mistakes):
             return None
         return tuple(sorted(parts, key=lambda part: AUGMENTATIONS[part.name].facts["order"]))
-
-    def _together(self, config: RunConfig) -> None:
-        """Check what single settings cannot show: combinations that have no effect, or that exclude each other."""
-        for where, registry, part in ((IN_MODEL, MODELS, config.model), (IN_TASK, TASKS, config.task)):
-            for setting, value in config.regularization.placed(where).items():
-                if not registry[part.name].accepts(setting):
-                    having = listed(name for name in registry if registry[name].accepts(setting))
-                    problem = f"'{part.name}' has no place for it; these have: {having}"
-                    self._mistake(f"regularization.{setting}", value, problem)
-        sizes = config.data.subset.model_dump(exclude={"classes"}, exclude_none=True)
-        for key in list(sizes)[1:]:
-            problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
-            self._mistake(f"data.subset.{key}", sizes[key], problem)
-        if config.regularization.l2 and config.optimizer.settings.get("weight_decay"):
-            decay = config.optimizer.settings["weight_decay"]
-            self._mistake(
-                "regularization.l2", config.regularization.l2, f"twice: optimizer.weight_decay={decay} is on too"
-            )
-        self._augmentations_together(config)
-        self._rates_together(config)
-        patience = config.regularization.early_stopping.patience
-        if patience is not None and patience >= config.epochs - 1:  # the first epoch is never without improvement
-            problem = f"can never fire before the end of {config.epochs} epochs; give less, or more epochs"
-            self._mistake("regularization.early_stopping.patience", patience, problem)
-        if patience is not None and not config.data.val_fraction:
-            problem = "has nothing to watch with data.val_fraction=0; give a fraction, or null here"
-            self._mistake("regularization.early_stopping.patience", patience, problem)
-
-    def _rates_together(self, config: RunConfig) -> None:
-        optimizer, scheduler = config.optimizer, config.scheduler
-        if not optimizer.decay_norm_and_bias and not optimizer.settings.get("weight_decay"):
-            problem = "has no effect without optimizer.weight_decay; give one, or true here"
-            self._mistake("optimizer.decay_norm_and_bias", False, problem)
-        facts = SCHEDULERS[scheduler.name].facts
-        if scheduler.warmup and facts.get("warms_up"):
-            self._mistake("scheduler.warmup", scheduler.warmup, f"'{scheduler.name}' warms up by itself; give 0")
-        if facts.get("watches") and not config.data.val_fraction:
-            problem = "has nothing to watch with data.val_fraction=0; give a fraction, or take another one"
-            self._mistake("scheduler.name", scheduler.name, problem)
-        patience = scheduler.settings.get("patience", 0)
-        if config.eval_unit == "epoch" and patience and patience >= (config.epochs - 1) // config.eval_every:
-            problem = f"can never be over before the end of {config.epochs} epochs; give less, or more epochs"
-            self._mistake("scheduler.patience", patience, problem)
-
-    def _augmentations_together(self, config: RunConfig) -> None:
-        names = {part.name for part in config.augmentation}
-        for name in sorted(names):
-            for other in names.intersection(AUGMENTATIONS[name].facts.get("excludes", ())):
-                problem = f"and augmentation.{other} exclude each other; set one of them to null"
-                self.mistakes.append(Mistake(f"augmentation.{name}", problem))
-        shares = {f"augmentation.{part.name}.p": AUGMENTATIONS.build(part).mixes for part in config.augmentation}
-        shares = {key: share for key, share in shares.items() if share}
-        if sum(shares.values()) > 1 + 1e-9:  # decimal fractions add up to 1 only nearly
-            key = next((key for key in shares if key in self.typed), next(iter(shares)))
-            others = " and ".join(f"{other}={share}" for other, share in shares.items() if other != key)
-            self._mistake(key, shares[key], f"is above 1 together with {others}; an image is blended once at most")
-        if shares and config.batch_size == 1:
-            problem = "blends images of one batch, and batch_size=1 has no other; give more, or 0 here"
-            self._mistake(next(iter(shares)), next(iter(shares.values())), problem)
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

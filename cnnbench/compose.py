@@ -24,9 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.conf_dir import conf_dir
-from cnnbench.config import GROUPS, OVERLAYS
+from cnnbench.config import CHOICES, GROUPS, OVERLAYS
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
-from cnnbench.registry import Component
+from cnnbench.registry import Component, Selection
 
 TYPED = "command line"
 
@@ -221,10 +221,10 @@ def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
 
 def _add_option(group: str, component: Component) -> None:
     """Make an option of a group from a component's signature, for one that has no YAML file of its own."""
-    node = {key: "???" for key, field in component.schema.model_fields.items() if field.is_required()}
-    ConfigStore.instance().store(
-        name=component.name, group=group, node={"name": component.name, **component.defaults(), **node}
-    )
+    required = {key: "???" for key, field in component.schema.model_fields.items() if field.is_required()}
+    shared = CHOICES[group](part=Selection(component.name, {})).shared() if group in CHOICES else {}
+    node = {"name": component.name, **component.defaults(), **required, **shared}
+    ConfigStore.instance().store(name=component.name, group=group, node=node)
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -65,7 +65,11 @@ class Choice(Section):
 
     def flat(self) -> dict[str, Any]:
         """Return the choice as it stands in YAML: `name` first, its own settings, the shared ones."""
-        return self.part.flat() | self.model_dump(exclude={"part"})
+        return self.part.flat() | self.shared()
+
+    def shared(self) -> dict[str, Any]:
+        """Return the settings that every part of the group has."""
+        return self.model_dump(exclude={"part"})
 
 
 class CheckpointConfig(Section):
@@ -122,21 +126,23 @@ class Regularization(Section):
 class Subset(Section):
     """Which images of a data set there shall be; null: all of them.
 
-    classes: by name or number, also in the test part; the others only of the training part, before it is split.
+    classes: by name or number, in both parts. test_per_class: of the test part. The others: of the training part,
+    before it is split.
     """
 
     classes: list[int | str] | None = None
     first: PositiveInt | None = None
     per_class: PositiveInt | None = None
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    test_per_class: PositiveInt | None = None
 
 
 class DataConfig(Choice):
     """Which images, how they are split, and the window of them that the network sees."""
 
     root: Annotated[str | None, INCIDENTAL] = None
-    val_fraction: Fraction
-    split_seed: Seed
+    val_fraction: Fraction = 0.1
+    split_seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: NonNegativeInt | None = None
     image_size: PositiveInt | None = None

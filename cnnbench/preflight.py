@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cnnbench.augmentation.base import Augmentation
+from cnnbench.combinations import too_patient
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec
@@ -64,14 +65,12 @@ def preflight(config: RunConfig) -> Ready:
         mistakes.append(Mistake(f"accumulate={config.accumulate}", problem))
     steps_per_epoch = -(-num_train // config.batch_size)
     num_steps = config.epochs * steps_per_epoch
-    patience = config.regularization.early_stopping.patience or 0
-    if patience and config.eval_unit == "step" and patience >= (num_steps - 1) // config.eval_every:
-        problem = f"can never fire before the end of {num_steps} steps; give less, or more epochs"
-        mistakes.append(Mistake(f"regularization.early_stopping.patience={patience}", problem))
+    if config.eval_unit == "step":
+        for key, patience, problem in too_patient(config, num_steps, f"{num_steps} steps"):
+            mistakes.append(Mistake(f"{key}={patience}", problem))
     if mistakes:
         raise ConfigError(mistakes)
-    warmup = config.scheduler.warmup * (steps_per_epoch if config.scheduler.warmup_unit == "epoch" else 1)
-    horizon = Horizon(config.epochs, steps_per_epoch, warmup)
+    horizon = horizon_of(config, steps_per_epoch)
     make_schedule(config, horizon)
     try:
         OPTIMIZERS.build(config.optimizer.part, parameter_groups(network, config.optimizer.decay_norm_and_bias))
@@ -103,6 +102,13 @@ def _precision_notes(config: RunConfig, device: torch.device) -> tuple[str, ...]
 def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
     """Return the configured augmentations by name, in the order in which they act."""
     return {part.name: AUGMENTATIONS.build(part) for part in config.augmentation}
+
+
+def horizon_of(config: RunConfig, steps_per_epoch: int) -> Horizon:
+    """Return how long the training is. Raises UserError where warming up takes all of it."""
+    scheduler = config.scheduler
+    warmup = scheduler.warmup * (steps_per_epoch if scheduler.warmup_unit == "epoch" else 1)
+    return Horizon(config.epochs, steps_per_epoch, warmup)
 
 
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:

@@ -31,6 +31,9 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 
+NAMES = ("experiment", "debug", "optimizer", "scheduler", "augmentation")  # groups whose options speak for themselves
+
+
 def outputs_dir() -> Path:
     """Return the folder of all runs: $CNNBENCH_OUTPUTS, or ./outputs."""
     return Path(os.environ.get("CNNBENCH_OUTPUTS") or "outputs").expanduser().resolve()
@@ -54,9 +57,7 @@ def folder_name(words: Mapping[str, str], identity: str) -> str:
     parts = []
     for key, value in sorted(words.items()):
         leaf = key.rpartition(".")[2]
-        parts.append(
-            readable(value if leaf in ("experiment", "debug", "optimizer", "scheduler", "augmentation") else leaf + value)
-        )
+        parts.append(readable(value if key in NAMES else leaf + value))
     shown = readable("_".join(part for part in parts if part))[:80]
     return f"{shown or 'default'}-{identity[:8]}"
 

@@ -1,6 +1,5 @@
 """One run, from its plan to its result: trained or continued, tested once, recorded."""
 
-import dataclasses
 import json
 import os
 import time
@@ -9,6 +8,7 @@ from typing import Any
 
 from cnnbench import checkpoint, console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
+from cnnbench.check import check
 from cnnbench.compose import flat
 from cnnbench.errors import Stopped, UserError
 from cnnbench.interrupt import StopRequests
@@ -16,7 +16,7 @@ from cnnbench.journal import Journal, read_rows
 from cnnbench.locate import locate, prepare_folder
 from cnnbench.loop import Best, Progress, evaluate, fit
 from cnnbench.plan import Plan
-from cnnbench.preflight import Ready, make_schedule, preflight
+from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
 from cnnbench.rundir import RunFolder, now
 
@@ -216,10 +216,10 @@ class _Session:
         if self.config.parent is None or self.config.scheduler.name == "none" or not is_first:
             return []
         step = self.progress.step
-        epochs = int(RunFolder.open(self._parent_path()).config()["epochs"])
-        scores = self.progress.scores
-        shorter = dataclasses.replace(self.ready.horizon, epochs=epochs)
-        before = make_schedule(self.config, shorter)(max(0, step - 1), scores)
+        parent, _ = check(RunFolder.open(self._parent_path()).config(), is_recorded=True)
+        scores, epochs = self.progress.scores, parent.epochs
+        shorter = horizon_of(parent, self.ready.horizon.steps_per_epoch)
+        before = make_schedule(parent, shorter)(max(0, step - 1), scores)
         after = self.parts.schedule(step, scores)
         rate = self.config.optimizer.settings["lr"]
         return [

@@ -15,7 +15,7 @@ from cnnbench.errors import UserError, did_you_mean, listed
 def select(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData, Tensor]:
     """Return what the subset leaves of a data set, and where its training images were: rows, int64, ascending.
 
-    Classes first, of both parts, numbered anew; then one of the other choices, of the training part only.
+    Classes first, of both parts, numbered anew; then one choice of the training part, and that of the test part.
     seed: of the draws of `fraction`.
     Raises UserError for classes that there are not, for fewer than two, and for more images than there are.
     """
@@ -25,6 +25,9 @@ def select(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData, Tenso
         rows = torch.isin(data.train.labels, torch.tensor(numbers)).nonzero()[:, 0]
         classes = tuple(data.classes[number] for number in numbers)
         data = ImageData(_of_classes(data.train, numbers), _of_classes(data.test, numbers), classes)
+    if subset.test_per_class is not None:
+        first = _first_of_every_class(data.test, data.classes, "data.subset.test_per_class", subset.test_per_class)
+        data = replace(data, test=data.test[first])
     kept = _kept(data, subset, seed)
     return (data, rows) if kept is None else (replace(data, train=data.train[kept]), rows[kept])
 
@@ -60,11 +63,7 @@ def _kept(data: ImageData, subset: Subset, seed: int) -> Tensor | None:
             raise UserError(f"data.subset.first={subset.first}: there are only {len(labels)} training images.")
         return torch.arange(subset.first)
     if subset.per_class is not None:
-        short = [f"'{data.classes[index]}' ({count})" for index, count in enumerate(counts) if count < subset.per_class]
-        if short:
-            raise UserError(f"data.subset.per_class={subset.per_class}: these classes have fewer: {', '.join(short)}.")
-        first = [(labels == index).nonzero()[: subset.per_class, 0] for index in range(num_classes)]
-        return torch.cat(first).sort().values
+        return _first_of_every_class(data.train, data.classes, "data.subset.per_class", subset.per_class)
     if subset.fraction is not None:
         taken = shares(counts, subset.fraction)
         empty = [name for name, count, left in zip(data.classes, counts, taken, strict=True) if count and not left]
@@ -73,3 +72,12 @@ def _kept(data: ImageData, subset: Subset, seed: int) -> Tensor | None:
         shuffled = shuffled_by_class(labels, num_classes, seed, "subset")
         return torch.cat([rows[:number] for rows, number in zip(shuffled, taken, strict=True)]).sort().values
     return None
+
+
+def _first_of_every_class(part: Images, classes: Sequence[str], key: str, number: int) -> Tensor:
+    """Return the rows of the first so many images of every class, int64, ascending."""
+    counts = counts_per_class(part.labels, len(classes))
+    short = [f"'{name}' ({count})" for name, count in zip(classes, counts, strict=True) if count < number]
+    if short:
+        raise UserError(f"{key}={number}: these classes have fewer: {', '.join(short)}.")
+    return torch.cat([(part.labels == index).nonzero()[:number, 0] for index in range(len(classes))]).sort().values

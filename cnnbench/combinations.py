@@ -1,0 +1,117 @@
+"""What single settings cannot show: combinations that have no effect, or that exclude each other."""
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from cnnbench.config import IN_MODEL, IN_TASK, RunConfig, Section
+from cnnbench.errors import listed
+from cnnbench.registry import AUGMENTATIONS, MODELS, SCHEDULERS, TASKS
+
+
+class Clash(NamedTuple):
+    """A setting that does not go with the others, and why."""
+
+    key: str
+    value: Any
+    problem: str
+
+
+def clashes(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
+    """Yield every combination that makes no sense. typed: the keys that were typed; blame falls on them first."""
+    yield from _overrides_without_a_place(config)
+    yield from _data(config)
+    yield from _regularizers(config)
+    yield from _rates(config)
+    yield from _augmentations(config, typed)
+    yield from _patience(config)
+
+
+def _overrides_without_a_place(config: RunConfig) -> Iterator[Clash]:
+    for where, registry, part in ((IN_MODEL, MODELS, config.model), (IN_TASK, TASKS, config.task)):
+        for setting, value in config.regularization.placed(where).items():
+            if not registry[part.name].accepts(setting):
+                having = listed(name for name in registry if registry[name].accepts(setting))
+                problem = f"'{part.name}' has no place for it; these have: {having}"
+                yield Clash(f"regularization.{setting}", value, problem)
+
+
+def _data(config: RunConfig) -> Iterator[Clash]:
+    sizes = config.data.subset.model_dump(exclude={"classes", "test_per_class"}, exclude_none=True)
+    for key in list(sizes)[1:]:
+        problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
+        yield Clash(f"data.subset.{key}", sizes[key], problem)
+    if not config.data.label_noise and _is_changed(config.data, "noise_seed"):
+        yield Clash("data.noise_seed", config.data.noise_seed, "has no effect with data.label_noise=0")
+
+
+def _regularizers(config: RunConfig) -> Iterator[Clash]:
+    regularization = config.regularization
+    decay = config.optimizer.settings.get("weight_decay")
+    if regularization.l2 and decay:
+        yield Clash("regularization.l2", regularization.l2, f"twice: optimizer.weight_decay={decay} is on too")
+    average = regularization.average
+    for key, kind in (("decay", "ema"), ("start", "swa")):
+        if average.kind != kind and _is_changed(average, key):
+            problem = f"has no effect with regularization.average.kind={average.kind}; it is for {kind}"
+            yield Clash(f"regularization.average.{key}", getattr(average, key), problem)
+    stopping = regularization.early_stopping
+    if stopping.patience is None and stopping.min_delta:
+        key = "regularization.early_stopping.min_delta"
+        yield Clash(key, stopping.min_delta, "has no effect without regularization.early_stopping.patience")
+
+
+def _rates(config: RunConfig) -> Iterator[Clash]:
+    optimizer, scheduler = config.optimizer, config.scheduler
+    if not optimizer.decay_norm_and_bias and not optimizer.settings.get("weight_decay"):
+        problem = "has no effect without optimizer.weight_decay; give one, or true here"
+        yield Clash("optimizer.decay_norm_and_bias", False, problem)
+    facts = SCHEDULERS[scheduler.name].facts
+    if scheduler.warmup and facts.get("warms_up"):
+        yield Clash("scheduler.warmup", scheduler.warmup, f"'{scheduler.name}' warms up by itself; give 0")
+    if not scheduler.warmup and _is_changed(scheduler, "warmup_unit"):
+        yield Clash("scheduler.warmup_unit", scheduler.warmup_unit, "has no effect with scheduler.warmup=0")
+    if facts.get("watches") and not config.data.val_fraction:
+        problem = "has nothing to watch with data.val_fraction=0; give a fraction, or take another one"
+        yield Clash("scheduler.name", scheduler.name, problem)
+
+
+def _augmentations(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
+    names = {part.name: dict(part.settings) for part in config.augmentation}
+    for name in sorted(names):
+        for other in names.keys() & AUGMENTATIONS[name].facts.get("excludes", ()):
+            problem = f"and augmentation.{other} exclude each other; set one of them to null"
+            yield Clash(f"augmentation.{name}", names[name], problem)
+    shares = {f"augmentation.{part.name}.p": AUGMENTATIONS.build(part).mixes for part in config.augmentation}
+    shares = {key: share for key, share in shares.items() if share}
+    if sum(shares.values()) > 1 + 1e-9:  # decimal fractions add up to 1 only nearly
+        key = next((key for key in shares if key in typed), next(iter(shares)))
+        others = " and ".join(f"{other}={share}" for other, share in shares.items() if other != key)
+        yield Clash(key, shares[key], f"is above 1 together with {others}; an image is blended once at most")
+    if shares and config.batch_size == 1:
+        problem = "blends images of one batch, and batch_size=1 has no other; give more, or 0 here"
+        yield Clash(next(iter(shares)), next(iter(shares.values())), problem)
+
+
+def _patience(config: RunConfig) -> Iterator[Clash]:
+    key, patience = "regularization.early_stopping.patience", config.regularization.early_stopping.patience
+    if patience is not None and not config.data.val_fraction:
+        yield Clash(key, patience, "has nothing to watch with data.val_fraction=0; give a fraction, or null here")
+    if config.eval_unit == "epoch":
+        yield from too_patient(config, config.epochs, f"{config.epochs} epochs")
+
+
+def too_patient(config: RunConfig, number: int, told: str) -> Iterator[Clash]:
+    """Yield each patience that cannot be over before the end, which is after a number of evaluation units."""
+    stopping, scheduler = config.regularization.early_stopping, config.scheduler
+    waiting = {"regularization.early_stopping.patience": stopping.patience}
+    if SCHEDULERS[scheduler.name].facts.get("watches"):
+        waiting["scheduler.patience"] = scheduler.settings.get("patience")
+    # The first evaluation is never without improvement, and what happens at the last one changes nothing.
+    enough = (number - 1) // config.eval_every
+    for key, patience in waiting.items():
+        if patience and patience >= enough:
+            yield Clash(key, patience, f"can never be over before the end of {told}; give less, or train for longer")
+
+
+def _is_changed(section: Section, key: str) -> bool:
+    return bool(getattr(section, key) != type(section).model_fields[key].default)
