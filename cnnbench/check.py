@@ -83,7 +83,7 @@ class _Check:
 
     def _mistake(self, key: str, value: Any, problem: str) -> None:
         as_typed = (word for typed, word in self.typed.items() if typed == key or typed.startswith(f"{key}."))
-        self.mistakes.append(Mistake(next(as_typed, f"{key}={_shown(value)}"), problem))
+        self.mistakes.append(Mistake(next(as_typed, _as_word(key, value)), problem))
 
     def _section(
         self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, meant_by: Mapping[str, str] | None = None
@@ -154,8 +154,9 @@ class _Check:
         name = values.get("name")
         if name in GROUPS[group]:  # an unknown key may have been meant for either half
             own = GROUPS[group][str(name)].schema.model_fields
+            both = [*own, *(key for key in schema.model_fields if key != "part")]
             for key in set(values) - set(own) - {"name"}:
-                hint = did_you_mean(key, [*schema.model_fields, *own])
+                hint = did_you_mean(key, both) or f"; '{group}' takes {listed(both)}"
                 self._mistake(f"{group}.{key}", values.pop(key), f"no such key{hint}")
         part = self._selection(group, values)
         choice: Choice | None = self._section(schema, {"part": part or Selection("", {}), **shared}, f"{group}.")
@@ -219,5 +220,9 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool | list | dict) else str(value)
+def _as_word(key: str, value: Any) -> str:
+    """Return a setting as it would be typed; a group of settings by its key alone."""
+    if isinstance(value, Mapping):
+        return key
+    is_plain = value is not None and not isinstance(value, bool | list)
+    return f"{key}={value if is_plain else json.dumps(value)}"

@@ -101,16 +101,15 @@ def _patience(config: RunConfig) -> Iterator[Clash]:
 
 
 def too_patient(config: RunConfig, number: int, told: str) -> Iterator[Clash]:
-    """Yield each patience that cannot be over before the end, which is after a number of evaluation units."""
-    stopping, scheduler = config.regularization.early_stopping, config.scheduler
-    waiting = {"regularization.early_stopping.patience": stopping.patience}
-    if SCHEDULERS[scheduler.name].facts.get("watches"):
-        waiting["scheduler.patience"] = scheduler.settings.get("patience")
-    # The first evaluation is never without improvement, and what happens at the last one changes nothing.
-    enough = (number - 1) // config.eval_every
-    for key, patience in waiting.items():
-        if patience and patience >= enough:
-            yield Clash(key, patience, f"can never be over before the end of {told}; give less, or train for longer")
+    """Yield each patience that cannot be over in time; the end is after a number of evaluation units."""
+    after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
+    problem = f"can never be over before the end of {told}; give less, or train for longer"
+    stopping, scheduler = config.regularization.early_stopping.patience, config.scheduler
+    if stopping is not None and stopping > after_the_first:
+        yield Clash("regularization.early_stopping.patience", stopping, problem)
+    # A rate that falls at the last evaluation is never used.
+    if SCHEDULERS[scheduler.name].facts.get("watches") and scheduler.settings["patience"] >= after_the_first:
+        yield Clash("scheduler.patience", scheduler.settings["patience"], problem)
 
 
 def _is_changed(section: Section, key: str) -> bool:

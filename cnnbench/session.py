@@ -166,7 +166,8 @@ class _Session:
 
     def _stateful(self) -> dict[str, Any]:
         """Return what has a state beside the network, by the name that it has in a checkpoint."""
-        parts = {"optimizer": self.parts.optimizer, "scaler": self.parts.scaler, "average": self.parts.average}
+        scaler = self.parts.scaler if self.parts.scaler.is_enabled() else None
+        parts = {"optimizer": self.parts.optimizer, "scaler": scaler, "average": self.parts.average}
         return {name: part for name, part in parts.items() if part is not None}
 
     def _restore_from(self, content: dict[str, Any]) -> Progress:

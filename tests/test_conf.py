@@ -10,7 +10,7 @@ import yaml
 
 from cnnbench.compose import Composer, open_composer
 from cnnbench.conf_dir import conf_dir
-from cnnbench.config import CHOICES, GROUPS, CheckpointConfig, EarlyStopping, Regularization, Spine
+from cnnbench.config import CHOICES, GROUPS, OVERLAYS, CheckpointConfig, EarlyStopping, Regularization, Spine
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
@@ -84,8 +84,7 @@ def test_every_option_has_an_effect_on_images_with_room_for_a_window(composer, w
 
 
 def test_every_group_has_been_seen():
-    groups = {"data", "task", "experiment", "model", "augmentation", "optimizer", "scheduler", "regularization"}
-    assert {word.partition("=")[0] for word in FILES} == groups
+    assert {word.partition("=")[0] for word in FILES} == {*GROUPS, "regularization", *OVERLAYS}
 
 
 @pytest.mark.parametrize("word", COMPONENT_OPTIONS)

@@ -144,7 +144,7 @@ WRONG_VALUES = {
     "data.crop=1.5": "a whole number at least 2 or a number above 0 and below 1 or null",
     "data.crop=true": "a whole number at least 2 or a number above 0 and below 1 or null",
     "data.channels=2": "one of 1, 3 or null",
-    "precision=fp8": "one of fp32, bf16",
+    "precision=fp8": "one of fp32, tf32, bf16, fp16",
     "device=tpu": "auto, cpu, mps, cuda",
     "deterministic=1": "true or false",
     "threads=0": "a whole number above 0 or null",
@@ -266,7 +266,7 @@ def test_batch_norm_on_a_batch_of_one_image_is_refused(composer, words):
 def test_early_stopping_that_can_never_fire_is_refused(composer):
     word = "regularization.early_stopping.patience=8"
     assert mistakes_in(composer, word, "epochs=8") == {
-        word: "can never fire before the end of 8 epochs; give less, or more epochs"
+        word: "can never be over before the end of 8 epochs; give less, or train for longer"
     }
     accepted(composer, word, "epochs=10")
 

@@ -306,8 +306,8 @@ REFUSED = {
     "regularization.stochastic_depth=0.5": "'lenet' has no place for it",
     "precision=fp16": "needs an NVIDIA GPU",
     "precision=tf32": "needs an NVIDIA GPU",
-    "eval_every=2 regularization.early_stopping.patience=1": "can never fire before the end of 3 epochs",
-    "eval_every=8 eval_unit=step regularization.early_stopping.patience=1": "can never fire before the end",
+    "eval_every=3 regularization.early_stopping.patience=1": "can never be over before the end of 3 epochs",
+    "eval_every=15 eval_unit=step regularization.early_stopping.patience=1": "can never be over before the end",
 }
 
 
