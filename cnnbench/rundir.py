@@ -31,7 +31,14 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 
-NAMES = ("experiment", "debug", "optimizer", "scheduler", "augmentation")  # groups whose options speak for themselves
+NAMES = (
+    "experiment",
+    "debug",
+    "optimizer",
+    "scheduler",
+    "augmentation",
+    "regularization",
+)  # groups whose options speak for themselves
 
 
 def outputs_dir() -> Path:

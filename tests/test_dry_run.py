@@ -53,7 +53,8 @@ def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
     pictures = sorted(path.name for path in outputs.rglob("*.png"))
     assert pictures == ["learning_rate.png", "samples.png"]
     for path in outputs.rglob("*.png"):
-        assert min(Image.open(path).size) > 100
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
 
 
 def test_a_dry_run_of_a_sweep_checks_every_job_in_a_line_each(cnnbench, outputs):
