@@ -152,8 +152,8 @@ class Bench:
 
     def train_bare(self) -> None:
         network, optimizer = self.bare.network.train(), self.bare.optimizer
-        for images, labels in self.batches:
-            loss = nn.functional.cross_entropy(network(images), labels)
+        for batch in self.batches:
+            loss = nn.functional.cross_entropy(network(batch.images), batch.labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -196,7 +196,8 @@ def report_case(case: Case, rounds: int, root: Path | None, folder: Path) -> Non
     bench = Bench(case, root, folder)
     training: Works = {NOTEBOOKS: bench.train_as_notebooks, BARE: bench.train_bare, CNNBENCH: bench.train}
     validation = f"a validation pass, {len(bench.test)} images"
-    others: Works = {validation: partial(evaluate, bench.parts, bench.test), "a checkpoint, on disk": bench.save}
+    validate = partial(evaluate, bench.parts, bench.parts.network, bench.test)
+    others: Works = {validation: validate, "a checkpoint, on disk": bench.save}
     spent = take_turns(training | others, rounds)
     print(f"\n## {case.title}\n\n| | images/s, median | lowest – highest | ms a step |\n|---|---:|---:|---:|")
     for name in training:
