@@ -18,7 +18,7 @@ import torch
 
 from cnnbench.errors import TrainingError, UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_atomically(path: Path, content: bytes) -> None:

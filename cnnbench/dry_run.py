@@ -4,20 +4,17 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cnnbench import console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
-from cnnbench.loop import evaluate, evaluating
+from cnnbench.inspection import a_few_images, layers_of, lint, operations_per_image
+from cnnbench.loop import evaluate
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready, preflight
 from cnnbench.randomness import seed_layers
@@ -28,17 +25,6 @@ from cnnbench.update import Parts, apply_gradients, compute_gradients, set_rates
 NUM_SAMPLES = 16
 STEPS_TRIED = 3
 BYTES_A_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A layer of a network that does something itself."""
-
-    name: str
-    kind: str
-    output: tuple[int, ...]
-    parameters: int
-    trainable: int
 
 
 def dry_run_all(plans: Sequence[Plan]) -> int:
@@ -86,64 +72,8 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
     return seconds, size
 
 
-def layers_of(network: nn.Module, images: torch.Tensor) -> list[Layer]:
-    """Return the layers in the order in which they compute; a layer that is used twice is there twice."""
-    found: list[Layer] = []
-    handles = []
-
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
-            sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters(recurse=False)]
-            shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
-            trainable = sum(size for size, trains in sizes if trains)
-            found.append(Layer(name, type(module).__name__, shape, sum(size for size, _ in sizes), trainable))
-
-        return hook
-
-    for name, module in network.named_modules():
-        if not list(module.children()):
-            handles.append(module.register_forward_hook(note(name)))
-    try:
-        with evaluating(network):
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def operations_per_image(network: nn.Module, images: torch.Tensor) -> float:
-    """Return the floating-point operations of a forward pass, per image (a multiplication and an addition are two)."""
-    counter = FlopCounterMode(display=False)
-    with evaluating(network), counter:
-        network(images)
-    return counter.get_total_flops() / len(images)
-
-
-def lint(parts: Parts) -> list[str]:
-    """Return remarks on combinations that work, and are often not what was meant."""
-    found = []
-    kinds = [layer.kind for layer in layers_of(parts.network, _one_batch(parts.train, 2))]
-    if any(first == "Dropout" and second.startswith("BatchNorm") for first, second in pairwise(kinds)):
-        found.append(
-            "dropout comes right before batch norm: the statistics of training, with dropout, are used without it "
-            "(Li et al. 2018, arXiv:1801.05134)"
-        )
-    settings = parts.config.optimizer.settings
-    momentum = settings.get("momentum")
-    if momentum:
-        rate = settings["lr"] / (1 - momentum)
-        found.append(f"with momentum {momentum}, each gradient counts lr / (1 - momentum) = {rate:.3g} in the long run")
-    return found
-
-
-def _one_batch(batches: Batches, size: int) -> torch.Tensor:
-    images: torch.Tensor = next(iter(batches.epoch(torch.arange(min(size, len(batches))), size))).images
-    return images
-
-
 def _show_model(parts: Parts, ready: Ready) -> None:
-    images = _one_batch(plain_batches(ready, "train"), 2)
+    images = a_few_images(plain_batches(ready, "train"))
     rows = [
         (layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.parameters:,}".replace(",", " "),
          "frozen" if layer.trainable < layer.parameters else "")

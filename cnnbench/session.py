@@ -11,6 +11,7 @@ from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up
 from cnnbench.check import check
 from cnnbench.compose import flat
 from cnnbench.errors import Stopped, UserError
+from cnnbench.inspection import lint
 from cnnbench.interrupt import StopRequests
 from cnnbench.journal import Journal, read_rows
 from cnnbench.locate import locate, prepare_folder
@@ -157,6 +158,8 @@ class _Session:
             return Progress()
         parent = RunFolder.open(self._parent_path())
         content = checkpoint.load(parent.checkpoints, int(self.config.parent.partition("@")[2]))
+        if self.config.regularization.average.kind == "swa":
+            content.pop("average", None)  # of epochs that are not the last ones any more
         progress = self._restore_from(content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
@@ -208,7 +211,7 @@ class _Session:
             console.say(f"  {console.shorter(self.folder.path)}")
         else:
             console.header(self.config, plan.choices, plan.origins, facts)
-        for note in (*plan.notes, *self.ready.notes, *self._schedule_notes()):
+        for note in (*plan.notes, *self.ready.notes, *self._schedule_notes(), *lint(self.parts)):
             console.say(f"  note: {note}")
 
     def _schedule_notes(self) -> list[str]:

@@ -130,9 +130,9 @@ DAMAGES = {
     "manifest emptied": (".json", lambda content: b"", "cannot be read"),
     "manifest cut": (".json", lambda content: content[:50], "cannot be read"),
     "manifest a list": (".json", lambda content: b"[1, 2]", "cannot be read"),
-    "manifest without a checksum": (".json", lambda content: b'{"format": 1}', "says nothing of .*sha256"),
+    "manifest without a checksum": (".json", lambda content: b'{"format": 2}', "says nothing of .*sha256"),
     "manifest of another format": (
-        ".json", lambda content: content.replace(b'"format": 1', b'"format": 9'), "has format 9; .* reads format 1",
+        ".json", lambda content: content.replace(b'"format": 2', b'"format": 9'), "has format 9; .* reads format 2",
     ),
 }  # fmt: skip
 

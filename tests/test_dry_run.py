@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from cnnbench.conf_dir import conf_dir
-from cnnbench.dry_run import layers_of, lint, operations_per_image
+from cnnbench.inspection import layers_of, lint, operations_per_image
 from cnnbench.lr_range import suggestion, try_rates
 from tests.conftest import TINY, only_run
 from tests.test_loop import prepared, weights_of

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.checkpoint import load_newest
 from cnnbench.conf_dir import conf_dir
+from cnnbench.plan import plan_resume
+from cnnbench.session import carry_out
 from tests.conftest import TINY, only_run
 from tests.test_resume import (  # noqa: F401 - the fixture of the clock is for these tests as well
     _one_second_a_session,
+    child_of,
     differences,
     finished,
     go,
@@ -80,3 +84,21 @@ def weights_moved(run: Path) -> bool:
     """Tell whether the losses of the run are not those of a network that stays as it is."""
     losses = [row["loss/train"] for row in outcome_of(run)["rows"] if row["row"] == "step"]
     return len(set(losses)) == len(losses) > 3
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_a_run_that_is_continued_for_longer_averages_as_a_direct_one(kind, outputs, tmp_path):
+    words = (*WORDS, "scheduler=none", f"regularization.average.kind={kind}")
+    words += ("regularization.average.start=0.5",) if kind == "swa" else ()
+    assert go(*words, "epochs=2") == 0
+    parent = only_run(outputs)
+    assert carry_out(plan_resume(str(parent), ["epochs=4"])) == 0
+    continued = load_newest(child_of(parent) / "checkpoints", pytest.fail)
+    direct = load_newest(finished((*words, "epochs=4"), tmp_path / "direct") / "checkpoints", pytest.fail)
+    assert differences(continued["average"], direct["average"]) == []
+
+
+def test_what_is_often_not_meant_is_remarked_on_before_training(cnnbench):
+    ended = cnnbench(*WORDS, "epochs=1")
+    assert ended.code == 0
+    assert "note: dropout comes right before batch norm" in ended.out

@@ -56,11 +56,12 @@ class WeightAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that it has seen."""
-        return self._average.state_dict()
+        return {"kind": self._settings.kind, "average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where a state dict was taken."""
-        self._average.load_state_dict(state)
+        """Go on from where a state dict was taken; an average of another kind is begun anew."""
+        if state["kind"] == self._settings.kind:
+            self._average.load_state_dict(state["average"])
         self._refreshed_at = None
 
     def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:

@@ -50,9 +50,7 @@ class Classification(Task):
         if not self._gamma and focal_gamma != 2.0:
             raise UserError(f"task.focal_gamma={focal_gamma}: has no effect with task.loss={loss}; take focal there.")
         if self._gamma and label_smoothing:
-            raise UserError(
-                f"label_smoothing={label_smoothing}: means nothing with task.loss=focal; leave out one."
-            )
+            raise UserError(f"label_smoothing={label_smoothing}: means nothing with task.loss=focal; leave out one.")
 
     @property
     def num_outputs(self) -> int:
