@@ -230,8 +230,12 @@ class RunConfig(Spine):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def telling(self) -> dict[str, Any]:
-        """Return the settings that can change the result and are not at the default of the code, nested as in YAML."""
-        return self._telling(self.task, self.model, ())
+        """Return the settings that can change the result and are not at the default of the code, nested as in YAML.
+
+        Of an augmentation all are told: that it is there is telling.
+        """
+        augmentation = {part.name: dict(part.settings) for part in self.augmentation}
+        return self._telling(self.task, self.model, ()) | {"augmentation": augmentation}
 
     def _telling(self, task: Selection, model: Selection, left_out: Collection[str]) -> dict[str, Any]:
         values = _telling(self, exclude=GROUPS.keys())

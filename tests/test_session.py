@@ -367,3 +367,15 @@ def test_a_plugin_that_is_not_there_is_a_clear_error(cnnbench, outputs):
     assert outcome.code == 2
     assert "nowhere.py: no such Python file" in outcome.err
     assert not outputs.exists()
+
+
+def test_the_header_shows_what_counts_and_where_it_came_from(cnnbench):
+    window = ("augmentation=crop", "data.crop=16", "data.image_size=20")
+    shown = cnnbench(*TINY, *window, "regularization=dropout", "optimizer.momentum=0", "epochs=1").out
+    rows = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
+    told = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
+    assert told["augmentation.crop.padding"] == ("0", "augmentation/crop")
+    assert told["regularization.dropout"] == ("0.5", "regularization/dropout")
+    assert told["optimizer.momentum"] == ("0.0", "command line")
+    assert told["optimizer.lr"] == ("0.05", "optimizer/sgd")
+    assert not {key for key in told if key.startswith(("regularization.l1", "regularization.average", "checkpoint."))}
