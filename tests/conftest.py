@@ -19,6 +19,20 @@ TINY = (
     "data.channels=1", "batch_size=16", "epochs=3", "threads=1", "device=cpu",
 )  # fmt: skip
 
+# What makes a large network small enough for a test, and images large enough for the network, by preset.
+_SMALL_ALEXNET = ("data.image_size=67", "model.maps=[4,8,8,8,8]", "model.units=[16,16]")
+SMALL_FORMS: dict[str, tuple[str, ...]] = {
+    "alexnet_bn": _SMALL_ALEXNET,
+    "alexnet_lrn": _SMALL_ALEXNET,
+    "googlenet_cifar": ("data.image_size=16",),
+    "googlenet_v1": ("data.image_size=32",),
+    **{f"resnet{kind}": ("data.image_size=32", "model.width=4") for kind in ("18", "34", "34_unpooled", "50")},
+    **{f"resnet{kind}_cifar": ("data.image_size=16", "model.width=4") for kind in ("18", "20")},
+    "torchvision": ("data.image_size=32", "model.architecture=squeezenet1_1"),
+    "vgg16_cifar": ("data.image_size=32", "model.width=4"),
+    **{f"vgg{depth}": ("data.image_size=32", "model.width=4", "model.units=[16]") for depth in (11, 13, 16, 19)},
+}
+
 
 @dataclass
 class Outcome:

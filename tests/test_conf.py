@@ -10,10 +10,21 @@ import yaml
 
 from cnnbench.compose import Composer, open_composer
 from cnnbench.conf_dir import conf_dir
-from cnnbench.config import CHOICES, GROUPS, OVERLAYS, CheckpointConfig, EarlyStopping, Regularization, Spine
+from cnnbench.config import (
+    CHOICES,
+    GROUPS,
+    OVERLAYS,
+    Averaging,
+    CheckpointConfig,
+    Clipping,
+    EarlyStopping,
+    Regularization,
+    Spine,
+)
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
+from tests.conftest import SMALL_FORMS
 
 register_everything()
 
@@ -67,7 +78,7 @@ def test_every_option_composes_and_validates(composer, word):
 @pytest.mark.parametrize("data", ["digits", "synthetic"])
 @pytest.mark.parametrize("model", options_of("model"))
 def test_every_model_fits_data_that_need_no_download(composer, model, data):
-    plan = plan_run(composer, [model, f"data={data}"])
+    plan = plan_run(composer, [model, f"data={data}", *SMALL_FORMS.get(model.partition("=")[2], ())])
     assert plan.choices["model"] == model.partition("=")[2]
     assert preflight(plan.config).parameters["trainable"] > 0
 
@@ -104,10 +115,20 @@ def test_every_augmentation_option_states_each_setting_of_its_parts_in_the_order
     assert list(parts) == sorted(parts, key=lambda name: AUGMENTATIONS[name].facts["order"])
 
 
-@pytest.mark.parametrize("word", options_of("regularization"))
-def test_every_regularization_option_states_each_setting_in_order(word):
-    assert list(node(word)) == list(Regularization.model_fields)
-    assert list(node(word)["early_stopping"]) == list(EarlyStopping.model_fields)
+def test_no_regularization_states_each_setting_in_order():
+    stated = node("regularization=none")
+    assert list(stated) == list(Regularization.model_fields)
+    for key, section in (("early_stopping", EarlyStopping), ("clip", Clipping), ("average", Averaging)):
+        assert list(stated[key]) == list(section.model_fields)
+
+
+@pytest.mark.parametrize("word", [word for word in options_of("regularization") if word != "regularization=none"])
+def test_a_regularization_is_none_but_for_what_it_is_called_after(composer, word):
+    nothing = plan_run(composer, ["model=lenet_v2"]).config.regularization.model_dump()
+    something = plan_run(composer, ["model=lenet_v2", word]).config.regularization.model_dump()
+    changed = {key for key in nothing if nothing[key] != something[key]}
+    assert changed == set(node(word)) - {"defaults"}
+    assert len(changed) == 1
 
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "augmentation"])
@@ -181,5 +202,6 @@ def test_an_experiment_opens_with_its_command_and_says_what_was_published(word):
     header = [
         line.lstrip("# ") for line in FILES[word].read_text(encoding="utf-8").splitlines() if line.startswith("#")
     ]
-    assert header[:2] == ["@package _global_", f"cnnbench {word}"]
+    assert header[0] == "@package _global_"
+    assert header[1] in (f"cnnbench {word}", f"cnnbench -m {word}")
     assert "Published" in " ".join(header)

@@ -13,7 +13,7 @@ from torch import nn
 from cnnbench.conf_dir import conf_dir
 from cnnbench.inspection import layers_of, lint, operations_per_image
 from cnnbench.lr_range import suggestion, try_rates
-from tests.conftest import TINY, only_run
+from tests.conftest import SMALL_FORMS, TINY, only_run
 from tests.test_loop import prepared, weights_of
 
 SMALL = (*TINY, "data.num_train=80")
@@ -145,6 +145,7 @@ def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_few_steps_of_everything_run_with_every_model(cnnbench, model):
-    ended = cnnbench("debug=fast", f"model={model}", "data=synthetic", "threads=1", "device=cpu")
+    small = SMALL_FORMS.get(model, ())
+    ended = cnnbench("debug=fast", f"model={model}", "data=synthetic", *small, "threads=1", "device=cpu")
     assert ended.code == 0, ended.err
     assert "2 epochs" in ended.out

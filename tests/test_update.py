@@ -191,8 +191,6 @@ def val_steps(recorder: Recorder) -> list[int]:
     return [row["step"] for row in rows if "loss/val" in row]
 
 
-
-
 @pytest.mark.parametrize(
     ("every", "unit", "steps"),
     [(1, "epoch", [5, 10, 15]), (2, "epoch", [10, 15]), (7, "epoch", [15]), (4, "step", [4, 8, 12, 15]),

@@ -8,6 +8,7 @@ from torch import nn
 
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
+from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
 
 LARGEST_SIDE_TRIED = 512
@@ -17,7 +18,7 @@ def build_network(selection: Selection, spec: DataSpec) -> nn.Module:
     """Return the selected network for this data; its weights come from torch's global generator."""
     network = MODELS.build(selection, spec)
     assert isinstance(network, nn.Module)
-    return network
+    return guard_pointwise(network)
 
 
 def check_network(selection: Selection, spec: DataSpec) -> nn.Module:

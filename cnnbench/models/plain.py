@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2
 
 @dataclass(frozen=True)
 class Conv:
-    """One convolution of a plain network, stride 1; `pool`: followed by 2x2 pooling."""
+    """One convolution of a plain network, stride 1; `pool`: followed by 2x2 pooling, or pooled last of all."""
 
     maps: int
     kernel: int
@@ -62,23 +63,26 @@ def plain_network(
     pool: Pool,
     dropout: float,
     batchnorm: bool,
+    feature_activation: Activation | None = None,
+    pools_last: bool = False,
 ) -> PlainNetwork:
     """Build a network: each convolution is followed by pooling, then activation; dense layers by activation.
 
+    feature_activation: of the convolutions, where it is not that of the dense layers. pools_last: after activation.
     dropout: probability, before the dense layers but the last. batchnorm: before every layer but the first. Where
     both meet, dropout comes first, as in the network that this family continues.
     Raises UserError for images that are too small to leave anything after the convolutions.
     """
-    act = ACTIVATIONS[activation]
+    after_conv = feature_activation or activation
     features: dict[str, nn.Module] = {}  # named by the layer they belong to: weights fit with and without batch norm
     channels, height, width = spec.channels, spec.height, spec.width
     for number, conv in enumerate(convs, start=1):
         if batchnorm and number > 1:
             features[f"norm{number}"] = nn.BatchNorm2d(channels)
         features[f"conv{number}"] = nn.Conv2d(channels, conv.maps, conv.kernel, padding=conv.padding)
-        if conv.pool:
-            features[f"pool{number}"] = POOLS[pool](2)
-        features[f"{activation}{number}"] = act()
+        after = {f"{after_conv}{number}": ACTIVATIONS[after_conv]()}
+        pooling: dict[str, nn.Module] = {f"pool{number}": POOLS[pool](2)} if conv.pool else {}
+        features |= after | pooling if pools_last else pooling | after
         channels, height, width = conv.maps, conv.side_after(height), conv.side_after(width)
         if min(height, width) < 1:
             given = f"{spec.height}x{spec.width}"
@@ -91,11 +95,19 @@ def plain_network(
         if batchnorm and number > 1:
             dense[f"norm{number}"] = nn.BatchNorm1d(num_features)
         dense[f"linear{number}"] = nn.Linear(num_features, size)
-        dense[f"{activation}{number}"] = act()
+        dense[f"{activation}{number}"] = ACTIVATIONS[activation]()
         num_features = size
     head: dict[str, nn.Module] = {"norm": nn.BatchNorm1d(num_features)} if batchnorm and (convs or units) else {}
     head["linear"] = nn.Linear(num_features, spec.num_outputs)
     return PlainNetwork(*(nn.Sequential(OrderedDict(layers)) for layers in (features, dense, head)))
+
+
+def num_features(features: nn.Module, spec: DataSpec) -> int:
+    """Return how many features come out of convolutions for one image."""
+    with torch.no_grad():
+        found = features.eval()(torch.zeros(1, spec.channels, spec.height, spec.width))
+    features.train()
+    return int(found.numel())
 
 
 @MODELS.register("lenet")
@@ -116,6 +128,25 @@ def lenet(
     """
     convs = [Conv(number, kernel=5, padding=0, pool=True) for number in maps]
     return plain_network(spec, convs, units, activation, pool, dropout, batchnorm)
+
+
+@MODELS.register("lenet_same")
+def lenet_same(
+    spec: DataSpec,
+    *,
+    maps: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)],
+    units: list[PositiveInt],
+    activation: Activation,
+    dropout: Dropout = 0.0,
+    batchnorm: bool = False,
+) -> PlainNetwork:
+    """LeNet whose first convolution keeps the size: ReLU, then average pooling, after each convolution.
+
+    activation: of the dense layers. Source: lecture notes on deep learning with Keras, section on LeNet; the
+    usual first convolution of 32x32 pixels, made of 28x28 by padding.
+    """
+    convs = [Conv(maps[0], kernel=5, padding=2, pool=True), Conv(maps[1], kernel=5, padding=0, pool=True)]
+    return plain_network(spec, convs, units, activation, "average", dropout, batchnorm, "relu", pools_last=True)
 
 
 @MODELS.register("minialexnet")

@@ -13,6 +13,8 @@ from cnnbench.errors import UserError
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
 
+AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2015, arXiv:1409.4842)
+
 
 @TASKS.register("classification")
 class Classification(Task):
@@ -64,13 +66,16 @@ class Classification(Task):
         return torch.cat([torch.zeros_like(outputs), outputs], dim=1) if self._is_binary else outputs
 
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
-        scores = self.scores(network(batch.images))
-        losses = self._losses(scores, batch.labels)
+        outputs = network(batch.images)
+        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        scores = self.scores(main)
+        losses = self._mixed_losses(scores, batch)
+        for output in auxiliary:
+            losses = losses + AUXILIARY_WEIGHT * self._mixed_losses(self.scores(output), batch)
         predicted = scores.detach().argmax(1)
         correct = (predicted == batch.labels).to(losses.dtype)
         if batch.mixed is not None:
             labels, share = batch.mixed
-            losses = torch.lerp(self._losses(scores, labels), losses, share)
             correct = torch.lerp((predicted == labels).to(losses.dtype), correct, share)
         return losses.mean(), torch.stack([losses.detach().sum(), correct.sum()])
 
@@ -81,6 +86,12 @@ class Classification(Task):
         if "top5" in self.eval_metrics:
             sums.append((scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)).sum().to(loss.dtype))
         return torch.stack(sums)
+
+    def _mixed_losses(self, scores: Tensor, batch: Batch) -> Tensor:
+        losses = self._losses(scores, batch.labels)
+        if batch.mixed is None:
+            return losses
+        return torch.lerp(self._losses(scores, batch.mixed.labels), losses, batch.mixed.share)
 
     def _losses(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each sample, float32 [B]."""
