@@ -89,6 +89,7 @@ class _Check:
         self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, meant_by: Mapping[str, str] | None = None
     ) -> Any:
         """Return the values as their schema has them, or None where something is wrong with them."""
+        values = {key: value for key, value in values.items() if value != "???"}  # Hydra's word for what must be given
         inner = {key: value for key, value in values.items() if key in schema.model_fields}
         inner = {key: value for key, value in inner.items() if _is_section(schema.model_fields[key].annotation)}
         checked: dict[str, Any] = {}
@@ -112,7 +113,7 @@ class _Check:
                 hint = did_you_mean(key, meant_by or schema.model_fields.keys())
                 own = f"; '{prefix[:-1]}' takes {listed(schema.model_fields)}" if prefix and not hint else ""
                 self._mistake(prefix + key, values[key], f"no such key{hint}{own}")
-            elif kind == "missing" or values.get(key) == "???":
+            elif kind == "missing":
                 self._mistake(prefix + key, "", f"must be given: {_allowed(properties[key])}")
             else:
                 self._mistake(prefix + key, values[key], f"must be {_allowed(properties[key])}")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import UserError
+from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.alexnet import NormWithinChannels
 from cnnbench.models.build import build_network, check_network
 from cnnbench.models.googlenet import BLOCKS, Inception
@@ -121,8 +121,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("architecture", REFUSED)
 def test_an_architecture_that_there_is_not_is_refused(architecture):
-    with pytest.raises(UserError) as refused:
-        build_network(Selection("torchvision", {"architecture": architecture}), spec(3, 32))
+    with pytest.raises(ConfigError) as refused:
+        check_network(Selection("torchvision", {"architecture": architecture}), spec(3, 32))
     assert REFUSED[architecture] in str(refused.value)
 
 
@@ -158,3 +158,10 @@ def test_strided_pointwise_convolutions_of_few_channels_have_true_gradients_with
 def test_other_convolutions_are_left_as_they_are():
     network = nn.Sequential(nn.Conv2d(64, 8, 1, stride=2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, stride=2))
     assert [type(layer) for layer in guard_pointwise(network)] == [nn.Conv2d] * 3
+
+
+def test_an_architecture_must_be_given(cnnbench):
+    ended = cnnbench("model=torchvision")
+    assert ended.code == 2
+    assert "model.architecture=" in ended.err
+    assert "must be given: text" in ended.err

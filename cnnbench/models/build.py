@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import UserError
+from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
 
@@ -29,6 +29,8 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
     """
     try:
         return pass_through(selection, spec, "cpu")
+    except ConfigError:  # nothing that another size of images could mend
+        raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
         side = _smallest_side(selection, spec)
         given = f"{spec.height}x{spec.width}"

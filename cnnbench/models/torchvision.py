@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import nn
 
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import UserError, did_you_mean
+from cnnbench.errors import ConfigError, Mistake, did_you_mean
 from cnnbench.registry import MODELS
 
 WITH_AUXILIARY = ("googlenet", "inception_v3")
@@ -21,17 +21,19 @@ def torchvision(
     architecture: resnet18, vgg16, … stem: cifar makes the first convolution 3x3 with stride 1 and leaves out the first
     pooling, so that small images keep their size. auxiliary: the classifiers half-way up, of those that have them; in
     training they are part of the output.
-    Raises UserError for an architecture that there is not, and for auxiliary classifiers that it does not have.
+    Raises ConfigError for an architecture that there is not, and for auxiliary classifiers that it does not have.
     """
     import torchvision.models as zoo  # takes as long as a short training
 
     names = zoo.list_models(module=zoo)
     if architecture not in names:
         hint = did_you_mean(architecture, names) or f"; there are {', '.join(names)}"
-        raise UserError(f"model.architecture={architecture}: torchvision has no such classification network{hint}")
+        problem = f"torchvision has no such classification network{hint}"
+        raise ConfigError([Mistake(f"model.architecture={architecture}", problem)])
     if auxiliary and architecture not in WITH_AUXILIARY:
         having = " and ".join(WITH_AUXILIARY)
-        raise UserError(f"model.auxiliary=true: '{architecture}' has no auxiliary classifiers; {having} have.")
+        problem = f"'{architecture}' has no auxiliary classifiers; {having} have"
+        raise ConfigError([Mistake("model.auxiliary=true", problem)])
     more: dict[str, Any] = {}
     if architecture in WITH_AUXILIARY:
         more = {"aux_logits": auxiliary, "init_weights": True}
