@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cnnbench.registry import Selection
 
 LARGEST_SIDE = 512
+PHOTOGRAPH = 224  # side of the images that networks are measured on which are too large for small ones
 ABOUT = """\
 Lists what can be chosen in every group of settings, a line each: cnnbench GROUP=OPTION.
 
@@ -166,11 +167,14 @@ def _measured(option: Option, text: str, whole: "DataSpec") -> Network:
     if name not in MODELS:
         return replace(network, summary=f"{option.summary} (nothing is registered as '{name}')")
     settings = MODELS[name].defaults() | settings
-    lacking = [key for key in MODELS[name].schema.model_fields if key not in settings]
+    lacking = [key for key in MODELS[name].schema.model_fields if settings.get(key, "???") == "???"]
     if lacking:
         return replace(network, summary=f"{option.summary} (needs {' '.join(f'model.{key}=…' for key in lacking)})")
     selection = Selection(name, settings)
     smallest = smallest_side(lambda side: _parameters(selection, replace(spec, height=side, width=side)) is not None)
+    if smallest and smallest > min(height, width):  # made for photographs
+        spec = replace(spec, height=max(smallest, PHOTOGRAPH), width=max(smallest, PHOTOGRAPH))
+        network = replace(network, images=(spec.channels, spec.height, spec.width))
     return replace(network, parameters=_parameters(selection, spec), smallest=smallest)
 
 

@@ -109,7 +109,10 @@ def test_every_option_is_a_line_of_its_group_and_says_what_it_is(listing, group)
 def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listing):
     found = {option["name"]: option for option in listing("model")}
     assert list(found) == files("model")
-    assert [name for name, option in found.items() if not option["parameters"] or not option["smallest"]] == []
+    unmeasured = [name for name, option in found.items() if not option["parameters"] or not option["smallest"]]
+    assert unmeasured == ["torchvision"]
+    assert "needs model.architecture=" in found["torchvision"]["summary"]
+    assert found["alexnet_bn"]["images"] == [3, 224, 224]
     with open_composer() as composer:
         for name in ("lenet", "minialexnet_v4", "mlp"):
             plan = plan_run(composer, [f"model={name}", "data=synthetic"])
@@ -120,7 +123,7 @@ def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listin
 
 
 def test_networks_are_measured_on_the_data_that_are_named(listing):
-    (lenet,) = listing("model", "lenet", "--data", "digits")[:1]
+    lenet = next(option for option in listing("model", "lenet", "--data", "digits") if option["name"] == "lenet")
     assert (lenet["images"], lenet["classes"], lenet["parameters"]) == ([1, 32, 32], 10, 61_706)
 
 
