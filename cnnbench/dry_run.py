@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -152,7 +151,8 @@ def _try_steps(parts: Parts, ready: Ready) -> tuple[float, float]:
         clock = time.perf_counter()
     step_seconds = min(times)  # the first one also warms up
     size = min(len(ready.data.train), 2 * config.batch_size)
-    some = plain_batches(dataclasses.replace(ready, data=_first_images(ready, size)), "train")
+    first = dataclasses.replace(ready.data, train=ready.data.train[torch.arange(size)])
+    some = plain_batches(dataclasses.replace(ready, data=first), "train")
     clock = time.perf_counter()
     evaluate(parts, parts.network, some)
     per_image = (time.perf_counter() - clock) / size
@@ -161,10 +161,6 @@ def _try_steps(parts: Parts, ready: Ready) -> tuple[float, float]:
     at_the_end = len(ready.data.train) + len(ready.data.test)
     seconds = horizon.num_steps * step_seconds + per_image * (evaluations * len(ready.data.val) + at_the_end)
     return first_loss, seconds
-
-
-def _first_images(ready: Ready, size: int) -> Any:
-    return dataclasses.replace(ready.data, train=ready.data.train[torch.arange(size)])
 
 
 def _bytes_on_disk(parts: Parts) -> float:

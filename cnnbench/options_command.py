@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
@@ -22,9 +22,7 @@ from cnnbench.small_command import finish, grouped, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from cnnbench.data.images import DataSpec
-    from cnnbench.registry import Selection
 
-LARGEST_SIDE = 512
 PHOTOGRAPH = 224  # side of the images that networks are measured on which are too large for small ones
 ABOUT = """\
 Lists what can be chosen in every group of settings, a line each: cnnbench GROUP=OPTION.
@@ -156,6 +154,7 @@ def _measured(option: Option, text: str, whole: "DataSpec") -> Network:
     import yaml
 
     from cnnbench.data.prepare import window_of
+    from cnnbench.models.build import count_parameters, pass_through, smallest_side, works
     from cnnbench.registry import MODELS, Selection
 
     settings = _node("model", text)
@@ -171,38 +170,14 @@ def _measured(option: Option, text: str, whole: "DataSpec") -> Network:
     if lacking:
         return replace(network, summary=f"{option.summary} (needs {' '.join(f'model.{key}=…' for key in lacking)})")
     selection = Selection(name, settings)
-    smallest = smallest_side(lambda side: _parameters(selection, replace(spec, height=side, width=side)) is not None)
-    if smallest and smallest > min(height, width):  # made for photographs
+    smallest = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side)))
+    if smallest is None:
+        return network
+    if smallest > min(height, width):  # made for photographs
         spec = replace(spec, height=max(smallest, PHOTOGRAPH), width=max(smallest, PHOTOGRAPH))
         network = replace(network, images=(spec.channels, spec.height, spec.width))
-    return replace(network, parameters=_parameters(selection, spec), smallest=smallest)
-
-
-def _parameters(selection: "Selection", spec: "DataSpec") -> int | None:
-    """Return how many parameters a network has, or None where it does not work."""
-    from cnnbench.models.build import count_parameters, pass_through
-
-    try:
-        return count_parameters(pass_through(selection, spec, "meta"))["total"]
-    except Exception:  # noqa: BLE001 - a list is not the place to fail over one of its lines
-        return None
-
-
-def smallest_side(works: Callable[[int], bool]) -> int | None:
-    """Return the smallest side that works, where every larger one works too; None: none up to 512.
-
-    Found in steps: twice as large until one works, and then by halves between the last two.
-    """
-    high = 1
-    while not works(high):
-        high *= 2
-        if high > LARGEST_SIDE:
-            return None
-    low = high // 2  # does not work, or is 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if works(middle) else (middle, high)
-    return high
+    parameters = count_parameters(pass_through(selection, spec, "meta"))["total"]
+    return replace(network, parameters=parameters, smallest=smallest)
 
 
 def _spec_of(data: str | None, own: str | None) -> "DataSpec":

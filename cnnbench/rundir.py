@@ -31,14 +31,8 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 
-NAMES = (
-    "experiment",
-    "debug",
-    "optimizer",
-    "scheduler",
-    "augmentation",
-    "regularization",
-)  # groups whose options speak for themselves
+# Groups whose options speak for themselves, in a folder's name:
+NAMES = ("experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization")
 
 
 def outputs_dir() -> Path:

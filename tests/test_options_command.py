@@ -12,7 +12,8 @@ from hydra.core.config_store import ConfigStore
 from cnnbench.compose import open_composer
 from cnnbench.conf_dir import conf_dir
 from cnnbench.config import GROUPS
-from cnnbench.options_command import main, smallest_side
+from cnnbench.models.build import smallest_side
+from cnnbench.options_command import main
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from tests.conftest import Outcome

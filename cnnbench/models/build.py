@@ -1,5 +1,6 @@
 """From a selection to a network that is known to fit the data."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
 
-LARGEST_SIDE_TRIED = 512
+LARGEST_SIDE = 512
 
 
 def build_network(selection: Selection, spec: DataSpec) -> nn.Module:
@@ -32,9 +33,9 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
     except ConfigError:  # nothing that another size of images could mend
         raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
-        side = _smallest_side(selection, spec)
+        side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side)))
         given = f"{spec.height}x{spec.width}"
-        if side is None:
+        if side is None or side <= min(spec.height, spec.width):
             raise UserError(
                 f"model '{selection.name}' does not work on {spec.channels}x{given} images: {error}"
             ) from error
@@ -59,15 +60,31 @@ def pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Module
     return network
 
 
-def _smallest_side(selection: Selection, spec: DataSpec) -> int | None:
-    for side in range(min(spec.height, spec.width) + 1, LARGEST_SIDE_TRIED + 1):
-        try:
-            # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
-            pass_through(selection, replace(spec, height=side, width=side), "meta")
-        except (UserError, RuntimeError, ValueError, IndexError):
-            continue
-        return side
-    return None
+def works(selection: Selection, spec: DataSpec) -> bool:
+    """Tell whether the network can be built for this data and take its images."""
+    try:
+        # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
+        pass_through(selection, spec, "meta")
+    except Exception:  # noqa: BLE001 - whatever a network of somebody's own may raise
+        return False
+    return True
+
+
+def smallest_side(works: Callable[[int], bool]) -> int | None:
+    """Return the smallest side that works, where every larger one works too; None: none up to 512.
+
+    Found in steps: twice as large until one works, and then by halves between the last two.
+    """
+    high = 1
+    while not works(high):
+        high *= 2
+        if high > LARGEST_SIDE:
+            return None
+    low = high // 2  # does not work, or is 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(middle) else (middle, high)
+    return high
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:

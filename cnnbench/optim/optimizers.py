@@ -17,12 +17,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 @OPTIMIZERS.register("sgd")
 def sgd(
-    groups: Groups,
-    *,
-    lr: PositiveFloat,
-    momentum: Decay,
-    weight_decay: NonNegativeFloat = 0.0,
-    nesterov: bool = False,
+    groups: Groups, *, lr: PositiveFloat, momentum: Decay, weight_decay: NonNegativeFloat = 0.0, nesterov: bool = False
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
@@ -153,12 +148,7 @@ def adagrad(
 
 @OPTIMIZERS.register("adadelta")
 def adadelta(
-    groups: Groups,
-    *,
-    lr: PositiveFloat,
-    rho: Decay,
-    eps: PositiveFloat,
-    weight_decay: NonNegativeFloat = 0.0,
+    groups: Groups, *, lr: PositiveFloat, rho: Decay, eps: PositiveFloat, weight_decay: NonNegativeFloat = 0.0
 ) -> Optimizer:
     """Steps as long as the steps before, by the root of their mean square. Source: Zeiler 2012, arXiv:1212.5701."""
     return torch.optim.Adadelta(groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, foreach=True)
