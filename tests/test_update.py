@@ -336,3 +336,30 @@ def test_the_scaler_does_nothing_outside_fp16():
     assert not parts.scaler.is_enabled()
     assert parts.scaler.state_dict() == {}
     assert replace(parts, average=None).evaluated(3) is parts.network
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_scaled_losses_give_the_step_of_losses_that_are_not(clip):
+    words = () if clip is None else (f"regularization.clip.norm={clip}",)
+    moved = {}
+    for scale in (None, 1024.0):
+        parts, _ = prepared(*PLAIN, *words)
+        if scale is not None:  # in fp32 here: a processor has no need of it
+            parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+        before = weights_of(parts)
+        compute_gradients(parts, first_batch(parts))
+        apply_gradients(parts)
+        moved[scale] = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+    assert moved[None].abs().max() > 0
+    assert torch.allclose(moved[1024.0], moved[None], rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out():
+    parts, _ = prepared(*PLAIN)
+    parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    before = weights_of(parts)
+    compute_gradients(parts, first_batch(parts))
+    next(parts.network.parameters()).grad.fill_(math.inf)
+    apply_gradients(parts)
+    assert same(before, weights_of(parts))
+    assert parts.scaler.get_scale() == 512
