@@ -10,22 +10,23 @@ from torch.optim.swa_utils import update_bn
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.data.prepare import PreparedData
-from cnnbench.data.sampling import class_weights, weighted_order
+from cnnbench.data.sampling import class_weights
 from cnnbench.models.build import build_network
 from cnnbench.optim.average import WeightAverage
 from cnnbench.optim.groups import parameter_groups
-from cnnbench.preflight import Ready, make_augmentations, make_schedule
+from cnnbench.optim.penalties import penalized
+from cnnbench.preflight import Ready, make_augmentations, make_schedule, preflight
 from cnnbench.randomness import generator, seed_layers
 from cnnbench.registry import OPTIMIZERS
 from cnnbench.tasks.base import Task
-from cnnbench.update import Parts, penalties_of
+from cnnbench.update import Parts
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
 
 
 def make_parts(config: RunConfig, ready: Ready) -> Parts:
     """Return everything that a training is made of, at its very beginning."""
-    data, device = ready.data, ready.device
+    data, device, penalties = ready.data, ready.device, config.regularization
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
     network = build_network(config.network(), ready.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = parameter_groups(network, config.optimizer.decay_norm_and_bias)
@@ -46,7 +47,7 @@ def make_parts(config: RunConfig, ready: Ready) -> Parts:
         order=_make_order(config, ready.task, data),
         val=plain_batches(ready, "val") if len(data.val) else None,
         device=device,
-        penalized=penalties_of(config, network),
+        penalized=penalized(network.parameters()) if penalties.l1 or penalties.l2 else [],
     )
 
 
@@ -65,19 +66,21 @@ def _make_average(config: RunConfig, network: nn.Module, train: Batches) -> Weig
 
 def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:
     weights = class_weights(config.data.sampling, data.spec.counts)
-
-    def order(epoch: int) -> Tensor:
-        draws = generator(config.seed, "order", epoch)
-        labels = data.train.labels
-        return task.order(labels, draws) if weights is None else weighted_order(labels, weights, draws)
-
-    return order
+    return lambda epoch: task.order(data.train.labels, weights, generator(config.seed, "order", epoch))
 
 
-def set_up_torch(device: torch.device, threads: int, deterministic: bool, tf32: bool = False) -> None:
-    """Make arithmetic repeatable: so many threads, full precision or tf32, and on a GPU deterministic kernels."""
+def prepare_trial(config: RunConfig) -> tuple[Ready, Parts]:
+    """Return what a training is made of, to try it out; arithmetic is set up for it."""
+    ready = preflight(config)
+    set_up_torch(ready.device, config, config.threads or DEFAULT_THREADS)
+    return ready, make_parts(config, ready)
+
+
+def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:
+    """Make arithmetic repeatable: so many threads, the configured precision, and on a GPU deterministic kernels."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
+        tf32, deterministic = config.precision == "tf32", config.deterministic
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32

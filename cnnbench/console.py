@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from cnnbench.compose import TYPED, flat
 from cnnbench.config import RunConfig
+from cnnbench.errors import grouped
 from cnnbench.loop import Progress
 
 ETA_AFTER_STEPS = 20
@@ -118,7 +119,7 @@ class ProgressDisplay:
     def _speed(self, progress: Progress) -> str:
         seen = progress.samples_trained - self.images
         elapsed = time.perf_counter() - self.began
-        return f" {seen / elapsed:,.0f} images/s".replace(",", " ") if seen and elapsed else ""
+        return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
 def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
@@ -132,7 +133,7 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
         cells = "".join(f"{values[name]:>12.4f}" if values.get(name) is not None else f"{'':>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
     chosen, seconds = result["checkpoint"], result["seconds"]
-    speed = f"{result['images_per_second']:,.0f} images/s".replace(",", " ")
+    speed = f"{grouped(result['images_per_second'])} images/s"
     say()
     say(f"  checkpoint  epoch {chosen['epoch']}, step {chosen['step']}: {chosen['chosen']}")
     spent = f"{duration(seconds['train'])}, {speed}; {duration(seconds['total'])} in all"

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from cnnbench import console
-from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
+from cnnbench.assemble import plain_batches, prepare_trial
 from cnnbench.data.images import counts_per_class
-from cnnbench.errors import UserError
-from cnnbench.inspection import a_few_images, layers_of, lint, operations_per_image
+from cnnbench.errors import UserError, grouped
+from cnnbench.inspection import a_few_images, layers_of, operations_per_image, remarks
 from cnnbench.loop import evaluate
 from cnnbench.plan import Plan
-from cnnbench.preflight import Ready, preflight
+from cnnbench.preflight import Ready
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
 from cnnbench.rundir import outputs_dir
@@ -50,9 +50,8 @@ def dry_run_all(plans: Sequence[Plan]) -> int:
 def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
     """Try a plan, show what it is made of, and return the seconds and bytes that it is expected to take."""
     register_everything(plan.plugins)
-    config, ready = plan.config, preflight(plan.config)
-    set_up_torch(ready.device, config.threads or DEFAULT_THREADS, config.deterministic, config.precision == "tf32")
-    parts = make_parts(config, ready)
+    config = plan.config
+    ready, parts = prepare_trial(config)
     if not is_brief:
         facts = {"device": str(ready.device), "dry run": "nothing is trained"}
         console.header(config, plan.choices, plan.origins, facts)
@@ -65,7 +64,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
     size = _bytes_on_disk(parts)
     if not is_brief:
         _show_effort(ready, loss, seconds, size)
-        for note in (*plan.notes, *ready.notes, *lint(parts)):
+        for note in (*plan.notes, *ready.notes, *remarks(parts)):
             console.say(f"  note: {note}")
         console.say(f"  pictures: {console.shorter(folder)}")
     return seconds, size
@@ -74,14 +73,14 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
 def _show_model(parts: Parts, ready: Ready) -> None:
     images = a_few_images(plain_batches(ready, "train"))
     rows = [
-        (layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.parameters:,}".replace(",", " "),
+        (layer.name, layer.kind, "x".join(map(str, layer.output)), grouped(layer.parameters),
          "frozen" if layer.trainable < layer.parameters else "")
         for layer in layers_of(parts.network, images)
     ]  # fmt: skip
     console.table(("layer", "", "output", "parameters", ""), rows)
     total, trainable = ready.parameters["total"], ready.parameters["trainable"]
     shown = "; ".join(
-        f"{number:,} {word}".replace(",", " ")
+        f"{grouped(number)} {word}"
         for number, word in ((total, "parameters"), (trainable, "trained"), (total - trainable, "frozen"))
     )
     console.say(f"  {shown}; {_short(operations_per_image(parts.network, images))}FLOP forward an image")
@@ -147,9 +146,9 @@ def _try_steps(parts: Parts, ready: Ready) -> tuple[float, float]:
         sums = compute_gradients(parts, batch).tolist()
         apply_gradients(parts)
         first_loss = sums[0] / len(batch) if step == 0 else first_loss
-        times.append(time.perf_counter() - clock)
+        times.append((time.perf_counter() - clock) / len(batch))
         clock = time.perf_counter()
-    step_seconds = min(times)  # the first one also warms up
+    per_train_image = min(times)  # the first step also warms up
     size = min(len(ready.data.train), 2 * config.batch_size)
     first = dataclasses.replace(ready.data, train=ready.data.train[torch.arange(size)])
     some = plain_batches(dataclasses.replace(ready, data=first), "train")
@@ -159,8 +158,8 @@ def _try_steps(parts: Parts, ready: Ready) -> tuple[float, float]:
     every = config.eval_every * (horizon.steps_per_epoch if config.eval_unit == "epoch" else 1)
     evaluations = -(-horizon.num_steps // every)
     at_the_end = len(ready.data.train) + len(ready.data.test)
-    seconds = horizon.num_steps * step_seconds + per_image * (evaluations * len(ready.data.val) + at_the_end)
-    return first_loss, seconds
+    trained, measured = horizon.epochs * len(ready.data.train), evaluations * len(ready.data.val) + at_the_end
+    return first_loss, trained * per_train_image + measured * per_image
 
 
 def _bytes_on_disk(parts: Parts) -> float:
@@ -177,8 +176,8 @@ def _bytes_on_disk(parts: Parts) -> float:
 
 
 def _show_effort(ready: Ready, loss: float, seconds: float, size: float) -> None:
-    guess = math.log(ready.data.spec.num_classes)
-    console.say(f"  first loss {loss:.4f}; guessing would be ln {ready.data.spec.num_classes} = {guess:.4f}")
+    guess = ready.task.loss_of_guessing
+    console.say(f"  first loss {loss:.4f}" + ("" if guess is None else f"; guessing gives {guess:.4f}"))
     horizon = ready.horizon
     steps = f"{horizon.epochs} epochs of {horizon.steps_per_epoch} steps"
     console.say(f"  {steps}: about {console.duration(seconds)}, {size / 1e6:.1f} MB on disk")

@@ -45,6 +45,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 
+def grouped(number: float) -> str:
+    """Return a whole number in groups of three digits: 50 000."""
+    return f"{number:,.0f}".replace(",", " ")
+
+
 class TrainingError(Exception):
     """A training that cannot go on: it diverged, or its folder cannot be written. Exit code 1, no traceback."""
 

@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cnnbench import console
-from cnnbench.assemble import DEFAULT_THREADS, make_parts, set_up_torch
+from cnnbench.assemble import prepare_trial
 from cnnbench.data.batches import Batch
 from cnnbench.plan import Plan
-from cnnbench.preflight import preflight
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
 from cnnbench.rundir import outputs_dir
@@ -25,9 +24,8 @@ DIVERGED = 4.0  # times the lowest loss: there is nothing more to be seen
 def find_learning_rate(plan: Plan) -> int:
     """Try learning rates from 1e-6 to 10, say which one to take, and draw the curve. No run folder is made."""
     register_everything(plan.plugins)
-    config, ready = plan.config, preflight(plan.config)
-    set_up_torch(ready.device, config.threads or DEFAULT_THREADS, config.deterministic, config.precision == "tf32")
-    rates, losses = try_rates(make_parts(config, ready))
+    _, parts = prepare_trial(plan.config)
+    rates, losses = try_rates(parts)
     folder = outputs_dir() / "lr_finds" / plan.place()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "losses.csv").open("w", newline="", encoding="utf-8") as file:

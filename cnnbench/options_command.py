@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from cnnbench.conf_dir import conf_dir
 from cnnbench.config import GROUPS
-from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.small_command import finish, grouped, plugin_files, sorted_out
+from cnnbench.errors import UserError, did_you_mean, grouped, listed
+from cnnbench.small_command import finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from cnnbench.data.images import DataSpec

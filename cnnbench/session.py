@@ -10,8 +10,8 @@ from cnnbench import checkpoint, console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.check import check
 from cnnbench.compose import flat
-from cnnbench.errors import Stopped, UserError
-from cnnbench.inspection import lint
+from cnnbench.errors import Stopped, UserError, grouped
+from cnnbench.inspection import remarks
 from cnnbench.interrupt import StopRequests
 from cnnbench.journal import Journal, read_rows
 from cnnbench.locate import locate, prepare_folder
@@ -66,7 +66,7 @@ class _Session:
         if record.get("threads") not in (None, self.threads):
             console.say(f"  note: {record['threads']} threads before, {self.threads} now: the last bits may differ.")
         self.seconds_before = self._seconds_spent(record)
-        set_up_torch(ready.device, self.threads, self.config.deterministic, self.config.precision == "tf32")
+        set_up_torch(ready.device, plan.config, self.threads)
         self.parts = make_parts(plan.config, ready)
         self.progress = self._restore()
         started = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
@@ -158,8 +158,6 @@ class _Session:
             return Progress()
         parent = RunFolder.open(self._parent_path())
         content = checkpoint.load(parent.checkpoints, int(self.config.parent.partition("@")[2]))
-        if self.config.regularization.average.kind == "swa":
-            content.pop("average", None)  # of epochs that are not the last ones any more
         progress = self._restore_from(content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
@@ -198,7 +196,7 @@ class _Session:
         plan, data, spec = self.plan, self.ready.data, self.ready.data.spec
         counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
         facts = {
-            "network": f"{self.ready.parameters['total']:,} parameters".replace(",", " "),
+            "network": f"{grouped(self.ready.parameters['total'])} parameters",
             "data": f"{counts}; {spec.num_classes} classes; {spec.channels}x{spec.height}x{spec.width}",
             "device": f"{self.ready.device}, {self.threads} threads, {self.config.precision}",
             "folder": console.shorter(self.folder.path),
@@ -211,7 +209,7 @@ class _Session:
             console.say(f"  {console.shorter(self.folder.path)}")
         else:
             console.header(self.config, plan.choices, plan.origins, facts)
-        for note in (*plan.notes, *self.ready.notes, *self._schedule_notes(), *lint(self.parts)):
+        for note in (*plan.notes, *self.ready.notes, *self._schedule_notes(), *remarks(self.parts)):
             console.say(f"  note: {note}")
 
     def _schedule_notes(self) -> list[str]:

@@ -33,8 +33,3 @@ def sorted_out(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, s
 def plugin_files(given: str) -> tuple[str, ...]:
     """Return the paths of `plugins=one.py,two.py`."""
     return tuple(part.strip(" '\"") for part in given.strip("[]").split(",") if part.strip())
-
-
-def grouped(number: int) -> str:
-    """Return a number with thin groups of three digits: 50 000."""
-    return f"{number:,}".replace(",", " ")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import cnnbench
 from cnnbench.errors import Mistake, TrainingError, UserError
 from cnnbench.help import help_text
+from cnnbench.small_command import plugin_files
 
 if TYPE_CHECKING:
     from cnnbench.plan import Plan
@@ -99,20 +100,22 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _do(request: Request, plans: "Sequence[Plan]") -> int:
-    from cnnbench.dry_run import dry_run_all
-    from cnnbench.lr_range import find_learning_rate
-    from cnnbench.session import carry_out
-    from cnnbench.sweep import carry_out_all
-
     if request.flags.cfg:
         import yaml
 
         sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
         return 0
     if request.dry_run:
+        from cnnbench.dry_run import dry_run_all
+
         return dry_run_all(plans)
     if request.lr_find:
+        from cnnbench.lr_range import find_learning_rate
+
         return find_learning_rate(plans[0])
+    from cnnbench.session import carry_out
+    from cnnbench.sweep import carry_out_all
+
     return carry_out_all(plans) if request.flags.multirun else carry_out(plans[0])
 
 
@@ -126,7 +129,7 @@ def read_request(flags: Namespace) -> Request:
         elif key == "plugins":
             if not value:
                 mistakes.append(Mistake(word, "must be the path of a Python file, or several with commas between"))
-            request.plugins = tuple(part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip())
+            request.plugins = plugin_files(value)
         elif key in ("rerun", "accept_stale", "dry_run", "lr_find"):
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batch, Batches
 from cnnbench.optim.average import WeightAverage
-from cnnbench.optim.penalties import penalized, penalty
+from cnnbench.optim.penalties import penalty
 from cnnbench.optim.schedules import Horizon, Schedule
 from cnnbench.tasks.base import Task
 
@@ -89,12 +89,6 @@ def apply_gradients(parts: Parts) -> None:
     parts.scaler.update()
     if parts.average is not None:
         parts.average.after_step()
-
-
-def penalties_of(config: RunConfig, network: nn.Module) -> list[nn.Parameter]:
-    """Return the weights that l1 and l2 shrink; none where both are off."""
-    regularization = config.regularization
-    return penalized(network.parameters()) if regularization.l1 or regularization.l2 else []
 
 
 def autocast(config: RunConfig, device: torch.device) -> torch.autocast:

@@ -67,7 +67,7 @@ def config_of(*words: str) -> RunConfig:
 def prepared(*words: str) -> tuple[Parts, Ready]:
     config = config_of(*words)
     ready = preflight(config)
-    set_up_torch(ready.device, 1, True)
+    set_up_torch(ready.device, config, 1)
     return make_parts(config, ready), ready
 
 

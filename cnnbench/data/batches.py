@@ -117,7 +117,7 @@ class Batches:
             tables[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch).to(self.device)
         order = order.to(self.device)
         rows = torch.split(order, batch_size)
-        shifts = torch.split(shifts_of_repeats(order), batch_size) if tables else rows
+        shifts = torch.split(shifts_of_repeats(order), batch_size)
         parts = [partial(self._batch, *part, tables) for part in zip(rows, shifts, strict=True)][first:]
         yield from (part() for part in parts) if num_workers == 0 else _ahead(parts, num_workers)
 

@@ -15,7 +15,7 @@ from cnnbench.data.noise import wrong_on_purpose
 from cnnbench.data.sampling import class_weights
 from cnnbench.data.split import Split, k_fold, stratified_split
 from cnnbench.data.subset import select
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, grouped
 from cnnbench.registry import DATASETS
 
 
@@ -74,7 +74,7 @@ def prepare(config: DataConfig) -> PreparedData:
 
 
 def _noise_note(wrong: int, number: int) -> str:
-    return f"label_noise: {wrong:,} of {number:,} training labels are wrong on purpose".replace(",", " ")
+    return f"label_noise: {grouped(wrong)} of {grouped(number)} training labels are wrong on purpose"
 
 
 def _split(config: DataConfig, data: ImageData) -> Split:

@@ -70,20 +70,20 @@ def works(selection: Selection, spec: DataSpec) -> bool:
     return True
 
 
-def smallest_side(works: Callable[[int], bool]) -> int | None:
-    """Return the smallest side that works, where every larger one works too; None: none up to 512.
+def smallest_side(fits: Callable[[int], bool]) -> int | None:
+    """Return the smallest side that fits, where every larger one fits too; None: none up to 512.
 
-    Found in steps: twice as large until one works, and then by halves between the last two.
+    Found in steps: twice as large until one fits, and then by halves between the last two.
     """
     high = 1
-    while not works(high):
+    while not fits(high):
         high *= 2
         if high > LARGEST_SIDE:
             return None
-    low = high // 2  # does not work, or is 0
+    low = high // 2  # does not fit, or is 0
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if works(middle) else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 

@@ -23,7 +23,7 @@ class WeightAverage:
         self, settings: Averaging, network: nn.Module, epochs: int, refresh: Callable[[nn.Module, int], None]
     ) -> None:
         self._settings, self._trained, self._refresh = settings, network, refresh
-        self._first_epoch = int(settings.start * epochs) + 1
+        self._first_epoch = 1 if settings.kind == "ema" else int(settings.start * epochs) + 1
         self._refreshed_at: int | None = None
         if settings.kind == "ema":
             self._average = AveragedModel(network, multi_avg_fn=self._move, use_buffers=True)
@@ -56,13 +56,16 @@ class WeightAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that it has seen."""
-        return {"kind": self._settings.kind, "average": self._average.state_dict()}
+        return {"of": self._of(), "average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where a state dict was taken; an average of another kind is begun anew."""
-        if state["kind"] == self._settings.kind:
+        """Go on from where a state dict was taken; an average of another kind, or of other epochs, is begun anew."""
+        if state["of"] == self._of():
             self._average.load_state_dict(state["average"])
         self._refreshed_at = None
+
+    def _of(self) -> list[str | int]:
+        return [self._settings.kind, self._first_epoch]
 
     def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
         decay = min(self._settings.decay, (1 + int(number)) / (10 + int(number)))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.sampling import weighted_order
 
 
 class Task(ABC):
@@ -28,9 +29,19 @@ class Task(ABC):
         """Return how many outputs the network needs for each image."""
         return self.spec.num_classes
 
-    def order(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the rows of an epoch in the order in which they are trained on, int64 [N]; a permutation."""
-        return torch.randperm(len(labels), generator=generator)
+    @property
+    def loss_of_guessing(self) -> float | None:
+        """Return the loss of a network that knows nothing, if that can be said."""
+        return None
+
+    def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return the rows of an epoch in the order in which they are trained on, int64 [N].
+
+        weights: how often each class is wanted, float [K]; None: every row once.
+        """
+        if weights is None:
+            return torch.randperm(len(labels), generator=generator)
+        return weighted_order(labels, weights, generator)
 
     @abstractmethod
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

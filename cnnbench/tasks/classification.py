@@ -1,5 +1,6 @@
 """To tell classes apart."""
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -58,6 +59,11 @@ class Classification(Task):
     def num_outputs(self) -> int:
         """Return one output for a binary loss, else one for every class."""
         return 1 if self._is_binary else self.spec.num_classes
+
+    @property
+    def loss_of_guessing(self) -> float:
+        """Return the cross entropy where all classes are given the same probability."""
+        return math.log(self.spec.num_classes)
 
     def scores(self, outputs: Tensor) -> Tensor:
         """Return a score for every class, float32 [B, K], whose softmax are probabilities, from outputs [B, O]."""

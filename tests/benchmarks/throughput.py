@@ -121,7 +121,7 @@ class Bench:
     def __init__(self, case: Case, root: Path | None, folder: Path) -> None:
         with open_composer() as composer:
             config = plan_run(composer, [*case.all_words(root), "data.val_fraction=0", "epochs=1"]).config
-        set_up_torch(torch.device("cpu"), os.cpu_count() or 1, config.deterministic)
+        set_up_torch(torch.device("cpu"), config, os.cpu_count() or 1)
         ready = preflight(config)
         data = ready.data
         train = data.train[torch.arange(case.steps * BATCH) % len(data.train)]  # full batches, from few images made
