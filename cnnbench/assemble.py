@@ -5,19 +5,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.sampling import class_weights
 from cnnbench.models.build import build_network
-from cnnbench.optim.average import WeightAverage
-from cnnbench.optim.groups import parameter_groups
+from cnnbench.optim.average import WeightAverage, measure_norms
 from cnnbench.optim.penalties import penalized
-from cnnbench.preflight import Ready, make_augmentations, make_schedule, preflight
+from cnnbench.preflight import Ready, make_augmentations, make_optimizer, make_schedule, preflight
 from cnnbench.randomness import generator, seed_layers
-from cnnbench.registry import OPTIMIZERS
 from cnnbench.tasks.base import Task
 from cnnbench.update import Parts
 
@@ -28,19 +25,17 @@ def make_parts(config: RunConfig, ready: Ready) -> Parts:
     """Return everything that a training is made of, at its very beginning."""
     data, device, penalties = ready.data, ready.device, config.regularization
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
-    network = build_network(config.network(), ready.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = parameter_groups(network, config.optimizer.decay_norm_and_bias)
-    optimizer = OPTIMIZERS.build(config.optimizer.part, groups)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+    network = build_network(config.network(), ready.spec, config.head)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(config, network, ready.training)
     train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
-    return Parts(
+    parts = Parts(
         config=config,
         task=ready.task,
         network=network,
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        average=_make_average(config, network, train),
+        average=_make_average(config, ready, network, train),
         schedule=make_schedule(config, ready.horizon),
         horizon=ready.horizon,
         train=train,
@@ -48,20 +43,24 @@ def make_parts(config: RunConfig, ready: Ready) -> Parts:
         val=plain_batches(ready, "val") if len(data.val) else None,
         device=device,
         penalized=penalized(network.parameters()) if penalties.l1 or penalties.l2 else [],
+        training=ready.training,
     )
+    parts.enter(1)
+    return parts
 
 
-def _make_average(config: RunConfig, network: nn.Module, train: Batches) -> WeightAverage | None:
+def _make_average(config: RunConfig, ready: Ready, network: nn.Module, train: Batches) -> WeightAverage | None:
     settings = config.regularization.average
     if settings.kind == "none":
         return None
 
-    def measure_norms(averaged: nn.Module, step: int) -> None:
+    def refresh(averaged: nn.Module, step: int) -> None:
         seed_layers(config.seed, "average", step, train.device)
+        ready.training.enter(averaged, -(-step // ready.horizon.steps_per_epoch))
         batches = train.epoch(torch.arange(len(train)), config.batch_size)
-        update_bn((batch.images for batch in batches), averaged)
+        measure_norms(averaged, (batch.images for batch in batches))
 
-    return WeightAverage(settings, network, config.epochs, measure_norms)
+    return WeightAverage(settings, network, config.epochs, refresh)
 
 
 def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:
