@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,20 @@ from cnnbench.optim.average import WeightAverage, measure_norms
 from cnnbench.optim.penalties import penalized
 from cnnbench.preflight import Ready, make_augmentations, make_optimizer, make_schedule, preflight
 from cnnbench.randomness import generator, seed_layers
+from cnnbench.start import Start, find_start
 from cnnbench.tasks.base import Task
 from cnnbench.update import Parts
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
 
 
-def make_parts(config: RunConfig, ready: Ready) -> Parts:
+def make_parts(config: RunConfig, ready: Ready, start: Start | None = None) -> Parts:
     """Return everything that a training is made of, at its very beginning."""
     data, device, penalties = ready.data, ready.device, config.regularization
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
     network = build_network(config.network(), ready.spec, config.head)
+    if start is not None:
+        start.enter(network)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config, network, ready.training)
     train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
@@ -71,8 +75,10 @@ def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[
 def prepare_trial(config: RunConfig) -> tuple[Ready, Parts]:
     """Return what a training is made of, to try it out; arithmetic is set up for it."""
     ready = preflight(config)
+    start = find_start(config, ready)
     set_up_torch(ready.device, config, config.threads or DEFAULT_THREADS)
-    return ready, make_parts(config, ready)
+    notes = ready.notes if start is None else (*ready.notes, *start.record["notes"])
+    return replace(ready, notes=notes), make_parts(config, ready, start)
 
 
 def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:

@@ -208,10 +208,6 @@ class RunConfig(Spine):
         """Return the task with the overrides of `regularization` applied."""
         return Selection(self.task.name, {**self.task.settings, **self.regularization.placed(IN_TASK)})
 
-    def names_parts(self) -> bool:
-        """Tell whether anything in it names a part of the network."""
-        return bool(self.freeze.what or self.optimizer.lr_scale or self.source)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
         values: dict[str, Any] = {key: getattr(self, key) for key in Spine.model_fields}

@@ -35,6 +35,7 @@ class Ready:
     parameters: dict[str, int]
     device: torch.device
     notes: tuple[str, ...] = ()
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)  # of the network's weights and buffers
     named: NamedParts = field(default_factory=NamedParts)  # found where anything names one
     training: Training = field(default_factory=Training)
 
@@ -49,7 +50,8 @@ def preflight(config: RunConfig) -> Ready:
     task: Task = TASKS.build(config.objective(), data.spec)
     spec = replace(data.spec, outputs=task.num_outputs)
     network = check_network(config.network(), spec, config.head)
-    named = parts_of(config.network(), spec) if config.names_parts() else NamedParts()
+    names_parts = config.freeze.what or config.optimizer.lr_scale or config.source
+    named = parts_of(config.network(), spec) if names_parts else NamedParts()
     training = plan_training(config, network, named)
     num_train = len(data.train)
     if config.batch_size > num_train:
@@ -85,7 +87,8 @@ def preflight(config: RunConfig) -> Ready:
         raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
     notes = (*data.notes, *_precision_notes(config, device))
     training.enter(network, 1)
-    return Ready(data, task, spec, horizon, count_parameters(network), device, notes, named, training)
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    return Ready(data, task, spec, horizon, count_parameters(network), device, notes, shapes, named, training)
 
 
 def find_device(name: str) -> torch.device:

@@ -1,6 +1,7 @@
-"""Settings of a training that begins with something: what it starts from, what stays as it is, what is put on top."""
+"""A training that begins with something: settings of what it starts from, what stays as it is, what is put on top."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
@@ -57,3 +58,19 @@ class HeadConfig(Section):
 
     units: list[PositiveInt] = Field(default=[])
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that are somewhere, not loaded yet.
+
+    given: the setting that named them. name: the same for the same weights, wherever they lie. told: what a sentence
+    calls them. facts: what is known of them, plain values. data: what `run.json` says of the data they were trained on.
+    """
+
+    given: str
+    name: str
+    told: str
+    load: Callable[[], Mapping[str, Any]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
