@@ -20,6 +20,7 @@ from cnnbench.rundir import RunFolder
 from cnnbench.transfer import Source
 
 SHOWN = 8  # tensors in an error
+GOES_ON = "what began from it goes on without it: resume=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ def find_source(config: RunConfig) -> Source | None:
 
 
 def _of_run(path: str, which: str) -> Source:
-    folder = RunFolder.open(Path(path))
+    try:
+        folder = RunFolder.open(Path(path))
+    except UserError as error:
+        raise UserError(f"{error} {GOES_ON}") from error
     record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
     if not steps:
         raise UserError("has no checkpoint yet; train it first")
@@ -98,7 +102,7 @@ def _of_run(path: str, which: str) -> Source:
 def _of_file(given: str) -> Source:
     path = Path(given).expanduser().resolve()
     if not path.is_file():
-        raise UserError("no such file")
+        raise UserError(f"no such file; {GOES_ON}")
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise UserError("must be a state dict: a file .pt, .pth or .safetensors")
     if path.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
@@ -178,12 +182,10 @@ def _misfit(source: Source, config: RunConfig, ready: Ready, shapes: Mapping[str
     spec, window = ready.spec, source.data.get("window")
     for there, here in shapes.values():
         if len(there) == 4 and there[1] in (1, 3) and here[1] == spec.channels != there[1]:
-            lines.append(f"It was trained on images of {there[1]} channels: data.channels={there[1]}")
+            lines.append(f"It takes images with {there[1]} in place of {here[1]} channels: data.channels={there[1]}")
             break
     if window and window[1:] != [spec.height, spec.width]:
-        lines.append(
-            f"It was trained on {window[1]}x{window[2]} pixels: data.image_size, or data.crop, until it is that"
-        )
+        lines.append(f"It was trained on {window[1]}x{window[2]} pixels: set data.image_size, or data.crop, to that")
     return "\n".join(lines)
 
 
@@ -194,7 +196,7 @@ def _notes(source: Source, config: RunConfig, ready: Ready, record: Mapping[str,
     for word in ("reinitialised", "skipped"):
         reasons = list(record[word].values())
         counts += [f"{reasons.count(reason)} {word}: {reason}" for reason in dict.fromkeys(reasons)]
-    notes = [f"starts from {source.told}{trained}{f' ({measured})' if measured else ''}: {'; '.join(counts)}"]
+    notes = [f"starts from {source.told}{trained}{f' ({measured})' if measured else ''}", f"init: {'; '.join(counts)}"]
     epochs = record.get("epochs")
     if source.data.get("fingerprint") == ready.data.fingerprint:
         notes.append(
