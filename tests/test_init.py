@@ -18,15 +18,14 @@ from tests.conftest import TINY, only_run
 from tests.test_freeze import plan, weights_of
 from tests.test_loop import prepared
 from tests.test_resume import (  # noqa: F401 - the fixture of the clock is for these tests as well
-    Killed,
     _one_second_a_session,
     child_of,
     differences,
     finished,
+    go,
     kill,
     outcome_of,
     read,
-    stop,
 )
 
 SOURCE = (*TINY, "data.num_train=80", "model=lenet_v2", "regularization.batchnorm=true")
@@ -43,10 +42,6 @@ def trained(tmp_path_factory) -> Path:
 def source(trained, tmp_path) -> Path:
     """Return a finished run of three epochs, outside the outputs of this test."""
     return Path(shutil.copytree(trained, tmp_path / "source"))
-
-
-def go(*words: str) -> int:
-    return carry_out(plan(*words))
 
 
 def initial(*words: str) -> dict[str, torch.Tensor]:
@@ -83,10 +78,9 @@ def test_a_run_starts_from_the_best_weights_of_another_with_a_head_for_its_own_c
     assert (record["run"], record["loaded"], record["epochs"]) == (str(source), len(best) - 2, 3)
     assert record["reinitialised"] == dict.fromkeys(sorted(HEAD, reverse=True), "the head is built for 4 outputs")
     assert record["skipped"] == {}
-    assert record["checkpoint"] == {"chosen": "best"} | {
-        key: read(source / "result.json")["checkpoint"][key] for key in ("epoch", "step")
-    }
-    assert record["metrics"]["accuracy/val"] == read(source / "result.json")["val"]["accuracy"]
+    result = read(source / "result.json")
+    assert record["checkpoint"] == result["checkpoint"] | {"chosen": "best"}
+    assert record["metrics"]["accuracy/val"] == result["val"]["accuracy"]
     assert record["data"] == "synthetic"
 
 
@@ -130,7 +124,7 @@ def test_layers_that_only_one_of_them_has_are_told(source):
     record = find_start(plan(*words).config, prepared(*words)[1]).record
     assert {name.split(".")[1][:4] for name in record["skipped"]} == {"norm", "line"}
     assert set(record["skipped"].values()) == {"there is none here"}
-    assert {name: record["reinitialised"][name] for name in record["reinitialised"]} == dict.fromkeys(
+    assert record["reinitialised"] == dict.fromkeys(
         [f"head.linear.{layer}.{kind}" for layer in ("linear1", "linear") for kind in ("weight", "bias")],
         "the source has none",
     )
@@ -155,7 +149,7 @@ def test_a_killed_run_needs_its_source_no_more(source, outputs, tmp_path, cnnben
     ended = cnnbench(*words)
     assert ended.code == 2
     assert "is no run folder" in ended.err
-    assert "what began from it goes on without it: resume=FOLDER" in ended.err
+    assert "What began from it goes on without it: resume=FOLDER" in ended.err
     assert carry_out(plan_resume(str(run), [])) == 0
     assert differences(outcome_of(run), outcome_of(unbroken)) == []
 
@@ -174,7 +168,7 @@ def test_a_source_that_has_changed_meanwhile_is_refused(source, outputs, tmp_pat
     path = save_weights(source, tmp_path / "weights.pt")
     kill(plan(*OTHER_DATA, f"init.file={path}"), after_step=2, saves_every=100)
     save_weights(source, path, features__conv1__bias=torch.zeros(6))
-    with pytest.raises(UserError, match=r"holds other weights than when this run was made"):
+    with pytest.raises(UserError, match=r"is not what it was when this run was made"):
         carry_out(plan_resume(str(only_run(outputs)), []))
 
 
@@ -197,9 +191,8 @@ def test_the_same_start_is_the_same_run_wherever_it_lies(source, outputs, tmp_pa
     moved = source.rename(tmp_path / "elsewhere")
     shown = cnnbench(*OTHER_DATA, f"init.run={moved}")
     assert "rerun=true trains it anew" in shown.out
-    one, other = (tmp_path / "one.pt", tmp_path / "other.pth")
-    save_weights(moved, one)
-    shutil.copy(one, other)
+    one = save_weights(moved, tmp_path / "one.pt")
+    other = shutil.copy(one, tmp_path / "other.pth")
     assert plan(*SOURCE, f"init.file={one}").config.identity() == plan(*SOURCE, f"init.file={other}").config.identity()
 
 
@@ -218,6 +211,10 @@ def test_a_recorded_start_is_the_same_run(source, outputs):
     run = only_run(outputs)
     assert plan_resume(str(run), []).config.identity() == plan(*words).config.identity()
     assert [found.path for found in find_runs(outputs, plan(*words).config.identity())] == [run]
+
+
+def no_network(*_, **__):
+    raise OSError("no network")
 
 
 # Of files, and published ones -----------------------------------------------------------------------------------------
@@ -253,10 +250,6 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
         "classifier.1.bias",
     }
     assert plan(*words).config.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
-
-
-def no_network(*_, **__):
-    raise OSError("no network")
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
