@@ -148,6 +148,7 @@ class DataConfig(Choice):
     image_size: PositiveInt | None = None
     channels: Literal[1, 3] | None = None
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    statistics: Literal["own", "imagenet", "half"] = "own"
     subset: Subset = Subset()
     label_noise: Fraction = 0.0
     noise_seed: Seed = 0

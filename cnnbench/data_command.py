@@ -98,7 +98,7 @@ def info(name: str, settings: Sequence[str]) -> list[str]:
         others = altered(source, root)
         state = f"not the originals: {', '.join(others)}" if others else "all of them the originals, by their md5"
         files = f"{len(source.files)} in {root / source.folder}; {state}"
-    height, width = data.train.pixels.shape[2:]
+    _, height, width = data.train.size
     window = "" if (height, width) == (spec.height, spec.width) else f", seen through {spec.height}x{spec.width}"
     if config.folds is not None:
         split = f"fold {config.fold} of {config.folds} validates, seed {config.split_seed}"

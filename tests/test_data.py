@@ -494,7 +494,7 @@ def test_a_window_larger_than_the_image_is_refused():
 def test_statistics_are_numpys_and_a_constant_channel_gets_a_deviation_of_one():
     pixels = torch.randint(0, 256, (9, 3, 7, 5), generator=torch.Generator().manual_seed(0)).byte()
     pixels[:, 1] = 77
-    means, stds = channel_statistics(pixels)
+    means, stds = channel_statistics(Images(pixels, torch.zeros(len(pixels), dtype=torch.int64)))
     scaled = pixels.numpy() / 255
     assert means == pytest.approx(scaled.mean((0, 2, 3)), abs=1e-12)
     assert (stds[0], stds[2]) == pytest.approx(scaled.std((0, 2, 3))[[0, 2]], abs=1e-12)
