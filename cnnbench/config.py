@@ -79,6 +79,16 @@ class CheckpointConfig(Section):
     keep: Annotated[PositiveInt, INCIDENTAL]
 
 
+class Reference(Section):
+    """A published figure to compare with. metric: as results have it: accuracy, loss, top5."""
+
+    metric: str
+    value: float
+    split: Literal["train", "val", "test"]
+    source: str
+    remark: str = ""
+
+
 class EarlyStopping(Section):
     """Stop after `patience` epochs in which the watched validation metric did not improve by `min_delta`."""
 
@@ -178,6 +188,7 @@ class Spine(Section):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     eval_every: PositiveInt = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
+    tested: Literal["best", "last"] = "best"
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"), INCIDENTAL
     ] = "auto"
@@ -186,6 +197,7 @@ class Spine(Section):
     threads: Annotated[PositiveInt | None, INCIDENTAL] = None
     log_every: Annotated[PositiveInt, INCIDENTAL] = 1
     max_minutes: Annotated[PositiveFloat | None, INCIDENTAL] = None
+    references: Annotated[list[Reference], INCIDENTAL] = []
 
 
 class RunConfig(Spine):
@@ -211,7 +223,7 @@ class RunConfig(Spine):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
-        values: dict[str, Any] = {key: getattr(self, key) for key in Spine.model_fields}
+        values: dict[str, Any] = self.model_dump(include=set(Spine.model_fields))
         values |= {group: getattr(self, group).flat() for group in GROUPS if group != "augmentation"}
         values["augmentation"] = {part.name: dict(part.settings) for part in self.augmentation}
         values |= {key: getattr(self, key).model_dump() for key in SECTIONS}

@@ -132,6 +132,7 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
         values = result[split]
         cells = "".join(f"{values[name]:>12.4f}" if values.get(name) is not None else f"{'':>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
+    _published(result)
     chosen, seconds = result["checkpoint"], result["seconds"]
     speed = f"{grouped(result['images_per_second'])} images/s"
     say()
@@ -141,6 +142,20 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
     say(f"  run         {shorter(path)}")
+
+
+def _published(result: Mapping[str, Any]) -> None:
+    """Print published figures beside ours, and what was done otherwise."""
+    references = result.get("references") or ()
+    if references:
+        say()
+    for reference in references:
+        ours = "none" if reference["ours"] is None else f"{reference['ours']:.4f}"
+        remark = f"; {reference['remark']}" if reference["remark"] else ""
+        figure = f"{reference['metric']}/{reference['split']} {reference['value']:g}, ours {ours}"
+        say(f"  published   {figure} ({reference['source']}{remark})")
+    if references and result.get("departures"):
+        say(f"  but not alike: {', '.join(result['departures'])}")
 
 
 def shorter(path: Path) -> str:

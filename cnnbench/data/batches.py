@@ -153,6 +153,8 @@ class Batches:
                 images = part.resize(images, draws[name], self._window)
             elif part.paints:
                 images = part.paint(images, draws[name])
+        top, left = ((size - side) // 2 for size, side in zip(images.shape[2:], self._window, strict=True))
+        images = images[:, :, top : top + self._window[0], left : left + self._window[1]]
         return images.permute(0, 2, 3, 1).reshape(len(values), self._window[0], -1)
 
     def _mix(self, batch: Batch, draws: Mapping[str, Tensor]) -> Batch:
