@@ -151,11 +151,10 @@ def _published(result: Mapping[str, Any]) -> None:
         say()
     for reference in references:
         ours = "none" if reference["ours"] is None else f"{reference['ours']:.4f}"
-        remark = f"; {reference['remark']}" if reference["remark"] else ""
-        figure = f"{reference['metric']}/{reference['split']} {reference['value']:g}, ours {ours}"
-        say(f"  published   {figure} ({reference['source']}{remark})")
+        say(f"  published   {reference['metric']}/{reference['split']} {reference['value']:g}; ours {ours}")
+        say("; ".join(filter(None, (f"              {reference['source']}", reference["remark"]))))
     if references and result.get("departures"):
-        say(f"  but not alike: {', '.join(result['departures'])}")
+        say(f"  not alike   {', '.join(result['departures'])}")
 
 
 def shorter(path: Path) -> str:

@@ -53,7 +53,7 @@ def opened(photographs: Photographs, side: int, channels: int) -> tuple[Stream, 
         return Stream(again, rows, shape), _each(photographs, decoded, None)
     problems = _fill(folder, photographs, decoded, size)
     kept = torch.from_file(str(folder / "pixels"), size=size, dtype=torch.uint8).view(-1, side, side, channels)
-    return Stream(lambda wanted: kept[wanted].permute(0, 3, 1, 2), rows, shape), problems
+    return Stream(lambda wanted: kept.index_select(0, wanted).permute(0, 3, 1, 2), rows, shape), problems
 
 
 def _key(photographs: Photographs, side: int, channels: int) -> str:
