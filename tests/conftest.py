@@ -1,15 +1,16 @@
-"""What all tests share: a folder of runs of their own, one thread, and the command, in this process or another."""
+"""What all tests share: a folder of runs of their own, one thread, and the commands, in this process or another."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from cnnbench.compose import Composer, open_composer
 from cnnbench.registry import register_everything
 from cnnbench.train import main
 
@@ -58,17 +59,31 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def composer() -> Iterator[Composer]:
+    """Return what composes configurations, opened for this test: Hydra has one at a time in a process."""
+    with open_composer() as opened:
+        yield opened
+
+
+def ended(
+    command: Callable[[Sequence[str]], None], words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> Outcome:
+    """Return how a command ends that is run in this process."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as leaving:
+        command(words)
+    captured = capsys.readouterr()
+    code = leaving.value.code
+    assert isinstance(code, int)
+    return Outcome(code, captured.out, captured.err)
+
+
+@pytest.fixture
 def cnnbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Return the command, run in this process."""
 
     def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return Outcome(code, captured.out, captured.err)
+        return ended(main, words, capsys)
 
     return run
 

@@ -16,12 +16,6 @@ from cnnbench.registry import MODELS, SCHEDULERS, register_everything
 register_everything()
 
 
-@pytest.fixture
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
-
-
 def mistakes_in(composer: Composer, *words: str) -> dict[str, str]:
     """Return what a command is told, by what it quotes."""
     with pytest.raises(ConfigError) as refused:

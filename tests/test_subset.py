@@ -1,6 +1,5 @@
 """Which images there are, which of them validate, what they are labelled, and how often they are trained on."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from cnnbench.check import check
-from cnnbench.compose import Composer, open_composer
+from cnnbench.compose import Composer
 from cnnbench.config import DataConfig, Subset
 from cnnbench.data.images import DataSpec, ImageData, Images
 from cnnbench.data.noise import wrong_on_purpose
@@ -186,12 +185,6 @@ def test_too_few_images_for_folds_are_a_clear_error(labels, folds, message):
 
     with pytest.raises(UserError, match=message):
         every_fold()
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
 
 
 def mistakes_in(composer: Composer, *words: str) -> dict[str, str]:
