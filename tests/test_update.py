@@ -14,14 +14,9 @@ from cnnbench.loop import Progress, fit
 from cnnbench.optim.average import WeightAverage
 from cnnbench.update import apply_gradients, compute_gradients
 from tests.conftest import TINY
-from tests.test_loop import Recorder, prepared, same, trained, weights_of
+from tests.training import SMALL, Recorder, first_batch, prepared, same, trained, weights_of
 
-SMALL = (*TINY, "data.num_train=80")  # 72 images train: five steps an epoch, three epochs
 PLAIN = (*SMALL, "optimizer.momentum=0", "optimizer.lr=1.0", "scheduler=none")
-
-
-def first_batch(parts) -> Batch:
-    return next(iter(parts.train.epoch(parts.order(1), parts.config.batch_size, 1)))
 
 
 def gradients(parts) -> torch.Tensor:
