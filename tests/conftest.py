@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +103,22 @@ def start() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
         )  # fmt: skip
 
     return popen
+
+
+@pytest.fixture
+def one_second_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard orders the files of a run by the second in which they were begun; some tests have many in one."""
+    seconds = count(int(time.time()) + 1000)
+    clock = SimpleNamespace(time=lambda: next(seconds), sleep=time.sleep)
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.time", clock)
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what a run with everything on ends in; to be compared with those that were interrupted."""
+    from tests.interruption import WORDS, finished, outcome_of
+
+    return outcome_of(finished(WORDS, tmp_path_factory.mktemp("unbroken")))
 
 
 def only_run(outputs: Path) -> Path:

@@ -26,7 +26,8 @@ from cnnbench.registry import register_everything
 from cnnbench.rundir import RunFolder
 from cnnbench.session import carry_out
 from tests.conftest import TINY, only_run
-from tests.test_resume import PLAIN, differences, fingerprints, go, plan_of, read, rows_of, stop
+from tests.interruption import PLAIN, differences, fingerprints, go, read, rows_of, stop
+from tests.training import plan_of
 
 
 @pytest.fixture(scope="module")
