@@ -15,8 +15,8 @@ from cnnbench.data.cifar import CIFAR10
 from cnnbench.data.mnist import FASHION_MNIST, MNIST
 from cnnbench.data_command import main
 from cnnbench.registry import DATASETS
+from tests.archives import idx, write_cifar, write_idx_set
 from tests.conftest import Outcome, ended
-from tests.test_data import idx, write_cifar, write_idx_set
 
 FILES = list(MNIST.files)
 
