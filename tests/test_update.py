@@ -258,26 +258,3 @@ def test_early_stopping_counts_validations_and_can_end_within_an_epoch(monkeypat
     fit(parts, progress, recorder)
     assert (progress.step, progress.stopped_early) == (6, True)
     assert val_steps(recorder) == [2, 4, 6]
-
-
-REFUSED = {
-    "task.loss=binary": "is for two classes, and the data have 3",
-    "task.loss=focal task.label_smoothing=0.1": "means nothing with task.loss=focal",
-    "task.class_weights=[1.0,2.0]": "has 2 weights; the data have 3 classes",
-    "task.focal_gamma=3.0": "has no effect with task.loss=cross_entropy",
-    "regularization.average.decay=0.9": "has no effect with regularization.average.kind=none",
-    "regularization.average.kind=ema regularization.average.start=0.5": "has no effect with",
-    "regularization.stochastic_depth=0.5": "'lenet' has no place for it",
-    "precision=fp16": "needs an NVIDIA GPU",
-    "precision=tf32": "needs an NVIDIA GPU",
-    "eval_every=3 regularization.early_stopping.patience=1": "can never be over before the end of 3 epochs",
-    "eval_every=15 eval_unit=step regularization.early_stopping.patience=1": "can never be over before the end",
-}
-
-
-@pytest.mark.parametrize("words", REFUSED)
-def test_settings_that_make_no_sense_are_refused(cnnbench, outputs, words):
-    ended = cnnbench(*TINY, *words.split())
-    assert ended.code == 2, ended.out
-    assert REFUSED[words] in ended.err
-    assert not outputs.exists()
