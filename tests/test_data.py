@@ -1,5 +1,6 @@
 """Data sets that are always there, and what becomes of any: adapted, measured, and known by its content."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from cnnbench.config import DataConfig
-from cnnbench.data.images import ImageData, Images
+from cnnbench.data.images import DataSpec, ImageData, Images
 from cnnbench.data.prepare import adapt, channel_statistics, prepare, window_of
 from cnnbench.errors import UserError
 from cnnbench.registry import DATASETS, Component, Selection
@@ -159,3 +160,12 @@ def test_the_fingerprint_changes_with(what):
     data = DATASETS["synthetic"].factory(Path(), num_train=30, num_test=10, num_classes=3, noise=0.25)
     assert changed(data, "nothing").fingerprint() == data.fingerprint()
     assert changed(data, what).fingerprint() != data.fingerprint()
+
+
+# What a model is told -------------------------------------------------------------------------------------------------
+
+
+def test_a_network_returns_as_many_numbers_as_classes_unless_the_data_say_otherwise():
+    spec = DataSpec(1, 8, 8, ("cat", "dog", "fox", "owl"))
+    assert (spec.num_outputs, spec.counts) == (4, ())
+    assert replace(spec, outputs=1).num_outputs == 1
