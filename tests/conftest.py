@@ -18,6 +18,8 @@ from cnnbench.compose import Composer, open_composer
 from cnnbench.registry import register_everything
 from cnnbench.train import main
 
+pytest.register_assert_rewrite("tests.interruption")  # its assertions say what differs, as those of tests do
+
 # Small and quick: three epochs of four steps, validation, test.
 TINY = (
     "data=synthetic", "data.num_train=72", "data.num_test=20", "data.num_classes=3", "data.image_size=16",
