@@ -1,17 +1,24 @@
-"""What all tests share: a folder of runs of their own, one thread, and the command, in this process or another."""
+"""What all tests share: a folder of runs of their own, one thread, and the commands, in this process or another."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from cnnbench.compose import Composer, open_composer
 from cnnbench.registry import register_everything
 from cnnbench.train import main
+
+pytest.register_assert_rewrite("tests.interruption")  # its assertions say what differs, as those of tests do
 
 # Small and quick: three epochs of four steps, validation, test.
 TINY = (
@@ -58,17 +65,31 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def composer() -> Iterator[Composer]:
+    """Return what composes configurations, opened for this test: Hydra has one at a time in a process."""
+    with open_composer() as opened:
+        yield opened
+
+
+def ended(
+    command: Callable[[Sequence[str]], None], words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> Outcome:
+    """Return how a command ends that is run in this process."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as leaving:
+        command(words)
+    captured = capsys.readouterr()
+    code = leaving.value.code
+    assert isinstance(code, int)
+    return Outcome(code, captured.out, captured.err)
+
+
+@pytest.fixture
 def cnnbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Return the command, run in this process."""
 
     def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return Outcome(code, captured.out, captured.err)
+        return ended(main, words, capsys)
 
     return run
 
@@ -84,6 +105,22 @@ def start() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
         )  # fmt: skip
 
     return popen
+
+
+@pytest.fixture
+def one_second_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard orders the files of a run by the second in which they were begun; some tests have many in one."""
+    seconds = count(int(time.time()) + 1000)
+    clock = SimpleNamespace(time=lambda: next(seconds), sleep=time.sleep)
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.time", clock)
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what a run with everything on ends in; to be compared with those that were interrupted."""
+    from tests.interruption import WORDS, finished, outcome_of
+
+    return outcome_of(finished(WORDS, tmp_path_factory.mktemp("unbroken")))
 
 
 def only_run(outputs: Path) -> Path:

@@ -2,13 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from cnnbench.compose import Composer, open_composer
 from cnnbench.conf_dir import conf_dir
 from cnnbench.config import (
     CHOICES,
@@ -38,12 +36,6 @@ FILES = {
 COMPONENT_OPTIONS = [word for word in FILES if word.partition("=")[0] in set(GROUPS) - {"augmentation"}]
 RECIPES = [word for word in FILES if word.startswith("model=") and "defaults:" in FILES[word].read_text()]
 SHARED = {group: [key for key in schema.model_fields if key != "part"] for group, schema in CHOICES.items()}
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
 
 
 def options_of(group: str) -> list[str]:

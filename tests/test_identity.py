@@ -3,7 +3,6 @@
 import copy
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,7 +11,7 @@ import yaml
 from torch import nn
 
 from cnnbench.check import check
-from cnnbench.compose import Composer, flat, open_composer
+from cnnbench.compose import flat, open_composer
 from cnnbench.config import CHOICES, GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.plan import Plan, plan_run
 from cnnbench.registry import MODELS, Selection
@@ -60,12 +59,6 @@ TOGETHER = {  # what a key cannot be set without, beside it
     "data.folds": {"fold": 0}, "data.fold": {"folds": 2}, "optimizer.decay_norm_and_bias": {"weight_decay": 0.01},
     "task.focal_gamma": {"loss": "focal"}, "regularization.average.start": {"kind": "swa"},
 }  # fmt: skip
-
-
-@pytest.fixture
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
