@@ -2,45 +2,44 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.sampling import class_weights
 from cnnbench.models.build import build_network
-from cnnbench.optim.average import WeightAverage
-from cnnbench.optim.groups import parameter_groups
+from cnnbench.optim.average import WeightAverage, measure_norms
 from cnnbench.optim.penalties import penalized
-from cnnbench.preflight import Ready, make_augmentations, make_schedule, preflight
+from cnnbench.preflight import Ready, make_augmentations, make_optimizer, make_schedule, preflight
 from cnnbench.randomness import generator, seed_layers
-from cnnbench.registry import OPTIMIZERS
+from cnnbench.start import Start, find_start
 from cnnbench.tasks.base import Task
 from cnnbench.update import Parts
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
 
 
-def make_parts(config: RunConfig, ready: Ready) -> Parts:
+def make_parts(config: RunConfig, ready: Ready, start: Start | None = None) -> Parts:
     """Return everything that a training is made of, at its very beginning."""
     data, device, penalties = ready.data, ready.device, config.regularization
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
-    network = build_network(config.network(), ready.spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = parameter_groups(network, config.optimizer.decay_norm_and_bias)
-    optimizer = OPTIMIZERS.build(config.optimizer.part, groups)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+    network = build_network(config.network(), ready.spec, config.head)
+    if start is not None:
+        start.enter(network)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(config, network, ready.training)
     train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
-    return Parts(
+    parts = Parts(
         config=config,
         task=ready.task,
         network=network,
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        average=_make_average(config, network, train),
+        average=_make_average(config, ready, network, train),
         schedule=make_schedule(config, ready.horizon),
         horizon=ready.horizon,
         train=train,
@@ -48,20 +47,24 @@ def make_parts(config: RunConfig, ready: Ready) -> Parts:
         val=plain_batches(ready, "val") if len(data.val) else None,
         device=device,
         penalized=penalized(network.parameters()) if penalties.l1 or penalties.l2 else [],
+        training=ready.training,
     )
+    parts.enter(1)
+    return parts
 
 
-def _make_average(config: RunConfig, network: nn.Module, train: Batches) -> WeightAverage | None:
+def _make_average(config: RunConfig, ready: Ready, network: nn.Module, train: Batches) -> WeightAverage | None:
     settings = config.regularization.average
     if settings.kind == "none":
         return None
 
-    def measure_norms(averaged: nn.Module, step: int) -> None:
+    def refresh(averaged: nn.Module, step: int) -> None:
         seed_layers(config.seed, "average", step, train.device)
+        ready.training.enter(averaged, -(-step // ready.horizon.steps_per_epoch))
         batches = train.epoch(torch.arange(len(train)), config.batch_size)
-        update_bn((batch.images for batch in batches), averaged)
+        measure_norms(averaged, (batch.images for batch in batches))
 
-    return WeightAverage(settings, network, config.epochs, measure_norms)
+    return WeightAverage(settings, network, config.epochs, refresh)
 
 
 def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:
@@ -72,8 +75,10 @@ def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[
 def prepare_trial(config: RunConfig) -> tuple[Ready, Parts]:
     """Return what a training is made of, to try it out; arithmetic is set up for it."""
     ready = preflight(config)
+    start = find_start(config, ready)
     set_up_torch(ready.device, config, config.threads or DEFAULT_THREADS)
-    return ready, make_parts(config, ready)
+    notes = ready.notes if start is None else (*ready.notes, *start.record["notes"])
+    return replace(ready, notes=notes), make_parts(config, ready, start)
 
 
 def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:

@@ -15,11 +15,10 @@ from cnnbench.config import (
     Choice,
     DataConfig,
     RunConfig,
-    Section,
     Spine,
 )
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
-from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
+from cnnbench.registry import AUGMENTATIONS, DATASETS, Section, Selection
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
 
@@ -53,7 +52,7 @@ class _Check:
     def result(self) -> tuple[RunConfig, list[str]]:
         nested = {key: self._nested(key) for key in (*GROUPS, *SECTIONS)}
         self._fold(nested["data"])
-        parent = self.values.pop("parent", None)
+        facts = {key: self.values.pop(key, None) for key in ("source", "parent")}
         spine = self._section(Spine, self.values, "", self._meant_by(nested))
         parts: dict[str, Any] = {
             group: self._choice(group, nested[group]) for group in GROUPS if group != "augmentation"
@@ -61,7 +60,7 @@ class _Check:
         parts["augmentation"] = self._augmentation(nested["augmentation"], parts["data"])
         parts |= {key: self._section(schema, nested[key], f"{key}.") for key, schema in SECTIONS.items()}
         if spine is not None and None not in parts.values():
-            config = RunConfig(**dict(spine), **parts, parent=parent)
+            config = RunConfig(**dict(spine), **parts, **facts)
             for clash in clashes(config, self.typed):
                 self._mistake(*clash)
         if self.mistakes:
@@ -70,7 +69,7 @@ class _Check:
 
     def _meant_by(self, nested: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Return what a key at the top may have been meant for, by what may have been typed: `lr` for optimizer.lr."""
-        names = [*Spine.model_fields, *GROUPS, "regularization", "checkpoint", *OVERLAYS, *CONTROLS]
+        names = [*Spine.model_fields, *GROUPS, *SECTIONS, *OVERLAYS, *CONTROLS]
         leaves = {leaf: f"{section}.{leaf}" for section, values in nested.items() for leaf in values if leaf != "name"}
         return leaves | {name: name for name in names}
 

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from cnnbench.config import IN_MODEL, IN_TASK, RunConfig, Section
+from cnnbench.config import IN_MODEL, IN_TASK, RunConfig
 from cnnbench.errors import listed
-from cnnbench.registry import AUGMENTATIONS, MODELS, SCHEDULERS, TASKS
+from cnnbench.registry import AUGMENTATIONS, MODELS, SCHEDULERS, TASKS, Section
 
 
 class Clash(NamedTuple):
@@ -24,6 +24,7 @@ def clashes(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
     yield from _rates(config)
     yield from _augmentations(config, typed)
     yield from _patience(config)
+    yield from _beginnings(config)
 
 
 def _overrides_without_a_place(config: RunConfig) -> Iterator[Clash]:
@@ -71,6 +72,27 @@ def _rates(config: RunConfig) -> Iterator[Clash]:
     if facts.get("watches") and not config.data.val_fraction:
         problem = "has nothing to watch with data.val_fraction=0; give a fraction, or take another one"
         yield Clash("scheduler.name", scheduler.name, problem)
+
+
+def _beginnings(config: RunConfig) -> Iterator[Clash]:
+    init, freeze, head = config.init, config.freeze, config.head
+    sources = init.model_dump(include={"run", "weights", "file"}, exclude_none=True)
+    for key in list(sources)[1:]:
+        yield Clash(f"init.{key}", sources[key], f"and init.{next(iter(sources))} exclude each other; give one")
+    if init.run is None and _is_changed(init, "checkpoint"):
+        yield Clash("init.checkpoint", init.checkpoint, "has no effect without init.run")
+    if init.weights and "pretrained" not in MODELS[config.model.name].facts:
+        having = listed(name for name in MODELS if "pretrained" in MODELS[name].facts)
+        yield Clash("init.weights", init.weights, f"there are none for '{config.model.name}'; there are for {having}")
+    if freeze.what is None and freeze.epochs is not None:
+        yield Clash("freeze.epochs", freeze.epochs, "has no effect without freeze.what")
+    if freeze.epochs is not None and freeze.epochs >= config.epochs:
+        problem = f"is not fewer than epochs={config.epochs}; give less, or null to freeze to the end"
+        yield Clash("freeze.epochs", freeze.epochs, problem)
+    if freeze.epochs is None and freeze.then_lr is not None:
+        yield Clash("freeze.then_lr", freeze.then_lr, "has no effect without freeze.epochs")
+    if head.dropout and not head.units:
+        yield Clash("head.dropout", head.dropout, "has no effect without head.units")
 
 
 def _augmentations(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:

@@ -16,11 +16,12 @@ from cnnbench.registry import (
     MODELS,
     OPTIMIZERS,
     SCHEDULERS,
-    STRICT,
     TASKS,
     Registry,
+    Section,
     Selection,
 )
+from cnnbench.transfer import Factors, FreezeConfig, HeadConfig, InitConfig
 
 GROUPS: dict[str, Registry] = {
     "task": TASKS,
@@ -40,12 +41,6 @@ IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """Settings that stand together under one key."""
-
-    model_config = STRICT
 
 
 class Choice(Section):
@@ -166,9 +161,10 @@ class DataConfig(Choice):
 
 
 class OptimizerConfig(Choice):
-    """How weights are changed."""
+    """How weights are changed. lr_scale: factors on the learning rate, by part of the network or pattern."""
 
     decay_norm_and_bias: bool = True
+    lr_scale: Factors = Field(default={})
 
 
 class SchedulerConfig(Choice):
@@ -211,6 +207,10 @@ class RunConfig(Spine):
     scheduler: SchedulerConfig
     regularization: Regularization
     checkpoint: CheckpointConfig
+    init: InitConfig = InitConfig()
+    freeze: FreezeConfig = FreezeConfig()
+    head: HeadConfig = HeadConfig()
+    source: str | None = None  # what `init` names, wherever it lies: "<identity>@best-<step>"; only planning sets it
     parent: str | None = None  # "<identity>@<step>" of the run that this one goes on from; only resuming sets it
 
     def network(self) -> Selection:
@@ -227,18 +227,19 @@ class RunConfig(Spine):
         values |= {group: getattr(self, group).flat() for group in GROUPS if group != "augmentation"}
         values["augmentation"] = {part.name: dict(part.settings) for part in self.augmentation}
         values |= {key: getattr(self, key).model_dump() for key in SECTIONS}
-        if self.parent is not None:
-            values["parent"] = self.parent
-        return values
+        return values | {key: value for key in ("source", "parent") if (value := getattr(self, key)) is not None}
 
     def identity(self) -> str:
         """Return the hash (sha256, hex) of everything that can change the result.
 
         Left out are incidental settings, and settings at the default of the code: a new setting renames no run.
-        What `regularization` overrides counts as the setting of the model: the same network is the same run.
+        What `regularization` overrides counts as the setting of the model: the same network is the same run. What
+        `init` starts from counts by its content, wherever it lies.
         """
         placed = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.placed(where)]
         canonical = self._telling(self.objective(), self.network(), placed)
+        if self.source is not None:
+            canonical.pop("init", None)
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -267,7 +268,13 @@ CHOICES: dict[str, type[Choice]] = {  # groups with settings that all of their p
     "optimizer": OptimizerConfig,
     "scheduler": SchedulerConfig,
 }
-SECTIONS: dict[str, type[Section]] = {"regularization": Regularization, "checkpoint": CheckpointConfig}
+SECTIONS: dict[str, type[Section]] = {
+    "regularization": Regularization,
+    "checkpoint": CheckpointConfig,
+    "init": InitConfig,
+    "freeze": FreezeConfig,
+    "head": HeadConfig,
+}
 
 
 def is_incidental(key: str) -> bool:

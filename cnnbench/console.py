@@ -29,7 +29,8 @@ def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, 
         say(f"  {name:<14} {value}")
     say()
     values = config.to_dict()
-    values.pop("parent", None)  # a fact, not a setting
+    for fact in ("source", "parent"):  # no setting
+        values.pop(fact, None)
     telling = flat(config.telling())
     rows = []
     for key, value in flat(values).items():

@@ -137,7 +137,7 @@ def _try_steps(parts: Parts, ready: Ready) -> tuple[float, float]:
     """Train a few steps, measure a few batches; return the first loss, and the seconds that the whole run takes."""
     config, horizon = parts.config, ready.horizon
     first_loss, times = math.nan, []
-    parts.network.train()
+    parts.enter(1)
     order = parts.order(1)[: STEPS_TRIED * config.batch_size]
     clock = time.perf_counter()
     for step, batch in enumerate(parts.train.epoch(order, config.batch_size, epoch=1)):

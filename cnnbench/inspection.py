@@ -71,7 +71,10 @@ def remarks(parts: Parts) -> list[str]:
             "dropout comes right before batch norm: the statistics of training, with dropout, are used without it "
             "(Li et al. 2018, arXiv:1801.05134)"
         )
-    settings = parts.config.optimizer.settings
+    config = parts.config
+    if config.freeze.what and config.source is None and config.parent is None:
+        found.append("what is frozen stays as chance made it: nothing is loaded; see init")
+    settings = config.optimizer.settings
     momentum = settings.get("momentum", 0.0)
     if momentum > USUAL_MOMENTUM:
         rate = settings["lr"] / (1 - momentum)

@@ -11,6 +11,7 @@ from cnnbench.errors import UserError
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready
 from cnnbench.rundir import RunFolder, find_runs, now, outputs_dir
+from cnnbench.start import Start
 
 
 def locate(plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> RunFolder:
@@ -29,11 +30,15 @@ def locate(plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> RunFold
     return found
 
 
-def prepare_folder(folder: RunFolder, plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> None:
+def prepare_folder(
+    folder: RunFolder, plan: Plan, ready: Ready, outside: tuple[ModuleType, ...], start: Start | None = None
+) -> None:
     """Write what is known before training into a new run, or make sure that an old one still has the same split."""
     if not folder.record_file.exists():
         checkpoint.write_json(folder.split_file, _split_record(plan, ready))
         record = _first_record(plan, ready, provenance.sources(outside))
+        if start is not None:
+            record["init"] = start.record
         values = plan.config.to_dict()
         if values["data"]["root"] is not None:  # what was typed may be relative to a folder that nobody will remember
             values["data"]["root"] = str(data_root(values["data"]["root"]))
@@ -86,13 +91,14 @@ def _stale_message(found: RunFolder, changes: list[str]) -> str:
 
 def _first_record(plan: Plan, ready: Ready, sources: dict[str, str]) -> dict[str, Any]:
     data = ready.data
+    parent = {} if plan.parent is None else RunFolder.open(plan.parent).record()
     return {
         "identity": plan.config.identity(),
         "status": "running",
         "command": plan.command,
         "choices": dict(plan.choices),
         "origins": dict(plan.origins),
-        "seconds": 0.0 if plan.parent is None else RunFolder.open(plan.parent).record().get("seconds", 0.0),
+        "seconds": parent.get("seconds", 0.0),
         "parent": None if plan.parent is None else {"folder": str(plan.parent), "run": plan.config.parent},
         "started": now(),
         "versions": provenance.versions(),
@@ -111,7 +117,7 @@ def _first_record(plan: Plan, ready: Ready, sources: dict[str, str]) -> dict[str
         "split": data.split.hash(),
         "parameters": ready.parameters,
         "notes": list(plan.notes),
-    }
+    } | {key: parent[key] for key in ("init",) if key in parent}
 
 
 def _split_record(plan: Plan, ready: Ready) -> Mapping[str, Any]:

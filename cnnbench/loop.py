@@ -87,7 +87,7 @@ def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
     config, epoch = parts.config, progress.epochs_done + 1
     first = progress.step - progress.epochs_done * parts.horizon.steps_per_epoch
     readings = _Readings(parts, progress, observer, epoch)
-    parts.network.train()
+    parts.enter(epoch)
     for batch in parts.train.epoch(parts.order(epoch), config.batch_size, epoch, first, config.num_workers):
         if _is_due(parts, progress):  # after the last step, but not while it is the last of an epoch
             readings.finish()

@@ -49,12 +49,14 @@ def try_rates(parts: Parts) -> tuple[list[float], list[float]]:
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0
-    parts.network.train()
+    parts.enter(1)
+    first = parts.optimizer.param_groups[0]
+    base = first["initial_lr"] / first.get("lr_scale", 1)
     for step, batch in zip(range(STEPS), _without_end(parts), strict=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         seed_layers(parts.config.seed, "layers", step, parts.device)
         for group in parts.optimizer.param_groups:
-            group["lr"] = rate * group["initial_lr"] / parts.optimizer.param_groups[0]["initial_lr"]
+            group["lr"] = rate * group["initial_lr"] / base
         loss = compute_gradients(parts, batch)[0].item() / len(batch)
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         smoothed = mean / (1 - SMOOTHING ** (step + 1))

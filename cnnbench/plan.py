@@ -14,11 +14,13 @@ from cnnbench.check import check
 from cnnbench.compose import TYPED, Composer, flat
 from cnnbench.config import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.errors import ConfigError, Mistake, UserError
+from cnnbench.models.parts import is_below
 from cnnbench.rundir import RunFolder, folder_name, readable
+from cnnbench.start import with_source
 
 FIXED_ON_RESUME = (
-    "data", "model", "task", "seed", "batch_size", "precision", "parent",
-    "regularization.dropout", "regularization.batchnorm",
+    "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",
+    "optimizer.lr_scale", "regularization.dropout", "regularization.batchnorm",
 )  # fmt: skip
 
 
@@ -70,9 +72,14 @@ def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, 
         if values.pop(group, None) is not None:
             given = next((word for key, word in composed.typed.items() if key.startswith(group)), group)
             mistakes += (Mistake(given, f"sets no key: {group}= takes one of its names"),)
-    if values.pop("parent", None) is not None:
-        mistakes += (Mistake(composed.typed.get("parent", "parent"), "no such key: only resume= makes a parent"),)
+    for fact, made_by in (
+        ("parent", "resume= makes a parent"),
+        ("source", "init.run, .weights and .file make a source"),
+    ):
+        if values.pop(fact, None) is not None:
+            mistakes += (Mistake(composed.typed.get(fact, fact), f"no such key: only {made_by}"),)
     config, notes = check(values, composed.typed, mistakes)
+    config = with_source(config)
     return Plan(config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes))
 
 
@@ -139,14 +146,13 @@ def _overridden(
             mistakes.append(Mistake(word, "is not of the form key=value"))
             continue
         key = override.key_or_group
-        group = key.partition(".")[0]
         if key in GROUPS or key in ("regularization", *OVERLAYS):
             mistakes.append(
                 Mistake(word, f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE")
             )
         elif override.is_sweep_override():
             mistakes.append(Mistake(word, "is several values; resuming takes one"))
-        elif not {group, key}.isdisjoint(FIXED_ON_RESUME) and not is_incidental(key):
+        elif is_below(key, FIXED_ON_RESUME) and not is_incidental(key):
             mistakes.append(
                 Mistake(word, "cannot change in a run that goes on; start a run of its own without resume=")
             )

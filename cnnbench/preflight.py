@@ -1,10 +1,11 @@
 """What is checked before anything is trained or written: that the parts of a run fit each other and the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from cnnbench.augmentation.base import Augmentation
 from cnnbench.combinations import too_patient
@@ -13,9 +14,11 @@ from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import ConfigError, Mistake
+from cnnbench.freezing import Training, plan_training
 from cnnbench.models.build import check_network, count_parameters
+from cnnbench.models.parts import NamedParts, parts_of
 from cnnbench.optim.groups import parameter_groups
-from cnnbench.optim.schedules import Horizon, Schedule, warmed_up
+from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.provenance import processor_flags
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
 from cnnbench.tasks.base import Task
@@ -32,6 +35,9 @@ class Ready:
     parameters: dict[str, int]
     device: torch.device
     notes: tuple[str, ...] = ()
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)  # of the network's weights and buffers
+    named: NamedParts = field(default_factory=NamedParts)  # found where anything names one
+    training: Training = field(default_factory=Training)
 
 
 def preflight(config: RunConfig) -> Ready:
@@ -43,7 +49,10 @@ def preflight(config: RunConfig) -> Ready:
     data = prepare(config.data)
     task: Task = TASKS.build(config.objective(), data.spec)
     spec = replace(data.spec, outputs=task.num_outputs)
-    network = check_network(config.network(), spec)
+    network = check_network(config.network(), spec, config.head)
+    names_parts = config.freeze.what or config.optimizer.lr_scale or config.source
+    named = parts_of(config.network(), spec) if names_parts else NamedParts()
+    training = plan_training(config, network, named)
     num_train = len(data.train)
     if config.batch_size > num_train:
         problem = f"exceeds the {num_train} training images; use at most {num_train}"
@@ -73,11 +82,13 @@ def preflight(config: RunConfig) -> Ready:
     horizon = horizon_of(config, steps_per_epoch)
     make_schedule(config, horizon)
     try:
-        OPTIMIZERS.build(config.optimizer.part, parameter_groups(network, config.optimizer.decay_norm_and_bias))
+        make_optimizer(config, network, training)
     except ValueError as error:
         raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
     notes = (*data.notes, *_precision_notes(config, device))
-    return Ready(data, task, spec, horizon, count_parameters(network), device, notes)
+    training.enter(network, 1)
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    return Ready(data, task, spec, horizon, count_parameters(network), device, notes, shapes, named, training)
 
 
 def find_device(name: str) -> torch.device:
@@ -114,7 +125,26 @@ def horizon_of(config: RunConfig, steps_per_epoch: int) -> Horizon:
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
     """Return the configured learning-rate schedule. Raises UserError where it could have no effect."""
     schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon)
-    return warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
+    schedule = warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
+    freeze = config.freeze
+    if freeze.epochs is None or freeze.then_lr is None:
+        return schedule
+    return scaled_from(schedule, horizon.in_steps(freeze.epochs, "epoch"), freeze.then_lr)
+
+
+def make_optimizer(config: RunConfig, network: nn.Module, training: Training) -> Optimizer:
+    """Return the configured optimizer of what is trained, sooner or later. Raises ValueError where that is too little.
+
+    What never is gets no gradients from here on.
+    """
+    if training.epochs is None:
+        training.enter(network, 1)
+    decay = config.optimizer.decay_norm_and_bias
+    groups = parameter_groups(network, decay, training.rates, training.late)
+    optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)
+    return optimizer
 
 
 def _sample(config: RunConfig, data: PreparedData) -> Batches:

@@ -28,6 +28,12 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Section(BaseModel):
+    """Settings that stand together under one key."""
+
+    model_config = STRICT
+
+
 @dataclass(frozen=True)
 class Selection:
     """A registered name together with the settings chosen for it."""

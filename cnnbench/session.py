@@ -20,6 +20,7 @@ from cnnbench.plan import Plan
 from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
 from cnnbench.rundir import RunFolder, now
+from cnnbench.start import Start, find_start
 
 
 def carry_out(plan: Plan) -> int:
@@ -36,6 +37,8 @@ def carry_out(plan: Plan) -> int:
             folder.result(), folder.path, f"finished {folder.record()['ended']}; rerun=true trains it anew."
         )
         return 0
+    # Checked before anything is written; a run with a checkpoint has all that it needs.
+    start = None if checkpoint.steps_in(folder.checkpoints) else find_start(plan.config, ready)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,10 +46,10 @@ def carry_out(plan: Plan) -> int:
             f"{folder.path} cannot be made: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
         ) from error
     with folder.lock():
-        prepare_folder(folder, plan, ready, outside)
+        prepare_folder(folder, plan, ready, outside, start)
         try:
             with StopRequests(plan.config.max_minutes) as stop:
-                return _Session(plan, ready, folder, stop).run()
+                return _Session(plan, ready, folder, stop, start).run()
         except BaseException as error:
             status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.update(status=status, error=f"{type(error).__name__}: {error}", ended=now())
@@ -56,7 +59,9 @@ def carry_out(plan: Plan) -> int:
 class _Session:
     """A run while it is being worked on; the observer of its loop."""
 
-    def __init__(self, plan: Plan, ready: Ready, folder: RunFolder, stop: StopRequests) -> None:
+    def __init__(
+        self, plan: Plan, ready: Ready, folder: RunFolder, stop: StopRequests, start: Start | None = None
+    ) -> None:
         self.plan, self.ready, self.folder, self.stop = plan, ready, folder, stop
         self.config = plan.config
         self.began = time.monotonic()
@@ -67,7 +72,8 @@ class _Session:
             console.say(f"  note: {record['threads']} threads before, {self.threads} now: the last bits may differ.")
         self.seconds_before = self._seconds_spent(record)
         set_up_torch(ready.device, plan.config, self.threads)
-        self.parts = make_parts(plan.config, ready)
+        self.init = record.get("init", {})  # where its weights came from
+        self.parts = make_parts(plan.config, ready, start)
         self.progress = self._restore()
         started = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
         folder.update(
@@ -194,9 +200,10 @@ class _Session:
 
     def _announce(self) -> None:
         plan, data, spec = self.plan, self.ready.data, self.ready.data.spec
+        total, trained = self.ready.parameters["total"], self.ready.parameters["trainable"]
         counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
         facts = {
-            "network": f"{grouped(self.ready.parameters['total'])} parameters",
+            "network": f"{grouped(total)} parameters" + (f", {grouped(trained)} trained" if trained < total else ""),
             "data": f"{counts}; {spec.num_classes} classes; {spec.channels}x{spec.height}x{spec.width}",
             "device": f"{self.ready.device}, {self.threads} threads, {self.config.precision}",
             "folder": console.shorter(self.folder.path),
@@ -209,8 +216,11 @@ class _Session:
             console.say(f"  {console.shorter(self.folder.path)}")
         else:
             console.header(self.config, plan.choices, plan.origins, facts)
-        for note in (*plan.notes, *self.ready.notes, *self._schedule_notes(), *remarks(self.parts)):
+        for note in (*self._notes(), *self._schedule_notes(), *remarks(self.parts)):
             console.say(f"  note: {note}")
+
+    def _notes(self) -> list[str]:
+        return [*self.plan.notes, *self.ready.notes, *self.init.get("notes", ())]
 
     def _schedule_notes(self) -> list[str]:
         """Say what a new horizon does to the learning rate of a run that goes on from another."""
@@ -233,7 +243,7 @@ class _Session:
         """Measure the chosen checkpoint on every split, test once, and write the result."""
         parts, progress, data = self.parts, self.progress, self.ready.data
         best = progress.best
-        notes = [*self.plan.notes, *self.ready.notes]
+        notes = self._notes()
         network = parts.evaluated(progress.step)
         if best is not None and self.config.tested == "best":
             network.load_state_dict(best.weights)
@@ -271,7 +281,7 @@ class _Session:
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
             "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
             "notes": notes,
-        }
+        } | ({"init": self.init} if self.init else {})
         checkpoint.write_json(self.folder.result_file, result)
         self._ended("completed")
         return result

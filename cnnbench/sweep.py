@@ -20,6 +20,7 @@ from cnnbench.plan import Plan, command_line, plan_run
 from cnnbench.preflight import preflight
 from cnnbench.rundir import find_runs, now, outputs_dir
 from cnnbench.session import carry_out
+from cnnbench.start import find_start
 
 
 def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...] = ()) -> list[Plan]:
@@ -64,7 +65,7 @@ def _check_all(plans: Sequence[Plan]) -> None:
     problems: dict[str, list[str]] = {}
     for plan in plans:
         try:
-            preflight(plan.config)
+            find_start(plan.config, preflight(plan.config))
         except UserError as error:
             problems.setdefault(str(error), []).append(plan.command)
     if problems:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batch, Batches
+from cnnbench.freezing import Training
 from cnnbench.optim.average import WeightAverage
 from cnnbench.optim.penalties import penalty
 from cnnbench.optim.schedules import Horizon, Schedule
@@ -38,7 +39,12 @@ class Parts:
     order: Callable[[int], Tensor]
     val: Batches | None
     device: torch.device
-    penalized: list[nn.Parameter] = field(default_factory=list)  # weights that l1 and l2 shrink
+    penalized: list[nn.Parameter] = field(default_factory=list)  # weights that l1 and l2 shrink, while they are trained
+    training: Training = field(default_factory=Training)
+
+    def enter(self, epoch: int) -> None:
+        """Put the network into training mode as it is in an epoch, counted from 1."""
+        self.training.enter(self.network, epoch)
 
     def evaluated(self, step: int) -> nn.Module:
         """Return the network that is measured and kept: the trained one, or the average of what it has been."""
@@ -48,10 +54,11 @@ class Parts:
 
 
 def set_rates(parts: Parts, factor: float) -> float:
-    """Set the learning rate of every group for the next step, and return that of the first."""
+    """Set the learning rate of every group for the next step, and return that of groups without a factor."""
     for group in parts.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-    return float(parts.optimizer.param_groups[0]["lr"])
+    first = parts.optimizer.param_groups[0]
+    return float(first["initial_lr"] / first.get("lr_scale", 1) * factor)
 
 
 def compute_gradients(parts: Parts, batch: Batch) -> Tensor:
@@ -67,9 +74,10 @@ def compute_gradients(parts: Parts, batch: Batch) -> Tensor:
             loss, part_sums = parts.task.train_step(parts.network, part)
         parts.scaler.scale(loss * (len(part) / len(batch))).backward()  # type: ignore[no-untyped-call]
         sums = part_sums if sums is None else sums + part_sums
-    if parts.penalized:
+    trained = [weight for weight in parts.penalized if weight.requires_grad]
+    if trained:
         regularization = parts.config.regularization
-        loss = penalty(parts.penalized, regularization.l1, regularization.l2)
+        loss = penalty(trained, regularization.l1, regularization.l2)
         parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     assert sums is not None
     return sums

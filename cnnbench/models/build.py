@@ -9,27 +9,38 @@ from torch import nn
 
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
+from cnnbench.models.parts import parts_of, replace_head
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
+from cnnbench.transfer import HeadConfig
 
 LARGEST_SIDE = 512
+AS_IT_IS = HeadConfig()
 
 
-def build_network(selection: Selection, spec: DataSpec) -> nn.Module:
-    """Return the selected network for this data; its weights come from torch's global generator."""
+def build_network(selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS) -> nn.Module:
+    """Return the selected network for this data; its weights come from torch's global generator.
+
+    Raises UserError for a head of its own where the network's cannot be found.
+    """
     network = MODELS.build(selection, spec)
     assert isinstance(network, nn.Module)
+    if head.units:
+        outputs = parts_of(selection, spec).outputs
+        if not outputs:
+            raise UserError("head.units: no Linear or Conv2d gives its outputs, so there is no head to replace")
+        replace_head(network, outputs, head.units, head.dropout)
     return guard_pointwise(network)
 
 
-def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
+def check_network(selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS) -> nn.Module:
     """Pass two empty images through the network, and return it.
 
     Raises UserError where images are too small, naming the smallest side that works, where the scores do not fit the
     classes, and where the network cannot be built at all.
     """
     try:
-        return pass_through(selection, spec, "cpu")
+        return pass_through(selection, spec, "cpu", head)
     except ConfigError:  # nothing that another size of images could mend
         raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
@@ -45,13 +56,13 @@ def check_network(selection: Selection, spec: DataSpec) -> nn.Module:
         ) from error
 
 
-def pass_through(selection: Selection, spec: DataSpec, device: str) -> nn.Module:
+def pass_through(selection: Selection, spec: DataSpec, device: str, head: HeadConfig = AS_IT_IS) -> nn.Module:
     """Pass two empty images through the network, and return it; on "meta" without weights, and nothing is computed.
 
     Raises UserError where the scores do not fit the classes, and whatever the network raises.
     """
     with torch.device(device), torch.no_grad():
-        network = build_network(selection, spec).eval()
+        network = build_network(selection, spec, head).eval()
         scores: Any = network(torch.zeros(2, spec.channels, spec.height, spec.width))
     expected = (2, spec.num_outputs)
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:

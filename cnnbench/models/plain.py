@@ -66,13 +66,14 @@ def plain_network(
     feature_activation: Activation | None = None,
     pools_last: bool = False,
     hidden_only: bool = False,
+    pool_to: int | None = None,
 ) -> PlainNetwork:
     """Build a network: each convolution is followed by pooling, then activation; dense layers by activation.
 
     feature_activation: of the convolutions, where it is not that of the dense layers. pools_last: after activation.
     dropout: probability, before the dense layers but the last. batchnorm: before every layer but the first. Where
     both meet, dropout comes first, as in the network that this family continues. hidden_only: neither of them before
-    the first dense layer, nor before the last.
+    the first dense layer, nor before the last. pool_to: side that the last maps are averaged to.
     Raises UserError for images that are too small to leave anything after the convolutions.
     """
     after_conv = feature_activation or activation
@@ -89,6 +90,9 @@ def plain_network(
         if min(height, width) < 1:
             given = f"{spec.height}x{spec.width}"
             raise UserError(f"images of {given} are too small: nothing is left after convolution {number}")
+    if pool_to is not None:
+        features["pool"] = nn.AdaptiveAvgPool2d(pool_to)
+        height = width = pool_to
     dense: dict[str, nn.Module] = {}
     num_features = channels * height * width
     for number, size in enumerate(units, start=len(convs) + 1):
@@ -162,9 +166,11 @@ def minialexnet(
     units: list[PositiveInt],
     dropout: Dropout = 0.0,
     batchnorm: bool = False,
+    pool_to: PositiveInt | None = None,
 ) -> PlainNetwork:
     """MiniAlexNet: five convolutions (5x5 twice, then 3x3), pooled after the first, second and last; dense layers.
 
+    pool_to: side that the last maps are averaged to, so that the dense layers do not grow with the images.
     Source: Furnari and Farinella 2021, course Machine Learning, laboratory on convolutional networks; the order of
     layers is that of Krizhevsky et al. 2012.
     """
@@ -173,4 +179,4 @@ def minialexnet(
         Conv(number, kernel, padding=kernel // 2, pool=pool)
         for number, kernel, pool in zip(maps, kernels, pooled, strict=True)
     ]
-    return plain_network(spec, convs, units, "relu", "max", dropout, batchnorm)
+    return plain_network(spec, convs, units, "relu", "max", dropout, batchnorm, pool_to=pool_to)

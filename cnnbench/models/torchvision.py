@@ -1,18 +1,40 @@
 """Any of torchvision's networks for classification, fitted to the data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, Mistake, did_you_mean
+from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
 from cnnbench.registry import MODELS
+from cnnbench.transfer import Source
 
 WITH_AUXILIARY = ("googlenet", "inception_v3")
 
 
-@MODELS.register("torchvision")
+def pretrained(settings: Mapping[str, Any]) -> Source:
+    """Return torchvision's default weights of an architecture; loading downloads them unless they are there."""
+    weights = _zoo(settings["architecture"]).get_model_weights(settings["architecture"]).DEFAULT
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+    def load() -> Mapping[str, Any]:
+        try:
+            state: Mapping[str, Any] = weights.get_state_dict(check_hash=True)
+        except OSError as error:  # no network, no file, no room
+            raise UserError(
+                f"init.weights=imagenet: {weights.url} cannot be fetched ({error}); fetch it, and put it at {place}"
+            ) from error
+        return state
+
+    name = f"torchvision {type(weights).__name__}.{weights.name}"
+    metrics = {f"ImageNet {metric}": value for metric, value in weights.meta["_metrics"]["ImageNet-1K"].items()}
+    return Source("init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet", "metrics": metrics})
+
+
+@MODELS.register("torchvision", pretrained=pretrained)
 def torchvision(
     spec: DataSpec, *, architecture: str, stem: Literal["imagenet", "cifar"] = "imagenet", auxiliary: bool = False
 ) -> nn.Module:
@@ -23,13 +45,7 @@ def torchvision(
     training they are part of the output.
     Raises ConfigError for an architecture that there is not, and for auxiliary classifiers that it does not have.
     """
-    import torchvision.models as zoo  # takes as long as a short training
-
-    names = zoo.list_models(module=zoo)
-    if architecture not in names:
-        hint = did_you_mean(architecture, names) or f"; there are {', '.join(names)}"
-        problem = f"torchvision has no such classification network{hint}"
-        raise ConfigError([Mistake(f"model.architecture={architecture}", problem)])
+    zoo = _zoo(architecture)
     if auxiliary and architecture not in WITH_AUXILIARY:
         having = " and ".join(WITH_AUXILIARY)
         problem = f"'{architecture}' has no auxiliary classifiers; {having} have"
@@ -43,6 +59,18 @@ def torchvision(
     if stem == "cifar":
         _replace_first(network, nn.MaxPool2d, lambda _: nn.Identity())
     return network
+
+
+def _zoo(architecture: str) -> Any:
+    """Return torchvision's networks. Raises ConfigError where the architecture is none of them."""
+    import torchvision.models as zoo  # takes as long as a short training
+
+    names = zoo.list_models(module=zoo)
+    if architecture not in names:
+        hint = did_you_mean(architecture, names) or f"; there are {', '.join(names)}"
+        problem = f"torchvision has no such classification network{hint}"
+        raise ConfigError([Mistake(f"model.architecture={architecture}", problem)])
+    return zoo
 
 
 def _first_convolution(conv: Any, channels: int, stem: str) -> nn.Conv2d:

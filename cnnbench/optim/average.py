@@ -1,12 +1,28 @@
 """Averages of the weights of many steps, which often do better than the last ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from cnnbench.config import Averaging
+
+
+@torch.no_grad()
+def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Measure the statistics of those batch norms anew that are in training mode: means over batches [B, C, H, W]."""
+    norms = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # every batch counts alike
+    for images in batches if norms else ():
+        network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 class WeightAverage:

@@ -76,6 +76,11 @@ def warmed_up(schedule: Schedule, warmup_steps: int) -> Schedule:
     return factor
 
 
+def scaled_from(schedule: Schedule, first_step: int, scale: float) -> Schedule:
+    """Return the schedule times `scale` from a step on."""
+    return lambda step, scores: schedule(step, scores) * (scale if step >= first_step else 1)
+
+
 @SCHEDULERS.register("none")
 def none(_horizon: Horizon) -> Schedule:
     """Keep the learning rate as it is."""

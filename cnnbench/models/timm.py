@@ -1,0 +1,59 @@
+"""Any of timm's networks, where that library is installed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from cnnbench.data.images import DataSpec
+from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
+from cnnbench.registry import MODELS
+from cnnbench.transfer import Source
+
+
+def pretrained(settings: Mapping[str, Any]) -> Source:
+    """Return timm's weights of an architecture; loading downloads them unless they are there."""
+    timm = _library(settings["architecture"])
+    known = timm.models.get_pretrained_cfg(settings["architecture"])
+    if known is None or not known.has_weights:
+        problem = f"timm has none of '{settings['architecture']}'; init.file takes a file"
+        raise ConfigError([Mistake("init.weights=imagenet", problem)])
+    name = f"timm {known.architecture}.{known.tag}"
+
+    def load() -> Mapping[str, Any]:
+        try:
+            state: Mapping[str, Any] = timm.create_model(settings["architecture"], pretrained=True).state_dict()
+        except (OSError, RuntimeError) as error:
+            where = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
+            raise UserError(
+                f"init.weights=imagenet: {where} cannot be fetched ({str(error).splitlines()[0]}); fetch its "
+                "model.safetensors, and give init.file=FILE in place of init.weights"
+            ) from error
+        return state
+
+    return Source("init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet"})
+
+
+@MODELS.register("timm", pretrained=pretrained)
+def timm(spec: DataSpec, *, architecture: str) -> nn.Module:
+    """Build one of timm's networks, without weights of its own, for the channels and classes of the data.
+
+    Raises ConfigError for an architecture that there is not, and where timm is not installed.
+    """
+    library = _library(architecture)
+    network: nn.Module = library.create_model(
+        architecture, pretrained=False, num_classes=spec.num_outputs, in_chans=spec.channels
+    )
+    return network
+
+
+def _library(architecture: str) -> Any:
+    try:
+        import timm as library
+    except ImportError as error:
+        problem = "needs a library that is not installed: pip install 'cnnbench[timm]', or pip install timm"
+        raise ConfigError([Mistake("model=timm", problem)]) from error
+    if not library.is_model(architecture):
+        hint = did_you_mean(architecture, library.list_models()) or "; timm.list_models() names all of them"
+        raise ConfigError([Mistake(f"model.architecture={architecture}", f"timm has no such network{hint}")])
+    return library

@@ -1,0 +1,205 @@
+"""What a training starts from instead of chance: the weights of a run, of a file, or published ones."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench import checkpoint
+from cnnbench.config import RunConfig
+from cnnbench.errors import ConfigError, Mistake, UserError
+from cnnbench.models.parts import is_below
+from cnnbench.preflight import Ready
+from cnnbench.registry import MODELS
+from cnnbench.rundir import RunFolder
+from cnnbench.transfer import Source
+
+SHOWN = 8  # tensors in an error
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that a network begins with, those that fit it, and what is recorded of them."""
+
+    weights: dict[str, Tensor]
+    record: dict[str, Any]
+
+    def enter(self, network: nn.Module) -> None:
+        """Put the weights into the network."""
+        network.load_state_dict(self.weights, strict=False)
+
+
+def with_source(config: RunConfig) -> RunConfig:
+    """Return the configuration with what its `init` names pinned down, by its content. Raises ConfigError."""
+    source = find_source(config)
+    if source is None:
+        return config
+    where = {
+        key: str(Path(path).expanduser().resolve()) for key in ("run", "file") if (path := getattr(config.init, key))
+    }
+    return config.model_copy(update={"source": source.name, "init": config.init.model_copy(update=where)})
+
+
+def find_source(config: RunConfig) -> Source | None:
+    """Return what `init` names; None where that is nothing. Raises ConfigError where it is not there."""
+    init = config.init
+    try:
+        if init.run is not None:
+            return _of_run(init.run, init.checkpoint)
+        if init.file is not None:
+            return _of_file(init.file)
+        if init.weights is not None:
+            published: Source = MODELS[config.model.name].facts["pretrained"](config.model.settings)
+            return published
+    except ConfigError:
+        raise
+    except UserError as error:
+        given = next(f"init.{key}={value}" for key in ("run", "file", "weights") if (value := getattr(init, key)))
+        raise ConfigError([Mistake(given, str(error))]) from error
+    return None
+
+
+def _of_run(path: str, which: str) -> Source:
+    folder = RunFolder.open(Path(path))
+    record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
+    if not steps:
+        raise UserError("has no checkpoint yet; train it first")
+    said = checkpoint.manifest(folder.checkpoints, steps[-1])
+    best: dict[str, Any] | None = said.get("best")
+    if which == "best" and best is None:
+        raise UserError("has no best checkpoint, since it was never validated; init.checkpoint=last takes its last one")
+    at = best if which == "best" and best else {"epoch": said["epoch"], "step": said["step"], "metrics": {}}
+    before = record.get("init", {}).get("epochs", 0)
+    facts = {
+        "run": str(folder.path),
+        "identity": record["identity"],
+        "checkpoint": {"chosen": which, "epoch": at["epoch"], "step": at["step"]},
+        "data": record.get("choices", {}).get("data"),
+        "metrics": {f"{name}/val": value for name, value in at["metrics"].items()},
+        "epochs": said["epoch"] + before,
+        "split": record.get("split"),
+    }
+
+    def load() -> Mapping[str, Any]:
+        content = checkpoint.load(folder.checkpoints, steps[-1])
+        weights: dict[str, Tensor] = content["best"]["weights"] if which == "best" else content["network"]
+        return weights
+
+    told = f"the {which} checkpoint (epoch {at['epoch']}) of {folder.path.name}"
+    name = f"{record['identity']}@{which}-{at['step']}"
+    return Source(f"init.run={path}", name, told, load, facts, record.get("data", {}))
+
+
+def _of_file(given: str) -> Source:
+    path = Path(given).expanduser().resolve()
+    if not path.is_file():
+        raise UserError("no such file")
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise UserError("must be a state dict: a file .pt, .pth or .safetensors")
+    if path.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
+        raise UserError("needs a library that is not installed: pip install safetensors")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = {"file": str(path), "sha256": digest}
+    return Source(f"init.file={given}", f"sha256:{digest}", path.name, lambda: _read(path), facts)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        read: Callable[[], Any] = lambda: load_file(path)  # noqa: E731
+    else:
+        read = lambda: torch.load(path, map_location="cpu", weights_only=True)  # noqa: E731
+    try:
+        content = read()
+    except Exception as error:
+        raise UserError(f"{path} is no state dict: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise UserError(f"{path} is no state dict: it must hold tensors by their names, and nothing else")
+    return content
+
+
+def find_start(config: RunConfig, ready: Ready) -> Start | None:
+    """Return the weights that a run begins with; None where they are drawn, or are those of the run it goes on from.
+
+    Raises UserError where they do not fit the network, or are other ones than those that the run began with.
+    """
+    source = find_source(config) if config.source is not None and config.parent is None else None
+    if source is None:
+        return None
+    if source.name != config.source:
+        raise UserError(
+            f"{source.given}: holds other weights than when this run was made; begin a run without resume=."
+        )
+    given = dict(source.load())
+    own, head = ready.shapes, ready.named.head
+    classes = source.data.get("classes", list(ready.spec.classes))
+    misfits, renewed = [], {}
+    for name, shape in own.items():
+        is_head = is_below(name, head)
+        if name not in given:
+            renewed[name] = "the source has none"
+        elif given[name].shape != shape:
+            renewed[name] = f"the head is built for {ready.spec.num_outputs} outputs"
+            misfits += [] if is_head else [name]
+        elif is_head and classes != list(ready.spec.classes):
+            renewed[name] = "the classes are others"
+    skipped = {name: "there is none here" for name in given if name not in own}
+    weights = {name: given[name] for name in own if name not in renewed}
+    if misfits:
+        raise UserError(_misfit(source, config, ready, {name: (given[name].shape, own[name]) for name in misfits}))
+    if not weights:
+        raise UserError(f"{source.given}: fits nothing in '{config.model.name}': no name of its tensors is one here.")
+    record = {
+        "source": source.name,
+        **source.facts,
+        "loaded": len(weights),
+        "reinitialised": renewed,
+        "skipped": skipped,
+    }
+    return Start(weights, record | {"notes": _notes(source, config, ready, record)})
+
+
+def _misfit(source: Source, config: RunConfig, ready: Ready, shapes: Mapping[str, tuple[Any, Any]]) -> str:
+    def told(shape: Collection[int]) -> str:
+        return "x".join(map(str, shape)) or "one number"
+
+    lines = [f"{source.given} does not fit '{config.model.name}' as it is built for these images:"]
+    lines += [
+        f"  {name}: {told(there)} there, {told(here)} here" for name, (there, here) in list(shapes.items())[:SHOWN]
+    ]
+    lines += [f"  and {len(shapes) - SHOWN} more"] if len(shapes) > SHOWN else []
+    spec, window = ready.spec, source.data.get("window")
+    for there, here in shapes.values():
+        if len(there) == 4 and there[1] in (1, 3) and here[1] == spec.channels != there[1]:
+            lines.append(f"It was trained on images of {there[1]} channels: data.channels={there[1]}")
+            break
+    if window and window[1:] != [spec.height, spec.width]:
+        lines.append(
+            f"It was trained on {window[1]}x{window[2]} pixels: data.image_size, or data.crop, until it is that"
+        )
+    return "\n".join(lines)
+
+
+def _notes(source: Source, config: RunConfig, ready: Ready, record: Mapping[str, Any]) -> list[str]:
+    measured = ", ".join(f"{name} {value:.4f}" for name, value in record.get("metrics", {}).items())
+    trained = f" trained on {record['data']}" if record.get("data") else ""
+    counts = [f"{record['loaded']} tensors loaded"]
+    for word in ("reinitialised", "skipped"):
+        reasons = list(record[word].values())
+        counts += [f"{reasons.count(reason)} {word}: {reason}" for reason in dict.fromkeys(reasons)]
+    notes = [f"starts from {source.told}{trained}{f' ({measured})' if measured else ''}: {'; '.join(counts)}"]
+    epochs = record.get("epochs")
+    if source.data.get("fingerprint") == ready.data.fingerprint:
+        notes.append(
+            f"init.run was trained on the same data: what comes out is the work of {epochs} + {config.epochs} epochs"
+        )
+        if record["split"] != ready.data.split.hash():
+            notes.append("init.run split these data otherwise: images that validate here were trained on there")
+    return notes
