@@ -193,7 +193,7 @@ class Spine(Section):
     threads: Annotated[PositiveInt | None, INCIDENTAL] = None
     log_every: Annotated[PositiveInt, INCIDENTAL] = 1
     max_minutes: Annotated[PositiveFloat | None, INCIDENTAL] = None
-    references: Annotated[list[Reference], INCIDENTAL] = []
+    references: Annotated[list[Reference], INCIDENTAL] = Field(default=[])
 
 
 class RunConfig(Spine):
