@@ -26,7 +26,8 @@ SMALL_CALTECH = (*SMALL_PHOTOGRAPHS, "augmentation.resized_crop.side=40")
 
 # What makes each small enough, by the beginning of its name: the longest that fits counts.
 SMALL: dict[str, tuple[str, ...]] = {
-    "ablation/": ("data.subset.first=20", "data.verify=false"),
+    "ablation/": ("data.verify=false",),
+    "ablation/regularizers": ("data.subset.first=20", "data.verify=false"),
     "architectures/vgg16_caltech101": (*SMALL_CALTECH, "model.width=4", "model.units=[16]"),
     "architectures/vgg16_caltech101_tuned": (*SMALL_CALTECH, "model.architecture=squeezenet1_1", "init.weights=null"),
     "cnn_lab/": ("data.verify=false",),
