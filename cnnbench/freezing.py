@@ -52,7 +52,7 @@ def plan_training(config: RunConfig, network: nn.Module, parts: NamedParts) -> T
             mistakes.append(Mistake(key, str(error)))
             return set()
         if not chosen:
-            there = listed(["head", "features", *(name for name, _ in network.named_children())])
+            there = listed(dict.fromkeys(["head", "features", *dict(network.named_children())]))
             mistakes.append(Mistake(key, f"'{word}' fits nothing in '{config.model.name}'; there are {there}"))
         return chosen
 

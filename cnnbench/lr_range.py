@@ -50,8 +50,7 @@ def try_rates(parts: Parts) -> tuple[list[float], list[float]]:
     losses: list[float] = []
     mean = 0.0
     parts.enter(1)
-    first = parts.optimizer.param_groups[0]
-    base = first["initial_lr"] / first.get("lr_scale", 1)
+    base = parts.config.optimizer.settings["lr"]
     for step, batch in zip(range(STEPS), _without_end(parts), strict=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         seed_layers(parts.config.seed, "layers", step, parts.device)

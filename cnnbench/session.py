@@ -201,9 +201,11 @@ class _Session:
     def _announce(self) -> None:
         plan, data, spec = self.plan, self.ready.data, self.ready.data.spec
         total, trained = self.ready.parameters["total"], self.ready.parameters["trainable"]
+        later = f", all after epoch {self.config.freeze.epochs}" if self.config.freeze.epochs else ""
         counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
         facts = {
-            "network": f"{grouped(total)} parameters" + (f", {grouped(trained)} trained" if trained < total else ""),
+            "network": f"{grouped(total)} parameters"
+            + (f", {grouped(trained)} trained{later}" if trained < total else ""),
             "data": f"{counts}; {spec.num_classes} classes; {spec.channels}x{spec.height}x{spec.width}",
             "device": f"{self.ready.device}, {self.threads} threads, {self.config.precision}",
             "folder": console.shorter(self.folder.path),

@@ -1,8 +1,7 @@
 """What a training starts from instead of chance: the weights of a run, of a file, or published ones."""
 
 import hashlib
-import importlib.util
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cnnbench.rundir import RunFolder
 from cnnbench.transfer import Source
 
 SHOWN = 8  # tensors in an error
+GOES_ON = "What began from it goes on without it: resume=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ def with_source(config: RunConfig) -> RunConfig:
     source = find_source(config)
     if source is None:
         return config
-    where = {
-        key: str(Path(path).expanduser().resolve()) for key in ("run", "file") if (path := getattr(config.init, key))
-    }
+    where = config.init.model_dump(include={"run", "file"}, exclude_none=True)
+    where = {key: str(Path(path).expanduser().resolve()) for key, path in where.items()}
     return config.model_copy(update={"source": source.name, "init": config.init.model_copy(update=where)})
 
 
@@ -59,13 +58,16 @@ def find_source(config: RunConfig) -> Source | None:
     except ConfigError:
         raise
     except UserError as error:
-        given = next(f"init.{key}={value}" for key in ("run", "file", "weights") if (value := getattr(init, key)))
+        given = f"init.run={init.run}" if init.run is not None else f"init.file={init.file}"
         raise ConfigError([Mistake(given, str(error))]) from error
     return None
 
 
 def _of_run(path: str, which: str) -> Source:
-    folder = RunFolder.open(Path(path))
+    try:
+        folder = RunFolder.open(Path(path))
+    except UserError as error:
+        raise UserError(f"{error} {GOES_ON}") from error
     record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
     if not steps:
         raise UserError("has no checkpoint yet; train it first")
@@ -74,14 +76,13 @@ def _of_run(path: str, which: str) -> Source:
     if which == "best" and best is None:
         raise UserError("has no best checkpoint, since it was never validated; init.checkpoint=last takes its last one")
     at = best if which == "best" and best else {"epoch": said["epoch"], "step": said["step"], "metrics": {}}
-    before = record.get("init", {}).get("epochs", 0)
     facts = {
         "run": str(folder.path),
         "identity": record["identity"],
         "checkpoint": {"chosen": which, "epoch": at["epoch"], "step": at["step"]},
         "data": record.get("choices", {}).get("data"),
         "metrics": {f"{name}/val": value for name, value in at["metrics"].items()},
-        "epochs": said["epoch"] + before,
+        "epochs": said["epoch"] + record.get("init", {}).get("epochs", 0),
         "split": record.get("split"),
     }
 
@@ -98,11 +99,9 @@ def _of_run(path: str, which: str) -> Source:
 def _of_file(given: str) -> Source:
     path = Path(given).expanduser().resolve()
     if not path.is_file():
-        raise UserError("no such file")
+        raise UserError(f"no such file. {GOES_ON}")
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise UserError("must be a state dict: a file .pt, .pth or .safetensors")
-    if path.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
-        raise UserError("needs a library that is not installed: pip install safetensors")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {"file": str(path), "sha256": digest}
@@ -110,14 +109,16 @@ def _of_file(given: str) -> Source:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        read: Callable[[], Any] = lambda: load_file(path)  # noqa: E731
-    else:
-        read = lambda: torch.load(path, map_location="cpu", weights_only=True)  # noqa: E731
+    content: Any
     try:
-        content = read()
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError as error:
+        raise UserError(f"{path} needs a library that is not installed: pip install safetensors") from error
     except Exception as error:
         raise UserError(f"{path} is no state dict: {str(error).splitlines()[0]}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
@@ -134,9 +135,7 @@ def find_start(config: RunConfig, ready: Ready) -> Start | None:
     if source is None:
         return None
     if source.name != config.source:
-        raise UserError(
-            f"{source.given}: holds other weights than when this run was made; begin a run without resume=."
-        )
+        raise UserError(f"{source.given}: is not what it was when this run was made; begin one without resume=.")
     given = dict(source.load())
     own, head = ready.shapes, ready.named.head
     classes = source.data.get("classes", list(ready.spec.classes))
@@ -156,13 +155,8 @@ def find_start(config: RunConfig, ready: Ready) -> Start | None:
         raise UserError(_misfit(source, config, ready, {name: (given[name].shape, own[name]) for name in misfits}))
     if not weights:
         raise UserError(f"{source.given}: fits nothing in '{config.model.name}': no name of its tensors is one here.")
-    record = {
-        "source": source.name,
-        **source.facts,
-        "loaded": len(weights),
-        "reinitialised": renewed,
-        "skipped": skipped,
-    }
+    counts = {"loaded": len(weights), "reinitialised": renewed, "skipped": skipped}
+    record = {"source": source.name, **source.facts, **counts}
     return Start(weights, record | {"notes": _notes(source, config, ready, record)})
 
 
@@ -171,19 +165,15 @@ def _misfit(source: Source, config: RunConfig, ready: Ready, shapes: Mapping[str
         return "x".join(map(str, shape)) or "one number"
 
     lines = [f"{source.given} does not fit '{config.model.name}' as it is built for these images:"]
-    lines += [
-        f"  {name}: {told(there)} there, {told(here)} here" for name, (there, here) in list(shapes.items())[:SHOWN]
-    ]
+    lines += [f"  {name}: {told(there)} there, {told(here)} here" for name, (there, here) in shapes.items()][:SHOWN]
     lines += [f"  and {len(shapes) - SHOWN} more"] if len(shapes) > SHOWN else []
     spec, window = ready.spec, source.data.get("window")
     for there, here in shapes.values():
         if len(there) == 4 and there[1] in (1, 3) and here[1] == spec.channels != there[1]:
-            lines.append(f"It was trained on images of {there[1]} channels: data.channels={there[1]}")
+            lines.append(f"It takes images with {there[1]} in place of {here[1]} channels: data.channels={there[1]}")
             break
     if window and window[1:] != [spec.height, spec.width]:
-        lines.append(
-            f"It was trained on {window[1]}x{window[2]} pixels: data.image_size, or data.crop, until it is that"
-        )
+        lines.append(f"It was trained on {window[1]}x{window[2]} pixels: set data.image_size, or data.crop, to that")
     return "\n".join(lines)
 
 
@@ -194,12 +184,10 @@ def _notes(source: Source, config: RunConfig, ready: Ready, record: Mapping[str,
     for word in ("reinitialised", "skipped"):
         reasons = list(record[word].values())
         counts += [f"{reasons.count(reason)} {word}: {reason}" for reason in dict.fromkeys(reasons)]
-    notes = [f"starts from {source.told}{trained}{f' ({measured})' if measured else ''}: {'; '.join(counts)}"]
-    epochs = record.get("epochs")
+    notes = [f"starts from {source.told}{trained}{f' ({measured})' if measured else ''}", f"init: {'; '.join(counts)}"]
     if source.data.get("fingerprint") == ready.data.fingerprint:
-        notes.append(
-            f"init.run was trained on the same data: what comes out is the work of {epochs} + {config.epochs} epochs"
-        )
+        epochs = f"{record['epochs']} + {config.epochs}"
+        notes.append(f"init.run was trained on the same data: what comes out is the work of {epochs} epochs")
         if record["split"] != ready.data.split.hash():
             notes.append("init.run split these data otherwise: images that validate here were trained on there")
     return notes

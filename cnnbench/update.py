@@ -57,8 +57,7 @@ def set_rates(parts: Parts, factor: float) -> float:
     """Set the learning rate of every group for the next step, and return that of groups without a factor."""
     for group in parts.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-    first = parts.optimizer.param_groups[0]
-    return float(first["initial_lr"] / first.get("lr_scale", 1) * factor)
+    return float(parts.config.optimizer.settings["lr"] * factor)
 
 
 def compute_gradients(parts: Parts, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,10 +36,19 @@ SMALL_FORMS: dict[str, tuple[str, ...]] = {
     "googlenet_v1": ("data.image_size=32",),
     **{f"resnet{kind}": ("data.image_size=32", "model.width=4") for kind in ("18", "34", "34_unpooled", "50")},
     **{f"resnet{kind}_cifar": ("data.image_size=16", "model.width=4") for kind in ("18", "20")},
+    "timm": ("data.image_size=32", "model.architecture=mobilenetv3_small_050"),
     "torchvision": ("data.image_size=32", "model.architecture=squeezenet1_1"),
     "vgg16_cifar": ("data.image_size=32", "model.width=4"),
     **{f"vgg{depth}": ("data.image_size=32", "model.width=4", "model.units=[16]") for depth in (11, 13, 16, 19)},
 }
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Skip what needs timm where it is not installed."""
+    if find_spec("timm") is None:
+        for item in items:
+            if "timm" in item.nodeid:
+                item.add_marker(pytest.mark.skip("timm is not installed"))
 
 
 @dataclass

@@ -12,8 +12,8 @@ from cnnbench.config import (
     CHOICES,
     GROUPS,
     OVERLAYS,
+    SECTIONS,
     Averaging,
-    CheckpointConfig,
     Clipping,
     EarlyStopping,
     Regularization,
@@ -136,13 +136,16 @@ def test_every_registered_augmentation_is_part_of_an_option():
 
 def test_the_primary_file_states_each_setting_of_no_group_in_order():
     primary = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    assert list(primary) == ["defaults", *Spine.model_fields, "checkpoint"]
-    assert list(primary["checkpoint"]) == list(CheckpointConfig.model_fields)
+    sections = [key for key in SECTIONS if key != "regularization"]  # a group, with files of its own
+    assert list(primary) == ["defaults", *Spine.model_fields, *sections]
+    for key in sections:
+        assert list(primary[key]) == list(SECTIONS[key].model_fields)
 
 
 def test_the_help_names_each_setting_of_no_group_and_each_option(cnnbench):
     text = cnnbench("--help").out
-    keys = [*Spine.model_fields, "checkpoint", *CheckpointConfig.model_fields]
+    sections = {key: schema for key, schema in SECTIONS.items() if key != "regularization"}
+    keys = [*Spine.model_fields, *sections, *(key for schema in sections.values() for key in schema.model_fields)]
     assert [key for key in keys if not re.search(rf"^ *{key}:", text, re.MULTILINE)] == []
     unnamed = [word for word in FILES if not re.search(rf"[ ,]{re.escape(word.partition('=')[2])}(,|$)", text, re.M)]
     assert unnamed == []

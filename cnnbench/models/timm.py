@@ -24,14 +24,15 @@ def pretrained(settings: Mapping[str, Any]) -> Source:
         try:
             state: Mapping[str, Any] = timm.create_model(settings["architecture"], pretrained=True).state_dict()
         except (OSError, RuntimeError) as error:
-            where = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
+            hub = f"https://huggingface.co/{known.hf_hub_id}/resolve/main/model.safetensors"
+            where = hub if known.hf_hub_id else known.url
             raise UserError(
-                f"init.weights=imagenet: {where} cannot be fetched ({str(error).splitlines()[0]}); fetch its "
-                "model.safetensors, and give init.file=FILE in place of init.weights"
+                f"init.weights=imagenet: {where} cannot be fetched ({str(error).splitlines()[0]}); fetch it, and give "
+                "init.file=FILE in place of init.weights"
             ) from error
         return state
 
-    return Source("init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet"})
+    return Source("init.weights=imagenet", name, name, load, {"weights": name})
 
 
 @MODELS.register("timm", pretrained=pretrained)

@@ -12,10 +12,7 @@ Groups = list[dict[str, Any]]
 
 
 def parameter_groups(
-    network: nn.Module,
-    decay_norm_and_bias: bool,
-    rates: Mapping[str, float] | None = None,
-    late: Collection[str] = (),
+    network: nn.Module, decay_norm_and_bias: bool, rates: Mapping[str, float] | None = None, late: Collection[str] = ()
 ) -> Groups:
     """Return what is trained in a network: one group, or one with and one without weight decay; never an empty one.
 
