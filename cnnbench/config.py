@@ -279,12 +279,12 @@ SECTIONS: dict[str, type[Section]] = {
 
 def is_incidental(key: str) -> bool:
     """Tell whether the setting of this dotted key cannot change a result."""
-    *path, leaf = key.split(".")
-    schema: type[BaseModel] | None = Spine
-    if path:
-        schema = (CHOICES | SECTIONS).get(path[0])
-    field = schema.model_fields.get(leaf) if schema is not None and len(path) < 2 else None
-    return field is not None and INCIDENTAL in field.metadata
+    path, _, leaf = key.rpartition(".")
+    schemas: dict[str, type[BaseModel]] = {"": Spine, **CHOICES, **SECTIONS}
+    found = [schemas[path]] if path in schemas else []
+    if path in GROUPS:
+        found += [GROUPS[path][name].schema for name in GROUPS[path]]
+    return any(leaf in schema.model_fields and INCIDENTAL in schema.model_fields[leaf].metadata for schema in found)
 
 
 def _telling(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:

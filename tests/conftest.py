@@ -42,6 +42,12 @@ SMALL_FORMS: dict[str, tuple[str, ...]] = {
     **{f"vgg{depth}": ("data.image_size=32", "model.width=4", "model.units=[16]") for depth in (11, 13, 16, 19)},
 }
 
+# What some data sets have to be told before anything else.
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "csv": ("data.folder=photos", "data.train=list.csv"),
+    "image_folder": ("data.folder=photos",),
+}
+
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Skip what needs timm where it is not installed."""
@@ -69,6 +75,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(here)
     monkeypatch.setenv("CNNBENCH_OUTPUTS", str(folder))
     monkeypatch.setenv("CNNBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CNNBENCH_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
     register_everything()
     return folder

@@ -12,8 +12,10 @@ from cnnbench.data.photographs import (
     OnProblem,
     Opening,
     TestFraction,
+    folders_and_files,
     image_data,
     images_below,
+    some,
 )
 from cnnbench.errors import UserError, listed
 from cnnbench.registry import DATASETS
@@ -42,7 +44,7 @@ def image_folder(
     """
     where = located(root, folder)
     opening = Opening(fit, cache, on_problem, test_fraction)
-    return image_data(*_by_folder(where, images_below(where, follow_links)), opening)
+    return image_data(where, *_by_folder(where, images_below(where, follow_links)), opening)
 
 
 @DATASETS.register("caltech101", breaks_labels=("vertical_flip",), photographs=True)
@@ -66,7 +68,7 @@ def caltech101(
     if not background:
         parts = {name: [(path, label) for path, label in files if label != BACKGROUND] for name, files in parts.items()}
         notes = [*notes, f"the class '{BACKGROUND}' is left out"]
-    return image_data(parts, notes, Opening(fit, cache, on_problem, test_fraction))
+    return image_data(where, parts, notes, Opening(fit, cache, on_problem, test_fraction))
 
 
 @DATASETS.register("eight_scenes", breaks_labels=("vertical_flip",), photographs=True)
@@ -86,7 +88,7 @@ def eight_scenes(
     """
     where = located(root, folder, "spatial_envelope_256x256_static_8outdoorcategories.zip, whose source is named above")
     found = images_below(where, follow_links=False)
-    return image_data(*_by_folder_or_name(where, found), Opening(fit, cache, on_problem, test_fraction))
+    return image_data(where, *_by_folder_or_name(where, found), Opening(fit, cache, on_problem, test_fraction))
 
 
 @DATASETS.register("cats_dogs", breaks_labels=("vertical_flip",), photographs=True)
@@ -107,7 +109,7 @@ def cats_dogs(
     """
     where = located(root, folder, "the archive of Kaggle's competition Dogs vs. Cats, or Microsoft's PetImages")
     found = images_below(where, follow_links=False)
-    return image_data(*_by_folder_or_name(where, found), Opening(fit, cache, on_problem, test_fraction))
+    return image_data(where, *_by_folder_or_name(where, found), Opening(fit, cache, on_problem, test_fraction))
 
 
 def located(root: Path, folder: str, archive: str = "") -> Path:
@@ -117,7 +119,7 @@ def located(root: Path, folder: str, archive: str = "") -> Path:
         brought = f"\n  to bring by hand: unpack {archive} there" if archive else ""
         raise UserError(
             f"{path}: there is no such folder.{brought}\n"
-            f"  another place: data.folder=FOLDER, from the root or relative to {root} (data.root, CNNBENCH_DATA)"
+            f"  another place: data.folder=FOLDER, a whole path (/…) or one below {root} (data.root, CNNBENCH_DATA)"
         )
     return path
 
@@ -126,21 +128,24 @@ Parts = dict[str, list[tuple[Path, str]]]
 
 
 def _by_folder(where: Path, found: Found) -> tuple[Parts, list[str]]:
-    """Return what the folders say: the parts, if the outermost ones are called so, and the classes."""
-    tops = {path.relative_to(where).parts[0] for path in found.images}
-    named = {name: PARTS[name.lower()] for name in tops if name.lower() in PARTS}
-    if "train" not in named.values():
-        return {"train": _labelled(found.images, where, _folder_in(where))}, _notes(where, found)
-    others = sorted(tops - named.keys())
-    if others:
-        raise UserError(
-            f"{where}: {listed(others)}: besides folders of parts ({listed(named)}) there may be no others."
-        )
+    """Return what the folders say: the parts, if any of the outermost ones is called so, and the classes."""
+    named = {path.name: PARTS[path.name.lower()] for path in _folders(where) if path.name.lower() in PARTS}
+    if not named:
+        return {"train": _labelled(found.images, where, _folder_in(where))}, _notes(found, _folders(where))
+    others = sorted({path.relative_to(where).parts[0] for path in found.images} - named.keys())
+    lacks_train = "train" not in named.values()
+    if others or lacks_train:
+        problem = "there is none called 'train'" if lacks_train else f"besides them there may be no {listed(others)}"
+        raise UserError(f"{where}: has folders of parts, {listed(named)}; {problem}.")
     parts: Parts = {}
-    for name, part in sorted(named.items()):
+    for name, part in named.items():
         inside = [path for path in found.images if path.relative_to(where).parts[0] == name]
         parts.setdefault(part, []).extend(_labelled(inside, where / name, _folder_in(where / name)))
-    return parts, _notes(where, found)
+    return parts, _notes(found, [folder for name in named for folder in _folders(where / name)])
+
+
+def _folders(where: Path) -> list[Path]:
+    return [path for path in folders_and_files(where) if path.is_dir()]
 
 
 def _by_folder_or_name(where: Path, found: Found) -> tuple[Parts, list[str]]:
@@ -148,16 +153,14 @@ def _by_folder_or_name(where: Path, found: Found) -> tuple[Parts, list[str]]:
     folders = {path.parent for path in found.images}
     if len(folders) > 1:
         return _by_folder(where, found)
-    return {"train": _labelled(found.images, where, _first_word)}, _notes(where, found)
+    return {"train": _labelled(found.images, where, _first_word)}, found.note()
 
 
 def _labelled(paths: Iterable[Path], where: Path, label_of: Callable[[Path], str | None]) -> list[tuple[Path, str]]:
     labels = [(path, label_of(path)) for path in paths]
     without = [path for path, label in labels if label is None]
     if without:
-        raise UserError(
-            f"{where}: nothing says what {listed(map(str, without[:3]))} shows; put it in a class's folder."
-        )
+        raise UserError(f"{where}: not in the folder of a class: {some(map(str, without))}")
     return [(path, label) for path, label in labels if label is not None]
 
 
@@ -174,9 +177,8 @@ def _first_word(path: Path) -> str | None:
     return found[0] if found else None
 
 
-def _notes(where: Path, found: Found) -> list[str]:
-    """Return notes on what was left out: files that are no images, and folders that have none."""
+def _notes(found: Found, folders: Iterable[Path]) -> list[str]:
+    """Return notes on what was left out: files that are no images, and those of the folders that have none."""
     with_images = {folder for path in found.images for folder in path.parents}
-    empty = sorted(path.name for path in where.iterdir() if path.is_dir() and path not in with_images)
-    empty = [name for name in empty if not name.startswith(".")]
-    return [*found.note(), *([f"folders without images, left out: {', '.join(empty)}"] if empty else [])]
+    empty = [str(folder) for folder in folders if folder not in with_images]
+    return [*found.note(), *([f"folders without images, left out: {some(empty)}"] if empty else [])]

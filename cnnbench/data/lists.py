@@ -41,7 +41,7 @@ def csv(
     twice = sorted(str(path) for path, number in times.items() if number > 1)
     if twice:
         raise UserError(f"{where}: listed more than once: {some(twice)}")
-    return image_data(parts, (), Opening(fit, cache, on_problem, test_fraction))
+    return image_data(where, parts, (), Opening(fit, cache, on_problem, test_fraction))
 
 
 def _read(
@@ -62,6 +62,9 @@ def _read(
 
 def _names(path: Path) -> dict[str, str]:
     table = _table(path, ("id", "class"), "data.classes is a list of classes by number")
+    twice = sorted(number for number, times in Counter(table["id"]).items() if times > 1)
+    if twice:
+        raise UserError(f"{path}: named more than once: {some(twice)}")
     return dict(zip(table["id"], table["class"], strict=True))
 
 

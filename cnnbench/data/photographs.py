@@ -37,30 +37,30 @@ class Opening:
     test_fraction: float
 
 
-def image_data(parts: Mapping[str, Sequence[tuple[Path, str]]], notes: Sequence[str], opening: Opening) -> ImageData:
+def image_data(
+    where: Path, parts: Mapping[str, Sequence[tuple[Path, str]]], notes: Sequence[str], opening: Opening
+) -> ImageData:
     """Return a data set of files with the names of their classes; class numbers follow from the sorted names.
 
-    parts: under `train`, `val` and `test`; where there is no `test`, a stratified part of `train`, the same always.
-    Raises UserError for fewer than two classes, an empty part, and a class that only validation or test have.
+    parts: by `train`, `val`, `test`; where there is no `test`, a stratified part of `train`, the same always.
+    Raises UserError, which names the place `where`, for fewer than two classes, an empty part, and a class that only
+    validation or test have.
     """
     empty = [name for name, files in parts.items() if not files]
     if empty:
-        raise UserError(f"{listed(empty)}: has no images; their names must end in {', '.join(SUFFIXES)}.")
+        raise UserError(f"{where}: there is no image for {listed(empty)}.")
     classes = tuple(sorted({label for _, label in parts["train"]}))
     strange = sorted({label for files in parts.values() for _, label in files} - set(classes))
     if strange:
-        raise UserError(f"{listed(strange)}: no image of the training part shows it; every class needs some there.")
+        raise UserError(f"{where}: no image for training shows {listed(strange)}, as others do; every class needs one.")
     if len(classes) < 2:
-        raise UserError(f"there is only the class {listed(classes)}; a folder for each of two classes is the least.")
+        raise UserError(f"{where}: there is only the class {listed(classes)}, and two are the least.")
     found = {name: _images(files, classes, opening) for name, files in parts.items()}
-    train, val = found["train"], found.get("val")
-    if "test" not in found:
-        if val is not None:
-            raise UserError("there are images for validation and none for testing; give both, or neither.")
-        split = stratified_split(train.labels, len(classes), opening.test_fraction, seed=0)
+    train, val, test = (found.get(name) for name in ("train", "val", "test"))
+    assert train is not None
+    if test is None:
+        split = stratified_split(train.labels, len(classes), opening.test_fraction, 0, "data.test_fraction")
         train, test = train[split.train], train[split.val]
-    else:
-        test = found["test"]
     if val is None:
         return ImageData(train, test, classes, notes=tuple(notes))
     validates = torch.cat([torch.zeros(len(train), dtype=torch.bool), torch.ones(len(val), dtype=torch.bool)])
@@ -89,8 +89,8 @@ def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except OSError:  # decoding it will say why
+        return hashlib.sha256(f"unreadable {path}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -104,40 +104,47 @@ class Found:
         """Return a note on the other files, if there are any."""
         if not self.others:
             return []
-        return [f"{_files(self.others)} no image by name, left out: {some(map(str, self.others))}"]
+        number = "1 file is" if len(self.others) == 1 else f"{grouped(len(self.others))} files are"
+        return [f"{number} no image by name, left out: {some(map(str, self.others))}"]
 
 
 def images_below(folder: Path, follow_links: bool) -> Found:
     """Return all files below a folder, in any depth; hidden ones are passed over.
 
-    Raises UserError where the folder is not there, and for links that leave it, unless those shall be followed.
+    Raises UserError where there is no image, and for links that leave the folder, unless those shall be followed.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder.")
-    files = sorted(_walk(folder, set()))
-    root = folder.resolve()
-    leaving = [] if follow_links else [path for path in files if not path.resolve().is_relative_to(root)]
+    files = sorted(_walk(folder, ()))
+    root = _real(folder)
+    leaving = [] if follow_links else [path for path in files if not _real(path).is_relative_to(root)]
     if leaving:
         raise UserError(
-            f"{folder}: {_files(leaving)} a link that leads out of it: {some(map(str, leaving))}; "
-            f"data.follow_links=true follows them."
+            f"{folder}: links lead out of it, to {grouped(len(leaving))} files: {some(map(str, leaving))}\n"
+            f"  data=image_folder data.follow_links=true follows them"
         )
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        raise UserError(f"{folder}: there is no image below it; their names end in {', '.join(SUFFIXES)}.")
     return Found(tuple(images), tuple(sorted(set(files) - set(images))))
 
 
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    real = folder.resolve()
-    if real in seen:  # a link that leads back
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = _real(folder)
+    if real in above:  # a link that leads back
         return
-    seen.add(real)
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
+    for path in folders_and_files(folder):
         if path.is_dir():
-            yield from _walk(path, seen)
-        else:
+            yield from _walk(path, (*above, real))
+        elif path.is_file() or not path.exists():  # no pipe, which would be waited for; a broken link is reported
             yield path
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
+
+
+def folders_and_files(folder: Path) -> list[Path]:
+    """Return what is in a folder and not hidden, by name."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def some(names: Iterable[str]) -> str:
@@ -145,7 +152,3 @@ def some(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {grouped(len(every) - SHOWN)} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more
-
-
-def _files(paths: Sequence[Path]) -> str:
-    return "1 file is" if len(paths) == 1 else f"{grouped(len(paths))} files are"

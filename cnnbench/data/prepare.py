@@ -18,7 +18,7 @@ from cnnbench.data.sampling import class_weights
 from cnnbench.data.scan import Scanned, usable
 from cnnbench.data.split import Split, k_fold, stratified_split
 from cnnbench.data.subset import select
-from cnnbench.errors import UserError, grouped
+from cnnbench.errors import UserError, grouped, listed
 from cnnbench.registry import DATASETS
 
 HELD = 2**30  # bytes of a split that are held in memory; more is made when it is asked for
@@ -109,20 +109,17 @@ def _opened(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     if config.image_size is None:
         raise UserError("data.image_size: photographs are of any size; say which side they shall have, as in 256.")
     everything = replace(train, paths=train.paths + test.paths, digests=train.digests + test.digests)
-    stream, problems = opened(everything, config.image_size, config.channels or 3)
+    stream, problems, notes = opened(everything, config.image_size, config.channels or 3)
     scanned = Scanned(everything.paths, everything.digests, problems, len(train))
-    split, notes = usable(scanned, split, train.skip)
-    cut = len(train)
-    rows = torch.arange(len(everything))
-    return (
-        replace(
-            data,
-            train=Images(stream[rows[:cut]], data.train.labels),
-            test=Images(stream[rows[cut:]], data.test.labels),
-        ),
-        split,
-        notes,
-    )
+    labels = data.train.labels
+    before = set(labels[split.train].tolist())
+    split, found = usable(scanned, split, train.skip)
+    gone = [data.classes[number] for number in sorted(before - set(labels[split.train].tolist()))]
+    if gone:
+        raise UserError(f"data.on_problem=skip leaves no image to train on of {listed(gone)}.")
+    first, last = torch.arange(len(everything)).tensor_split([len(train)])
+    parts = Images(stream[first], data.train.labels), Images(stream[last], data.test.labels)
+    return replace(data, train=parts[0], test=parts[1]), split, (*notes, *found)
 
 
 def adapted(pixels: Pixels, image_size: int | None, channels: int | None) -> Pixels:

@@ -50,20 +50,20 @@ def usable(scanned: Scanned, split: Split, skip: bool) -> tuple[Split, tuple[str
     if not left_out:
         return split, ()
     keep = torch.tensor([row not in left_out for row in split.train.tolist()])
-    note = f"{_told(scanned, left_out)}; left out of training"
+    note = _told(scanned, left_out, "left out of training")
     return Split(split.train[keep], split.val), (note,)
 
 
 def _message(scanned: Scanned, bad: Mapping[int, str], left_out: Mapping[int, str]) -> str:
     lines = [f"{grouped(len(bad) + len(left_out))} of {grouped(len(scanned.paths))} images cannot be used:"]
     if left_out:
-        lines.append(f"  to train on: {_told(scanned, left_out)}")
+        lines.append(f"  {_told(scanned, left_out, 'for training')}")
     if bad:
-        lines.append(f"  to measure on: {_told(scanned, bad)}")
-    hint = " data.on_problem=skip trains without those of the first line." if left_out else ""
-    return "\n".join([*lines, f"  mend or remove them.{hint}"])
+        lines.append(f"  {_told(scanned, bad, 'for validation or test')}")
+    hint = "; data.on_problem=skip trains without those for training" if left_out else ""
+    return "\n".join([*lines, f"  mend or remove them{hint}"])
 
 
-def _told(scanned: Scanned, problems: Mapping[int, str]) -> str:
+def _told(scanned: Scanned, problems: Mapping[int, str], what: str) -> str:
     told = (f"{scanned.paths[row]} {problem}" for row, problem in sorted(problems.items()))
-    return f"{grouped(len(problems))}: {some(told)}"
+    return f"{grouped(len(problems))} {what}: {some(told)}"
