@@ -41,6 +41,8 @@ def _data(config: RunConfig) -> Iterator[Clash]:
     for key in list(sizes)[1:]:
         problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
         yield Clash(f"data.subset.{key}", sizes[key], problem)
+    if config.tested == "last" and not config.data.val_fraction:
+        yield Clash("tested", "last", "has no effect with data.val_fraction=0: there is no other; give best here")
     if not config.data.label_noise and _is_changed(config.data, "noise_seed"):
         yield Clash("data.noise_seed", config.data.noise_seed, "has no effect with data.label_noise=0")
 

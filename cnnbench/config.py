@@ -74,6 +74,16 @@ class CheckpointConfig(Section):
     keep: Annotated[PositiveInt, INCIDENTAL]
 
 
+class Reference(Section):
+    """A published figure to compare with. metric: as results have it: accuracy, loss, top5."""
+
+    metric: str
+    value: float
+    split: Literal["train", "val", "test"]
+    source: str
+    remark: str = ""
+
+
 class EarlyStopping(Section):
     """Stop after `patience` epochs in which the watched validation metric did not improve by `min_delta`."""
 
@@ -143,6 +153,7 @@ class DataConfig(Choice):
     image_size: PositiveInt | None = None
     channels: Literal[1, 3] | None = None
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    statistics: Literal["own", "imagenet", "half"] = "own"
     subset: Subset = Subset()
     label_noise: Fraction = 0.0
     noise_seed: Seed = 0
@@ -173,6 +184,7 @@ class Spine(Section):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     eval_every: PositiveInt = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
+    tested: Literal["best", "last"] = "best"
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"), INCIDENTAL
     ] = "auto"
@@ -181,6 +193,7 @@ class Spine(Section):
     threads: Annotated[PositiveInt | None, INCIDENTAL] = None
     log_every: Annotated[PositiveInt, INCIDENTAL] = 1
     max_minutes: Annotated[PositiveFloat | None, INCIDENTAL] = None
+    references: Annotated[list[Reference], INCIDENTAL] = Field(default=[])
 
 
 class RunConfig(Spine):
@@ -210,7 +223,7 @@ class RunConfig(Spine):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
-        values: dict[str, Any] = {key: getattr(self, key) for key in Spine.model_fields}
+        values: dict[str, Any] = self.model_dump(include=set(Spine.model_fields))
         values |= {group: getattr(self, group).flat() for group in GROUPS if group != "augmentation"}
         values["augmentation"] = {part.name: dict(part.settings) for part in self.augmentation}
         values |= {key: getattr(self, key).model_dump() for key in SECTIONS}
@@ -266,12 +279,12 @@ SECTIONS: dict[str, type[Section]] = {
 
 def is_incidental(key: str) -> bool:
     """Tell whether the setting of this dotted key cannot change a result."""
-    *path, leaf = key.split(".")
-    schema: type[BaseModel] | None = Spine
-    if path:
-        schema = (CHOICES | SECTIONS).get(path[0])
-    field = schema.model_fields.get(leaf) if schema is not None and len(path) < 2 else None
-    return field is not None and INCIDENTAL in field.metadata
+    path, _, leaf = key.rpartition(".")
+    schemas: dict[str, type[BaseModel]] = {"": Spine, **CHOICES, **SECTIONS}
+    found = [schemas[path]] if path in schemas else []
+    if path in GROUPS:
+        found += [GROUPS[path][name].schema for name in GROUPS[path]]
+    return any(leaf in schema.model_fields and INCIDENTAL in schema.model_fields[leaf].metadata for schema in found)
 
 
 def _telling(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:

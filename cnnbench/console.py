@@ -133,6 +133,7 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
         values = result[split]
         cells = "".join(f"{values[name]:>12.4f}" if values.get(name) is not None else f"{'':>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
+    _published(result)
     chosen, seconds = result["checkpoint"], result["seconds"]
     speed = f"{grouped(result['images_per_second'])} images/s"
     say()
@@ -142,6 +143,19 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
     say(f"  run         {shorter(path)}")
+
+
+def _published(result: Mapping[str, Any]) -> None:
+    """Print published figures beside ours, and what was done otherwise."""
+    references = result.get("references") or ()
+    if references:
+        say()
+    for reference in references:
+        ours = "none" if reference["ours"] is None else f"{reference['ours']:.4f}"
+        say(f"  published   {reference['metric']}/{reference['split']} {reference['value']:g}; ours {ours}")
+        say("; ".join(filter(None, (f"              {reference['source']}", reference["remark"]))))
+    if references and result.get("departures"):
+        say(f"  not alike   {', '.join(result['departures'])}")
 
 
 def shorter(path: Path) -> str:

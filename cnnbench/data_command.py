@@ -68,7 +68,8 @@ def inventory(root: Path) -> list[str]:
     for name in DATASETS:
         source, lacking = source_of(name), missing_files(name, root)
         if source is None:
-            lines.append(f"  {name:<16} {'needs no files':<16} {DATASETS[name].summary()}")
+            state = "data.folder=…" if DATASETS[name].facts.get("photographs") else "needs no files"
+            lines.append(f"  {name:<16} {state:<16} {DATASETS[name].summary()}")
             continue
         state = "there" if not lacking else "not there" if len(lacking) == len(source.files) else "incomplete"
         some = f": lacks {', '.join(lacking)}" if state == "incomplete" else ""
@@ -92,23 +93,24 @@ def info(name: str, settings: Sequence[str]) -> list[str]:
     data = prepare_what_is_there(config)
     spec, source = data.spec, source_of(config.name)
     if source is None:
-        files = "none needed"
+        files = str(config.settings.get("folder", "none needed"))
     else:
         root = data_root(config.root)
         others = altered(source, root)
         state = f"not the originals: {', '.join(others)}" if others else "all of them the originals, by their md5"
         files = f"{len(source.files)} in {root / source.folder}; {state}"
-    height, width = data.train.pixels.shape[2:]
+    _, height, width = data.train.size
     window = "" if (height, width) == (spec.height, spec.width) else f", seen through {spec.height}x{spec.width}"
     if config.folds is not None:
         split = f"fold {config.fold} of {config.folds} validates, seed {config.split_seed}"
     else:
         split = f"{config.val_fraction:g} of the training part validates, seed {config.split_seed}"
+    of = "of the images that train" if config.statistics == "own" else f"data.statistics={config.statistics}"
     lines = [f"{name}: {DATASETS[config.name].summary()}"]
     for key, value in {
         "files": files,
         "images": f"{spec.channels}x{height}x{width}{window}",
-        "mean": ", ".join(f"{value:.4f}" for value in data.mean) + " (of the images that train, pixels from 0 to 1)",
+        "mean": ", ".join(f"{value:.4f}" for value in data.mean) + f" ({of}, pixels from 0 to 1)",
         "deviation": ", ".join(f"{value:.4f}" for value in data.std),
         "fingerprint": f"{data.fingerprint} (sha256 of all images, labels and names)",
         "split": f"{split}; {data.split.hash()[:16]}",
@@ -129,10 +131,16 @@ def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
     """Copy the files of a data set to where they are looked for, and return what was done, line by line."""
     from cnnbench.data.bring import bring
     from cnnbench.data.inventory import source_of
+    from cnnbench.registry import DATASETS
 
     source = source_of(name)
     if source is None:
-        raise UserError(f"'{name}' needs no files: there is nothing to prepare.")
+        whose = (
+            "reads photographs where data.folder=FOLDER says"
+            if DATASETS[name].facts.get("photographs")
+            else "needs no files"
+        )
+        raise UserError(f"'{name}' {whose}: there is nothing to prepare.")
     return [
         f"{source.title} in {root / source.folder}:",
         *(f"  {line}" for line in bring(source, origin, root, verify)),

@@ -124,7 +124,7 @@ def _draw(parts: Parts, ready: Ready, folder: Path) -> None:
             title if share == 1 else f"{share:.2f} {title}, {1 - share:.2f} {other}"
             for title, other, share in zip(titles, others, shares, strict=True)
         ]
-    save_pairs(folder / "samples.png", data.train[rows].pixels / 255, batch.images.cpu() * std + mean, titles)
+    save_pairs(folder / "samples.png", data.train.take(rows) / 255, batch.images.cpu() * std + mean, titles)
     steps = range(0, horizon.num_steps, max(1, horizon.num_steps // 1000))
     base = parts.config.optimizer.settings["lr"]
     save_curve(

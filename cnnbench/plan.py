@@ -52,6 +52,14 @@ class Plan:
         above = [readable(self.choices.get(group, "")) or readable(name) for group, name in names.items()]
         return Path(*above, folder_name(self.named_by, self.config.identity()))
 
+    def departures(self) -> list[str]:
+        """Return what was typed besides an experiment, and makes its figures another experiment's."""
+        if "experiment" not in self.choices:
+            return []
+        typed = [key for key, origin in self.origins.items() if origin == TYPED and key not in ("experiment", "seed")]
+        values = {**self.choices, **self.named_by}  # without what cannot change a result
+        return [f"{key}={values[key]}" for key in typed if key in values]
+
 
 def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
     """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included."""

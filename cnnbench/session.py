@@ -247,18 +247,21 @@ class _Session:
         best = progress.best
         notes = self._notes()
         network = parts.evaluated(progress.step)
-        if best is not None:
+        if best is not None and self.config.tested == "best":
             network.load_state_dict(best.weights)
             chosen = {"chosen": "best on validation", "epoch": best.epoch, "step": best.step}
         else:
-            why = "without validation" if parts.val is None else "validation never gave a number"
+            unvalidated = "without validation" if parts.val is None else "validation never gave a number"
+            why = "as tested=last wants" if best is not None else unvalidated
             chosen = {"chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
             if parts.val is None:
                 notes.append("data.val_fraction=0: there was no validation, the last checkpoint was tested")
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
         metrics = {"train": evaluate(parts, network, plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
-        if best is not None:
-            metrics["val"] = best.metrics | {"samples": len(data.val)}
+        if best is not None and parts.val is not None:
+            at_best = chosen["step"] == best.step
+            metrics["val"] = best.metrics if at_best else evaluate(parts, network, parts.val)
+            metrics["val"] = metrics["val"] | {"samples": len(data.val)}
         metrics["test"] = evaluate(parts, network, plain_batches(self.ready, "test")) | {"samples": len(data.test)}
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
         self.journal.scalars(test, chosen["step"])  # type: ignore[arg-type]
@@ -271,6 +274,12 @@ class _Session:
             "epochs": progress.epochs_done,
             "stopped_early": progress.stopped_early,
             "parameters": self.ready.parameters,
+            "references": [
+                {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
+                for reference in self.config.references
+                if reference.split in metrics
+            ],
+            "departures": self.plan.departures(),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
             "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
             "notes": notes,

@@ -1,18 +1,25 @@
-"""What all tests share: a folder of runs of their own, one thread, and the command, in this process or another."""
+"""What all tests share: a folder of runs of their own, one thread, and the commands, in this process or another."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from cnnbench.compose import Composer, open_composer
 from cnnbench.registry import register_everything
 from cnnbench.train import main
+
+pytest.register_assert_rewrite("tests.interruption")  # its assertions say what differs, as those of tests do
 
 # Small and quick: three epochs of four steps, validation, test.
 TINY = (
@@ -33,6 +40,12 @@ SMALL_FORMS: dict[str, tuple[str, ...]] = {
     "torchvision": ("data.image_size=32", "model.architecture=squeezenet1_1"),
     "vgg16_cifar": ("data.image_size=32", "model.width=4"),
     **{f"vgg{depth}": ("data.image_size=32", "model.width=4", "model.units=[16]") for depth in (11, 13, 16, 19)},
+}
+
+# What some data sets have to be told before anything else.
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "csv": ("data.folder=photos", "data.train=list.csv"),
+    "image_folder": ("data.folder=photos",),
 }
 
 
@@ -62,9 +75,30 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(here)
     monkeypatch.setenv("CNNBENCH_OUTPUTS", str(folder))
     monkeypatch.setenv("CNNBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CNNBENCH_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
     register_everything()
     return folder
+
+
+@pytest.fixture
+def composer() -> Iterator[Composer]:
+    """Return what composes configurations, opened for this test: Hydra has one at a time in a process."""
+    with open_composer() as opened:
+        yield opened
+
+
+def ended(
+    command: Callable[[Sequence[str]], None], words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> Outcome:
+    """Return how a command ends that is run in this process."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as leaving:
+        command(words)
+    captured = capsys.readouterr()
+    code = leaving.value.code
+    assert isinstance(code, int)
+    return Outcome(code, captured.out, captured.err)
 
 
 @pytest.fixture
@@ -72,13 +106,7 @@ def cnnbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Return the command, run in this process."""
 
     def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return Outcome(code, captured.out, captured.err)
+        return ended(main, words, capsys)
 
     return run
 
@@ -94,6 +122,22 @@ def start() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
         )  # fmt: skip
 
     return popen
+
+
+@pytest.fixture
+def one_second_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard orders the files of a run by the second in which they were begun; some tests have many in one."""
+    seconds = count(int(time.time()) + 1000)
+    clock = SimpleNamespace(time=lambda: next(seconds), sleep=time.sleep)
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.time", clock)
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what a run with everything on ends in; to be compared with those that were interrupted."""
+    from tests.interruption import WORDS, finished, outcome_of
+
+    return outcome_of(finished(WORDS, tmp_path_factory.mktemp("unbroken")))
 
 
 def only_run(outputs: Path) -> Path:

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
 from torchvision.transforms import functional
 
 from cnnbench.augmentation.base import Room
@@ -16,36 +15,15 @@ from cnnbench.augmentation.occlusion import Cutout, Erasing
 from cnnbench.augmentation.placement import Crop, Flip, VerticalFlip, pick
 from cnnbench.augmentation.resized import ResizedCrop
 from cnnbench.augmentation.trivial import Trivial
-from cnnbench.compose import open_composer
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.errors import ConfigError
-from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.randomness import uniform_table
 from cnnbench.registry import AUGMENTATIONS
+from tests.augmented import EPOCH, NUM, SEED, SIDE, augmented, make_pixels
 from tests.conftest import TINY
-
-NUM, SIDE = 40, 10
-SEED, EPOCH = 7, 3
-
-
-def make_pixels(channels: int = 3, num: int = NUM) -> Tensor:
-    return torch.randint(0, 256, (num, channels, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).byte()
-
-
-def augmented(
-    pixels: Tensor, parts: dict, epoch: int = EPOCH, seed: int = SEED, window: int = SIDE, order=None, num_workers=0
-) -> Tensor:
-    """Return the images of an epoch in [0, 1], in the order of their rows."""
-    channels = pixels.shape[1]
-    spec = DataSpec(channels, window, window, ("a",))
-    images = Images(pixels, torch.arange(len(pixels)))
-    batches = Batches(images, spec, (0.0,) * channels, (1.0,) * channels, torch.device("cpu"), parts, seed)
-    order = torch.arange(len(pixels)) if order is None else order
-    got = list(batches.epoch(order, 16, epoch, 0, num_workers))
-    return torch.cat([batch.images for batch in got])[torch.cat([batch.labels for batch in got]).argsort()]
-
+from tests.training import plan_of
 
 # The mathematics of each ----------------------------------------------------------------------------------------------
 
@@ -296,9 +274,7 @@ def test_an_augmentation_says_when_it_would_change_nothing(part, room, problem):
     ids=["crop", "saturation", "no strength"],
 )
 def test_a_run_with_an_augmentation_that_changes_nothing_is_refused(words, problem):
-    with open_composer() as composer:
-        composer.add_missing_options()
-        plan = plan_run(composer, [*TINY, *words])
+    plan = plan_of(*TINY, *words)
     with pytest.raises(ConfigError, match=problem):
         preflight(plan.config)
 

@@ -1,19 +1,11 @@
 """Choosing augmentations: presets, single settings, what excludes what, and what a data set leaves out."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from cnnbench.compose import Composer, open_composer
+from cnnbench.compose import Composer
 from cnnbench.errors import ConfigError
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
 
 
 def parts(composer: Composer, *words: str) -> dict[str, dict]:

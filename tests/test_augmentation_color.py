@@ -9,8 +9,7 @@ from torchvision.transforms import functional
 from cnnbench.augmentation.blur import Blur
 from cnnbench.augmentation.color import Grayscale, Jitter, turn_hue
 from cnnbench.augmentation.noise import Noise, normal_noise, uniform_noise
-from tests.test_augmentation import NUM, augmented, make_pixels
-from tests.test_augmentation_geometry import make_draws, make_images
+from tests.augmented import NUM, augmented, make_draws, make_images, make_pixels
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])

@@ -4,25 +4,15 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 from torchvision.transforms import InterpolationMode, functional
 
 from cnnbench.augmentation.geometry import Affine, Rotation
 from cnnbench.augmentation.resized import ResizedCrop
 from cnnbench.randomness import uniform_table
-from tests.test_augmentation import EPOCH, NUM, SEED, augmented, make_pixels
+from tests.augmented import EPOCH, HEIGHT, NUM, SEED, WIDTH, augmented, make_draws, make_images, make_pixels
 
-HEIGHT, WIDTH = 11, 14
 BILINEAR = InterpolationMode.BILINEAR
 TOLERANCE = 1e-4  # places are known to about 1e-6 of a side; neighbours differ by up to 1
-
-
-def make_images(channels: int = 3, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    return torch.rand(NUM, channels, height, width, generator=torch.Generator().manual_seed(2))
-
-
-def make_draws(number: int) -> Tensor:
-    return torch.rand(NUM, number, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])

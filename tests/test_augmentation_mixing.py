@@ -8,7 +8,7 @@ from torch import Tensor
 from cnnbench.augmentation.mixing import CutMix, Mixup
 from cnnbench.data.batches import Batches, Mixed
 from cnnbench.data.images import DataSpec, Images
-from tests.test_augmentation_geometry import HEIGHT, WIDTH, make_draws, make_images
+from tests.augmented import HEIGHT, WIDTH, make_draws, make_images
 
 NUM = 1000
 Seen = tuple[Tensor, Tensor, Mixed]

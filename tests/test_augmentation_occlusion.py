@@ -8,7 +8,7 @@ from torchvision.transforms import functional
 
 from cnnbench.augmentation.boxes import TRIES
 from cnnbench.augmentation.occlusion import Cutout, Erasing
-from tests.test_augmentation_geometry import HEIGHT, WIDTH, make_draws, make_images
+from tests.augmented import HEIGHT, WIDTH, make_draws, make_images
 
 
 def torchvisions_box(draws: list[float], scale: list[float], ratio: list[float]) -> tuple[int, int, int, int]:

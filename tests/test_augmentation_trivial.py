@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.autoaugment import _apply_op
 
 from cnnbench.augmentation.trivial import CHANGES, LEVELS, Trivial, autocontrast, equalize
-from tests.test_augmentation import augmented
+from tests.augmented import augmented
 
 SPACE = TrivialAugmentWide()._augmentation_space(LEVELS)
 NAMES = dict(zip(CHANGES, SPACE, strict=True))

@@ -1,4 +1,4 @@
-"""Batches: fast ways to cut, mirror and normalise give what a slow loop over images gives."""
+"""Batches: fast ways to cut, mirror and normalise give what a slow loop over images gives, wherever these come from."""
 
 import threading
 
@@ -9,12 +9,32 @@ from torch import Tensor
 from cnnbench.augmentation.color import Jitter
 from cnnbench.augmentation.placement import Crop, Flip
 from cnnbench.data.batches import Batches, shifts_of_repeats
-from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.images import DataSpec, Images, Stream
 from cnnbench.randomness import uniform_table
 
 NUM, HEIGHT, WIDTH = 23, 12, 11
 CPU = torch.device("cpu")
 SEED, EPOCH = 7, 3
+
+
+@pytest.fixture(params=["held", "streamed"], autouse=True)
+def source(request, monkeypatch):
+    """Let every test here see images in memory, and images that are made when they are asked for."""
+    if request.param == "streamed":
+        monkeypatch.setattr(f"{__name__}.given", streamed)
+
+
+def given(images: Images) -> Images:
+    return images
+
+
+def streamed(images: Images) -> Images:
+    """Return the images as a stream of what was made in another order."""
+    pixels = images.pixels
+    assert isinstance(pixels, Tensor)
+    backwards = pixels.flip(0)
+    rows = torch.arange(len(pixels)).flip(0)
+    return Images(Stream(lambda wanted: backwards[wanted], rows, tuple(pixels.shape[1:])), images.labels)
 
 
 def make_images(channels: int) -> Images:
@@ -26,7 +46,7 @@ def make_images(channels: int) -> Images:
 def make_batches(channels: int = 3, window: tuple[int, int] = (8, 7), **augmentations) -> Batches:
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.3, 0.25)[:channels]
     spec = DataSpec(channels, *window, tuple("abcde"))
-    return Batches(make_images(channels), spec, mean, std, CPU, augmentations, SEED)
+    return Batches(given(make_images(channels)), spec, mean, std, CPU, augmentations, SEED)
 
 
 def shuffled() -> Tensor:
@@ -96,7 +116,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_from_any_batch_on(au
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 100])
 def test_every_image_comes_exactly_once_an_epoch(batch_size, num_workers):
     pixels = torch.arange(NUM).byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    images = Images(pixels, torch.arange(NUM))
+    images = given(Images(pixels, torch.arange(NUM)))
     batches = Batches(images, DataSpec(1, 4, 4, ("a",)), (0.0,), (1.0,), CPU, {"flip": Flip(p=0.5)})
     got = list(batches.epoch(shuffled(), batch_size, 1, 0, num_workers))
     shown = torch.cat([batch.images[:, 0, 0, 0] for batch in got]).mul(255).round().long()

@@ -14,6 +14,7 @@ import torch
 from cnnbench import checkpoint
 from cnnbench.checkpoint import load, load_newest, save, steps_in, write_atomically
 from cnnbench.errors import TrainingError, UserError
+from tests.archives import Hostile
 from tests.conftest import TINY, only_run
 
 
@@ -189,16 +190,6 @@ def test_a_run_without_a_whole_checkpoint_is_not_trained_again_unasked(cnnbench,
     assert "no checkpoint is whole. Type rerun=true" in outcome.err
     assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == files
     assert not (run / "result.json").exists()
-
-
-class Hostile:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.canary),)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

@@ -1,4 +1,4 @@
-"""What can be asked of the command besides training: help, version, configuration, completion, sweeps, own folders."""
+"""The command besides training: help, version, header, configuration, completion, sweeps, folders of one's own."""
 
 import re
 import subprocess
@@ -15,6 +15,7 @@ from cnnbench.compose import open_composer
 from cnnbench.config import GROUPS
 from cnnbench.plan import Plan, plan_run
 from cnnbench.rundir import folder_name
+from tests.conftest import TINY
 
 OWN_PRESET = """\
 # @package _global_
@@ -115,6 +116,18 @@ def test_an_answer_that_needs_no_arithmetic_imports_none(arguments):
 
 def test_the_version_is_said(cnnbench):
     assert cnnbench("--version").out == f"cnnbench {package.__version__}\n"
+
+
+def test_the_header_shows_what_counts_and_where_it_came_from(cnnbench):
+    window = ("augmentation=crop", "data.crop=16", "data.image_size=20")
+    shown = cnnbench(*TINY, *window, "regularization=dropout", "optimizer.momentum=0", "epochs=1").out
+    rows = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
+    told = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
+    assert told["augmentation.crop.padding"] == ("0", "augmentation/crop")
+    assert told["regularization.dropout"] == ("0.5", "regularization/dropout")
+    assert told["optimizer.momentum"] == ("0.0", "command line")
+    assert told["optimizer.lr"] == ("0.05", "optimizer/sgd")
+    assert not {key for key in told if key.startswith(("regularization.l1", "regularization.average", "checkpoint."))}
 
 
 class TestShowingTheConfiguration:

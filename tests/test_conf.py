@@ -2,13 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from cnnbench.compose import Composer, open_composer
 from cnnbench.conf_dir import conf_dir
 from cnnbench.config import (
     CHOICES,
@@ -21,10 +19,11 @@ from cnnbench.config import (
     Regularization,
     Spine,
 )
+from cnnbench.errors import ConfigError
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
-from tests.conftest import SMALL_FORMS
+from tests.conftest import REQUIRED, SMALL_FORMS
 
 register_everything()
 
@@ -38,12 +37,6 @@ FILES = {
 COMPONENT_OPTIONS = [word for word in FILES if word.partition("=")[0] in set(GROUPS) - {"augmentation"}]
 RECIPES = [word for word in FILES if word.startswith("model=") and "defaults:" in FILES[word].read_text()]
 SHARED = {group: [key for key in schema.model_fields if key != "part"] for group, schema in CHOICES.items()}
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
 
 
 def options_of(group: str) -> list[str]:
@@ -72,7 +65,15 @@ def test_the_command_without_words_composes(composer):
 @pytest.mark.parametrize("word", [word for group in ("data", "task", "experiment") for word in options_of(group)])
 def test_every_option_composes_and_validates(composer, word):
     group, _, option = word.partition("=")
-    assert plan_run(composer, [word]).choices[group] == option
+    assert plan_run(composer, [word, *REQUIRED.get(option, ())]).choices[group] == option
+
+
+@pytest.mark.parametrize("word", [word for word in options_of("data") if "???" in FILES[word].read_text()])
+def test_every_setting_that_must_be_given_is_asked_for_by_name(composer, word):
+    required = REQUIRED[word.partition("=")[2]]
+    for lacking in required:
+        with pytest.raises(ConfigError, match=rf"{lacking.partition('=')[0]}= +must be given"):
+            plan_run(composer, [word, *(given for given in required if given != lacking)])
 
 
 @pytest.mark.parametrize("data", ["digits", "synthetic"])

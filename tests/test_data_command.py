@@ -15,8 +15,8 @@ from cnnbench.data.cifar import CIFAR10
 from cnnbench.data.mnist import FASHION_MNIST, MNIST
 from cnnbench.data_command import main
 from cnnbench.registry import DATASETS
-from tests.conftest import Outcome
-from tests.test_data import idx, write_cifar, write_idx_set
+from tests.archives import idx, write_cifar, write_idx_set
+from tests.conftest import Outcome, ended
 
 FILES = list(MNIST.files)
 
@@ -24,12 +24,7 @@ FILES = list(MNIST.files)
 @pytest.fixture
 def data(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Outcome(ended.value.code, captured.out, captured.err)
+        return ended(main, words, capsys)
 
     return run
 

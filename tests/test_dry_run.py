@@ -13,10 +13,8 @@ from torch import nn
 from cnnbench.conf_dir import conf_dir
 from cnnbench.inspection import layers_of, operations_per_image, remarks
 from cnnbench.lr_range import suggestion, try_rates
-from tests.conftest import SMALL_FORMS, TINY, only_run
-from tests.test_loop import prepared, weights_of
-
-SMALL = (*TINY, "data.num_train=80")
+from tests.conftest import SMALL_FORMS, only_run
+from tests.training import SMALL, prepared, weights_of
 
 
 def test_layers_are_listed_in_the_order_in_which_they_compute_with_shapes_and_parameters():

@@ -8,21 +8,15 @@ from cnnbench.checkpoint import load_newest
 from cnnbench.conf_dir import conf_dir
 from cnnbench.plan import plan_resume
 from cnnbench.session import carry_out
-from tests.conftest import TINY, only_run
-from tests.test_resume import (  # noqa: F401 - the fixture of the clock is for these tests as well
-    _one_second_a_session,
-    child_of,
-    differences,
-    finished,
-    go,
-    kill,
-    outcome_of,
-    plan_of,
-)
+from tests.conftest import only_run
+from tests.interruption import child_of, differences, finished, go, kill, outcome_of
+from tests.training import SMALL, plan_of
+
+pytestmark = pytest.mark.usefixtures("one_second_a_session")
 
 # 72 images train: three epochs of five steps. Colour, room for a window to move in, and layers with states.
 WORDS = (
-    *TINY, "data.num_train=80", "model=lenet_v2", "data.channels=3", "data.image_size=20", "data.crop=16",
+    *SMALL, "model=lenet_v2", "data.channels=3", "data.image_size=20", "data.crop=16",
     "regularization.dropout=0.3", "regularization.batchnorm=true",
 )  # fmt: skip
 

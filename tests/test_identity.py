@@ -3,7 +3,6 @@
 import copy
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,8 +11,9 @@ import yaml
 from torch import nn
 
 from cnnbench.check import check
-from cnnbench.compose import Composer, flat, open_composer
+from cnnbench.compose import flat, open_composer
 from cnnbench.config import CHOICES, GROUPS, OVERLAYS, RunConfig, is_incidental
+from cnnbench.config import INCIDENTAL as MARK
 from cnnbench.plan import Plan, plan_run
 from cnnbench.registry import MODELS, Selection
 from cnnbench.rundir import RunFolder, folder_name
@@ -51,7 +51,8 @@ OTHER_VALUE = {
     "regularization.batchnorm": False, "model.maps": [8, 8, 8, 8, 8], "model.units": [32], "scheduler.unit": "step",
     "scheduler.warmup_unit": "step",
     "data.subset.classes": [0, 1], "data.subset.first": 50, "data.subset.per_class": 5, "data.subset.fraction": 0.5,
-    "data.sampling": "balanced", "data.folds": 5, "data.fold": 0, "data.subset.test_per_class": 3,
+    "data.statistics": "half", "data.sampling": "balanced", "data.folds": 5, "data.fold": 0,
+    "data.subset.test_per_class": 3,
     "task.loss": "focal", "task.focal_gamma": 3.0, "task.class_weights": "balanced", "eval_unit": "step",
     "regularization.label_smoothing": 0.1, "regularization.clip.norm": 1.0, "regularization.clip.value": 1.0,
     "regularization.average.kind": "swa", "optimizer.lr_scale": {"head": 2.0}, "model.pool_to": 2,
@@ -64,12 +65,6 @@ TOGETHER = {  # what a key cannot be set without, beside it
     "init.checkpoint": {"run": "outputs/run"}, "freeze.epochs": {"what": ["features"]},
     "freeze.then_lr": {"what": ["features"], "epochs": 1}, "head.dropout": {"units": [8]},
 }  # fmt: skip
-
-
-@pytest.fixture
-def composer() -> Iterator[Composer]:
-    with open_composer() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +118,27 @@ def test_every_setting_of_every_registered_part_changes_the_identity(everything_
     config = checked(everything_on)
     registry = GROUPS[group]
     for name in registry:
-        first, second = {}, {}
+        first, second, neutral = {}, {}, {}
         for key, field in registry[name].schema.model_fields.items():
-            first[key], second[key] = two_values(field.annotation)
-        identities = {
+            first[key], other = two_values(field.annotation)
+            (neutral if MARK in field.metadata else second)[key] = other
+        identities = [
             with_part(config, group, Selection(name, settings)).identity()
-            for settings in (first, *(first | {key: value} for key, value in second.items()))
-        }
-        assert len(identities) == 1 + len(second), name
+            for settings in (first, first | neutral, *(first | {key: value} for key, value in second.items()))
+        ]
+        assert len(set(identities)) == 1 + len(second), name
+        assert identities[0] == identities[1], name
+
+
+def test_whether_photographs_are_kept_decoded_is_no_part_of_an_identity_or_a_name(composer):
+    words = ["data=image_folder", "data.folder=photos"]
+    kept, again = (plan_run(composer, [*words, f"data.cache={cache}"]) for cache in ("true", "false"))
+    assert kept.config.data.settings["cache"] != again.config.data.settings["cache"]
+    assert kept.config.identity() == again.config.identity()
+    assert kept.place() == again.place()
+    assert is_incidental("data.cache")
+    assert not any(is_incidental(f"data.{key}") for key in ("folder", "fit", "on_problem", "follow_links"))
+    assert not any(is_incidental(key) for key in ("cache", "model.cache", "data.subset.root", "regularization.cache"))
 
 
 def with_part(config: RunConfig, group: str, part: Selection) -> RunConfig:

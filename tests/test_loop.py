@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from functools import lru_cache
 from itertools import count
 
 import pytest
@@ -12,78 +11,16 @@ from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from torch.nn import functional
 
 from cnnbench import loop
-from cnnbench.assemble import make_parts, plain_batches, set_up_torch
-from cnnbench.compose import open_composer
-from cnnbench.config import RunConfig
+from cnnbench.assemble import plain_batches
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.loop import Progress, evaluate, fit, is_better
-from cnnbench.plan import plan_run
-from cnnbench.preflight import Ready, preflight
-from cnnbench.update import Parts
 from tests.conftest import TINY, only_run
+from tests.training import SMALL, Recorder, prepared, same, trained, weights_of
 
-SMALL = (*TINY, "data.num_train=80")  # 72 images train: four batches of 16, and one of 8
 EVERYTHING = (
     "model=lenet_v2", "data.channels=3", "data.image_size=20", "data.crop=16", "augmentation=crop_flip_jitter",
     "regularization.dropout=0.3", "regularization.batchnorm=true",
 )  # fmt: skip
-
-
-class Recorder:
-    """Notes what it is told; asks for no checkpoint, and for a stop after `stop_after` steps."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.steps, self.epochs, self.validations, self.bests, self.saves = [], [], [], [], 0
-        self.stop_after = stop_after
-
-    def on_step(self, row, progress):
-        self.steps.append(row)
-
-    def on_epoch(self, row, progress, is_best):
-        self.epochs.append(row)
-        self.bests.append(is_best)
-
-    def on_validation(self, row, progress, is_best):
-        self.validations.append(row)
-
-    def save_is_due(self):
-        return False
-
-    def save(self):
-        self.saves += 1
-
-    def check_stop(self):
-        if self.stop_after is not None and len(self.steps) >= self.stop_after:
-            raise Stopped
-
-
-@lru_cache
-def config_of(*words: str) -> RunConfig:
-    with open_composer() as composer:
-        composer.add_missing_options()
-        return plan_run(composer, words).config
-
-
-def prepared(*words: str) -> tuple[Parts, Ready]:
-    config = config_of(*words)
-    ready = preflight(config)
-    set_up_torch(ready.device, config, 1)
-    return make_parts(config, ready), ready
-
-
-def trained(*words: str) -> tuple[Parts, Ready, Recorder, Progress]:
-    parts, ready = prepared(*words)
-    recorder, progress = Recorder(), Progress()
-    fit(parts, progress, recorder)
-    return parts, ready, recorder, progress
-
-
-def weights_of(parts: Parts) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in parts.network.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 # What it computes -----------------------------------------------------------------------------------------------------

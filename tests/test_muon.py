@@ -8,7 +8,7 @@ from torch import nn
 
 from cnnbench.optim.groups import parameter_groups
 from cnnbench.registry import register_everything
-from tests.test_optim import build, loss_of, small_network, train
+from tests.optimizers import build, loss_of, small_network, train
 
 register_everything()
 

@@ -1,4 +1,4 @@
-"""Optimizers, the groups that they take, and penalties, against torch's plain ones or formulas computed slowly."""
+"""Optimizers against torch's plain ones or formulas computed slowly, and what holds for all of them."""
 
 import copy
 import io
@@ -7,22 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
-from torch.nn import functional
 
-from cnnbench.conf_dir import conf_dir
-from cnnbench.config import OptimizerConfig
-from cnnbench.optim.groups import Groups, parameter_groups
-from cnnbench.optim.penalties import penalized, penalty
-from cnnbench.registry import OPTIMIZERS, Selection, register_everything
+from cnnbench.optim.groups import parameter_groups
+from cnnbench.registry import OPTIMIZERS, register_everything
+from tests.optimizers import SETTINGS, build, loss_of, small_network, train
 
 register_everything()
-
-SETTINGS: dict[str, dict[str, Any]] = {}  # of every option, without those that all share
-for path in sorted((conf_dir() / "optimizer").glob("*.yaml")):
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    SETTINGS[path.stem] = {key: value for key, value in content.items() if key not in OptimizerConfig.model_fields}
 
 GRADIENTS = (1.5, -0.5, 0.25, 1.0, -0.125)
 BETAS = {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}
@@ -47,13 +38,6 @@ PLAIN: dict[str, tuple[dict[str, Any], type[torch.optim.Optimizer], dict[str, An
 }
 
 
-def build(option: str, groups: Groups, **changed: Any) -> torch.optim.Optimizer:
-    """Return the optimizer of an option, with settings changed."""
-    settings = SETTINGS[option] | changed
-    name = settings.pop("name")
-    return OPTIMIZERS.build(Selection(name, settings), groups)
-
-
 def walk(name: str, **changed: Any) -> list[float]:
     """Return a weight that starts at 2, after a step with each of the gradients."""
     weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
@@ -64,29 +48,6 @@ def walk(name: str, **changed: Any) -> list[float]:
         optimizer.step()
         values.append(weight.item())
     return values
-
-
-def small_network(channels_last: bool = False, seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    layers = [
-        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Flatten(),
-        nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 3),
-    ]  # fmt: skip
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-
-def loss_of(network: nn.Module) -> Tensor:
-    """Return the loss on the same twelve images of three classes every time."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(12, 2, 6, 6, generator=generator)
-    return functional.cross_entropy(network(images), torch.arange(12) % 3)
-
-
-def train(network: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
-    for _ in range(num_steps):
-        optimizer.zero_grad()
-        loss_of(network).backward()
-        optimizer.step()
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -105,82 +66,6 @@ def assert_same(one: Any, other: Any) -> None:
             assert_same(*pair)
     else:
         assert one == other
-
-
-@pytest.fixture
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3))
-    for parameter in layers.parameters():
-        nn.init.normal_(parameter)
-    return layers
-
-
-class TestPenalties:
-    """L1 and L2 over weights: no biases, no norm parameters."""
-
-    def test_only_weights_are_penalized(self, network):
-        chosen = penalized(network.parameters())
-        assert [id(weight) for weight in chosen] == [id(network[0].weight), id(network[3].weight)]
-
-    def test_weights_that_are_not_trained_are_not_penalized(self, network):
-        network[0].requires_grad_(False)
-        assert [id(weight) for weight in penalized(network.parameters())] == [id(network[3].weight)]
-
-    @pytest.mark.parametrize(("l1", "l2"), [(0.5, 0.0), (0.0, 0.25), (0.5, 0.25), (0.0, 0.0)])
-    def test_the_penalty_is_the_sum_over_weights(self, network, l1, l2):
-        expected = 0.0
-        for weight in (network[0].weight, network[3].weight):
-            for value in weight.flatten().tolist():
-                expected += l1 * abs(value) + l2 * value**2
-        assert penalty(penalized(network.parameters()), l1, l2).item() == pytest.approx(expected, rel=1e-5)
-
-    def test_the_gradient_reaches_weights_only(self, network):
-        penalty(penalized(network.parameters()), 0.5, 0.25).backward()
-        for module in (network[0], network[3]):
-            expected = 0.5 * module.weight.sign() + 2 * 0.25 * module.weight
-            torch.testing.assert_close(module.weight.grad, expected)
-            assert module.bias.grad is None
-        assert all(parameter.grad is None for norm in (network[1], network[4]) for parameter in norm.parameters())
-
-
-class TestGroups:
-    """What of a network is trained, and on what weight decay acts."""
-
-    def test_all_that_is_trained_is_one_group(self, network):
-        network[0].bias.requires_grad_(False)
-        (group,) = parameter_groups(network, decay_norm_and_bias=True)
-        expected = [parameter for name, parameter in network.named_parameters() if name != "0.bias"]
-        assert list(group) == ["params"]
-        assert list(map(id, group["params"])) == list(map(id, expected))
-
-    def test_biases_and_norms_are_a_group_without_decay(self, network):
-        network[3].weight.requires_grad_(False)
-        weights, thin = parameter_groups(network, decay_norm_and_bias=False)
-        names = {id(parameter): name for name, parameter in network.named_parameters()}
-        assert [names[id(part)] for part in weights["params"]] == ["0.weight"]
-        assert "weight_decay" not in weights
-        assert [names[id(part)] for part in thin["params"]] == [
-            "0.bias", "1.weight", "1.bias", "3.bias", "4.weight", "4.bias"
-        ]  # fmt: skip
-        assert thin["weight_decay"] == 0.0
-
-    def test_no_group_is_empty(self, network):
-        (only,) = parameter_groups(nn.Conv2d(1, 2, 3, bias=False), decay_norm_and_bias=False)
-        assert list(only) == ["params"]
-        (only,) = parameter_groups(nn.BatchNorm2d(2), decay_norm_and_bias=False)
-        assert only["weight_decay"] == 0.0
-        assert parameter_groups(nn.ReLU(), decay_norm_and_bias=True) == []
-
-    @pytest.mark.parametrize("name", SETTINGS)
-    def test_biases_and_norms_without_decay_stay_where_there_is_no_gradient(self, network, name):
-        before = copy.deepcopy(network)
-        optimizer = build(name, parameter_groups(network, decay_norm_and_bias=False), weight_decay=0.5)
-        for parameter in network.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        for old, new in zip(before.parameters(), network.parameters(), strict=True):
-            assert torch.equal(old, new) == (old.ndim == 1)
 
 
 class TestOptimizers:

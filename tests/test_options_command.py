@@ -16,7 +16,7 @@ from cnnbench.models.build import smallest_side
 from cnnbench.options_command import main
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
-from tests.conftest import Outcome
+from tests.conftest import Outcome, ended
 
 MY_NET = '''
 from torch import nn
@@ -51,12 +51,7 @@ def my_descent(weights, *, lr: float):
 @pytest.fixture
 def options(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Outcome(ended.value.code, captured.out, captured.err)
+        return ended(main, words, capsys)
 
     return run
 

@@ -201,6 +201,13 @@ class TestPlugins:
         assert "plugins=" in refused.err
 
 
+def test_a_plugin_that_is_not_there_is_a_clear_error(cnnbench, outputs):
+    outcome = cnnbench(*TINY, "plugins=nowhere.py")
+    assert outcome.code == 2
+    assert "nowhere.py: no such Python file" in outcome.err
+    assert not outputs.exists()
+
+
 class TestFilesSelectOnly:
     """A name in a file selects something registered; no file can make anything run."""
 

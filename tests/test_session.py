@@ -1,10 +1,8 @@
-"""One run: which checkpoint is tested, what is recorded, and what becomes of it when the command is typed again."""
+"""One run: which checkpoint is tested, what is recorded, and what is said where there is no number."""
 
 import json
 import math
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,16 +15,13 @@ from cnnbench import loop, provenance, session
 from cnnbench.assemble import make_parts, plain_batches
 from cnnbench.check import check
 from cnnbench.checkpoint import load_newest
-from cnnbench.compose import open_composer
-from cnnbench.errors import UserError
 from cnnbench.loop import evaluate
-from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.registry import register_everything
 from cnnbench.rundir import RunFolder
-from cnnbench.session import carry_out
-from tests.conftest import TINY, only_run
-from tests.test_resume import PLAIN, differences, fingerprints, go, plan_of, read, rows_of, stop
+from tests.conftest import only_run
+from tests.interruption import PLAIN, go, read, rows_of
+from tests.training import plan_of
 
 
 @pytest.fixture(scope="module")
@@ -85,140 +80,6 @@ def test_the_result_says_how_much_was_trained(finished):
     assert result["images_per_second"] == pytest.approx(3 * 72 / result["seconds"]["train"])
 
 
-# The same command again -----------------------------------------------------------------------------------------------
-
-STATES = {"finished": lambda: go(*PLAIN), "began": lambda: stop(plan_of(*PLAIN), at_check=4)}
-
-
-def change_sources(monkeypatch) -> str:
-    sources = provenance.sources()
-    changed = sources | {"cnnbench/loop.py": "0", "my_net.py": "1"}
-    del changed["cnnbench/errors.py"]
-    monkeypatch.setattr(provenance, "sources", lambda outside=(): changed)
-    return "sources: cnnbench/errors.py, cnnbench/loop.py, my_net.py"
-
-
-def change_data(monkeypatch) -> str:
-    prepare = session.preflight
-
-    def changed(config):
-        ready = prepare(config)
-        object.__setattr__(ready.data, "fingerprint", "0")
-        return ready
-
-    monkeypatch.setattr(session, "preflight", changed)
-    return "data: the content of 'synthetic' is another one"
-
-
-CHANGES: dict[str, Callable] = {"sources": change_sources, "data": change_data}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("state", STATES)
-def test_a_run_of_other_code_or_data_is_not_shown_or_gone_on_with_unasked(outputs, monkeypatch, state, change):
-    STATES[state]()
-    run = only_run(outputs)
-    before = fingerprints(outputs)
-    said = change(monkeypatch)
-    with pytest.raises(UserError) as refused:
-        go(*PLAIN)
-    lines = str(refused.value).splitlines()
-    assert lines[:2] == [f"{run} {state} with other code or data than there is now:", f"  {said}"]
-    assert [line.split()[0] for line in lines[3:]] == ["rerun=true", "accept_stale=true"]
-    assert fingerprints(outputs) == before
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("state", STATES)
-def test_what_changed_can_be_accepted(outputs, monkeypatch, capsys, state, change):
-    STATES[state]()
-    said = change(monkeypatch)
-    capsys.readouterr()
-    assert carry_out(replace(plan_of(*PLAIN), accept_stale=True)) == 0
-    assert ("finished" in capsys.readouterr().out) is (state == "finished")
-    record = read(only_run(outputs) / "run.json")
-    assert record["status"] == "completed"
-    assert record.get("accepted") == (None if state == "finished" else [said])
-
-
-def test_a_stale_run_is_exit_2_and_accept_stale_exit_0(outputs, cnnbench, monkeypatch):
-    STATES["finished"]()
-    change_sources(monkeypatch)
-    assert cnnbench(*PLAIN).code == 2
-    assert cnnbench(*PLAIN, "accept_stale=true").code == 0
-
-
-def test_rerunning_trains_beside_and_overwrites_nothing(outputs, capsys):
-    assert go(*PLAIN) == 0
-    original = only_run(outputs)
-    before = fingerprints(original)
-    for number in (2, 3):
-        assert carry_out(replace(plan_of(*PLAIN), rerun=True)) == 0
-        assert fingerprints(original) == before
-        again = original.with_name(f"{original.name}-r{number}")
-        assert read(again / "result.json")["identity"] == read(original / "result.json")["identity"]
-        contents = [load_newest(run / "checkpoints", pytest.fail) for run in (original, again)]
-        for content in contents:
-            content["progress"].pop("train_seconds")
-        assert differences(*contents) == []
-        assert rows_of(again) == rows_of(original)
-    assert len(list(outputs.glob("*/*/*/run.json"))) == 3
-    capsys.readouterr()
-    assert go(*PLAIN) == 0
-    shown = capsys.readouterr().out
-    assert "finished" in shown
-    assert f"{original.name}-r3" in shown
-
-
-def test_a_rerun_that_was_interrupted_is_what_the_command_goes_on_with(cnnbench, outputs):
-    assert go(*PLAIN) == 0
-    original = only_run(outputs)
-    assert cnnbench(*PLAIN, "rerun=true", "max_minutes=1e-9").code == 0
-    assert not (original.with_name(f"{original.name}-r2") / "result.json").exists()
-    assert go(*PLAIN) == 0
-    assert (original.with_name(f"{original.name}-r2") / "result.json").exists()
-    assert len(list(outputs.glob("*/*/*/run.json"))) == 2
-
-
-@pytest.mark.parametrize("word", ["rerun=yes", "accept_stale=1", "rerun="])
-def test_what_to_do_with_a_run_is_true_or_false(cnnbench, outputs, word):
-    outcome = cnnbench(*PLAIN, word)
-    assert outcome.code == 2
-    assert re.search(rf"{word} +must be true or false", outcome.err)
-    assert not outputs.exists()
-
-
-def test_a_run_that_failed_is_tried_again_and_its_old_error_is_not_told(outputs, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(session, "fit", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            go(*PLAIN)
-    run = only_run(outputs)
-    record = read(run / "run.json")
-    assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: division by zero")
-    assert go(*PLAIN) == 0
-    record = read(run / "run.json")
-    assert record["status"] == "completed"
-    assert "error" not in record
-
-
-def test_a_run_that_cannot_be_set_up_is_recorded_as_failed(outputs, monkeypatch):
-    monkeypatch.setattr(session, "make_parts", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        go(*PLAIN)
-    record = read(only_run(outputs) / "run.json")
-    assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: division by zero")
-
-
-def test_a_place_that_cannot_hold_runs_is_a_clear_error(cnnbench, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / "file"))
-    outcome = cnnbench(*PLAIN)
-    assert outcome.code == 2
-    assert "cannot be made" in outcome.err
-    assert "CNNBENCH_OUTPUTS=FOLDER names another place" in outcome.err
-
-
 # What is recorded -----------------------------------------------------------------------------------------------------
 
 
@@ -274,9 +135,7 @@ WORDS = {
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 def test_the_recorded_configuration_is_that_of_the_same_run(tmp_path, words):
-    with open_composer() as composer:
-        composer.add_missing_options()
-        plan = plan_run(composer, words)
+    plan = plan_of(*words)
     folder = RunFolder(tmp_path / "run")
     folder.create(plan.config.to_dict(), plan.command, {})
     config, _ = check(folder.config(), is_recorded=True)
@@ -290,16 +149,21 @@ def test_the_recorded_configuration_opens_with_the_command(finished):
     assert yaml.safe_load("\n".join(lines))["optimizer"]["lr"] == 0.05
 
 
-def test_the_number_of_threads_is_kept_when_a_run_goes_on(outputs, capsys, monkeypatch):
-    words = [word for word in PLAIN if not word.startswith("threads")]
-    used: list[int] = []
-    monkeypatch.setattr(session, "fit", lambda *_: used.append(torch.get_num_threads()))
-    for more in (["threads=2"], [], ["threads=1"]):
-        assert go(*words, *more) == 0
-        (only_run(outputs) / "result.json").unlink()
-    assert used == [2, 2, 1]
-    assert "note: 2 threads before, 1 now: the last bits may differ" in capsys.readouterr().out
-    torch.set_num_threads(1)
+def test_a_run_that_cannot_be_set_up_is_recorded_as_failed(outputs, monkeypatch):
+    monkeypatch.setattr(session, "make_parts", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        go(*PLAIN)
+    record = read(only_run(outputs) / "run.json")
+    assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_a_place_that_cannot_hold_runs_is_a_clear_error(cnnbench, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / "file"))
+    outcome = cnnbench(*PLAIN)
+    assert outcome.code == 2
+    assert "cannot be made" in outcome.err
+    assert "CNNBENCH_OUTPUTS=FOLDER names another place" in outcome.err
 
 
 def test_tensorboard_has_the_settings_with_the_final_metrics_and_no_second_run(finished):
@@ -351,31 +215,3 @@ def test_where_validation_never_gave_a_number_the_result_does_not_say_that_there
     result = read(nan_in_validation / "result.json")
     assert "without validation" not in result["checkpoint"]["chosen"]
     assert not [note for note in result["notes"] if "val_fraction=0" in note]
-
-
-def test_a_damaged_record_is_a_clear_error(cnnbench, outputs):
-    stop(plan_of(*PLAIN), at_check=4)
-    record = only_run(outputs) / "run.json"
-    record.write_text(record.read_text()[:100])
-    outcome = cnnbench(*PLAIN)
-    assert outcome.code == 2
-    assert f"{record} cannot be read" in outcome.err
-
-
-def test_a_plugin_that_is_not_there_is_a_clear_error(cnnbench, outputs):
-    outcome = cnnbench(*TINY, "plugins=nowhere.py")
-    assert outcome.code == 2
-    assert "nowhere.py: no such Python file" in outcome.err
-    assert not outputs.exists()
-
-
-def test_the_header_shows_what_counts_and_where_it_came_from(cnnbench):
-    window = ("augmentation=crop", "data.crop=16", "data.image_size=20")
-    shown = cnnbench(*TINY, *window, "regularization=dropout", "optimizer.momentum=0", "epochs=1").out
-    rows = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
-    told = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
-    assert told["augmentation.crop.padding"] == ("0", "augmentation/crop")
-    assert told["regularization.dropout"] == ("0.5", "regularization/dropout")
-    assert told["optimizer.momentum"] == ("0.0", "command line")
-    assert told["optimizer.lr"] == ("0.05", "optimizer/sgd")
-    assert not {key for key in told if key.startswith(("regularization.l1", "regularization.average", "checkpoint."))}

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from cnnbench.compose import open_composer
 from cnnbench.data import batches as batches_module
 from cnnbench.data.prepare import adapt, prepare
 from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError
-from cnnbench.plan import plan_run
 from cnnbench.registry import DATASETS
 from tests.conftest import TINY, only_run
+from tests.training import plan_of
 
 LABELS = {
     "balanced": torch.arange(1000) % 10,
@@ -104,9 +103,7 @@ AUGMENTED = ("data.crop=12", "augmentation=crop_flip_jitter", "augmentation.jitt
 
 @lru_cache
 def split_of(*words: str) -> str:
-    with open_composer() as composer:
-        composer.add_missing_options()
-        return prepare(plan_run(composer, (*TINY, *words)).config.data).split.hash()
+    return prepare(plan_of(*TINY, *words).config.data).split.hash()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from cnnbench.plan import plan_run
 from cnnbench.rundir import RunFolder
 from cnnbench.sweep import plan_all
 from tests.conftest import TINY
-from tests.test_resume import PLAIN, differences, fingerprints, go, outcome_of, read
+from tests.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
 
 # A network that misbehaves, but only in its own process: before the sweep starts it is looked at without gradients.
 MOODY = '''

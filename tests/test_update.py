@@ -1,4 +1,4 @@
-"""One update: gradients in parts, bounded, averaged; validation by steps."""
+"""One update: gradients in parts, bounded, of scaled losses; averages of the weights; validation by steps."""
 
 import math
 from dataclasses import replace
@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from cnnbench.config import Averaging
 from cnnbench.data.batches import Batch, Mixed
@@ -14,14 +13,9 @@ from cnnbench.loop import Progress, fit
 from cnnbench.optim.average import WeightAverage
 from cnnbench.update import apply_gradients, compute_gradients
 from tests.conftest import TINY
-from tests.test_loop import Recorder, prepared, same, trained, weights_of
+from tests.training import SMALL, Recorder, first_batch, prepared, same, trained, weights_of
 
-SMALL = (*TINY, "data.num_train=80")  # 72 images train: five steps an epoch, three epochs
 PLAIN = (*SMALL, "optimizer.momentum=0", "optimizer.lr=1.0", "scheduler=none")
-
-
-def first_batch(parts) -> Batch:
-    return next(iter(parts.train.epoch(parts.order(1), parts.config.batch_size, 1)))
 
 
 def gradients(parts) -> torch.Tensor:
@@ -41,6 +35,12 @@ def test_a_batch_is_split_into_parts_that_miss_nothing(number):
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
     assert torch.equal(torch.cat([part.mixed.labels for part in parts]), batch.mixed.labels)
     assert torch.equal(torch.cat([part.mixed.share for part in parts]), batch.mixed.share)
+
+
+def test_a_batch_without_parts_is_itself():
+    batch = Batch(torch.rand(2, 1, 2, 2), torch.arange(2))
+    assert batch.parts(1)[0] is batch
+    assert [len(part) for part in batch.parts(5)] == [1, 1]
 
 
 @pytest.mark.parametrize("task", [(), ("task.class_weights=[1.0,2.0,5.0]",), ("augmentation=mixup",)], ids=str)
@@ -100,6 +100,51 @@ def test_each_value_of_the_gradient_is_bounded():
     moved = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
     assert gradient.abs().max() > 0.001
     assert torch.allclose(moved, gradient.clamp(-0.001, 0.001), atol=1e-7)
+
+
+# Short numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_the_scaler_does_nothing_outside_fp16():
+    parts, _ = prepared(*TINY)
+    assert not parts.scaler.is_enabled()
+    assert parts.scaler.state_dict() == {}
+    assert replace(parts, average=None).evaluated(3) is parts.network
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_scaled_losses_give_the_step_of_losses_that_are_not(clip):
+    words = () if clip is None else (f"regularization.clip.norm={clip}",)
+    moved = {}
+    for scale in (None, 1024.0):
+        parts, _ = prepared(*PLAIN, *words)
+        if scale is not None:  # in fp32 here: a processor has no need of it
+            parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+        before = weights_of(parts)
+        compute_gradients(parts, first_batch(parts))
+        apply_gradients(parts)
+        moved[scale] = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+    assert moved[None].abs().max() > 0
+    assert torch.allclose(moved[1024.0], moved[None], rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out():
+    parts, _ = prepared(*PLAIN)
+    parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    before = weights_of(parts)
+    compute_gradients(parts, first_batch(parts))
+    next(parts.network.parameters()).grad.fill_(math.inf)
+    apply_gradients(parts)
+    assert same(before, weights_of(parts))
+    assert parts.scaler.get_scale() == 512
+
+
+def test_bf16_on_a_processor_without_it_is_noted(cnnbench, monkeypatch):
+    for flags, noted in (({"avx2"}, True), ({"avx2", "avx512_bf16"}, False)):
+        monkeypatch.setattr("cnnbench.preflight.processor_flags", lambda flags=flags: flags)
+        ended = cnnbench(*TINY, "precision=bf16", "epochs=1", "rerun=true")
+        assert ended.code == 0, ended.err
+        assert ("it is emulated, and slower than fp32" in ended.out) == noted
 
 
 # Averages -------------------------------------------------------------------------------------------------------------
@@ -213,153 +258,3 @@ def test_early_stopping_counts_validations_and_can_end_within_an_epoch(monkeypat
     fit(parts, progress, recorder)
     assert (progress.step, progress.stopped_early) == (6, True)
     assert val_steps(recorder) == [2, 4, 6]
-
-
-# Losses ---------------------------------------------------------------------------------------------------------------
-
-
-def losses_of(*words: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, object]:
-    """Return scores, labels and the loss that the task makes of them."""
-    parts, ready = prepared(*TINY, *words)
-    batch = first_batch(parts)
-    scores = parts.network(batch.images).detach()
-    loss, _ = parts.task.train_step(lambda _: scores, batch)
-    return scores, batch.labels, loss, ready
-
-
-def test_label_smoothing_spreads_the_target():
-    scores, labels, loss, _ = losses_of("regularization.label_smoothing=0.2")
-    targets = functional.one_hot(labels, 3) * 0.8 + 0.2 / 3
-    assert loss.item() == pytest.approx(-(targets * scores.log_softmax(1)).sum(1).mean().item(), rel=1e-5)
-
-
-def test_the_focal_loss_cares_less_for_what_is_easy():
-    scores, labels, loss, _ = losses_of("task.loss=focal", "task.focal_gamma=3.0")
-    slow = []
-    for row, label in zip(scores, labels, strict=True):
-        p = math.exp(row[label]) / sum(math.exp(score) for score in row)
-        slow.append(-((1 - p) ** 3) * math.log(p))
-    assert loss.item() == pytest.approx(sum(slow) / len(slow), rel=1e-4)
-
-
-def test_class_weights_count_images_and_their_mean_over_the_training_images_is_1():
-    scores, labels, loss, ready = losses_of("task.class_weights=[1.0,2.0,5.0]")
-    raw = torch.tensor([1.0, 2.0, 5.0])
-    weights = raw / raw[ready.data.train.labels].mean()
-    each = functional.cross_entropy(scores, labels, reduction="none")
-    assert loss.item() == pytest.approx((each * weights[labels]).mean().item(), rel=1e-5)
-    assert weights[ready.data.train.labels].mean().item() == pytest.approx(1)
-
-
-def test_balanced_class_weights_make_every_class_count_as_much():
-    words = ("data.subset.first=41", "data.val_fraction=0")
-    parts, ready = prepared(*TINY, *words, "task.class_weights=balanced")
-    weights = parts.task._weights
-    counts = torch.bincount(ready.data.train.labels)
-    assert len(set(counts.tolist())) > 1
-    assert torch.allclose(weights * counts, (weights * counts).mean().expand(3))
-
-
-def test_a_binary_loss_is_that_of_one_logit():
-    parts, _ = prepared(*TINY, "data.num_classes=2", "task.loss=binary")
-    batch = first_batch(parts)
-    logits = parts.network(batch.images)
-    assert logits.shape == (16, 1)
-    loss, sums = parts.task.train_step(parts.network, batch)
-    expected = functional.binary_cross_entropy_with_logits(logits[:, 0], batch.labels.float())
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert sums[1].item() == ((logits[:, 0] > 0) == batch.labels.bool()).sum().item()
-    assert trained(*TINY, "data.num_classes=2", "task.loss=binary")[3].best.metrics["accuracy"] > 0.5
-
-
-def test_blended_images_count_for_both_of_their_classes():
-    parts, _ = prepared(*TINY)
-    plain = first_batch(parts)
-    others, share = plain.labels.flip(0), torch.linspace(0, 1, 16)
-    batch = replace(plain, mixed=Mixed(others, share))
-    scores = parts.network(batch.images).detach()
-    loss, sums = parts.task.train_step(lambda _: scores, batch)
-    own, other = functional.one_hot(plain.labels, 3), functional.one_hot(others, 3)
-    targets = own * share[:, None] + other * (1 - share[:, None])
-    assert loss.item() == pytest.approx(functional.cross_entropy(scores, targets).item(), rel=1e-5)
-    assert sums[1].item() == pytest.approx(targets[torch.arange(16), scores.argmax(1)].sum().item(), rel=1e-5)
-
-
-def test_evaluations_measure_plain_cross_entropy_whatever_is_trained_on():
-    plain, _ = prepared(*TINY)
-    batch = next(iter(plain.val.epoch(torch.arange(7), 7)))
-    expected = plain.task.eval_step(plain.network, batch)
-    for words in (["task.loss=focal"], ["task.class_weights=balanced"], ["task.label_smoothing=0.3"]):
-        parts, _ = prepared(*TINY, *words)
-        assert torch.equal(parts.task.eval_step(plain.network, batch), expected), words
-
-
-REFUSED = {
-    "task.loss=binary": "is for two classes, and the data have 3",
-    "task.loss=focal task.label_smoothing=0.1": "means nothing with task.loss=focal",
-    "task.class_weights=[1.0,2.0]": "has 2 weights; the data have 3 classes",
-    "task.focal_gamma=3.0": "has no effect with task.loss=cross_entropy",
-    "regularization.average.decay=0.9": "has no effect with regularization.average.kind=none",
-    "regularization.average.kind=ema regularization.average.start=0.5": "has no effect with",
-    "regularization.stochastic_depth=0.5": "'lenet' has no place for it",
-    "precision=fp16": "needs an NVIDIA GPU",
-    "precision=tf32": "needs an NVIDIA GPU",
-    "eval_every=3 regularization.early_stopping.patience=1": "can never be over before the end of 3 epochs",
-    "eval_every=15 eval_unit=step regularization.early_stopping.patience=1": "can never be over before the end",
-}
-
-
-@pytest.mark.parametrize("words", REFUSED)
-def test_settings_that_make_no_sense_are_refused(cnnbench, outputs, words):
-    ended = cnnbench(*TINY, *words.split())
-    assert ended.code == 2, ended.out
-    assert REFUSED[words] in ended.err
-    assert not outputs.exists()
-
-
-def test_bf16_on_a_processor_without_it_is_noted(cnnbench, monkeypatch):
-    for flags, noted in (({"avx2"}, True), ({"avx2", "avx512_bf16"}, False)):
-        monkeypatch.setattr("cnnbench.preflight.processor_flags", lambda flags=flags: flags)
-        ended = cnnbench(*TINY, "precision=bf16", "epochs=1", "rerun=true")
-        assert ended.code == 0, ended.err
-        assert ("it is emulated, and slower than fp32" in ended.out) == noted
-
-
-def test_a_batch_without_parts_is_itself():
-    batch = Batch(torch.rand(2, 1, 2, 2), torch.arange(2))
-    assert batch.parts(1)[0] is batch
-    assert [len(part) for part in batch.parts(5)] == [1, 1]
-
-
-def test_the_scaler_does_nothing_outside_fp16():
-    parts, _ = prepared(*TINY)
-    assert not parts.scaler.is_enabled()
-    assert parts.scaler.state_dict() == {}
-    assert replace(parts, average=None).evaluated(3) is parts.network
-
-
-@pytest.mark.parametrize("clip", [None, 0.01])
-def test_scaled_losses_give_the_step_of_losses_that_are_not(clip):
-    words = () if clip is None else (f"regularization.clip.norm={clip}",)
-    moved = {}
-    for scale in (None, 1024.0):
-        parts, _ = prepared(*PLAIN, *words)
-        if scale is not None:  # in fp32 here: a processor has no need of it
-            parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=scale))
-        before = weights_of(parts)
-        compute_gradients(parts, first_batch(parts))
-        apply_gradients(parts)
-        moved[scale] = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
-    assert moved[None].abs().max() > 0
-    assert torch.allclose(moved[1024.0], moved[None], rtol=1e-3, atol=1e-6)
-
-
-def test_a_step_whose_scaled_gradients_overflow_is_left_out():
-    parts, _ = prepared(*PLAIN)
-    parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
-    before = weights_of(parts)
-    compute_gradients(parts, first_batch(parts))
-    next(parts.network.parameters()).grad.fill_(math.inf)
-    apply_gradients(parts)
-    assert same(before, weights_of(parts))
-    assert parts.scaler.get_scale() == 512

@@ -60,7 +60,7 @@ class Augmentation:
         return placement
 
     def resize(self, images: Tensor, draws: Tensor, window: tuple[int, int]) -> Tensor:
-        """Return windows, float32 [B, C, *window], made of whole images [B, C, H, W]; values in [0, 1]."""
+        """Return windows, float32 [B, C, *window] or larger, of whole images [B, C, H, W]; values in [0, 1]."""
         return images
 
     def paint(self, images: Tensor, draws: Tensor) -> Tensor:

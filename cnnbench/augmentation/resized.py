@@ -1,6 +1,7 @@
 """Windows of many sizes and shapes, resized to the one that the network sees."""
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from cnnbench.augmentation.base import Augmentation, Room
@@ -13,21 +14,25 @@ from cnnbench.registry import AUGMENTATIONS
 class ResizedCrop(Augmentation):
     """Cut a rectangle of any size and shape out of the image and resize it to the window.
 
-    scale: its share of the image's area. ratio: width / height. Bilinear, antialiased; drawn as torchvision's
-    RandomResizedCrop draws: where ten rectangles in turn do not fit, the largest in the middle is taken.
+    scale: its share of the image's area. ratio: width / height. side: resized to that first, so that what acts after
+    it (a rotation, say) has a margin; the window is the middle; None: to the window. Bilinear, antialiased; drawn as
+    torchvision's RandomResizedCrop draws: where ten rectangles in turn do not fit, the largest in the middle is taken.
     Source: Szegedy et al. 2015, arXiv:1409.4842.
     """
 
     num_draws = BOX_DRAWS
     resizes = True
 
-    def __init__(self, *, scale: Areas, ratio: Factors) -> None:
-        self.scale, self.ratio = scale, ratio
+    def __init__(self, *, scale: Areas, ratio: Factors, side: PositiveInt | None = None) -> None:
+        self.scale, self.ratio, self.side = scale, ratio, side
 
     def problem(self, room: Room) -> str | None:  # noqa: D102
+        if self.side is not None and self.side < max(room.height, room.width):
+            return f"side={self.side} is smaller than the window, {room.height}x{room.width}"
         return "takes whole images only; let scale begin below 1" if self.scale[0] == 1 else None
 
     def resize(self, images: Tensor, draws: Tensor, window: tuple[int, int]) -> Tensor:  # noqa: D102
+        window = window if self.side is None else (self.side, self.side)
         height, width = images.shape[2:]
         widths, heights = drawn_sides(draws[:, 2:], self.scale, self.ratio, (height, width))
         fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)

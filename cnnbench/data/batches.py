@@ -20,6 +20,7 @@ from cnnbench.data.images import DataSpec, Images
 from cnnbench.randomness import uniform_table
 
 MIXING = "augmentation/mixing"  # which augmentation blends a sample, and with which other one
+LARGE = 2**15  # bytes of a window: copying each by itself is faster then than one index for all (8 times at 224x224)
 GOLDEN_RATIO = 0.6180339887498949  # its multiples, less their whole part, spread over [0, 1) more evenly than any other
 
 
@@ -78,17 +79,16 @@ class Batches:
         self._window = (spec.height, spec.width)
         self._resizes = any(part.resizes for part in self.augmentations.values())
         # What is cut out of an image: the window, or all of it where an augmentation makes the window out of that.
-        cut_height, cut_width = images.pixels.shape[2:] if self._resizes else self._window
-        self._cut_size = (cut_height, cut_width)
-        self._pixels = self._lay_out(images.pixels).to(device)
-        _, height, width, channels = self._pixels.shape
-        self.room = Room(height - cut_height, width - cut_width, channels, *self._window)
-        # One row of pixels of a window, as bytes side by side, is the longest contiguous piece of an image:
-        row, image = width * channels, height * width * channels
-        self._windows = self._pixels.as_strided(
-            (len(images), self.room.down + 1, self.room.right + 1, cut_height, cut_width * channels),
-            (image, row, channels, row, 1),
+        channels, height, width = images.size
+        self._cut_size = (height, width) if self._resizes else self._window
+        self._padding = max((part.padding for part in self.augmentations.values()), default=0)
+        moves = any(part.moves for part in self.augmentations.values())
+        down, right = (
+            size + 2 * self._padding - side for size, side in zip((height, width), self._cut_size, strict=True)
         )
+        self.room = Room(down, right, channels, *self._window) if moves else Room(0, 0, channels, *self._window)
+        self._images = images
+        self._windows = self._lay_out(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
         self._mean = torch.tensor(mean, device=device).repeat(spec.width)
         self._inverse_std = 1 / torch.tensor(std, device=device).repeat(spec.width)
 
@@ -136,11 +136,21 @@ class Batches:
         placement = Placement(nowhere, nowhere)
         for name, part in self.augmentations.items():
             placement = part.place(placement, draws[name], self.room)
-        pixels = self._windows[rows, placement.top, placement.left]
+        windows = self._windows
+        if windows is None:
+            windows = self._lay_out(self._images.take(rows.cpu()).to(self.device, non_blocking=True))
+            rows = torch.arange(len(rows), device=self.device)
+        if windows[0, 0, 0].numel() > LARGE and self.device.type == "cpu":
+            places = zip(rows.tolist(), placement.top.tolist(), placement.left.tolist(), strict=True)
+            pixels = torch.stack([windows[place] for place in places])
+        else:
+            pixels = windows[rows, placement.top, placement.left]
+        numbers = torch.arange(len(rows), device=self.device)
         for turned, axis in ((placement.mirrored, 2), (placement.upended, 1)):
-            if turned is not None:
+            if turned is not None:  # both ways, and one of them chosen: half the time of torch.where
                 grid = pixels.view(len(rows), *self._cut_size, -1)
-                pixels = torch.where(turned.view(-1, 1, 1, 1), grid.flip(axis), grid).view_as(pixels)
+                chosen = torch.cat([grid, grid.flip(axis)]).index_select(0, numbers + len(rows) * turned)
+                pixels = chosen.view_as(pixels)
         return pixels
 
     def _paint(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
@@ -150,6 +160,8 @@ class Batches:
                 images = part.resize(images, draws[name], self._window)
             elif part.paints:
                 images = part.paint(images, draws[name])
+        top, left = ((size - side) // 2 for size, side in zip(images.shape[2:], self._window, strict=True))
+        images = images[:, :, top : top + self._window[0], left : left + self._window[1]]
         return images.permute(0, 2, 3, 1).reshape(len(values), self._window[0], -1)
 
     def _mix(self, batch: Batch, draws: Mapping[str, Tensor]) -> Batch:
@@ -170,14 +182,22 @@ class Batches:
         return values.view(len(values), *size, -1).permute(0, 3, 1, 2)
 
     def _lay_out(self, pixels: Tensor) -> Tensor:
-        """Return the pixels as [N, H, W, C]: padded, or already cut to the middle where no window moves."""
-        padding = max((part.padding for part in self.augmentations.values()), default=0)
-        if padding:
-            pixels = torch.nn.functional.pad(pixels, [padding] * 4)
-        if not any(part.moves for part in self.augmentations.values()):
-            top, left = ((size - side) // 2 for size, side in zip(pixels.shape[2:], self._cut_size, strict=True))
-            pixels = pixels[:, :, top : top + self._cut_size[0], left : left + self._cut_size[1]]
-        return pixels.permute(0, 2, 3, 1).contiguous()
+        """Return every window of the images, uint8 [N, down, right, h, w*C], as a view that overlaps itself.
+
+        One row of pixels of a window, as bytes side by side, is the longest contiguous piece of an image.
+        """
+        if self._padding:
+            pixels = torch.nn.functional.pad(pixels, [self._padding] * 4)
+        room, (cut_height, cut_width) = self.room, self._cut_size
+        # Cut to the middle already where no window moves: nothing is where padding was.
+        height, width = cut_height + room.down, cut_width + room.right
+        top, left = ((size - side) // 2 for size, side in zip(pixels.shape[2:], (height, width), strict=True))
+        pixels = pixels[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1).contiguous()
+        row, channels = width * room.channels, room.channels
+        return pixels.as_strided(
+            (len(pixels), room.down + 1, room.right + 1, cut_height, cut_width * channels),
+            (height * row, row, channels, row, 1),
+        )
 
 
 def shifts_of_repeats(order: Tensor) -> Tensor:

@@ -27,10 +27,12 @@ class Split:
         return digest.hexdigest()
 
 
-def stratified_split(labels: Tensor, num_classes: int, fraction: float, seed: int) -> Split:
+def stratified_split(
+    labels: Tensor, num_classes: int, fraction: float, seed: int, key: str = "data.val_fraction"
+) -> Split:
     """Put the nearest whole number of `fraction` of the rows aside, every class in proportion.
 
-    labels: int64 [N]. fraction: in [0, 1). The result depends on the labels, the fraction and the seed only.
+    labels: int64 [N]. fraction: in [0, 1), of the setting `key`. The result depends on labels, fraction and seed only.
     Raises UserError where a class has too few images to be in both parts, or the fraction selects none.
     """
     num_rows = len(labels)
@@ -39,8 +41,9 @@ def stratified_split(labels: Tensor, num_classes: int, fraction: float, seed: in
     counts = counts_per_class(labels, num_classes)
     taken = shares(counts, fraction)
     if not any(taken):
-        raise UserError(f"data.val_fraction={fraction}: selects none of {num_rows} images; give more, or 0 for none.")
-    _leave_some_to_train(counts, taken, f"data.val_fraction={fraction}")
+        hint = ", or 0 for none" if key == "data.val_fraction" else ""
+        raise UserError(f"{key}={fraction}: selects none of {num_rows} images; give more{hint}.")
+    _leave_some_to_train(counts, taken, f"{key}={fraction}")
     shuffled = shuffled_by_class(labels, num_classes, seed, "split")
     return _put_aside(torch.cat([rows[:number] for rows, number in zip(shuffled, taken, strict=True)]), num_rows)
 

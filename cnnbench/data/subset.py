@@ -24,12 +24,19 @@ def select(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData, Tenso
         numbers = _class_numbers(subset.classes, data.classes)
         rows = torch.isin(data.train.labels, torch.tensor(numbers)).nonzero()[:, 0]
         classes = tuple(data.classes[number] for number in numbers)
-        data = ImageData(_of_classes(data.train, numbers), _of_classes(data.test, numbers), classes)
+        train, test = _of_classes(data.train, numbers), _of_classes(data.test, numbers)
+        data = replace(data, train=train, test=test, classes=classes, validates=_chosen(data.validates, rows))
     if subset.test_per_class is not None:
         first = _first_of_every_class(data.test, data.classes, "data.subset.test_per_class", subset.test_per_class)
         data = replace(data, test=data.test[first])
     kept = _kept(data, subset, seed)
-    return (data, rows) if kept is None else (replace(data, train=data.train[kept]), rows[kept])
+    if kept is None:
+        return data, rows
+    return replace(data, train=data.train[kept], validates=_chosen(data.validates, kept)), rows[kept]
+
+
+def _chosen(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows]
 
 
 def _class_numbers(wanted: Sequence[int | str], classes: Sequence[str]) -> list[int]:

@@ -65,14 +65,15 @@ def plain_network(
     batchnorm: bool,
     feature_activation: Activation | None = None,
     pools_last: bool = False,
+    hidden_only: bool = False,
     pool_to: int | None = None,
 ) -> PlainNetwork:
     """Build a network: each convolution is followed by pooling, then activation; dense layers by activation.
 
     feature_activation: of the convolutions, where it is not that of the dense layers. pools_last: after activation.
     dropout: probability, before the dense layers but the last. batchnorm: before every layer but the first. Where
-    both meet, dropout comes first, as in the network that this family continues. pool_to: side that the last maps are
-    averaged to.
+    both meet, dropout comes first, as in the network that this family continues. hidden_only: neither of them before
+    the first dense layer, nor before the last. pool_to: side that the last maps are averaged to.
     Raises UserError for images that are too small to leave anything after the convolutions.
     """
     after_conv = feature_activation or activation
@@ -95,14 +96,17 @@ def plain_network(
     dense: dict[str, nn.Module] = {}
     num_features = channels * height * width
     for number, size in enumerate(units, start=len(convs) + 1):
-        if dropout:
+        follows_hidden = number > len(convs) + 1 or not hidden_only
+        if dropout and follows_hidden:
             dense[f"dropout{number}"] = nn.Dropout(dropout)
-        if batchnorm and number > 1:
+        if batchnorm and number > 1 and follows_hidden:
             dense[f"norm{number}"] = nn.BatchNorm1d(num_features)
         dense[f"linear{number}"] = nn.Linear(num_features, size)
         dense[f"{activation}{number}"] = ACTIVATIONS[activation]()
         num_features = size
-    head: dict[str, nn.Module] = {"norm": nn.BatchNorm1d(num_features)} if batchnorm and (convs or units) else {}
+    head: dict[str, nn.Module] = {}
+    if batchnorm and (convs or units) and not hidden_only:
+        head["norm"] = nn.BatchNorm1d(num_features)
     head["linear"] = nn.Linear(num_features, spec.num_outputs)
     return PlainNetwork(*(nn.Sequential(OrderedDict(layers)) for layers in (features, dense, head)))
 

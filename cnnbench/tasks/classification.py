@@ -19,12 +19,14 @@ AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2
 
 @TASKS.register("classification")
 class Classification(Task):
-    """Cross entropy of class scores, or a loss akin to it. The best epoch has the highest validation accuracy.
+    """Cross entropy of class scores, or a loss akin to it.
 
     loss: cross_entropy; focal, which cares less for what is easy (Lin et al. 2017, arXiv:1708.02002); binary, for two
     classes with a single output, the logit of the second one.
     class_weights: what an image of a class counts in training; none: all alike; balanced: every class as much.
     label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
+    watch: what decides, on validation, which epoch is best, when to stop early, and when a plateau is reached; the
+    other one decides between equals.
     The loss of evaluations is the mean cross entropy, whatever is trained on, so that runs can be compared. Where
     samples are blended, each counts for both of its classes, loss and accuracy alike.
     Raises UserError for a loss that does not fit the classes or the other settings.
@@ -41,8 +43,11 @@ class Classification(Task):
         focal_gamma: Annotated[float, Field(gt=0)] = 2.0,
         class_weights: Literal["none", "balanced"] | list[PositiveFloat] = "none",
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        watch: Literal["accuracy", "loss"] = "accuracy",
     ) -> None:
         super().__init__(spec)
+        if watch == "loss":
+            self.watched = (("loss", False), ("accuracy", True))
         self.eval_metrics = ("loss", "accuracy", "top5") if spec.num_classes > 5 else ("loss", "accuracy")
         self._is_binary = loss == "binary"
         self._gamma = focal_gamma if loss == "focal" else 0.0

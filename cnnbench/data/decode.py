@@ -1,0 +1,80 @@
+"""From the file of an image to pixels, in one way only: whatever is trained, measured or predicted sees the same."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from cnnbench.errors import grouped
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; others have had many holes: to be converted first
+MOST_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack
+
+warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata; pixels that are damaged raise
+
+
+class Undecodable(Exception):  # noqa: N818 - what is known of one file of many
+    """An image that cannot be used: the message says why."""
+
+
+def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
+    """Return an image as uint8 [side, side, channels].
+
+    fit: `crop`: the shorter side is resized to `side`, and the square in the middle taken; `stretch`: both sides are
+    resized to it. Resizing is bilinear with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
+    An image is turned as its camera says (EXIF); of an animation the first picture is taken; what is transparent shows
+    white; 16 bits become 8; palettes and CMYK become RGB.
+    Raises Undecodable for what is damaged, empty, too large, or no image of a known format.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            plain = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+            pixels = np.array(_resized(plain, side, fit))
+    except (Undecodable, MemoryError):
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged content
+        raise Undecodable(_reason(path, error)) from error
+    return torch.from_numpy(pixels).view(side, side, channels)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Return the image in eight bits a channel, without transparency."""
+    if image.mode.startswith("I"):  # of the known formats none has more than 16 bits of gray, 65535 for white
+        return Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
+    if image.mode == "F":
+        raise Undecodable("has fractions for pixels, whose black and white are not known")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
+    width, height = side, side
+    if fit == "crop":
+        shorter = min(image.size)
+        width, height = (max(side, int(side * size / shorter)) for size in image.size)
+        if width * height > MOST_PIXELS:
+            raise Undecodable(f"is too long for its {shorter} pixels across")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {grouped(MOST_PIXELS)} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, UnidentifiedImageError):
+        if path.stat().st_size == 0:
+            return "is empty"
+        return f"is no image of a known format ({', '.join(FORMATS)})"
+    return f"is damaged: {' '.join(str(error).split()) or type(error).__name__}"

@@ -1,0 +1,86 @@
+"""What photographs cost a batch, kept decoded and decoded again: `python tests/benchmarks/photographs.py [FOLDER]`.
+
+Both take turns in one process, over the same images in the same order. FOLDER: one folder a class; without it images
+of 500x375 pixels are made and saved as JPEG.
+"""
+
+import argparse
+import dataclasses
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # what the command does
+
+import torch
+from PIL import Image
+
+from cnnbench.data.batches import Batches
+from cnnbench.data.cache import opened
+from cnnbench.data.folders import image_folder
+from cnnbench.data.images import DataSpec, Images, Photographs
+from cnnbench.registry import AUGMENTATIONS, Selection, register_everything
+
+BATCH = 32
+
+
+def make(folder: Path, number: int) -> None:
+    """Save images of smooth colours in two class folders."""
+    draws = torch.Generator().manual_seed(0)
+    for index in range(number):
+        coarse = torch.rand(1, 3, 24, 32, generator=draws)
+        pixels = torch.nn.functional.interpolate(coarse, (375, 500), mode="bicubic").clamp(0, 1).mul(255).byte()
+        path = folder / str(index % 2) / f"{index:05d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels[0].permute(1, 2, 0).contiguous().numpy()).save(path, quality=90)
+
+
+def seconds_an_image(batches: Batches, epoch: int) -> float:
+    """Return how long an image of a batch takes on average."""
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(epoch))
+    began = time.perf_counter()
+    for _ in batches.epoch(order, BATCH, epoch):
+        pass
+    return (time.perf_counter() - began) / len(batches)
+
+
+def main() -> None:
+    """Measure both by turns and print medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    flags = parser.parse_args()
+    register_everything()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = flags.folder
+        if folder is None:
+            folder = Path(scratch, "made")
+            folder.mkdir()
+            make(folder, flags.images)
+        data = image_folder(folder, folder=str(folder), test_fraction=0.2, fit="crop")
+        photographs = data.train[torch.arange(min(len(data.train), flags.images))].pixels
+        assert isinstance(photographs, Photographs)
+        began = time.perf_counter()
+        kept, *_ = opened(photographs, 256, 3)
+        print(f"{len(photographs)} images decoded into the cache in {time.perf_counter() - began:.1f} s")
+        again, *_ = opened(dataclasses.replace(photographs, cache=False), 256, 3)
+        augmentations = {
+            name: AUGMENTATIONS.build(Selection(name, settings))
+            for name, settings in (("crop", {"padding": 0}), ("flip", {"p": 0.5}))
+        }
+        spec, labels = DataSpec(3, 224, 224, data.classes), torch.zeros(len(photographs), dtype=torch.int64)
+        both = {
+            name: Batches(Images(pixels, labels), spec, (0.5,) * 3, (0.25,) * 3, torch.device("cpu"), augmentations)
+            for name, pixels in (("kept", kept), ("decoded again", again))
+        }
+        rounds = [{name: seconds_an_image(part, epoch) for name, part in both.items()} for epoch in range(flags.rounds)]
+    for name in both:
+        print(f"{name:<14} {1e3 * median(row[name] for row in rounds):8.3f} ms an image (median of {flags.rounds})")
+    print(f"ratio          {median(row['decoded again'] / row['kept'] for row in rounds):8.1f}")
+
+
+if __name__ == "__main__":
+    main()

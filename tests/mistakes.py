@@ -1,0 +1,22 @@
+"""Commands that are refused, with what they are told, and commands that are accepted."""
+
+import pytest
+
+from cnnbench.compose import Composer
+from cnnbench.errors import ConfigError
+from cnnbench.plan import Plan, plan_run
+from cnnbench.preflight import preflight
+
+
+def accepted(composer: Composer, *words: str) -> Plan:
+    """Return the plan of a command that nothing is wrong with, a look at the data included."""
+    plan = plan_run(composer, words)
+    preflight(plan.config)
+    return plan
+
+
+def mistakes_in(composer: Composer, *words: str, sees_data: bool = True) -> dict[str, str]:
+    """Return what a command is told, by what it quotes; sees_data: also of what only the data can show."""
+    with pytest.raises(ConfigError) as refused:
+        accepted(composer, *words) if sees_data else plan_run(composer, words)
+    return {mistake.given: mistake.problem for mistake in refused.value.mistakes}

@@ -1,0 +1,88 @@
+"""Trainings without a run around them: the plan of a command, its parts, the loop, and what it tells."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnbench.assemble import make_parts, set_up_torch
+from cnnbench.compose import open_composer
+from cnnbench.data.batches import Batch
+from cnnbench.errors import Stopped
+from cnnbench.loop import Progress, fit
+from cnnbench.plan import Plan, plan_run
+from cnnbench.preflight import Ready, preflight
+from cnnbench.update import Parts
+from tests.conftest import TINY
+
+SMALL = (*TINY, "data.num_train=80")  # 72 images train, three epochs: four batches of 16, and one of 8
+
+
+class Recorder:
+    """Notes what it is told; asks for no checkpoint, and for a stop after `stop_after` steps."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
+        self.validations: list[dict[str, Any]] = []
+        self.bests: list[bool] = []
+        self.saves = 0
+        self.stop_after = stop_after
+
+    def on_step(self, row: dict[str, Any], progress: Progress) -> None:
+        self.steps.append(row)
+
+    def on_epoch(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
+        self.epochs.append(row)
+        self.bests.append(is_best)
+
+    def on_validation(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
+        self.validations.append(row)
+
+    def save_is_due(self) -> bool:
+        return False
+
+    def save(self) -> None:
+        self.saves += 1
+
+    def check_stop(self) -> None:
+        if self.stop_after is not None and len(self.steps) >= self.stop_after:
+            raise Stopped
+
+
+@lru_cache
+def plan_of(*words: str) -> Plan:
+    """Return the plan of a command; composing it takes a while, and is done once."""
+    with open_composer() as composer:
+        composer.add_missing_options()
+        return plan_run(composer, words)
+
+
+def prepared(*words: str) -> tuple[Parts, Ready]:
+    """Return what the training of a command is made of, at its very beginning."""
+    config = plan_of(*words).config
+    ready = preflight(config)
+    set_up_torch(ready.device, config, 1)
+    return make_parts(config, ready), ready
+
+
+def trained(*words: str) -> tuple[Parts, Ready, Recorder, Progress]:
+    """Return the same at its end, and what was told meanwhile."""
+    parts, ready = prepared(*words)
+    recorder, progress = Recorder(), Progress()
+    fit(parts, progress, recorder)
+    return parts, ready, recorder, progress
+
+
+def first_batch(parts: Parts) -> Batch:
+    return next(iter(parts.train.epoch(parts.order(1), parts.config.batch_size, 1)))
+
+
+def weights_of(parts: Parts) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in parts.network.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Tell whether two networks have the same weights and buffers, to the last bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
