@@ -16,19 +16,10 @@ from cnnbench.plan import plan_resume, plan_run
 from cnnbench.session import carry_out
 from cnnbench.update import compute_gradients, set_rates
 from tests.conftest import TINY, only_run
-from tests.test_loop import prepared
-from tests.test_resume import (  # noqa: F401 - the fixture of the clock is for these tests as well
-    _one_second_a_session,
-    child_of,
-    differences,
-    finished,
-    go,
-    kill,
-    outcome_of,
-    plan_of,
-    read,
-    stop,
-)
+from tests.interruption import child_of, differences, finished, go, kill, outcome_of, read, stop
+from tests.training import plan_of, prepared
+
+pytestmark = pytest.mark.usefixtures("one_second_a_session")
 
 # 72 images train: three epochs of five steps. Convolutions with batch norm between them, dropout before dense layers.
 WORDS = (

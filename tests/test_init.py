@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from cnnbench import checkpoint
 from cnnbench.checkpoint import load_newest
@@ -15,18 +14,11 @@ from cnnbench.rundir import find_runs
 from cnnbench.session import carry_out
 from cnnbench.start import find_start
 from tests.conftest import TINY, only_run
+from tests.interruption import child_of, differences, finished, go, kill, outcome_of, read
 from tests.test_freeze import plan, weights_of
-from tests.test_loop import prepared
-from tests.test_resume import (  # noqa: F401 - the fixture of the clock is for these tests as well
-    _one_second_a_session,
-    child_of,
-    differences,
-    finished,
-    go,
-    kill,
-    outcome_of,
-    read,
-)
+from tests.training import prepared
+
+pytestmark = pytest.mark.usefixtures("one_second_a_session")
 
 SOURCE = (*TINY, "data.num_train=80", "model=lenet_v2", "regularization.batchnorm=true")
 OTHER_DATA = (*SOURCE, "data.num_classes=4", "data.noise=0.5")
@@ -57,7 +49,8 @@ def initial(*words: str) -> dict[str, torch.Tensor]:
 def save_weights(source: Path, path: Path, **changed: torch.Tensor) -> Path:
     weights = weights_of(source, "best")["weights"] | {key.replace("__", "."): value for key, value in changed.items()}
     if path.suffix == ".safetensors":
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+        library = pytest.importorskip("safetensors.torch")
+        library.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     else:
         torch.save(weights, path)
     return path

@@ -14,9 +14,9 @@ from cnnbench.registry import Selection, register_everything
 from cnnbench.start import find_start
 from cnnbench.transfer import HeadConfig
 from tests.conftest import TINY, only_run
+from tests.interruption import go, read
 from tests.test_freeze import plan
-from tests.test_loop import prepared
-from tests.test_resume import go, read
+from tests.training import prepared
 
 register_everything()
 
