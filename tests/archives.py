@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 
 from cnnbench.data.cifar import CIFAR10, CIFAR100
 from cnnbench.data.mnist import FASHION_MNIST, MNIST
@@ -114,27 +113,3 @@ class Hostile:
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.canary),)
-
-
-# Where the photographs of a data set lie, its first classes, and how many of each are enough for every experiment.
-CALTECH101 = "caltech101/101_ObjectCategories"
-PHOTOGRAPHS = {
-    "caltech101": (CALTECH101 + "/{name}/image_{number:04d}.jpg", ("BACKGROUND_Google", "Faces", "ant"), 31),
-    "eight_scenes": (
-        "spatial_envelope_256x256_static_8outdoorcategories/{name}_art{number}.jpg", ("coast", "forest"), 12,
-    ),
-    "cats_dogs": ("PetImages/{name}/{number}.jpg", ("Cat", "Dog"), 12),
-}  # fmt: skip
-
-
-def write_photographs(root: Path, name: str) -> None:
-    """Write a few photographs in the layout of a data set, with what its archive has besides."""
-    pattern, classes, number = PHOTOGRAPHS[name]
-    draws = np.random.default_rng(3)
-    for label in classes:
-        for index in range(1, number + 1):
-            path = root / pattern.format(name=label, number=index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draws.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
-    if name == "caltech101":
-        (root / CALTECH101 / "BACKGROUND_Google" / "tmp").write_text("no image")

@@ -13,8 +13,9 @@ from cnnbench.freezing import plan_training
 from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.parts import parts_of
 from cnnbench.plan import plan_run
-from tests.archives import write_photographs, write_set
+from tests.archives import write_set
 from tests.conftest import only_run
+from tests.photographs import write_classes, write_pets, write_scenes
 
 CONF = conf_dir() / "experiment"
 EXPERIMENTS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
@@ -60,8 +61,10 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for name in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
         write_set(root, name)
-    for name in ("caltech101", "eight_scenes", "cats_dogs"):
-        write_photographs(root, name)
+    for name in ("BACKGROUND_Google", "Faces", "ant"):  # as many as the balanced choice of a class takes
+        write_classes(root / "caltech101" / "101_ObjectCategories", {name: 31}, first=len(name) * 100, suffix=".jpg")
+    write_scenes(root)
+    write_pets(root)
     return root
 
 

@@ -11,8 +11,9 @@ from cnnbench.errors import TrainingError
 from cnnbench.plan import plan_run
 from cnnbench.session import _Session, carry_out
 from tests.conftest import only_run
+from tests.interruption import differences, finished, kill, outcome_of, read
 from tests.photographs import TINY_TRAINING, WRITERS
-from tests.test_resume import differences, finished, kill, outcome_of, plan_of, read
+from tests.training import plan_of
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from cnnbench.plan import plan_run
 from cnnbench.preflight import make_augmentations
 from cnnbench.registry import Selection
 from tests.conftest import TINY
+from tests.interruption import differences, finished, kill, outcome_of
 from tests.test_conf import options_of
-from tests.test_resume import differences, finished, kill, outcome_of, plan_of
+from tests.training import plan_of
 
 CPU = torch.device("cpu")
 
