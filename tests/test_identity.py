@@ -40,7 +40,7 @@ EVERYTHING_ON = [
 ]  # fmt: skip
 
 INCIDENTAL = {
-    "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "data.root",
+    "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "references", "data.root",
     "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
 
@@ -57,6 +57,8 @@ OTHER_VALUE = {
     "regularization.label_smoothing": 0.1, "regularization.clip.norm": 1.0, "regularization.clip.value": 1.0,
     "regularization.average.kind": "swa", "optimizer.lr_scale": {"head": 2.0}, "model.pool_to": 2,
     "init.run": "outputs/run", "init.file": "weights.pt", "init.checkpoint": "last",
+    "task.watch": "loss", "tested": "last",
+    "references": [{"metric": "accuracy", "value": 0.5, "split": "test", "source": "a book"}],
     "freeze.what": ["features"], "freeze.epochs": 1, "freeze.then_lr": 0.5, "head.units": [8], "head.dropout": 0.5,
 }  # fmt: skip
 TOGETHER = {  # what a key cannot be set without, beside it
