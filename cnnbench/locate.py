@@ -98,6 +98,7 @@ def _first_record(plan: Plan, ready: Ready, sources: dict[str, str]) -> dict[str
         "command": plan.command,
         "choices": dict(plan.choices),
         "origins": dict(plan.origins),
+        "departures": [*parent.get("departures", []), *plan.departures()],
         "seconds": parent.get("seconds", 0.0),
         "parent": None if plan.parent is None else {"folder": str(plan.parent), "run": plan.config.parent},
         "started": now(),

@@ -279,7 +279,7 @@ class _Session:
                 for reference in self.config.references
                 if reference.split in metrics
             ],
-            "departures": self.plan.departures(),
+            "departures": self.folder.record().get("departures", []),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
             "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
             "notes": notes,

@@ -88,6 +88,18 @@ def test_every_experiment_trains_on_tiny_data(experiment, cnnbench, outputs, tin
     assert "epochs=2" in result["departures"]
 
 
+def test_a_run_that_goes_on_from_an_experiment_still_says_what_was_done_otherwise(cnnbench, outputs, tiny_data):
+    words = ("epochs=1", "batch_size=5", "data.verify=false", f"data.root={tiny_data}", "threads=1", "device=cpu")
+    assert cnnbench("experiment=cnn_lab/lenet_mnist", *words).code == 0
+    run = only_run(outputs)
+    ended = cnnbench(f"resume={run}", "epochs=2")
+    assert ended.code == 0, ended.err
+    (longer,) = (path for path in run.parent.iterdir() if path != run)
+    departures = json.loads((longer / "result.json").read_text())["departures"]
+    assert sorted(departures) == ["batch_size=5", "data.verify=false", "epochs=1", "epochs=2"]
+    assert f"not alike   {', '.join(departures)}" in ended.out
+
+
 # Channels, side of the window, classes; parameters in all, and those that are trained from the first step on.
 COUNTS = {
     "architectures/vgg16_caltech101": (3, 224, 102, 134_678_438, 134_678_438),
