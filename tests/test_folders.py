@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from cnnbench.config import Subset
+from cnnbench.data.photographs import images_below
 from cnnbench.errors import UserError
 from tests.photographs import (
     counts,
@@ -68,6 +70,16 @@ def test_parts_that_are_not_there_are_taken_from_the_training_part(tmp_path):
     assert (len(data.train), len(data.val), len(data.test)) == (30, 6, 10)
     data = prepared("image_folder", tmp_path, folder="other")
     assert (len(data.train), len(data.val), len(data.test)) == (32, 8, 6)
+
+
+def test_a_choice_that_leaves_no_image_for_validation_is_an_error(tmp_path):
+    write_parts(tmp_path / "own", {"train": {"a": 5, "b": 5}, "val": {"a": 5, "b": 5}})
+    with pytest.raises(
+        UserError, match=r"data\.subset: leaves no image of the data set's own validation; data\.val_frac"
+    ):
+        prepared("image_folder", tmp_path, {"subset": Subset(per_class=2)}, folder="own")
+    data = prepared("image_folder", tmp_path, {"subset": Subset(per_class=2), "val_fraction": 0.0}, folder="own")
+    assert (len(data.train), len(data.val)) == (4, 0)
 
 
 def test_a_class_that_validation_and_test_lack_shifts_no_label(tmp_path):
@@ -195,6 +207,7 @@ def test_a_link_to_nothing_or_itself_is_a_damaged_image_and_a_pipe_is_none(tmp_p
     (folder / "a" / "x.png").symlink_to("nowhere.png")
     (folder / "a" / "y.png").symlink_to("y.png")
     os.mkfifo(folder / "b" / "pipe.png")
+    assert folder / "b" / "pipe.png" not in images_below(folder, follow_links=False).images  # reading it never ends
     with pytest.raises(UserError) as refused:
         prepared("image_folder", tmp_path, folder="own")
     text = str(refused.value)

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from cnnbench.compose import open_composer
+from cnnbench.config import Subset
 from cnnbench.data import cache as caching
 from cnnbench.data import prepare as preparing
 from cnnbench.errors import TrainingError
@@ -12,7 +15,7 @@ from cnnbench.plan import plan_run
 from cnnbench.session import _Session, carry_out
 from tests.conftest import only_run
 from tests.interruption import differences, finished, kill, outcome_of, read
-from tests.photographs import TINY_TRAINING, WRITERS
+from tests.photographs import TINY_TRAINING, WRITERS, prepared
 from tests.training import plan_of
 
 
@@ -130,3 +133,32 @@ def test_a_folder_has_to_be_named(cnnbench):
     refused = cnnbench("data=image_folder")
     assert refused.code == 2
     assert "data.folder=  must be given" in refused.err
+
+
+LAYOUTS = {"one folder": "", "parts": "train"}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("subset", [{}, {"classes": ["d", "b"]}, {"fraction": 0.7, "test_per_class": 2}], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_image_keeps_its_label_all_the_way(tmp_path, layout, subset, cache):
+    """The gray of an image says which class it is of, and its number: 60 times the one and the other."""
+    for number, name in enumerate("abcd"):
+        for index in range(24):
+            part = ("train", "val", "test")[max(0, index // 4 - 3)] if layout else ""
+            path = tmp_path / "own" / part / name / f"{index:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (22, 20), 60 * number + index).save(path)
+    (tmp_path / "own" / layout / "b" / "00x.png").write_bytes(b"")
+    shared = {"subset": Subset(**subset), "split_seed": 1}
+    settings = {"folder": "own", "cache": cache, "on_problem": "skip"}
+    data = prepared("image_folder", tmp_path, shared, **settings)
+    shown = []
+    for part in (data.train, data.val, data.test):
+        gray = part.take(torch.arange(len(part))).flatten(1).unique(dim=1)
+        assert gray.shape[1] == 1, "every pixel of an image is the same"
+        names = ["abcd".index(data.spec.classes[label]) for label in part.labels.tolist()]
+        assert (gray[:, 0] // 60).tolist() == names
+        shown += gray[:, 0].tolist()
+    assert len(set(shown)) == len(shown)
+    assert "left out of training" in data.notes[-1]

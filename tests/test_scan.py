@@ -84,7 +84,7 @@ def test_twenty_are_named_and_the_rest_is_counted(tmp_path):
 @pytest.mark.parametrize(("part", "word"), [("val", "validation"), ("test", "test")])
 def test_an_image_that_is_measured_on_must_not_be_trained_on(folder, part, word):
     shutil.copy(folder / part / "a" / "0004.png", folder / "train" / "b" / "copy.png")
-    said = f"{folder}/train/b/copy.png is in training and {word}"
+    said = f"{folder}/train/b/copy.png is in {word} ({folder}/{part}/a/0004.png) too"
     assert refused(folder)[1] == f"  1 for training: {said}"
     data = scanned(folder, "skip")
     assert data.notes[-1] == f"1 left out of training: {said}"
@@ -95,17 +95,18 @@ def test_an_image_that_is_measured_on_must_not_be_trained_on(folder, part, word)
 def test_an_image_in_validation_and_test_is_an_error_always(folder, on_problem):
     shutil.copy(folder / "test" / "a" / "0004.png", folder / "val" / "b" / "copy.png")
     assert refused(folder, on_problem)[1] == (
-        f"  1 for validation or test: {folder}/val/b/copy.png is in validation and test"
+        f"  1 for validation or test: {folder}/val/b/copy.png is in test ({folder}/test/a/0004.png) too"
     )
 
 
 def test_an_image_in_all_three_parts_is_told_of_each(folder):
+    original = folder / "test" / "a" / "0004.png"
     for part in ("train", "val"):
-        shutil.copy(folder / "test" / "a" / "0004.png", folder / part / "a" / "copy.png")
+        shutil.copy(original, folder / part / "a" / "copy.png")
     lines = refused(folder)
     assert lines[0] == "2 of 50 images cannot be used:"
-    assert lines[1].endswith("train/a/copy.png is in training and validation and test")
-    assert lines[2].endswith("val/a/copy.png is in validation and test")
+    assert lines[1].endswith(f"train/a/copy.png is in validation ({folder}/val/a/copy.png) and test ({original}) too")
+    assert lines[2].endswith(f"val/a/copy.png is in test ({original}) too")
 
 
 def test_copies_within_training_are_no_problem(folder):
@@ -117,7 +118,7 @@ def test_copies_that_a_split_would_put_into_two_parts_are_found(tmp_path):
     folder = write_parts(tmp_path / "own", {"": EACH})
     for index in range(8):
         shutil.copy(folder / "a" / f"{index:04}.png", folder / "a" / f"copy{index}.png")
-    assert "is in training and test" in "\n".join(refused(folder))
+    assert " is in test (" in "\n".join(refused(folder))
 
 
 @pytest.mark.parametrize("class_name", ["a", "b"])

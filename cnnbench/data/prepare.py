@@ -96,6 +96,10 @@ def _split(config: DataConfig, data: ImageData) -> tuple[Split, tuple[str, ...]]
         assert config.fold is not None
         return k_fold(labels, num_classes, config.folds, config.fold, config.split_seed), data.notes
     if data.validates is not None and config.val_fraction:
+        if not data.validates.any():
+            raise UserError(
+                "data.subset: leaves no image of the data set's own validation; data.val_fraction=0 has none."
+            )
         split = Split((~data.validates).nonzero()[:, 0], data.validates.nonzero()[:, 0])
         return split, (*data.notes, "validation is the data set's own, whatever data.val_fraction says")
     return stratified_split(labels, num_classes, config.val_fraction, config.split_seed), data.notes

@@ -32,19 +32,23 @@ def usable(scanned: Scanned, split: Split, skip: bool) -> tuple[Split, tuple[str
     Raises UserError that names up to twenty of each kind.
     """
     parts = {"validation": split.val.tolist(), "test": range(scanned.num_train, len(scanned.paths))}
-    measured = {part: {scanned.digests[row] for row in rows} for part, rows in parts.items()}
-    for_measuring = [row for rows in parts.values() for row in rows]
-    bad = {row: scanned.problems[row] for row in for_measuring if row in scanned.problems}
-    bad |= {
-        row: "is in validation and test"
-        for row in parts["validation"]
-        if scanned.digests[row] in measured["test"] and row not in bad
-    }
-    left_out = {row: scanned.problems[row] for row in split.train.tolist() if row in scanned.problems}
+    measured = {part: {scanned.digests[row]: scanned.paths[row] for row in rows} for part, rows in parts.items()}
+
+    def copies(row: int, *places: str) -> str:
+        digest = scanned.digests[row]
+        return " and ".join(f"{part} ({measured[part][digest]})" for part in places if digest in measured[part])
+
+    bad, left_out = {}, {}
+    for row in (row for rows in parts.values() for row in rows):
+        if row in scanned.problems:
+            bad[row] = scanned.problems[row]
+        elif row < scanned.num_train and (others := copies(row, "test")):
+            bad[row] = f"is in {others} too"
     for row in split.train.tolist():
-        also_in = [part for part, digests in measured.items() if scanned.digests[row] in digests]
-        if also_in and row not in left_out:
-            left_out[row] = f"is in training and {' and '.join(also_in)}"
+        if row in scanned.problems:
+            left_out[row] = scanned.problems[row]
+        elif others := copies(row, "validation", "test"):
+            left_out[row] = f"is in {others} too"
     if bad or (left_out and not skip):
         raise UserError(_message(scanned, bad, {} if skip else left_out))
     if not left_out:
