@@ -104,7 +104,8 @@ def cats_dogs(
     """25 000 photographs of cats and dogs, of any size, colour.
 
     The class is the folder (PetImages/Cat/1.jpg), or the first word of the file's name (train/cat.1.jpg). The usual
-    archive has a few files that are damaged or no images, to be removed; on_problem=skip if they fall to training. Other settings as in image_folder.
+    archive has a few files that are damaged or no images, to be removed, or on_problem=skip where all of them fall to
+    training. Other settings as in image_folder.
     Source: Elson, Douceur, Howell, Saul 2007, Asirra.
     """
     where = located(root, folder, "the archive of Kaggle's competition Dogs vs. Cats, or Microsoft's PetImages")
