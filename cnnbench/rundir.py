@@ -31,8 +31,10 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 
-# Groups whose options speak for themselves, in a folder's name:
-NAMES = ("experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization")
+# Keys whose values speak for themselves, in a folder's name:
+NAMES = (
+    "experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization", "freeze.what", "init.weights",
+)  # fmt: skip
 
 
 def outputs_dir() -> Path:
@@ -57,8 +59,8 @@ def folder_name(words: Mapping[str, str], identity: str) -> str:
     """
     parts = []
     for key, value in sorted(words.items()):
-        leaf = key.rpartition(".")[2]
-        parts.append(readable(value if key in NAMES else leaf + value))
+        leaf, last = key.rpartition(".")[2], value.rstrip("/").rpartition("/")[2]  # of a path
+        parts.append(readable(value if key in NAMES else leaf + last))
     shown = readable("_".join(part for part in parts if part))[:80]
     return f"{shown or 'default'}-{identity[:8]}"
 

@@ -301,3 +301,9 @@ def make_folder(plan: Plan, outputs: Path) -> Path:
     folder = RunFolder(outputs / "data" / "model" / folder_name(plan.named_by, plan.config.identity()))
     folder.create(plan.config.to_dict(), plan.command, {"identity": plan.config.identity(), "choices": {}})
     return folder.path
+
+
+def test_a_folder_is_named_after_the_last_part_of_a_path(composer):
+    words = ["data=image_folder", "data.folder=/home/me/photos/pets/", "freeze.what=features", "init.weights=imagenet"]
+    plan = plan_run(composer, [*words, "model=torchvision", "model.architecture=alexnet"])
+    assert folder_name(plan.named_by, "0123456789") == "folderpets_features_imagenet_architecturealexnet-01234567"

@@ -8,6 +8,7 @@ from cnnbench.data.images import ImageData
 from cnnbench.data.photographs import (
     Cache,
     Fit,
+    Folder,
     Found,
     OnProblem,
     Opening,
@@ -28,7 +29,7 @@ BACKGROUND = "BACKGROUND_Google"
 def image_folder(
     root: Path,
     *,
-    folder: str,
+    folder: Folder,
     test_fraction: TestFraction,
     fit: Fit,
     on_problem: OnProblem = "error",
@@ -51,7 +52,7 @@ def image_folder(
 def caltech101(
     root: Path,
     *,
-    folder: str,
+    folder: Folder,
     background: bool,
     test_fraction: TestFraction,
     fit: Fit,
@@ -75,7 +76,7 @@ def caltech101(
 def eight_scenes(
     root: Path,
     *,
-    folder: str,
+    folder: Folder,
     test_fraction: TestFraction,
     fit: Fit,
     on_problem: OnProblem = "error",
@@ -95,7 +96,7 @@ def eight_scenes(
 def cats_dogs(
     root: Path,
     *,
-    folder: str,
+    folder: Folder,
     test_fraction: TestFraction,
     fit: Fit,
     on_problem: OnProblem = "error",
@@ -117,7 +118,7 @@ def located(root: Path, folder: str, archive: str = "") -> Path:
     """Return a folder, relative to that of all data sets. Raises UserError where it is not there."""
     path = root / Path(folder).expanduser()
     if not path.is_dir():
-        brought = f"\n  to bring by hand: unpack {archive} there" if archive else ""
+        brought = f"\n  to bring by hand: unpack {archive}, into {path.parent}" if archive else ""
         raise UserError(
             f"{path}: there is no such folder.{brought}\n"
             f"  another place: data.folder=FOLDER, a whole path (/…) or one below {root} (data.root, CNNBENCH_DATA)"

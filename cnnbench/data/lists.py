@@ -2,10 +2,13 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from cnnbench.data.folders import located
 from cnnbench.data.images import ImageData
-from cnnbench.data.photographs import Cache, Fit, OnProblem, Opening, TestFraction, image_data, some
+from cnnbench.data.photographs import Cache, Fit, Folder, OnProblem, Opening, TestFraction, image_data, some
 from cnnbench.errors import UserError, listed
 from cnnbench.registry import DATASETS
 
@@ -14,8 +17,8 @@ from cnnbench.registry import DATASETS
 def csv(
     root: Path,
     *,
-    folder: str,
-    train: str,
+    folder: Folder,
+    train: Annotated[str, Field(description="a CSV file in that folder")],
     val: str | None = None,
     test: str | None = None,
     path_column: str = "path",

@@ -19,6 +19,7 @@ from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError, grouped, listed
 
 # What the settings of all sources of photographs have in common:
+Folder = Annotated[str, Field(description="a folder of photographs, a whole path or below that of all data sets")]
 TestFraction = Annotated[float, Field(gt=0, lt=1)]
 Fit = Literal["crop", "stretch"]
 Cache = Annotated[bool, INCIDENTAL]
