@@ -85,9 +85,10 @@ def test_a_published_set_that_is_not_there_says_what_to_unpack_where(tmp_path, n
         plan = plan_run(composer, [f"data={name}", f"data.root={tmp_path}"])
     folder = tmp_path / plan.config.data.settings["folder"]
     with pytest.raises(
-        UserError, match=r"there is no such folder\.\n  to bring by hand: unpack .+ there\n  another"
+        UserError, match=r"there is no such folder\.\n  to bring by hand: unpack .+\n  another"
     ) as missing:
         prepare(plan.config.data)
+    assert f", into {folder.parent}\n" in str(missing.value)
     assert str(missing.value).startswith(f"{folder}: ")
 
 
