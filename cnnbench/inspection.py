@@ -74,6 +74,8 @@ def remarks(parts: Parts) -> list[str]:
     config = parts.config
     if config.freeze.what and config.source is None and config.parent is None:
         found.append("what is frozen stays as chance made it: nothing is loaded; see init")
+    if config.init.weights and config.data.statistics == "own":
+        found.append("published weights learnt with other figures for normalising; see data.statistics")
     settings = config.optimizer.settings
     momentum = settings.get("momentum", 0.0)
     if momentum > USUAL_MOMENTUM:

@@ -9,6 +9,7 @@ import torch
 from cnnbench import checkpoint
 from cnnbench.checkpoint import load_newest
 from cnnbench.errors import UserError
+from cnnbench.inspection import remarks
 from cnnbench.plan import plan_resume
 from cnnbench.rundir import find_runs
 from cnnbench.session import carry_out
@@ -243,6 +244,9 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
         "classifier.1.bias",
     }
     assert plan(*words).config.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    remark = "published weights learnt with other figures for normalising; see data.statistics"
+    assert remark in remarks(prepared(*words)[0])
+    assert remark not in remarks(prepared(*words, "data.statistics=imagenet")[0])
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
