@@ -139,7 +139,8 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
     say()
     say(f"  checkpoint  epoch {chosen['epoch']}, step {chosen['step']}: {chosen['chosen']}")
     spent = f"{duration(seconds['train'])}, {speed}; {duration(seconds['total'])} in all"
-    say(f"  trained     {result['epochs']} epochs in {spent}")
+    epochs = "1 epoch" if result["epochs"] == 1 else f"{result['epochs']} epochs"
+    say(f"  trained     {epochs} in {spent}")
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
     say(f"  run         {shorter(path)}")
