@@ -57,6 +57,10 @@ def _regularizers(config: RunConfig) -> Iterator[Clash]:
         if average.kind != kind and _is_changed(average, key):
             problem = f"has no effect with regularization.average.kind={average.kind}; it is for {kind}"
             yield Clash(f"regularization.average.{key}", getattr(average, key), problem)
+    stopping = regularization.early_stopping
+    if stopping.patience is None and stopping.min_delta:
+        problem = "has no effect without regularization.early_stopping.patience"
+        yield Clash("regularization.early_stopping.min_delta", stopping.min_delta, problem)
 
 
 def _rates(config: RunConfig) -> Iterator[Clash]:
