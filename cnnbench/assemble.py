@@ -27,7 +27,7 @@ def make_parts(config: RunConfig, ready: Ready, start: Start | None = None) -> P
     """Return everything that a training is made of, at its very beginning."""
     data, device, penalties = ready.data, ready.device, config.regularization
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
-    network = build_network(config.network(), ready.spec, config.head)
+    network = build_network(config.network(), ready.spec, config.head, ready.task)
     if start is not None:
         start.enter(network)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

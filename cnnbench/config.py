@@ -75,7 +75,7 @@ class CheckpointConfig(Section):
 
 
 class Reference(Section):
-    """A published figure to compare with. metric: as results have it: accuracy, loss, top5."""
+    """A published figure to compare with. metric: as results have it: accuracy, loss, top5, recall@1, …"""
 
     metric: str
     value: float

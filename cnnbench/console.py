@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,9 @@ def duration(seconds: float) -> str:
 class ProgressDisplay:
     """A bar on a terminal; elsewhere a line an epoch."""
 
-    def __init__(self, config: RunConfig, num_steps: int, num_images: int, step: int) -> None:
-        self.config, self.num_steps, self.num_images = config, num_steps, num_images
+    def __init__(self, config: RunConfig, num_steps: int, step: int, metrics: Collection[str]) -> None:
+        """metrics: those of validation that are told after an epoch; all of them are in the rows."""
+        self.config, self.num_steps, self.metrics = config, num_steps, metrics
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
         self.announced = False
         self.val: str = ""
@@ -80,7 +81,7 @@ class ProgressDisplay:
 
     def step(self, row: Mapping[str, Any], progress: Progress) -> None:
         """Move on by one step."""
-        self.images = progress.samples_trained if not self.images else self.images
+        self.images = progress.images_trained if not self.images else self.images
         if not self.bar.disable:
             self.bar.set_description_str(f"epoch {row['epoch']}/{self.config.epochs}", refresh=False)
             self.bar.set_postfix_str(f"{_metrics(row, 'train')} {self.val}{self._speed(progress)}", refresh=False)
@@ -97,7 +98,7 @@ class ProgressDisplay:
 
     def epoch(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
         """Say how an epoch ended."""
-        shown = {key: value for key, value in row.items() if f"{key.partition('/')[0]}/train" in row}
+        shown = {key: value for key, value in row.items() if key.partition("/")[0] in self.metrics}
         self.val = f"| val {_metrics(shown, 'val')} " if _metrics(shown, "val") else ""
         if self.bar.disable:
             width = len(str(self.config.epochs))
@@ -118,7 +119,7 @@ class ProgressDisplay:
         return f"about {duration(pace * (self.num_steps - step))}"
 
     def _speed(self, progress: Progress) -> str:
-        seen = progress.samples_trained - self.images
+        seen = progress.images_trained - self.images
         elapsed = time.perf_counter() - self.began
         return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 

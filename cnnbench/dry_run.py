@@ -22,6 +22,7 @@ from cnnbench.rundir import outputs_dir
 from cnnbench.update import Parts, apply_gradients, compute_gradients, set_rates
 
 NUM_SAMPLES = 16
+NUM_TOLD = 6
 STEPS_TRIED = 3
 BYTES_A_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
@@ -109,7 +110,7 @@ def _show_data(ready: Ready) -> None:
 
 
 def _draw(parts: Parts, ready: Ready, folder: Path) -> None:
-    from cnnbench.pictures import save_curve, save_pairs  # matplotlib: not for a sweep's jobs
+    from cnnbench.pictures import save_curve, save_groups, save_pairs  # matplotlib: not for a sweep's jobs
 
     data, horizon = ready.data, ready.horizon
     number = min(NUM_SAMPLES, len(data.train))
@@ -124,7 +125,15 @@ def _draw(parts: Parts, ready: Ready, folder: Path) -> None:
             title if share == 1 else f"{share:.2f} {title}, {1 - share:.2f} {other}"
             for title, other, share in zip(titles, others, shares, strict=True)
         ]
-    save_pairs(folder / "samples.png", data.train.take(rows) / 255, batch.images.cpu() * std + mean, titles)
+    images = batch.images.cpu() * std + mean
+    if batch.group > 1:
+        groups = [titles[first : first + batch.group] for first in range(0, len(titles), batch.group)]
+        captions = [parts.task.caption(labels) for labels in groups]
+        console.table(("samples of the first epoch",), [(caption,) for caption in captions[:NUM_TOLD]])
+        console.say()
+        save_groups(folder / "samples.png", images.reshape(number, batch.group, *images.shape[1:]), captions)
+    else:
+        save_pairs(folder / "samples.png", data.train.take(rows) / 255, images, titles)
     steps = range(0, horizon.num_steps, max(1, horizon.num_steps // 1000))
     base = parts.config.optimizer.settings["lr"]
     save_curve(

@@ -45,6 +45,10 @@ class Journal:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._events.add_summary(summary, step)
 
+    def picture(self, name: str, pixels: Any, step: int) -> None:
+        """Show a picture, uint8 [H, W, 3], in TensorBoard."""
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
+
     def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill TensorBoard's hparams tab: what was chosen, and what came out. The run stays one run there."""
         plain = {

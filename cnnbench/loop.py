@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.batches import Batches
+from cnnbench.data.batches import Batch, Batches
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.randomness import seed_layers
 from cnnbench.update import Parts, apply_gradients, autocast, compute_gradients, set_rates
@@ -43,7 +43,7 @@ class Progress:
     waited: int = 0  # validations without improvement
     stopped_early: bool = False
     train_seconds: float = 0.0
-    samples_trained: int = 0
+    images_trained: int = 0  # several a sample, where a sample is a group of images
 
 
 class Observer(Protocol):
@@ -98,7 +98,7 @@ def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
         seed_layers(config.seed, "layers", progress.step, parts.device)
         rate = set_rates(parts, parts.schedule(progress.step, progress.scores))
         sums = compute_gradients(parts, batch)
-        readings.add(rate, len(batch), sums)
+        readings.add(rate, batch, sums)
         apply_gradients(parts)
         progress.step += 1
         readings.tell()
@@ -195,15 +195,15 @@ class _Readings:
     def __init__(self, parts: Parts, progress: Progress, observer: Observer, epoch: int) -> None:
         self.parts, self.progress, self.observer, self.epoch = parts, progress, observer, epoch
         self.limit = STEPS_IN_FLIGHT if parts.device.type == "cuda" else 1
-        self.pending: list[tuple[int, float, int, Tensor]] = []
+        self.pending: list[tuple[int, float, int, int, Tensor]] = []
         self.rows: list[dict[str, Any]] = []
         self.start_clock()
 
     def start_clock(self) -> None:
         self.clock = time.perf_counter()
 
-    def add(self, rate: float, samples: int, sums: Tensor) -> None:
-        self.pending.append((self.progress.step + 1, rate, samples, sums))
+    def add(self, rate: float, batch: Batch, sums: Tensor) -> None:
+        self.pending.append((self.progress.step + 1, rate, len(batch), len(batch.labels), sums))
         if len(self.pending) >= self.limit:
             self._read()
 
@@ -223,7 +223,7 @@ class _Readings:
         if not self.pending:
             return
         values = torch.stack([sums for *_, sums in self.pending]).tolist()
-        for (step, rate, samples, _), sums in zip(self.pending, values, strict=True):
+        for (step, rate, samples, images, _), sums in zip(self.pending, values, strict=True):
             if not math.isfinite(sums[0]):
                 raise TrainingError(
                     f"the loss of step {step} (epoch {self.epoch}) is {sums[0] / samples}, at a learning rate of "
@@ -234,7 +234,7 @@ class _Readings:
                 total + value for total, value in zip(progress.sums or [0.0] * len(sums), sums, strict=True)
             ]
             progress.samples += samples
-            progress.samples_trained += samples
+            progress.images_trained += images
             if step % self.parts.config.log_every == 0:
                 means = {f"{name}/train": value / samples for name, value in zip(self.names(), sums, strict=True)}
                 self.rows.append({"row": "step", "epoch": self.epoch, "step": step, "lr": rate, **means})
@@ -247,20 +247,30 @@ class _Readings:
 def evaluate(
     parts: Parts, network: nn.Module, batches: Batches, check_stop: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Return each eval metric of the task as its mean over all samples, in the order of the data.
+    """Return each eval metric of the task over all images of a split."""
+    rows = each_image(parts, network, batches, parts.task.eval_step, check_stop)
+    return parts.task.measure(rows, batches.labels.cpu())
+
+
+def each_image(
+    parts: Parts,
+    network: nn.Module,
+    batches: Batches,
+    step: Callable[[nn.Module, Batch], Tensor],
+    check_stop: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Return what a step gives for all images of a split, a row each, in the order of the data, on the processor.
 
     The network's mode and statistics are left as they were.
     """
-    task, sums, samples = parts.task, [0.0] * len(parts.task.eval_metrics), 0
+    rows = []
     with evaluating(network):
         for batch in batches.epoch(torch.arange(len(batches)), parts.config.batch_size):
             with autocast(parts.config, parts.device):
-                values = task.eval_step(network, batch).tolist()
-            sums = [total + value for total, value in zip(sums, values, strict=True)]
-            samples += len(batch)
+                rows.append(step(network, batch).float())
             check_stop()
-    assert samples == len(batches), (samples, len(batches))
-    return {name: total / samples for name, total in zip(task.eval_metrics, sums, strict=True)}
+    assert sum(map(len, rows)) == len(batches), (len(rows), len(batches))
+    return torch.cat(rows).cpu()
 
 
 @contextmanager

@@ -29,6 +29,26 @@ def save_pairs(path: Path, before: Tensor, after: Tensor, titles: Sequence[str])
     figure.savefig(path, dpi=120)
 
 
+def save_groups(path: Path, groups: Tensor, captions: Sequence[str]) -> None:
+    """Save groups of images, the images of a group side by side under its caption.
+
+    groups: [N, G, C, H, W], float in [0, 1], C 1 or 3.
+    """
+    number, size = groups.shape[:2]
+    rows = -(-number // COLUMNS)
+    figure = Figure(figsize=(1.3 * size * COLUMNS, 1.55 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, size * COLUMNS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for index, caption in enumerate(captions):
+        row, column = divmod(index, COLUMNS)
+        for offset, image in enumerate(groups[index]):
+            _show(axes[row][size * column + offset], image)
+        axes[row][size * column].set_title(caption, fontsize=8, loc="left", parse_math=False)
+    figure.suptitle("what is compared in the first epoch", fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
 def save_curve(
     path: Path, x: Sequence[float], y: Sequence[float], labels: tuple[str, str], mark: float | None = None,
     is_log_x: bool = False,

@@ -49,9 +49,10 @@ def preflight(config: RunConfig) -> Ready:
     data = prepare(config.data)
     task: Task = TASKS.build(config.objective(), data.spec)
     spec = replace(data.spec, outputs=task.num_outputs)
-    network = check_network(config.network(), spec, config.head)
+    task.check(config)
+    network = check_network(config.network(), spec, config.head, task)
     names_parts = config.freeze.what or config.optimizer.lr_scale or config.source
-    named = parts_of(config.network(), spec) if names_parts else NamedParts()
+    named = parts_of(config.network(), spec, task) if names_parts else NamedParts()
     training = plan_training(config, network, named)
     num_train = len(data.train)
     if config.batch_size > num_train:

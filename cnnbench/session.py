@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from cnnbench import checkpoint, console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.check import check
@@ -15,12 +17,13 @@ from cnnbench.inspection import remarks
 from cnnbench.interrupt import StopRequests
 from cnnbench.journal import Journal, read_rows
 from cnnbench.locate import locate, prepare_folder
-from cnnbench.loop import Best, Progress, evaluate, fit
+from cnnbench.loop import Best, Progress, each_image, evaluate, evaluating, fit
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
 from cnnbench.rundir import RunFolder, now
 from cnnbench.start import Start, find_start
+from cnnbench.tasks.view import View
 
 
 def carry_out(plan: Plan) -> int:
@@ -83,9 +86,9 @@ class _Session:
     def run(self) -> int:
         self._announce()
         self.journal = Journal(self.folder.path, self.folder.metrics_file, self.progress)
-        self.display = console.ProgressDisplay(
-            self.config, self.ready.horizon.num_steps, len(self.parts.train), self.progress.step
-        )
+        task = self.parts.task
+        told = {*task.train_metrics, *(name for name, _ in task.watched)}
+        self.display = console.ProgressDisplay(self.config, self.ready.horizon.num_steps, self.progress.step, told)
         try:
             if self.config.parent is not None and not checkpoint.steps_in(self.folder.checkpoints):
                 self.save()  # from now on this run needs its parent no more
@@ -122,6 +125,11 @@ class _Session:
     def on_epoch(self, row: dict[str, Any], progress: Progress, is_best: bool) -> None:
         self.journal.write(row)
         self.display.epoch(row, progress, is_best)
+        every, epoch = self.parts.task.show_every, progress.epochs_done
+        if every is not None and epoch % every == 0:
+            network = self.parts.evaluated(progress.step)
+            with evaluating(network):
+                self.parts.task.show(self._view(network, epoch, progress.step, ("train", "val")))
 
     def check_stop(self) -> None:
         self.stop.check()
@@ -146,6 +154,15 @@ class _Session:
         }
         checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
         self.last_save = time.monotonic()
+
+    def _view(self, network: nn.Module, epoch: int, step: int, splits: tuple[str, ...]) -> View:
+        """Return what a task may look at: these splits, without augmentation."""
+        data = self.ready.data
+        return View(
+            network, data, {name: plain_batches(self.ready, name) for name in splits if len(getattr(data, name))},
+            lambda batches, each: each_image(self.parts, network, batches, each), self.folder.path, epoch,
+            lambda name, picture: self.journal.picture(name, picture, step),
+        )  # fmt: skip
 
     # Beginning and end ------------------------------------------------------------------------------------------
 
@@ -249,7 +266,7 @@ class _Session:
         network = parts.evaluated(progress.step)
         if best is not None and self.config.tested == "best":
             network.load_state_dict(best.weights)
-            chosen = {"chosen": "best on validation", "epoch": best.epoch, "step": best.step}
+            chosen: dict[str, Any] = {"chosen": "best on validation", "epoch": best.epoch, "step": best.step}
         else:
             unvalidated = "without validation" if parts.val is None else "validation never gave a number"
             why = "as tested=last wants" if best is not None else unvalidated
@@ -262,9 +279,12 @@ class _Session:
             at_best = chosen["step"] == best.step
             metrics["val"] = best.metrics if at_best else evaluate(parts, network, parts.val)
             metrics["val"] = metrics["val"] | {"samples": len(data.val)}
-        metrics["test"] = evaluate(parts, network, plain_batches(self.ready, "test")) | {"samples": len(data.test)}
+        metrics["test"] = evaluate(parts, network, plain_batches(self.ready, "test"))
+        with evaluating(network):
+            view = self._view(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
+            metrics["test"] |= parts.task.conclude(view) | {"samples": len(data.test)}
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
-        self.journal.scalars(test, chosen["step"])  # type: ignore[arg-type]
+        self.journal.scalars(test, chosen["step"])
         self.journal.hparams(flat(self.config.to_dict()), test)
         result = {
             "identity": self.config.identity(),
@@ -281,7 +301,7 @@ class _Session:
             ],
             "departures": self.folder.record().get("departures", []),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
-            "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
+            "images_per_second": progress.images_trained / max(progress.train_seconds, 1e-9),
             "notes": notes,
         } | ({"init": self.init} if self.init else {})
         checkpoint.write_json(self.folder.result_file, result)

@@ -84,6 +84,7 @@ def _of_run(path: str, which: str) -> Source:
         "metrics": {f"{name}/val": value for name, value in at["metrics"].items()},
         "epochs": said["epoch"] + record.get("init", {}).get("epochs", 0),
         "split": record.get("split"),
+        "task": folder.config()["task"]["name"],
     }
 
     def load() -> Mapping[str, Any]:
@@ -136,9 +137,10 @@ def find_start(config: RunConfig, ready: Ready) -> Start | None:
         return None
     if source.name != config.source:
         raise UserError(f"{source.given}: is not what it was when this run was made; begin one without resume=.")
-    given = dict(source.load())
     own, head = ready.shapes, ready.named.head
+    given = {_as_here(name, own): tensor for name, tensor in source.load().items()}
     classes = source.data.get("classes", list(ready.spec.classes))
+    task = source.facts.get("task", config.task.name)
     misfits, renewed = [], {}
     for name, shape in own.items():
         is_head = is_below(name, head)
@@ -147,7 +149,9 @@ def find_start(config: RunConfig, ready: Ready) -> Start | None:
         elif given[name].shape != shape:
             renewed[name] = f"the head is built for {ready.spec.num_outputs} outputs"
             misfits += [] if is_head else [name]
-        elif is_head and classes != list(ready.spec.classes):
+        elif is_head and task != config.task.name:
+            renewed[name] = f"the task was {task}"
+        elif is_head and ready.task.tells_classes and classes != list(ready.spec.classes):
             renewed[name] = "the classes are others"
     skipped = {name: "there is none here" for name in given if name not in own}
     weights = {name: given[name] for name in own if name not in renewed}
@@ -158,6 +162,12 @@ def find_start(config: RunConfig, ready: Ready) -> Start | None:
     counts = {"loaded": len(weights), "reinitialised": renewed, "skipped": skipped}
     record = {"source": source.name, **source.facts, **counts}
     return Start(weights, record | {"notes": _notes(source, config, ready, record)})
+
+
+def _as_here(name: str, own: Collection[str]) -> str:
+    """Return what weights of this name are called here: an autoencoder's encoder may be a whole network."""
+    inner = name.removeprefix("encoder.")
+    return inner if name not in own and inner in own else name
 
 
 def _misfit(source: Source, config: RunConfig, ready: Ready, shapes: Mapping[str, tuple[Any, Any]]) -> str:

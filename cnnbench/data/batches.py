@@ -34,24 +34,29 @@ class Mixed(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 [B, C, H, W], normalised, channels last in memory. labels: int64 [B]."""
+    """images: float32 [B, C, H, W], normalised, channels last in memory. labels: int64 [B].
+
+    group: images that make a sample together, which lie one after another; len() counts samples.
+    """
 
     images: Tensor
     labels: Tensor
     mixed: Mixed | None = None
+    group: int = 1
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) // self.group
 
     def parts(self, number: int) -> "list[Batch]":
         """Return the batch in so many parts, as equal as can be; never an empty one."""
         if number == 1:
             return [self]
-        columns = [tensor.tensor_split(number) for tensor in (self.images, self.labels, *(self.mixed or ()))]
-        found = [
-            Batch(image, label, Mixed(*mixed) if mixed else None) for image, label, *mixed in zip(*columns, strict=True)
+        sizes = [len(part) * self.group for part in torch.arange(len(self)).tensor_split(number) if len(part)]
+        columns = [tensor.split(sizes) for tensor in (self.images, self.labels, *(self.mixed or ()))]
+        return [
+            Batch(image, label, Mixed(*mixed) if mixed else None, self.group)
+            for image, label, *mixed in zip(*columns, strict=True)
         ]
-        return [part for part in found if len(part)]
 
 
 class Batches:
@@ -108,9 +113,10 @@ class Batches:
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch number `first` on; the last one may be smaller.
 
-        order: int64 [N], the row of each sample. What a sample looks like depends on seed, epoch and row only (and, in
-        an order that repeats rows, on how often it came before), so neither `first` nor `num_workers` (threads that
-        prepare batches ahead) changes any batch. Only blending depends on which samples are in a batch together.
+        order: int64 [N], the row of each sample; [N, G] where a sample is a group of images. What an image looks like
+        depends on seed, epoch and row only (and, in an order that repeats rows, on how often it came before), so
+        neither `first` nor `num_workers` (threads that prepare batches ahead) changes any batch. Only blending depends
+        on which samples are in a batch together.
         """
         tables = {
             name: uniform_table(len(self), part.num_draws, self.seed, f"augmentation/{name}", epoch).to(self.device)
@@ -118,19 +124,20 @@ class Batches:
         }
         if any(part.mixes for part in self.augmentations.values()):
             tables[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch).to(self.device)
-        order = order.to(self.device)
-        rows = torch.split(order, batch_size)
-        shifts = torch.split(shifts_of_repeats(order), batch_size)
-        parts = [partial(self._batch, *part, tables) for part in zip(rows, shifts, strict=True)][first:]
+        group = 1 if order.ndim == 1 else order.shape[1]
+        order = order.flatten().to(self.device)
+        rows = torch.split(order, batch_size * group)
+        shifts = torch.split(shifts_of_repeats(order), batch_size * group)
+        parts = [partial(self._batch, *part, tables, group) for part in zip(rows, shifts, strict=True)][first:]
         yield from (part() for part in parts) if num_workers == 0 else _ahead(parts, num_workers)
 
-    def _batch(self, rows: Tensor, shifts: Tensor, tables: Mapping[str, Tensor]) -> Batch:
+    def _batch(self, rows: Tensor, shifts: Tensor, tables: Mapping[str, Tensor], group: int) -> Batch:
         draws = {name: (table[rows] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
         values, scale = self._cut(rows, draws).float(), 255.0  # [B, h, w*C]
         if self._resizes or any(part.paints for part in self.augmentations.values()):
             values, scale = self._paint(values.div_(255), draws), 1.0
         values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
-        batch = Batch(self._as_images(values, self._window), self.labels[rows])
+        batch = Batch(self._as_images(values, self._window), self.labels[rows], group=group)
         return self._mix(batch, draws) if MIXING in draws else batch
 
     def _cut(self, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:

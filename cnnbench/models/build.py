@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
+from cnnbench.models.ending import SCORES, Ending
 from cnnbench.models.parts import parts_of, replace_head
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
@@ -18,33 +18,36 @@ LARGEST_SIDE = 512
 AS_IT_IS = HeadConfig()
 
 
-def build_network(selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS) -> nn.Module:
-    """Return the selected network for this data; its weights come from torch's global generator.
+def build_network(
+    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: Ending = SCORES
+) -> nn.Module:
+    """Return the network for this data, the selected model with its ending; weights come from torch's generator.
 
     Raises UserError for a head of its own where the network's cannot be found.
     """
-    network = MODELS.build(selection, spec)
-    assert isinstance(network, nn.Module)
+    network = ending.complete(MODELS.build(selection, spec), spec)
     if head.units:
-        outputs = parts_of(selection, spec).outputs
+        outputs = parts_of(selection, spec, ending).outputs
         if not outputs:
             raise UserError("head.units: no Linear or Conv2d gives its outputs, so there is no head to replace")
         replace_head(network, outputs, head.units, head.dropout)
     return guard_pointwise(network)
 
 
-def check_network(selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS) -> nn.Module:
+def check_network(
+    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: Ending = SCORES
+) -> nn.Module:
     """Pass two empty images through the network, and return it.
 
-    Raises UserError where images are too small, naming the smallest side that works, where the scores do not fit the
-    classes, and where the network cannot be built at all.
+    Raises UserError where images are too small, naming the smallest side that works, where the outputs are not what
+    is needed, and where the network cannot be built at all.
     """
     try:
-        return pass_through(selection, spec, "cpu", head)
+        return pass_through(selection, spec, "cpu", head, ending)
     except ConfigError:  # nothing that another size of images could mend
         raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
-        side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side)))
+        side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), ending))
         given = f"{spec.height}x{spec.width}"
         if side is None or side <= min(spec.height, spec.width):
             raise UserError(
@@ -56,26 +59,27 @@ def check_network(selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT
         ) from error
 
 
-def pass_through(selection: Selection, spec: DataSpec, device: str, head: HeadConfig = AS_IT_IS) -> nn.Module:
+def pass_through(
+    selection: Selection, spec: DataSpec, device: str, head: HeadConfig = AS_IT_IS, ending: Ending = SCORES
+) -> nn.Module:
     """Pass two empty images through the network, and return it; on "meta" without weights, and nothing is computed.
 
-    Raises UserError where the scores do not fit the classes, and whatever the network raises.
+    Raises UserError where the outputs are not what is needed, and whatever the network raises.
     """
     with torch.device(device), torch.no_grad():
-        network = build_network(selection, spec, head).eval()
-        scores: Any = network(torch.zeros(2, spec.channels, spec.height, spec.width))
-    expected = (2, spec.num_outputs)
-    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
-        shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise UserError(f"it returns {shape} for two images, where scores of shape {expected} are needed")
+        network = build_network(selection, spec, head, ending).eval()
+        outputs = network(torch.zeros(2, spec.channels, spec.height, spec.width))
+    problem = ending.misfit(outputs, spec)
+    if problem:
+        raise UserError(problem)
     return network
 
 
-def works(selection: Selection, spec: DataSpec) -> bool:
+def works(selection: Selection, spec: DataSpec, ending: Ending = SCORES) -> bool:
     """Tell whether the network can be built for this data and take its images."""
     try:
         # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
-        pass_through(selection, spec, "meta")
+        pass_through(selection, spec, "meta", ending=ending)
     except Exception:  # noqa: BLE001 - whatever a network of somebody's own may raise
         return False
     return True

@@ -17,7 +17,7 @@ from cnnbench.tasks.base import Task
 AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2015, arXiv:1409.4842)
 
 
-@TASKS.register("classification")
+@TASKS.register("classification", blends=True)
 class Classification(Task):
     """Cross entropy of class scores, or a loss akin to it.
 
@@ -33,6 +33,7 @@ class Classification(Task):
     """
 
     train_metrics = ("loss", "accuracy")
+    tells_classes = True
     watched = (("accuracy", True), ("loss", False))
 
     def __init__(
@@ -92,11 +93,12 @@ class Classification(Task):
 
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
         scores = self.scores(network(batch.images))
-        loss = functional.cross_entropy(scores, batch.labels, reduction="sum")
-        sums = [loss, (scores.argmax(1) == batch.labels).sum().to(loss.dtype)]
+        losses = functional.cross_entropy(scores, batch.labels, reduction="none")
+        columns = [losses, (scores.argmax(1) == batch.labels).to(losses.dtype)]
         if "top5" in self.eval_metrics:
-            sums.append((scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)).sum().to(loss.dtype))
-        return torch.stack(sums)
+            hits = scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)
+            columns.append(hits.any(1).to(losses.dtype))
+        return torch.stack(columns, dim=1)
 
     def _mixed_losses(self, scores: Tensor, batch: Batch) -> Tensor:
         losses = self._losses(scores, batch.labels)

@@ -1,0 +1,100 @@
+"""To make an image again out of a short code of it."""
+
+from collections import OrderedDict
+from typing import Annotated, Any
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from cnnbench.config import INCIDENTAL, RunConfig
+from cnnbench.data.batches import Batch
+from cnnbench.data.images import DataSpec
+from cnnbench.models.encoders import upsampling_decoder
+from cnnbench.models.ending import Encoder, misshapen
+from cnnbench.registry import TASKS
+from cnnbench.tasks import exhibits
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.embedding import DIMENSIONS, conclude_codes, refuse_auxiliary, size_of_code
+from cnnbench.tasks.view import View
+
+SHOWN = 50  # images
+
+
+@TASKS.register("autoencoder")
+class Autoencoder(Task):
+    """Mean squared error between an image and what is made of its code.
+
+    An encoder with a decoder of its own gets that one, any other model one that enlarges its outputs.
+    dimensions: of the code; null: as the model has it, if it is an encoder, else 128. show_every: epochs between two
+    pictures of reconstructions.
+    The error is of normalised pixels. With data.statistics=own it is the share of the pixels' variance that is not
+    explained, 1 for a network that always answers with the mean.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        dimensions: PositiveInt | None = None,
+        show_every: Annotated[PositiveInt | None, INCIDENTAL] = None,
+    ) -> None:
+        super().__init__(spec)
+        self._dimensions = dimensions
+        self.show_every = show_every
+
+    @property
+    def num_outputs(self) -> int:
+        """Return the size of the code of a model that is no encoder."""
+        return self._dimensions or DIMENSIONS
+
+    def check(self, config: RunConfig) -> None:
+        """Raise ConfigError for a model that classifies besides."""
+        refuse_auxiliary(config)
+
+    def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
+        """Return the model with a decoder. Raises UserError for an encoder with a code of another size."""
+        size = size_of_code(model, self._dimensions)
+        decoder = model.decoder() if isinstance(model, Encoder) else None
+        return nn.Sequential(OrderedDict(encoder=model, decoder=decoder or upsampling_decoder(size, spec)))
+
+    def misfit(self, outputs: Any, spec: DataSpec) -> str | None:
+        """Say what is wrong with what is made of two images."""
+        return misshapen(outputs, (2, spec.channels, spec.height, spec.width), "images")
+
+    def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
+        errors = squared_errors(network, batch)
+        return errors.mean(), errors.detach().sum().unsqueeze(0)
+
+    def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
+        return squared_errors(network, batch).unsqueeze(1)
+
+    def show(self, view: View) -> None:
+        """Draw some images beside their reconstructions: the same ones every time."""
+        batches = view.splits[view.held_out]
+        number = min(SHOWN, len(batches))
+        order = torch.arange(number) * len(batches) // number
+        (batch,) = batches.epoch(order, number)
+        made = view.network(batch.images)
+        error = float((made - batch.images).square().mean())
+        size = encode(view.network, batch).flatten(1).shape[1]
+        title = f"made of {size} numbers after epoch {view.epoch}; error {error:.4f}"
+        name = f"reconstructions-{view.held_out}"
+        view.save(name, exhibits.reconstructions(view.pixels(batch.images), view.pixels(made), title))
+
+    def conclude(self, view: View) -> dict[str, float]:
+        """Draw reconstructions and codes of test images, write all codes, and return how well they find their like."""
+        self.show(view)
+        return conclude_codes(view, encode)
+
+
+def squared_errors(network: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean squared error of each image, float [B]."""
+    made: Tensor = network(batch.images)
+    return (made.float() - batch.images).square().flatten(1).mean(1)
+
+
+def encode(network: nn.Module, batch: Batch) -> Tensor:
+    """Return the codes of images, float [B, D]."""
+    codes: Tensor = network.get_submodule("encoder")(batch.images)
+    return codes

@@ -1,0 +1,82 @@
+"""To tell whether two images are of one class, by the distance of their codes."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from cnnbench.config import INCIDENTAL
+from cnnbench.data.batches import Batch
+from cnnbench.data.images import DataSpec
+from cnnbench.registry import TASKS
+from cnnbench.tasks.embedding import Embedding, distances
+from cnnbench.tasks.partners import has_partner, num_present, of_other_class, of_same_class
+
+
+@TASKS.register("siamese")
+class Siamese(Embedding):
+    """Contrastive loss of pairs: images of a class shall lie near each other, others at least a margin apart.
+
+    Every epoch each training image gets a partner, drawn anew: half of them one of its own class, never itself, half
+    of them one of another class.
+    dimensions: of a code; null: as the model has it, if it is an encoder, else 128. margin: of distances.
+    watch: what decides, on validation, which epoch is best. show_every: epochs between two looks at the codes.
+    Source: Hadsell, Chopra, LeCun 2006, Dimensionality reduction by learning an invariant mapping.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        dimensions: PositiveInt | None = None,
+        margin: PositiveFloat = 2.0,
+        watch: Literal["recall@1", "loss"] = "recall@1",
+        show_every: Annotated[PositiveInt | None, INCIDENTAL] = None,
+    ) -> None:
+        super().__init__(spec, dimensions, watch, show_every)
+        self._margin = margin
+
+    def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return the pairs of an epoch, int64 [N, 2]: every image once, or as often as wanted, and its partner."""
+        anchors = super().order(labels, weights, generator)
+        return pairs_of(anchors, labels, generator)
+
+    def caption(self, labels: Sequence[str]) -> str:
+        """Return what a pair is."""
+        return f"{' | '.join(labels)}: {'similar' if len(set(labels)) == 1 else 'dissimilar'}"
+
+    def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
+        one, other = network(batch.images).float().view(len(batch), 2, -1).unbind(1)
+        labels = batch.labels.view(len(batch), 2)
+        losses = contrastive(one, other, labels[:, 0] != labels[:, 1], self._margin)
+        return losses.mean(), losses.detach().sum().unsqueeze(0)
+
+    def losses(self, codes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss of a pair for each image of a split, float [N]; none where all are of one class."""
+        if num_present(labels) < 2:
+            return codes.new_empty(0)
+        one, other = pairs_of(torch.arange(len(labels)), labels, generator).unbind(1)
+        return contrastive(codes[one], codes[other], labels[one] != labels[other], self._margin)
+
+
+def contrastive(one: Tensor, other: Tensor, is_dissimilar: Tensor, margin: float) -> Tensor:
+    """Return d²/2 of similar pairs, and max(0, margin - d)²/2 of dissimilar ones, where d is their distance.
+
+    one, other: float [B, D]. is_dissimilar: bool [B]. Returns float [B].
+    """
+    apart = distances(one, other)
+    return torch.where(is_dissimilar, (margin - apart).clamp_min(0), apart).square() / 2
+
+
+def pairs_of(anchors: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return anchors with their partners, int64 [N, 2]: half of them similar; an image alone of its class never.
+
+    anchors: int64 [N], rows. labels: int64, of all rows, of two classes at least.
+    """
+    is_similar = torch.randperm(len(anchors), generator=generator) < len(anchors) // 2
+    is_similar &= has_partner(labels)[anchors]
+    partners = of_other_class(anchors, labels, generator)
+    partners[is_similar] = of_same_class(anchors[is_similar], labels, generator)
+    return torch.stack([anchors, partners], dim=1)

@@ -1,0 +1,59 @@
+"""What a task is given to look at: a network, the images that it may see, and where pictures belong."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cnnbench.data.batches import Batch, Batches
+from cnnbench.data.prepare import PreparedData
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 120
+
+
+@dataclass(frozen=True)
+class View:
+    """A network in the course of its training, or at the end of it.
+
+    splits: what it may be shown on; `test` only at the end. each: what a step gives for all images of a split, in
+    evaluation mode, float32 [N, …]. folder: of the run. paint: shows a picture, uint8 [H, W, 3], in TensorBoard.
+    """
+
+    network: nn.Module
+    data: PreparedData
+    splits: Mapping[str, Batches]
+    each: Callable[[Batches, Callable[[nn.Module, Batch], Tensor]], Tensor]
+    folder: Path
+    epoch: int
+    paint: Callable[[str, "np.ndarray[Any, Any]"], None]
+
+    @property
+    def held_out(self) -> str:
+        """Return the split to look at: the test images at the end, before that validation, if there is one."""
+        return next(name for name in ("test", "val", "train") if name in self.splits)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return images as they were before they were normalised, float32 [B, C, H, W] in [0, 1]."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.data.mean, self.data.std))
+        return (images.float().cpu() * std + mean).clamp(0, 1)
+
+    def save(self, name: str, figure: "Figure") -> None:
+        """Keep a picture among the run's, as `pictures/<name>-epoch-<epoch>.png`, and show it in TensorBoard."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        figure.set_dpi(DPI)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        picture = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+        self.paint(name, picture)
