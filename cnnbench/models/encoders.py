@@ -20,39 +20,32 @@ from cnnbench.models.plain import Conv, plain_network
 from cnnbench.registry import MODELS
 
 
-class PlainEncoder(Encoder):
-    """Layers one after another that end in a code, and a decoder that goes the same way back."""
-
-    def __init__(self, features: nn.Module, dimensions: int) -> None:
-        super().__init__()
-        self.features = features
-        self.dimensions = dimensions
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return codes, float [B, D], of images [B, C, H, W]."""
-        codes: Tensor = self.features(images)
-        return codes
-
-
-class DenseEncoder(PlainEncoder):
+class DenseEncoder(Encoder):
     """Dense layers; its decoder has the same layers in the opposite order."""
 
     def __init__(self, spec: DataSpec, units: Sequence[int]) -> None:
+        super().__init__()
         self.shape = (spec.channels, spec.height, spec.width)
-        self.units = units
-        super().__init__(_dense([math.prod(self.shape), *units], ends_in_relu=True, flattens=True), units[-1])
+        self.units, self.dimensions = units, units[-1]
+        self.dense = _dense([math.prod(self.shape), *units], ends_in_relu=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return codes, float [B, D], of images [B, C, H, W]."""
+        codes: Tensor = self.dense(images.flatten(1))
+        return codes
 
     def decoder(self) -> nn.Module:
         """Return a network from codes [B, D] to images [B, C, H, W]."""
-        layers = _dense([*reversed(self.units), math.prod(self.shape)], ends_in_relu=False, flattens=False)
+        layers = _dense([*reversed(self.units), math.prod(self.shape)], ends_in_relu=False)
         layers.add_module("unflatten", nn.Unflatten(1, self.shape))
         return layers
 
 
-class ConvEncoder(PlainEncoder):
+class ConvEncoder(Encoder):
     """3x3 convolutions, averaged over 2x2 after each but the last; its decoder enlarges in place of averaging."""
 
     def __init__(self, spec: DataSpec, maps: Sequence[int]) -> None:
+        super().__init__()
         self.maps = (spec.channels, *maps)
         sides = [(spec.height, spec.width)]
         for _ in maps[1:]:
@@ -65,8 +58,12 @@ class ConvEncoder(PlainEncoder):
             layers[f"conv{number}"] = nn.Conv2d(given, made, 3, padding=1)
             layers |= {f"pool{number}": nn.AvgPool2d(2)} if number < len(maps) else {}
             layers[f"relu{number}"] = nn.ReLU()
-        layers["flatten"] = nn.Flatten()
-        super().__init__(nn.Sequential(OrderedDict(layers)), maps[-1] * math.prod(sides[-1]))
+        self.features = nn.Sequential(OrderedDict(layers))
+        self.dimensions = maps[-1] * math.prod(sides[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return codes, float [B, D], of images [B, C, H, W]."""
+        return self.features(images).flatten(1)  # type: ignore[no-any-return]
 
     def decoder(self) -> nn.Module:
         """Return a network from codes [B, D] to images [B, C, H, W]."""
@@ -101,8 +98,8 @@ def upsampling_decoder(dimensions: int, spec: DataSpec, maps: Sequence[int] = (3
     )
 
 
-def _dense(sizes: Sequence[int], ends_in_relu: bool, flattens: bool) -> nn.Sequential:
-    layers: dict[str, nn.Module] = {"flatten": nn.Flatten()} if flattens else {}
+def _dense(sizes: Sequence[int], ends_in_relu: bool) -> nn.Sequential:
+    layers: dict[str, nn.Module] = {}
     for number, (given, made) in enumerate(pairwise(sizes), start=1):
         layers[f"linear{number}"] = nn.Linear(given, made)
         if ends_in_relu or number < len(sizes) - 1:

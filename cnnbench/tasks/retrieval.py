@@ -22,7 +22,8 @@ def recall_at(codes: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> list[flo
         return [float("nan")] * len(ranks)
     number = min(len(codes), MOST_QUERIES)
     queries = torch.arange(number) * len(codes) // number
-    first_hit = torch.cat([_first_hit(codes, labels, part, min(max(ranks), others)) for part in torch.split(queries, CHUNK)])
+    parts, deepest = torch.split(queries, CHUNK), min(max(ranks), others)
+    first_hit = torch.cat([_first_hit(codes, labels, part, deepest) for part in parts])
     return [float((first_hit < rank).double().mean()) for rank in ranks]
 
 
@@ -32,7 +33,7 @@ def _first_hit(codes: Tensor, labels: Tensor, queries: Tensor, number: int) -> T
     distances[torch.arange(len(queries)), queries] = torch.inf
     nearest = distances.topk(number, largest=False).indices
     hits = labels[nearest] == labels[queries].unsqueeze(1)
-    return torch.where(hits.any(1), hits.to(torch.uint8).argmax(1), number if number else 1)
+    return torch.where(hits.any(1), hits.to(torch.uint8).argmax(1), max(number, 1))
 
 
 def neighbour_accuracy(known: Tensor, known_labels: Tensor, codes: Tensor, labels: Tensor) -> float:
