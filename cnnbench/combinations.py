@@ -41,6 +41,8 @@ def _data(config: RunConfig) -> Iterator[Clash]:
     for key in list(sizes)[1:]:
         problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
         yield Clash(f"data.subset.{key}", sizes[key], problem)
+    if config.reach is not None and not config.data.val_fraction:
+        yield Clash("reach", config.reach, "has nothing to measure with data.val_fraction=0; give a fraction")
     if config.tested == "last" and not config.data.val_fraction:
         yield Clash("tested", "last", "has no effect with data.val_fraction=0: there is no other; give best here")
     if not config.data.label_noise and _is_changed(config.data, "noise_seed"):
@@ -80,11 +82,11 @@ def _rates(config: RunConfig) -> Iterator[Clash]:
 
 def _beginnings(config: RunConfig) -> Iterator[Clash]:
     init, freeze, head = config.init, config.freeze, config.head
-    sources = init.model_dump(include={"run", "weights", "file"}, exclude_none=True)
+    sources = init.model_dump(include={"run", "experiment", "weights", "file"}, exclude_none=True)
     for key in list(sources)[1:]:
         yield Clash(f"init.{key}", sources[key], f"and init.{next(iter(sources))} exclude each other; give one")
-    if init.run is None and _is_changed(init, "checkpoint"):
-        yield Clash("init.checkpoint", init.checkpoint, "has no effect without init.run")
+    if init.run is None and init.experiment is None and _is_changed(init, "checkpoint"):
+        yield Clash("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
     if init.weights and "pretrained" not in MODELS[config.model.name].facts:
         having = listed(name for name in MODELS if "pretrained" in MODELS[name].facts)
         yield Clash("init.weights", init.weights, f"there are none for '{config.model.name}'; there are for {having}")

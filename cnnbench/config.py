@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cnnbench.registry import (
     AUGMENTATIONS,
@@ -185,6 +185,7 @@ class Spine(Section):
     eval_every: PositiveInt = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
     tested: Literal["best", "last"] = "best"
+    reach: Annotated[FiniteFloat | None, INCIDENTAL] = None
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"), INCIDENTAL
     ] = "auto"

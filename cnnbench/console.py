@@ -142,9 +142,20 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
     spent = f"{duration(seconds['train'])}, {speed}; {duration(seconds['total'])} in all"
     epochs = "1 epoch" if result["epochs"] == 1 else f"{result['epochs']} epochs"
     say(f"  trained     {epochs} in {spent}")
+    if result.get("reached"):
+        say(f"  reached     {reached(result)}")
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
     say(f"  run         {shorter(path)}")
+
+
+def reached(result: Mapping[str, Any]) -> str:
+    """Say in which epoch validation came to what was asked for; nothing where nothing was."""
+    goal = result.get("reached")
+    if not goal:
+        return ""
+    when = "never" if goal["epoch"] is None else f"in epoch {goal['epoch']}"
+    return f"{goal['metric']} {goal['value']:g} on validation {when}"
 
 
 def _published(result: Mapping[str, Any]) -> None:

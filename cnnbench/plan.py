@@ -15,7 +15,7 @@ from cnnbench.compose import TYPED, Composer, flat
 from cnnbench.config import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.parts import is_below
-from cnnbench.rundir import RunFolder, folder_name, readable
+from cnnbench.rundir import RunFolder, find_runs, folder_name, outputs_dir, readable
 from cnnbench.start import with_source
 
 FIXED_ON_RESUME = (
@@ -61,8 +61,13 @@ class Plan:
         return [f"{key}={values[key]}" for key in typed if key in values]
 
 
-def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
-    """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included."""
+def plan_run(
+    composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, ...] = (), above: tuple[str, ...] = ()
+) -> Plan:
+    """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included.
+
+    above: experiments that begin with this one.
+    """
     composed = composer.compose(words)
     mistakes += composed.mistakes
     if not composed.values:
@@ -79,8 +84,28 @@ def plan_run(composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, 
         if values.pop(fact, None) is not None:
             mistakes += (Mistake(composed.typed.get(fact, fact), f"no such key: only {made_by}"),)
     config, notes = check(values, composed.typed, mistakes)
-    config = with_source(config)
+    config = with_source(_with_run(composer, config, above))
     return Plan(config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes))
+
+
+def _with_run(composer: Composer, config: RunConfig, above: tuple[str, ...]) -> RunConfig:
+    """Return the configuration with the folder of the run in place of the experiment that it begins with."""
+    name = config.init.experiment
+    if name is None:
+        return config
+    given = f"init.experiment={name}"
+    if name in above:
+        raise ConfigError([Mistake(given, "begins with itself; give another one")])
+    try:
+        identity = plan_run(composer, [f"experiment={name}"], above=(*above, name)).config.identity()
+    except ConfigError as error:
+        raise ConfigError([Mistake(given, mistake.problem) for mistake in error.mistakes]) from error
+    runs = [run for run in find_runs(outputs_dir(), identity) if run.is_completed]
+    if not runs:
+        problem = f"is not trained in {outputs_dir()}: cnnbench experiment={name}; or init.run=FOLDER takes any run"
+        raise ConfigError([Mistake(given, problem)])
+    init = config.init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
+    return config.model_copy(update={"init": init})
 
 
 def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:

@@ -8,6 +8,8 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   events.out.…     TensorBoard's view of them
   checkpoints/     step-N.pt and its manifest step-N.json
   result.json      what came out
+  pictures/        reconstructions and the like, of tasks that have something to show
+  embeddings/      codes of images: TensorBoard's projector, and test.npz
 """
 
 import json
@@ -34,6 +36,7 @@ except ImportError:  # Windows has no such locks
 # Keys whose values speak for themselves, in a folder's name:
 NAMES = (
     "experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization", "freeze.what", "init.weights",
+    "init.experiment", "task",
 )  # fmt: skip
 
 

@@ -299,6 +299,7 @@ class _Session:
                 for reference in self.config.references
                 if reference.split in metrics
             ],
+            "reached": self._reached(),
             "departures": self.folder.record().get("departures", []),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
             "images_per_second": progress.images_trained / max(progress.train_seconds, 1e-9),
@@ -307,6 +308,16 @@ class _Session:
         checkpoint.write_json(self.folder.result_file, result)
         self._ended("completed")
         return result
+
+    def _reached(self) -> dict[str, Any] | None:
+        """Return in which epoch validation came to what was asked for; None where nothing was, epoch None if never."""
+        goal, (name, higher) = self.config.reach, self.parts.task.watched[0]
+        if goal is None:
+            return None
+        rows = (row for row in read_rows(self.folder.metrics_file) if row.get(f"{name}/val") is not None)
+        there = (row for row in rows if (row[f"{name}/val"] >= goal if higher else row[f"{name}/val"] <= goal))
+        first = next(there, {"epoch": None, "step": None})
+        return {"metric": name, "value": goal, "epoch": first["epoch"], "step": first["step"]}
 
     def _ended(self, status: str, **more: Any) -> None:
         seconds = self.seconds_before + time.monotonic() - self.began

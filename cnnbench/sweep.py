@@ -168,8 +168,10 @@ def _summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
         found = find_runs(outputs_dir(), plan.config.identity())
         measured = ""
         if outcome == "completed":
-            test = found[-1].result()["test"]
-            measured = "  ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "samples")
+            result = found[-1].result()
+            test = {name: value for name, value in result["test"].items() if name != "samples" and value is not None}
+            told = [*(f"{name} {value:.4f}" for name, value in test.items()), console.reached(result)]
+            measured = "  ".join(filter(None, told))
         where = console.shorter(found[-1].path) if found else ""
         console.say(f"  {outcome:<12}  {measured:<40}  {where}")
     done = sum(outcome == "completed" for outcome in outcomes)

@@ -31,12 +31,14 @@ Factors = Annotated[
 
 
 class InitConfig(Section):
-    """What the weights are at the beginning, instead of chance: those of one of `run`, `weights` and `file`.
+    """What the weights are at the beginning, instead of chance: those of one of run, experiment, weights and file.
 
-    run: folder of a run; checkpoint: which of its weights. weights: published ones of the model. file: a state dict.
+    run: folder of a run. experiment: name of one that was trained, whose run is looked for. checkpoint: which of the
+    weights of either. weights: published ones of the model. file: a state dict.
     """
 
     run: str | None = None
+    experiment: str | None = None
     checkpoint: Literal["best", "last"] = "best"
     weights: Literal["imagenet"] | None = None
     file: str | None = None

@@ -1,6 +1,7 @@
 """Every experiment trains on tiny data in the original's layout, and has the parameters that its source counts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cnnbench.freezing import plan_training
 from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.parts import parts_of
 from cnnbench.plan import plan_run
+from cnnbench.registry import TASKS
 from tests.archives import write_set
 from tests.conftest import only_run
 from tests.photographs import write_classes, write_pets, write_scenes
@@ -48,6 +50,12 @@ SMALL: dict[str, tuple[str, ...]] = {
     },
     "regularization_lab/alexnet": ("data.verify=false", "data.image_size=64", "init.weights=null"),
     "transfer_lab/": (*SMALL_PHOTOGRAPHS, "model.architecture=squeezenet1_1", "init.weights=null"),
+    **{
+        f"transfer_lab/{name}": ("data.verify=false", "init.experiment=null")
+        for name in ("autoencoder", "conv_autoencoder", "exercise")
+    },
+    "transfer_lab/siamese_mnist": ("data.verify=false", "data.val_fraction=0"),
+    "transfer_lab/triplet_mnist": ("data.verify=false", "data.val_fraction=0"),
     "transfer_lab/caltech101_googlenet": (*SMALL_PHOTOGRAPHS, "init.weights=null"),
 }  # fmt: skip
 
@@ -123,21 +131,32 @@ COUNTS = {
     "regularization_lab/alexnet_mnist_head": (3, 224, 10, 57_044_810, 40_970),
     "regularization_lab/mlp": (1, 28, 10, 468_874, 468_874),
     "regularization_lab/mlp_batchnorm": (1, 28, 10, 469_898, 469_898),
+    "transfer_lab/autoencoder_mnist": (1, 28, 10, 468_368, 468_368),
     "transfer_lab/caltech101_alexnet": (3, 224, 101, 57_417_637, 57_417_637),
     "transfer_lab/caltech101_googlenet": (3, 224, 101, 10_240_463, 10_240_463),
     "transfer_lab/caltech101_resnet18": (3, 224, 101, 11_228_325, 11_228_325),
     "transfer_lab/caltech101_squeezenet": (3, 224, 101, 787_237, 787_237),
     "transfer_lab/caltech101_vgg16": (3, 224, 101, 134_674_341, 134_674_341),
+    "transfer_lab/conv_autoencoder_mnist": (1, 28, 10, 3_221, 3_221),
+    "transfer_lab/exercise2": (1, 28, 10, 3_582, 3_582),
+    "transfer_lab/exercise2_scratch": (1, 28, 10, 3_582, 3_582),
+    "transfer_lab/exercise3": (1, 28, 10, 351_306, 351_306),
+    "transfer_lab/exercise34_scratch": (1, 28, 10, 351_306, 351_306),
+    "transfer_lab/exercise4": (1, 28, 10, 351_306, 351_306),
+    "transfer_lab/siamese_mnist": (1, 28, 10, 350_016, 350_016),
+    "transfer_lab/triplet_mnist": (1, 28, 10, 350_016, 350_016),
 }
 
 
 @pytest.mark.parametrize("experiment", COUNTS)
 def test_an_experiment_has_the_parameters_that_its_source_counts(experiment, composer: Composer):
     channels, side, num_classes, total, trainable = COUNTS[experiment]
-    words = composer.expand([f"experiment={experiment}", "init.weights=null"])[-1]
+    words = composer.expand([f"experiment={experiment}", "init.weights=null", "init.experiment=null"])[-1]
     config = plan_run(composer, words).config
     spec = DataSpec(channels, side, side, tuple(map(str, range(num_classes))))
+    task = TASKS.build(config.objective(), spec)
+    spec = replace(spec, outputs=task.num_outputs)
     with torch.device("meta"):
-        network = build_network(config.network(), spec, config.head)
-    plan_training(config, network, parts_of(config.network(), spec)).enter(network, 1)
+        network = build_network(config.network(), spec, config.head, task)
+    plan_training(config, network, parts_of(config.network(), spec, task)).enter(network, 1)
     assert count_parameters(network) == {"total": total, "trainable": trainable}

@@ -8,6 +8,7 @@ from cnnbench.tasks.partners import num_present
 MOST_QUERIES = 10_000  # of more images, every n-th asks: 50 000 against each other would take as long as an epoch
 CHUNK = 512
 NEIGHBOURS = 5
+NEVER = 2**62
 SILHOUETTE_SAMPLE = 5_000  # the time grows with the square
 
 
@@ -28,12 +29,12 @@ def recall_at(codes: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> list[flo
 
 
 def _first_hit(codes: Tensor, labels: Tensor, queries: Tensor, number: int) -> Tensor:
-    """Return the place of the nearest other image of the same class, counted from 0; `number`: not among those."""
+    """Return the place of the nearest other image of the same class, counted from 0; NEVER: not among so many."""
     distances = torch.cdist(codes[queries], codes)
     distances[torch.arange(len(queries)), queries] = torch.inf
     nearest = distances.topk(number, largest=False).indices
     hits = labels[nearest] == labels[queries].unsqueeze(1)
-    return torch.where(hits.any(1), hits.to(torch.uint8).argmax(1), max(number, 1))
+    return torch.where(hits.any(1), hits.to(torch.uint8).argmax(1), NEVER)
 
 
 def neighbour_accuracy(known: Tensor, known_labels: Tensor, codes: Tensor, labels: Tensor) -> float:
