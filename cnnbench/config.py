@@ -161,10 +161,15 @@ class DataConfig(Choice):
 
 
 class OptimizerConfig(Choice):
-    """How weights are changed. lr_scale: factors on the learning rate, by part of the network or pattern."""
+    """How weights are changed.
+
+    lr_scale: factors on the learning rate, by part of the network or pattern. layer_decay: another one for each layer,
+    so many times itself as layers with weights come after it.
+    """
 
     decay_norm_and_bias: bool = True
     lr_scale: Factors = Field(default={})
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class SchedulerConfig(Choice):

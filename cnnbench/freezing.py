@@ -64,12 +64,27 @@ def plan_training(config: RunConfig, network: nn.Module, parts: NamedParts) -> T
         if chosen and chosen <= held and config.freeze.epochs is None:
             mistakes.append(Mistake(key, "has no effect on what is frozen"))
         rates |= {name: rates.get(name, 1.0) * factor for name in chosen}
+    decay = config.optimizer.layer_decay
+    for name, above in layers_above(network).items() if decay < 1 else ():
+        rates[name] = rates.get(name, 1.0) * decay**above
     if trained and trained <= held:
         mistakes.append(Mistake(f"freeze.what={','.join(config.freeze.what or ())}", "leaves nothing to train"))
     if mistakes:
         raise ConfigError(mistakes)
     still = tuple(dict.fromkeys(_still(network, held)))
     return Training(frozenset(held & trained), still, config.freeze.epochs, rates)
+
+
+def layers_above(network: nn.Module) -> dict[str, int]:
+    """Return, by parameter, how many layers come after its own; a norm belongs to the layer before it.
+
+    Source: Howard and Ruder 2018, arXiv:1801.06146: lower layers know what is more general, and need less tuning.
+    """
+    layer, layers = 0, {}
+    for name, parameter in network.named_parameters():
+        layer += parameter.ndim > 1
+        layers[name] = max(1, layer)
+    return {name: layer - number for name, number in layers.items()}
 
 
 def _still(network: nn.Module, held: Collection[str], above: str = "") -> Iterator[str]:

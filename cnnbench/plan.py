@@ -20,7 +20,7 @@ from cnnbench.start import with_source
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",
-    "optimizer.lr_scale", "regularization.dropout", "regularization.batchnorm",
+    "optimizer.lr_scale", "optimizer.layer_decay", "regularization.dropout", "regularization.batchnorm",
 )  # fmt: skip
 
 

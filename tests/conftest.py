@@ -42,10 +42,11 @@ SMALL_FORMS: dict[str, tuple[str, ...]] = {
     **{f"vgg{depth}": ("data.image_size=32", "model.width=4", "model.units=[16]") for depth in (11, 13, 16, 19)},
 }
 
-# What some data sets have to be told before anything else.
+# What some data sets and experiments have to be told before anything else.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "csv": ("data.folder=photos", "data.train=list.csv"),
     "image_folder": ("data.folder=photos",),
+    **{f"transfer_lab/exercise{number}": ("init.experiment=null",) for number in (2, 3, 4)},  # else a run is looked for
 }
 
 

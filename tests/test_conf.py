@@ -194,12 +194,13 @@ def test_what_is_typed_wins_wherever_it_stands(composer, word):
 @pytest.mark.parametrize("word", options_of("experiment"))
 def test_an_experiment_fixes_what_it_names_and_what_is_typed_wins_over_it(composer, word):
     fixed = {key: value for key, value in content(word).items() if key in Spine.model_fields}
-    config = plan_run(composer, [word]).config.to_dict()
+    required = REQUIRED.get(word.partition("=")[2], ())
+    config = plan_run(composer, [word, *required]).config.to_dict()
     references = fixed.pop("references", [])
     assert config["references"] == [{"remark": "", **reference} for reference in references]
     assert {key: config[key] for key in fixed} == fixed
     typed = {key: value + 1 for key, value in fixed.items() if isinstance(value, int)}
-    config = plan_run(composer, [*(f"{key}={value}" for key, value in typed.items()), word]).config
+    config = plan_run(composer, [*(f"{key}={value}" for key, value in typed.items()), word, *required]).config
     assert {key: getattr(config, key) for key in typed} == typed
 
 

@@ -135,6 +135,7 @@ CASES = {
     "an average of epochs": (*FOR_TWO, "regularization.average.kind=swa", "regularization.average.start=0.0"),
     "adam": (*FOR_ONE, "optimizer=adam", "optimizer.lr_scale.features=0.1"),
     "muon": (*FOR_ONE, "optimizer=muon", "optimizer.lr_scale.dense=0.1"),
+    "layers at rates of their own": (*FOR_ONE, "optimizer.layer_decay=0.7"),
     "validation by steps": (*FOR_ONE, "eval_every=2", "eval_unit=step"),
 }
 
@@ -200,6 +201,15 @@ def test_parts_have_rates_of_their_own_and_factors_that_meet_are_multiplied():
     assert {found[name] for name in found if name.startswith("features.norm2.")} == {0.125}
     assert {found[name] for name in found if name.startswith("dense.")} == {0.25}
     assert found["head.linear.weight"] == 2.5
+
+
+def test_layers_learn_the_slower_the_more_come_after_them():
+    parts, _ = prepared(*WORDS, "optimizer.layer_decay=0.5", "optimizer.lr_scale.head=3", "optimizer.lr=1.0")
+    set_rates(parts, 1.0)
+    found = rates(parts)
+    layers = [name for name, weight in parts.network.named_parameters() if weight.ndim > 1]
+    assert [found[name] for name in reversed(layers)] == [3.0, *(0.5**above for above in range(1, len(layers)))]
+    assert found["features.norm2.weight"] == found["features.conv1.weight"]
 
 
 def test_rates_of_a_name_with_dots_can_be_typed():

@@ -31,6 +31,9 @@ GOLDEN = {
     "precision=bf16 batch_size=32 data.split_seed=3": "7d85582ff7a1daa4",
     "model=lenet_v2 data=fashion_mnist optimizer=adamw data.val_fraction=0 data.image_size=32": "70568e65ed558ce8",
     "experiment=cnn_lab/lenet_mnist": "261502e5404dea17",
+    "task=autoencoder model=conv_encoder": "b1a304b5011c332f",
+    "task=siamese model=embedding_net data=mnist": "3a3c967b42dc5781",
+    "task=triplet model=embedding_net task.mining=hard task.margin=0.5": "ac376bffd7c93ff5",
 }
 
 EVERYTHING_ON = [
@@ -40,7 +43,7 @@ EVERYTHING_ON = [
 ]  # fmt: skip
 
 INCIDENTAL = {
-    "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "references", "data.root",
+    "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "references", "data.root",
     "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
 
@@ -56,6 +59,7 @@ OTHER_VALUE = {
     "task.loss": "focal", "task.focal_gamma": 3.0, "task.class_weights": "balanced", "eval_unit": "step",
     "regularization.label_smoothing": 0.1, "regularization.clip.norm": 1.0, "regularization.clip.value": 1.0,
     "regularization.average.kind": "swa", "optimizer.lr_scale": {"head": 2.0}, "model.pool_to": 2,
+    "optimizer.layer_decay": 0.5, "reach": 0.5, "init.experiment": "cnn_lab/lenet_mnist",
     "init.run": "outputs/run", "init.file": "weights.pt", "init.checkpoint": "last",
     "task.watch": "loss", "tested": "last",
     "references": [{"metric": "accuracy", "value": 0.5, "split": "test", "source": "a book"}],
