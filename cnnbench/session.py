@@ -12,12 +12,13 @@ from cnnbench import checkpoint, console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.check import check
 from cnnbench.compose import flat
+from cnnbench.conclusion import choose, measure, reached
 from cnnbench.errors import Stopped, UserError, grouped
 from cnnbench.inspection import remarks
 from cnnbench.interrupt import StopRequests
 from cnnbench.journal import Journal, read_rows
 from cnnbench.locate import locate, prepare_folder
-from cnnbench.loop import Best, Progress, each_image, evaluate, evaluating, fit
+from cnnbench.loop import Best, Progress, each_image, evaluating, fit
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
@@ -260,32 +261,15 @@ class _Session:
 
     def _test(self) -> dict[str, Any]:
         """Measure the chosen checkpoint on every split, test once, and write the result."""
-        parts, progress, data = self.parts, self.progress, self.ready.data
-        best = progress.best
-        notes = self._notes()
-        network = parts.evaluated(progress.step)
-        if best is not None and self.config.tested == "best":
-            network.load_state_dict(best.weights)
-            chosen: dict[str, Any] = {"chosen": "best on validation", "epoch": best.epoch, "step": best.step}
-        else:
-            unvalidated = "without validation" if parts.val is None else "validation never gave a number"
-            why = "as tested=last wants" if best is not None else unvalidated
-            chosen = {"chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
-            if parts.val is None:
-                notes.append("data.val_fraction=0: there was no validation, the last checkpoint was tested")
+        progress = self.progress
+        network, chosen = choose(self.parts, progress)
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
-        metrics = {"train": evaluate(parts, network, plain_batches(self.ready, "train")) | {"samples": len(data.train)}}
-        if best is not None and parts.val is not None:
-            at_best = chosen["step"] == best.step
-            metrics["val"] = best.metrics if at_best else evaluate(parts, network, parts.val)
-            metrics["val"] = metrics["val"] | {"samples": len(data.val)}
-        metrics["test"] = evaluate(parts, network, plain_batches(self.ready, "test"))
-        with evaluating(network):
-            view = self._view(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
-            metrics["test"] |= parts.task.conclude(view) | {"samples": len(data.test)}
+        view = self._view(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
+        metrics = measure(self.parts, progress, view, chosen["step"])
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
         self.journal.scalars(test, chosen["step"])
         self.journal.hparams(flat(self.config.to_dict()), test)
+        unvalidated = ["data.val_fraction=0: there was no validation, the last checkpoint was tested"]
         result = {
             "identity": self.config.identity(),
             "checkpoint": chosen,
@@ -299,25 +283,15 @@ class _Session:
                 for reference in self.config.references
                 if reference.split in metrics
             ],
-            "reached": self._reached(),
+            "reached": reached(self.config.reach, self.parts.task.watched[0], read_rows(self.folder.metrics_file)),
             "departures": self.folder.record().get("departures", []),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
             "images_per_second": progress.images_trained / max(progress.train_seconds, 1e-9),
-            "notes": notes,
+            "notes": self._notes() + (unvalidated if self.parts.val is None else []),
         } | ({"init": self.init} if self.init else {})
         checkpoint.write_json(self.folder.result_file, result)
         self._ended("completed")
         return result
-
-    def _reached(self) -> dict[str, Any] | None:
-        """Return in which epoch validation came to what was asked for; None where nothing was, epoch None if never."""
-        goal, (name, higher) = self.config.reach, self.parts.task.watched[0]
-        if goal is None:
-            return None
-        rows = (row for row in read_rows(self.folder.metrics_file) if row.get(f"{name}/val") is not None)
-        there = (row for row in rows if (row[f"{name}/val"] >= goal if higher else row[f"{name}/val"] <= goal))
-        first = next(there, {"epoch": None, "step": None})
-        return {"metric": name, "value": goal, "epoch": first["epoch"], "step": first["step"]}
 
     def _ended(self, status: str, **more: Any) -> None:
         seconds = self.seconds_before + time.monotonic() - self.began

@@ -1,5 +1,6 @@
 """To place images so that those of a class lie near each other: what tasks that compare images share."""
 
+from abc import abstractmethod
 from collections import OrderedDict
 from typing import Any
 
@@ -75,9 +76,9 @@ class Embedding(Task):
         loss = float(losses.double().mean()) if len(losses) else float("nan")
         return {"loss": loss} | dict(zip(RECALLS, recall_at(rows, labels, RANKS), strict=True))
 
+    @abstractmethod
     def losses(self, codes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the losses of comparisons drawn among the images of a split, float [M]."""
-        raise NotImplementedError
 
     def show(self, view: View) -> None:
         """Write the codes of validation for TensorBoard's projector."""
