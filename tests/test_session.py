@@ -11,7 +11,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from cnnbench import loop, provenance, session
+from cnnbench import conclusion, loop, provenance, session
 from cnnbench.assemble import make_parts, plain_batches
 from cnnbench.check import check
 from cnnbench.checkpoint import load_newest
@@ -195,7 +195,7 @@ def strict(path: Path) -> list:
 def nan_in_validation(outputs, monkeypatch) -> Path:
     """Return a run whose validation never gave a number."""
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": math.nan, "accuracy": math.inf})
-    monkeypatch.setattr(session, "evaluate", lambda *_: {"loss": math.nan, "accuracy": -math.inf})
+    monkeypatch.setattr(conclusion, "evaluate", lambda *_: {"loss": math.nan, "accuracy": -math.inf})
     assert go(*PLAIN) == 0
     return only_run(outputs)
 
