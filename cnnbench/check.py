@@ -17,8 +17,9 @@ from cnnbench.config import (
     RunConfig,
     Spine,
 )
-from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
+from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Section, Selection
+from cnnbench.rundir import RunFolder
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
 
@@ -38,6 +39,17 @@ def check(
     Raises ConfigError with every mistake.
     """
     return _Check(dict(values), typed or {}, list(mistakes), is_recorded).result()
+
+
+def recorded_config(folder: RunFolder) -> RunConfig:
+    """Return the configuration of a run. Raises UserError where a plugin is lacking that the run was made with."""
+    try:
+        return check(folder.config(), is_recorded=True)[0]
+    except ConfigError as error:
+        plugins = folder.record().get("plugins")
+        if plugins:
+            raise UserError(f"{error}\nthis run was made with plugins={','.join(plugins)}; type that too.") from error
+        raise
 
 
 class _Check:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batch, Batches
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.randomness import seed_layers
@@ -248,15 +249,15 @@ def evaluate(
     parts: Parts, network: nn.Module, batches: Batches, check_stop: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
     """Return each eval metric of the task over all images of a split."""
-    rows = each_image(parts, network, batches, parts.task.eval_step, check_stop)
+    rows = each_image(network, batches, parts.task.eval_step, parts.config, check_stop)
     return parts.task.measure(rows, batches.labels.cpu())
 
 
 def each_image(
-    parts: Parts,
     network: nn.Module,
     batches: Batches,
     step: Callable[[nn.Module, Batch], Tensor],
+    config: RunConfig,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Return what a step gives for all images of a split, a row each, in the order of the data, on the processor.
@@ -265,8 +266,8 @@ def each_image(
     """
     rows = []
     with evaluating(network):
-        for batch in batches.epoch(torch.arange(len(batches)), parts.config.batch_size):
-            with autocast(parts.config, parts.device):
+        for batch in batches.epoch(torch.arange(len(batches)), config.batch_size):
+            with autocast(config, batches.device):
                 rows.append(step(network, batch).float())
             check_stop()
     assert sum(map(len, rows)) == len(batches), (len(rows), len(batches))

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from cnnbench import checkpoint
-from cnnbench.check import check
+from cnnbench.check import check, recorded_config
 from cnnbench.compose import TYPED, Composer, flat
 from cnnbench.config import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.errors import ConfigError, Mistake, UserError
@@ -119,14 +119,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     folder = RunFolder.open(Path(path))
     record = folder.record()
     recorded = folder.config()
-    try:
-        before, _ = check(recorded, is_recorded=True)
-    except ConfigError as error:
-        if record.get("plugins"):
-            raise UserError(
-                f"{error}\nthis run was made with plugins={','.join(record['plugins'])}; type that too."
-            ) from error
-        raise
+    before = recorded_config(folder)
     values, typed, refused = _overridden(recorded, words)
     after, notes = check(values, typed, (*mistakes, *refused), is_recorded=True)
     plan = Plan(

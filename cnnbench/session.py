@@ -18,10 +18,11 @@ from cnnbench.inspection import remarks
 from cnnbench.interrupt import StopRequests
 from cnnbench.journal import Journal, read_rows
 from cnnbench.locate import locate, prepare_folder
-from cnnbench.loop import Best, Progress, each_image, evaluating, fit
+from cnnbench.loop import Progress, each_image, evaluating, fit
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
+from cnnbench.restore import restore, stateful
 from cnnbench.rundir import RunFolder, now
 from cnnbench.start import Start, find_start
 from cnnbench.tasks.view import View
@@ -144,7 +145,7 @@ class _Session:
         content = {
             "identity": self.config.identity(),
             "network": self.parts.network.state_dict(),
-            **{name: part.state_dict() for name, part in self._stateful().items()},
+            **{name: part.state_dict() for name, part in stateful(self.parts).items()},
             "progress": {key: value for key, value in vars(progress).items() if key != "best"},
             "best": None if best is None else dict(vars(best)),
         }
@@ -161,7 +162,7 @@ class _Session:
         data = self.ready.data
         return View(
             network, data, {name: plain_batches(self.ready, name) for name in splits if len(getattr(data, name))},
-            lambda batches, each: each_image(self.parts, network, batches, each), self.folder.path, epoch,
+            lambda batches, each: each_image(network, batches, each, self.config), self.folder.path, epoch,
             lambda name, picture: self.journal.picture(name, picture, step),
         )  # fmt: skip
 
@@ -177,38 +178,17 @@ class _Session:
         """Put network and optimizer where the newest checkpoint left them, this run's or else its parent's."""
         content = checkpoint.load_newest(self.folder.checkpoints, self._warn)
         if content is not None:
-            return self._restore_from(content)
+            return restore(self.parts, content)
         if self.config.parent is None:
             return Progress()
         parent = RunFolder.open(self._parent_path())
         content = checkpoint.load(parent.checkpoints, int(self.config.parent.partition("@")[2]))
-        progress = self._restore_from(content)
+        progress = restore(self.parts, content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         checkpoint.write_atomically(self.folder.metrics_file, lines.encode())
         return progress
-
-    def _stateful(self) -> dict[str, Any]:
-        """Return what has a state beside the network, by the name that it has in a checkpoint."""
-        scaler = self.parts.scaler if self.parts.scaler.is_enabled() else None
-        parts = {"optimizer": self.parts.optimizer, "scaler": scaler, "average": self.parts.average}
-        return {name: part for name, part in parts.items() if part is not None}
-
-    def _restore_from(self, content: dict[str, Any]) -> Progress:
-        """Take the state from a checkpoint; settings, such as the learning rate, stay those of the configuration."""
-        optimizer = self.parts.optimizer
-        state = ("params", "lr")  # the rate of the last step; the loop sets that of the next
-        settings = [
-            {key: value for key, value in group.items() if key not in state} for group in optimizer.param_groups
-        ]
-        self.parts.network.load_state_dict(content["network"])
-        for name, part in self._stateful().items():
-            if name in content:  # a run that goes on from another one may have more than that had
-                part.load_state_dict(content[name])
-        for group, own in zip(optimizer.param_groups, settings, strict=True):
-            group.update(own)
-        return Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
 
     def _parent_path(self) -> Path:
         return Path(self.folder.record()["parent"]["folder"])

@@ -55,7 +55,7 @@ def test_exported_codes_are_those_of_the_tested_network_and_what_is_measured_is_
 
     parts.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
     codes = {
-        split: each_image(parts, parts.network, plain_batches(ready, split), parts.task.eval_step)
+        split: each_image(parts.network, plain_batches(ready, split), parts.task.eval_step, parts.config)
         for split in ("train", "test")
     }
     arrays, result = np.load(run / "embeddings" / "test.npz"), read(run / "result.json")["test"]
@@ -126,7 +126,7 @@ def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
 
     network, splits = parts.network, {"val": parts.val}
     view = View(
-        network, ready.data, splits, lambda batches, each: each_image(parts, network, batches, each), Path(), 1,
+        network, ready.data, splits, lambda batches, each: each_image(network, batches, each, parts.config), Path(), 1,
         lambda name, picture: None,
     )  # fmt: skip
     pictures = exhibits.sprites(view, parts.val)
