@@ -81,7 +81,7 @@ class ProgressDisplay:
 
     def step(self, row: Mapping[str, Any], progress: Progress) -> None:
         """Move on by one step."""
-        self.images = progress.images_trained if not self.images else self.images
+        self.images = progress.samples_trained if not self.images else self.images
         if not self.bar.disable:
             self.bar.set_description_str(f"epoch {row['epoch']}/{self.config.epochs}", refresh=False)
             self.bar.set_postfix_str(f"{_metrics(row, 'train')} {self.val}{self._speed(progress)}", refresh=False)
@@ -119,7 +119,7 @@ class ProgressDisplay:
         return f"about {duration(pace * (self.num_steps - step))}"
 
     def _speed(self, progress: Progress) -> str:
-        seen = progress.images_trained - self.images
+        seen = progress.samples_trained - self.images
         elapsed = time.perf_counter() - self.began
         return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 

@@ -44,7 +44,7 @@ class Progress:
     waited: int = 0  # validations without improvement
     stopped_early: bool = False
     train_seconds: float = 0.0
-    images_trained: int = 0  # several a sample, where a sample is a group of images
+    samples_trained: int = 0  # images, also where several of them are compared with each other
 
 
 class Observer(Protocol):
@@ -235,7 +235,7 @@ class _Readings:
                 total + value for total, value in zip(progress.sums or [0.0] * len(sums), sums, strict=True)
             ]
             progress.samples += samples
-            progress.images_trained += images
+            progress.samples_trained += images
             if step % self.parts.config.log_every == 0:
                 means = {f"{name}/train": value / samples for name, value in zip(self.names(), sums, strict=True)}
                 self.rows.append({"row": "step", "epoch": self.epoch, "step": step, "lr": rate, **means})

@@ -109,6 +109,10 @@ class RunFolder:
         """Return what `result.json` says."""
         return _read(self.result_file, json.loads)
 
+    def split(self) -> dict[str, Any]:
+        """Return what `split.json` says."""
+        return _read(self.split_file, json.loads)
+
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change entries of `run.json`, None removing one, and return all of it."""
         record = {key: value for key, value in self.record().items() if key not in changes}

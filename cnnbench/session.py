@@ -266,7 +266,7 @@ class _Session:
             "reached": reached(self.config.reach, self.parts.task.watched[0], read_rows(self.folder.metrics_file)),
             "departures": self.folder.record().get("departures", []),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},
-            "images_per_second": progress.images_trained / max(progress.train_seconds, 1e-9),
+            "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
             "notes": self._notes() + (unvalidated if self.parts.val is None else []),
         } | ({"init": self.init} if self.init else {})
         checkpoint.write_json(self.folder.result_file, result)

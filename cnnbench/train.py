@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import cnnbench
@@ -19,6 +20,7 @@ from cnnbench.small_command import plugin_files
 
 if TYPE_CHECKING:
     from cnnbench.plan import Plan
+    from cnnbench.run import Run
 
 
 @dataclass
@@ -171,6 +173,18 @@ def _let_hydra_answer(arguments: Sequence[str]) -> int:
     sys.argv = ["cnnbench", *map(_data_for_dataset, arguments)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
     return 0
+
+
+class _Callable(ModuleType):
+    """What makes `cnnbench.train([…])` train, although this file has the name of that function."""
+
+    def __call__(self, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> "Run":
+        from cnnbench.run import train
+
+        return train(overrides, plugins)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cnnbench.conf_dir import conf_dir
+from cnnbench.rundir import RunFolder
 from tests.interruption import differences, finished, go, read
 from tests.test_freeze import weights_of
 from tests.test_init import initial
@@ -88,6 +89,9 @@ def test_a_run_begins_with_that_of_an_experiment_wherever_it_lies(own, cnnbench,
     assert not outputs.exists()
     assert cnnbench(*asked, "experiment=first").code == 0
     (first,) = (path.parent for path in outputs.rglob("run.json"))
+    RunFolder(first).update(status="paused")
+    assert "is not trained in" in cnnbench(*asked, "experiment=second").err
+    RunFolder(first).update(status="completed")
     ended = cnnbench(*asked, "experiment=second")
     assert ended.code == 0, ended.err
     (second,) = (path.parent for path in outputs.rglob("run.json") if path.parent != first)

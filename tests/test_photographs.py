@@ -32,7 +32,7 @@ def test_a_training_ends_in_the_same_bits_however_images_are_kept_and_batches_ma
     words = (*WRITERS[name](root), *TINY_TRAINING)
     run = finished(words, tmp_path / "first")
     first = outcome_of(run)
-    assert first["checkpoint"]["progress"]["images_trained"] >= 20
+    assert first["checkpoint"]["progress"]["samples_trained"] >= 20
     assert first["result"]["test"]["samples"] >= 8
     others = {"found": (), "workers": ("num_workers=3",), "streamed": ("data.cache=false",)}
     others["streamed, workers"] = (*others["streamed"], *others["workers"])

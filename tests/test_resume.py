@@ -27,7 +27,7 @@ def test_an_unbroken_run_learns_something_and_tells_each_step_and_epoch_once(unb
     assert [row["epoch"] for row in rows if row["row"] == "epoch"] == [1, 2, 3]
     assert unbroken["scalars"] == shown_by(rows, unbroken["result"])
     progress = unbroken["checkpoint"]["progress"]
-    assert progress["images_trained"] == 3 * 72
+    assert progress["samples_trained"] == 3 * 72
     assert progress["to_beat"] is not None
 
 

@@ -106,7 +106,7 @@ def test_a_continued_run_that_is_killed_before_its_first_checkpoint_goes_on_from
     kill(plan, after_step=17, saves_every=1000)
     child = child_of(parent)
     assert carry_out(plan if by == "the same command" else plan_resume(str(child), [])) == 0
-    assert load_newest(child / "checkpoints", pytest.fail)["progress"]["images_trained"] == 4 * 72
+    assert load_newest(child / "checkpoints", pytest.fail)["progress"]["samples_trained"] == 4 * 72
     assert rows_of(child)[: len(rows_of(parent))] == rows_of(parent)
     assert [row["epoch"] for row in rows_of(child) if row["row"] == "epoch"] == [1, 2, 3, 4]
 

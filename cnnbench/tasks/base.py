@@ -10,6 +10,7 @@ from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.data.sampling import weighted_order
+from cnnbench.evaluation.findings import Findings
 from cnnbench.models.ending import Scores
 from cnnbench.tasks.view import View
 
@@ -73,6 +74,12 @@ class Task(Scores, ABC):
         rows: float32 [N, M]. labels: int64 [N]. A mean never depends on how images fell into batches.
         """
         return dict(zip(self.eval_metrics, rows.double().mean(0).tolist(), strict=True))
+
+    def examine(self, view: View, split: str) -> Findings:
+        """Return what can be found out about a network on a split that the view has."""
+        batches = view.splits[split]
+        metrics = self.measure(view.each(batches, self.eval_step), batches.labels.cpu())
+        return Findings(metrics | (self.conclude(view) if split == "test" else {}))
 
     def show(self, view: View) -> None:
         """Show how far a training is, in the midst of it."""

@@ -11,8 +11,13 @@ from torch.nn import functional
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
+from cnnbench.evaluation.calibration import calibration
+from cnnbench.evaluation.classes import by_class, confusion
+from cnnbench.evaluation.findings import Findings
+from cnnbench.evaluation.predictions import predictions
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
+from cnnbench.tasks.view import View
 
 AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2015, arXiv:1409.4842)
 
@@ -92,7 +97,39 @@ class Classification(Task):
         return losses.mean(), torch.stack([losses.detach().sum(), correct.sum()])
 
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
-        scores = self.scores(network(batch.images))
+        return self._measured(self.scores(network(batch.images)), batch)
+
+    def examine(self, view: View, split: str) -> Findings:
+        """Return figures by class, confusions, calibration, and the answer to each image of a split."""
+        from cnnbench.evaluation import drawings  # matplotlib
+
+        batches, classes = view.splits[split], self.spec.classes
+
+        def step(network: nn.Module, batch: Batch) -> Tensor:
+            scores = self.scores(network(batch.images))
+            return torch.cat([self._measured(scores, batch), scores.softmax(1)], dim=1)
+
+        rows, labels = view.each(batches, step), batches.labels.cpu()
+        measured, probabilities = torch.split(rows, [len(self.eval_metrics), len(classes)], dim=1)
+        of_classes, counts = by_class(probabilities, labels, classes), confusion(probabilities, labels, classes)
+        beliefs, error = calibration(probabilities, labels)
+        return Findings(
+            self.measure(measured, labels) | {"calibration error": error},
+            {
+                "classes": of_classes,
+                "confusion": counts.reset_index(),
+                "calibration": beliefs,
+                "predictions": predictions(probabilities, labels, classes),
+            },
+            {
+                "classes": drawings.bars(of_classes),
+                "confusion": drawings.matrix(counts),
+                "calibration": drawings.reliability(beliefs, error),
+            },
+        )
+
+    def _measured(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return what is measured of each image, float32 [B, M], from scores [B, K]."""
         losses = functional.cross_entropy(scores, batch.labels, reduction="none")
         columns = [losses, (scores.argmax(1) == batch.labels).to(losses.dtype)]
         if "top5" in self.eval_metrics:

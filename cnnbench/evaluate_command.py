@@ -1,0 +1,152 @@
+"""`cnnbench-evaluate`: what a trained network is worth, by class, in its mistakes, and on other data."""
+
+import re
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnnbench.errors import UserError, listed
+from cnnbench.small_command import finish, plugin_files, sorted_out
+
+if TYPE_CHECKING:
+    from cnnbench.data.prepare import PreparedData
+    from cnnbench.evaluation.findings import Findings
+    from cnnbench.run import Run
+
+ABOUT = """\
+Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.
+
+  cnnbench-evaluate outputs/RUN                              the test images, with the best checkpoint
+  cnnbench-evaluate outputs/RUN --split val                  ... validation; or train
+  cnnbench-evaluate outputs/RUN --checkpoint last            ... the last one; or one that is kept, by its step
+  cnnbench-evaluate outputs/RUN --data image_folder data.folder=my_photos      ... other images of the same classes
+
+Tables (CSV) and pictures come into RUN/evaluation/, or where --out says. On the run's own test images and its own
+checkpoint, the figures are those of result.json, to the last digit. Nothing is trained, and nothing else is changed.
+"""
+SHOWN = 20  # classes; of more, the worst ones
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says, and exit."""
+    parser = ArgumentParser("cnnbench-evaluate", description=ABOUT, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", help="folder of a run")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--checkpoint", default="best", metavar="best|last|N", help="best: on validation")
+    parser.add_argument("--data", nargs="+", default=[], metavar="WORD", help="a data set, and settings data.KEY=VALUE")
+    parser.add_argument("--out", metavar="FOLDER", help="where tables and pictures go")
+    parser.add_argument("words", nargs="*", metavar="plugins=FILE", help="what the run was made with")
+    flags = parser.parse_intermixed_args(arguments)
+    others, given = sorted_out(flags.words, "plugins")
+    if others:
+        parser.error(f"unknown: {' '.join(others)}")
+
+    def command() -> None:
+        from cnnbench.run import load_run
+
+        run = load_run(flags.run, plugin_files(given.get("plugins", "")))
+        which = int(flags.checkpoint) if flags.checkpoint.isdigit() else flags.checkpoint
+        name = "-".join([flags.split, str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
+        folder = Path(flags.out) if flags.out else run.path / "evaluation" / name
+        findings = evaluated(run, flags.split, which, flags.data, folder)
+        write(findings, folder)
+        sys.stdout.write("\n".join([*told(findings), f"  tables and pictures: {folder}"]) + "\n")
+
+    finish("cnnbench-evaluate", command)
+
+
+def evaluated(
+    run: "Run", split: str = "test", which: str | int = "best", data: Sequence[str] = (), folder: Path | None = None
+) -> "Findings":
+    """Return what is found out about the network of a run.
+
+    data: words that name other images, as `cnnbench` takes them. folder: where a task draws what it draws by itself.
+    Raises UserError for images that are not what the network was made for.
+    """
+    from cnnbench.assemble import plain_batches
+    from cnnbench.loop import each_image, evaluating
+    from cnnbench.tasks.view import View
+
+    device = run.set_up()
+    ready = run.ready if not data else replace(run.ready, data=_other_images(run, data))
+    ready = replace(ready, device=device)
+    images = getattr(ready.data, split)
+    if not len(images):
+        raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
+    network = run.model(which).to(device)
+    splits = {name: plain_batches(ready, name) for name in dict.fromkeys(("train", split))}
+    view = View(
+        network, ready.data, splits, lambda batches, each: each_image(network, batches, each, run.config),
+        folder or run.path / "evaluation", run.epoch_of(which), lambda _name, _picture: None,
+    )  # fmt: skip
+    with evaluating(network):
+        return run.task.examine(view, split)
+
+
+def _other_images(run: "Run", words: Sequence[str]) -> "PreparedData":
+    """Return other images, seen as the run's own were. Raises UserError where classes or windows are others."""
+    from cnnbench.compose import open_composer
+    from cnnbench.data.prepare import prepare
+    from cnnbench.plan import plan_run
+
+    own = run.config.data
+    seen = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
+    kept = [f"data.{key}={'null' if value is None else value}" for key, value in seen.items()]
+    with open_composer() as composer:
+        composer.add_missing_options()
+        config = plan_run(composer, [f"data={words[0]}", *kept, *words[1:]]).config
+    data = prepare(config.data)
+    if data.spec.classes != run.classes:
+        raise UserError(
+            f"{words[0]}: has the classes {listed(data.spec.classes[:SHOWN])}, and the network tells apart "
+            f"{listed(run.classes[:SHOWN])}."
+        )
+    window, expected = ((spec.channels, spec.height, spec.width) for spec in (data.spec, run.spec))
+    if window != expected:
+        shown, wanted = ("x".join(map(str, size)) for size in (window, expected))
+        raise UserError(
+            f"{words[0]}: is seen as {shown}, and the network takes {wanted}; set data.image_size, data.crop."
+        )
+    record = run.record["data"]
+    return replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
+
+
+def write(findings: "Findings", folder: Path) -> None:
+    """Write metrics as JSON, tables as CSV and pictures as PNG into a folder."""
+    from cnnbench.checkpoint import write_json
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "metrics.json", dict(findings.metrics))
+        for name, table in findings.tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+        for name, figure in findings.figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}; --out FOLDER names another place.") from error
+
+
+def told(findings: "Findings") -> list[str]:
+    """Return metrics, and the classes, the worst first, line by line."""
+    lines = [f"  {name:<18} {value:.4f}" for name, value in findings.metrics.items()]
+    classes = findings.tables.get("classes")
+    if classes is None:
+        return lines
+    worst = classes.sort_values(["top1", "class"]).head(SHOWN)
+    head = f"  {'class':<20}{'images':>8}{'top1':>8}{'95 % interval':>18}{'precision':>11}{'f1':>8}"
+    title = f"the {SHOWN} worst of {len(classes)} classes" if len(classes) > SHOWN else "classes, the worst first"
+    return [*lines, "", f"  {title}:", head, *(_line(row) for row in worst.to_dict("records")), ""]
+
+
+def _line(row: Mapping[Any, Any]) -> str:
+    name = re.sub(r"\s", " ", str(row["class"]))
+    name = name if len(name) < 20 else f"{name[:18]}…"
+    interval = f"{row['top1_low']:.3f} to {row['top1_high']:.3f}"
+    return f"  {name:<20}{row['images']:>8}{row['top1']:>8.4f}{interval:>18}{row['precision']:>11.4f}{row['f1']:>8.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a classifier is worth: by class, in its mistakes, and in what it believes."""

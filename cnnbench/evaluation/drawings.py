@@ -1,0 +1,82 @@
+"""Figures by class and confusions as pictures."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+MOST_NAMED = 40  # classes whose names are written beside bars and rows; of more, numbers
+MOST_COUNTED = 20  # classes whose confusions are written into the picture
+SHORT = 18  # letters of a name
+
+
+def bars(table: pd.DataFrame) -> Figure:
+    """Return how many images each class has, and top1 (with its interval) and top5 of each; from `by_class`."""
+    number = len(table)
+    figure = Figure(figsize=(9, 1.4 + 0.26 * min(number, MOST_NAMED)), layout="constrained")
+    counts, shares = figure.subplots(1, 2, sharey=True)
+    places = np.arange(number)
+    counts.barh(places, table["images"], color="tab:gray")
+    counts.set_title("images", fontsize=10)
+    shares.barh(places, table["top5"], color="tab:blue", alpha=0.3, label="top5")
+    shares.barh(places, table["top1"], color="tab:blue", label="top1")
+    intervals = np.abs(table[["top1_low", "top1_high"]].to_numpy().T - table["top1"].to_numpy())
+    shares.errorbar(table["top1"], places, xerr=intervals, fmt="none", ecolor="black", elinewidth=0.8)
+    shares.set_xlim(0, 1)
+    shares.set_title("top1 (95 % interval) and top5", fontsize=10)
+    figure.legend(fontsize=8, loc="outside lower right", ncols=2)
+    _named(counts, "y", table["class"])
+    counts.set_ylim(number - 0.5, -0.5)
+    return figure
+
+
+def matrix(counts: pd.DataFrame) -> Figure:
+    """Return a confusion matrix as shares of each row's images; from `confusion`."""
+    number, values = len(counts), counts.to_numpy()
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    side = min(2.6 + 0.42 * number, 11)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    figure.colorbar(image, ax=axis, label="share of the class's images", shrink=0.8)
+    axis.set_xlabel("answer")
+    axis.set_ylabel("class")
+    for which in ("x", "y"):
+        _named(axis, which, counts.columns)
+    if number <= MOST_COUNTED:
+        for row, column in zip(*values.nonzero(), strict=True):
+            dark = shares[row, column] > 0.5
+            axis.text(
+                column, row, str(values[row, column]), ha="center", va="center", fontsize=7,
+                color="white" if dark else "black",
+            )  # fmt: skip
+    return figure
+
+
+def reliability(table: pd.DataFrame, error: float) -> Figure:
+    """Return how often answers of a probability are right; from `calibration`."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], linestyle="--", color="tab:gray", linewidth=1)
+    width = (table["to"] - table["from"]).to_numpy()
+    axis.bar(table["from"], table["accuracy"], width=width, align="edge", edgecolor="white")
+    axis.plot(table["probability"], table["accuracy"], "o", color="black", markersize=3)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_xlabel("probability of the answer")
+    axis.set_ylabel("share that is right")
+    axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
+    return figure
+
+
+def _named(axis: Axes, which: str, names: "pd.Series[str] | pd.Index[str]") -> None:
+    ticks = axis.xaxis if which == "x" else axis.yaxis
+    if len(names) > MOST_NAMED:
+        return
+    ticks.set_ticks(range(len(names)))
+    ticks.set_ticklabels([name if len(name) <= SHORT else f"{name[: SHORT - 1]}…" for name in names])
+    for label in ticks.get_ticklabels():
+        label.set_parse_math(False)
+        label.set_fontsize(8)
+        if which == "x":
+            label.set_rotation(90)

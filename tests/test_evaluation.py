@@ -1,0 +1,141 @@
+"""Figures by class, against slow obvious loops and scikit-learn, also where classes are missing or scores are tied."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from torch import Tensor
+
+from cnnbench.evaluation import drawings
+from cnnbench.evaluation.calibration import BINS, calibration
+from cnnbench.evaluation.classes import by_class, confusion, wilson
+from cnnbench.evaluation.predictions import predictions
+
+NAMES = tuple("abcdefgh")
+
+
+def made(labels: list[int] | Tensor, number: int = 8, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Return probabilities that often favour the label, labels, and names of classes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.as_tensor(labels)
+    scores = torch.randn(len(labels), number, generator=generator)
+    scores[range(len(labels)), labels] += 1
+    return scores.softmax(1), labels, NAMES[:number]
+
+
+CASES = {
+    "random": made(torch.randint(8, (300,), generator=torch.Generator().manual_seed(1))),
+    "classes without images": made([0, 3, 3, 7, 7, 7, 0, 3, 7, 7]),
+    "one class only": made([2] * 20),
+    "one image": made([1]),
+    "two classes": made([0, 1, 1, 0, 1], number=2),
+    "all tied": (torch.full((6, 3), 1 / 3), torch.tensor([0, 1, 2, 2, 1, 0]), NAMES[:3]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_figures_by_class_are_those_of_scikit_learn(case):
+    probabilities, labels, classes = CASES[case]
+    table = by_class(probabilities, labels, classes)
+    answers = probabilities.argmax(1)
+    expected = precision_recall_fscore_support(labels, answers, labels=range(len(classes)), zero_division=np.nan)
+    for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+        assert np.array_equal(table[name], values, equal_nan=True), name
+    for number, row in table.iterrows():
+        own = labels == number
+        if own.any():
+            assert row["top1"] == accuracy_score(labels[own], answers[own])
+            losses = [-math.log(probabilities[image, number]) for image in own.nonzero()[:, 0]]
+            assert row["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+            top5 = [int(labels[i]) in probabilities[i].topk(min(5, len(classes))).indices for i in own.nonzero()[:, 0]]
+            assert row["top5"] == sum(top5) / len(top5)
+        else:
+            assert math.isnan(row["top1"])
+            assert math.isnan(row["top1_low"])
+    assert list(table["class"]) == list(classes)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_confusions_are_counted_one_by_one(case):
+    probabilities, labels, classes = CASES[case]
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    for row, label in zip(probabilities, labels, strict=True):
+        counts[label, row.argmax()] += 1
+    assert np.array_equal(confusion(probabilities, labels, classes).to_numpy(), counts)
+
+
+def test_wilson_intervals_are_those_of_the_literature():
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)  # Newcombe 1998, table I, method 3
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson(29, 29) == pytest.approx((0.8830, 1.0), abs=1e-4)
+    assert all(math.isnan(bound) for bound in wilson(0, 0))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_calibration_is_that_of_a_slow_loop(case):
+    probabilities, labels, _ = CASES[case]
+    table, error = calibration(probabilities, labels)
+    expected, rows = 0.0, []
+    for place in range(BINS):
+        inside = [
+            number
+            for number, row in enumerate(probabilities.double())
+            if place / BINS < float(row.max()) <= (place + 1) / BINS
+        ]
+        if not inside:
+            continue
+        belief = sum(float(probabilities[number].double().max()) for number in inside) / len(inside)
+        right = sum(int(probabilities[number].argmax()) == int(labels[number]) for number in inside) / len(inside)
+        rows.append((len(inside), right))
+        expected += len(inside) / len(labels) * abs(belief - right)
+    assert error == pytest.approx(expected)
+    assert table[["images", "accuracy"]].to_numpy() == pytest.approx(np.array(rows))
+
+
+def test_a_network_that_is_sure_and_right_is_calibrated():
+    labels = torch.tensor([0, 1, 2])
+    table, error = calibration(torch.eye(3), labels)
+    assert error == 0
+    assert table[["from", "to", "images", "accuracy"]].iloc[-1].tolist() == [pytest.approx(14 / 15), 1, 3, 1]
+
+
+def test_answers_are_told_with_their_probabilities_the_likeliest_first():
+    probabilities, labels, classes = CASES["random"]
+    table = predictions(probabilities, labels, classes, tuple(f"{number}.png" for number in range(300)))
+    assert table["file"].iloc[7] == "7.png"
+    for number in (0, 150, 299):
+        row, best = table.iloc[number], probabilities[number].argsort(descending=True)[:5]
+        assert row["class"] == classes[labels[number]]
+        assert row["right"] == (best[0] == labels[number])
+        assert [row[f"answer{place}"] for place in range(1, 6)] == [classes[label] for label in best]
+        assert [row[f"probability{place}"] for place in range(1, 6)] == probabilities[number, best].tolist()
+    assert len(predictions(*CASES["two classes"]).filter(like="answer").columns) == 2
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("hostile", [False, True])
+def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path):
+    probabilities, labels, classes = CASES[case]
+    if hostile:
+        names = ("<script>", "a\nb", "$\\frac{", "x" * 300, "", "&amp;", "'", '"')
+        classes = names[: len(classes)]
+    figures = {
+        "bars": drawings.bars(by_class(probabilities, labels, classes)),
+        "matrix": drawings.matrix(confusion(probabilities, labels, classes)),
+        "reliability": drawings.reliability(*calibration(probabilities, labels)),
+    }
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png", dpi=40)
+
+
+def test_many_classes_are_drawn_without_names():
+    labels = torch.arange(200)
+    probabilities = torch.eye(200) * 0.9 + 0.1 / 200
+    names = tuple(map(str, range(200)))
+    figure = drawings.matrix(confusion(probabilities, labels, names))
+    assert not figure.axes[0].texts
+    assert max(figure.get_size_inches()) < 13
+    assert max(drawings.bars(by_class(probabilities, labels, names)).get_size_inches()) < 13
