@@ -22,6 +22,7 @@ CODES = ("model=embedding_net", "model.maps=[4,6]", "model.units=[12]", "model.d
 # What each task is learnt with here; of one that is new, the first.
 CASES: dict[str, tuple[str, ...]] = {
     "classification": (*CODES, "task=classification"),
+    "classification by one output": (*CODES, "task.loss=binary", "data.num_classes=2"),
     "autoencoder": ("data.image_size=13", "model=conv_encoder", "model.maps=[8,8,4]", "task=autoencoder"),
     "autoencoder of dense layers": ("model=mlp_encoder", "model.units=[12,4]", "task=autoencoder"),
     "autoencoder of any network": ("model=lenet", "task=autoencoder", "task.dimensions=6"),
@@ -117,7 +118,7 @@ def test_workers_change_nothing(case):
 def test_a_killed_run_ends_in_the_same_bits(case, outputs, tmp_path):
     words = (*words_of(case), "augmentation=pad_crop_flip", *_shown(case))
     unbroken = finished(words, tmp_path / "unbroken")
-    kill(plan_of(*words), after_step=8, saves_every=3)
+    kill(plan_of(*words), after_step=12, saves_every=3)  # from step 9 on again: what was shown after 10 too
     assert go(*words) == 0
     run = only_run(outputs)
     assert differences(outcome_of(run), outcome_of(unbroken)) == []
@@ -128,13 +129,15 @@ def test_a_killed_run_ends_in_the_same_bits(case, outputs, tmp_path):
 
 
 def _shown(case: str) -> tuple[str, ...]:
-    return () if case == "classification" else ("task.show_every=2",)
+    return () if case.startswith("classification") else ("task.show_every=2",)
 
 
 def _files(run: Path) -> dict[str, bytes]:
-    """Return what lies among pictures and codes, but for what has a time in it."""
+    """Return what lies among pictures and codes; of TensorBoard's events, which have times in them, how many."""
     files = [path for name in ("pictures", "embeddings") for path in (run / name).rglob("*") if path.is_file()]
-    return {str(path.relative_to(run)): path.read_bytes() for path in files if not path.name.startswith("events")}
+    events = [path for path in files if path.name.startswith("events")]
+    found = {str(path.relative_to(run)): path.read_bytes() for path in files if path not in events}
+    return found | {"events": str(len(events)).encode()}
 
 
 @pytest.mark.usefixtures("one_second_a_session")
