@@ -110,6 +110,7 @@ def _first_record(plan: Plan, ready: Ready, sources: dict[str, str]) -> dict[str
         "data": {
             "fingerprint": data.fingerprint,
             "classes": list(data.spec.classes),
+            "size": data.train.size,
             "window": [data.spec.channels, data.spec.height, data.spec.width],
             "mean": data.mean,
             "std": data.std,

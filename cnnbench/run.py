@@ -143,10 +143,10 @@ class Run:
         """Return the batches of a split as the network sees them, without augmentation."""
         return plain_batches(self.ready, known_split(split))
 
-    def predict(self, images: Tensor, which: Checkpoint = "best") -> Tensor:
+    def predict(self, images: Tensor, which: Checkpoint | nn.Module = "best") -> Tensor:
         """Return the probability of each class, float32 [N, K], of images like those of `data`, uint8 [N, C, H, W].
 
-        Raises UserError for a task whose outputs are no classes.
+        which: a checkpoint, or what `model` returned for one. Raises UserError for a task whose outputs are no classes.
         """
         scores = getattr(self.task, "scores", None)
         if scores is None:
@@ -156,8 +156,9 @@ class Run:
         batches = Batches(
             Images(images, labels), self.spec, tuple(data["mean"]), tuple(data["std"]), torch.device("cpu")
         )
+        network = which if isinstance(which, nn.Module) else self.model(which)
         return each_image(
-            self.model(which), batches, lambda network, batch: scores(network(batch.images)).softmax(1), self.config
+            network, batches, lambda network, batch: scores(network(batch.images)).softmax(1), self.config
         )
 
     def set_up(self) -> torch.device:

@@ -1,9 +1,12 @@
 """Figures by class and confusions as pictures."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 MOST_NAMED = 40  # classes whose names are written beside bars and rows; of more, numbers
 MOST_COUNTED = 20  # classes whose confusions are written into the picture
@@ -66,6 +69,24 @@ def reliability(table: pd.DataFrame, error: float) -> Figure:
     axis.set_xlabel("probability of the answer")
     axis.set_ylabel("share that is right")
     axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
+    return figure
+
+
+def panel(images: Sequence[Tensor], titles: Sequence[str], answers: Sequence[Sequence[tuple[str, float]]]) -> Figure:
+    """Return images, uint8 [C, H, W], each beside bars of its answers: names of classes with their probabilities."""
+    rows = len(images)
+    figure = Figure(figsize=(6.4, 1.9 * rows), layout="constrained")
+    for (left, right), image, title, told in zip(
+        figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 2)), images, titles, answers, strict=True
+    ):
+        pixels = image.permute(1, 2, 0).numpy()
+        left.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+        left.set_axis_off()
+        left.set_title(title[-2 * SHORT :], fontsize=8, parse_math=False)
+        right.barh(range(len(told)), [probability for _, probability in told], color="tab:blue")
+        _named(right, "y", pd.Index([name for name, _ in told]))
+        right.set_ylim(len(told) - 0.5, -0.5)
+        right.set_xlim(0, 1)
     return figure
 
 

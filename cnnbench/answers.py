@@ -1,0 +1,74 @@
+"""Networks that answer to images: of runs, and published ones; how files become what they take."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnbench.data.batches import Batches
+from cnnbench.data.decode import decode
+from cnnbench.data.images import DataSpec, Images
+from cnnbench.errors import UserError
+from cnnbench.run import Checkpoint, Run, load_run
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A network that tells classes. answer: from uint8 [N, C, side, side] to probabilities, float32 [N, K].
+
+    side, channels, fit: how a file is converted. run: where its data are known.
+    """
+
+    classes: tuple[str, ...]
+    answer: Callable[[Tensor], Tensor]
+    side: int
+    channels: int
+    fit: str = "crop"
+    run: Run | None = None
+
+    def convert(self, path: Path) -> Tensor:
+        """Return the pixels of a file, uint8 [C, side, side]. Raises Undecodable."""
+        return decode(path, self.side, self.channels, self.fit).permute(2, 0, 1)
+
+
+def of_run(path: str, which: Checkpoint = "best", plugins: Sequence[str] = ()) -> Answering:
+    """Return the network of a run. Raises UserError for one that does not tell classes."""
+    run = load_run(path, plugins)
+    run.set_up()
+    config = run.config.data
+    size = run.record["data"].get("size") or run.data("test").size
+    network = run.model(which)
+
+    def answer(images: Tensor) -> Tensor:
+        return run.predict(images, network)
+
+    return Answering(run.classes, answer, size[-1], size[0], str(config.settings.get("fit", "crop")), run)
+
+
+def of_torchvision(name: str) -> Answering:
+    """Return one of torchvision's networks with its default weights. Raises UserError where they cannot be fetched."""
+    import torchvision.models as zoo
+
+    from cnnbench.models.torchvision import pretrained
+
+    source = pretrained({"architecture": name})
+    network = zoo.get_model(name)
+    network.load_state_dict(source.load())
+    network.eval()
+    weights = zoo.get_model_weights(name).DEFAULT
+    seen = weights.transforms()
+    crop, side = int(seen.crop_size[0]), int(seen.resize_size[0])
+    spec = DataSpec(3, crop, crop, tuple(weights.meta["categories"]))
+
+    def answer(images: Tensor) -> Tensor:
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        batches = Batches(Images(images, labels), spec, tuple(seen.mean), tuple(seen.std), torch.device("cpu"))
+        (batch,) = batches.epoch(torch.arange(len(images)), len(images))
+        with torch.inference_mode():
+            return network(batch.images).softmax(1)  # type: ignore[no-any-return]
+
+    if not spec.classes:
+        raise UserError(f"torchvision/{name} says no names of classes.")
+    return Answering(spec.classes, answer, side, 3)
