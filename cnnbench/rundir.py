@@ -148,6 +148,18 @@ class RunFolder:
             remove_leftovers(self.checkpoints)
             yield
 
+    def is_held(self) -> bool:
+        """Tell whether a process is working on the run."""
+        path = self.path / ".lock"
+        if fcntl is None or not path.exists():
+            return False
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     @property
     def number(self) -> int:
         """Return 1 for an original, and n for what was trained anew as -rn."""

@@ -119,10 +119,14 @@ def test_what_cannot_be_asked_is_refused(words, run, predict):
     assert REFUSED[words] in done.err
 
 
-def test_an_empty_folder_has_nothing_to_answer_to(run, predict, tmp_path):
-    (tmp_path / "empty").mkdir()
-    done = predict(run, tmp_path / "empty")
-    assert (done.code, "there is no image to answer to" in done.err) == (2, True)
+def test_a_folder_without_an_image_that_can_be_used_has_nothing_to_answer_to(run, predict, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = predict(run, folder)
+    assert (done.code, str(folder) in done.err) == (2, True)
+    (folder / "empty.png").write_bytes(b"")
+    done = predict(run, folder)
+    assert (done.code, f"there is no image to answer to:\n  {folder / 'empty.png'} is empty" in done.err) == (2, True)
 
 
 def test_codes_are_no_answers(tmp_path, photos, predict):

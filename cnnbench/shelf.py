@@ -1,0 +1,156 @@
+"""What lies in a folder of runs: what each is, what came of it, and what nobody will ask for again."""
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cnnbench.compose import flat
+from cnnbench.errors import UserError
+from cnnbench.rundir import RunFolder
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge, "<=": operator.le, "!=": operator.ne, ">": operator.gt, "<": operator.lt, "=": operator.eq,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run among others. problem: why it cannot be read, where it cannot."""
+
+    folder: RunFolder
+    problem: str = ""
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` says."""
+        return {} if self.problem else self.folder.record()
+
+    @property
+    def status(self) -> str:
+        """Return how the run stands; one that says that it is running, and is not worked on, was interrupted."""
+        if self.problem:
+            return "unreadable"
+        said = str(self.record.get("status"))
+        return "interrupted" if said == "running" and not self.folder.is_held() else said
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether the run has its result."""
+        return self.status == "completed" and self.folder.result_file.is_file()
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Return everything to choose by: settings and results by dotted name, and data, model, status as typed."""
+        if self.problem:
+            return {"status": self.status}
+        values = flat(self.folder.config())
+        if self.is_finished:
+            test = self.folder.result().get("test", {})
+            values |= {f"{name}/test": value for name, value in test.items()} | test
+        choices: dict[str, Any] = self.record.get("choices", {})
+        return values | choices | {"status": self.status}
+
+    @cached_property
+    def size(self) -> int:
+        """Return the bytes that the folder holds."""
+        return sum(path.stat().st_size for path in self.folder.path.rglob("*") if path.is_file())
+
+    def measured(self) -> dict[str, float]:
+        """Return the test metrics of a finished run."""
+        if not self.is_finished:
+            return {}
+        test = self.folder.result().get("test", {})
+        return {name: value for name, value in test.items() if name != "samples" and value is not None}
+
+
+def entries(outputs: Path) -> list[Entry]:
+    """Return the runs below a folder, the oldest first; what cannot be read is among them, and says why."""
+    found = [_entry(path.parent) for path in _records(outputs)]
+    return sorted(found, key=lambda entry: (str(entry.record.get("started", "")), str(entry.folder.path)))
+
+
+def _records(outputs: Path) -> Iterator[Path]:
+    yield from outputs.glob("run.json")
+    yield from outputs.glob("*/**/run.json")
+
+
+def _entry(path: Path) -> Entry:
+    folder = RunFolder(path)
+    try:
+        record, _ = folder.record(), folder.config()
+        problem = "" if isinstance(record, dict) and "identity" in record else f"{path}: run.json says no identity"
+        if not problem and folder.is_completed:
+            folder.result()
+    except UserError as error:
+        problem = str(error)
+    return Entry(folder, problem)
+
+
+def chosen(found: Iterable[Entry], conditions: Sequence[str]) -> list[Entry]:
+    """Return the runs for which all conditions hold: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
+
+    Raises UserError for a condition that is none.
+    """
+    tests = [_condition(word) for word in conditions]
+    return [entry for entry in found if all(test(entry.values) for test in tests)]
+
+
+def _condition(word: str) -> Callable[[dict[str, Any]], bool]:
+    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)(.*)", word)
+    if match is None:
+        raise UserError(f"{word}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
+    key, sign, given = match.groups()
+
+    def holds(values: dict[str, Any]) -> bool:
+        if key not in values:
+            return False
+        value = values[key]
+        if sign in ("=", "!="):
+            shown = json.dumps(value) if isinstance(value, bool) or value is None else str(value)
+            return (fnmatchcase(shown, given) or _equal(value, given)) == (sign == "=")
+        try:
+            return COMPARISONS[sign](float(value), float(given))
+        except (TypeError, ValueError):
+            return False
+
+    if sign in (">=", "<=", ">", "<"):
+        try:
+            float(given)
+        except ValueError as error:
+            raise UserError(f"{word}: '{given}' is no number.") from error
+    return holds
+
+
+def _equal(value: Any, given: str) -> bool:
+    try:
+        return not isinstance(value, bool) and float(value) == float(given)
+    except (TypeError, ValueError):
+        return False
+
+
+def prunable(found: Sequence[Entry]) -> list[tuple[Entry, str]]:
+    """Return the runs that nobody will go on with or read again, each with the reason.
+
+    Those that were interrupted, and those of the same identity before a newer finished one; never one that a process
+    works on, and never one that cannot be read.
+    """
+    newest: dict[str, int] = {}
+    for entry in found:
+        if entry.is_finished:
+            identity = entry.record["identity"]
+            newest[identity] = max(newest.get(identity, 0), entry.folder.number)
+    reasons = []
+    for entry in found:
+        if entry.problem or entry.folder.is_held():
+            continue
+        if entry.folder.number < newest.get(entry.record["identity"], 0):
+            reasons.append((entry, "trained anew since"))
+        elif not entry.is_finished:
+            reasons.append((entry, f"{entry.status}, not finished"))
+    return reasons
