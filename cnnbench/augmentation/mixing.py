@@ -17,7 +17,7 @@ class Blending(Augmentation):
     """One that blends with probability p, in shares from a Beta(alpha, alpha) distribution; its first draw decides."""
 
     def __init__(self, p: float, alpha: float) -> None:
-        from scipy.special import betaincinv  # type: ignore[import-untyped]  # comes with scikit-learn
+        from scipy.special import betaincinv
 
         self.mixes = p
         middles = (torch.arange(NUM_QUANTILES, dtype=torch.float64) + 0.5) / NUM_QUANTILES

@@ -1,0 +1,1 @@
+"""What runs say together: which configuration is better, by how much, and how sure that is."""
