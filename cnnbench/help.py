@@ -31,6 +31,14 @@ What to do with a run:
   lr_find=true          try learning rates, and say at which the loss falls fastest
   plugins=my_net.py     register what a Python file of your own defines
 
+Afterwards, each with a --help of its own:
+
+  cnnbench-list         which runs there are
+  cnnbench-evaluate     what a network is worth: by class, confusions, calibration
+  cnnbench-predict      what it answers to an image
+  cnnbench-report       runs side by side, over seeds
+  cnnbench-options      what can be chosen;   cnnbench-data      which data sets there are
+
 Flags:
 
   -m                    every combination of comma-separated values, each a run
