@@ -1,6 +1,7 @@
 """What every task has to hold to, whatever is learnt; walks the registry."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from torch import nn
 
 from cnnbench import assemble, loop, session, train, update
 from cnnbench.checkpoint import load_newest
+from cnnbench.errors import UserError
 from cnnbench.loop import evaluate, evaluating
-from cnnbench.registry import TASKS, register_everything
+from cnnbench.registry import TASKS, Component, register_everything
 from cnnbench.tasks.embedding import Embedding
 from tests.conftest import only_run
 from tests.interruption import differences, finished, go, kill, outcome_of, rows_of
@@ -142,7 +144,7 @@ def _files(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.usefixtures("one_second_a_session")
 @pytest.mark.parametrize("case", ["siamese", "triplet", "autoencoder"])
-def test_what_is_frozen_stays_the_same_to_the_bit_also_across_a_kill(case, outputs):
+def test_what_is_frozen_stays_the_same_to_the_bit_also_across_a_kill(case, outputs, tmp_path):
     first = "encoder.features"
     words = (*words_of(case), f"freeze.what={first}", "freeze.epochs=2", "freeze.then_lr=0.5")
     begins = prepared(*words)[0].network.state_dict()
@@ -154,6 +156,7 @@ def test_what_is_frozen_stays_the_same_to_the_bit_also_across_a_kill(case, outpu
     assert go(*words) == 0
     content = load_newest(only_run(outputs) / "checkpoints", pytest.fail)
     assert not torch.equal(content["network"][f"{first}.conv1.weight"], begins[f"{first}.conv1.weight"])
+    assert differences(outcome_of(only_run(outputs)), outcome_of(finished(words, tmp_path / "unbroken"))) == []
 
 
 def _killed(outputs: Path) -> Path:
@@ -190,6 +193,47 @@ def test_a_network_is_shown_in_evaluation_mode_and_test_images_only_at_the_end(m
         monkeypatch.setattr(task, name, value)
     assert go(*SMALL, "model=lenet_v2", "regularization.batchnorm=true") == 0
     assert seen == [("val", {"train", "val"}, False), ("test", {"train", "val", "test"}, False)]
+
+
+WRONG = {
+    "train_step": (
+        lambda *_: (torch.zeros(3), torch.zeros(2)),
+        "train_step gives a loss of shape (3,), not one number",
+    ),
+    "train_metrics": (("loss",), "train_step gives 2 sums for the metrics loss"),
+    "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step gives 1 rows for 2 images"),
+    "measure": (lambda *_: {"loss": 0.0}, "measure gives loss, not loss, accuracy"),
+    "watched": ((("top9", True),), "watched names top9, which are not all measured"),
+    "order": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
+    "_losses": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monkeypatch, outputs):
+    class Broken(TASKS["classification"].factory):
+        def __init__(self, spec, **settings):
+            super().__init__(spec, **settings)
+            setattr(self, name, WRONG[name][0])
+
+    monkeypatch.setitem(
+        TASKS._components, "classification", Component("classification", _like(Broken), {"blends": True})
+    )
+    with pytest.raises(UserError, match=re.escape(WRONG[name][1])):
+        go(*SMALL, "epochs=1", f"seed={list(WRONG).index(name)}")
+    assert not outputs.exists()
+
+
+def _like(broken: type) -> type:
+    broken.__signature__ = inspect.signature(TASKS["classification"].factory, eval_str=True)
+    return broken
+
+
+def test_trying_a_task_changes_no_number(outputs, monkeypatch):
+    monkeypatch.setattr("cnnbench.preflight.try_task", lambda *_: None)
+    untried = prepared(*words_of("classification"))[0]
+    monkeypatch.undo()
+    assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))[0]))
 
 
 def test_modes_are_put_back_after_evaluating_even_where_it_fails():
