@@ -26,6 +26,7 @@ Says what a network answers to images: the likeliest classes, with their probabi
   cnnbench-predict outputs/RUN photo.jpg --picture answer.png      each image beside its answers; --json: for programs
 """
 LONGEST = 28  # letters of a name in the table
+TOGETHER = 64  # images that are answered at once
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def answered(flags: Namespace, words: Sequence[str], plugins: Sequence[str]) -> 
     asked, unusable = from_files(answering, words) if words else (from_split(answering, flags.split, flags.index), [])
     if not asked:
         raise UserError("\n".join(["there is no image to answer to:", *(f"  {problem}" for problem in unusable)]))
-    probabilities = torch.cat([answering.answer(image.pixels.unsqueeze(0)) for image in asked])
+    parts = torch.split(torch.stack([image.pixels for image in asked]), TOGETHER)
+    probabilities = torch.cat([answering.answer(part) for part in parts])
     best = probabilities.topk(min(flags.top_k, len(answering.classes)), dim=1)
     answers = [
         {

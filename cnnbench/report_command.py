@@ -100,7 +100,7 @@ def write(comparison: "Comparison", folder: Path, what: str) -> None:
     html = page(
         f"cnnbench: {what}",
         f"{len(table)} configurations, {int(table['n'].sum())} runs; {comparison.metric} of the test images. "
-        f"Highest: {best.label}." if comparison.higher else f"Lowest {comparison.metric}: {best.label}.",
+        f"{'Highest' if comparison.higher else 'Lowest'}: {best.label}.",
         [curve for curve in curves if curve is not None],
         [Table("Configurations", table), *([Table("Published", references)] if len(references) else [])],
         [Lines("What can be said", comparison.remarks()), Lines("Passed over", comparison.skipped)],

@@ -98,9 +98,9 @@ class Comparison:
             "Δ": math.nan if gained is None else gained.estimate.mean,
             "Δ ±95%": math.nan if gained is None else gained.estimate.half,
             "train": group.estimate(self.metric, "train").mean,
-            "best epoch": round(group.mean("checkpoint", "epoch")),
-            "seconds": round(group.mean("seconds", "train")),
-            "parameters": round(group.mean("parameters", "total")),
+            "best epoch": _whole(group.mean("checkpoint", "epoch")),
+            "seconds": _whole(group.mean("seconds", "train")),
+            "parameters": _whole(group.mean("parameters", "total")),
         }
 
     def best(self) -> Row:
@@ -147,6 +147,10 @@ def _said(gained: Difference) -> str:
         return f"{measured}, told from nothing"
     would = f"; were it so large, about {gained.needed} seeds would tell it" if gained.needed else ""
     return f"{measured}, not told from nothing{would}"
+
+
+def _whole(number: float) -> float:
+    return number if math.isnan(number) else round(number)
 
 
 def _few(n: int) -> str:
@@ -251,7 +255,7 @@ def _other_differences(group: Group, base: Group) -> list[str]:
     if windows[0] != windows[1]:
         seen, expected = ("x".join(map(str, window)) for window in windows)
         notes.append(f"sees {seen} pixels, the baseline {expected}")
-    steps = [entry.curves["step"].max() for entry in (group, base)]
+    steps = [entry.curves["step"].max() if "step" in entry.curves else 0 for entry in (group, base)]
     if steps[0] != steps[1]:
         notes.append(f"was trained for {grouped(steps[0])} steps, the baseline for {grouped(steps[1])}")
     return notes
