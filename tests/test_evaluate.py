@@ -16,6 +16,7 @@ from cnnbench.evaluate_command import main
 from cnnbench.rundir import RunFolder
 from tests.conftest import ended
 from tests.interruption import finished, read
+from tests.photographs import write_classes
 from tests.test_tasks import CASES, words_of
 from tests.training import SMALL, prepared
 
@@ -76,6 +77,28 @@ def test_every_task_is_measured_again_as_it_was(case, tmp_path, evaluate):
     result.pop("samples")
     assert read(tmp_path / "out" / "metrics.json") == result
     assert evaluate(run, "--split", "val").code == 0
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_answers_to_photographs_name_their_files(cache, tmp_path, evaluate):
+    folder = write_classes(tmp_path / "classes", {"cat": 8, "dog": 8})
+    words = ("data=image_folder", f"data.folder={folder}", "data.image_size=20", "data.crop=16")
+    words += (
+        "data.test_fraction=0.25",
+        f"data.cache={cache}",
+        "model=lenet",
+        "epochs=1",
+        "batch_size=4",
+        "threads=1",
+        "device=cpu",
+    )
+    run = finished(words, tmp_path / "photographs")
+    for split in ("test", "train"):
+        assert evaluate(run, "--split", split, "--out", tmp_path / split).code == 0
+        table = pd.read_csv(tmp_path / split / "predictions.csv")
+        assert all(Path(file).is_file() for file in table["file"])
+        assert [Path(file).parent.name for file in table["file"]] == list(table["class"])
+        assert table["file"].is_unique
 
 
 def test_the_worst_classes_come_first(run, evaluate):

@@ -43,6 +43,7 @@ def opened(photographs: Photographs, side: int, channels: int) -> tuple[Stream, 
     size = len(photographs) * side * side * channels
     folder = cache_dir() / _key(photographs, side, channels)
     rows, shape = torch.arange(len(photographs)), (channels, side, side)
+    files = tuple(map(str, photographs.paths))
 
     def decoded(path: Path) -> Tensor:
         return decode(path, side, channels, photographs.fit)
@@ -61,11 +62,12 @@ def opened(photographs: Photographs, side: int, channels: int) -> tuple[Stream, 
         try:
             problems = _kept(folder, photographs, decoded, size)
             kept = torch.from_file(str(folder / "pixels"), size=size, dtype=torch.uint8).view(-1, side, side, channels)
-            return Stream(lambda wanted: kept.index_select(0, wanted).permute(0, 3, 1, 2), rows, shape), problems, ()
+            found = Stream(lambda wanted: kept.index_select(0, wanted).permute(0, 3, 1, 2), rows, shape, files)
+            return found, problems, ()
         except OSError as error:
             why = f"{folder.parent} cannot keep {grouped(size / 1e6)} MB: {error.strerror or error}"
             notes = (f"images are decoded for every batch, since {why}; CNNBENCH_CACHE=FOLDER names another place",)
-    return Stream(again, rows, shape), _each(photographs, decoded), notes
+    return Stream(again, rows, shape, files), _each(photographs, decoded), notes
 
 
 def _key(photographs: Photographs, side: int, channels: int) -> str:

@@ -40,12 +40,13 @@ class Stream:
     """Images that are made when they are asked for, since all of them together are too much to hold.
 
     make: from rows, int64 [B], to uint8 [B, C, H, W]. rows: which of those that can be made, int64 [N].
-    size: channels, height, width.
+    size: channels, height, width. files: of all that can be made, by row, where they come from files.
     """
 
     make: Callable[[Tensor], Tensor]
     rows: Tensor
     size: tuple[int, int, int]
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,6 +106,12 @@ class Images:
         assert not isinstance(self.pixels, Photographs), "every photograph has a size of its own"
         _, channels, height, width = self.pixels.shape
         return channels, height, width
+
+    def files(self) -> tuple[str, ...] | None:
+        """Return the file of each image; None where they have none of their own."""
+        if not isinstance(self.pixels, Stream) or not self.pixels.files:
+            return None
+        return tuple(self.pixels.files[row] for row in self.pixels.rows.tolist())
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the pixels of some images, uint8 [B, C, H, W], wherever they are. rows: int64 [B]."""

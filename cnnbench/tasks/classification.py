@@ -119,7 +119,7 @@ class Classification(Task):
                 "classes": of_classes,
                 "confusion": counts.reset_index(),
                 "calibration": beliefs,
-                "predictions": predictions(probabilities, labels, classes),
+                "predictions": predictions(probabilities, labels, classes, getattr(view.data, split).files()),
             },
             {
                 "classes": drawings.bars(of_classes),
