@@ -20,7 +20,7 @@ def clashes(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
     """Yield every combination that makes no sense. typed: the keys that were typed; blame falls on them first."""
     yield from _overrides_without_a_place(config)
     yield from _data(config)
-    yield from _regularizers(config)
+    yield from _regularizers(config, typed)
     yield from _rates(config)
     yield from _augmentations(config, typed)
     yield from _patience(config)
@@ -49,7 +49,7 @@ def _data(config: RunConfig) -> Iterator[Clash]:
         yield Clash("data.noise_seed", config.data.noise_seed, "has no effect with data.label_noise=0")
 
 
-def _regularizers(config: RunConfig) -> Iterator[Clash]:
+def _regularizers(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
     regularization = config.regularization
     decay = config.optimizer.settings.get("weight_decay")
     if regularization.l2 and decay:
@@ -60,7 +60,8 @@ def _regularizers(config: RunConfig) -> Iterator[Clash]:
             problem = f"has no effect with regularization.average.kind={average.kind}; it is for {kind}"
             yield Clash(f"regularization.average.{key}", getattr(average, key), problem)
     stopping = regularization.early_stopping
-    if stopping.patience is None and stopping.min_delta:
+    is_switched_off = "regularization.early_stopping.patience" in typed  # of a run that goes on, say; the rest is moot
+    if stopping.patience is None and stopping.min_delta and not is_switched_off:
         problem = "has no effect without regularization.early_stopping.patience"
         yield Clash("regularization.early_stopping.min_delta", stopping.min_delta, problem)
 
