@@ -28,16 +28,16 @@ def measure(parts: Parts, progress: Progress, view: View, step: int) -> dict[str
     """
     best, network = progress.best, view.network
     metrics: dict[str, dict[str, Any]] = {}
-    for split, batches in view.splits.items():
+    for split in view.splits:
         if split == "val" and best is None:
             continue  # no epoch of it gave a number
         if split == "val" and best is not None and step == best.step:
             metrics[split] = dict(best.metrics)
         else:
-            metrics[split] = evaluate(parts, network, batches)
+            metrics[split] = evaluate(parts, network, view.splits[split])
     with evaluating(network):
         metrics["test"] |= parts.task.conclude(view)
-    return {split: found | {"samples": len(view.splits[split])} for split, found in metrics.items()}
+    return {split: found | {"samples": len(getattr(view.data, split))} for split, found in metrics.items()}
 
 
 def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

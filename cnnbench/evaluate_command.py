@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def evaluated(
     """
     from cnnbench.assemble import plain_batches
     from cnnbench.loop import each_image, evaluating
-    from cnnbench.tasks.view import View
+    from cnnbench.tasks.view import Splits, View
 
     device = run.set_up()
     ready = run.ready if not data else replace(run.ready, data=_other_images(run, data))
@@ -77,7 +78,7 @@ def evaluated(
     if not len(images):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     network = run.model(which).to(device)
-    splits = {name: plain_batches(ready, name) for name in dict.fromkeys(("train", split))}
+    splits = Splits(partial(plain_batches, ready), dict.fromkeys(("train", split)))
     view = View(
         network, ready.data, splits, lambda batches, each: each_image(network, batches, each, run.config),
         folder or run.path / "evaluation", run.epoch_of(which), lambda _name, _picture: None,

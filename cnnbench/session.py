@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cnnbench.registry import register_everything
 from cnnbench.restore import restore, stateful
 from cnnbench.rundir import RunFolder, now
 from cnnbench.start import Start, find_start
-from cnnbench.tasks.view import View
+from cnnbench.tasks.view import Splits, View
 
 
 def carry_out(plan: Plan) -> int:
@@ -161,7 +162,8 @@ class _Session:
         """Return what a task may look at: these splits, without augmentation."""
         data = self.ready.data
         return View(
-            network, data, {name: plain_batches(self.ready, name) for name in splits if len(getattr(data, name))},
+            network, data,
+            Splits(partial(plain_batches, self.ready), (name for name in splits if len(getattr(data, name)))),
             lambda batches, each: each_image(network, batches, each, self.config), self.folder.path, epoch,
             lambda name, picture: self.journal.picture(name, picture, step),
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Names in, objects out: what can be registered, what a name can select, and code of one's own."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Annotated
@@ -254,3 +255,13 @@ class TestFilesSelectOnly:
         (tmp_path / "own" / "experiment" / "shared.yaml").write_text(f"# @package _global_\nplugins: {plugin}\n")
         told = self.refused(cnnbench, canary, "experiment=shared", "--config-dir", str(tmp_path / "own"))
         assert f"plugins={plugin}" in told
+
+
+def test_what_only_measuring_and_drawing_need_is_not_imported_when_a_training_starts():
+    heavy = "sklearn", "pandas", "matplotlib", "scipy", "jinja2"
+    code = (
+        "import sys; from cnnbench.registry import register_everything; register_everything(); import cnnbench.session"
+    )
+    asked = f"{code}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

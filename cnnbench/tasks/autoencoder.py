@@ -7,22 +7,21 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config import INCIDENTAL, RunConfig
+from cnnbench.config import INCIDENTAL
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.models.encoders import upsampling_decoder
 from cnnbench.models.ending import Encoder, misshapen
 from cnnbench.registry import TASKS
 from cnnbench.tasks import exhibits
-from cnnbench.tasks.base import Task
-from cnnbench.tasks.embedding import DIMENSIONS, conclude_codes, refuse_auxiliary, size_of_code
+from cnnbench.tasks.coding import Coding
 from cnnbench.tasks.view import View
 
 SHOWN = 50  # images
 
 
 @TASKS.register("autoencoder")
-class Autoencoder(Task):
+class Autoencoder(Coding):
     """Mean squared error between an image and what is made of its code.
 
     An encoder with a decoder of its own gets that one, any other model one that enlarges its outputs.
@@ -39,22 +38,11 @@ class Autoencoder(Task):
         dimensions: PositiveInt | None = None,
         show_every: Annotated[PositiveInt | None, INCIDENTAL] = None,
     ) -> None:
-        super().__init__(spec)
-        self._dimensions = dimensions
-        self.show_every = show_every
-
-    @property
-    def num_outputs(self) -> int:
-        """Return the size of the code of a model that is no encoder."""
-        return self._dimensions or DIMENSIONS
-
-    def check(self, config: RunConfig) -> None:
-        """Raise ConfigError for a model that classifies besides."""
-        refuse_auxiliary(config)
+        super().__init__(spec, dimensions, show_every)
 
     def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
         """Return the model with a decoder. Raises UserError for an encoder with a code of another size."""
-        size = size_of_code(model, self._dimensions)
+        size = self.size_of_code(model)
         decoder = model.decoder() if isinstance(model, Encoder) else None
         return nn.Sequential(OrderedDict(encoder=model, decoder=decoder or upsampling_decoder(size, spec)))
 
@@ -69,6 +57,11 @@ class Autoencoder(Task):
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
         return squared_errors(network, batch).unsqueeze(1)
 
+    def encode(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return the codes of images, float [B, D]."""
+        codes: Tensor = network.get_submodule("encoder")(batch.images)
+        return codes
+
     def show(self, view: View) -> None:
         """Draw some images beside their reconstructions: the same ones every time."""
         batches = view.splits[view.held_out]
@@ -77,7 +70,7 @@ class Autoencoder(Task):
         (batch,) = batches.epoch(order, number)
         made = view.network(batch.images)
         error = float((made - batch.images).square().mean())
-        size = encode(view.network, batch).flatten(1).shape[1]
+        size = self.encode(view.network, batch).shape[1]
         title = f"made of {size} numbers after epoch {view.epoch}; error {error:.4f}"
         name = f"reconstructions-{view.held_out}"
         view.save(name, exhibits.reconstructions(view.pixels(batch.images), view.pixels(made), title))
@@ -85,16 +78,10 @@ class Autoencoder(Task):
     def conclude(self, view: View) -> dict[str, float]:
         """Draw reconstructions and codes of test images, write all codes, and return how well they find their like."""
         self.show(view)
-        return conclude_codes(view, encode)
+        return super().conclude(view)
 
 
 def squared_errors(network: nn.Module, batch: Batch) -> Tensor:
     """Return the mean squared error of each image, float [B]."""
     made: Tensor = network(batch.images)
     return (made.float() - batch.images).square().flatten(1).mean(1)
-
-
-def encode(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the codes of images, float [B, D]."""
-    codes: Tensor = network.get_submodule("encoder")(batch.images)
-    return codes

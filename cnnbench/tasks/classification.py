@@ -11,10 +11,7 @@ from torch.nn import functional
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
-from cnnbench.evaluation.calibration import calibration
-from cnnbench.evaluation.classes import by_class, confusion
 from cnnbench.evaluation.findings import Findings
-from cnnbench.evaluation.predictions import predictions
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.view import View
@@ -101,7 +98,11 @@ class Classification(Task):
 
     def examine(self, view: View, split: str) -> Findings:
         """Return figures by class, confusions, calibration, and the answer to each image of a split."""
-        from cnnbench.evaluation import drawings  # matplotlib
+        # With scikit-learn, pandas and matplotlib, more than a second: not for every command's start.
+        from cnnbench.evaluation import drawings
+        from cnnbench.evaluation.calibration import calibration
+        from cnnbench.evaluation.classes import by_class, confusion
+        from cnnbench.evaluation.predictions import predictions
 
         batches, classes = view.splits[split], self.spec.classes
 

@@ -10,19 +10,14 @@ from torch import Tensor, nn
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, Mistake, UserError
+from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.ending import Encoder, misshapen
 from cnnbench.tasks import exhibits
-from cnnbench.tasks.base import Task
-from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
+from cnnbench.tasks.coding import RECALLS, Coding, recalls
 from cnnbench.tasks.view import View
 
-DIMENSIONS = 128  # of the codes of a model that is no encoder
-RANKS = (1, 5, 10)
-RECALLS = tuple(f"recall@{rank}" for rank in RANKS)
 
-
-class Embedding(Task):
+class Embedding(Coding):
     """Codes of images that are compared by their distance; subclasses say by which loss.
 
     Validation and test are measured on all images of the split: the loss of comparisons that are always the same
@@ -32,19 +27,12 @@ class Embedding(Task):
     eval_metrics = ("loss", *RECALLS)
 
     def __init__(self, spec: DataSpec, dimensions: int | None, watch: str, show_every: int | None) -> None:
-        super().__init__(spec)
-        self._dimensions = dimensions
+        super().__init__(spec, dimensions, show_every)
         self.watched = ((watch, watch != "loss"), ("recall@1", True) if watch == "loss" else ("loss", False))
-        self.show_every = show_every
-
-    @property
-    def num_outputs(self) -> int:
-        """Return the size of the code of a model that is no encoder."""
-        return self._dimensions or DIMENSIONS
 
     def check(self, config: RunConfig) -> None:
         """Raise ConfigError where an image could have nothing to be compared with, or the model classifies besides."""
-        refuse_auxiliary(config)
+        super().check(config)
         lonely = [name for name, count in zip(self.spec.classes, self.spec.counts, strict=True) if count < 2]
         if self.spec.num_classes < 2:
             raise ConfigError([Mistake(f"task={config.task.name}", "compares classes, and the data have one")])
@@ -57,7 +45,7 @@ class Embedding(Task):
 
     def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
         """Return the network that gives codes. Raises UserError for an encoder with a code of another size."""
-        size_of_code(model, self._dimensions)
+        self.size_of_code(model)
         return nn.Sequential(OrderedDict(encoder=model)) if isinstance(model, Encoder) else model
 
     def misfit(self, outputs: Any, spec: DataSpec) -> str | None:
@@ -65,16 +53,20 @@ class Embedding(Task):
         is_code = isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == 2
         return None if is_code else misshapen(outputs, (2, self.num_outputs), "codes")
 
-    def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:
+    def encode(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the codes of images, float [B, D]."""
         codes: Tensor = network(batch.images)
         return codes
+
+    def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return the codes of images, float [B, D]: what is measured are all of them together."""
+        return self.encode(network, batch)
 
     def measure(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the mean loss of comparisons, the same ones every time, and recalls. rows: codes, float32 [N, D]."""
         losses = self.losses(rows, labels, torch.Generator().manual_seed(0))
         loss = float(losses.double().mean()) if len(losses) else float("nan")
-        return {"loss": loss} | dict(zip(RECALLS, recall_at(rows, labels, RANKS), strict=True))
+        return {"loss": loss} | recalls(rows, labels)
 
     @abstractmethod
     def losses(self, codes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -83,47 +75,7 @@ class Embedding(Task):
     def show(self, view: View) -> None:
         """Write the codes of validation for TensorBoard's projector."""
         batches = view.splits[view.held_out]
-        exhibits.show_codes(view, view.each(batches, self.eval_step), batches.labels.cpu())
-
-    def conclude(self, view: View) -> dict[str, float]:
-        """Write and draw the codes of all test images, and return how well they find their like."""
-        return conclude_codes(view, self.eval_step)
-
-
-def size_of_code(model: nn.Module, wanted: int | None) -> int:
-    """Return the size of a model's code. Raises UserError where another one is wanted of an encoder."""
-    if not isinstance(model, Encoder):
-        return wanted or DIMENSIONS
-    if wanted not in (None, model.dimensions):
-        raise UserError(
-            f"task.dimensions={wanted}: the model is an encoder, whose code has {model.dimensions}; set the model's "
-            "own settings, and null here"
-        )
-    return model.dimensions
-
-
-def refuse_auxiliary(config: RunConfig) -> None:
-    """Raise ConfigError where a network would have classifiers half-way up, which nothing would train."""
-    if config.model.settings.get("auxiliary"):
-        problem = f"are classifiers, of no use to task={config.task.name}; give false"
-        raise ConfigError([Mistake("model.auxiliary=true", problem)])
-
-
-def conclude_codes(view: View, encode: Any) -> dict[str, float]:
-    """Write and draw the codes of all test images; return what their neighbours, also of training, say."""
-    codes, labels = {}, {}
-    for split in ("train", "test"):
-        codes[split] = view.each(view.splits[split], encode).flatten(1)
-        labels[split] = view.splits[split].labels.cpu()
-    spec = view.data.spec
-    exhibits.show_codes(view, codes["test"], labels["test"])
-    exhibits.save_codes(view.folder, codes["test"], labels["test"], spec.classes)
-    figure = exhibits.scatter(codes["test"], labels["test"], spec.classes, seed=0)
-    if figure is not None:
-        view.save("tsne", figure)
-    recalls = dict(zip(RECALLS, recall_at(codes["test"], labels["test"], RANKS), strict=True))
-    voted = neighbour_accuracy(codes["train"], labels["train"], codes["test"], labels["test"])
-    return recalls | {"5-nn": voted, "silhouette": silhouette(codes["test"], labels["test"])}
+        exhibits.show_codes(view, view.each(batches, self.encode), batches.labels.cpu())
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:

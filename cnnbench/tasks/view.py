@@ -1,6 +1,6 @@
 """What a task is given to look at: a network, the images that it may see, and where pictures belong."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
+
+
+class Splits(Mapping[str, Batches]):
+    """Batches by split, laid out when they are first asked for: most tasks look at some only, and each is a copy."""
+
+    def __init__(self, make: Callable[[str], Batches], names: Iterable[str]) -> None:
+        self._make, self._names = make, tuple(names)
+        self._made: dict[str, Batches] = {}
+
+    def __getitem__(self, name: str) -> Batches:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
