@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.compose import flat
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, did_you_mean
 from cnnbench.rundir import RunFolder
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -95,14 +95,21 @@ def _entry(path: Path) -> Entry:
 def chosen(found: Iterable[Entry], conditions: Sequence[str]) -> list[Entry]:
     """Return the runs for which all conditions hold: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
 
-    Raises UserError for a condition that is none.
+    Raises UserError for a condition that is none, and for a key that no run has.
     """
-    tests = [_condition(word) for word in conditions]
-    return [entry for entry in found if all(test(entry.values) for test in tests)]
+    entries = list(found)
+    keys = {key for entry in entries for key in entry.values} if conditions else set()
+    tests = []
+    for word in conditions:
+        key, test = _condition(word)
+        if entries and key not in keys:
+            raise UserError(f"{word}: no run has '{key}'{did_you_mean(key, keys)}")
+        tests.append(test)
+    return [entry for entry in entries if all(test(entry.values) for test in tests)]
 
 
-def _condition(word: str) -> Callable[[dict[str, Any]], bool]:
-    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)(.*)", word)
+def _condition(word: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
+    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", word)
     if match is None:
         raise UserError(f"{word}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
     key, sign, given = match.groups()
@@ -124,7 +131,7 @@ def _condition(word: str) -> Callable[[dict[str, Any]], bool]:
             float(given)
         except ValueError as error:
             raise UserError(f"{word}: '{given}' is no number.") from error
-    return holds
+    return key, holds
 
 
 def _equal(value: Any, given: str) -> bool:

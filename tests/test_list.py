@@ -75,7 +75,6 @@ CONDITIONS = {
     "accuracy/test<=1": ["lenet", "lenet", "lenet_v2"],
     "deterministic=true epochs=1": ["lenet", "lenet", "lenet_v2", "mlp"],
     "max_minutes=null status!=completed": ["mlp"],
-    "nothing=1": [],
     "data>3": [],
 }
 
@@ -85,11 +84,12 @@ def test_runs_are_chosen_by_settings_and_results(conditions, shelf, listing):
     assert listed_models(listing, *conditions.split()) == CONDITIONS[conditions]
 
 
-@pytest.mark.parametrize("word", ["model", "accuracy>high", "=3"])
+@pytest.mark.parametrize("word", ["model", "accuracy>high", "=3", "accuracy=>3", "nothing=1", "acuracy>0.9"])
 def test_a_condition_that_is_none_is_refused(word, shelf, listing):
     done = listing(word)
     assert done.code == 2
     assert word in done.err
+    assert ("did you mean 'accuracy" in done.err) == word.startswith("acu")
 
 
 def test_broken_and_foreign_folders_are_named_and_passed_over(shelf, listing):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cnnbench.config import RunConfig
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, Mistake, UserError
+from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.ending import Encoder
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.base import Task
@@ -33,14 +33,12 @@ class Coding(Task):
         return self._dimensions or DIMENSIONS
 
     def size_of_code(self, model: nn.Module) -> int:
-        """Return the size of a model's code. Raises UserError where another one is wanted of an encoder."""
+        """Return the size of a model's code. Raises ConfigError where another one is wanted of an encoder."""
         if not isinstance(model, Encoder):
             return self.num_outputs
         if self._dimensions not in (None, model.dimensions):
-            raise UserError(
-                f"task.dimensions={self._dimensions}: the model is an encoder, whose code has {model.dimensions}; set "
-                "the model's own settings, and null here"
-            )
+            problem = f"the model is an encoder, whose code has {model.dimensions}; give null, and set the model's own"
+            raise ConfigError([Mistake(f"task.dimensions={self._dimensions}", problem)])
         return model.dimensions
 
     def check(self, config: RunConfig) -> None:
