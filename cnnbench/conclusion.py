@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from cnnbench.evaluation.findings import Findings
 from cnnbench.loop import Progress, evaluate, evaluating
 from cnnbench.tasks.view import View
 from cnnbench.update import Parts
@@ -21,23 +22,20 @@ def choose(parts: Parts, progress: Progress) -> tuple[nn.Module, dict[str, Any]]
     return network, {"chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
 
 
-def measure(parts: Parts, progress: Progress, view: View, step: int) -> dict[str, dict[str, Any]]:
-    """Return the metrics of each split that there is, with its number of images; test is measured here, and only here.
+def measure(parts: Parts, progress: Progress, view: View, step: int) -> tuple[dict[str, dict[str, Any]], Findings]:
+    """Return the metrics of each split that there is, with its number of images, and what is behind those of test.
 
-    step: after which the network of the view was kept.
+    step: after which the network of the view was kept. Test is measured here, and only here, in a single pass.
     """
     best, network = progress.best, view.network
-    metrics: dict[str, dict[str, Any]] = {}
-    for split in view.splits:
-        if split == "val" and best is None:
-            continue  # no epoch of it gave a number
-        if split == "val" and best is not None and step == best.step:
-            metrics[split] = dict(best.metrics)
-        else:
-            metrics[split] = evaluate(parts, network, view.splits[split])
+    metrics: dict[str, dict[str, Any]] = {"train": evaluate(parts, network, view.splits["train"])}
+    if "val" in view.splits and best is not None:  # else no epoch of it gave a number
+        kept = step == best.step
+        metrics["val"] = dict(best.metrics) if kept else evaluate(parts, network, view.splits["val"])
     with evaluating(network):
-        metrics["test"] |= parts.task.conclude(view)
-    return {split: found | {"samples": len(getattr(view.data, split))} for split, found in metrics.items()}
+        findings = parts.task.examine(view, "test")
+    metrics["test"] = dict(findings.metrics)
+    return {split: found | {"samples": len(getattr(view.data, split))} for split, found in metrics.items()}, findings
 
 
 def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -199,6 +199,7 @@ class Spine(Section):
     threads: Annotated[PositiveInt | None, INCIDENTAL] = None
     log_every: Annotated[PositiveInt, INCIDENTAL] = 1
     max_minutes: Annotated[PositiveFloat | None, INCIDENTAL] = None
+    report: Annotated[bool, INCIDENTAL] = True
     references: Annotated[list[Reference], INCIDENTAL] = Field(default=[])
 
 

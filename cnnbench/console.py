@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ class ProgressDisplay:
         return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
-def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
-    """Print what came out: metrics, on which checkpoint, how long it took, where it is."""
+def summary(result: Mapping[str, Any], path: Path, note: str = "", page: Path | None = None) -> None:
+    """Print what came out: metrics, on which checkpoint, how long it took, where it is, and the page to open."""
     say(note)
     splits = [split for split in ("train", "val", "test") if result.get(split)]
     names = [name for name in result["test"] if name != "samples"]
@@ -147,6 +148,8 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "") -> None:
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
     say(f"  run         {shorter(path)}")
+    if page is not None:
+        say(f"  page        {shorter(page)}")
 
 
 def reached(result: Mapping[str, Any]) -> str:
@@ -177,6 +180,15 @@ def shorter(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+@contextmanager
+def tolerating(what: str) -> Iterator[None]:
+    """Say that something could not be written, whatever the reason: it is no reason to lose a training."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        say(f"  note: {what} could not be written: {type(error).__name__}: {error}")
 
 
 def error(text: object) -> None:

@@ -50,10 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         run = load_run(flags.run, plugin_files(given.get("plugins", "")))
         which = int(flags.checkpoint) if flags.checkpoint.isdigit() else flags.checkpoint
-        name = "-".join([flags.split, str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
-        folder = Path(flags.out) if flags.out else run.path / "evaluation" / name
+        checkpoint = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
+        folder = Path(flags.out) if flags.out else run.folder.evaluation(flags.split, checkpoint)
         findings = evaluated(run, flags.split, which, flags.data, folder)
-        write(findings, folder)
+        try:
+            findings.write(folder)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error}; --out FOLDER names another place.") from error
         sys.stdout.write("\n".join([*told(findings), f"  tables and pictures: {folder}"]) + "\n")
 
     finish("cnnbench-evaluate", command)
@@ -115,27 +118,12 @@ def _other_images(run: "Run", words: Sequence[str]) -> "PreparedData":
     return replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
 
 
-def write(findings: "Findings", folder: Path) -> None:
-    """Write metrics as JSON, tables as CSV and pictures as PNG into a folder."""
-    from cnnbench.checkpoint import write_json
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "metrics.json", dict(findings.metrics))
-        for name, table in findings.tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False)
-        for name, figure in findings.figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error}; --out FOLDER names another place.") from error
-
-
 def told(findings: "Findings") -> list[str]:
     """Return metrics, and the classes, the worst first, line by line."""
     lines = [f"  {name:<18} {value:.4f}" for name, value in findings.metrics.items()]
-    classes = findings.tables.get("classes")
-    if classes is None:
+    if "classes" not in findings.tables:
         return lines
+    classes = findings.tables["classes"]()
     worst = classes.sort_values(["top1", "class"]).head(SHOWN)
     head = f"  {'class':<20}{'images':>8}{'top1':>8}{'95 % interval':>18}{'precision':>11}{'f1':>8}"
     title = f"the {SHOWN} worst of {len(classes)} classes" if len(classes) > SHOWN else "classes, the worst first"

@@ -2,12 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 COLUMNS = 4
+DPI = 120
+
+
+def save(path: Path, figure: Figure) -> "np.ndarray[Any, Any]":
+    """Save a figure as PNG, and return its pixels, uint8 [H, W, 3]."""
+    figure.set_dpi(DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    Image.fromarray(pixels).save(path, format="PNG")
+    return pixels
 
 
 def save_pairs(path: Path, before: Tensor, after: Tensor, titles: Sequence[str]) -> None:

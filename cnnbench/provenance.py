@@ -14,13 +14,15 @@ import torch
 
 import cnnbench
 
+AFTERWARDS = ("reports", "explanation", "export")  # what only looks at runs changes none of them
 LIBRARIES = ("torch", "torchvision", "numpy", "hydra-core", "scikit-learn")
 
 
 def sources(outside: Iterable[ModuleType] = ()) -> dict[str, str]:
     """Return the hash of every source file of cnnbench and of what was plugged in, by a name that can be shown."""
     package = Path(cnnbench.__file__).parent
-    files = {f"cnnbench/{path.relative_to(package).as_posix()}": path for path in sorted(package.rglob("*.py"))}
+    paths = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in AFTERWARDS]
+    files = {f"cnnbench/{path.relative_to(package).as_posix()}": path for path in paths}
     files |= {Path(module.__file__).name: Path(module.__file__) for module in outside if module.__file__}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
 

@@ -8,6 +8,8 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   events.out.…     TensorBoard's view of them
   checkpoints/     step-N.pt and its manifest step-N.json
   result.json      what came out
+  report.html      the page to open; report.md the same as text
+  evaluation/      what is behind the result: figures by class, confusions, the answer to every image
   pictures/        reconstructions and the like, of tasks that have something to show
   embeddings/      codes of images: TensorBoard's projector, and test.npz
 """
@@ -79,6 +81,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.result_file = path / "result.json"
+        self.page = path / "report.html"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -119,6 +122,10 @@ class RunFolder:
         record |= {key: value for key, value in changes.items() if value is not None}
         write_json(self.record_file, record)
         return record
+
+    def evaluation(self, split: str, which: str) -> Path:
+        """Return the folder for what is found out about a checkpoint (`best`, `last`, its step) on a split."""
+        return self.path / "evaluation" / f"{split}-{which}"
 
     @property
     def is_completed(self) -> bool:

@@ -39,9 +39,8 @@ def carry_out(plan: Plan) -> int:
     ready = preflight(plan.config)
     folder = locate(plan, ready, outside)
     if folder.is_completed:
-        console.summary(
-            folder.result(), folder.path, f"finished {folder.record()['ended']}; rerun=true trains it anew."
-        )
+        note = f"finished {folder.record()['ended']}; rerun=true trains it anew."
+        console.summary(folder.result(), folder.path, note, folder.page if folder.page.is_file() else None)
         return 0
     # Checked before anything is written; a run with a checkpoint has all that it needs.
     start = None if checkpoint.steps_in(folder.checkpoints) else find_start(plan.config, ready)
@@ -60,6 +59,15 @@ def carry_out(plan: Plan) -> int:
             status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.update(status=status, error=f"{type(error).__name__}: {error}", ended=now())
             raise
+
+
+def report(folder: RunFolder) -> Path | None:
+    """Write the page of a finished run, and return where it lies; None where that cannot be done."""
+    with console.tolerating("its page"):
+        from cnnbench.reports.single import page_of  # with pandas, matplotlib, jinja2
+
+        return page_of(folder).write(folder.path)
+    return None
 
 
 class _Session:
@@ -112,7 +120,7 @@ class _Session:
         finally:
             self.display.close()
             self.journal.close()
-        console.summary(result, self.folder.path)
+        console.summary(result, self.folder.path, page=report(self.folder) if self.config.report else None)
         return 0
 
     # What the loop tells ----------------------------------------------------------------------------------------
@@ -247,7 +255,7 @@ class _Session:
         network, chosen = choose(self.parts, progress)
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
         view = self._view(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
-        metrics = measure(self.parts, progress, view, chosen["step"])
+        metrics, findings = measure(self.parts, progress, view, chosen["step"])
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
         self.journal.scalars(test, chosen["step"])
         self.journal.hparams(flat(self.config.to_dict()), test)
@@ -272,6 +280,10 @@ class _Session:
             "notes": self._notes() + (unvalidated if self.parts.val is None else []),
         } | ({"init": self.init} if self.init else {})
         checkpoint.write_json(self.folder.result_file, result)
+        if self.config.report:
+            where = self.folder.evaluation("test", "best" if chosen["chosen"].startswith("best") else "last")
+            with console.tolerating("what is behind the result"):
+                findings.write(where, view.paint)
         self._ended("completed")
         return result
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,50 @@ def _entry(path: Path) -> Entry:
     except UserError as error:
         problem = str(error)
     return Entry(folder, problem)
+
+
+def found(words: Sequence[str]) -> list[Entry]:
+    """Return the runs that words name, each once. Raises UserError for a word that names none."""
+    runs: dict[Path, Entry] = {}
+    for word in words:
+        paths = [Path(path) for path in sorted(glob(str(Path(word).expanduser()), recursive=True))]
+        if not paths:
+            raise UserError(f"{word}: there is no such run, sweep or folder.")
+        for path in paths:
+            if path.suffix == ".json" and path.is_file():
+                folders = folders_of_sweep(path)
+            elif path.is_dir():
+                folders = [path]
+            else:
+                continue
+            runs |= {entry.folder.path.resolve(): entry for folder in folders for entry in entries(folder)}
+    if not runs:
+        raise UserError(f"{' '.join(words)}: there are no runs.")
+    return list(runs.values())
+
+
+def folders_of_sweep(path: Path) -> list[Path]:
+    """Return the folders of the runs of a sweep. Raises UserError where the file is none."""
+    outputs = path.resolve().parents[1]
+    return [outputs / job["folder"] for job in _sweep(path)["jobs"] if job["folder"] is not None]
+
+
+def title(words: Sequence[str]) -> str:
+    """Return what a comparison is called: the command that made the runs, where that is one, else the words."""
+    path = Path(words[0])
+    if len(words) == 1 and path.suffix == ".json" and path.is_file():
+        return str(_sweep(path).get("command") or words[0])
+    return " ".join(words)
+
+
+def _sweep(path: Path) -> dict[str, Any]:
+    try:
+        sweep: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not all("folder" in job for job in sweep["jobs"]):
+            raise ValueError("its jobs have no folders")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no sweep: {error}") from error
+    return sweep
 
 
 def chosen(found: Iterable[Entry], conditions: Sequence[str]) -> list[Entry]:

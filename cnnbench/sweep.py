@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from cnnbench.plan import Plan, command_line, plan_run
 from cnnbench.preflight import preflight
 from cnnbench.rundir import find_runs, now, outputs_dir
 from cnnbench.session import carry_out
+from cnnbench.shelf import found, title
 from cnnbench.start import find_start
 
 
@@ -53,8 +55,10 @@ def carry_out_all(plans: Sequence[Plan]) -> int:
             if processes.stopped_by:
                 break
     outcomes += ["not started"] * (len(plans) - len(outcomes))
-    _record(plans, outcomes)
+    sweep = _record(plans, outcomes)
     _summarize(plans, outcomes)
+    if any(plan.config.report for plan in plans) and outcomes.count("completed") > 1:
+        _report(sweep)
     if processes.stopped_by:
         console.say("stopped; the same command again does what is missing.")
         return 128 + processes.stopped_by
@@ -141,8 +145,8 @@ def _outcome(plan: Plan, code: int, reason: str) -> str:
     return f"failed: {reason or record.get('error') or f'exit code {code}'}"
 
 
-def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
-    """Write down which runs belong together, for the reports."""
+def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> Path:
+    """Write down which runs belong together, for the reports, and return where."""
     identities = [plan.config.identity() for plan in plans]
     folder = outputs_dir() / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,9 +161,19 @@ def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
         }
         for plan, identity, outcome, found in zip(plans, identities, outcomes, runs, strict=True)
     ]
-    checkpoint.write_json(
-        folder / f"{name}.json", {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs}
-    )
+    path = folder / f"{name}.json"
+    checkpoint.write_json(path, {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs})
+    return path
+
+
+def _report(sweep: Path) -> None:
+    """Put the runs that are there side by side, and say where the page lies."""
+    with console.tolerating("the comparison"):
+        from cnnbench.reports.compared import page_of  # with pandas, matplotlib, jinja2
+        from cnnbench.reports.comparison import compare
+
+        page = page_of(compare(found([str(sweep)])), title([str(sweep)]))
+        console.say(f"  page        {console.shorter(page.write(outputs_dir() / 'reports' / sweep.stem))}")
 
 
 def _summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ pytest.register_assert_rewrite("tests.interruption")  # its assertions say what 
 # Small and quick: three epochs of four steps, validation, test.
 TINY = (
     "data=synthetic", "data.num_train=72", "data.num_test=20", "data.num_classes=3", "data.image_size=16",
-    "data.channels=1", "batch_size=16", "epochs=3", "threads=1", "device=cpu",
+    "data.channels=1", "batch_size=16", "epochs=3", "threads=1", "device=cpu", "report=false",
 )  # fmt: skip
 
 # What makes a large network small enough for a test, and images large enough for the network, by preset.

@@ -52,10 +52,16 @@ def test_what_is_measured_again_is_what_training_reported_to_the_last_digit(run,
         assert len(table) == result[split]["samples"]
         assert table["right"].mean() == pytest.approx(metrics["accuracy"])
         assert pd.read_csv(folder / "classes.csv")["images"].sum() == len(table)
-        assert sorted(path.name for path in folder.iterdir()) == [
-            "calibration.csv", "calibration.png", "classes.csv", "classes.png", "confusion.csv", "confusion.png",
-            "metrics.json", "predictions.csv",
-        ]  # fmt: skip
+        expected = [
+            "calibration.csv",
+            "calibration.png",
+            "classes.csv",
+            "classes.png",
+            "confusion.csv",
+            "confusion.png",
+        ]
+        expected += ["doubts.png", "metrics.json", *(["mistakes.png"] if not table["right"].all() else [])]
+        assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from cnnbench.evaluation import drawings
 from cnnbench.evaluation.calibration import BINS, calibration
-from cnnbench.evaluation.classes import by_class, confusion, wilson
+from cnnbench.evaluation.chance import is_chance, wilson
+from cnnbench.evaluation.classes import by_class, confusion
+from cnnbench.evaluation.classified import SHOWN, Answers, found_out
 from cnnbench.evaluation.predictions import predictions
 
 NAMES = tuple("abcdefgh")
@@ -74,10 +76,17 @@ def test_wilson_intervals_are_those_of_the_literature():
     assert all(math.isnan(bound) for bound in wilson(0, 0))
 
 
+def test_shares_differ_by_chance_or_more():
+    assert is_chance(0.9, 100, 0.93, 100)  # 0.03 against 1.96 x 0.039
+    assert not is_chance(0.9, 10_000, 0.93, 10_000)
+    assert is_chance(1.0, 10, 1.0, 10)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_calibration_is_that_of_a_slow_loop(case):
     probabilities, labels, _ = CASES[case]
-    table, error = calibration(probabilities, labels)
+    found = calibration(probabilities, labels)
+    table, error = found.table(), found.error
     expected, rows = 0.0, []
     for place in range(BINS):
         inside = [
@@ -97,7 +106,8 @@ def test_calibration_is_that_of_a_slow_loop(case):
 
 def test_a_network_that_is_sure_and_right_is_calibrated():
     labels = torch.tensor([0, 1, 2])
-    table, error = calibration(torch.eye(3), labels)
+    found = calibration(torch.eye(3), labels)
+    table, error = found.table(), found.error
     assert error == 0
     assert table[["from", "to", "images", "accuracy"]].iloc[-1].tolist() == [pytest.approx(14 / 15), 1, 3, 1]
 
@@ -116,6 +126,43 @@ def test_answers_are_told_with_their_probabilities_the_likeliest_first():
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_the_most_certain_mistakes_and_the_least_certain_hits_are_found_one_by_one(case):
+    answers = Answers(*CASES[case])
+    beliefs = [(float(row.max()), number) for number, row in enumerate(answers.probabilities)]
+    is_right = [int(row.argmax()) == int(label) for row, label in zip(*CASES[case][:2], strict=True)]
+    mistakes = sorted(((-belief, number) for belief, number in beliefs if not is_right[number]))
+    hits = sorted((belief, number) for belief, number in beliefs if is_right[number])
+    assert answers.most_certain_mistakes().tolist() == [number for _, number in mistakes[:SHOWN]]
+    assert answers.least_certain_hits().tolist() == [number for _, number in hits[:SHOWN]]
+
+
+def test_what_is_behind_figures_is_made_when_it_is_asked_for(tmp_path):
+    probabilities, labels, _ = CASES["random"]
+    asked: list[list[int]] = []
+
+    def pixels(rows: Tensor) -> Tensor:
+        asked.append(rows.tolist())
+        return torch.zeros(len(rows), 3, 4, 4)
+
+    answers = Answers(probabilities, labels, ("<b>", "a\nb", "$\\frac{", "x" * 300, "", "&", "'", '"'))
+    found = found_out({"loss": 1.0}, answers, pixels)
+    assert not asked
+    assert found.metrics == {"loss": 1.0, "ece": answers.calibration.error}
+    shown: dict[str, tuple[int, ...]] = {}
+    found.write(tmp_path / "out", lambda name, picture: shown.update({name: picture.shape}))
+    assert asked == [answers.most_certain_mistakes().tolist(), answers.least_certain_hits().tolist()]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in found.tables} | {"metrics.json"} == written
+    assert list(shown) == ["classes", "confusion", "calibration", "mistakes", "doubts"]
+    assert all(shape[2] == 3 for shape in shown.values())
+
+
+def test_a_network_that_is_always_right_has_no_gallery_of_mistakes():
+    found = found_out({}, Answers(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3]), lambda rows: torch.zeros(3))
+    assert list(found.figures) == ["classes", "confusion", "calibration", "doubts"]
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("hostile", [False, True])
 def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path):
     probabilities, labels, classes = CASES[case]
@@ -125,7 +172,7 @@ def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path
     figures = {
         "bars": drawings.bars(by_class(probabilities, labels, classes)),
         "matrix": drawings.matrix(confusion(probabilities, labels, classes)),
-        "reliability": drawings.reliability(*calibration(probabilities, labels)),
+        "reliability": drawings.reliability(calibration(probabilities, labels)),
     }
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.png", dpi=40)

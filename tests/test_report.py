@@ -17,10 +17,12 @@ from scipy import stats
 from cnnbench.compose import open_composer
 from cnnbench.errors import UserError
 from cnnbench.plan import plan_run
-from cnnbench.report_command import found, main
+from cnnbench.report_command import main
 from cnnbench.reports.comparison import compare
 from cnnbench.reports.statistics import difference, estimate, seeds_needed
+from cnnbench.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
 from cnnbench.rundir import RunFolder
+from cnnbench.shelf import found
 from tests.conftest import ended
 from tests.interruption import fingerprints
 
@@ -75,6 +77,7 @@ def made(outputs: Path, accuracy: float | None, *words: str, status: str = "comp
     folder = RunFolder(outputs / plan.place())
     said = {
         "identity": plan.config.identity(), "status": status, "choices": dict(plan.choices),
+        "origins": dict(plan.origins),
         "started": f"{next(STARTED):06}",
         "data": {"window": [1, 28, 28]},
     }  # fmt: skip
@@ -94,7 +97,7 @@ def made(outputs: Path, accuracy: float | None, *words: str, status: str = "comp
         test = {"loss": 1 - accuracy, "accuracy": accuracy, "samples": 10}
         result = {
             "test": test, "train": test | {"accuracy": 1.0}, "checkpoint": {"epoch": 2}, "seconds": {"train": 5.0},
-            "parameters": {"total": 1000, "trainable": 1000}, "references": [], "departures": [],
+            "epochs": 3, "parameters": {"total": 1000, "trainable": 1000}, "references": [], "departures": [],
         }  # fmt: skip
         folder.result_file.write_text(
             json.dumps(result | {key: record[key] for key in ("parameters",) if key in record})
@@ -124,7 +127,7 @@ def test_configurations_are_rows_and_seeds_are_not(shelf):
     assert table.loc["0.5", "Δ"] == pytest.approx((0.03 + 0.04 + 0.02) / 3)
     assert math.isnan(table.loc["0.0", "Δ"])
     assert comparison.best().label == "dropout=0.5"
-    assert comparison.remarks() == ["dropout=0.5: +0.0300 ± 0.0248 over 3 seeds, told from nothing"]
+    assert comparison.remarks() == ["dropout=0.5: +0.0300 ± 0.0248 over 3 seeds, more than chance"]
 
 
 def test_of_a_loss_the_lowest_is_the_best(shelf):
@@ -145,7 +148,9 @@ def test_what_is_not_told_from_nothing_says_how_many_seeds_would(outputs):
         made(outputs, one, f"seed={seed}")
         made(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
     (remark,) = compare(found([str(outputs)])).remarks()
-    said = r"lr=0\.5: \+0\.0100 ± 0\.0497 over 3 seeds, not told from nothing; were it so large, about \d+ seeds .*"
+    said = (
+        r"lr=0\.5: \+0\.0100 ± 0\.0497 over 3 seeds, which may be chance; were it really so large, about \d+ seeds .*"
+    )
     assert re.fullmatch(said, remark)
 
 
@@ -167,13 +172,132 @@ def test_a_variant_that_changed_something_else_says_so(outputs):
     assert second.endswith("; sees 1x24x24 pixels, the baseline 1x28x28")
 
 
-def test_settings_of_a_part_that_only_one_has_make_no_columns(outputs):
-    made(outputs, 0.9, "optimizer=sgd")
-    made(outputs, 0.9, "optimizer=adam")
-    differing = compare(found([str(outputs)])).differing
-    assert "optimizer.name" in differing
-    assert "optimizer.momentum" not in differing
-    assert "optimizer.beta1" not in differing
+# What tells configurations apart, of two command lines each: the columns, and what the second one is called.
+TOLD_APART = {
+    "a part and what comes with it": ("optimizer=sgd | optimizer=adam", "optimizer", "optimizer=adam"),
+    "a preset of a model": ("model=lenet | model=lenet_v2", "model", "lenet_v2"),
+    "the same, typed": (
+        "model=lenet | model=lenet model.activation=relu model.pool=max",
+        "model.activation model.pool",
+        "activation=relu pool=max",
+    ),
+    "a preset, and what was typed besides": (
+        "model=lenet model.dropout=0.1 | model=lenet_v2 model.dropout=0.2",
+        "model model.dropout",
+        "lenet_v2 dropout=0.2",
+    ),
+    "experiments": (
+        "experiment=keras_notes/lenet_fashion | experiment=keras_notes/mlp_fashion",
+        "experiment",
+        "mlp_fashion",
+    ),
+    "the recipe that a model brings": (
+        "model=minialexnet data.channels=3 | model=minialexnet_v3 data.channels=3 data.crop=28",
+        "model augmentation data.crop",
+        "minialexnet_v3 augmentation=crop_flip crop=28",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOLD_APART)
+def test_what_tells_configurations_apart(case, outputs):
+    commands, keys, label = TOLD_APART[case]
+    for words in commands.split(" | "):
+        made(outputs, 0.9, *words.split())
+    comparison = compare(found([str(outputs)]))
+    assert " ".join(comparison.differing) == keys
+    assert comparison.rows[1].label == label
+    assert set(comparison.settings()) > set()
+
+
+def test_of_many_columns_a_label_names_only_what_changed(outputs):
+    words = ["optimizer.lr=0.5", "batch_size=32", "data.val_fraction=0.2", "regularization.dropout=0.5"]
+    made(outputs, 0.9)
+    made(outputs, 0.9, *words)
+    made(outputs, 0.9, words[0])
+    labels = [row.label for row in compare(found([str(outputs)])).rows]
+    assert labels == ["baseline", "batch_size=32 val_fraction=0.2 lr=0.5 dropout=0.5", "lr=0.5"]
+
+
+def test_what_no_column_shows_is_named(outputs):
+    made(outputs, 0.9, "experiment=keras_notes/lenet_fashion")
+    made(outputs, 0.9, "experiment=keras_notes/lenet_relu_sgd_fashion")
+    (remark,) = compare(found([str(outputs)])).remarks()
+    assert "differs in " in remark
+    assert "optimizer.name" in remark
+
+
+def test_the_baseline_may_be_a_choice(outputs):
+    made(outputs, 0.9)
+    made(outputs, 0.95, "model=lenet_v2")
+    assert compare(found([str(outputs)]), baseline="model=lenet_v2").baseline.label == "lenet_v2"
+
+
+# Answers --------------------------------------------------------------------------------------------------------------
+
+
+def written(path: Path, **columns: list[float]) -> None:
+    """Give a run the epochs whose values are these, by metric and split (as accuracy_val)."""
+    epochs = range(1, 1 + len(next(iter(columns.values()))))
+    rows = [
+        {"row": "epoch", "epoch": epoch, "step": 10 * epoch}
+        | {name.replace("_", "/"): values[epoch - 1] for name, values in columns.items()}
+        for epoch in epochs
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_page_answers_which_learns_first_and_which_overfits(outputs):
+    falling = [2.0, 1.0, 0.5, 0.25]
+    for seed in (0, 1):
+        fast = made(outputs, 0.90, "optimizer.lr=0.5", f"seed={seed}")
+        slow = made(outputs, 0.95, "optimizer.lr=0.1", f"seed={seed}")
+        written(fast, accuracy_val=[0.5, 0.8, 0.8, 0.7], loss_val=[2.0, 1.0, 1.2, 1.5], loss_train=falling)
+        written(slow, accuracy_val=[0.2, 0.3, 0.8, 0.9], loss_val=falling, loss_train=falling)
+    said = verdicts(comparison := compare(found([str(outputs)])), learnt(comparison))
+    assert said[0].startswith("Highest accuracy of test images: lr=0.1, 0.9500 ± 0.0000 (2 seeds). Against the next, ")
+    assert said[1] == (
+        "First to 0.7920 on validation, 99% of what every run came to: lr=0.5 in epoch 2 (3.33 s), then lr=0.1 in "
+        "epoch 3 (5 s)."
+    )
+    assert said[2] == (
+        "Overfit, the loss of validation rising again from its lowest: lr=0.5 (1.50 times). Not so: lr=0.1."
+    )
+    assert said[3] == "From training to test images accuracy gets worse by 0.0500 (lr=0.1) to 0.1000 (lr=0.5)."
+    table = learning_table(comparison, learnt(comparison)).content.set_index("configuration")
+    assert table["epochs to 0.7920"].to_dict() == {"lr=0.5": 2, "lr=0.1": 3}
+    assert table["best on validation"].to_dict() == {"lr=0.5": 0.8, "lr=0.1": 0.9}
+    assert table["by heart"].to_dict() == pytest.approx({"lr=0.5": 0.1, "lr=0.1": 0.05})
+
+
+def test_where_nothing_was_validated_training_tells_which_learns_first(outputs):
+    for rate, values in (("0.5", [0.5, 0.9]), ("0.1", [0.1, 0.6])):
+        written(made(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
+    said = verdicts(comparison := compare(found([str(outputs)])), learnt(comparison))
+    assert any(
+        line.startswith("First to 0.5940 on training, 99% of what every run came to: lr=0.5 in epoch 2")
+        for line in said
+    )
+    assert not any("verfit" in line for line in said)
+
+
+def test_runs_without_epochs_still_have_a_page(outputs, report):
+    for rate in ("0.5", "0.1"):
+        (made(outputs, 0.9, f"optimizer.lr={rate}") / "metrics.jsonl").unlink()
+    assert report(outputs).code == 0
+
+
+def test_what_a_setting_changes_is_told_over_all_others(outputs):
+    for dropout in (0.0, 0.5):
+        for rate in (0.1, 0.5):
+            words = [f"regularization.dropout={dropout}", f"optimizer.lr={rate}"]
+            made(outputs, 0.5 + 0.2 * dropout + 0.1 * rate, *words)
+    said = effect_sentences(compare(found([str(outputs)])))
+    assert said == [
+        "optimizer.lr from 0.1 to 0.5: +0.0400 ± 0.0000 over 2 pairs, more than chance (in 2 settings of the others)",
+        "regularization.dropout from 0.0 to 0.5: +0.1000 ± 0.0000 over 2 pairs, more than chance "
+        "(in 2 settings of the others)",
+    ]
 
 
 def test_published_figures_stand_beside_ours(outputs):
@@ -197,8 +321,9 @@ def test_broken_running_and_foreign_folders_are_named_and_passed_over(shelf, rep
     (shelf / "notes.txt").write_text("mine")
     done = report(shelf)
     assert done.code == 0, done.err
-    assert done.out.count("passed over:") == 2
-    assert "paused" in done.out
+    passed_over = done.out[done.out.index("Passed over:") :]
+    assert passed_over.count(str(shelf / "synthetic")) == 3  # once in the reason why it cannot be read
+    assert "paused" in passed_over
     assert f"{broken / 'run.json'} cannot be read" in done.out
 
 
@@ -223,6 +348,7 @@ def test_what_cannot_be_reported_is_refused(words, text, shelf, report):
 
 def test_nothing_finished_is_nothing_to_report(outputs, report):
     made(outputs, None, status="paused")
+    made(outputs, None, "seed=1", status="paused")
     done = report(outputs)
     assert (done.code, "no finished run to report on" in done.err) == (2, True)
 
@@ -241,8 +367,9 @@ def test_the_files_hold_the_same_table(shelf, report, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "report.csv", dtype={"regularization.dropout": str})
     assert table["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist())
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
-    assert lines[0].startswith("| regularization.dropout | n | accuracy | std | ±95% | Δ |")
-    assert lines[2].startswith("| 0.0 | 3 | 0.8967 |")
+    head = next(number for number, line in enumerate(lines) if line.startswith("| regularization.dropout |"))
+    assert lines[head].startswith("| regularization.dropout | n | accuracy | std | ±95% | Δ |")
+    assert lines[head + 2].startswith("| 0.0 | 3 | 0.8967 |")
 
 
 class Page(HTMLParser):
@@ -281,7 +408,7 @@ def test_a_page_needs_nothing_but_itself_and_runs_nothing_that_it_shows(shelf, r
     assert "&lt;script&gt;alert(" in text
     assert text.count("<svg") == 1  # there are no losses in these rows
     assert "url(http" not in text
-    assert len(page.cells) == 2 * 11 + 2 * 7
+    assert len(page.cells) == 2 * (9 + 7 + 7)  # configurations, how they learnt, published
     numbers = [cell["data-value"] for cell in page.cells if cell.get("class") is None]
     assert any(number and float(number) == pytest.approx(2.78 / 3) for number in numbers)
 

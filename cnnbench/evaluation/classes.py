@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn import functional
 
-CERTAIN = 1.959963984540054  # deviations of a normal distribution that hold 95 % of it
+from cnnbench.evaluation.chance import wilson
 
 
 def by_class(probabilities: Tensor, labels: Tensor, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -42,19 +42,6 @@ def by_class(probabilities: Tensor, labels: Tensor, classes: tuple[str, ...]) ->
             }
         )
     return pd.DataFrame(rows).assign(precision=precision, recall=recall, f1=f1)
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Return between which shares the true one lies, 19 times out of 20; NaN where nothing was tried.
-
-    Source: Wilson 1927, Probable inference, the law of succession, and statistical inference.
-    """
-    if not total:
-        return math.nan, math.nan
-    share, z2 = hits / total, CERTAIN**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = CERTAIN / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def confusion(probabilities: Tensor, labels: Tensor, classes: tuple[str, ...]) -> pd.DataFrame:

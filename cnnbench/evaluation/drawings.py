@@ -8,9 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnnbench.evaluation.calibration import Calibration
+
 MOST_NAMED = 40  # classes whose names are written beside bars and rows; of more, numbers
 MOST_COUNTED = 20  # classes whose confusions are written into the picture
 SHORT = 18  # letters of a name
+IN_A_ROW = 8  # images of a gallery
 
 
 def bars(table: pd.DataFrame) -> Figure:
@@ -56,8 +59,9 @@ def matrix(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-def reliability(table: pd.DataFrame, error: float) -> Figure:
-    """Return how often answers of a probability are right; from `calibration`."""
+def reliability(found: Calibration) -> Figure:
+    """Return how often answers of a probability are right."""
+    table = found.table()
     figure = Figure(figsize=(5, 5), layout="constrained")
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], linestyle="--", color="tab:gray", linewidth=1)
@@ -68,7 +72,7 @@ def reliability(table: pd.DataFrame, error: float) -> Figure:
     axis.set_ylim(0, 1)
     axis.set_xlabel("probability of the answer")
     axis.set_ylabel("share that is right")
-    axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
+    axis.set_title(f"expected calibration error {found.error:.4f}", fontsize=10)
     return figure
 
 
@@ -90,12 +94,31 @@ def panel(images: Sequence[Tensor], titles: Sequence[str], answers: Sequence[Seq
     return figure
 
 
+def gallery(images: Tensor, titles: Sequence[str]) -> Figure:
+    """Return images, float32 [N, C, H, W] in [0, 1], eight a row, each under its title of one line or two."""
+    rows = max(1, -(-len(images) // IN_A_ROW))
+    figure = Figure(figsize=(1.3 * IN_A_ROW, 1.72 * rows), layout="constrained")
+    for axis in (axes := figure.subplots(rows, IN_A_ROW, squeeze=False)).flat:
+        axis.set_axis_off()
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        pixels = image.permute(1, 2, 0).numpy()
+        axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=7, parse_math=False)
+    return figure
+
+
+def short(name: str, letters: int = SHORT) -> str:
+    """Return a name in one line, of no more than so many letters."""
+    flat = " ".join(name.split())
+    return flat if len(flat) <= letters else f"{flat[: letters - 1]}…"
+
+
 def _named(axis: Axes, which: str, names: "pd.Series[str] | pd.Index[str]") -> None:
     ticks = axis.xaxis if which == "x" else axis.yaxis
     if len(names) > MOST_NAMED:
         return
     ticks.set_ticks(range(len(names)))
-    ticks.set_ticklabels([name if len(name) <= SHORT else f"{name[: SHORT - 1]}…" for name in names])
+    ticks.set_ticklabels([short(name) for name in names])
     for label in ticks.get_ticklabels():
         label.set_parse_math(False)
         label.set_fontsize(8)

@@ -14,9 +14,13 @@ from cnnbench.compose import flat
 from cnnbench.config import is_incidental
 from cnnbench.errors import UserError, grouped, listed
 from cnnbench.journal import read_rows
+from cnnbench.reports.columns import Choice, besides, columns, label
+from cnnbench.reports.effects import Effect, effects
+from cnnbench.reports.learning import Course, course
 from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.shelf import Entry
 
+NAMED = 4  # settings in a sentence
 ASIDE = ("seed", "references", "source", "parent")  # no part of what is compared
 
 
@@ -24,7 +28,7 @@ ASIDE = ("seed", "references", "source", "parent")  # no part of what is compare
 class Group:
     """Finished runs of one configuration, a seed each; of a seed that was trained twice, the newest."""
 
-    settings: Mapping[str, Any]
+    choice: Choice
     entries: tuple[Entry, ...]
 
     @cached_property
@@ -60,10 +64,18 @@ class Group:
             tables.append(pd.DataFrame(rows).assign(seed=entry.values["seed"]))
         return pd.concat(tables, ignore_index=True)
 
+    def courses(self, metric: str, higher: bool) -> list[Course]:
+        """Return how the training of each seed went."""
+        return [course(rows, metric, higher) for _, rows in self.curves.groupby("seed")]
+
+    def gap(self, metric: str, split: str, other: str) -> float:
+        """Return by how much a metric is more on one split than on another, of the tested checkpoint, on average."""
+        return self.estimate(metric, split).mean - self.estimate(metric, other).mean
+
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration in a comparison. label: what it has that others have not. notes: what else differs."""
+    """One configuration in a comparison. label: what it is called in it. notes: what else differs."""
 
     label: str
     group: Group
@@ -89,7 +101,7 @@ class Comparison:
 
     def _record(self, row: Row) -> dict[str, Any]:
         group, gained = row.group, row.gained
-        told = {key: _shown(group.settings.get(key)) for key in self.differing}
+        told = {key: group.choice.text(key) for key in self.differing}
         return told | {
             "n": row.measured.n,
             self.metric: row.measured.mean,
@@ -97,8 +109,6 @@ class Comparison:
             "±95%": row.measured.half,
             "Δ": math.nan if gained is None else gained.estimate.mean,
             "Δ ±95%": math.nan if gained is None else gained.estimate.half,
-            "train": group.estimate(self.metric, "train").mean,
-            "best epoch": _whole(group.mean("checkpoint", "epoch")),
             "seconds": _whole(group.mean("seconds", "train")),
             "parameters": _whole(group.mean("parameters", "total")),
         }
@@ -107,6 +117,19 @@ class Comparison:
         """Return the configuration with the best mean."""
         sign = 1 if self.higher else -1
         return max(self.rows, key=lambda row: -math.inf if math.isnan(row.measured.mean) else sign * row.measured.mean)
+
+    def effects(self) -> list[Effect]:
+        """Return what each setting changes, everything else being alike; nothing where only one of them differs."""
+        keys = self.differing if len(self.differing) > 1 else ()
+        rows = [self.baseline, *(row for row in self.rows if row is not self.baseline)]
+        cells = [{key: row.group.choice.text(key) for key in keys} for row in rows]
+        return effects(cells, [row.group.values(self.metric) for row in rows])
+
+    def settings(self) -> dict[str, list[str]]:
+        """Return the values of every key whose values are not all alike, as text, in the order of the rows."""
+        keys = dict.fromkeys(key for row in self.rows for key in row.group.choice.settings)
+        values = {key: [row.group.choice.text(key) for row in self.rows] for key in keys}
+        return {key: texts for key, texts in values.items() if len(set(texts)) > 1}
 
     def references(self) -> pd.DataFrame:
         """Return published figures beside ours, a row each."""
@@ -132,21 +155,22 @@ class Comparison:
     def remarks(self) -> list[str]:
         """Return what the number of seeds can tell apart, and what else differs between a row and the baseline."""
         return [
-            f"{row.label}: {_said(row.gained)}" + "".join(f"; {note}" for note in row.notes)
+            f"{row.label}: {told(row.gained)}" + "".join(f"; {note}" for note in row.notes)
             for row in self.rows
             if row.gained is not None
         ]
 
 
-def _said(gained: Difference) -> str:
+def told(gained: Difference, what: str = "seeds") -> str:
+    """Say a difference, and what so many seeds, or pairs, say of it."""
     found = gained.estimate
     if found.n < 2:
         return f"{_few(found.n)}; nothing can be said of chance"
-    measured = f"{found.mean:+.4f} ± {found.half:.4f} over {found.n} seeds"
+    measured = f"{found.mean:+.4f} ± {found.half:.4f} over {found.n} {what}"
     if gained.is_resolved:
-        return f"{measured}, told from nothing"
-    would = f"; were it so large, about {gained.needed} seeds would tell it" if gained.needed else ""
-    return f"{measured}, not told from nothing{would}"
+        return f"{measured}, more than chance"
+    would = f"; were it really so large, about {gained.needed} {what} would show it" if gained.needed else ""
+    return f"{measured}, which may be chance{would}"
 
 
 def _whole(number: float) -> float:
@@ -175,9 +199,7 @@ def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | N
     metric = metric or next((name for name in ("accuracy", "recall@1", "loss") if name in names), names[0])
     if metric not in names:
         raise UserError(f"--metric {metric}: not all runs have it; they have {listed(names)}.")
-    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    differing = tuple(key for key in keys if len({_plain(group.settings.get(key)) for group in groups}) > 1)
-    differing = tuple(key for key in differing if not _follows(key, differing, groups))
+    differing = columns([group.choice for group in groups])
     base = _chosen(groups, baseline)
     first = _row(base, base, metric, differing)
     rows = tuple(first if group is base else _row(group, base, metric, differing) for group in groups)
@@ -186,15 +208,15 @@ def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | N
 
 def _grouped(finished: Sequence[Entry]) -> list[Group]:
     groups: dict[str, dict[int, Entry]] = {}
-    settings: dict[str, dict[str, Any]] = {}
+    choices: dict[str, Choice] = {}
     for entry in finished:
         values = flat(_settings(entry))
         kept = {key: value for key, value in values.items() if key not in ASIDE and not is_incidental(key)}
         kept = {key: value for key, value in kept.items() if not key.startswith("references")}
         key = _plain(kept)
-        settings[key] = kept
+        choices[key] = Choice.of(kept, entry.record)
         groups.setdefault(key, {})[entry.values["seed"]] = entry  # they come in order: the newest stays
-    return [Group(settings[key], tuple(entries.values())) for key, entries in groups.items()]
+    return [Group(choices[key], tuple(entries.values())) for key, entries in groups.items()]
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
@@ -205,18 +227,11 @@ def _settings(entry: Entry) -> dict[str, Any]:
         return entry.folder.config()
 
 
-def _follows(key: str, differing: Sequence[str], groups: Sequence[Group]) -> bool:
-    """Tell whether a key is only there where another one that differs is: the settings of a part that is chosen."""
-    section = key.rpartition(".")[0]
-    chooser = f"{section}.name"
-    return key != chooser and chooser in differing and not all(key in group.settings for group in groups)
-
-
 def _chosen(groups: Sequence[Group], baseline: str | None) -> Group:
     if baseline is None:
         return groups[0]
     key, _, given = baseline.partition("=")
-    fitting = [group for group in groups if key in group.settings and _shown(group.settings[key]) == given]
+    fitting = [group for group in groups if given and group.choice.text(key) == given]
     if len(fitting) != 1:
         number = "none" if not fitting else f"{len(fitting)}"
         raise UserError(f"--baseline {baseline}: fits {number} of {len(groups)} configurations; name one by KEY=VALUE.")
@@ -224,26 +239,12 @@ def _chosen(groups: Sequence[Group], baseline: str | None) -> Group:
 
 
 def _row(group: Group, base: Group, metric: str, differing: Sequence[str]) -> Row:
-    label = _label(group, base, differing)
     gained = None if group is base else difference(group.values(metric), base.values(metric))
-    return Row(label, group, group.estimate(metric), gained, tuple(_other_differences(group, base)))
+    notes = () if group is base else tuple(_other_differences(group, base, differing))
+    return Row(label(group.choice, base.choice, differing), group, group.estimate(metric), gained, notes)
 
 
-def _label(group: Group, base: Group, differing: Sequence[str]) -> str:
-    """Return what a configuration has that the baseline has not, in short."""
-    if group is base:
-        return "baseline"
-    changed = [key for key in differing if _plain(group.settings.get(key)) != _plain(base.settings.get(key))]
-    return " ".join(f"{_leaf(key)}={_shown(group.settings.get(key))}" for key in changed)
-
-
-def _leaf(key: str) -> str:
-    """Return a key in short: `model` for model.name, `lr` for optimizer.lr."""
-    above, _, leaf = key.rpartition(".")
-    return above if leaf == "name" else leaf
-
-
-def _other_differences(group: Group, base: Group) -> list[str]:
+def _other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
     """Return what a variant changed besides: what the network has, sees, and how long it was trained."""
     notes = []
     for name, told in (("total", "parameters"), ("trainable", "trained parameters")):
@@ -258,12 +259,12 @@ def _other_differences(group: Group, base: Group) -> list[str]:
     steps = [entry.curves["step"].max() if "step" in entry.curves else 0 for entry in (group, base)]
     if steps[0] != steps[1]:
         notes.append(f"was trained for {grouped(steps[0])} steps, the baseline for {grouped(steps[1])}")
+    unseen = besides(group.choice, base.choice, differing)
+    if unseen:
+        more = f" and {len(unseen) - NAMED} more" if len(unseen) > NAMED else ""
+        notes.append(f"differs in {', '.join(unseen[:NAMED])}{more} as well")
     return notes
 
 
 def _plain(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -1,46 +1,86 @@
 """Curves over epochs, with the spread of seeds, as SVG to be put into a page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnbench.reports.comparison import Row
-
-MOST_CURVES = 12
 LONGEST = 60  # letters of a label
+SPIKE = 3  # times what is usual: such a value is not drawn
+POINTS = 1000  # of a curve over steps
 
 
-def overlaid(rows: Sequence[Row], metric: str) -> str | None:
+def overlaid(curves: Mapping[str, pd.DataFrame], metric: str, best_epoch: int = 0) -> str | None:
     """Return validation (solid) and training (dotted) of each configuration: the mean of its seeds and their range.
 
-    None where there is nothing to draw.
+    curves: the epoch rows of all seeds, by label. best_epoch: where to draw a line; 0: nowhere. None where there is
+    nothing to draw.
     """
-    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
-    axis = figure.subplots()
-    for index, row in enumerate(rows[:MOST_CURVES]):
-        colour, label = f"C{index % 10}", _escaped(row.label)[:LONGEST]
-        for split, style in (("val", "-"), ("train", ":")):
-            curve = _spread(row.group.curves, f"{metric}/{split}")
+    figure, axis = _axes()
+    alone = len(curves) == 1
+    for index, (label, rows) in enumerate(curves.items()):
+        told = _escaped(label)[:LONGEST]
+        for split, style, name in (("val", "-", "validation"), ("train", ":", "training")):
+            curve = _spread(rows, f"{metric}/{split}")
             if curve is None:
                 continue
-            axis.plot(curve.index, curve["mean"], style, color=colour, label=label, linewidth=1.6)
-            label = "_nolegend_"  # once
+            axis.plot(
+                curve.index, curve["mean"], style, color=f"C{index % 10}", linewidth=1.6,
+                label=name if alone else told, marker="." if len(curve) == 1 else None,
+            )  # fmt: skip
+            told = "_nolegend_"  # once
             if (curve["max"] > curve["min"]).any():
-                axis.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
+                axis.fill_between(curve.index, curve["min"], curve["max"], color=f"C{index % 10}", alpha=0.15, lw=0)
     if not axis.lines:
         return None
+    if metric == "loss":
+        _leave_out_spikes(axis)
+    if best_epoch:
+        axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
+    if not alone:
+        axis.set_title("validation solid, training dotted; bands: range of the seeds", fontsize=9)
     axis.set_xlabel("epoch")
     axis.set_ylabel(metric)
-    axis.set_title("validation solid, training dotted; bands: range of the seeds", fontsize=9)
-    axis.grid(alpha=0.3)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     return svg(figure)
+
+
+def _leave_out_spikes(axis: Axes) -> None:
+    """Cut a few values off that would press all others flat, and say so."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return
+    top = 1.2 * float(np.quantile(drawn, 0.97))
+    if drawn.max() > SPIKE * top > 0:
+        axis.set_ylim(bottom=0, top=top)
+        axis.annotate(f"to {drawn.max():.3g}", (0.01, 0.97), xycoords="axes fraction", fontsize=8, va="top")
+
+
+def learning_rate(steps: pd.DataFrame) -> str | None:
+    """Return the learning rate over steps; None where it is always the same."""
+    if "lr" not in steps or steps["lr"].nunique() < 2:
+        return None
+    figure, axis = _axes()
+    some = steps.iloc[:: max(1, len(steps) // POINTS)]
+    axis.plot(some["step"], some["lr"], linewidth=1.6)
+    axis.set_xlabel("step")
+    axis.set_ylabel("learning rate")
+    return svg(figure)
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    axis.grid(alpha=0.3)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    return figure, axis
 
 
 def _spread(curves: pd.DataFrame, column: str) -> pd.DataFrame | None:

@@ -1,62 +1,198 @@
 """A page that needs nothing but itself: no network, no other file."""
 
+import base64
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
+from cnnbench.checkpoint import write_atomically
 from cnnbench.errors import grouped
+
+SMALL_PICTURE = 850  # pixels of width
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page, which can be sorted by any of its columns."""
+    """A table that can be sorted by any of its columns.
 
+    marked: the row that stands out. note: how it is read. is_brief: short enough for a terminal. decimals: of columns
+    that have not four.
+    """
+
+    kind: ClassVar = "table"
     title: str
     content: pd.DataFrame
+    marked: int | None = None
+    note: str = ""
+    is_brief: bool = False
+    decimals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Lines:
-    """A list of a page."""
+    """A list."""
+
+    kind: ClassVar = "lines"
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as an `<svg>` element."""
+
+    kind: ClassVar = "drawing"
+    is_small: ClassVar = True
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the bytes of a PNG file."""
+
+    kind: ClassVar = "picture"
+    title: str
+    png: bytes
+
+    @property
+    def is_small(self) -> bool:
+        """Tell whether two of them fit side by side; the width is in the file's first bytes."""
+        return int.from_bytes(self.png[16:20], "big") <= SMALL_PICTURE
+
+    @property
+    def address(self) -> str:
+        """Return the picture as an address that holds all of it."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A text that is shown as it is, when it is asked for."""
+
+    kind: ClassVar = "folded"
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Settings of several, of which two are chosen: where these differ is shown. chosen: the two at first."""
+
+    kind: ClassVar = "differences"
+    title: str
+    names: Sequence[str]
+    settings: Mapping[str, Sequence[str]]
+    chosen: tuple[int, int]
+
+
+Section = Table | Lines | Drawing | Picture | Folded | Differences
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is reported: a title, the outcome in a sentence, sections, and what of it is data for programs."""
 
     title: str
-    items_: Sequence[str]
+    said: str
+    sections: Sequence[Section]
+    data: pd.DataFrame | None = None
+
+    def html(self) -> str:
+        """Return the page for a browser; all text is shown as it is, whatever it holds."""
+        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+        template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
+        return template.render(title=self.title, said=self.said, sections=self.sections, cells=_cells)
+
+    def markdown(self) -> str:
+        """Return what of the page is text."""
+        lines = [f"# {_flat(self.title)}", "", _flat(self.said)]
+        for section in self.sections:
+            if isinstance(section, Table):
+                lines += ["", f"## {section.title}", "", *_markdown_table(section)]
+            elif isinstance(section, Lines):
+                lines += ["", f"## {section.title}", "", *(f"- {_flat(line)}" for line in section.lines)]
+        return "\n".join(lines) + "\n"
+
+    def terminal(self) -> list[str]:
+        """Return what of the page is said on a terminal, line by line."""
+        lines = [f"  {_flat(self.said)}"]
+        for section in self.sections:
+            if isinstance(section, Table) and section.is_brief:
+                lines += ["", *_text_table(section)]
+            elif isinstance(section, Lines):
+                lines += ["", f"  {section.title}:", *(f"    {_flat(line)}" for line in section.lines)]
+        return lines
+
+    def write(self, folder: Path) -> Path:
+        """Write `report.html`, `report.md` and, of data, `report.csv` into a folder, and return the first."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.data is not None:
+            write_atomically(folder / "report.csv", self.data.to_csv(index=False).encode())
+        write_atomically(folder / "report.md", self.markdown().encode())
+        write_atomically(folder / "report.html", self.html().encode())
+        return folder / "report.html"
 
 
-def page(title: str, said: str, figures: Sequence[str], tables: Sequence[Table], lists: Sequence[Lines]) -> str:
-    """Return a page as HTML. figures: `<svg>` elements; all other text is shown as it is, whatever it holds."""
-    template = Environment(autoescape=True).from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
-    return template.render(
-        title=title, said=said, figures=figures, tables=[_shown_table(table) for table in tables], lists=lists
-    )
+def _markdown_table(table: Table) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(_flat(cell).replace("|", r"\|") for cell in cells) + " |"
+
+    head, *rows = _texts(table)
+    return [line(head), line(["---"] * len(head)), *map(line, rows)]
 
 
-def _shown_table(table: Table) -> dict[str, Any]:
+def _flat(text: str) -> str:
+    return re.sub(r"\s", " ", text)
+
+
+def _text_table(table: Table) -> list[str]:
+    cells = [[_flat(cell)[:30] for cell in row] for row in _texts(table)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
+
+
+def _texts(table: Table) -> list[list[str]]:
+    """Return the head and the rows of a table as text."""
+    names = [str(name) for name in table.content]
+    rows = table.content.itertuples(index=False)
+    return [
+        names,
+        *([shown(value, table.decimals.get(name, 4)) for name, value in zip(names, row, strict=True)] for row in rows),
+    ]
+
+
+def _cells(table: Table) -> dict[str, Any]:
+    """Return the columns and rows of a table, with what is shown and what is sorted by."""
     content = table.content
     is_text = {name: not pd.api.types.is_numeric_dtype(content[name]) for name in content}
     return {
-        "title": table.title,
         "columns": [{"name": name, "text": is_text[name]} for name in content],
         "rows": [
             [
-                {"text": is_text[name], "shown": shown(value), "value": "" if shown(value) == "" else value}
-                for name, value in zip(content, row, strict=True)
+                {"text": is_text[name], "shown": text, "value": value if text else ""}
+                for name, value, text in zip(content, row, texts, strict=True)
             ]
-            for row in content.itertuples(index=False)
+            for row, texts in zip(content.itertuples(index=False), _texts(table)[1:], strict=True)
         ],
     }
 
 
-def shown(value: Any) -> str:
-    """Return a value of a table as it is read: whole numbers grouped, others with four decimals, NaN as nothing."""
+def shown(value: Any, decimals: int = 4) -> str:
+    """Return a value of a table as it is read: whole numbers grouped, others with so many decimals, NaN as nothing."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | np.integer):
         return grouped(int(value))
-    return "" if math.isnan(value) else f"{value:.4f}"
+    if math.isnan(value):
+        return ""
+    return f"{value:.{decimals}f}" if abs(value) < 100 or value % 1 else grouped(value)

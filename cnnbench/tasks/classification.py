@@ -11,6 +11,7 @@ from torch.nn import functional
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
+from cnnbench.evaluation.classified import Answers, found_out
 from cnnbench.evaluation.findings import Findings
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
@@ -98,12 +99,6 @@ class Classification(Task):
 
     def examine(self, view: View, split: str) -> Findings:
         """Return figures by class, confusions, calibration, and the answer to each image of a split."""
-        # With scikit-learn, pandas and matplotlib, more than a second: not for every command's start.
-        from cnnbench.evaluation import drawings
-        from cnnbench.evaluation.calibration import calibration
-        from cnnbench.evaluation.classes import by_class, confusion
-        from cnnbench.evaluation.predictions import predictions
-
         batches, classes = view.splits[split], self.spec.classes
 
         def step(network: nn.Module, batch: Batch) -> Tensor:
@@ -112,22 +107,13 @@ class Classification(Task):
 
         rows, labels = view.each(batches, step), batches.labels.cpu()
         measured, probabilities = torch.split(rows, [len(self.eval_metrics), len(classes)], dim=1)
-        of_classes, counts = by_class(probabilities, labels, classes), confusion(probabilities, labels, classes)
-        beliefs, error = calibration(probabilities, labels)
-        return Findings(
-            self.measure(measured, labels) | {"calibration error": error},
-            {
-                "classes": of_classes,
-                "confusion": counts.reset_index(),
-                "calibration": beliefs,
-                "predictions": predictions(probabilities, labels, classes, getattr(view.data, split).files()),
-            },
-            {
-                "classes": drawings.bars(of_classes),
-                "confusion": drawings.matrix(counts),
-                "calibration": drawings.reliability(beliefs, error),
-            },
-        )
+        files = getattr(view.data, split).files()
+
+        def pixels(rows: Tensor) -> Tensor:
+            (batch,) = batches.epoch(rows, len(rows))
+            return view.pixels(batch.images)
+
+        return found_out(self.measure(measured, labels), Answers(probabilities, labels, classes, files), pixels)
 
     def _measured(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return what is measured of each image, float32 [B, M], from scores [B, K]."""

@@ -5,18 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from cnnbench.data.batches import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
-
-DPI = 120
 
 
 class Splits(Mapping[str, Batches]):
@@ -71,13 +68,8 @@ class View:
 
     def save(self, name: str, figure: "Figure") -> None:
         """Keep a picture among the run's, as `pictures/<name>-epoch-<epoch>.png`, and show it in TensorBoard."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from cnnbench import pictures
 
-        figure.set_dpi(DPI)
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
-        picture = np.asarray(canvas.buffer_rgba())[..., :3].copy()
         path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
-        self.paint(name, picture)
+        self.paint(name, pictures.save(path, figure))
