@@ -36,7 +36,7 @@ Afterwards, each with a --help of its own:
   cnnbench-list         which runs there are
   cnnbench-evaluate     what a network is worth: by class, confusions, calibration
   cnnbench-predict      what it answers to an image
-  cnnbench-report       runs side by side, over seeds
+  cnnbench-report       all about a run on a page; or runs side by side, over seeds
   cnnbench-options      what can be chosen;   cnnbench-data      which data sets there are
 
 Flags:

@@ -139,6 +139,13 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(run, report):
     assert "drawing" in dict(kinds(run))
 
 
+def test_a_run_that_has_only_begun_has_a_page(run, report):
+    for name in ("result.json", "metrics.jsonl"):
+        (run / name).unlink()
+    RunFolder(run).update(status="running")
+    assert "Not finished: running after 0 epochs." in report(run).out
+
+
 def test_a_run_of_before_there_were_pages_has_one_all_the_same(run, report):
     shutil.rmtree(run / "evaluation")
     (run / "report.html").unlink()

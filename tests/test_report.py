@@ -257,13 +257,13 @@ def test_a_page_answers_which_learns_first_and_which_overfits(outputs):
     said = verdicts(comparison := compare(found([str(outputs)])), learnt(comparison))
     assert said[0].startswith("Highest accuracy of test images: lr=0.1, 0.9500 ± 0.0000 (2 seeds). Against the next, ")
     assert said[1] == (
-        "First to 0.7920 on validation, 99% of what every run came to: lr=0.5 in epoch 2 (3.33 s), then lr=0.1 in "
+        "First to 0.7920 on validation (99% of what every run came to): lr=0.5 in epoch 2 (3.33 s), then lr=0.1 in "
         "epoch 3 (5 s)."
     )
-    assert said[2] == (
-        "Overfit, the loss of validation rising again from its lowest: lr=0.5 (1.50 times). Not so: lr=0.1."
+    assert said[2] == ("Overfit: the loss of validation ends above its lowest for lr=0.5 (1.50 times). Not so: lr=0.1.")
+    assert said[3] == (
+        "By heart: accuracy is better on training images than on test images by 0.0500 (lr=0.1) to 0.1000 (lr=0.5)."
     )
-    assert said[3] == "From training to test images accuracy gets worse by 0.0500 (lr=0.1) to 0.1000 (lr=0.5)."
     table = learning_table(comparison, learnt(comparison)).content.set_index("configuration")
     assert table["epochs to 0.7920"].to_dict() == {"lr=0.5": 2, "lr=0.1": 3}
     assert table["best on validation"].to_dict() == {"lr=0.5": 0.8, "lr=0.1": 0.9}
@@ -275,10 +275,10 @@ def test_where_nothing_was_validated_training_tells_which_learns_first(outputs):
         written(made(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
     said = verdicts(comparison := compare(found([str(outputs)])), learnt(comparison))
     assert any(
-        line.startswith("First to 0.5940 on training, 99% of what every run came to: lr=0.5 in epoch 2")
+        line.startswith("First to 0.5940 on training (99% of what every run came to): lr=0.5 in epoch 2")
         for line in said
     )
-    assert not any("verfit" in line for line in said)
+    assert not any("Overfit" in line for line in said)
 
 
 def test_runs_without_epochs_still_have_a_page(outputs, report):

@@ -18,15 +18,15 @@ def page_of(comparison: Comparison, what: str) -> Page:
     effects, references = effect_sentences(comparison), comparison.references()
     rows = comparison.rows
     found: list[Section] = [
-        Lines("Answers", verdicts(comparison, learning)),
+        Lines("Answers", verdicts(comparison, learning), leads=True),
         Table("Configurations", table, rows.index(best), HOW_TO_READ, is_brief=True),
     ]
     if len(rows) > 1:
-        found.append(Lines(f"Against the baseline, {comparison.baseline.label}", comparison.remarks()))
+        found.append(Lines(f"Against the baseline, {comparison.baseline.label}", comparison.remarks(), leads=True))
     if effects:
-        found.append(Lines("What each setting changes, everything else alike", effects))
+        found.append(Lines("What each setting changes, everything else alike", effects, leads=True))
     chosen = _drawn(comparison)
-    curves = {row.label: row.group.curves for row in chosen}
+    curves = [(row.label, row.group.curves) for row in chosen]
     more = f"; the best {len(chosen)} of {len(rows)}" if len(chosen) < len(rows) else ""
     for metric in dict.fromkeys((comparison.metric, "loss")):
         drawing = overlaid(curves, metric)
@@ -44,7 +44,7 @@ def page_of(comparison: Comparison, what: str) -> Page:
         found.append(Lines("Passed over", comparison.skipped))
     runs = sum(len(row.group.entries) for row in rows)
     said = f"{len(rows)} configurations, {runs} runs; {comparison.metric} of the test images."
-    return Page(f"cnnbench: {what}", said, found, table)
+    return Page(what, said, found, table)
 
 
 def _drawn(comparison: Comparison) -> list[Row]:

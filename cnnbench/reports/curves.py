@@ -1,7 +1,7 @@
 """Curves over epochs, with the spread of seeds, as SVG to be put into a page."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,15 @@ SPIKE = 3  # times what is usual: such a value is not drawn
 POINTS = 1000  # of a curve over steps
 
 
-def overlaid(curves: Mapping[str, pd.DataFrame], metric: str, best_epoch: int = 0) -> str | None:
+def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch: int = 0) -> str | None:
     """Return validation (solid) and training (dotted) of each configuration: the mean of its seeds and their range.
 
-    curves: the epoch rows of all seeds, by label. best_epoch: where to draw a line; 0: nowhere. None where there is
-    nothing to draw.
+    curves: labels, each with the epoch rows of all seeds. best_epoch: where to draw a line; 0: nowhere. None where
+    there is nothing to draw.
     """
     figure, axis = _axes()
     alone = len(curves) == 1
-    for index, (label, rows) in enumerate(curves.items()):
+    for index, (label, rows) in enumerate(curves):
         told = _escaped(label)[:LONGEST]
         for split, style, name in (("val", "-", "validation"), ("train", ":", "training")):
             curve = _spread(rows, f"{metric}/{split}")

@@ -38,11 +38,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Lines:
-    """A list."""
+    """A list. leads: what comes before a colon stands out."""
 
     kind: ClassVar = "lines"
     title: str
     lines: Sequence[str]
+    leads: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Story:
                 yield Table("Published", table)
         best = self.result.get("checkpoint", {}).get("epoch", 0)
         for name in dict.fromkeys((self.metric, "loss")):
-            drawing = overlaid({"": self.epochs}, name, best)
+            drawing = overlaid([("", self.epochs)], name, best)
             if drawing is not None:
                 yield Drawing(f"{name} over epochs", drawing)
         rates = learning_rate(self.steps)

@@ -119,31 +119,30 @@ def verdicts(comparison: Comparison, learning: Learning) -> list[str]:
     first = sorted((one for one in found if not math.isnan(one.epochs)), key=lambda one: one.epochs)
     if first:
         times = [f"{one.row.label} in epoch {one.epochs:.3g} ({one.seconds:.3g} s)" for one in first[:NAMED]]
-        said.append(
-            f"First to {level:.4f} on {where}, {ALMOST:.0%} of what every run came to: {', then '.join(times)}{_more(first)}."
-        )
+        at = f"First to {level:.4f} on {where} ({ALMOST:.0%} of what every run came to)"
+        said.append(f"{at}: {', then '.join(times)}{_more(first)}.")
     known = [one for one in found if not math.isnan(one.rise)]
     rising = sorted((one for one in known if one.overfits), key=lambda one: -one.rise)
     if rising:
         times = [f"{one.row.label} ({one.rise:.2f} times)" for one in rising[:NAMED]]
         rest = [one.row.label for one in known if not one.overfits]
         said.append(
-            f"Overfit, the loss of validation rising again from its lowest: {', '.join(times)}{_more(rising)}."
+            f"Overfit: the loss of validation ends above its lowest for {', '.join(times)}{_more(rising)}."
             + (f" Not so: {', '.join(rest[:NAMED])}{_more(rest)}." if rest else "")
         )
     elif known:
-        said.append("None overfits: no loss of validation rises again by as much as a twentieth.")
+        said.append("Overfit: none; no loss of validation ends above its lowest by as much as a twentieth.")
     by_heart = sorted((one for one in found if not math.isnan(one.by_heart)), key=lambda one: one.by_heart)
     if by_heart:
         least, most = by_heart[0], by_heart[-1]
         said.append(
-            f"From training to test images {comparison.metric} gets worse by {least.by_heart:.4f} ({least.row.label}) "
-            f"to {most.by_heart:.4f} ({most.row.label})."
+            f"By heart: {comparison.metric} is better on training images than on test images by {least.by_heart:.4f} "
+            f"({least.row.label}) to {most.by_heart:.4f} ({most.row.label})."
         )
     apart = [one for one in found if not math.isnan(one.val_to_test)]
     if apart:
         most = max(apart, key=lambda one: abs(one.val_to_test))
-        said.append(f"Validation and test differ by {abs(most.val_to_test):.4f} at most ({most.row.label}).")
+        said.append(f"Validation against test: {abs(most.val_to_test):.4f} apart at most ({most.row.label}).")
     return said
 
 
