@@ -33,7 +33,7 @@ class Answering:
         return decode(path, self.side, self.channels, self.fit).permute(2, 0, 1)
 
 
-def of_run(path: str, which: Checkpoint = "best", plugins: Sequence[str] = ()) -> Answering:
+def of_run(path: str, which: Checkpoint = "tested", plugins: Sequence[str] = ()) -> Answering:
     """Return the network of a run. Raises UserError for one that does not tell classes."""
     run = load_run(path, plugins)
     run.set_up()

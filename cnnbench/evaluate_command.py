@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.errors import UserError, listed
-from cnnbench.small_command import finish, plugin_files, sorted_out
+from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from cnnbench.data.prepare import PreparedData
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ABOUT = """\
 Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.
 
-  cnnbench-evaluate outputs/RUN                              the test images, with the best checkpoint
+  cnnbench-evaluate outputs/RUN                              the test images, with the checkpoint that was tested
   cnnbench-evaluate outputs/RUN --split val                  ... validation; or train
   cnnbench-evaluate outputs/RUN --checkpoint last            ... the last one; or one that is kept, by its step
   cnnbench-evaluate outputs/RUN --data image_folder data.folder=my_photos      ... other images of the same classes
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser("cnnbench-evaluate", description=ABOUT, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="folder of a run")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--checkpoint", default="best", metavar="best|last|N", help="best: on validation")
+    parser.add_argument("--checkpoint", default="tested", metavar="best|last|N", help=CHECKPOINT_HELP)
     parser.add_argument("--data", nargs="+", default=[], metavar="WORD", help="a data set, and settings data.KEY=VALUE")
     parser.add_argument("--out", metavar="FOLDER", help="where tables and pictures go")
     parser.add_argument("words", nargs="*", metavar="plugins=FILE", help="what the run was made with")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from cnnbench.run import load_run
 
         run = load_run(flags.run, plugin_files(given.get("plugins", "")))
-        which = int(flags.checkpoint) if flags.checkpoint.isdigit() else flags.checkpoint
+        which = run.named(checkpoint_named(flags.checkpoint))
         checkpoint = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
         folder = Path(flags.out) if flags.out else run.folder.evaluation(flags.split, checkpoint)
         findings = evaluated(run, flags.split, which, flags.data, folder)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluated(
-    run: "Run", split: str = "test", which: str | int = "best", data: Sequence[str] = (), folder: Path | None = None
+    run: "Run", split: str = "test", which: str | int = "tested", data: Sequence[str] = (), folder: Path | None = None
 ) -> "Findings":
     """Return what is found out about the network of a run.
 

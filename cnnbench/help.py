@@ -36,7 +36,9 @@ Afterwards, each with a --help of its own:
   cnnbench-list         which runs there are
   cnnbench-evaluate     what a network is worth: by class, confusions, calibration
   cnnbench-predict      what it answers to an image
+  cnnbench-explain      what it looks at: maps of layers, kernels, Grad-CAM, saliency, t-SNE, augmentation
   cnnbench-report       all about a run on a page; or runs side by side, over seeds
+  cnnbench-export       the network as one file: ONNX, torch.export, safetensors
   cnnbench-options      what can be chosen;   cnnbench-data      which data sets there are
 
 Flags:

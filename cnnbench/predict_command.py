@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.errors import UserError, listed
-from cnnbench.small_command import finish, plugin_files, sorted_out
+from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files and folders of images; plugins=FILE")
     parser.add_argument("--split", choices=("test", "val", "train"), help="images of the run's own data")
     parser.add_argument("--index", metavar="N,N,…", help="which of the split, counted from 0")
-    parser.add_argument("--checkpoint", default="best", metavar="best|last|N", help="best: on validation")
+    parser.add_argument("--checkpoint", default="tested", metavar="best|last|N", help=CHECKPOINT_HELP)
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="how many answers")
     parser.add_argument("--json", action="store_true", help="print a list that programs can read")
     parser.add_argument("--picture", metavar="FILE", help="draw each image beside its answers")
@@ -82,7 +82,7 @@ def answered(flags: Namespace, words: Sequence[str], plugins: Sequence[str]) -> 
             raise UserError(f"{flags.network} has no data of its own; give files or folders of images.")
         answering = of_torchvision(name)
     else:
-        which = int(flags.checkpoint) if flags.checkpoint.isdigit() else flags.checkpoint
+        which = checkpoint_named(flags.checkpoint)
         answering = of_run(flags.network, which, plugins)
     asked, unusable = from_files(answering, words) if words else (from_split(answering, flags.split, flags.index), [])
     if not asked:

@@ -27,7 +27,7 @@ from cnnbench.rundir import RunFolder
 from cnnbench.tasks.base import Task
 
 Checkpoint = str | int
-"""`best` on validation, `last`, or the number of steps after which one was kept."""
+"""`tested`: the one that the result is of; `best` on validation, `last`, or the steps after which one was kept."""
 
 
 class Run:
@@ -80,11 +80,22 @@ class Run:
         task: Task = TASKS.build(self.config.objective(), self.spec)
         return task
 
-    def model(self, which: Checkpoint = "best") -> nn.Module:
+    @property
+    def tested(self) -> str:
+        """Return which checkpoint the result is of, or would be: `best`, or `last` as some recipes want it."""
+        has_best = self._content("last")["best"] is not None
+        return "best" if self.config.tested == "best" and has_best else "last"
+
+    def named(self, which: Checkpoint) -> Checkpoint:
+        """Return a checkpoint by another name than `tested`."""
+        return self.tested if which == "tested" else which
+
+    def model(self, which: Checkpoint = "tested") -> nn.Module:
         """Return the network with the weights of a checkpoint, on the processor, in evaluation mode.
 
         which: where weights are averaged, the average. Raises UserError where there is no such checkpoint.
         """
+        which = self.named(which)
         content = self._content(which)
         if which == "best":
             weights = self._best(content)["weights"]
@@ -100,8 +111,9 @@ class Run:
         network.load_state_dict(weights)
         return network.to(memory_format=torch.channels_last).eval()
 
-    def epoch_of(self, which: Checkpoint = "best") -> int:
+    def epoch_of(self, which: Checkpoint = "tested") -> int:
         """Return the epoch of a checkpoint, counted from 1; 0: before the end of the first."""
+        which = self.named(which)
         content = self._content(which)
         return int(self._best(content)["epoch"] if which == "best" else content["progress"]["epochs_done"])
 
@@ -111,7 +123,7 @@ class Run:
             raise UserError(f"{self.path} has no checkpoint yet.")
         step = steps[-1] if which in ("best", "last") else which
         if step not in steps:
-            kept = listed(["best", "last", *map(str, steps)])
+            kept = listed(["tested", "best", "last", *map(str, steps)])
             raise UserError(f"{self.path} has no checkpoint '{which}'; there are {kept}.")
         return checkpoint.load(self.folder.checkpoints, int(step))
 
@@ -143,7 +155,7 @@ class Run:
         """Return the batches of a split as the network sees them, without augmentation."""
         return plain_batches(self.ready, known_split(split))
 
-    def predict(self, images: Tensor, which: Checkpoint | nn.Module = "best") -> Tensor:
+    def predict(self, images: Tensor, which: Checkpoint | nn.Module = "tested") -> Tensor:
         """Return the probability of each class, float32 [N, K], of images like those of `data`, uint8 [N, C, H, W].
 
         which: a checkpoint, or what `model` returned for one. Raises UserError for a task whose outputs are no classes.

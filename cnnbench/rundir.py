@@ -11,6 +11,8 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   report.html      the page to open; report.md the same as text
   evaluation/      what is behind the result: figures by class, confusions, the answer to every image
   pictures/        reconstructions and the like, of tasks that have something to show
+  explanation/     what the network looks at: what `cnnbench-explain` draws
+  export/          the network for use elsewhere: what `cnnbench-export` writes
   embeddings/      codes of images: TensorBoard's projector, and test.npz
 """
 

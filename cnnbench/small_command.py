@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from cnnbench.errors import UserError
 
+CHECKPOINT_HELP = "best on validation, last, or one by its step; else the one that was tested"
+
 
 def finish(program: str, command: Callable[[], None]) -> None:
     """Do what a command does, and exit: 0 done, 2 a mistake of the user's, 130 stopped."""
@@ -28,6 +30,11 @@ def sorted_out(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, s
     pairs = [(word, *word.partition("=")[::2]) for word in words]
     others = [word for word, key, _ in pairs if "=" not in word or key not in keys]
     return others, {key: value for word, key, value in pairs if "=" in word and key in keys}
+
+
+def checkpoint_named(given: str) -> str | int:
+    """Return a checkpoint as `--checkpoint` names it; one that is all digits is a step."""
+    return int(given) if given.isdigit() else given
 
 
 def plugin_files(given: str) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ REFUSED = {
     "--data synthetic data.num_classes=4": "the network tells apart",
     "--data synthetic data.num_classes=3 data.image_size=20": "is seen as 1x20x20, and the network takes 1x16x16",
     "--data nothing": "no such data",
-    "--checkpoint 7": "has no checkpoint '7'; there are 'best', 'last', '15'",
+    "--checkpoint 7": "has no checkpoint '7'; there are 'tested', 'best', 'last', '15'",
     "--checkpoint first": "has no checkpoint 'first'",
 }
 
@@ -162,12 +162,20 @@ def test_a_folder_that_is_no_run_is_named(evaluate, tmp_path):
     assert f"{tmp_path} is no run folder" in done.err
 
 
-def test_without_validation_the_last_checkpoint_has_to_be_asked_for(tmp_path, evaluate):
+def test_without_validation_there_is_no_best_checkpoint(tmp_path, evaluate):
     run = finished((*SMALL, "data.val_fraction=0"), tmp_path / "unvalidated")
-    done = evaluate(run)
+    done = evaluate(run, "--checkpoint", "best")
     assert (done.code, "never validated" in done.err) == (2, True)
-    assert evaluate(run, "--split", "val", "--checkpoint", "last").code == 2
-    assert evaluate(run, "--checkpoint", "last").code == 0
+    assert evaluate(run, "--split", "val").code == 2
+
+
+@pytest.mark.parametrize("words", [("data.val_fraction=0",), ("tested=last",)])
+def test_the_checkpoint_that_was_tested_is_measured_again(words, tmp_path, evaluate):
+    run = finished((*SMALL, *words), tmp_path / "last")
+    assert evaluate(run).code == 0
+    metrics, result = read(run / "evaluation" / "test-last" / "metrics.json"), read(run / "result.json")["test"]
+    assert {**metrics, "samples": 20} == result
+    assert cnnbench.load_run(run).tested == "last"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
