@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cnnbench.reports.effects import effects
-from cnnbench.reports.learning import course, first_at
+from cnnbench.reports.learning import course, first_at, principal
 
 
 def rows(**columns) -> pd.DataFrame:
@@ -66,6 +66,12 @@ def test_validation_that_was_left_out_or_gave_no_number_is_passed_over():
 def test_of_several_measurements_in_an_epoch_the_last_counts():
     table = pd.DataFrame({"epoch": [1, 1, 2], "accuracy/val": [0.9, 0.1, 0.5]})
     assert course(table, "accuracy", higher=True).best_epoch == 2
+
+
+def test_a_training_is_judged_by_what_was_measured_on_the_way():
+    assert principal(["loss", "accuracy", "recall@1"], OVERFITTING) == "accuracy"
+    assert principal(["loss", "recall@1"], rows(loss_val=[1.0])) == "loss"  # recall was measured at the end only
+    assert principal(["loss", "accuracy"], rows(accuracy_train=[0.5])) == "accuracy"
 
 
 def test_the_first_epoch_at_a_level():

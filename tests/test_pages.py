@@ -127,6 +127,9 @@ def test_every_task_has_a_page_with_its_pictures(case, tmp_path):
     pictures = {path.stem.rpartition("-epoch-")[0] for path in (run / "pictures").glob("*.png")}
     shown = [title for kind, title in kinds(run) if kind == "picture"]
     assert len(shown) == len(pictures)
+    said = page_of(RunFolder(run)).said
+    assert said.startswith("loss" if case.startswith("autoencoder") else ("recall@1", "accuracy", "loss"))
+    assert "comes to its best" in (run / "report.md").read_text(encoding="utf-8")
     assert (run / "report.html").is_file()
 
 

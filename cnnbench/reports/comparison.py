@@ -16,7 +16,7 @@ from cnnbench.errors import UserError, grouped, listed
 from cnnbench.journal import read_rows
 from cnnbench.reports.columns import Choice, besides, columns, label
 from cnnbench.reports.effects import Effect, effects
-from cnnbench.reports.learning import Course, course
+from cnnbench.reports.learning import Course, course, principal
 from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.shelf import Entry
 
@@ -196,7 +196,7 @@ def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | N
     ]
     if not names:
         raise UserError("these runs have no metric in common; they learnt different things.")
-    metric = metric or next((name for name in ("accuracy", "recall@1", "loss") if name in names), names[0])
+    metric = metric or next(name for name in (principal(names, groups[0].curves), *names) if name in names)
     if metric not in names:
         raise UserError(f"--metric {metric}: not all runs have it; they have {listed(names)}.")
     differing = columns([group.choice for group in groups])

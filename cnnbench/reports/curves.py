@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 LONGEST = 60  # letters of a label
 SPIKE = 3  # times what is usual: such a value is not drawn
@@ -44,6 +45,7 @@ def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch
     if not alone:
         axis.set_title("validation solid, training dotted; bands: range of the seeds", fontsize=9)
     axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel(metric)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)

@@ -1,11 +1,13 @@
 """How training went: how soon a network learnt, where it stopped learning, and what it knows by heart."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-RISEN = 1.05  # of a loss, against its lowest value: more than its unrest from epoch to epoch
+PRINCIPAL = ("accuracy", "recall@1")
+RISEN = 1.1  # of a loss, against its lowest value: more than its unrest from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end
 STILL_RISING = 0.9  # of all epochs: a best one after so many says that more of them might have helped
 
@@ -62,6 +64,13 @@ def course(epochs: pd.DataFrame, metric: str, higher: bool) -> Course:
     then = trained[trained.index <= lowest_epoch]
     fell = (float(then.iloc[-1]), float(trained.iloc[-1])) if len(then) else (math.nan, math.nan)
     return Course(last, best, best_epoch, lowest_epoch, rise, fell)
+
+
+def principal(names: Sequence[str], epochs: pd.DataFrame) -> str:
+    """Return what a training is judged by: the first of these metrics that was measured on the way, else its loss."""
+    told = {str(column).partition("/")[0] for column in epochs}
+    measured = [name for name in PRINCIPAL if name in names and name in told]
+    return measured[0] if measured else "loss"
 
 
 def first_at(epochs: pd.DataFrame, column: str, level: float, higher: bool) -> float:

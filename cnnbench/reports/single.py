@@ -13,7 +13,7 @@ from cnnbench.errors import UserError, grouped
 from cnnbench.evaluation.chance import is_chance, wilson
 from cnnbench.journal import read_rows
 from cnnbench.reports.curves import learning_rate, overlaid
-from cnnbench.reports.learning import course
+from cnnbench.reports.learning import course, principal
 from cnnbench.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.rundir import RunFolder
 
@@ -23,6 +23,8 @@ TITLES = {
     "calibration": "Is it right as often as it believes?",
     "mistakes": "The most certain mistakes",
     "doubts": "The least certain hits",
+    "reconstructions-test": "Test images, and what is made of their codes",
+    "reconstructions-val": "The same of validation",
     "tsne": "Codes of test images in two dimensions",
 }
 TOLD = ("command", "started", "ended", "seconds", "machine", "threads", "versions", "git", "data", "init", "parent")
@@ -41,7 +43,7 @@ class Story:
         self.metrics = [name for name in self.result.get("test", {}) if name != "samples"]
         if not self.metrics:
             self.metrics = [str(name).removesuffix("/train") for name in self.epochs if str(name).endswith("/train")]
-        self.metric = next((name for name in ("accuracy", "recall@1") if name in self.metrics), "loss")
+        self.metric = principal(self.metrics, self.epochs)
 
     @property
     def title(self) -> str:
@@ -70,8 +72,9 @@ class Story:
         yield Lines("What it says", self._remarks())
         if self.result:
             splits = [split for split in ("train", "val", "test") if self.result.get(split)]
-            measured = [{"images of": split} | self.result[split] for split in splits]
-            table = pd.DataFrame(measured).rename(columns={"samples": "images"})
+            results = [self.result[split] for split in splits]
+            table = pd.DataFrame([{"images of": split} | found for split, found in zip(splits, results, strict=True)])
+            table.insert(1, "images", table.pop("samples"))
             yield Table("Measured", table, marked=len(splits) - 1, is_brief=True)
             if self.result.get("references"):
                 columns = ["metric", "split", "value", "ours", "source", "remark"]

@@ -131,7 +131,7 @@ def verdicts(comparison: Comparison, learning: Learning) -> list[str]:
             + (f" Not so: {', '.join(rest[:NAMED])}{_more(rest)}." if rest else "")
         )
     elif known:
-        said.append("Overfit: none; no loss of validation ends above its lowest by as much as a twentieth.")
+        said.append("Overfit: none; no loss of validation ends above its lowest by as much as a tenth.")
     by_heart = sorted((one for one in found if not math.isnan(one.by_heart)), key=lambda one: one.by_heart)
     if by_heart:
         least, most = by_heart[0], by_heart[-1]
