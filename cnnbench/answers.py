@@ -1,4 +1,4 @@
-"""Networks that answer to images: of runs, and published ones; how files become what they take."""
+"""Networks that answer to images, of runs and published ones; and the images: files, or those of a run's data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.batches import Batches
-from cnnbench.data.decode import decode
+from cnnbench.data.decode import Undecodable, decode
 from cnnbench.data.images import DataSpec, Images
-from cnnbench.errors import UserError
+from cnnbench.data.photographs import images_below
+from cnnbench.errors import UserError, listed
 from cnnbench.run import Checkpoint, Run, load_run
 
 
@@ -31,6 +32,15 @@ class Answering:
     def convert(self, path: Path) -> Tensor:
         """Return the pixels of a file, uint8 [C, side, side]. Raises Undecodable."""
         return decode(path, self.side, self.channels, self.fit).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An image that was asked about. name: its file, or its place in a split. true: its class, where that is known."""
+
+    name: str
+    pixels: Tensor  # uint8 [C, H, W]
+    true: str | None = None
 
 
 def of_run(path: str, which: Checkpoint = "tested", plugins: Sequence[str] = ()) -> Answering:
@@ -72,3 +82,38 @@ def of_torchvision(name: str) -> Answering:
     if not spec.classes:
         raise UserError(f"torchvision/{name} says no names of classes.")
     return Answering(spec.classes, answer, side, 3)
+
+
+def from_files(answering: Answering, words: Sequence[str]) -> tuple[list[Asked], list[str]]:
+    """Return the images of files and folders, converted as in training, and what is wrong with the others."""
+    files: list[Path] = []
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            files += images_below(path, follow_links=False).images
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UserError(f"{word}: no such file or folder.")
+    asked, unusable = [], []
+    for path in files:
+        try:
+            asked.append(Asked(str(path), answering.convert(path)))
+        except Undecodable as error:
+            unusable.append(f"{path} {error}")
+    return asked, unusable
+
+
+def from_split(answering: Answering, split: str, indices: str) -> list[Asked]:
+    """Return images of the run's own data. Raises UserError for numbers beyond their end."""
+    assert answering.run is not None
+    images = answering.run.data(split)
+    rows = [int(number) for number in indices.split(",")]
+    beyond = [row for row in rows if row >= len(images)]
+    if beyond:
+        raise UserError(f"--index {listed(map(str, beyond))}: {split} has {len(images)} images, counted from 0.")
+    pixels = images.take(torch.tensor(rows))
+    return [
+        Asked(f"{split} {row}", image, answering.classes[int(images.labels[row])])
+        for row, image in zip(rows, pixels, strict=True)
+    ]

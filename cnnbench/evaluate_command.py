@@ -4,18 +4,14 @@ import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError
 from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from cnnbench.data.prepare import PreparedData
     from cnnbench.evaluation.findings import Findings
-    from cnnbench.run import Run
 
 ABOUT = """\
 Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.
@@ -46,13 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown: {' '.join(others)}")
 
     def command() -> None:
+        from cnnbench.examine import examined
         from cnnbench.run import load_run
 
         run = load_run(flags.run, plugin_files(given.get("plugins", "")))
         which = run.named(checkpoint_named(flags.checkpoint))
         checkpoint = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
         folder = Path(flags.out) if flags.out else run.folder.evaluation(flags.split, checkpoint)
-        findings = evaluated(run, flags.split, which, flags.data, folder)
+        findings = examined(run, flags.split, which, flags.data, folder)
         try:
             findings.write(folder)
         except OSError as error:
@@ -60,62 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write("\n".join([*told(findings), f"  tables and pictures: {folder}"]) + "\n")
 
     finish("cnnbench-evaluate", command)
-
-
-def evaluated(
-    run: "Run", split: str = "test", which: str | int = "tested", data: Sequence[str] = (), folder: Path | None = None
-) -> "Findings":
-    """Return what is found out about the network of a run.
-
-    data: words that name other images, as `cnnbench` takes them. folder: where a task draws what it draws by itself.
-    Raises UserError for images that are not what the network was made for.
-    """
-    from cnnbench.assemble import plain_batches
-    from cnnbench.loop import each_image, evaluating
-    from cnnbench.tasks.view import Splits, View
-
-    device = run.set_up()
-    ready = run.ready if not data else replace(run.ready, data=_other_images(run, data))
-    ready = replace(ready, device=device)
-    images = getattr(ready.data, split)
-    if not len(images):
-        raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
-    network = run.model(which).to(device)
-    splits = Splits(partial(plain_batches, ready), dict.fromkeys(("train", split)))
-    view = View(
-        network, ready.data, splits, lambda batches, each: each_image(network, batches, each, run.config),
-        folder or run.path / "evaluation", run.epoch_of(which), lambda _name, _picture: None,
-    )  # fmt: skip
-    with evaluating(network):
-        return run.task.examine(view, split)
-
-
-def _other_images(run: "Run", words: Sequence[str]) -> "PreparedData":
-    """Return other images, seen as the run's own were. Raises UserError where classes or windows are others."""
-    from cnnbench.compose import open_composer
-    from cnnbench.data.prepare import prepare
-    from cnnbench.plan import plan_run
-
-    own = run.config.data
-    seen = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
-    kept = [f"data.{key}={'null' if value is None else value}" for key, value in seen.items()]
-    with open_composer() as composer:
-        composer.add_missing_options()
-        config = plan_run(composer, [f"data={words[0]}", *kept, *words[1:]]).config
-    data = prepare(config.data)
-    if data.spec.classes != run.classes:
-        raise UserError(
-            f"{words[0]}: has the classes {listed(data.spec.classes[:SHOWN])}, and the network tells apart "
-            f"{listed(run.classes[:SHOWN])}."
-        )
-    window, expected = ((spec.channels, spec.height, spec.width) for spec in (data.spec, run.spec))
-    if window != expected:
-        shown, wanted = ("x".join(map(str, size)) for size in (window, expected))
-        raise UserError(
-            f"{words[0]}: is seen as {shown}, and the network takes {wanted}; set data.image_size, data.crop."
-        )
-    record = run.record["data"]
-    return replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
 
 
 def told(findings: "Findings") -> list[str]:

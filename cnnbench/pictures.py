@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from cnnbench.captions import any_script
+
 COLUMNS = 4
 DPI = 120
 
@@ -19,7 +21,8 @@ def save(path: Path, figure: Figure) -> "np.ndarray[Any, Any]":
     """Save a figure as PNG, and return its pixels, uint8 [H, W, 3]."""
     figure.set_dpi(DPI)
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
+    with any_script():
+        canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     Image.fromarray(pixels).save(path, format="PNG")
     return pixels

@@ -5,17 +5,14 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError
 from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cnnbench.answers import Answering
+    from cnnbench.answers import Asked
 
 ABOUT = """\
 Says what a network answers to images: the likeliest classes, with their probabilities.
@@ -27,15 +24,6 @@ Says what a network answers to images: the likeliest classes, with their probabi
 """
 LONGEST = 28  # letters of a name in the table
 TOGETHER = 64  # images that are answered at once
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An image that was asked about. name: its file, or its place in a split. true: its class, where that is known."""
-
-    name: str
-    pixels: "Tensor"  # uint8 [C, H, W]
-    true: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,7 +62,7 @@ def answered(flags: Namespace, words: Sequence[str], plugins: Sequence[str]) -> 
     """Return what is answered to each image, and why some were not."""
     import torch
 
-    from cnnbench.answers import of_run, of_torchvision
+    from cnnbench.answers import from_files, from_split, of_run, of_torchvision
 
     kind, _, name = flags.network.partition("/")
     if kind == "torchvision" and not Path(flags.network).exists():
@@ -106,46 +94,6 @@ def answered(flags: Namespace, words: Sequence[str], plugins: Sequence[str]) -> 
     return answers, unusable
 
 
-def from_files(answering: "Answering", words: Sequence[str]) -> tuple[list[Asked], list[str]]:
-    """Return the images of files and folders, converted as in training, and what is wrong with the others."""
-    from cnnbench.data.decode import Undecodable
-    from cnnbench.data.photographs import images_below
-
-    files: list[Path] = []
-    for word in words:
-        path = Path(word).expanduser()
-        if path.is_dir():
-            files += images_below(path, follow_links=False).images
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UserError(f"{word}: no such file or folder.")
-    asked, unusable = [], []
-    for path in files:
-        try:
-            asked.append(Asked(str(path), answering.convert(path)))
-        except Undecodable as error:
-            unusable.append(f"{path} {error}")
-    return asked, unusable
-
-
-def from_split(answering: "Answering", split: str, indices: str) -> list[Asked]:
-    """Return images of the run's own data. Raises UserError for numbers beyond their end."""
-    import torch
-
-    assert answering.run is not None
-    images = answering.run.data(split)
-    rows = [int(number) for number in indices.split(",")]
-    beyond = [row for row in rows if row >= len(images)]
-    if beyond:
-        raise UserError(f"--index {listed(map(str, beyond))}: {split} has {len(images)} images, counted from 0.")
-    pixels = images.take(torch.tensor(rows))
-    return [
-        Asked(f"{split} {row}", image, answering.classes[int(images.labels[row])])
-        for row, image in zip(rows, pixels, strict=True)
-    ]
-
-
 def table(answers: Sequence[dict[str, Any]]) -> list[str]:
     """Return a line an image: its name, its class where that is known, and the answers."""
     width = max(len(_short(answer["image"])) for answer in answers)
@@ -163,14 +111,16 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
 
 
-def draw(path: Path, asked: Sequence[Asked], answers: Sequence[dict[str, Any]]) -> None:
+def draw(path: Path, asked: "Sequence[Asked]", answers: Sequence[dict[str, Any]]) -> None:
     """Save a picture: each image beside bars of its answers. Raises UserError where it cannot be written."""
+    from cnnbench.captions import any_script
     from cnnbench.evaluation.drawings import panel
 
     titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in asked]
     bars = [[(one["class"], one["probability"]) for one in answer["answers"]] for answer in answers]
     try:
-        panel([image.pixels for image in asked], titles, bars).savefig(path, dpi=120)
+        with any_script():
+            panel([image.pixels for image in asked], titles, bars).savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise UserError(f"--picture {path}: cannot be written: {error}") from error
 

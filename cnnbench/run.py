@@ -130,7 +130,7 @@ class Run:
     def _best(self, content: Mapping[str, Any]) -> dict[str, Any]:
         best: dict[str, Any] | None = content["best"]
         if best is None:
-            raise UserError(f"{self.path} was never validated, and has no best checkpoint; take the last one.")
+            raise UserError(f"{self.path} was never validated, and has no best checkpoint; take 'last'.")
         return best
 
     @cached_property

@@ -144,7 +144,7 @@ def test_what_is_behind_figures_is_made_when_it_is_asked_for(tmp_path):
         asked.append(rows.tolist())
         return torch.zeros(len(rows), 3, 4, 4)
 
-    answers = Answers(probabilities, labels, ("<b>", "a\nb", "$\\frac{", "x" * 300, "", "&", "'", '"'))
+    answers = Answers(probabilities, labels, ("<b>", "a\nb\x1b", "$\\frac{", "x" * 300, "", "犬", "'", '"'))
     found = found_out({"loss": 1.0}, answers, pixels)
     assert not asked
     assert found.metrics == {"loss": 1.0, "ece": answers.calibration.error}

@@ -104,6 +104,11 @@ def test_a_scatter_plot_shows_each_code_once_and_is_the_same_again(monkeypatch):
     assert [text.get_text() for text in axis.texts] == ["cat", "dog", "fox", "owl"]
 
 
+def test_codes_of_one_number_are_drawn_as_well():
+    codes = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
+    assert exhibits.scatter(codes, torch.arange(20) % 2, ("a\nb", "b"), seed=0).axes[0].texts[0].get_text() == "a b"
+
+
 def test_too_few_codes_are_not_drawn():
     assert exhibits.scatter(torch.randn(3, 6), torch.tensor([0, 1, 1]), ("a", "b"), seed=0) is None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from cnnbench.captions import plain
 from cnnbench.evaluation.calibration import Calibration, calibration
 from cnnbench.evaluation.findings import Findings
 
@@ -85,7 +86,7 @@ def found_out(metrics: Mapping[str, float], answers: Answers, pixels: Callable[[
     def gallery(rows: Tensor) -> "Figure":
         beliefs, found = (values.tolist() for values in answers.probabilities[rows].max(1))
         titles = [
-            f"{drawings().short(answers.classes[label])}\n→ {drawings().short(answers.classes[answer])} {belief:.2f}"
+            f"{plain(answers.classes[label])}\n→ {plain(answers.classes[answer])} {belief:.2f}"
             for label, answer, belief in zip(answers.labels[rows].tolist(), found, beliefs, strict=True)
         ]
         drawn: Figure = drawings().gallery(pixels(rows), titles)

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnnbench.captions import SHORT, plain
 from cnnbench.evaluation.calibration import Calibration
 
 MOST_NAMED = 40  # classes whose names are written beside bars and rows; of more, numbers
 MOST_COUNTED = 20  # classes whose confusions are written into the picture
-SHORT = 18  # letters of a name
 IN_A_ROW = 8  # images of a gallery
 
 
@@ -107,18 +107,12 @@ def gallery(images: Tensor, titles: Sequence[str]) -> Figure:
     return figure
 
 
-def short(name: str, letters: int = SHORT) -> str:
-    """Return a name in one line, of no more than so many letters."""
-    flat = " ".join(name.split())
-    return flat if len(flat) <= letters else f"{flat[: letters - 1]}…"
-
-
 def _named(axis: Axes, which: str, names: "pd.Series[str] | pd.Index[str]") -> None:
     ticks = axis.xaxis if which == "x" else axis.yaxis
     if len(names) > MOST_NAMED:
         return
     ticks.set_ticks(range(len(names)))
-    ticks.set_ticklabels([short(name) for name in names])
+    ticks.set_ticklabels([plain(name) for name in names])
     for label in ticks.get_ticklabels():
         label.set_parse_math(False)
         label.set_fontsize(8)

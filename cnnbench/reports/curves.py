@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cnnbench.captions import any_script
+
 LONGEST = 60  # letters of a label
 SPIKE = 3  # times what is usual: such a value is not drawn
 POINTS = 1000  # of a curve over steps
@@ -95,7 +97,7 @@ def _spread(curves: pd.DataFrame, column: str) -> pd.DataFrame | None:
 def svg(figure: Figure) -> str:
     """Return a figure as an `<svg>` element, the same for the same figure."""
     buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "cnnbench"}):
+    with rc_context({"svg.hashsalt": "cnnbench"}), any_script():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnnbench.captions import plain
 from cnnbench.data.batches import Batch, Batches
 from cnnbench.tasks.view import View
 
@@ -87,17 +88,18 @@ def scatter(codes: Tensor, labels: Tensor, classes: Sequence[str], seed: int) ->
         return None
     chosen = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:DRAWN].sort().values
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
-    points = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(codes[chosen].numpy())
+    drawn = functional.pad(codes[chosen], (0, max(0, 2 - codes.shape[1])))  # a plane takes two numbers
+    points = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(drawn.numpy())
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     axis = figure.subplots()
     there = torch.bincount(labels[chosen]).nonzero()[:, 0].tolist()
     colours = _colours(len(there))
     for number, colour in zip(there, colours, strict=True):
         mine = (labels[chosen] == number).numpy()
-        axis.scatter(points[mine, 0], points[mine, 1], s=9, color=colour, label=classes[number], linewidths=0)
+        axis.scatter(points[mine, 0], points[mine, 1], s=9, color=colour, linewidths=0)
         if len(there) <= 20:
             x, y = np.median(points[mine], axis=0)
-            name = axis.text(x, y, classes[number][:16], fontsize=9, weight="bold", ha="center", va="center")
+            name = axis.text(x, y, plain(classes[number]), fontsize=9, weight="bold", ha="center", va="center")
             name.set_parse_math(False)
     axis.set_title(f"t-SNE of {len(chosen)} codes of {codes.shape[1]} numbers", fontsize=10)
     axis.set_xticks([])
