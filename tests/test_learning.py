@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from cnnbench.reports.curves import visible
 from cnnbench.reports.effects import effects
 from cnnbench.reports.learning import course, first_at, principal
 
@@ -105,3 +107,22 @@ def test_only_seeds_of_both_sides_are_paired():
     settings = [{"lr": "1"}, {"lr": "2"}]
     (found,) = effects(settings, [{0: 0.5, 1: 0.1}, {0: 0.6, 2: 0.9}])
     assert (found.gained.estimate.n, found.gained.estimate.mean) == (1, pytest.approx(0.1))
+
+
+def test_a_bad_beginning_does_not_press_curves_flat():
+    values = np.array([0.1, 0.5, *np.linspace(0.9, 1.0, 30)])
+    bottom, top = visible(values, higher=True)
+    assert 0.5 < bottom < 0.9
+    assert 1.0 < top < 1.05
+    low, high = visible(-values, higher=False)
+    assert (-high, -low) == (bottom, top)
+
+
+@pytest.mark.parametrize("values", [[0.5] * 9, [], [math.nan], [0.1, 0.2, 0.3, 0.4], np.linspace(0, 1, 50)])
+def test_curves_that_are_not_flat_are_drawn_whole(values):
+    assert visible(np.array(values, dtype=float), higher=True) is None
+
+
+def test_nothing_bad_is_cut_off_in_the_midst_of_good_values():
+    values = np.array([1.0] * 40 + [math.nan, math.inf])
+    assert visible(values, higher=True) is None

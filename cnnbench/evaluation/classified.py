@@ -85,9 +85,12 @@ def found_out(metrics: Mapping[str, float], answers: Answers, pixels: Callable[[
 
     def gallery(rows: Tensor) -> "Figure":
         beliefs, found = (values.tolist() for values in answers.probabilities[rows].max(1))
+        classes = [plain(name) for name in answers.classes]
         titles = [
-            f"{plain(answers.classes[label])}\n→ {plain(answers.classes[answer])} {belief:.2f}"
-            for label, answer, belief in zip(answers.labels[rows].tolist(), found, beliefs, strict=True)
+            f"{row}: {classes[label]}\n→ {classes[answer]} {belief:.2f}"
+            for row, label, answer, belief in zip(
+                rows.tolist(), answers.labels[rows].tolist(), found, beliefs, strict=True
+            )
         ]
         drawn: Figure = drawings().gallery(pixels(rows), titles)
         return drawn

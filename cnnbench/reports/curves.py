@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from cnnbench.captions import any_script
 
 LONGEST = 60  # letters of a label
-SPIKE = 3  # times what is usual: such a value is not drawn
+BAD = 0.1  # of all values: these may be left out of a picture
+FLAT = 1.5  # where they would make it so many times as high
+MARGIN = 0.15
 POINTS = 1000  # of a curve over steps
 
 
@@ -40,8 +43,7 @@ def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch
                 axis.fill_between(curve.index, curve["min"], curve["max"], color=f"C{index % 10}", alpha=0.15, lw=0)
     if not axis.lines:
         return None
-    if metric == "loss":
-        _leave_out_spikes(axis)
+    _leave_out_bad(axis, higher=metric != "loss")
     if best_epoch:
         axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
     if not alone:
@@ -54,16 +56,31 @@ def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch
     return svg(figure)
 
 
-def _leave_out_spikes(axis: Axes) -> None:
-    """Cut a few values off that would press all others flat, and say so."""
+def visible(values: "np.ndarray[Any, Any]", higher: bool) -> tuple[float, float] | None:
+    """Return between which values a few bad ones, of the beginning most often, do not press all others flat.
+
+    higher: whether the high ones are the good ones. None where that leaves out nothing, or there is nothing.
+    """
+    good = values[np.isfinite(values)] * (1 if higher else -1)
+    if not len(good) or good.max() == good.min():
+        return None
+    top, low = float(good.max()), float(np.quantile(good, BAD))
+    cut = low - (top - low) * MARGIN
+    if top - good.min() < FLAT * (top - cut):
+        return None
+    limits = cut, top + (top - cut) * MARGIN
+    return limits if higher else (-limits[1], -limits[0])
+
+
+def _leave_out_bad(axis: Axes, higher: bool) -> None:
+    """Draw what is visible, and say how far the rest went."""
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
-        return
-    top = 1.2 * float(np.quantile(drawn, 0.97))
-    if drawn.max() > SPIKE * top > 0:
-        axis.set_ylim(bottom=0, top=top)
-        axis.annotate(f"to {drawn.max():.3g}", (0.01, 0.97), xycoords="axes fraction", fontsize=8, va="top")
+    limits = visible(drawn, higher)
+    if limits is not None:
+        axis.set_ylim(limits)
+        farthest, place = (np.nanmin(drawn), 0.03) if higher else (np.nanmax(drawn), 0.97)
+        told = f"{'from' if higher else 'to'} {farthest:.3g}"
+        axis.annotate(told, (0.01, place), xycoords="axes fraction", fontsize=8, va="bottom" if higher else "top")
 
 
 def learning_rate(steps: pd.DataFrame) -> str | None:

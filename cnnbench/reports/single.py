@@ -21,7 +21,7 @@ TITLES = {
     "classes": "By class",
     "confusion": "Which class was taken for which",
     "calibration": "Is it right as often as it believes?",
-    "mistakes": "The most certain mistakes",
+    "mistakes": "The most certain mistakes: number in the split, class, answer, probability",
     "doubts": "The least certain hits",
     "reconstructions-test": "Test images, and what is made of their codes",
     "reconstructions-val": "The same of validation",
