@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 24  # images of a gallery
+LONGEST = 14  # letters of a name over one of them
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def found_out(metrics: Mapping[str, float], answers: Answers, pixels: Callable[[
 
     def gallery(rows: Tensor) -> "Figure":
         beliefs, found = (values.tolist() for values in answers.probabilities[rows].max(1))
-        classes = [plain(name) for name in answers.classes]
+        classes = [plain(name, LONGEST) for name in answers.classes]
         titles = [
             f"{row}: {classes[label]}\n→ {classes[answer]} {belief:.2f}"
             for row, label, answer, belief in zip(

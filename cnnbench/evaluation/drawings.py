@@ -14,6 +14,7 @@ from cnnbench.evaluation.calibration import Calibration
 MOST_NAMED = 40  # classes whose names are written beside bars and rows; of more, numbers
 MOST_COUNTED = 20  # classes whose confusions are written into the picture
 IN_A_ROW = 8  # images of a gallery
+CELL, TITLE = 1.3, 0.34  # inches: width of an image with the space beside it, height of the space for its title
 
 
 def bars(table: pd.DataFrame) -> Figure:
@@ -95,15 +96,22 @@ def panel(images: Sequence[Tensor], titles: Sequence[str], answers: Sequence[Seq
 
 
 def gallery(images: Tensor, titles: Sequence[str]) -> Figure:
-    """Return images, float32 [N, C, H, W] in [0, 1], eight a row, each under its title of one line or two."""
-    rows = max(1, -(-len(images) // IN_A_ROW))
-    figure = Figure(figsize=(1.3 * IN_A_ROW, 1.72 * rows), layout="constrained")
-    for axis in (axes := figure.subplots(rows, IN_A_ROW, squeeze=False)).flat:
-        axis.set_axis_off()
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        pixels = image.permute(1, 2, 0).numpy()
-        axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=7, parse_math=False)
+    """Return images, float32 [N, C, H, W] in [0, 1], eight a row, each under its title of two lines."""
+    # One picture of all: with axes of its own for each image it takes eight times as long, 0.7 s for 24 of them.
+    number, _, height, width = images.shape
+    rows = -(-number // IN_A_ROW)
+    right = width + max(1, width // 12)
+    room = round(TITLE / CELL * right)  # above an image, in its pixels
+    down = height + room
+    page = np.ones((rows * down, IN_A_ROW * right, 3), dtype=np.float32)
+    figure = Figure(figsize=(CELL * IN_A_ROW, CELL * rows * down / right))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    for place, (image, title) in enumerate(zip(images, titles, strict=True)):
+        top, left = (place // IN_A_ROW) * down + room, (place % IN_A_ROW) * right
+        page[top : top + height, left : left + width] = image.permute(1, 2, 0).numpy()  # a gray one thrice
+        axis.text(left + width / 2, top - 1, title, fontsize=7, ha="center", va="bottom", parse_math=False)
+    axis.imshow(page, vmin=0, vmax=1, interpolation="nearest")
     return figure
 
 
