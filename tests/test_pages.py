@@ -142,6 +142,17 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(run, report):
     assert "drawing" in dict(kinds(run))
 
 
+def test_what_is_no_number_is_left_empty(run):
+    result = read(run / "result.json")
+    result["test"] |= {"accuracy": None, "loss": None, "ece": None}
+    result["references"] = [{"metric": "loss", "split": "test", "value": 1.0, "ours": None, "source": "", "remark": ""}]
+    (run / "result.json").write_text(json.dumps(result))
+    page = page_of(RunFolder(run))
+    assert page.said == "accuracy of the test images is no number."
+    assert "None" not in page.markdown()
+    assert "nan" not in page.markdown()
+
+
 def test_a_run_that_has_only_begun_has_a_page(run, report):
     for name in ("result.json", "metrics.jsonl"):
         (run / name).unlink()

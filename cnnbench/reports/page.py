@@ -190,8 +190,8 @@ def _cells(table: Table) -> dict[str, Any]:
 
 def shown(value: Any, decimals: int = 4) -> str:
     """Return a value of a table as it is read: whole numbers grouped, others with so many decimals, NaN as nothing."""
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, int | np.integer):
         return grouped(int(value))
     if math.isnan(value):

@@ -98,7 +98,7 @@ class Story:
         if train.get(self.metric) is not None and test.get(self.metric) is not None:
             one, other = train[self.metric], test[self.metric]
             found.append(f"{self.metric} {one:.4f} on training images and {other:.4f} on test images")
-        if self.metric == "accuracy" and val.get("accuracy") is not None:
+        if self.metric == "accuracy" and None not in (val.get("accuracy"), test.get("accuracy")):
             alike = is_chance(val["accuracy"], val["samples"], test["accuracy"], test["samples"])
             found.append(
                 f"validation {val['accuracy']:.4f} and test {test['accuracy']:.4f} "
