@@ -97,7 +97,7 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
 # A small network that learns for five steps or less, from windows that have to be cut out of what is kept.
 TINY_TRAINING = (
     "model=lenet", "model.maps=[2,3]", "model.units=[8]", "data.image_size=20", "data.crop=16", "batch_size=8",
-    "epochs=1", "threads=1", "device=cpu", "augmentation=crop_flip_jitter", "optimizer.lr=0.01",
+    "epochs=1", "threads=1", "device=cpu", "report=false", "augmentation=crop_flip_jitter", "optimizer.lr=0.01",
 )  # fmt: skip
 
 

@@ -134,7 +134,7 @@ MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 
 @pytest.mark.parametrize("model", ["lenet", "lenet_v2", "mlp"])
 def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
-    ended = cnnbench("debug=overfit", f"model={model}", "threads=1", "device=cpu")
+    ended = cnnbench("debug=overfit", f"model={model}", "threads=1", "device=cpu", "report=false")
     assert ended.code == 0, ended.err
     run = only_run(outputs)
     assert json.loads((run / "result.json").read_text())["train"]["accuracy"] == 1.0
@@ -144,6 +144,8 @@ def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_few_steps_of_everything_run_with_every_model(cnnbench, model):
     small = SMALL_FORMS.get(model, ())
-    ended = cnnbench("debug=fast", f"model={model}", "data=synthetic", *small, "threads=1", "device=cpu")
+    ended = cnnbench(
+        "debug=fast", f"model={model}", "data=synthetic", *small, "threads=1", "device=cpu", "report=false"
+    )
     assert ended.code == 0, ended.err
     assert "2 epochs" in ended.out

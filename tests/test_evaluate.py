@@ -96,6 +96,7 @@ def test_answers_to_photographs_name_their_files(cache, tmp_path, evaluate):
         "epochs=1",
         "batch_size=4",
         "threads=1",
+        "report=false",
         "device=cpu",
     )
     run = finished(words, tmp_path / "photographs")

@@ -22,7 +22,14 @@ from tests.photographs import write_classes, write_pets, write_scenes
 CONF = conf_dir() / "experiment"
 EXPERIMENTS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
 
-FEW = ("epochs=2", "batch_size=5", "threads=1", "device=cpu", "regularization.early_stopping.patience=null")
+FEW = (
+    "epochs=2",
+    "batch_size=5",
+    "threads=1",
+    "device=cpu",
+    "report=false",
+    "regularization.early_stopping.patience=null",
+)
 SMALL_ALEXNET = ("data.image_size=67", "model.maps=[4,8,8,8,8]", "model.units=[16,16]")
 SMALL_PHOTOGRAPHS = ("data.image_size=40", "data.crop=32")
 SMALL_CALTECH = (*SMALL_PHOTOGRAPHS, "augmentation.resized_crop.side=40")
@@ -97,7 +104,15 @@ def test_every_experiment_trains_on_tiny_data(experiment, cnnbench, outputs, tin
 
 
 def test_a_run_that_goes_on_from_an_experiment_still_says_what_was_done_otherwise(cnnbench, outputs, tiny_data):
-    words = ("epochs=1", "batch_size=5", "data.verify=false", f"data.root={tiny_data}", "threads=1", "device=cpu")
+    words = (
+        "epochs=1",
+        "batch_size=5",
+        "data.verify=false",
+        f"data.root={tiny_data}",
+        "threads=1",
+        "device=cpu",
+        "report=false",
+    )
     assert cnnbench("experiment=cnn_lab/lenet_mnist", *words).code == 0
     run = only_run(outputs)
     ended = cnnbench(f"resume={run}", "epochs=2")

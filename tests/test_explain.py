@@ -594,7 +594,9 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path, explain, monkeypatch):
         "data.test_fraction=0.25",
         "epochs=1",
     )
-    run = finished((*words, *NETWORKS["lenet"], "batch_size=4", "threads=1", "device=cpu"), tmp_path / "hostile")
+    run = finished(
+        (*words, *NETWORKS["lenet"], "batch_size=4", "threads=1", "device=cpu", "report=false"), tmp_path / "hostile"
+    )
     drawn: list[str] = []
     save = Figure.savefig
 

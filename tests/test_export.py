@@ -308,7 +308,7 @@ def test_photographs_names_of_any_kind_and_data_that_are_gone(form, tmp_path, ex
     names = ["<script>alert(1)</script>".replace("/", "\\"), 'a "quoted"\nname', "Käse 🧀 狐"]
     folder = write_classes(tmp_path / "classes", dict.fromkeys(names, 8))
     words = ("data=image_folder", f"data.folder={folder}", *WINDOW, "data.fit=stretch", "data.test_fraction=0.25")
-    words += ("model=lenet", "epochs=1", "batch_size=4", "threads=1", "device=cpu")
+    words += ("model=lenet", "epochs=1", "batch_size=4", "threads=1", "device=cpu", "report=false")
     run = finished(words, tmp_path / "photographs")
     assert export(run, "--format", form).code == 0
     said = used(form, file_of(run, form))[1]

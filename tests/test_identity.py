@@ -43,8 +43,8 @@ EVERYTHING_ON = [
 ]  # fmt: skip
 
 INCIDENTAL = {
-    "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "references", "data.root",
-    "checkpoint.every_seconds", "checkpoint.keep",
+    "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
+    "data.root", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
 
 # What to set a key to that has nothing to derive another value from.

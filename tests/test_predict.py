@@ -150,6 +150,7 @@ def test_a_network_that_saw_photographs_sees_files_as_it_saw_them(tmp_path, pred
         "epochs=1",
         "batch_size=4",
         "threads=1",
+        "report=false",
         "device=cpu",
     )
     run = finished(words, tmp_path / "photographs")

@@ -113,7 +113,8 @@ class Classification(Task):
             (batch,) = batches.epoch(rows, len(rows))
             return view.pixels(batch.images)
 
-        return found_out(self.measure(measured, labels), Answers(probabilities, labels, classes, files), pixels)
+        metrics = self.measure(measured, labels) | (self.conclude(view) if split == "test" else {})
+        return found_out(metrics, Answers(probabilities, labels, classes, files), pixels)
 
     def _measured(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return what is measured of each image, float32 [B, M], from scores [B, K]."""
