@@ -41,10 +41,13 @@ def check(
     return _Check(dict(values), typed or {}, list(mistakes), is_recorded).result()
 
 
-def recorded_config(folder: RunFolder) -> RunConfig:
-    """Return the configuration of a run. Raises UserError where a plugin is lacking that the run was made with."""
+def recorded_config(folder: RunFolder, values: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return the configuration of a run. Raises UserError where a plugin is lacking that the run was made with.
+
+    values: what its file holds, where that has been read already.
+    """
     try:
-        return check(folder.config(), is_recorded=True)[0]
+        return check(folder.config() if values is None else values, is_recorded=True)[0]
     except ConfigError as error:
         plugins = folder.record().get("plugins")
         if plugins:

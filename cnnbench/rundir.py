@@ -104,7 +104,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """Return the plain values of `config.yaml`."""
-        return _read(self.config_file, yaml.safe_load)
+        return _read(self.config_file, _parse_yaml)
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
@@ -186,6 +186,11 @@ def find_runs(outputs: Path, identity: str) -> list[RunFolder]:
     folders = [RunFolder(path) for path in outputs.glob(f"*/*/*-{identity[:8]}*") if (path / "run.json").is_file()]
     found = [folder for folder in folders if folder.record().get("identity") == identity]
     return sorted(found, key=lambda folder: (folder.number, folder.path))
+
+
+def _parse_yaml(text: str) -> Any:
+    # As safe as the loader in Python, and ten times as fast: reports read hundreds of these.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _read(path: Path, parse: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import glob
@@ -32,6 +32,16 @@ class Entry:
         """Return what `run.json` says."""
         return {} if self.problem else self.folder.record()
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Return what `config.yaml` says."""
+        return {} if self.problem else self.folder.config()
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """Return what `result.json` says of a finished run."""
+        return self.folder.result()
+
     @property
     def status(self) -> str:
         """Return how the run stands; one that says that it is running, and is not worked on, was interrupted."""
@@ -50,9 +60,9 @@ class Entry:
         """Return everything to choose by: settings and results by dotted name, and data, model, status as typed."""
         if self.problem:
             return {"status": self.status}
-        values = flat(self.folder.config())
+        values = flat(self.config)
         if self.is_finished:
-            test = self.folder.result().get("test", {})
+            test = self.result.get("test", {})
             values |= {f"{name}/test": value for name, value in test.items()} | test
         choices: dict[str, Any] = self.record.get("choices", {})
         return values | choices | {"status": self.status}
@@ -66,7 +76,7 @@ class Entry:
         """Return the test metrics of a finished run."""
         if not self.is_finished:
             return {}
-        test = self.folder.result().get("test", {})
+        test = self.result.get("test", {})
         return {name: value for name, value in test.items() if name != "samples" and value is not None}
 
 
@@ -82,15 +92,14 @@ def _records(outputs: Path) -> Iterator[Path]:
 
 
 def _entry(path: Path) -> Entry:
-    folder = RunFolder(path)
+    entry = Entry(RunFolder(path))
     try:
-        record, _ = folder.record(), folder.config()
-        problem = "" if isinstance(record, dict) and "identity" in record else f"{path}: run.json says no identity"
-        if not problem and folder.is_completed:
-            folder.result()
+        if "identity" not in entry.record:
+            return replace(entry, problem=f"{path}: run.json says no identity")
+        _ = entry.config, entry.is_finished and entry.result
     except UserError as error:
-        problem = str(error)
-    return Entry(folder, problem)
+        return replace(entry, problem=str(error))
+    return entry
 
 
 def found(words: Sequence[str]) -> list[Entry]:

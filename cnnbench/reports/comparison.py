@@ -34,7 +34,7 @@ class Group:
     @cached_property
     def results(self) -> dict[int, dict[str, Any]]:
         """Return the results by seed."""
-        return {entry.values["seed"]: entry.folder.result() for entry in self.entries}
+        return {entry.values["seed"]: entry.result for entry in self.entries}
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """Return a metric by seed; NaN where a run has none."""
@@ -222,9 +222,9 @@ def _grouped(finished: Sequence[Entry]) -> list[Group]:
 def _settings(entry: Entry) -> dict[str, Any]:
     """Return the settings of a run, those included that there were not yet when it was made."""
     try:
-        return recorded_config(entry.folder).to_dict()
+        return recorded_config(entry.folder, entry.config).to_dict()
     except UserError:  # made with a plugin, or by another version
-        return entry.folder.config()
+        return entry.config
 
 
 def _chosen(groups: Sequence[Group], baseline: str | None) -> Group:

@@ -27,13 +27,14 @@ def effects(cells: Sequence[Mapping[str, str]], measured: Sequence[Mapping[int, 
     """
     found = []
     for key in cells[0]:
+        # By what is alike: a look for each, not one at each pair.
+        places = {_alike(cell, key, cell[key]): measured[number] for number, cell in enumerate(cells)}
         before = cells[0][key]
-        for after in dict.fromkeys(cell[key] for cell in cells):
+        for after in dict.fromkeys(cell[key] for cell in cells if cell[key] != before):
             pairs = [
-                (one, other)
-                for one, cell in zip(measured, cells, strict=True)
-                for other, opposite in zip(measured, cells, strict=True)
-                if cell[key] == after != before and opposite == {**cell, key: before}
+                (measured[number], places[_alike(cell, key, before)])
+                for number, cell in enumerate(cells)
+                if cell[key] == after and _alike(cell, key, before) in places
             ]
             gains = chain.from_iterable(
                 [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())] for one, other in pairs
@@ -42,3 +43,8 @@ def effects(cells: Sequence[Mapping[str, str]], measured: Sequence[Mapping[int, 
             if gained.n:
                 found.append(Effect(key, before, after, len(pairs), Difference(gained, seeds_needed(gained))))
     return found
+
+
+def _alike(cell: Mapping[str, str], key: str, value: str) -> tuple[str, ...]:
+    """Return the values of a configuration, with another one of a setting."""
+    return tuple(value if name == key else own for name, own in cell.items())
