@@ -157,6 +157,17 @@ def test_what_is_behind_figures_is_made_when_it_is_asked_for(tmp_path):
     assert all(shape[2] == 3 for shape in shown.values())
 
 
+def test_a_gallery_shows_images_row_by_row_each_under_its_title():
+    shades = torch.arange(1, 11).view(10, 1, 1, 1).expand(10, 1, 4, 6) / 20
+    axis = drawings.gallery(shades, [f"image {number}" for number in range(1, 11)]).axes[0]
+    page = np.asarray(axis.images[0].get_array())[..., 0]
+    for number, title in enumerate(axis.texts, start=1):
+        x, y = title.get_position()
+        assert title.get_text() == f"image {number}"
+        assert page[int(y) + 2, int(x)] == pytest.approx(number / 20)
+    assert [np.unique(row).size > 2 for row in (page[int(axis.texts[0].get_position()[1]) + 2], page[-1])] == [True] * 2
+
+
 def test_a_network_that_is_always_right_has_no_gallery_of_mistakes():
     found = found_out({}, Answers(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3]), lambda rows: torch.zeros(3))
     assert list(found.figures) == ["classes", "confusion", "calibration", "doubts"]

@@ -133,6 +133,15 @@ def test_every_task_has_a_page_with_its_pictures(case, tmp_path):
     assert (run / "report.html").is_file()
 
 
+def test_of_each_kind_of_picture_the_last_is_shown(run):
+    (run / "pictures").mkdir()
+    for epoch in (2, 12, 7):
+        (run / "pictures" / f"codes-epoch-{epoch:04}.png").write_bytes(bytes(16) + epoch.to_bytes(4, "big"))
+    (picture,) = [section for section in page_of(RunFolder(run)).sections if section.title.startswith("codes")]
+    assert isinstance(picture, Picture)
+    assert (picture.title, picture.png[-1]) == ("codes, epoch 12", 12)
+
+
 def test_a_run_that_is_not_finished_says_how_far_it_is(run, report):
     (run / "result.json").unlink()
     RunFolder(run).update(status="paused")

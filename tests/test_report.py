@@ -210,6 +210,14 @@ def test_what_tells_configurations_apart(case, outputs):
     assert set(comparison.settings()) > set()
 
 
+def test_of_runs_that_say_no_choices_the_parts_tell_them_apart_not_what_only_one_of_them_has(outputs):
+    for optimizer in ("sgd", "adam"):
+        made(outputs, 0.9, f"optimizer={optimizer}", choices={}, origins={})
+    differing = compare(found([str(outputs)])).differing
+    assert "optimizer.name" in differing
+    assert not {"optimizer.momentum", "optimizer.beta1"} & set(differing)
+
+
 def test_of_many_columns_a_label_names_only_what_changed(outputs):
     words = ["optimizer.lr=0.5", "batch_size=32", "data.val_fraction=0.2", "regularization.dropout=0.5"]
     made(outputs, 0.9)

@@ -149,3 +149,9 @@ def test_a_damaged_record_is_a_clear_error(cnnbench, outputs):
     outcome = cnnbench(*PLAIN)
     assert outcome.code == 2
     assert f"{record} cannot be read" in outcome.err
+
+
+def test_what_only_looks_at_runs_is_no_code_that_they_were_made_with():
+    names = provenance.sources()
+    assert "cnnbench/loop.py" in names
+    assert not [name for name in names if name.startswith("cnnbench/reports/")]
