@@ -134,6 +134,16 @@ def test_of_a_loss_the_lowest_is_the_best(shelf):
     assert compare(found([str(shelf)]), "loss").best().label == "dropout=0.5"
 
 
+def test_of_a_calibration_error_as_well(outputs):
+    for rate, error in (("0.1", 0.02), ("0.5", 0.2)):
+        path = made(outputs, 0.9, f"optimizer.lr={rate}") / "result.json"
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"test": result["test"] | {"ece": error}}))
+    comparison = compare(found([str(outputs)]), "ece")
+    assert comparison.best().label == "lr=0.1"
+    assert verdicts(comparison, learnt(comparison))[0].startswith("Lowest ece of test images: lr=0.1, 0.0200")
+
+
 def test_the_baseline_can_be_named(shelf):
     comparison = compare(found([str(shelf)]), baseline="regularization.dropout=0.5")
     (remark,) = comparison.remarks()
@@ -160,7 +170,7 @@ def test_one_seed_says_nothing_of_chance(outputs):
     made(outputs, 0.95, "optimizer.lr=0.7", "seed=4")
     remarks = compare(found([str(outputs)])).remarks()
     assert remarks[0] == "lr=0.5: one seed; nothing can be said of chance"
-    assert remarks[1] == "lr=0.7: no seed in common with the baseline; nothing can be said of chance"
+    assert remarks[1] == "lr=0.7: no seed in common; nothing can be said of chance"
 
 
 def test_a_variant_that_changed_something_else_says_so(outputs):

@@ -16,7 +16,7 @@ from cnnbench.errors import UserError, grouped, listed
 from cnnbench.journal import read_rows
 from cnnbench.reports.columns import Choice, besides, columns, label
 from cnnbench.reports.effects import Effect, effects
-from cnnbench.reports.learning import Course, course, principal
+from cnnbench.reports.learning import LOWER_IS_BETTER, Course, course, principal
 from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.shelf import Entry
 
@@ -178,7 +178,7 @@ def _whole(number: float) -> float:
 
 
 def _few(n: int) -> str:
-    return "no seed in common with the baseline" if n == 0 else "one seed"
+    return "no seed in common" if n == 0 else "one seed"
 
 
 def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | None = None) -> Comparison:
@@ -203,7 +203,7 @@ def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | N
     base = _chosen(groups, baseline)
     first = _row(base, base, metric, differing)
     rows = tuple(first if group is base else _row(group, base, metric, differing) for group in groups)
-    return Comparison(metric, metric != "loss", differing, rows, first, tuple(skipped))
+    return Comparison(metric, metric not in LOWER_IS_BETTER, differing, rows, first, tuple(skipped))
 
 
 def _grouped(finished: Sequence[Entry]) -> list[Group]:

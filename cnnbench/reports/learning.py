@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 PRINCIPAL = ("accuracy", "recall@1")
+LOWER_IS_BETTER = ("loss", "ece")
 RISEN = 1.1  # of a loss, against its lowest value: more than its unrest from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end
 STILL_RISING = 0.9  # of all epochs: a best one after so many says that more of them might have helped
