@@ -273,6 +273,7 @@ class _Session:
                 for reference in self.config.references
                 if reference.split in metrics
             ],
+            "watched": [list(metric) for metric in self.parts.task.watched],
             "reached": reached(self.config.reach, self.parts.task.watched[0], read_rows(self.folder.metrics_file)),
             "departures": self.folder.record().get("departures", []),
             "seconds": {"train": progress.train_seconds, "total": self.seconds_before + time.monotonic() - self.began},

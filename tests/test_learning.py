@@ -8,7 +8,7 @@ import pytest
 
 from cnnbench.reports.curves import visible
 from cnnbench.reports.effects import effects
-from cnnbench.reports.learning import course, first_at, principal
+from cnnbench.reports.learning import Metric, course, first_at, principal
 
 
 def rows(**columns) -> pd.DataFrame:
@@ -71,9 +71,14 @@ def test_of_several_measurements_in_an_epoch_the_last_counts():
 
 
 def test_a_training_is_judged_by_what_was_measured_on_the_way():
-    assert principal(["loss", "accuracy", "recall@1"], OVERFITTING) == "accuracy"
-    assert principal(["loss", "recall@1"], rows(loss_val=[1.0])) == "loss"  # recall was measured at the end only
-    assert principal(["loss", "accuracy"], rows(accuracy_train=[0.5])) == "accuracy"
+    assert principal(["loss", "accuracy", "recall@1"], OVERFITTING, {}) == "accuracy"
+    assert principal(["loss", "recall@1"], rows(loss_val=[1.0]), {}) == "loss"  # recall was measured at the end only
+    assert principal(["loss", "accuracy"], rows(accuracy_train=[0.5]), {}) == "accuracy"
+    watched = {"watched": [["error", False], ["loss", False]]}
+    assert principal(["loss", "error"], rows(error_val=[0.5], loss_val=[1.0]), watched) == "error"
+    assert not Metric.of("error", watched).higher
+    assert Metric.of("dice", watched).higher
+    assert not Metric.of("ece", {}).higher
 
 
 def test_the_first_epoch_at_a_level():

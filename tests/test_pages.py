@@ -133,6 +133,22 @@ def test_every_task_has_a_page_with_its_pictures(case, tmp_path):
     assert (run / "report.html").is_file()
 
 
+def test_a_task_says_what_it_is_judged_by_and_which_way(run):
+    result = read(run / "result.json")
+    assert result["watched"] == [["accuracy", True], ["loss", False]]
+    rows = [
+        {"row": "epoch", "epoch": epoch, "step": epoch, "error/val": error}
+        for epoch, error in ((1, 0.5), (2, 0.25), (3, 0.3))
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split in ("train", "val", "test"):
+        result[split] = {"error": 0.3, "samples": 40}
+    (run / "result.json").write_text(json.dumps(result | {"watched": [["error", False]], "references": []}))
+    page = page_of(RunFolder(run))
+    assert page.said.startswith("error 0.3000 on 40 test images")
+    assert "error on validation comes to its best, 0.2500, in epoch 2 of 3" in page.markdown()
+
+
 def test_of_each_kind_of_picture_the_last_is_shown(run):
     (run / "pictures").mkdir()
     for epoch in (2, 12, 7):

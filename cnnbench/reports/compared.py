@@ -4,6 +4,7 @@ import math
 
 from cnnbench.reports.comparison import Comparison, Row
 from cnnbench.reports.curves import overlaid
+from cnnbench.reports.learning import LOSS, Metric
 from cnnbench.reports.page import Differences, Drawing, Lines, Page, Section, Table
 from cnnbench.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
 
@@ -28,10 +29,10 @@ def page_of(comparison: Comparison, what: str) -> Page:
     chosen = _drawn(comparison)
     curves = [(row.label, row.group.curves) for row in chosen]
     more = f"; the best {len(chosen)} of {len(rows)}" if len(chosen) < len(rows) else ""
-    for metric in dict.fromkeys((comparison.metric, "loss")):
+    for metric in dict.fromkeys((Metric(comparison.metric, comparison.higher), LOSS)):
         drawing = overlaid(curves, metric)
         if drawing is not None:
-            found.append(Drawing(f"{metric} over epochs{more}", drawing))
+            found.append(Drawing(f"{metric.name} over epochs{more}", drawing))
     found.append(learning_table(comparison, learning))
     if len(references):
         found.append(Table("Published", references))

@@ -16,7 +16,7 @@ from cnnbench.errors import UserError, grouped, listed
 from cnnbench.journal import read_rows
 from cnnbench.reports.columns import Choice, besides, columns, label
 from cnnbench.reports.effects import Effect, effects
-from cnnbench.reports.learning import LOWER_IS_BETTER, Course, course, principal
+from cnnbench.reports.learning import Course, Metric, course, principal
 from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.shelf import Entry
 
@@ -196,14 +196,17 @@ def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | N
     ]
     if not names:
         raise UserError("these runs have no metric in common; they learnt different things.")
-    metric = metric or next(name for name in (principal(names, groups[0].curves), *names) if name in names)
+    metric = metric or next(
+        name for name in (principal(names, groups[0].curves, groups[0].entries[0].result), *names) if name in names
+    )
     if metric not in names:
         raise UserError(f"--metric {metric}: not all runs have it; they have {listed(names)}.")
     differing = columns([group.choice for group in groups])
     base = _chosen(groups, baseline)
     first = _row(base, base, metric, differing)
     rows = tuple(first if group is base else _row(group, base, metric, differing) for group in groups)
-    return Comparison(metric, metric not in LOWER_IS_BETTER, differing, rows, first, tuple(skipped))
+    higher = Metric.of(metric, groups[0].entries[0].result).higher
+    return Comparison(metric, higher, differing, rows, first, tuple(skipped))
 
 
 def _grouped(finished: Sequence[Entry]) -> list[Group]:

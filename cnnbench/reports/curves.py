@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cnnbench.captions import any_script
+from cnnbench.reports.learning import Metric
 
 LONGEST = 60  # letters of a label
 BAD = 0.1  # of all values: these may be left out of a picture
@@ -20,7 +21,7 @@ MARGIN = 0.15
 POINTS = 1000  # of a curve over steps
 
 
-def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch: int = 0) -> str | None:
+def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
     """Return validation (solid) and training (dotted) of each configuration: the mean of its seeds and their range.
 
     curves: labels, each with the epoch rows of all seeds. best_epoch: where to draw a line; 0: nowhere. None where
@@ -31,7 +32,7 @@ def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch
     for index, (label, rows) in enumerate(curves):
         told = _escaped(label)[:LONGEST]
         for split, style, name in (("val", "-", "validation"), ("train", ":", "training")):
-            curve = _spread(rows, f"{metric}/{split}")
+            curve = _spread(rows, f"{metric.name}/{split}")
             if curve is None:
                 continue
             axis.plot(
@@ -43,14 +44,14 @@ def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: str, best_epoch
                 axis.fill_between(curve.index, curve["min"], curve["max"], color=f"C{index % 10}", alpha=0.15, lw=0)
     if not axis.lines:
         return None
-    _leave_out_bad(axis, higher=metric != "loss")
+    _leave_out_bad(axis, metric.higher)
     if best_epoch:
         axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
     if not alone:
         axis.set_title("validation solid, training dotted; bands: range of the seeds", fontsize=9)
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylabel(metric)
+    axis.set_ylabel(metric.name)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     return svg(figure)

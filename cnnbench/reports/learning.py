@@ -1,8 +1,9 @@
 """How training went: how soon a network learnt, where it stopped learning, and what it knows by heart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -67,10 +68,30 @@ def course(epochs: pd.DataFrame, metric: str, higher: bool) -> Course:
     return Course(last, best, best_epoch, lowest_epoch, rise, fell)
 
 
-def principal(names: Sequence[str], epochs: pd.DataFrame) -> str:
-    """Return what a training is judged by: the first of these metrics that was measured on the way, else its loss."""
+@dataclass(frozen=True)
+class Metric:
+    """What trainings are judged by. higher: whether it is better so."""
+
+    name: str
+    higher: bool
+
+    @classmethod
+    def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":
+        """Return a metric, with what the task says of it in `result.json`, where it does."""
+        return cls(name, dict(result.get("watched", ())).get(name, name not in LOWER_IS_BETTER))
+
+
+LOSS = Metric("loss", higher=False)
+
+
+def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, Any]) -> str:
+    """Return the metric that tells most of a training, of those that were measured on the way.
+
+    Accuracy or recall, else what its task watches first, else its loss.
+    """
     told = {str(column).partition("/")[0] for column in epochs}
-    measured = [name for name in PRINCIPAL if name in names and name in told]
+    watched = (name for name, _ in result.get("watched", ()))
+    measured = [name for name in (*PRINCIPAL, *watched) if name in names and name in told]
     return measured[0] if measured else "loss"
 
 

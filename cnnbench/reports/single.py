@@ -13,7 +13,7 @@ from cnnbench.errors import UserError, grouped
 from cnnbench.evaluation.chance import is_chance, wilson
 from cnnbench.journal import read_rows
 from cnnbench.reports.curves import learning_rate, overlaid
-from cnnbench.reports.learning import course, principal
+from cnnbench.reports.learning import LOSS, Metric, course, principal
 from cnnbench.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.rundir import RunFolder
 
@@ -43,7 +43,8 @@ class Story:
         self.metrics = [name for name in self.result.get("test", {}) if name != "samples"]
         if not self.metrics:
             self.metrics = [str(name).removesuffix("/train") for name in self.epochs if str(name).endswith("/train")]
-        self.metric = principal(self.metrics, self.epochs)
+        self.metric = principal(self.metrics, self.epochs, self.result)
+        self.higher = Metric.of(self.metric, self.result).higher
 
     @property
     def title(self) -> str:
@@ -81,10 +82,10 @@ class Story:
                 table = pd.DataFrame(self.result["references"])[columns].rename(columns={"value": "published"})
                 yield Table("Published", table)
         best = self.result.get("checkpoint", {}).get("epoch", 0)
-        for name in dict.fromkeys((self.metric, "loss")):
-            drawing = overlaid([("", self.epochs)], name, best)
+        for metric in dict.fromkeys((Metric(self.metric, self.higher), LOSS)):
+            drawing = overlaid([("", self.epochs)], metric, best)
             if drawing is not None:
-                yield Drawing(f"{name} over epochs", drawing)
+                yield Drawing(f"{metric.name} over epochs", drawing)
         rates = learning_rate(self.steps)
         if rates is not None:
             yield Drawing("Learning rate", rates)
@@ -93,7 +94,7 @@ class Story:
         yield from self._settings()
 
     def _remarks(self) -> list[str]:
-        found = course(self.epochs, self.metric, self.metric != "loss").remarks(self.metric)
+        found = course(self.epochs, self.metric, self.higher).remarks(self.metric)
         train, val, test = (self.result.get(split, {}) for split in ("train", "val", "test"))
         if train.get(self.metric) is not None and test.get(self.metric) is not None:
             one, other = train[self.metric], test[self.metric]
