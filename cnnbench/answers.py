@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnbench.data.batches import Batches
 from cnnbench.data.decode import Undecodable, decode
@@ -47,14 +48,14 @@ def of_run(path: str, which: Checkpoint = "tested", plugins: Sequence[str] = ())
     """Return the network of a run. Raises UserError for one that does not tell classes."""
     run = load_run(path, plugins)
     run.set_up()
-    config = run.config.data
-    size = run.record["data"].get("size") or run.data("test").size
-    network = run.model(which)
+    return answering(run, run.model(which))
 
-    def answer(images: Tensor) -> Tensor:
-        return run.predict(images, network)
 
-    return Answering(run.classes, answer, size[-1], size[0], str(config.settings.get("fit", "crop")), run)
+def answering(run: Run, network: nn.Module) -> Answering:
+    """Return a network of a run, with how files become what it takes."""
+    channels, _, side = run.size
+    fit = str(run.config.data.settings.get("fit", "crop"))
+    return Answering(run.classes, partial(run.predict, which=network), side, channels, fit, run)
 
 
 def of_torchvision(name: str) -> Answering:

@@ -50,6 +50,14 @@ def grouped(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
+def sized(number: float) -> str:
+    """Return a number of bytes as it is read: 1.2 MB."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f} B"
+
+
 class TrainingError(Exception):
     """A training that cannot go on: it diverged, or its folder cannot be written. Exit code 1, no traceback."""
 

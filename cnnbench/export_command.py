@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, sized
 from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def told(done: Exported, form: "Format", plugins: Sequence[str] = ()) -> list[st
     given, found = ([about["pixels"][side] for side in ("channels", "height", "width")], about["output"]["shape"])
     of = "" if name == "probabilities" else " of the greatest value"
     rows = {
-        form.name: f"{done.path}, {_size(done.path.stat().st_size)}",
+        form.name: f"{done.path}, {sized(done.path.stat().st_size)}",
         "holds": form.holds,
         "said about it": f"{done.path}.json, and in the file itself",
         "in": f"pixels, uint8 {_shape(given)}",
@@ -155,10 +155,6 @@ def told(done: Exported, form: "Format", plugins: Sequence[str] = ()) -> list[st
 
 def _shape(sizes: Sequence[int]) -> str:
     return f"[{', '.join(map(str, ('N', *sizes)))}]"
-
-
-def _size(number: float) -> str:
-    return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
 
 
 def _refuse_taken(*paths: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, sized
 from cnnbench.small_command import finish
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def table(found: Sequence["Entry"], outputs: Path) -> list[str]:
         measured = list(entry.measured().items())
         told = "  ".join(f"{name} {value:.4f}" for name, value in measured[:2])
         where = entry.folder.path.relative_to(outputs).as_posix()
-        rows.append((entry.status, since, told, _size(entry.size), where))
+        rows.append((entry.status, since, told, sized(entry.size), where))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + f"  {row[4]}"
         for row in rows
     ]
     lines += [f"  {entry.problem}" for entry in found if entry.problem]
-    return [*lines, f"  {len(found)} runs, {_size(sum(entry.size for entry in found))}, in {outputs}"]
+    return [*lines, f"  {len(found)} runs, {sized(sum(entry.size for entry in found))}, in {outputs}"]
 
 
 def pruned(everything: Sequence["Entry"], found: Sequence["Entry"], outputs: Path, is_meant: bool) -> list[str]:
@@ -84,9 +84,9 @@ def pruned(everything: Sequence["Entry"], found: Sequence["Entry"], outputs: Pat
 
     folders = {entry.folder.path for entry in found}
     reasons = [(entry, reason) for entry, reason in prunable(everything) if entry.folder.path in folders]
-    size = _size(sum(entry.size for entry, _ in reasons))
+    size = sized(sum(entry.size for entry, _ in reasons))
     lines = [
-        f"  {_size(entry.size):>9}  {reason:<26}  {entry.folder.path.relative_to(outputs).as_posix()}"
+        f"  {sized(entry.size):>9}  {reason:<26}  {entry.folder.path.relative_to(outputs).as_posix()}"
         for entry, reason in reasons
     ]
     if not reasons:
@@ -116,13 +116,6 @@ def _plain(entry: "Entry") -> dict[str, Any]:
         }
     )
     return plain
-
-
-def _size(number: float) -> str:
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f} B"
 
 
 if __name__ == "__main__":

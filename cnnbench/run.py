@@ -155,6 +155,27 @@ class Run:
         """Return the batches of a split as the network sees them, without augmentation."""
         return plain_batches(self.ready, known_split(split))
 
+    @cached_property
+    def size(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the images, before the window is cut; older runs do not say it.
+
+        Raises UserError where only the data can tell, and are not there.
+        """
+        said, config = self.record["data"].get("size"), self.config.data
+        if said:
+            return said[0], said[1], said[2]
+        if config.crop is None:
+            return self.spec.channels, self.spec.height, self.spec.width
+        if config.image_size:
+            return self.spec.channels, config.image_size, config.image_size
+        return self.data("test").size
+
+    def batches_of(self, images: Tensor) -> Batches:
+        """Return images like those of `data`, uint8 [N, C, H, W], as the network sees them, on the processor."""
+        labels, data = torch.zeros(len(images), dtype=torch.int64), self.record["data"]
+        device = torch.device("cpu")
+        return Batches(Images(images, labels), self.spec, tuple(data["mean"]), tuple(data["std"]), device)
+
     def predict(self, images: Tensor, which: Checkpoint | nn.Module = "tested") -> Tensor:
         """Return the probability of each class, float32 [N, K], of images like those of `data`, uint8 [N, C, H, W].
 
@@ -163,14 +184,12 @@ class Run:
         scores = getattr(self.task, "scores", None)
         if scores is None:
             raise UserError(f"{self.path}: task {self.config.task.name} does not tell classes.")
-        data = self.record["data"]
-        labels = torch.zeros(len(images), dtype=torch.int64)
-        batches = Batches(
-            Images(images, labels), self.spec, tuple(data["mean"]), tuple(data["std"]), torch.device("cpu")
-        )
         network = which if isinstance(which, nn.Module) else self.model(which)
         return each_image(
-            network, batches, lambda network, batch: scores(network(batch.images)).softmax(1), self.config
+            network,
+            self.batches_of(images),
+            lambda network, batch: scores(network(batch.images)).softmax(1),
+            self.config,
         )
 
     def set_up(self) -> torch.device:

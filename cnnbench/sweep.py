@@ -24,7 +24,7 @@ from cnnbench.session import carry_out
 from cnnbench.shelf import found, title
 from cnnbench.start import find_start
 
-# What the end of a run needs besides, with pandas, scikit-learn and matplotlib: 1.5 s, once instead of for every job.
+# What the end of a run needs besides, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job.
 REPORTING = ("cnnbench.evaluation.classes", "cnnbench.evaluation.drawings", "cnnbench.reports.single")
 
 

@@ -30,6 +30,7 @@ from cnnbench.run import Run, load_run
 from tests.conftest import ended
 from tests.interruption import fingerprints, finished
 from tests.photographs import write_classes
+from tests.test_tasks import words_of
 from tests.training import SMALL, prepared
 
 ONCE = (*SMALL, "epochs=1", "data.num_test=40")
@@ -454,6 +455,17 @@ def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, ex
             assert min(picture.size) > 200
     assert explain(run).code == 0
     assert fingerprints(folder) == marks
+
+
+@pytest.mark.parametrize("case", ["siamese", "autoencoder"])
+def test_of_a_task_that_tells_no_classes_nothing_but_the_explanation_is_written(case, explain, tmp_path):
+    run = finished(words_of(case), tmp_path / "task")
+    before = fingerprints(run)
+    done = explain(run)
+    assert done.code == 0, done.err
+    assert f"left out: gallery: task {case} does not tell classes" in done.out
+    after = fingerprints(run)
+    assert {name: mark for name, mark in after.items() if not name.startswith("explanation/")} == before
 
 
 def test_what_is_asked_for_is_drawn(run, explain, tmp_path):

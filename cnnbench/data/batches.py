@@ -59,6 +59,12 @@ class Batch:
         ]
 
 
+def as_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return images as they were before they were normalised: float32 [B, C, H, W] in [0, 1], on the processor."""
+    means, deviations = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return (images.float().cpu() * deviations + means).clamp(0, 1)
+
+
 class Batches:
     """The batches of one split.
 

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cnnbench.answers import Answering, Asked, from_files, from_split
+from cnnbench.answers import Asked, answering, from_files, from_split
 from cnnbench.captions import plain
-from cnnbench.data.batches import Batches
-from cnnbench.data.images import Images
+from cnnbench.data.batches import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.run import Checkpoint, Run
 
@@ -45,17 +44,14 @@ class Subject:
     @cached_property
     def images(self) -> Tensor:
         """Return the images as the network sees them: float32 [N, C, H, W], normalised."""
-        data = self.run.record["data"]
-        images = Images(torch.stack([image.pixels for image in self.asked]), torch.zeros(len(self.asked)).long())
-        batches = Batches(images, self.run.spec, tuple(data["mean"]), tuple(data["std"]), torch.device("cpu"))
-        (batch,) = batches.epoch(torch.arange(len(images)), len(images))
+        batches = self.run.batches_of(torch.stack([image.pixels for image in self.asked]))
+        (batch,) = batches.epoch(torch.arange(len(batches)), len(batches))
         return batch.images
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return images as they were before they were normalised, float32 [B, C, H, W] in [0, 1]."""
         data = self.run.record["data"]
-        mean, std = (torch.tensor(data[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-        return (images * std + mean).clamp(0, 1)
+        return as_pixels(images, data["mean"], data["std"])
 
     @cached_property
     def score(self) -> Callable[[Tensor], Tensor]:
@@ -107,16 +103,14 @@ def subject_of(
     indices: numbers with commas between; None: the first image of each class, of ten at most.
     Raises UserError where there is no image.
     """
-    device, data = run.set_up(), run.record["data"]
+    device = run.set_up()
     network = run.model(which)
-    size = data.get("size") or run.data("test").size
-    fit = str(run.config.data.settings.get("fit", "crop"))
-    answering = Answering(run.classes, partial(run.predict, which=network), size[-1], size[0], fit, run)
+    answers = answering(run, network)
     if words:
-        asked, unusable = from_files(answering, words)
+        asked, unusable = from_files(answers, words)
     else:
         indices = indices or first_of_each_class(run.data(split).labels, split)
-        asked, unusable = from_split(answering, split, indices), []
+        asked, unusable = from_split(answers, split, indices), []
     if not asked:
         raise UserError("\n".join(["there is no image to explain:", *(f"  {problem}" for problem in unusable)]))
     if len(asked) > MOST_IMAGES:

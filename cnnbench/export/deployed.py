@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from cnnbench import __version__
 from cnnbench.checkpoint import finite
-from cnnbench.data.batches import Batches
-from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.loop import each_image
 from cnnbench.models.build import build_network
@@ -108,7 +107,7 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
     outputs: what it gives for some images, float32 [N, …]. verified: what it was compared on.
     """
     config, data, spec = run.config, run.record["data"], run.spec
-    channels, height, width = size_of_pixels(run)
+    channels, height, width = run.size
     name = name_of(outputs, run.task, spec)
     about = {
         "cnnbench": __version__,
@@ -147,21 +146,6 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
     return plain
 
 
-def size_of_pixels(run: Run) -> tuple[int, int, int]:
-    """Return channels, height and width of the run's images before the window is cut; older runs do not say it.
-
-    Raises UserError where only the data can tell, and are not there.
-    """
-    said, spec, config = run.record["data"].get("size"), run.spec, run.config.data
-    if said:
-        return said[0], said[1], said[2]
-    if config.crop is None:
-        return spec.channels, spec.height, spec.width
-    if config.image_size:
-        return spec.channels, config.image_size, config.image_size
-    return run.data("test").size
-
-
 def name_of(outputs: Tensor, task: Task, spec: DataSpec) -> str:
     """Return what the outputs of a deployed network are called, a key of MEANINGS: by what a task offers, and shape."""
     if hasattr(task, "scores"):
@@ -173,7 +157,7 @@ def name_of(outputs: Tensor, task: Task, spec: DataSpec) -> str:
 
 def sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
     """Return pixels to compare on, uint8 [N, C, H, W], what they are of, and what there is to say about that."""
-    size = size_of_pixels(run)
+    size = run.size
     number = min(MOST_IMAGES, max(FEWEST_IMAGES, MOST_VALUES // math.prod(size)))
     try:
         images = run.data("test")
@@ -191,6 +175,4 @@ def answers(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
     exact = Run(run.folder, run.config.model_copy(update={"precision": "fp32"}))
     if hasattr(run.task, "scores"):
         return exact.predict(pixels, network)
-    data, labels = run.record["data"], torch.zeros(len(pixels), dtype=torch.int64)
-    batches = Batches(Images(pixels, labels), run.spec, tuple(data["mean"]), tuple(data["std"]), torch.device("cpu"))
-    return each_image(network, batches, lambda network, batch: network(batch.images), exact.config)
+    return each_image(network, run.batches_of(pixels), lambda network, batch: network(batch.images), exact.config)

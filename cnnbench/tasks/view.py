@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from cnnbench.data.batches import Batch, Batches
+from cnnbench.data.batches import Batch, Batches, as_pixels
 from cnnbench.data.prepare import PreparedData
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ class View:
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return images as they were before they were normalised, float32 [B, C, H, W] in [0, 1]."""
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.data.mean, self.data.std))
-        return (images.float().cpu() * std + mean).clamp(0, 1)
+        return as_pixels(images, self.data.mean, self.data.std)
 
     def save(self, name: str, figure: "Figure") -> None:
         """Keep a picture among the run's, as `pictures/<name>-epoch-<epoch>.png`, and show it in TensorBoard."""
