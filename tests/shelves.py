@@ -1,0 +1,58 @@
+"""Folders of runs that were never trained, for reports to read."""
+
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cnnbench.compose import open_composer
+from cnnbench.plan import plan_run
+from cnnbench.rundir import RunFolder
+
+STARTED = count()
+
+
+def made(outputs: Path, accuracy: float | None, *words: str, status: str = "completed", **record: Any) -> Path:
+    """Write the folder of a run that came to this accuracy, without training it."""
+    with open_composer() as composer:
+        plan = plan_run(composer, ["data=synthetic", *words])
+    folder = RunFolder(outputs / plan.place())
+    said = {
+        "identity": plan.config.identity(), "status": status, "choices": dict(plan.choices),
+        "origins": dict(plan.origins),
+        "started": f"{next(STARTED):06}",
+        "data": {"window": [1, 28, 28]},
+    }  # fmt: skip
+    folder.create(plan.config.to_dict(), plan.command, said | record)
+    rows = [
+        {
+            "row": "epoch",
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "accuracy/train": 0.1 * epoch,
+            "accuracy/val": 0.09 * epoch,
+        }
+        for epoch in (1, 2, 3)
+    ]
+    folder.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if accuracy is not None:
+        test = {"loss": 1 - accuracy, "accuracy": accuracy, "samples": 10}
+        result = {
+            "test": test, "train": test | {"accuracy": 1.0}, "checkpoint": {"epoch": 2}, "seconds": {"train": 5.0},
+            "epochs": 3, "parameters": {"total": 1000, "trainable": 1000}, "references": [], "departures": [],
+        }  # fmt: skip
+        folder.result_file.write_text(
+            json.dumps(result | {key: record[key] for key in ("parameters",) if key in record})
+        )
+    return folder.path
+
+
+def written(path: Path, **columns: list[float]) -> None:
+    """Give a run the epochs whose values are these, by metric and split (as accuracy_val)."""
+    epochs = range(1, 1 + len(next(iter(columns.values()))))
+    rows = [
+        {"row": "epoch", "epoch": epoch, "step": 10 * epoch}
+        | {name.replace("_", "/"): values[epoch - 1] for name, values in columns.items()}
+        for epoch in epochs
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
