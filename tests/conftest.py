@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -108,6 +109,16 @@ def cnnbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def run(*words: str) -> Outcome:
         return ended(main, words, capsys)
+
+    return run
+
+
+@pytest.fixture
+def command_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Return what runs a command that takes a run folder, by its name, in this process."""
+
+    def run(name: str, *words: str) -> Outcome:
+        return ended(import_module(f"cnnbench.{name}_command").main, words, capsys)
 
     return run
 
