@@ -51,7 +51,9 @@ def environment() -> dict[str, str]:
     """Return what bits depend on besides the code: the same bits are promised where it is the same."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    maker = next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), platform.processor())
+    maker = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), platform.processor()
+    )
     capability = torch.backends.cpu.get_cpu_capability()
     return {"torch": torch.__version__, "instructions": f"{capability} {maker}"}  # oneDNN and MKL ask for both
 
