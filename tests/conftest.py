@@ -20,7 +20,7 @@ from cnnbench.compose import Composer, open_composer
 from cnnbench.registry import register_everything
 from cnnbench.train import main
 
-pytest.register_assert_rewrite("tests.interruption")  # its assertions say what differs, as those of tests do
+pytest.register_assert_rewrite("tests.support.interruption")  # its assertions say what differs, as those of tests do
 
 # Small and quick: three epochs of four steps, validation, test.
 TINY = (
@@ -147,7 +147,7 @@ def one_second_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what a run with everything on ends in; to be compared with those that were interrupted."""
-    from tests.interruption import WORDS, finished, outcome_of
+    from tests.support.interruption import WORDS, finished, outcome_of
 
     return outcome_of(finished(WORDS, tmp_path_factory.mktemp("unbroken")))
 

@@ -77,8 +77,8 @@ def differing(weights: dict[str, Tensor], name: str) -> list[str]:
 
 def record(folder: Path) -> None:
     """Train everything below a folder, and write down what it ends in."""
-    from tests.interruption import finished
-    from tests.test_golden import weights_of_run
+    from tests.end_to_end.test_golden import weights_of_run
+    from tests.support.interruption import finished
 
     before = finished(PRETRAINED, folder / "pretrained")
     for name, words in TRAININGS.items():

@@ -1,0 +1,300 @@
+"""The page of a run, made from its folder alone, and what a real browser makes of pages."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnnbench.evaluate_command import main as evaluate
+from cnnbench.report_command import main
+from cnnbench.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
+from cnnbench.reports.page import Page as Document
+from cnnbench.reports.single import page_of
+from cnnbench.rundir import RunFolder
+from tests.conftest import ended
+from tests.support import browser
+from tests.support.interruption import finished, read
+from tests.support.training import SMALL
+from tests.tasks.test_tasks import CASES, words_of
+
+HOSTILE = '<script>document.title = "taken"</script>'
+
+
+@pytest.fixture(scope="module")
+def reported_once(tmp_path_factory) -> Path:
+    words = (*SMALL, "model=lenet_v2", "data.num_test=40", "report=true")
+    return finished(words, tmp_path_factory.mktemp("reported"))
+
+
+@pytest.fixture
+def run(reported_once, tmp_path) -> Path:
+    return Path(shutil.copytree(reported_once, tmp_path / "run"))
+
+
+@pytest.fixture
+def report(capsys):
+    return lambda *words: ended(main, [str(word) for word in words], capsys)
+
+
+def kinds(run: Path) -> list[tuple[str, str]]:
+    return [(section.kind, section.title) for section in page_of(RunFolder(run)).sections]
+
+
+# What a training leaves -----------------------------------------------------------------------------------------------
+
+
+def test_a_training_ends_with_a_page_to_open(outputs, cnnbench):
+    done = cnnbench(*SMALL, "report=true")
+    (page,) = outputs.glob("*/*/*/report.html")
+    assert done.out.splitlines()[-1] == f"  page        {page}"
+    again = cnnbench(*SMALL, "report=true")
+    assert again.out.splitlines()[-1] == f"  page        {page}"
+
+
+def test_what_is_behind_the_result_is_what_measuring_again_finds(run, tmp_path, capsys):
+    assert ended(evaluate, [str(run), "--out", str(tmp_path / "again")], capsys).code == 0
+    kept = run / "evaluation" / "test-best"
+    names = sorted(path.name for path in kept.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "again").iterdir())
+    assert all((kept / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
+
+
+def test_tensorboard_shows_confusions_and_galleries(run):
+    shown = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    assert {"classes", "confusion", "calibration", "doubts"} <= set(shown.Tags()["images"])
+    (event,) = shown.Images("confusion")
+    assert event.step == read(run / "result.json")["checkpoint"]["step"]
+
+
+def test_without_a_report_there_are_only_numbers(outputs, cnnbench):
+    done = cnnbench(*SMALL, "report=false")
+    assert "page  " not in done.out
+    (result,) = outputs.glob("*/*/*/result.json")
+    assert read(result)["test"]["ece"] >= 0
+    assert not (result.parent / "report.html").exists()
+    assert not (result.parent / "evaluation").exists()
+
+
+def test_a_page_that_cannot_be_made_loses_no_training(outputs, cnnbench, monkeypatch):
+    monkeypatch.setattr("cnnbench.reports.page.Page.write", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+    done = cnnbench(*SMALL, "report=true")
+    assert done.code == 0
+    assert "note: its page could not be written: OSError: no room" in done.out
+    (record,) = outputs.glob("*/*/*/run.json")
+    assert read(record)["status"] == "completed"
+
+
+def test_a_sweep_ends_with_its_runs_side_by_side(outputs, start):
+    process = start(["-m", *SMALL, "report=true", "epochs=1", "optimizer.lr=0.1,0.2"])
+    out, error = process.communicate(timeout=280)
+    assert process.returncode == 0, error
+    (sweep,) = outputs.glob("sweeps/*.json")
+    page = outputs / "reports" / sweep.stem / "report.html"
+    assert out.splitlines()[-1] == f"  page        {page}"
+    assert "optimizer.lr=0.1,0.2" in page.read_text(encoding="utf-8")
+
+
+# What the page of a run says ------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_run_has_all_that_there_is_to_know(run):
+    assert kinds(run)[:4] == [
+        ("lines", "What it says"), ("table", "Measured"), ("drawing", "accuracy over epochs"),
+        ("drawing", "loss over epochs"),
+    ]  # fmt: skip
+    titles = [title for _, title in kinds(run)]
+    for title in ("Classes, the worst first", "By class", "Which class was taken for which", "Settings that count"):
+        assert title in titles
+    page = page_of(RunFolder(run))
+    test = read(run / "result.json")["test"]
+    assert f"accuracy {test['accuracy']:.4f} on 40 test images (95 % interval" in page.said
+    measured = next(section for section in page.sections if section.title == "Measured")
+    assert isinstance(measured, Table)
+    assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
+    settings = next(section for section in page.sections if section.title == "Settings that count")
+    assert isinstance(settings, Table)
+    rows = settings.content.set_index("setting")
+    assert rows.loc["epochs", ["value", "from"]].tolist() == ["3", "command line"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("classification")])
+def test_every_task_has_a_page_with_its_pictures(case, tmp_path):
+    run = finished((*words_of(case), "report=true"), tmp_path / "task")
+    pictures = {path.stem.rpartition("-epoch-")[0] for path in (run / "pictures").glob("*.png")}
+    shown = [title for kind, title in kinds(run) if kind == "picture"]
+    assert len(shown) == len(pictures)
+    said = page_of(RunFolder(run)).said
+    assert said.startswith("loss" if case.startswith("autoencoder") else ("recall@1", "accuracy", "loss"))
+    assert "comes to its best" in (run / "report.md").read_text(encoding="utf-8")
+    assert (run / "report.html").is_file()
+
+
+def test_a_task_says_what_it_is_judged_by_and_which_way(run):
+    result = read(run / "result.json")
+    assert result["watched"] == [["accuracy", True], ["loss", False]]
+    rows = [
+        {"row": "epoch", "epoch": epoch, "step": epoch, "error/val": error}
+        for epoch, error in ((1, 0.5), (2, 0.25), (3, 0.3))
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split in ("train", "val", "test"):
+        result[split] = {"error": 0.3, "samples": 40}
+    (run / "result.json").write_text(json.dumps(result | {"watched": [["error", False]], "references": []}))
+    page = page_of(RunFolder(run))
+    assert page.said.startswith("error 0.3000 on 40 test images")
+    assert "error on validation comes to its best, 0.2500, in epoch 2 of 3" in page.markdown()
+
+
+def test_of_each_kind_of_picture_the_last_is_shown(run):
+    (run / "pictures").mkdir()
+    for epoch in (2, 12, 7):
+        (run / "pictures" / f"codes-epoch-{epoch:04}.png").write_bytes(bytes(16) + epoch.to_bytes(4, "big"))
+    (picture,) = [section for section in page_of(RunFolder(run)).sections if section.title.startswith("codes")]
+    assert isinstance(picture, Picture)
+    assert (picture.title, picture.png[-1]) == ("codes, epoch 12", 12)
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is(run, report):
+    (run / "result.json").unlink()
+    RunFolder(run).update(status="paused")
+    done = report(run)
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "  Not finished: paused after 3 epochs."
+    assert "drawing" in dict(kinds(run))
+
+
+def test_what_is_no_number_is_left_empty(run):
+    result = read(run / "result.json")
+    result["test"] |= {"accuracy": None, "loss": None, "ece": None}
+    result["references"] = [{"metric": "loss", "split": "test", "value": 1.0, "ours": None, "source": "", "remark": ""}]
+    (run / "result.json").write_text(json.dumps(result))
+    page = page_of(RunFolder(run))
+    assert page.said == "accuracy of the test images is no number."
+    assert "None" not in page.markdown()
+    assert "nan" not in page.markdown()
+
+
+def test_a_run_that_has_only_begun_has_a_page(run, report):
+    for name in ("result.json", "metrics.jsonl"):
+        (run / name).unlink()
+    RunFolder(run).update(status="running")
+    assert "Not finished: running after 0 epochs." in report(run).out
+
+
+def test_a_run_of_before_there_were_pages_has_one_all_the_same(run, report):
+    shutil.rmtree(run / "evaluation")
+    (run / "report.html").unlink()
+    result = read(run / "result.json")
+    result["test"].pop("ece")
+    (run / "result.json").write_text(json.dumps(result))
+    assert report(run).code == 0
+    assert (run / "report.html").is_file()
+    assert "picture" not in dict(kinds(run))
+
+
+def test_the_page_of_a_run_may_go_elsewhere(run, report, tmp_path):
+    done = report(run, "--out", tmp_path / "out")
+    assert done.out.splitlines()[-1] == f"  page: {tmp_path / 'out' / 'report.html'}"
+    assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8").startswith("# cnnbench: lenet_v2 on synthetic")
+
+
+def test_more_than_one_measurement_of_the_test_images_is_told(run):
+    result = read(run / "result.json") | {"test_measured": 3}
+    (run / "result.json").write_text(json.dumps(result))
+    (said, *_) = page_of(RunFolder(run)).sections
+    assert isinstance(said, Lines)
+    assert "the test images were measured 3 times in the course of this run" in said.lines
+
+
+# What a browser makes of it -------------------------------------------------------------------------------------------
+
+needs_browser = pytest.mark.skipif(browser.installed() is None, reason="no browser is installed")
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory) -> Iterator[browser.Page]:
+    with browser.opened(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_a_page_without_complaint_request_or_overflow(width, run, window):
+    page = run / "report.html"
+    page.write_text(page.read_text(encoding="utf-8").replace("<li>", f"<li>{'long' * 100} "), encoding="utf-8")
+    window.complaints.clear()
+    window.requests.clear()
+    window.open(page, width)
+    assert window.complaints == []
+    assert [address for address in window.requests if not address.startswith("data:")] == [page.as_uri()]
+    assert window.run("document.documentElement.scrollWidth") <= width
+    assert window.run("[...document.images].every(image => image.naturalWidth > 0)")
+    assert window.run("document.querySelectorAll('svg').length") >= 2
+
+
+def sorted_by(window: browser.Page, column: int) -> list[Any]:
+    """Click the head of a column of the first table, and return its cells from top to bottom."""
+    window.run(f"document.querySelectorAll('table')[0].querySelectorAll('th button')[{column}].click()")
+    cells = f"[...document.querySelectorAll('table')[0].tBodies[0].rows].map(row => row.cells[{column}].innerText)"
+    found: list[Any] = window.run(cells)
+    return found
+
+
+@needs_browser
+def test_a_table_is_sorted_by_a_click_and_what_is_missing_comes_last(window, tmp_path):
+    import pandas as pd
+
+    table = pd.DataFrame({"name": ["b", "a", "c"], "value": [10.0, float("nan"), 9.0]})
+    page = Document("sorted", "", [Table("one", table)]).write(tmp_path)
+    window.open(page, 800)
+    assert sorted_by(window, 0) == ["a", "b", "c"]
+    assert sorted_by(window, 0) == ["c", "b", "a"]
+    assert sorted_by(window, 1) == ["9.0000", "10.0000", ""]
+    assert sorted_by(window, 1) == ["10.0000", "9.0000", ""]
+
+
+@needs_browser
+def test_the_settings_of_any_two_are_held_against_each_other(window, tmp_path):
+    settings = {"model.name": ["lenet", "mlp", HOSTILE], "epochs": ["3", "3", "4"]}
+    page = Document("two", "", [Differences("two", ["one", "two", HOSTILE], settings, (0, 1))]).write(tmp_path)
+    window.complaints.clear()
+    window.open(page, 800)
+    shown = "[...document.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+    assert window.run(shown) == [["model.name", "lenet", "mlp"]]
+    choose = (
+        "const s = document.querySelectorAll('select')[1]; s.selectedIndex = {}; s.dispatchEvent(new Event('change'))"
+    )
+    window.run(f"{{{choose.format(2)}}}")
+    assert window.run(shown) == [["model.name", "lenet", HOSTILE], ["epochs", "3", "4"]]
+    window.run(f"{{{choose.format(0)}}}")
+    assert window.run(shown) == [["no setting differs"]]
+    assert window.run("document.title") == "two"
+    assert window.complaints == []
+
+
+@needs_browser
+def test_hostile_text_is_shown_and_never_run(window, tmp_path):
+    import pandas as pd
+
+    png = bytes(16) + (SMALL_PICTURE + 1).to_bytes(4, "big")
+    long = "x" * 3000
+    sections = [
+        Lines(HOSTILE, [HOSTILE, long]),
+        Table(HOSTILE, pd.DataFrame({HOSTILE: [HOSTILE, long, 'a"b\n']}), note=HOSTILE),
+        Drawing(HOSTILE, "<svg></svg>"),
+        Folded(HOSTILE, HOSTILE),
+        Picture('" onerror="document.title = 1', png),
+        Differences(HOSTILE, [HOSTILE, "'"], {HOSTILE: [HOSTILE, "'\""]}, (0, 1)),
+    ]
+    page = Document("safe", HOSTILE, sections).write(tmp_path)
+    window.complaints.clear()
+    window.open(page, 390)
+    assert window.run("document.title") == "safe"
+    assert window.run("document.scripts.length") == 1
+    assert window.run("document.querySelector('.said').textContent") == HOSTILE
+    assert window.run("document.documentElement.scrollWidth") <= 390
+    assert not [text for text in window.complaints if "data:image" not in text]

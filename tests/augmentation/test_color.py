@@ -1,0 +1,98 @@
+"""Hue, gray, blur and noise: what torchvision makes of one image, and what statistics say of noise."""
+
+from functools import partial
+
+import pytest
+import torch
+from torchvision.transforms import functional
+
+from cnnbench.augmentation.blur import Blur
+from cnnbench.augmentation.color import Grayscale, Jitter, turn_hue
+from cnnbench.augmentation.noise import Noise, normal_noise, uniform_noise
+from tests.support.augmented import NUM, augmented, make_draws, make_images, make_pixels
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
+def test_a_turn_of_hue_is_torchvisions(channels):
+    images = make_images(channels)
+    images[::3] = (images[::3] * 3).round() / 3  # pixels whose channels are equal, two of them or all
+    turns = torch.linspace(-0.5, 0.5, NUM)
+    expected = [functional.adjust_hue(image, float(turn)) for image, turn in zip(images, turns, strict=True)]
+    assert torch.allclose(turn_hue(images.clone(), turns), torch.stack(expected), atol=1e-5)
+
+
+def test_a_third_of_a_turn_makes_red_green():
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    assert torch.allclose(turn_hue(red, torch.tensor([1 / 3])).flatten(), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
+
+
+def test_jitter_turns_the_hue_last_by_a_draw_of_its_own():
+    images, draws = make_images(), make_draws(4)
+    three, four = Jitter(brightness=0.3, contrast=0.4), Jitter(brightness=0.3, contrast=0.4, hue=0.2)
+    expected = turn_hue(three.paint(images.clone(), draws[:, :3]), 0.2 * (2 * draws[:, 3] - 1))
+    assert (three.num_draws, four.num_draws) == (3, 4)
+    assert torch.equal(four.paint(images.clone(), draws), expected)
+
+
+def test_grayscale_is_torchvisions_for_those_that_drew_it():
+    images, draws = make_images(), make_draws(1)
+    gray = draws[:, 0] < 0.3
+    assert 0 < int(gray.sum()) < NUM
+    expected = [
+        functional.rgb_to_grayscale(image, 3) if chosen else image for image, chosen in zip(images, gray, strict=True)
+    ]
+    assert torch.allclose(Grayscale(p=0.3).paint(images.clone(), draws), torch.stack(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
+@pytest.mark.parametrize("kernel_size", [3, 5, 21])
+def test_blur_is_torchvisions_gaussian_blur_for_those_that_drew_it(kernel_size, channels):
+    images, draws = make_images(channels), make_draws(2)
+    expected = [
+        functional.gaussian_blur(image, [kernel_size] * 2, [0.4 + 1.6 * by_sigma] * 2) if chosen < 0.7 else image
+        for image, (chosen, by_sigma) in zip(images, draws.tolist(), strict=True)
+    ]
+    got = Blur(sigma=[0.4, 2.0], kernel_size=kernel_size, p=0.7).paint(images.clone(), draws)
+    assert torch.allclose(got, torch.stack(expected), atol=1e-5)
+
+
+def test_noise_has_the_deviation_it_says_and_no_bias():
+    gray = torch.full((400, 1, 12, 12), 0.5)
+    draws = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    noise = Noise(std=0.1, p=1.0).paint(gray.clone(), draws) - gray
+    assert abs(float(noise.mean())) < 0.001  # 57 600 values: a deviation of the mean of 0.0004
+    assert abs(float(noise.std()) - 0.1) < 0.001
+    assert abs(float((noise.abs() < 0.1).float().mean()) - 0.683) < 0.01  # a normal distribution's share
+
+
+def test_noise_of_images_and_of_pixels_does_not_go_together():
+    draws = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    values = normal_noise(draws, torch.Size((50, 3, 16, 16))).flatten(1)
+    together = torch.corrcoef(values) - torch.eye(50)
+    assert together.abs().max() < 0.2  # of 768 values: a deviation of 0.036
+    channels = values.view(50, 3, 256).transpose(0, 1).flatten(1)
+    assert (torch.corrcoef(channels) - torch.eye(3)).abs().max() < 0.05
+
+
+def test_the_same_draw_is_the_same_noise_in_any_company():
+    draws = torch.rand(9, generator=torch.Generator().manual_seed(0))
+    for noise in (normal_noise, uniform_noise):
+        of = partial(noise, shape=torch.Size((1, 3, 5, 7)))
+        together = noise(draws, torch.Size((9, 3, 5, 7)))
+        assert all(torch.equal(together[row], of(draws[row : row + 1])[0]) for row in range(9))
+        assert len(together.flatten(1).unique(dim=0)) == 9
+
+
+def test_uniform_noise_reaches_all_of_the_range():
+    values = uniform_noise(torch.rand(50, generator=torch.Generator().manual_seed(0)), torch.Size((50, 3, 16, 16)))
+    shares = torch.histc(values, 10, 0, 1) / values.numel()
+    assert (shares - 0.1).abs().max() < 0.01
+
+
+def test_a_probability_is_how_often_it_happens():
+    pixels = make_pixels(num=1).expand(4000, -1, -1, -1)
+    plain = pixels[0] / 255
+    for p in (0.2, 0.9):
+        changed = (augmented(pixels, {"noise": Noise(std=0.1, p=p)}) - plain).abs().flatten(1).amax(1) > 0.01
+        assert abs(float(changed.float().mean()) - p) < 4 * (p * (1 - p) / 4000) ** 0.5
+    assert torch.equal(augmented(pixels, {"noise": Noise(std=0.1, p=0.0)}), augmented(pixels, {}))

@@ -1,0 +1,269 @@
+"""A run is opened again from its folder, measured again, and asked about images."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import cnnbench
+from cnnbench.errors import UserError
+from cnnbench.evaluate_command import main
+from cnnbench.rundir import RunFolder
+from tests.conftest import ended
+from tests.support.interruption import finished, read
+from tests.support.photographs import write_classes
+from tests.support.training import SMALL, prepared
+from tests.tasks.test_tasks import CASES, words_of
+
+AVERAGED = ("regularization.average.kind=ema",)
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory) -> Path:
+    words = (*SMALL, "model=lenet_v2", "regularization.batchnorm=true", "data.num_test=40")
+    return finished(words, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def run(finished_once, tmp_path) -> Path:
+    return Path(shutil.copytree(finished_once, tmp_path / "run"))
+
+
+@pytest.fixture
+def evaluate(capsys):
+    return lambda *words: ended(main, [str(word) for word in words], capsys)
+
+
+def test_what_is_measured_again_is_what_training_reported_to_the_last_digit(run, evaluate):
+    result = read(run / "result.json")
+    for split in ("test", "val", "train"):
+        assert evaluate(run, "--split", split).code == 0
+        folder = run / "evaluation" / f"{split}-best"
+        metrics = read(folder / "metrics.json")
+        assert {name: metrics[name] for name in ("loss", "accuracy")} == {
+            name: result[split][name] for name in ("loss", "accuracy")
+        }
+        table = pd.read_csv(folder / "predictions.csv")
+        assert len(table) == result[split]["samples"]
+        assert table["right"].mean() == pytest.approx(metrics["accuracy"])
+        assert pd.read_csv(folder / "classes.csv")["images"].sum() == len(table)
+        expected = [
+            "calibration.csv",
+            "calibration.png",
+            "classes.csv",
+            "classes.png",
+            "confusion.csv",
+            "confusion.png",
+        ]
+        expected += ["doubts.png", "metrics.json", *(["mistakes.png"] if not table["right"].all() else [])]
+        assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_of_averaged_weights_the_average_is_measured(kind, which, tmp_path, evaluate):
+    words = (*SMALL, "model=lenet_v2", "regularization.batchnorm=true", f"regularization.average.kind={kind}")
+    words += ("regularization.average.start=0.3",) if kind == "swa" else ()
+    run = finished((*words, f"tested={which}"), tmp_path / "averaged")
+    assert evaluate(run, "--checkpoint", which, "--out", tmp_path / "out").code == 0
+    metrics, result = read(tmp_path / "out" / "metrics.json"), read(run / "result.json")["test"]
+    assert (metrics["loss"], metrics["accuracy"]) == (result["loss"], result["accuracy"])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("classification")])
+def test_every_task_is_measured_again_as_it_was(case, tmp_path, evaluate):
+    run = finished(words_of(case), tmp_path / "task")
+    assert evaluate(run, "--out", tmp_path / "out").code == 0
+    result = read(run / "result.json")["test"]
+    result.pop("samples")
+    assert read(tmp_path / "out" / "metrics.json") == result
+    assert evaluate(run, "--split", "val").code == 0
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_answers_to_photographs_name_their_files(cache, tmp_path, evaluate):
+    folder = write_classes(tmp_path / "classes", {"cat": 8, "dog": 8})
+    words = ("data=image_folder", f"data.folder={folder}", "data.image_size=20", "data.crop=16")
+    words += (
+        "data.test_fraction=0.25",
+        f"data.cache={cache}",
+        "model=lenet",
+        "epochs=1",
+        "batch_size=4",
+        "threads=1",
+        "report=false",
+        "device=cpu",
+    )
+    run = finished(words, tmp_path / "photographs")
+    for split in ("test", "train"):
+        assert evaluate(run, "--split", split, "--out", tmp_path / split).code == 0
+        table = pd.read_csv(tmp_path / split / "predictions.csv")
+        assert all(Path(file).is_file() for file in table["file"])
+        assert [Path(file).parent.name for file in table["file"]] == list(table["class"])
+        assert table["file"].is_unique
+
+
+def test_the_worst_classes_come_first(run, evaluate):
+    out = evaluate(run).out
+    table = pd.read_csv(run / "evaluation" / "test-best" / "classes.csv").sort_values(["top1", "class"])
+    lines = out[out.index("worst first") :].splitlines()[2:]
+    assert [line[2:12].strip() for line in lines[: len(table)]] == list(table["class"])
+
+
+def test_other_images_of_the_same_classes_are_measured_with_the_runs_own_figures(run, evaluate):
+    words = ("data.num_train=80", "data.num_classes=3", "data.num_test=25", "data.image_size=16", "data.channels=1")
+    done = evaluate(run, "--data", "synthetic", *words, "data.noise=0.9")
+    assert done.code == 0, done.err
+    (folder,) = (run / "evaluation").iterdir()
+    assert len(pd.read_csv(folder / "predictions.csv")) == 25
+    mean = cnnbench.load_run(run).record["data"]["mean"]
+    assert mean != pytest.approx(prepared(*SMALL, *words, "data.noise=0.9")[1].data.mean)
+
+
+REFUSED = {
+    "--data synthetic data.num_classes=4": "the network tells apart",
+    "--data synthetic data.num_classes=3 data.image_size=20": "is seen as 1x20x20, and the network takes 1x16x16",
+    "--data nothing": "no such data",
+    "--checkpoint 7": "has no checkpoint '7'; there are 'tested', 'best', 'last', '15'",
+    "--checkpoint first": "has no checkpoint 'first'",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_measured_is_refused_with_the_reason(words, run, evaluate):
+    done = evaluate(run, *words.split())
+    assert done.code == 2
+    assert REFUSED[words] in done.err
+    assert not (run / "evaluation").exists()
+
+
+CHANGED = {"fingerprint": "its data is another one now", "split": "split otherwise"}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_images_that_are_not_those_of_the_run_are_refused(what, run, evaluate):
+    folder = RunFolder(run)
+    record = folder.record()
+    if what == "split":
+        folder.update(split="0" * 64)
+    else:
+        folder.update(data=record["data"] | {"fingerprint": "0" * 64})
+    done = evaluate(run)
+    assert (done.code, CHANGED[what] in done.err) == (2, True)
+
+
+def test_a_folder_that_is_no_run_is_named(evaluate, tmp_path):
+    done = evaluate(tmp_path)
+    assert done.code == 2
+    assert f"{tmp_path} is no run folder" in done.err
+
+
+def test_without_validation_there_is_no_best_checkpoint(tmp_path, evaluate):
+    run = finished((*SMALL, "data.val_fraction=0"), tmp_path / "unvalidated")
+    done = evaluate(run, "--checkpoint", "best")
+    assert (done.code, "never validated" in done.err) == (2, True)
+    assert evaluate(run, "--split", "val").code == 2
+
+
+@pytest.mark.parametrize("words", [("data.val_fraction=0",), ("tested=last",)])
+def test_the_checkpoint_that_was_tested_is_measured_again(words, tmp_path, evaluate):
+    run = finished((*SMALL, *words), tmp_path / "last")
+    assert evaluate(run).code == 0
+    metrics, result = read(run / "evaluation" / "test-last" / "metrics.json"), read(run / "result.json")["test"]
+    assert {**metrics, "samples": 20} == result
+    assert cnnbench.load_run(run).tested == "last"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(run, evaluate, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "--out FOLDER names another place" in evaluate(run, "--out", tmp_path / "out").err
+
+
+# From Python ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_was_and_what_came_out(run):
+    opened = cnnbench.load_run(run)
+    assert opened.config.model.name == "lenet"
+    assert opened.result == read(run / "result.json")
+    rows = opened.metrics
+    assert set(rows["row"]) == {"step", "epoch"}
+    assert rows[rows["row"] == "epoch"]["epoch"].tolist() == [1, 2, 3]
+    assert opened.epoch_of("best") == opened.result["checkpoint"]["epoch"]
+    assert opened.epoch_of("last") == 3
+    assert "completed" in repr(opened)
+
+
+def test_a_network_comes_with_its_weights_without_its_data(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnbench.run.preflight", lambda _: pytest.fail("data are not needed"))
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    opened = cnnbench.load_run(run)
+    network = opened.model()
+    assert not network.training
+    assert torch.equal(torch.random.get_rng_state(), before)
+    content = torch.load(run / "checkpoints" / "step-000000015.pt", weights_only=True)
+    assert all(torch.equal(weight, content["best"]["weights"][name]) for name, weight in network.state_dict().items())
+    last = opened.model("last").state_dict()
+    assert all(torch.equal(weight, content["network"][name]) for name, weight in last.items())
+
+
+def test_images_are_told_apart_as_they_were_in_the_test(run):
+    opened = cnnbench.load_run(run)
+    images = opened.data("test")
+    probabilities = opened.predict(images.take(torch.arange(len(images))))
+    assert probabilities.sum(1).tolist() == pytest.approx([1.0] * 40)
+    accuracy = (probabilities.argmax(1) == images.labels).double().mean().item()
+    assert accuracy == pytest.approx(opened.result["test"]["accuracy"])
+    assert len(opened.batches("val")) == 8
+    with pytest.raises(UserError, match="there are the splits train, val and test"):
+        opened.data("valid")
+
+
+def test_codes_are_no_classes(tmp_path):
+    run = finished(words_of("siamese"), tmp_path / "siamese")
+    with pytest.raises(UserError, match="task siamese does not tell classes"):
+        cnnbench.load_run(run).predict(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
+
+
+def test_a_run_that_is_not_finished_has_no_result(run):
+    RunFolder(run).update(status="paused")
+    with pytest.raises(UserError, match="is not finished yet; it is paused"):
+        _ = cnnbench.load_run(run).result
+
+
+def test_training_from_python_is_the_same_run_as_the_command(outputs, cnnbench):
+    import cnnbench as package
+
+    trained = package.train([*SMALL, "epochs=1"])
+    assert trained.result["epochs"] == 1
+    assert "finished" in cnnbench(*SMALL, "epochs=1").out
+    again = package.train([*SMALL, "epochs=1"])
+    assert again.path == trained.path
+    assert package.train([*SMALL, "epochs=1", "seed=1"]).path != trained.path
+    table = package.runs(f"{outputs}/**")
+    assert len(table) == 2
+    assert set(table["seed"]) == {0, 1}
+    assert table["accuracy/test"].notna().all()
+    assert json.loads((trained.path / "run.json").read_text())["command"].startswith("cnnbench data=synthetic")
+
+
+def test_the_example_of_the_readme_runs(outputs):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    begin = text.index("import cnnbench\n")
+    known: dict[str, Any] = {}
+    exec(text[begin : text.index("```", begin)], known)
+    assert known["run"].path.is_relative_to(outputs)
+    assert known["probabilities"].shape == (3, 10)
+    assert list(known["table"].columns) == ["seed", "accuracy/test"]
+
+
+def test_the_package_knows_no_other_names():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = cnnbench.nothing

@@ -1,0 +1,280 @@
+"""What a network has learnt is drawn as it is: maps, kernels, what speaks for a class, features, looks."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cnnbench.errors import UserError
+from cnnbench.explain_command import main
+from cnnbench.explanation import activations
+from cnnbench.explanation.pictures import Request, pictures
+from cnnbench.explanation.subject import NotPossible, Subject, plain, subject_of
+from cnnbench.run import load_run
+from tests.conftest import ended
+from tests.support.explaining import COLOUR, NETWORKS, ONCE, TASKS, untrained
+from tests.support.interruption import fingerprints, finished
+from tests.support.photographs import write_classes
+from tests.tasks.test_tasks import words_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs_captum():
+    pytest.importorskip("captum")
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory) -> Path:
+    return finished(COLOUR, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def run(finished_once, tmp_path) -> Path:
+    return Path(shutil.copytree(finished_once, tmp_path / "run"))
+
+
+@pytest.fixture
+def subject(finished_once) -> Subject:
+    return subject_of(load_run(finished_once), "best", [], "test", "0,3,5")[0]
+
+
+@pytest.fixture
+def explain(capsys):
+    return lambda *words: ended(main, [str(word) for word in words], capsys)
+
+
+ALL = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_picture_of_every_task_and_network_is_drawn_or_said_to_be_none(task, network, monkeypatch):
+    monkeypatch.setattr(activations, "MOST_LAYERS", 2)
+    subject = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")
+    drawn, none = [], []
+    for kind in ALL:
+        try:
+            for picture in pictures(Request(subject, 1), kind, is_asked_for=False):
+                picture.figure.draw_without_rendering()
+                assert picture.line
+                drawn.append(kind)
+        except NotPossible:
+            none.append(kind)
+    without_maps = network == "mlp" and task != "autoencoder"  # whose decoder has convolutions
+    missing = {"gradcam", "saliency"} if not task.startswith("classification") else set()
+    missing |= {"activations", "gradcam"} if without_maps else set()
+    assert set(none) == missing
+    assert set(drawn) == set(ALL) - missing
+
+
+def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, explain):
+    before = fingerprints(run)
+    done = explain(run)
+    assert done.code == 0, done.err
+    labels = load_run(run).data("test").labels.tolist()
+    first = labels.index(0)
+    names = [
+        f"activations-features.conv1-test-{first}.png", f"activations-features.conv2-test-{first}.png",
+        "augmentation.png", "doubts.png", "gradcam.png", "kernels.png", "mistakes.png", "saliency.png", "tsne.png",
+    ]  # fmt: skip
+    if load_run(run).result["test"]["accuracy"] == 1:
+        names.remove("mistakes.png")
+    folder = run / "explanation"
+    assert sorted(path.name for path in folder.iterdir()) == names
+    lines = done.out.splitlines()
+    assert sorted(line.split(":")[0].strip() for line in lines[: len(names)]) == names
+    assert "  left out: activations of 2 other images, which --index names" in lines
+    assert lines[-1] == f"  pictures: {folder}"
+    assert {name: mark for name, mark in fingerprints(run).items() if not name.startswith("explanation/")} == before
+    marks = fingerprints(folder)
+    for name in names:
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 200
+    assert explain(run).code == 0
+    assert fingerprints(folder) == marks
+
+
+@pytest.mark.parametrize("case", ["siamese", "autoencoder"])
+def test_of_a_task_that_tells_no_classes_nothing_but_the_explanation_is_written(case, explain, tmp_path):
+    run = finished(words_of(case), tmp_path / "task")
+    before = fingerprints(run)
+    done = explain(run)
+    assert done.code == 0, done.err
+    assert f"left out: gallery: task {case} does not tell classes" in done.out
+    after = fingerprints(run)
+    assert {name: mark for name, mark in after.items() if not name.startswith("explanation/")} == before
+
+
+def test_what_is_asked_for_is_drawn(run, explain, tmp_path):
+    words = (
+        "--index",
+        "4,2",
+        "--layer",
+        "features.relu1",
+        "--filter",
+        3,
+        "--class",
+        "pattern 1",
+        "--checkpoint",
+        "last",
+    )
+    done = explain(run, *words, "--what", "saliency,activations", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "activations-features.relu1-3-test-2.png", "activations-features.relu1-3-test-4.png", "saliency.png",
+    ]  # fmt: skip
+    assert "features.relu1 of test 4 (" in done.out
+    assert "): map 3 of 4, 6x6" in done.out
+    assert not (run / "explanation").exists()
+
+
+def test_titles_tell_the_class_and_its_probability(run):
+    opened = load_run(run)
+    subject, _ = subject_of(opened, "best", [], "test", "0")
+    probabilities = opened.predict(opened.data("test").take(torch.tensor([0])))[0]
+    answer, true = int(probabilities.argmax()), subject.asked[0].true
+    for label, word in ((None, "answer"), (2, "for")):
+        (picture,) = pictures(Request(subject, 1, label=label), "gradcam", is_asked_for=True)
+        shown = answer if label is None else label
+        title = picture.figure.axes[0].get_title(loc="left")
+        told = f"test 0 ({true})\n{word} {opened.classes[shown]}, {probabilities[shown]:.2f}"
+        assert title in (told, f"{told}: nothing")
+
+
+def test_files_are_explained_as_they_would_have_been_seen_without_the_data(run, explain, tmp_path, monkeypatch):
+    folder = write_classes(tmp_path / "photos", {"one": 2, "two": 1})
+    (folder / "broken.png").write_bytes(b"")
+    opened = load_run(run)
+    subject, unusable = subject_of(opened, "best", [str(folder)], "test", None)
+    assert [subject.word(number) for number in range(3)] == ["0000-0", "0001", "0000-2"]
+    assert len(unusable) == 1
+
+    def gone(_):
+        raise UserError("the data are gone")
+
+    monkeypatch.setattr("cnnbench.run.preflight", gone)
+    done = explain(run, folder)
+    assert (done.code, f"not explained:\n  {folder / 'broken.png'} is empty" in done.err) == (2, True)
+    assert "  left out: tsne: the data are gone\n" in done.out
+    assert len(list((run / "explanation").iterdir())) == 4 + 3 * 2
+    assert "--what tsne: the data are gone" in explain(run, folder, "--what", "tsne").err
+    assert explain(run).err == "cnnbench-explain: the data are gone\n"
+
+
+MISTAKES = {
+    "--what nothing": "--what nothing: there is no such picture; there are 'activations', 'kernels', 'gradcam'",
+    "--what kernel": "did you mean 'kernels'?",
+    "--layer conv1": "--layer conv1: no such layer; did you mean 'features.conv1'?; those with maps are",
+    "--layer dense.linear3": "--layer dense.linear3: gives no maps; those that do are 'features.conv1'",
+    "--layer features.conv1 --filter 4": "--filter 4: features.conv1 has 4 maps of 12x12, counted from 0",
+    "--layer features.conv1 --filter -1": "--filter takes the number of a map",
+    "--filter 1": "--filter takes the number of a map of the layer that --layer names",
+    "--class 7": "--class 7: no such class; there are 'pattern 0', 'pattern 1', 'pattern 2'",
+    "--index 40": "--index '40': test has 40 images, counted from 0",
+    "--index 1,x": "--index takes numbers with commas between",
+    "--what kernels --layer features.conv1": "--layer: is of 'activations', 'gradcam', and --what does not name them",
+    "--what gradcam --layer features.relu9": "did you mean 'features.relu",
+    "--checkpoint 3": "has no checkpoint '3'",
+    "nowhere.png": "nowhere.png: no such file or folder",
+    "nowhere.png --split test": "give files or folders of images, or --split and --index",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_are_told_with_what_there_is_and_nothing_is_written(words, run, explain):
+    done = explain(run, *words.split())
+    assert done.code == 2
+    assert MISTAKES[words] in done.err
+    assert not (run / "explanation").exists()
+
+
+def test_what_a_task_or_a_network_cannot_give_is_said_once_or_refused_by_its_name(tmp_path, explain):
+    run = finished((*ONCE, *NETWORKS["mlp"], *TASKS["siamese"], "data.image_size=20"), tmp_path / "siamese")
+    done = explain(run)
+    assert done.code == 0, done.err
+    for kind, reason in (
+        ("activations", "the network has no convolutions, and so no maps"),
+        ("gradcam", "task siamese does not tell classes"),
+        ("saliency", "task siamese does not tell classes"),
+    ):
+        assert done.out.count(f"  left out: {kind}: {reason}\n") == 1
+        refused = explain(run, "--what", kind)
+        assert (refused.code, f"--what {kind}: {reason}." in refused.err) == (2, True)
+
+
+def test_without_the_library_the_other_pictures_are_drawn(run, explain, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    done = explain(run, "--index", 0)
+    assert done.code == 0, done.err
+    needed = "needs a library that is not installed: pip install 'cnnbench[explain]'"
+    for kind in ("gradcam", "saliency"):
+        assert f"left out: {kind}: {needed}" in done.out
+        assert f"--what {kind}: {needed}" in explain(run, "--what", kind).err
+        assert not (run / "explanation" / f"{kind}.png").exists()
+
+
+def test_too_many_images_are_refused(run, explain):
+    done = explain(run, "--split", "train", "--index", ",".join(map(str, range(41))))
+    assert (done.code, "41 images are more than anybody looks at; name 40 at most" in done.err) == (2, True)
+
+
+def test_a_split_without_images_has_nothing_to_explain(tmp_path, explain):
+    run = finished((*ONCE, *NETWORKS["mlp"], "data.val_fraction=0"), tmp_path / "unvalidated")
+    done = explain(run, "--split", "val", "--checkpoint", "last")
+    assert (done.code, "val: there are no such images" in done.err) == (2, True)
+
+
+def test_a_place_that_cannot_be_written_is_said(run, explain, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = explain(run, "--what", "kernels", "--out", tmp_path / "file" / "out")
+    assert (done.code, "--out FOLDER names another place" in done.err) == (2, True)
+
+
+HOSTILE = ("$\\frac{$", "new\nline\x1b[2J", "a name that is much longer than any title")
+
+
+def test_hostile_names_are_drawn_as_they_are(tmp_path, explain, monkeypatch):
+    folder = write_classes(tmp_path / "classes", dict.fromkeys(HOSTILE, 8))
+    words = (
+        "data=image_folder",
+        f"data.folder={folder}",
+        "data.image_size=16",
+        "data.crop=16",
+        "data.test_fraction=0.25",
+        "epochs=1",
+    )
+    run = finished(
+        (*words, *NETWORKS["lenet"], "batch_size=4", "threads=1", "device=cpu", "report=false"), tmp_path / "hostile"
+    )
+    drawn: list[str] = []
+    save = Figure.savefig
+
+    def noting(figure, *words, **settings):
+        drawn.extend(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+        save(figure, *words, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", noting)
+    done = explain(run, "--class", HOSTILE[0])
+    assert done.code == 0, done.err
+    shown = "\n".join(drawn)
+    assert "($\\frac{$)\nfor $\\frac{$, 0." in shown
+    assert "(new line [2J)" in shown
+    assert "(a name that is mu…)" in shown
+    assert "\x1b" not in done.out + shown
+
+
+def test_names_fit_into_a_line():
+    assert plain("a\tb \x1b\u200b c") == "a b c"
+    assert plain("x" * 19) == "x" * 17 + "…"
+
+
+def test_help_waits_for_no_library():
+    code = (
+        "import sys, cnnbench.explain_command; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,154 @@
+"""Which runs there are, which of them fit, and what can be removed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cnnbench.list_command import main
+from cnnbench.rundir import RunFolder
+from tests.conftest import ended
+from tests.support.interruption import fingerprints, finished, kill
+from tests.support.training import SMALL, plan_of
+
+
+@pytest.fixture(scope="module")
+def shelf_once(tmp_path_factory) -> Path:
+    """Return a folder with two finished runs, one that was killed, and one that was trained anew."""
+    folder = tmp_path_factory.mktemp("shelf")
+    words = (*SMALL, "epochs=1")
+    finished((*words, "model=lenet"), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNBENCH_OUTPUTS", str(folder))
+        from tests.support.interruption import go
+
+        assert go(*words, "model=lenet_v2", "optimizer.lr=0.5", "seed=3") == 0
+        kill(plan_of(*words, "model=mlp"), after_step=3, saves_every=2)
+    (first,) = (path.parent for path in folder.glob("*/lenet/*/run.json"))
+    shutil.copytree(first, RunFolder(first).anew().path)
+    return folder
+
+
+@pytest.fixture
+def shelf(shelf_once, outputs) -> Path:
+    return Path(shutil.copytree(shelf_once, outputs))
+
+
+@pytest.fixture
+def listing(capsys):
+    return lambda *words: ended(main, [str(word) for word in words], capsys)
+
+
+def listed_models(listing, *words: str) -> list[str]:
+    told = json.loads(listing(*words, "--json").out)
+    return sorted(Path(one["path"]).parent.name for one in told)
+
+
+def test_all_runs_are_told_with_what_came_out(shelf, listing):
+    done = listing()
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["status", "since", "test", "size", "where"]
+    assert len(lines) == 6
+    assert lines[-1].startswith("  4 runs, ")
+    for path in shelf.glob("*/*/*/result.json"):
+        (line,) = [line for line in lines if line.endswith(f"/{path.parent.name}")]
+        test = json.loads(path.read_text())["test"]
+        assert f"completed  {json.loads((path.parent / 'run.json').read_text())['ended'][:10]}" in line
+        assert f"loss {test['loss']:.4f}  accuracy {test['accuracy']:.4f}" in line
+    (killed,) = [line for line in lines if "/mlp/" in line]
+    assert killed.split()[0] == "failed"
+
+
+CONDITIONS = {
+    "model=lenet": ["lenet", "lenet"],
+    "model=lenet*": ["lenet", "lenet", "lenet_v2"],
+    "model=lenet* seed=3": ["lenet_v2"],
+    "model.name=lenet": ["lenet", "lenet", "lenet_v2"],
+    "optimizer.lr>0.1": ["lenet_v2"],
+    "optimizer.lr=0.50": ["lenet_v2"],
+    "seed!=3": ["lenet", "lenet", "mlp"],
+    "status=completed": ["lenet", "lenet", "lenet_v2"],
+    "accuracy>=0": ["lenet", "lenet", "lenet_v2"],
+    "accuracy>1": [],
+    "accuracy/test<=1": ["lenet", "lenet", "lenet_v2"],
+    "deterministic=true epochs=1": ["lenet", "lenet", "lenet_v2", "mlp"],
+    "max_minutes=null status!=completed": ["mlp"],
+    "data>3": [],
+}
+
+
+@pytest.mark.parametrize("conditions", CONDITIONS)
+def test_runs_are_chosen_by_settings_and_results(conditions, shelf, listing):
+    assert listed_models(listing, *conditions.split()) == CONDITIONS[conditions]
+
+
+@pytest.mark.parametrize("word", ["model", "accuracy>high", "=3", "accuracy=>3", "nothing=1", "acuracy>0.9"])
+def test_a_condition_that_is_none_is_refused(word, shelf, listing):
+    done = listing(word)
+    assert done.code == 2
+    assert word in done.err
+    assert ("did you mean 'accuracy" in done.err) == word.startswith("acu")
+
+
+def test_broken_and_foreign_folders_are_named_and_passed_over(shelf, listing):
+    broken = shelf / "data" / "model" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{")
+    foreign = shelf / "elsewhere"
+    foreign.mkdir()
+    (foreign / "run.json").write_text("[1]")
+    (foreign / "config.yaml").write_text("a: 1")
+    done = listing()
+    assert done.code == 0
+    assert done.out.count("unreadable") == 2
+    assert f"{broken / 'run.json'} cannot be read" in done.out
+    assert "6 runs" in done.out
+    assert listed_models(listing, "status=unreadable") == sorted([shelf.name, "model"])
+    assert "nothing was removed" in listing("--prune").out
+
+
+def test_a_run_that_says_it_runs_was_interrupted_unless_it_is_held(shelf, listing):
+    (path,) = (path.parent for path in shelf.glob("*/lenet_v2/*/run.json"))
+    folder = RunFolder(path)
+    folder.update(status="running")
+    assert listed_models(listing, "status=interrupted") == ["lenet_v2"]
+    with folder.lock():
+        assert listed_models(listing, "status=running") == ["lenet_v2"]
+        assert path.name not in listing("--prune").out
+    assert path.name in listing("--prune").out
+
+
+def test_nothing_is_removed_until_it_is_meant(shelf, listing):
+    before = fingerprints(shelf)
+    done = listing("--prune")
+    assert "not finished" in done.out
+    assert "trained anew since" in done.out
+    assert "2 runs" in done.out
+    assert "nothing was removed: --yes removes them for good" in done.out
+    assert fingerprints(shelf) == before
+
+
+def test_what_was_interrupted_and_superseded_is_removed_and_nothing_else(shelf, listing):
+    kept = {
+        path.name for path in shelf.glob("*/lenet*/*") if path.name.endswith("-r2") or path.parent.name == "lenet_v2"
+    }
+    assert len(kept) == 2
+    done = listing("--prune", "--yes")
+    assert done.code == 0
+    assert "2 runs" in done.out
+    assert {path.parent.name for path in shelf.rglob("run.json")} == kept
+    assert "there is nothing to remove" in listing("--prune", "--yes").out
+
+
+def test_only_runs_that_fit_are_removed(shelf, listing):
+    listing("model=mlp", "--prune", "--yes")
+    assert listed_models(listing) == ["lenet", "lenet", "lenet_v2"]
+
+
+def test_words_that_do_not_go_together_are_refused(shelf, listing, tmp_path):
+    assert "--yes is for --prune" in listing("--yes").err
+    assert "exclude each other" in listing("--prune", "--json").err
+    done = listing("--in", tmp_path / "nowhere")
+    assert (done.code, "there is no such folder" in done.err) == (2, True)

@@ -1,0 +1,148 @@
+"""What `cnnbench-report` makes of runs: pages, Markdown, CSV, and what is refused."""
+
+import json
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cnnbench.report_command import main
+from cnnbench.reports.comparison import compare
+from cnnbench.shelf import found
+from tests.conftest import ended
+from tests.support.interruption import fingerprints
+from tests.support.shelves import made
+
+
+@pytest.fixture
+def shelf(outputs) -> Path:
+    for seed, (plain, dropped) in enumerate(((0.90, 0.93), (0.88, 0.92), (0.91, 0.93))):
+        made(outputs, plain, "regularization.dropout=0.0", f"seed={seed}")
+        made(outputs, dropped, "regularization.dropout=0.5", f"seed={seed}")
+    return outputs
+
+
+@pytest.fixture
+def report(capsys):
+    return lambda *words: ended(main, [str(word) for word in words], capsys)
+
+
+def test_broken_running_and_foreign_folders_are_named_and_passed_over(shelf, report):
+    made(shelf, None, "seed=9", status="paused")
+    broken = shelf / "synthetic" / "lenet" / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    (shelf / "notes.txt").write_text("mine")
+    done = report(shelf)
+    assert done.code == 0, done.err
+    passed_over = done.out[done.out.index("Passed over:") :]
+    assert passed_over.count(str(shelf / "synthetic")) == 3  # once in the reason why it cannot be read
+    assert "paused" in passed_over
+    assert f"{broken / 'run.json'} cannot be read" in done.out
+
+
+def test_a_sweep_is_the_runs_that_it_made(shelf, report):
+    folders = [str(path.parent.relative_to(shelf)) for path in sorted(shelf.glob("*/*/*/run.json"))][:2]
+    (shelf / "sweeps").mkdir()
+    sweep = shelf / "sweeps" / "1a2b3c4d.json"
+    sweep.write_text(json.dumps({"jobs": [{"folder": folder} for folder in [*folders, None]]}))
+    assert len(found([str(sweep)])) == 2
+    assert report(sweep).code == 0
+    sweep.write_text("[]")
+    assert "is no sweep" in report(sweep).err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [("nowhere", "there is no such run"), ("{shelf} --metric top9", "they have")]
+)
+def test_what_cannot_be_reported_is_refused(words, text, shelf, report):
+    done = report(*words.format(shelf=shelf).split())
+    assert (done.code, text in done.err) == (2, True)
+
+
+def test_nothing_finished_is_nothing_to_report(outputs, report):
+    made(outputs, None, status="paused")
+    made(outputs, None, "seed=1", status="paused")
+    done = report(outputs)
+    assert (done.code, "no finished run to report on" in done.err) == (2, True)
+
+
+def test_a_report_touches_no_run(shelf, report):
+    before = fingerprints(shelf / "synthetic")
+    assert report(shelf).code == 0
+    assert fingerprints(shelf / "synthetic") == before
+    (folder,) = (shelf / "reports").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.md"]
+
+
+def test_the_files_hold_the_same_table(shelf, report, tmp_path):
+    report(shelf, "--out", tmp_path / "out")
+    expected = compare(found([str(shelf)])).table()
+    table = pd.read_csv(tmp_path / "out" / "report.csv", dtype={"regularization.dropout": str})
+    assert table["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist())
+    lines = (tmp_path / "out" / "report.md").read_text().splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("| regularization.dropout |"))
+    assert lines[head].startswith("| regularization.dropout | n | accuracy | std | ±95% | Δ |")
+    assert lines[head + 2].startswith("| 0.0 | 3 | 0.8967 |")
+
+
+class Page(HTMLParser):
+    """What of a page a browser would fetch or run, and what it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.scripts = 0
+        self.cells: list[Mapping[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.scripts += tag == "script"
+        if tag in ("link", "img", "iframe", "object", "embed", "base"):
+            self.fetched.append(tag)
+        self.fetched += [
+            f"{tag} {key}={value}"
+            for key, value in attrs
+            if key in ("src", "href", "xlink:href") and not str(value).startswith("#")
+        ]
+        self.cells += [given] if tag == "td" else []
+
+
+def test_a_page_needs_nothing_but_itself_and_runs_nothing_that_it_shows(shelf, report, tmp_path):
+    hostile = '<script>alert("1")</script>'
+    reference = {"metric": "accuracy", "value": 0.5, "split": "test", "source": hostile, "remark": hostile * 50}
+    for path in shelf.glob("*/*/*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"references": [reference]}))
+    assert report(shelf, "--out", tmp_path / "out").code == 0
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.fetched == []
+    assert page.scripts == 1
+    assert "&lt;script&gt;alert(" in text
+    assert text.count("<svg") == 1  # there are no losses in these rows
+    assert "url(http" not in text
+    assert len(page.cells) == 2 * (9 + 7 + 7)  # configurations, how they learnt, published
+    numbers = [cell["data-value"] for cell in page.cells if cell.get("class") is None]
+    assert any(number and float(number) == pytest.approx(2.78 / 3) for number in numbers)
+
+
+def test_two_hundred_runs_are_reported_on_within_seconds(outputs, report):
+    path = made(outputs, 0.9)
+    text = (path / "config.yaml").read_text()
+    rows = [{"row": "epoch", "epoch": n, "step": n, "loss/train": 1 / n, "accuracy/val": 0.5} for n in range(1, 151)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    for seed in range(1, 200):
+        copy = path.parent / f"copy-{seed}"
+        copy.mkdir()
+        for name in ("run.json", "result.json"):
+            (copy / name).write_text((path / name).read_text())
+        (copy / "config.yaml").write_text(
+            text.replace("seed: 0", f"seed: {seed}").replace("lr: 0.05", f"lr: 0.{seed % 9 + 1}")
+        )
+        (copy / "metrics.jsonl").write_text(lines)
+    done = report(outputs)
+    assert done.code == 0, done.err
+    assert "page:" in done.out

@@ -1,0 +1,216 @@
+"""Folders of photographs: what each file shows, in which part; whatever lies about is named or passed over."""
+
+import os
+
+import pytest
+import torch
+
+from cnnbench.config import Subset
+from cnnbench.data.photographs import images_below
+from cnnbench.errors import UserError
+from tests.support.photographs import (
+    counts,
+    labels_by_file,
+    photograph,
+    prepared,
+    read,
+    write_classes,
+    write_parts,
+)
+
+
+def own(root, **settings):
+    return read("image_folder", root, folder="own", **settings)
+
+
+# One folder a class ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_a_class_and_classes_are_numbered_by_their_sorted_names(tmp_path):
+    write_classes(tmp_path / "own", {"b": 8, "a": 12, "C": 4})
+    data = own(tmp_path)
+    assert data.classes == ("C", "a", "b")
+    assert (counts(data.train, data), counts(data.test, data)) == ([3, 9, 6], [1, 3, 2])
+    assert all(file.startswith(f"{name}/") for file, name in labels_by_file(data).items())
+    assert len(labels_by_file(data)) == 24
+    assert data.notes == ()
+
+
+def test_what_is_for_testing_depends_on_nothing_but_the_files(tmp_path):
+    write_classes(tmp_path / "own", {"a": 20, "b": 20})
+    first, second = own(tmp_path), own(tmp_path)
+    assert first.test.pixels.paths == second.test.pixels.paths
+    assert first.fingerprint() == second.fingerprint()
+    one, other = (prepared("image_folder", tmp_path, {"split_seed": seed}, folder="own") for seed in (0, 1))
+    assert torch.equal(one.test.pixels.rows, other.test.pixels.rows)
+    assert not torch.equal(one.split.val, other.split.val)
+
+
+def test_a_data_set_that_was_moved_is_the_same_and_one_that_was_changed_is_not(tmp_path):
+    before = own(tmp_path / "here") if write_classes(tmp_path / "here" / "own", {"a": 8, "b": 8}) else None
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert own(tmp_path / "there").fingerprint() == before.fingerprint()
+    photograph(tmp_path / "there" / "own" / "a" / "0003.png", 777)
+    assert own(tmp_path / "there").fingerprint() != before.fingerprint()
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
+def test_folders_called_like_parts_are_the_parts(tmp_path, val):
+    write_parts(tmp_path / "own", {"train": {"a": 5, "b": 6}, val: {"b": 2, "a": 1}, "TEST": {"b": 3, "a": 4}})
+    data = prepared("image_folder", tmp_path, folder="own")
+    assert [counts(part, data.spec) for part in (data.train, data.val, data.test)] == [[5, 6], [1, 2], [4, 3]]
+    assert "validation is the data set's own, whatever data.val_fraction says" in data.notes
+    assert all(file.startswith(f"{name}/") for file, name in labels_by_file(own(tmp_path)).items())
+
+
+def test_parts_that_are_not_there_are_taken_from_the_training_part(tmp_path):
+    write_parts(tmp_path / "own", {"train": {"a": 20, "b": 20}, "val": {"a": 3, "b": 3}})
+    write_parts(tmp_path / "other", {"train": {"a": 20, "b": 20}, "test": {"a": 3, "b": 3}})
+    data = prepared("image_folder", tmp_path, folder="own")
+    assert (len(data.train), len(data.val), len(data.test)) == (30, 6, 10)
+    data = prepared("image_folder", tmp_path, folder="other")
+    assert (len(data.train), len(data.val), len(data.test)) == (32, 8, 6)
+
+
+def test_a_choice_that_leaves_no_image_for_validation_is_an_error(tmp_path):
+    write_parts(tmp_path / "own", {"train": {"a": 5, "b": 5}, "val": {"a": 5, "b": 5}})
+    with pytest.raises(
+        UserError, match=r"data\.subset: leaves no image of the data set's own validation; data\.val_frac"
+    ):
+        prepared("image_folder", tmp_path, {"subset": Subset(per_class=2)}, folder="own")
+    data = prepared("image_folder", tmp_path, {"subset": Subset(per_class=2), "val_fraction": 0.0}, folder="own")
+    assert (len(data.train), len(data.val)) == (4, 0)
+
+
+def test_a_class_that_validation_and_test_lack_shifts_no_label(tmp_path):
+    write_parts(tmp_path / "own", {"train": {"a": 4, "b": 4, "c": 4}, "val": {"c": 2}, "test": {"b": 2, "c": 2}})
+    data = prepared("image_folder", tmp_path, folder="own")
+    assert data.spec.classes == ("a", "b", "c")
+    assert set(data.val.labels.tolist()) == {2}
+    assert data.test.labels.tolist() == [1, 1, 2, 2]
+
+
+def test_images_deep_in_a_folder_belong_to_its_class(tmp_path):
+    write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    photograph(tmp_path / "own" / "a" / "b" / "c" / "x.JPEG", 50)
+    assert labels_by_file(own(tmp_path))["c/x.JPEG"] == "a"
+
+
+def test_what_is_no_image_by_name_or_hidden_is_left_out_and_told(tmp_path):
+    folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    (folder / "README.txt").write_text("about")
+    (folder / "a" / "Thumbs.db").write_bytes(b"thumbs")
+    (folder / "c").mkdir()
+    for hidden in (".ipynb_checkpoints", "a/.ipynb_checkpoints", "__MACOSX/a"):
+        photograph(folder / hidden / "._x.png", 60)
+        photograph(folder / hidden.removeprefix("__MACOSX/") / ".y.png", 61)
+    data = own(tmp_path)
+    assert data.classes == ("a", "b")
+    assert len(labels_by_file(data)) == 8
+    assert data.notes == (
+        f"2 files are no image by name, left out: {folder}/README.txt, {folder}/a/Thumbs.db",
+        f"folders without images, left out: {folder}/__MACOSX, {folder}/c",
+    )
+
+
+def test_a_class_folder_without_images_is_told_below_a_part_too(tmp_path):
+    folder = write_parts(tmp_path / "own", {"train": {"a": 4, "b": 4}, "test": {"a": 1, "b": 1}})
+    (folder / "train" / "c").mkdir()
+    assert own(tmp_path).notes == (f"folders without images, left out: {folder}/train/c",)
+
+
+WRONG = {
+    "not there": ({}, r"own: there is no such folder\.\n  another place: data\.folder=FOLDER"),
+    "one class": ({"a": {"": 3}}, r"own: there is only the class 'a', and two are the least"),
+    "no training part": (
+        {"test": {"a": 2, "b": 2}, "training": {"a": 2}},
+        r"own: has folders of parts, 'test'; there is none called 'train'",
+    ),
+    "a stranger among parts": (
+        {"train": {"a": 2, "b": 2}, "more": {"c": 2}},
+        r"own: has folders of parts, 'train'; besides them there may be no 'more'",
+    ),
+    "class only in val": (
+        {"train": {"a": 2, "b": 2}, "val": {"c": 2, "a": 1}, "test": {"a": 1}},
+        r"own: no image for training shows 'c', as others do",
+    ),
+    "class only in test": (
+        {"train": {"a": 2, "c": 2}, "test": {"b": 1}},
+        r"own: no image for training shows 'b', as others do",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "problem"), WRONG.values(), ids=WRONG)
+def test_folders_that_make_no_data_set_are_refused_by_name(tmp_path, parts, problem):
+    write_parts(tmp_path / "own", parts)
+    with pytest.raises(UserError, match=problem):
+        own(tmp_path)
+
+
+def test_a_class_that_would_all_be_for_testing_is_an_error_of_the_setting_that_says_so(tmp_path):
+    write_classes(tmp_path / "own", {"a": 9, "b": 1})
+    with pytest.raises(UserError, match=r"^data\.test_fraction=0\.75: class 1 has 1 image\(s\), none would be left"):
+        own(tmp_path, test_fraction=0.75)
+    with pytest.raises(UserError, match=r"^data\.test_fraction=0\.01: selects none of 10 images; give more\.$"):
+        own(tmp_path, test_fraction=0.01)
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_part_without_images_is_an_error(tmp_path, part):
+    folder = write_parts(tmp_path / "own", {name: {"a": 2, "b": 2} for name in {"train", "val", "test"} - {part}})
+    (folder / part / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"own: there is no image for '{part}'"):
+        own(tmp_path)
+
+
+def test_a_folder_without_images_says_what_images_are_called(tmp_path):
+    (tmp_path / "own" / "a").mkdir(parents=True)
+    (tmp_path / "own" / "a" / "x.tiff").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"own: there is no image below it; their names end in \.jpg, \.jpeg, \.png"):
+        own(tmp_path)
+
+
+def test_an_image_outside_all_classes_is_an_error(tmp_path):
+    write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    stray = photograph(tmp_path / "own" / "stray.png", 70)
+    with pytest.raises(UserError, match=f"not in the folder of a class: {stray}"):
+        own(tmp_path)
+
+
+# Links ----------------------------------------------------------------------------------------------------------------
+
+
+def test_links_out_of_the_folder_are_followed_only_on_request(tmp_path):
+    write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    write_classes(tmp_path / "elsewhere", {"c": 30}, first=100)
+    (tmp_path / "own" / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    with pytest.raises(
+        UserError, match=r"links lead out of it, to 30 files: .*and 10 more\n.*follow_links=true"
+    ) as refused:
+        own(tmp_path)
+    assert str(refused.value).count("own/c/") == 20
+    assert own(tmp_path, follow_links=True).classes == ("a", "b", "c")
+
+
+def test_links_inside_the_folder_are_followed_and_those_that_lead_back_are_not(tmp_path):
+    folder = write_classes(tmp_path / "own", {"b": 4, "c": 4})
+    (folder / "a").symlink_to("b")
+    (folder / "b" / "up").symlink_to("..")
+    (folder / "c" / "x.png").symlink_to("0001.png")
+    data = own(tmp_path)
+    assert [len([name for name in labels_by_file(data).values() if name == label]) for label in "abc"] == [4, 4, 5]
+
+
+def test_a_link_to_nothing_or_itself_is_a_damaged_image_and_a_pipe_is_none(tmp_path):
+    folder = write_classes(tmp_path / "own", {"a": 8, "b": 8})
+    (folder / "a" / "x.png").symlink_to("nowhere.png")
+    (folder / "a" / "y.png").symlink_to("y.png")
+    os.mkfifo(folder / "b" / "pipe.png")
+    assert folder / "b" / "pipe.png" not in images_below(folder, follow_links=False).images  # reading it never ends
+    with pytest.raises(UserError) as refused:
+        prepared("image_folder", tmp_path, folder="own")
+    text = str(refused.value)
+    assert text.startswith("2 of 18 images cannot be used:")
+    assert f"{folder}/a/x.png cannot be read: No such file or directory" in text
+    assert f"{folder}/a/y.png cannot be read: Too many levels of symbolic links" in text

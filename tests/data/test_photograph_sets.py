@@ -1,0 +1,102 @@
+"""The published sets of photographs: their classes, and the splits that were published with them."""
+
+import pytest
+import torch
+
+from cnnbench.compose import open_composer
+from cnnbench.data.folders import BACKGROUND
+from cnnbench.data.prepare import prepare
+from cnnbench.data.split import stratified_split
+from cnnbench.data_command import bring_files, inventory
+from cnnbench.errors import UserError
+from cnnbench.plan import plan_run
+from tests.support.photographs import (
+    SCENES,
+    WRITERS,
+    counts,
+    labels_by_file,
+    photograph,
+    read,
+    write_caltech,
+    write_classes,
+    write_pets,
+    write_scenes,
+)
+
+
+def test_caltechs_background_is_a_class_only_on_request_and_the_stray_file_is_told(tmp_path):
+    write_caltech(tmp_path)
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    everything = read("caltech101", tmp_path, folder=str(folder))
+    stray = f"1 file is no image by name, left out: {folder}/{BACKGROUND}/tmp"
+    assert everything.classes == (BACKGROUND, "Faces", "accordion", "ant")
+    assert everything.notes == (stray,)
+    without = read("caltech101", tmp_path, folder=str(folder), background=False)
+    assert without.classes == ("Faces", "accordion", "ant")
+    assert without.notes == (stray, f"the class '{BACKGROUND}' is left out")
+    assert counts(without.train, without) == [9, 9, 9]
+    assert all(file.startswith(f"{name}/") for file, name in labels_by_file(without).items())
+
+
+def test_the_splits_of_caltech_are_those_that_were_published():
+    sizes = [40 + (index * 37) % 90 for index in range(102)]
+    sizes[0] += 9145 - sum(sizes)
+    labels = torch.repeat_interleave(torch.arange(102), torch.tensor(sizes))
+    test = stratified_split(labels, 102, 0.3, 0)
+    val = stratified_split(labels[test.train], 102, 0.142857, 0)
+    assert (len(val.train), len(val.val), len(test.val)) == (5487, 914, 2744)
+
+
+def test_the_balanced_caltech_has_15_7_and_9_of_every_class(tmp_path):
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    write_classes(folder, {"a": 31, "b": 47, "c": 80, "d": 31})
+    (folder / "a" / "tmp").write_text("")
+    words = ["subset.per_class=22", "subset.test_per_class=9", "test_fraction=0.2904", "val_fraction=0.3182"]
+    with open_composer() as composer:
+        plan = plan_run(composer, ["data=caltech101", f"data.root={tmp_path}", *(f"data.{word}" for word in words)])
+    data = prepare(plan.config.data)
+    assert [counts(part, data.spec) for part in (data.train, data.val, data.test)] == [[15] * 4, [7] * 4, [9] * 4]
+
+
+def test_scenes_are_known_by_their_names_or_their_folders(tmp_path):
+    write_scenes(tmp_path / "names")
+    write_classes(tmp_path / "folders" / "scenes", dict.fromkeys(SCENES, 5))
+    names = read("eight_scenes", tmp_path / "names", folder="spatial_envelope_256x256_static_8outdoorcategories")
+    folders = read("eight_scenes", tmp_path / "folders", folder="scenes")
+    assert names.classes == folders.classes == SCENES
+    assert all(file.split("/")[1].startswith(f"{name}_") for file, name in labels_by_file(names).items())
+    assert len(names.train) + len(names.test) == 40
+
+
+def test_cats_and_dogs_are_known_by_their_folders_or_their_names(tmp_path):
+    write_pets(tmp_path)
+    for number, name in enumerate(("cat", "dog")):
+        for index in range(8):
+            photograph(tmp_path / "kaggle" / "train" / f"{name}.{index}.jpg", 10 * number + index)
+    assert read("cats_dogs", tmp_path, folder="PetImages").classes == ("Cat", "Dog")
+    data = read("cats_dogs", tmp_path, folder="kaggle")
+    assert data.classes == ("cat", "dog")
+    assert all(file.startswith(f"train/{name}.") for file, name in labels_by_file(data).items())
+
+
+@pytest.mark.parametrize("name", ["caltech101", "eight_scenes", "cats_dogs"])
+def test_a_published_set_that_is_not_there_says_what_to_unpack_where(tmp_path, name):
+    with open_composer() as composer:
+        plan = plan_run(composer, [f"data={name}", f"data.root={tmp_path}"])
+    folder = tmp_path / plan.config.data.settings["folder"]
+    with pytest.raises(
+        UserError, match=r"there is no such folder\.\n  to bring by hand: unpack .+\n  another"
+    ) as missing:
+        prepare(plan.config.data)
+    assert f", into {folder.parent}\n" in str(missing.value)
+    assert str(missing.value).startswith(f"{folder}: ")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_data_command_says_that_photographs_lie_where_their_folder_says(tmp_path, name):
+    (line,) = [line for line in inventory(tmp_path) if line.split()[0] == name]
+    assert line.split()[1] == "data.folder=…"
+    with pytest.raises(
+        UserError, match=f"'{name}' reads photographs where data.folder=FOLDER says: there is nothing to"
+    ):
+        bring_files(name, tmp_path, tmp_path, verify=True)

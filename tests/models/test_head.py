@@ -1,0 +1,219 @@
+"""What the parts of a network are called, for every network of the catalogue; heads of one's own."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from cnnbench.compose import open_composer
+from cnnbench.data.images import DataSpec
+from cnnbench.errors import UserError
+from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
+from cnnbench.models.parts import NamedParts, is_below, parts_of
+from cnnbench.plan import plan_run
+from cnnbench.registry import MODELS, Selection, register_everything
+from cnnbench.transfer import HeadConfig
+from tests.conftest import SMALL_FORMS
+from tests.models.test_models import TEXTS, count, preset, spec
+
+register_everything()
+
+HEADS = {
+    "alexnet": "classifier.6",
+    "vgg16": "classifier.6",
+    "squeezenet1_0": "classifier.1",
+    "resnet18": "fc",
+    "densenet121": "classifier",
+    "mobilenet_v3_small": "classifier.3",
+    "efficientnet_b0": "classifier.1",
+    "shufflenet_v2_x0_5": "fc",
+    "convnext_tiny": "classifier.2",
+    "vit_b_32": "heads.head",
+    "swin_t": "head",
+    "maxvit_t": "classifier.5",
+    "regnet_x_400mf": "fc",
+}
+
+
+def small_settings(name: str) -> dict:
+    words = [word.removeprefix("model.") for word in SMALL_FORMS.get(name, ()) if word.startswith("model.")]
+    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
+
+
+@pytest.fixture
+def registered():
+    """Return a function that registers a network for the time of a test, and returns what selects it."""
+
+    def register(make: Callable[[DataSpec], nn.Module]) -> Selection:
+        MODELS.register("mine")(make)
+        return Selection("mine", {})
+
+    yield register
+    MODELS._components.pop("mine", None)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_preset_has_a_head_that_gives_its_outputs_and_features_before_it(name):
+    selection, on = preset(name, **small_settings(name)), spec(3, 96, 7)
+    parts = parts_of(selection, on)
+    network = pass_through(selection, on, "meta")
+    (head,) = parts.outputs
+    layer = network.get_submodule(head)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert layer.weight.shape[0] == 7
+    names = list(network.state_dict())
+    features, rest = parts.named("features", names), parts.named("all_but_head", names)
+    assert parts.named("head", names) == {f"{head}.weight", f"{head}.bias"}
+    assert rest == set(names) - {f"{head}.weight", f"{head}.bias"}
+    assert features <= rest
+    convolutions = {name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)} - {head}
+    assert {f"{name}.weight" for name in convolutions} <= features
+    assert bool(features) == (name not in ("mlp", "mlp_encoder"))
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name not in ("mlp", "timm", "torchvision")])
+def test_features_of_our_own_networks_are_their_module_of_that_name(name):
+    selection, on = preset(name, **small_settings(name)), spec(3, 96, 7)
+    names = list(pass_through(selection, on, "meta").state_dict())
+    features = {name for name in names if name.removeprefix("encoder.").startswith("features.")}
+    assert parts_of(selection, on).named("features", names) == features
+
+
+@pytest.mark.parametrize("architecture", HEADS)
+def test_the_head_of_torchvisions_networks_is_found(architecture):
+    parts = parts_of(preset("torchvision", architecture=architecture), spec(3, 224, 7))
+    assert parts.head == parts.outputs == (HEADS[architecture],)
+
+
+def test_auxiliary_classifiers_have_heads_and_are_no_features():
+    selection = preset("torchvision", architecture="googlenet", auxiliary=True)
+    parts = parts_of(selection, spec(3, 96, 7))
+    assert parts.outputs == ("fc",)
+    assert parts.head == ("fc", "aux1.fc2", "aux2.fc2")
+    names = list(pass_through(selection, spec(3, 96, 7), "meta").state_dict())
+    features = parts.named("features", names)
+    assert not [name for name in features if is_below(name, ("aux1", "aux2", "fc"))]
+    assert parts.named("all_but_head", names) - features == {
+        name for name in names if is_below(name, ("aux1.conv", "aux1.fc1", "aux2.conv", "aux2.fc1"))
+    }
+
+
+NAMES = ["layer1.0.weight", "layer1.1.weight", "layer10.weight", "fc.weight", "fc.bias"]
+WORDS = {
+    "layer1": {"layer1.0.weight", "layer1.1.weight"},
+    "layer1.1": {"layer1.1.weight"},
+    "layer1*": {"layer1.0.weight", "layer1.1.weight", "layer10.weight"},
+    "layer?.0": {"layer1.0.weight"},
+    "*.bias": {"fc.bias"},
+    "fc.weight": {"fc.weight"},
+    "fc.": set(),
+    "layer": set(),
+    "head": {"fc.weight", "fc.bias"},
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_stands_for_modules_with_all_below_them(word):
+    assert NamedParts(outputs=("fc",)).named(word, NAMES) == WORDS[word]
+
+
+class OutOfOrder(nn.Module):
+    """Layers that are made in another order than they run, a hidden one as wide as the outputs."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.scores = nn.Linear(num_outputs, num_outputs, bias=False)
+        self.hidden = nn.Linear(4, num_outputs)
+        self.norm = nn.BatchNorm1d(num_outputs)
+        self.convolution = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.convolution(images).relu()
+        return self.scores(self.norm(self.hidden(maps.mean((2, 3))))).log_softmax(1)
+
+
+def test_the_head_of_a_network_of_ones_own_is_what_runs_last_whatever_its_name_and_size(registered):
+    parts = parts_of(registered(lambda spec: OutOfOrder(spec.num_outputs)), spec(3, 8, 7))
+    assert parts.head == ("scores",)
+    assert set(parts.beside) == {"scores", "norm", "hidden"}
+
+
+class NeedsValues(OutOfOrder):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * (2.0 if images.sum().item() > 0 else 1.0)
+
+
+def test_a_network_that_looks_at_values_is_followed_too_and_draws_nothing(registered):
+    selection = registered(lambda spec: NeedsValues(spec.num_outputs))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert parts_of(selection, spec(3, 8, 7)).head == ("scores",)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Headless(nn.Module):
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, num_outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) @ self.weight
+
+
+def test_a_head_that_cannot_be_found_is_said(registered):
+    selection = registered(lambda spec: Headless(spec.num_outputs))
+    parts = parts_of(selection, spec(3, 8, 7))
+    assert parts.head == ()
+    for word in ("head", "all_but_head"):
+        with pytest.raises(UserError, match=f"'{word}': no Linear or Conv2d of this network gives its outputs"):
+            parts.named(word, ["weight"])
+    with pytest.raises(UserError, match=r"head\.units: no Linear or Conv2d gives its outputs"):
+        check_network(selection, spec(3, 8, 7), HeadConfig(units=[4]))
+
+
+# Heads of one's own ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lenet", "mlp", "resnet20_cifar", "minialexnet_v4"])
+def test_a_head_of_its_own_is_put_in_the_place_of_the_last_layer(name):
+    on = spec(1, 32, 7)
+    plain, headed = preset(name), HeadConfig(units=[16, 8], dropout=0.25)
+    torch.manual_seed(0)
+    before = build_network(plain, on).state_dict()
+    torch.manual_seed(0)
+    network = build_network(plain, on, headed).eval()
+    layers = network.head.linear
+    assert [type(layer).__name__ for layer in layers] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
+    assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.25, 0.25]
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+    after = network.state_dict()
+    kept = [name for name in before if not name.startswith("head.linear.")]
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+
+
+def test_a_head_that_is_a_convolution_is_replaced_by_convolutions():
+    selection, on = preset("torchvision", architecture="squeezenet1_1"), spec(3, 64, 7)
+    network = check_network(selection, on, HeadConfig(units=[16]))
+    convolutions = [layer for layer in network.classifier[1] if isinstance(layer, nn.Conv2d)]
+    assert [layer.kernel_size for layer in convolutions] == [(1, 1), (1, 1)]
+    assert [layer.out_channels for layer in convolutions] == [16, 7]
+
+
+def test_without_units_the_head_stays_as_it_is():
+    plain, on = preset("lenet"), spec(1, 28, 10)
+    assert count_parameters(build_network(plain, on, HeadConfig()))["total"] == count(plain, on)
+
+
+def test_minialexnet_pools_to_a_side_of_ones_choice():
+    assert count(preset("minialexnet", pool_to=4), spec(3, 224, 8)) == 10_898_600
+    assert count(preset("minialexnet", pool_to=4), spec(3, 96, 8)) == 10_898_600
+    assert count(preset("minialexnet"), spec(3, 32, 100)) == 10_992_900
+
+
+def test_a_head_is_part_of_a_configuration():
+    with open_composer() as composer:
+        config = plan_run(composer, ["head.units=[16,8]", "head.dropout=0.5"]).config
+        assert config.head == HeadConfig(units=[16, 8], dropout=0.5)
+        assert plan_run(composer, []).config.head == HeadConfig()

@@ -1,0 +1,228 @@
+"""Sweeps: every job is the run that the single command would be, and none can spoil the others."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from cnnbench.compose import open_composer
+from cnnbench.errors import ConfigError
+from cnnbench.plan import plan_run
+from cnnbench.rundir import RunFolder
+from cnnbench.sweep import plan_all
+from tests.conftest import TINY
+from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
+
+# A network that misbehaves, but only in its own process: before the sweep starts it is looked at without gradients.
+MOODY = '''
+import os, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from cnnbench.registry import MODELS
+
+@MODELS.register("moody")
+def moody(spec, *, mood: str) -> nn.Module:
+    """One dense layer, in a mood."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_classes))
+    is_real = torch.is_grad_enabled()  # and not only looked at before the sweep begins
+    if is_real and not Path(__file__).with_name("cured").exists():
+        if mood == "raises":
+            raise RuntimeError("not in the mood")
+        if mood == "exits":
+            sys.exit(3)
+        if mood == "kills":
+            os.kill(os.getpid(), signal.SIGKILL)
+    return network
+'''
+
+
+@pytest.fixture(scope="module")
+def shared_outputs(tmp_path_factory) -> Iterator[Path]:
+    """Return the outputs of all sweeps here: the server that jobs are forked from has the environment of its start."""
+    forkserver._forkserver._stop()
+    yield tmp_path_factory.mktemp("sweeps") / "outputs"
+    forkserver._forkserver._stop()
+
+
+@pytest.fixture(autouse=True)
+def outputs(outputs, shared_outputs, monkeypatch) -> Path:
+    shutil.rmtree(shared_outputs, ignore_errors=True)
+    monkeypatch.setenv("CNNBENCH_OUTPUTS", str(shared_outputs))
+    return shared_outputs
+
+
+def runs_below(outputs: Path) -> dict[str, Path]:
+    """Return the folder of each run by its name below the outputs."""
+    return {str(path.parent.relative_to(outputs)): path.parent for path in outputs.glob("*/*/*/run.json")}
+
+
+def plans_of(*words: str, folders: tuple[str, ...] = ()) -> list:
+    with open_composer(folders) as composer:
+        composer.add_missing_options()
+        return plan_all(composer, words)
+
+
+# What a job is --------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_the_same_run_in_the_same_folder_with_the_same_bits_as_the_single_command(cnnbench, outputs):
+    words = (*PLAIN, "regularization.dropout=0.5")
+    outcome = cnnbench("-m", *words, "regularization.batchnorm=false,true")
+    assert outcome.code == 0, outcome.err
+    assert "2 of 2 runs completed" in outcome.out
+    jobs = {name: outcome_of(run) for name, run in runs_below(outputs).items()}
+    assert len(jobs) == 2
+    shutil.rmtree(outputs)
+    assert go(*words, "regularization.batchnorm=true") == 0
+    ((name, run),) = runs_below(outputs).items()
+    assert differences(jobs.pop(name), outcome_of(run)) == []
+
+
+GRID = ("regularization.batchnorm=true,false", "data.crop=null,0.875", "optimizer=sgd,adam")
+
+
+def test_the_plans_of_a_grid_are_those_of_the_single_commands():
+    plans = plans_of("model=lenet", "data=synthetic", *GRID)
+    assert len({plan.config.identity() for plan in plans}) == len(plans) == 8
+    with open_composer() as composer:
+        composer.add_missing_options()
+        for plan in plans[::3]:
+            single = plan_run(composer, plan.command.split()[1:])
+            assert single.config == plan.config
+            assert dict(single.named_by) == dict(plan.named_by)
+            assert single.command == plan.command
+
+
+def test_jobs_that_are_the_same_run_are_run_once():
+    plans = plans_of(*TINY, "seed=1,1", "regularization.dropout=null,0.5,0.50")
+    assert [plan.config.regularization.dropout for plan in plans] == [None, 0.5]
+    assert len(plans_of(*TINY, "num_workers=0,2")) == 1
+
+
+@pytest.fixture
+def own_experiments(tmp_path) -> str:
+    folder = tmp_path / "own"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "ablation.yaml").write_text(
+        "# @package _global_\n"
+        "epochs: 2\n"
+        "hydra:\n  sweeper:\n    params:\n      seed: 3,4\n      regularization.dropout: 0.1,0.2\n"
+    )
+    return str(folder)
+
+
+def test_an_experiment_may_bring_a_grid_and_what_is_typed_wins(own_experiments):
+    plans = plans_of(*TINY, "experiment=ablation", folders=(own_experiments,))
+    values = [(plan.config.seed, plan.config.regularization.dropout) for plan in plans]
+    assert values == [(3, 0.1), (3, 0.2), (4, 0.1), (4, 0.2)]
+    plans = plans_of(*TINY, "experiment=ablation", "seed=7", folders=(own_experiments,))
+    assert [(plan.config.seed, plan.config.regularization.dropout) for plan in plans] == [(7, 0.1), (7, 0.2)]
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_mistakes_of_all_jobs_are_told_before_any_starts(cnnbench, outputs):
+    outcome = cnnbench("-m", *TINY, "model=lenet,lenett", "optimizer.lr=0.1,fast", "epoch=3")
+    assert outcome.code == 2
+    assert "3 mistakes in the configuration, nothing was started" in outcome.err
+    for word, problem in (("model=lenett", "did you mean 'lenet'"), ("optimizer.lr=fast", "must be a number"),
+                          ("epoch=3", "did you mean 'epochs'")):  # fmt: skip
+        assert re.search(rf"{re.escape(word)} .*{problem}", outcome.err)
+    assert not outputs.exists()
+
+
+def test_what_does_not_fit_the_data_is_told_for_all_jobs_before_any_starts(cnnbench, outputs, own_experiments):
+    words = ("experiment=ablation", "seed=0", "batch_size=5000", "data.image_size=16,8")
+    outcome = cnnbench("-m", "--config-dir", own_experiments, *TINY, *words)
+    assert outcome.code == 2
+    assert "nothing was started." in outcome.err
+    told = outcome.err.split("\n  in: ")
+    assert re.search(r"batch_size=5000 +exceeds the 65 training images; use at most 65$", told[0])
+    assert "needs images of at least 16x16, and sees 8x8" in told[1]
+    for commands, side in ((told[1], 16), (told[2], 8)):
+        for dropout in (0.1, 0.2):  # the grid of the experiment
+            assert re.search(rf"cnnbench .*dropout={dropout} .*data\.image_size={side} ", commands)
+    assert not outputs.exists()
+
+
+def test_a_grid_that_cannot_be_expanded_is_a_clear_error():
+    with pytest.raises(ConfigError, match=r"optimizer\.lr="):
+        plans_of(*TINY, "optimizer.lr=choice(0.1,fast)")
+
+
+# Jobs that go wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_command_does_what_is_missing(
+    cnnbench, outputs, tmp_path
+):
+    plugin = tmp_path / "moody.py"
+    plugin.write_text(MOODY)
+    words = ("-m", *PLAIN[:-2], "model=moody", "model.mood=raises,exits,kills,fine", f"plugins={plugin}")
+    outcome = cnnbench(*words)
+    assert outcome.code == 1
+    told = {line.split("  ")[1]: line for line in outcome.out.splitlines() if "moody/" in line and "  " in line}
+    summary = "\n".join(told.values())
+    assert "1 of 4 runs completed" in outcome.out
+    assert "failed: RuntimeError: not in the mood" in summary
+    assert re.search(r"failed: (SystemExit: 3|exit code 3)", summary)
+    assert "killed by SIGKILL" in summary
+
+    runs = {json.loads((run / "run.json").read_text())["command"].partition("mood=")[2].split()[0]: run
+            for run in runs_below(outputs).values()}  # fmt: skip
+    assert runs.keys() == {"raises", "exits", "kills", "fine"}
+    assert [mood for mood, run in runs.items() if (run / "result.json").exists()] == ["fine"]
+    (record,) = (read(path) for path in (outputs / "sweeps").glob("*.json"))
+    assert [job["outcome"] == "completed" for job in record["jobs"]] == [False, False, False, True]
+    assert {job["folder"] for job in record["jobs"]} == set(runs_below(outputs))
+
+    before = fingerprints(runs["fine"])
+    (tmp_path / "cured").touch()
+    again = cnnbench(*words)
+    assert again.code == 0, again.out
+    assert "4 of 4 runs completed" in again.out
+    assert fingerprints(runs["fine"]) == before
+    assert set(runs_below(outputs).values()) == set(runs.values())
+    assert all(read(run / "run.json")["status"] == "completed" for run in runs.values())
+
+
+def test_a_job_whose_code_changed_since_is_told_with_its_reason(cnnbench, outputs):
+    assert [go(*PLAIN, f"seed={seed}") for seed in (0, 1)] == [0, 0]
+    for run in runs_below(outputs).values():
+        if RunFolder.open(run).config()["seed"] == 1:
+            RunFolder.open(run).update(sources={})
+    outcome = cnnbench("-m", *PLAIN, "seed=0,1")
+    assert outcome.code == 1
+    assert "1 of 2 runs completed" in outcome.out
+    assert re.search(r"failed: .*other code or data", outcome.out)
+
+
+def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, outputs):
+    def stop_when_it_trains() -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not any(path.stat().st_size for path in outputs.rglob("metrics.jsonl")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    words = ("-m", *TINY, "epochs=100000", "seed=0,1")
+    thread = threading.Thread(target=stop_when_it_trains)
+    thread.start()
+    outcome = cnnbench(*words)
+    thread.join()
+    assert outcome.code == 143
+    assert "stopped; the same command again does what is missing" in outcome.out
+    assert re.search(r"preempted .*\n  not started", outcome.out)
+    ((_, run),) = runs_below(outputs).items()
+    record = read(run / "run.json")
+    assert record["status"] == "preempted"
+    assert read(max((run / "checkpoints").glob("*.json")))["step"] == record["step"]

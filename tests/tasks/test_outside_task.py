@@ -1,0 +1,44 @@
+"""A task that somebody adds, in a file of their own: nothing in the package is touched."""
+
+from pathlib import Path
+
+import pytest
+
+from cnnbench.registry import TASKS
+from tests.conftest import TINY, only_run
+from tests.support.interruption import read
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def rotations(tmp_path, monkeypatch) -> Path:
+    """Return the README's example, as a user would have it; registered for the time of the test."""
+    text = README.read_text()
+    begin = text.index("# rotations.py")
+    path = tmp_path / "rotations.py"
+    path.write_text(text[begin : text.index("```", begin)])
+    monkeypatch.setattr(TASKS, "_components", dict(TASKS._components))
+    return path
+
+
+def test_the_example_of_the_readme_trains_resumes_and_starts_a_classifier(rotations, cnnbench, outputs):
+    words = (*TINY, "model=lenet", f"plugins={rotations}", "task=rotations")
+    ended = cnnbench(*words, "epochs=2")
+    assert ended.code == 0, ended.err
+    run = only_run(outputs)
+    result = read(run / "result.json")
+    assert set(result["test"]) == {"loss", "accuracy", "samples"}
+    assert result["parameters"]["total"] == result["parameters"]["trainable"]
+    assert read(run / "run.json")["plugins"] == [str(rotations)]
+    longer = cnnbench(f"resume={run}", "epochs=3", f"plugins={rotations}")
+    assert longer.code == 0, longer.err
+    tuned = cnnbench(*TINY, "model=lenet", f"init.run={run}", f"plugins={rotations}", "epochs=1")
+    assert tuned.code == 0, tuned.err
+    assert "reinitialised: the head is built for 3 outputs" in tuned.out
+
+
+def test_its_settings_are_checked_like_any_others(rotations, cnnbench):
+    ended = cnnbench(*TINY, f"plugins={rotations}", "task=rotations", "task.turns=9")
+    assert ended.code == 2
+    assert "task.turns=9  must be a whole number at least 2 and at most 4" in ended.err

@@ -1,0 +1,244 @@
+"""What every task has to hold to, whatever is learnt; walks the registry."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cnnbench import assemble, loop, session, train, update
+from cnnbench.checkpoint import load_newest
+from cnnbench.errors import UserError
+from cnnbench.loop import evaluate, evaluating
+from cnnbench.registry import TASKS, Component, register_everything
+from cnnbench.tasks.embedding import Embedding
+from tests.conftest import only_run
+from tests.support.interruption import differences, finished, go, kill, outcome_of, rows_of
+from tests.support.training import SMALL, first_batch, plan_of, prepared, same, weights_of
+
+register_everything()
+
+CODES = ("model=embedding_net", "model.maps=[4,6]", "model.units=[12]", "model.dimensions=5", "data.image_size=20")
+# What each task is learnt with here; of one that is new, the first.
+CASES: dict[str, tuple[str, ...]] = {
+    "classification": (*CODES, "task=classification"),
+    "classification by one output": (*CODES, "task.loss=binary", "data.num_classes=2"),
+    "autoencoder": ("data.image_size=13", "model=conv_encoder", "model.maps=[8,8,4]", "task=autoencoder"),
+    "autoencoder of dense layers": ("model=mlp_encoder", "model.units=[12,4]", "task=autoencoder"),
+    "autoencoder of any network": ("model=lenet", "task=autoencoder", "task.dimensions=6"),
+    "siamese": (*CODES, "task=siamese"),
+    "siamese of any network": ("model=lenet_v2", "task=siamese", "task.dimensions=6"),
+    "triplet": (*CODES, "task=triplet"),
+    "triplet mined": (*CODES, "task=triplet", "task.mining=semihard"),
+    **{name: ("model=lenet", f"task={name}") for name in TASKS if name not in
+       ("classification", "autoencoder", "siamese", "triplet")},
+}  # fmt: skip
+
+
+def words_of(case: str) -> tuple[str, ...]:
+    return (*SMALL, *CASES[case])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_step_gives_every_trained_weight_a_gradient(case):
+    parts, _ = prepared(*words_of(case))
+    loss, sums = parts.task.train_step(parts.network, first_batch(parts))
+    loss.backward()
+    assert len(sums) == len(parts.task.train_metrics)
+    assert sums[0].item() / 16 == pytest.approx(loss.item(), rel=1e-5)
+    for name, weight in parts.network.named_parameters():
+        assert weight.grad is not None, name
+        # What is added to every code alike, as the last bias, changes no distance.
+        assert weight.grad.any() or (weight.ndim == 1 and isinstance(parts.task, Embedding)), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_measuring_leaves_the_network_as_it_is(case):
+    parts, _ = prepared(*words_of(case))
+    parts.network.train()
+    before, modes = weights_of(parts), [module.training for module in parts.network.modules()]
+    metrics = evaluate(parts, parts.network, parts.val)
+    assert tuple(metrics) == parts.task.eval_metrics
+    assert same(before, weights_of(parts))
+    assert [module.training for module in parts.network.modules()] == modes
+    assert {name for name, _ in parts.task.watched} <= set(metrics)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_measured_does_not_depend_on_how_images_fall_into_batches(case):
+    measured = []
+    for size in (16, 5):
+        parts, _ = prepared(*words_of(case))
+        measured.append(evaluate(_with_batches_of(parts, size), parts.network, parts.val))
+    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
+
+
+def _with_batches_of(parts: update.Parts, size: int) -> update.Parts:
+    object.__setattr__(parts, "config", parts.config.model_copy(update={"batch_size": size}))
+    return parts
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_epoch_has_an_order_of_its_own_which_the_seed_decides(case):
+    parts, again, other = (prepared(*words_of(case), f"seed={seed}")[0] for seed in (3, 3, 4))
+    assert torch.equal(parts.order(1), again.order(1))
+    assert not torch.equal(parts.order(1), parts.order(2))
+    assert not torch.equal(parts.order(1), other.order(1))
+    assert sorted(parts.order(1).view(72, -1)[:, 0].tolist()) == list(range(72))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(case):
+    if "mined" in case:
+        pytest.skip("what is mined depends on the batch")
+    words = (*words_of(case), "model.batchnorm=false") if "embedding_net" in str(CASES[case]) else words_of(case)
+    gradients = []
+    for number in (1, 3):
+        parts, _ = prepared(*words, f"accumulate={number}")
+        sums = update.compute_gradients(parts, first_batch(parts))
+        gradients.append([weight.grad for weight in parts.network.parameters()] + [sums])
+    for whole, pieced in zip(*gradients, strict=True):
+        assert torch.allclose(whole, pieced, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_workers_change_nothing(case):
+    batches = []
+    for workers in (0, 2):
+        parts, _ = prepared(*words_of(case), "augmentation=pad_crop_flip")
+        batches.append(list(parts.train.epoch(parts.order(1), 16, 1, 1, workers)))
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert one.group == other.group
+
+
+@pytest.mark.usefixtures("one_second_a_session")
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_run_ends_in_the_same_bits(case, outputs, tmp_path):
+    words = (*words_of(case), "augmentation=pad_crop_flip", *_shown(case))
+    unbroken = finished(words, tmp_path / "unbroken")
+    kill(plan_of(*words), after_step=12, saves_every=3)  # from step 9 on again: what was shown after 10 too
+    assert go(*words) == 0
+    run = only_run(outputs)
+    assert differences(outcome_of(run), outcome_of(unbroken)) == []
+    assert _files(run) == _files(unbroken)
+    content = load_newest(run / "checkpoints", pytest.fail)
+    begins = prepared(*words)[0].network.state_dict()
+    assert all(not torch.equal(content["network"][name], begins[name]) for name in begins if name.endswith("weight"))
+
+
+def _shown(case: str) -> tuple[str, ...]:
+    return () if case.startswith("classification") else ("task.show_every=2",)
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    """Return what lies among pictures and codes; of TensorBoard's events, which have times in them, how many."""
+    files = [path for name in ("pictures", "embeddings") for path in (run / name).rglob("*") if path.is_file()]
+    events = [path for path in files if path.name.startswith("events")]
+    found = {str(path.relative_to(run)): path.read_bytes() for path in files if path not in events}
+    return found | {"events": str(len(events)).encode()}
+
+
+@pytest.mark.usefixtures("one_second_a_session")
+@pytest.mark.parametrize("case", ["siamese", "triplet", "autoencoder"])
+def test_what_is_frozen_stays_the_same_to_the_bit_also_across_a_kill(case, outputs, tmp_path):
+    first = "encoder.features"
+    words = (*words_of(case), f"freeze.what={first}", "freeze.epochs=2", "freeze.then_lr=0.5")
+    begins = prepared(*words)[0].network.state_dict()
+    kill(plan_of(*words), after_step=8, saves_every=3)
+    content = load_newest(_killed(outputs) / "checkpoints", pytest.fail)
+    for name, weight in begins.items():
+        if weight.ndim > 1 or name.startswith(first):  # of the others, some never change
+            assert torch.equal(content["network"][name], weight) == name.startswith(first), name
+    assert go(*words) == 0
+    content = load_newest(only_run(outputs) / "checkpoints", pytest.fail)
+    assert not torch.equal(content["network"][f"{first}.conv1.weight"], begins[f"{first}.conv1.weight"])
+    assert differences(outcome_of(only_run(outputs)), outcome_of(finished(words, tmp_path / "unbroken"))) == []
+
+
+def _killed(outputs: Path) -> Path:
+    return only_run(outputs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_rows_have_the_metrics_of_the_task(case, outputs):
+    assert go(*words_of(case), "epochs=1") == 0
+    task = prepared(*words_of(case))[0].task
+    (epoch,) = [row for row in rows_of(only_run(outputs)) if row["row"] == "epoch"]
+    expected = {f"{name}/train" for name in task.train_metrics} | {f"{name}/val" for name in task.eval_metrics}
+    assert set(epoch) == {"row", "epoch", "step"} | expected
+
+
+def test_neither_the_loop_nor_what_runs_it_names_a_task():
+    for module in (loop, update, session, assemble, train):
+        text = inspect.getsource(module)
+        assert [name for name in TASKS if name in text] == [], module.__name__
+
+
+def test_a_network_is_shown_in_evaluation_mode_and_test_images_only_at_the_end(monkeypatch):
+    seen = []
+
+    def show(self, view):
+        seen.append((view.held_out, set(view.splits), any(module.training for module in view.network.modules())))
+
+    def conclude(self, view):
+        show(self, view)
+        return {"extra": 0.5}
+
+    task = TASKS["classification"].factory
+    for name, value in (("show", show), ("conclude", conclude), ("show_every", 2)):
+        monkeypatch.setattr(task, name, value)
+    assert go(*SMALL, "model=lenet_v2", "regularization.batchnorm=true") == 0
+    assert seen == [("val", {"train", "val"}, False), ("test", {"train", "val", "test"}, False)]
+
+
+WRONG = {
+    "train_step": (
+        lambda *_: (torch.zeros(3), torch.zeros(2)),
+        "train_step gives a loss of shape (3,), not one number",
+    ),
+    "train_metrics": (("loss",), "train_step gives 2 sums for the metrics loss"),
+    "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step gives 1 rows for 2 images"),
+    "measure": (lambda *_: {"loss": 0.0}, "measure gives loss, not loss, accuracy"),
+    "watched": ((("top9", True),), "watched names top9, which are not all measured"),
+    "order": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
+    "_losses": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monkeypatch, outputs):
+    class Broken(TASKS["classification"].factory):
+        def __init__(self, spec, **settings):
+            super().__init__(spec, **settings)
+            setattr(self, name, WRONG[name][0])
+
+    monkeypatch.setitem(
+        TASKS._components, "classification", Component("classification", _like(Broken), {"blends": True})
+    )
+    with pytest.raises(UserError, match=re.escape(WRONG[name][1])):
+        go(*SMALL, "epochs=1", f"seed={list(WRONG).index(name)}")
+    assert not outputs.exists()
+
+
+def _like(broken: type) -> type:
+    broken.__signature__ = inspect.signature(TASKS["classification"].factory, eval_str=True)
+    return broken
+
+
+def test_trying_a_task_changes_no_number(outputs, monkeypatch):
+    monkeypatch.setattr("cnnbench.preflight.try_task", lambda *_: None)
+    untried = prepared(*words_of("classification"))[0]
+    monkeypatch.undo()
+    assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))[0]))
+
+
+def test_modes_are_put_back_after_evaluating_even_where_it_fails():
+    network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3))
+    network[0].eval()
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        raise ZeroDivisionError
+    assert [module.training for module in network] == [False, True]

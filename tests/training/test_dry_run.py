@@ -1,0 +1,151 @@
+"""What is shown before anything is trained: `dry_run=true`, `lr_find=true`, and the short runs of `debug=`."""
+
+import csv
+import json
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from cnnbench.conf_dir import conf_dir
+from cnnbench.inspection import layers_of, operations_per_image, remarks
+from cnnbench.lr_range import suggestion, try_rates
+from tests.conftest import SMALL_FORMS, only_run
+from tests.support.training import SMALL, prepared, weights_of
+
+
+def test_layers_are_listed_in_the_order_in_which_they_compute_with_shapes_and_parameters():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+    network[3].requires_grad_(False)
+    network.train()
+    layers = layers_of(network, torch.zeros(2, 1, 8, 8))
+    assert [(layer.name, layer.kind) for layer in layers] == [
+        ("0", "Conv2d"), ("1", "ReLU"), ("2", "Flatten"), ("3", "Linear"),
+    ]  # fmt: skip
+    assert [layer.output for layer in layers] == [(4, 6, 6), (4, 6, 6), (144,), (5,)]
+    assert [(layer.parameters, layer.trainable) for layer in layers] == [(40, 40), (0, 0), (0, 0), (725, 0)]
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_operations_are_two_for_every_multiplication_and_addition():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.Flatten(), nn.Linear(4 * 6 * 6, 5, bias=False))
+    expected = 2 * (4 * 6 * 6 * 9) + 2 * (4 * 6 * 6 * 5)
+    assert operations_per_image(network, torch.zeros(3, 1, 8, 8)) == expected
+
+
+def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
+    window = ("augmentation=crop_flip", "data.image_size=20", "data.crop=16")
+    ended = cnnbench(*SMALL, *window, "dry_run=true", "scheduler.warmup=1", "optimizer.momentum=0.95")
+    assert ended.code == 0, ended.err
+    for shown in (
+        "features.conv1", "6x12x12", "parameters; ", "0 frozen", "FLOP forward an image", "3 classes", "pattern 0",
+        "window 1x16x16", "first loss", "guessing gives 1.0986", "3 epochs of 5 steps: about", "on disk",
+        "lr / (1 - momentum) = 1 in",
+    ):  # fmt: skip
+        assert shown in ended.out, shown
+    assert not list(outputs.rglob("run.json"))
+    pictures = sorted(path.name for path in outputs.rglob("*.png"))
+    assert pictures == ["learning_rate.png", "samples.png"]
+    for path in outputs.rglob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+
+
+def test_a_dry_run_of_a_sweep_checks_every_job_in_a_line_each(cnnbench, outputs):
+    ended = cnnbench("-m", *SMALL, "dry_run=true", "seed=0,1", "batch_size=16,99")
+    assert ended.code == 1
+    assert ended.out.count("exceeds the 72 training images") == 2
+    assert "2 of 4 runs can be carried out" in ended.out
+    assert not list(outputs.rglob("*.*"))
+
+
+def test_a_dry_run_changes_nothing_about_the_run(cnnbench, outputs):
+    assert cnnbench(*SMALL, "dry_run=true").code == 0
+    assert cnnbench(*SMALL).code == 0
+    assert only_run(outputs).name.startswith("batch_size16")
+
+
+def test_blended_samples_are_titled_with_both_of_their_classes(cnnbench, monkeypatch):
+    titles = []
+    monkeypatch.setattr("cnnbench.pictures.save_pairs", lambda path, before, after, given: titles.extend(given))
+    assert cnnbench(*SMALL, "dry_run=true", "augmentation=mixup").code == 0
+    assert len(titles) == 16
+    assert any(" pattern 0, " in title for title in titles)
+
+
+def test_dropout_right_before_batch_norm_is_remarked_on():
+    remark = "dropout comes right before batch norm"
+    both, _ = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5", "regularization.batchnorm=true")
+    only, _ = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5")
+    assert any(remark in note for note in remarks(both))
+    assert not any(remark in note for note in remarks(only))
+
+
+# The learning-rate range test -----------------------------------------------------------------------------------------
+
+
+def test_the_suggested_rate_is_where_the_loss_falls_fastest():
+    rates = [10**exponent for exponent in range(-6, 2)]
+    losses = [2.3, 2.3, 2.2, 1.9, 1.0, 0.9, 1.5, 9.0]
+    assert suggestion(rates, losses) == rates[3]
+    assert suggestion(rates, losses[::-1][:1] * 8) is None
+    assert suggestion(rates[:3], [1.0, 2.0, 3.0]) is None
+
+
+def test_rates_rise_by_the_same_factor_until_the_loss_diverges():
+    parts, _ = prepared(*SMALL)
+    before = weights_of(parts)
+    rates, losses = try_rates(parts)
+    factors = [second / first for first, second in pairwise(rates)]
+    assert factors == pytest.approx([factors[0]] * len(factors))
+    assert rates[0] == pytest.approx(1e-6)
+    assert len(rates) == len(losses) > 50
+    assert all(map(math.isfinite, losses))
+    assert any(not torch.equal(before[name], tensor) for name, tensor in parts.network.state_dict().items())
+
+
+def test_lr_find_says_a_rate_and_draws_the_curve(cnnbench, outputs):
+    ended = cnnbench(*SMALL, "lr_find=true")
+    assert ended.code == 0, ended.err
+    assert "the loss falls fastest at" in ended.out
+    (table,) = outputs.rglob("losses.csv")
+    rows = list(csv.reader(table.read_text().splitlines()))
+    assert rows[0] == ["learning_rate", "loss"]
+    assert len(rows) > 50
+    assert (table.parent / "losses.png").is_file()
+    assert not list(outputs.rglob("run.json"))
+
+
+@pytest.mark.parametrize("words", [["-m"], ["dry_run=true"]])
+def test_lr_find_is_for_one_run(cnnbench, words):
+    ended = cnnbench(*words, *SMALL, "lr_find=true")
+    assert ended.code == 2
+    assert "is for one run that has not begun" in ended.err
+
+
+# Short runs -----------------------------------------------------------------------------------------------------------
+
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", ["lenet", "lenet_v2", "mlp"])
+def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
+    ended = cnnbench("debug=overfit", f"model={model}", "threads=1", "device=cpu", "report=false")
+    assert ended.code == 0, ended.err
+    run = only_run(outputs)
+    assert json.loads((run / "result.json").read_text())["train"]["accuracy"] == 1.0
+    assert run.name.startswith("overfit")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_few_steps_of_everything_run_with_every_model(cnnbench, model):
+    small = SMALL_FORMS.get(model, ())
+    ended = cnnbench(
+        "debug=fast", f"model={model}", "data=synthetic", *small, "threads=1", "device=cpu", "report=false"
+    )
+    assert ended.code == 0, ended.err
+    assert "2 epochs" in ended.out
