@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config import RunConfig
+from cnnbench.config.schema import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.sampling import class_weights

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench.compose import TYPED, flat
-from cnnbench.config import RunConfig
+from cnnbench.config.compose import TYPED, flat
+from cnnbench.config.schema import RunConfig
 from cnnbench.errors import grouped
 from cnnbench.loop import Progress
 

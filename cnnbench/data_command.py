@@ -79,7 +79,7 @@ def inventory(root: Path) -> list[str]:
 
 def info(name: str, settings: Sequence[str]) -> list[str]:
     """Return what is in a data set with these settings of the main command, line by line."""
-    from cnnbench.compose import open_composer
+    from cnnbench.config.compose import open_composer
     from cnnbench.data.files import altered, data_root
     from cnnbench.data.images import counts_per_class
     from cnnbench.data.inventory import prepare_what_is_there, source_of

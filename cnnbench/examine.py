@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from cnnbench.assemble import plain_batches
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
 from cnnbench.evaluation.findings import Findings

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config import RunConfig
+from cnnbench.config.schema import RunConfig
 from cnnbench.data.batches import Batch, Batches
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.randomness import seed_layers

@@ -15,8 +15,8 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.conf_dir import conf_dir
-from cnnbench.config import GROUPS
+from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 from cnnbench.small_command import finish, plugin_files, sorted_out
 
@@ -185,7 +185,7 @@ def _spec_of(data: str | None, own: str | None) -> "DataSpec":
 
     Raises UserError where its files are not there: nothing is fetched.
     """
-    from cnnbench.compose import open_composer
+    from cnnbench.config.compose import open_composer
     from cnnbench.data.images import DataSpec
     from cnnbench.data.inventory import prepare_what_is_there
     from cnnbench.plan import plan_run

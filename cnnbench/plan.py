@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from cnnbench import checkpoint
-from cnnbench.check import check, recorded_config
-from cnnbench.compose import TYPED, Composer, flat
-from cnnbench.config import GROUPS, OVERLAYS, RunConfig, is_incidental
+from cnnbench.config.compose import TYPED, Composer, flat
+from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, is_incidental
+from cnnbench.config.validate import check, recorded_config
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.parts import is_below
 from cnnbench.rundir import RunFolder, find_runs, folder_name, outputs_dir, readable

@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cnnbench.augmentation.base import Augmentation
-from cnnbench.combinations import too_patient
-from cnnbench.config import RunConfig
+from cnnbench.config.rules import too_patient
+from cnnbench.config.schema import RunConfig
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec
 from cnnbench.data.prepare import PreparedData, prepare

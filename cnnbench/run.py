@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cnnbench import checkpoint
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
-from cnnbench.check import recorded_config
-from cnnbench.config import RunConfig
+from cnnbench.config.schema import RunConfig
+from cnnbench.config.validate import recorded_config
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.errors import UserError, listed
@@ -221,7 +221,7 @@ def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> pd.DataFra
 
     Settings have their dotted names, results those like `accuracy/test`; `plugins` as in `load_run`.
     """
-    from cnnbench.compose import flat
+    from cnnbench.config.compose import flat
 
     register_everything(plugins)
     rows = []
@@ -247,7 +247,7 @@ def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
 
     Raises UserError for a mistake, TrainingError where training fails.
     """
-    from cnnbench.compose import open_composer
+    from cnnbench.config.compose import open_composer
     from cnnbench.plan import plan_run
     from cnnbench.rundir import find_runs, outputs_dir
     from cnnbench.session import carry_out

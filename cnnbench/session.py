@@ -11,9 +11,9 @@ from torch import nn
 
 from cnnbench import checkpoint, console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
-from cnnbench.check import check
-from cnnbench.compose import flat
 from cnnbench.conclusion import choose, measure, reached
+from cnnbench.config.compose import flat
+from cnnbench.config.validate import check
 from cnnbench.errors import Stopped, UserError, grouped
 from cnnbench.inspection import remarks
 from cnnbench.interrupt import StopRequests

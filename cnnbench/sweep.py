@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from cnnbench import checkpoint, console
-from cnnbench.compose import Composer
+from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, Mistake, TrainingError, UserError
 from cnnbench.plan import Plan, command_line, plan_run
 from cnnbench.preflight import preflight

@@ -81,7 +81,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return _let_hydra_answer(arguments)
     request = read_request(flags)
 
-    from cnnbench.compose import open_composer
+    from cnnbench.config.compose import open_composer
     from cnnbench.plan import plan_resume, plan_run
     from cnnbench.registry import register_everything
     from cnnbench.sweep import plan_all
@@ -168,7 +168,7 @@ def _let_hydra_answer(arguments: Sequence[str]) -> int:
     """Leave help, completion and the like to Hydra; none of them runs anything."""
     import hydra
 
-    from cnnbench.conf_dir import conf_dir
+    from cnnbench.config.conf_dir import conf_dir
 
     sys.argv = ["cnnbench", *map(_data_for_dataset, arguments)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cnnbench.config import RunConfig
+from cnnbench.config.schema import RunConfig
 from cnnbench.data.batches import Batch, Batches
 from cnnbench.freezing import Training
 from cnnbench.optim.average import WeightAverage

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from cnnbench.compose import Composer, open_composer
+from cnnbench.config.compose import Composer, open_composer
 from cnnbench.registry import register_everything
 from cnnbench.train import main
 

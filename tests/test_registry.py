@@ -10,7 +10,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from pydantic import Field, PositiveInt, ValidationError
 
-from cnnbench.config import GROUPS
+from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
 from cnnbench.registry import PLUGIN_PREFIX, Registry, Selection, register_everything
 from tests.conftest import TINY, only_run

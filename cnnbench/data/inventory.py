@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnbench.config import DataConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.data.files import Source, data_root, missing
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.config import INCIDENTAL
+from cnnbench.config.schema import INCIDENTAL
 from cnnbench.data.decode import SUFFIXES
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split

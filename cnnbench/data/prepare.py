@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnbench.config import DataConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.data.cache import opened
 from cnnbench.data.files import data_root
 from cnnbench.data.images import DataSpec, ImageData, Images, Photographs, Pixels, Stream, counts_per_class

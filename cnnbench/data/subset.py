@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cnnbench.config import Subset
+from cnnbench.config.schema import Subset
 from cnnbench.data.images import ImageData, Images, counts_per_class
 from cnnbench.data.split import shares, shuffled_by_class
 from cnnbench.errors import UserError, did_you_mean, listed

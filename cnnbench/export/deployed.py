@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnbench import __version__
 from cnnbench.checkpoint import finite
+from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.loop import each_image
@@ -18,7 +19,6 @@ from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
 from cnnbench.run import Checkpoint, Run
 from cnnbench.tasks.base import Task
-from cnnbench.transfer import HeadConfig
 
 MOST_IMAGES, FEWEST_IMAGES = 256, 16  # to compare on
 MOST_VALUES = 2**23  # of these images together: large ones are slow

@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.ending import SCORES, Ending
 from cnnbench.models.parts import parts_of, replace_head
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
-from cnnbench.transfer import HeadConfig
 
 LARGEST_SIDE = 512
 AS_IT_IS = HeadConfig()

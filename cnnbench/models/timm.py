@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from cnnbench.config.transfer import Source
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
 from cnnbench.registry import MODELS
-from cnnbench.transfer import Source
 
 
 def pretrained(settings: Mapping[str, Any]) -> Source:

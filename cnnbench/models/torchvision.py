@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from cnnbench.config.transfer import Source
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
 from cnnbench.registry import MODELS
-from cnnbench.transfer import Source
 
 WITH_AUXILIARY = ("googlenet", "inception_v3")
 

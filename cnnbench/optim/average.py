@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from cnnbench.config import Averaging
+from cnnbench.config.schema import Averaging
 
 
 @torch.no_grad()

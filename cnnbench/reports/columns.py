@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnbench.compose import TYPED
+from cnnbench.config.compose import TYPED
 
 CHOICES = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
 SPELT_OUT = 3  # columns; of more, a label names only what the baseline has not

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from cnnbench.check import recorded_config
-from cnnbench.compose import flat
-from cnnbench.config import is_incidental
+from cnnbench.config.compose import flat
+from cnnbench.config.schema import is_incidental
+from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped, listed
 from cnnbench.journal import read_rows
 from cnnbench.reports.columns import Choice, besides, columns, label

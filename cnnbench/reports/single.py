@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cnnbench.check import recorded_config
-from cnnbench.compose import TYPED, flat
+from cnnbench.config.compose import TYPED, flat
+from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped
 from cnnbench.evaluation.chance import is_chance, wilson
 from cnnbench.journal import read_rows

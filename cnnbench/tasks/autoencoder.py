@@ -7,7 +7,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config import INCIDENTAL
+from cnnbench.config.schema import INCIDENTAL
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.models.encoders import upsampling_decoder

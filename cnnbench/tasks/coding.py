@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from cnnbench.config import RunConfig
+from cnnbench.config.schema import RunConfig
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake

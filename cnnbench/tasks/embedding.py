@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config import RunConfig
+from cnnbench.config.schema import RunConfig
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config import INCIDENTAL, RunConfig
+from cnnbench.config.schema import INCIDENTAL, RunConfig
 from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake

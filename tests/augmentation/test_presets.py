@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnbench.compose import Composer
+from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight

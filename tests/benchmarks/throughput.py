@@ -34,7 +34,7 @@ from torchvision import transforms
 
 from cnnbench import checkpoint
 from cnnbench.assemble import make_parts, plain_batches, set_up_torch
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.journal import Journal

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 import cnnbench as package
-from cnnbench.check import check
-from cnnbench.compose import open_composer
-from cnnbench.config import GROUPS
+from cnnbench.config.compose import open_composer
+from cnnbench.config.schema import GROUPS
+from cnnbench.config.validate import check
 from cnnbench.plan import Plan, plan_run
 from cnnbench.rundir import folder_name
 from tests.conftest import TINY

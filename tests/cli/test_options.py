@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from cnnbench.compose import open_composer
-from cnnbench.conf_dir import conf_dir
-from cnnbench.config import GROUPS
+from cnnbench.config.compose import open_composer
+from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.schema import GROUPS
 from cnnbench.models.build import smallest_side
 from cnnbench.options_command import main
 from cnnbench.plan import plan_run

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from torch import nn
 
-from cnnbench.check import check
-from cnnbench.compose import flat, open_composer
-from cnnbench.config import CHOICES, GROUPS, OVERLAYS, RunConfig, is_incidental
-from cnnbench.config import INCIDENTAL as MARK
+from cnnbench.config.compose import flat, open_composer
+from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, RunConfig, is_incidental
+from cnnbench.config.schema import INCIDENTAL as MARK
+from cnnbench.config.validate import check
 from cnnbench.plan import Plan, plan_run
 from cnnbench.registry import MODELS, Selection
 from cnnbench.rundir import RunFolder, folder_name

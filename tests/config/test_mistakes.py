@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.plan import plan_run
 from cnnbench.registry import SCHEDULERS, register_everything
 from tests.support.mistakes import accepted, mistakes_in

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cnnbench.conf_dir import conf_dir
-from cnnbench.config import (
+from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.schema import (
     CHOICES,
     GROUPS,
     OVERLAYS,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from torch import nn
 
-from cnnbench.check import check
+from cnnbench.config.validate import check
 from cnnbench.errors import ConfigError, UserError, listed
 from cnnbench.plan import plan_run
 from cnnbench.registry import MODELS

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnbench.config import DataConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.data.images import DataSpec, ImageData, Images
 from cnnbench.data.prepare import adapt, channel_statistics, prepare, window_of
 from cnnbench.errors import UserError

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from cnnbench.config import Subset
+from cnnbench.config.schema import Subset
 from cnnbench.data.photographs import images_below
 from cnnbench.errors import UserError
 from tests.support.photographs import (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.data.folders import BACKGROUND
 from cnnbench.data.prepare import prepare
 from cnnbench.data.split import stratified_split

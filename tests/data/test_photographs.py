@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnbench.compose import open_composer
-from cnnbench.config import Subset
+from cnnbench.config.compose import open_composer
+from cnnbench.config.schema import Subset
 from cnnbench.data import cache as caching
 from cnnbench.data import prepare as preparing
 from cnnbench.errors import TrainingError

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cnnbench.compose import open_composer
-from cnnbench.config import DataConfig
+from cnnbench.config.compose import open_composer
+from cnnbench.config.schema import DataConfig
 from cnnbench.data import prepare as preparing
 from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images, Stream

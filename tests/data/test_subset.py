@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cnnbench.check import check
-from cnnbench.config import Subset
+from cnnbench.config.schema import Subset
+from cnnbench.config.validate import check
 from cnnbench.data.prepare import prepare
 from cnnbench.data.split import k_fold, stratified_split
 from cnnbench.data.subset import select

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnnbench.checkpoint import load_newest
-from cnnbench.conf_dir import conf_dir
+from cnnbench.config.conf_dir import conf_dir
 from cnnbench.plan import plan_resume
 from cnnbench.session import carry_out
 from tests.conftest import only_run

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnbench.compose import Composer, open_composer
-from cnnbench.conf_dir import conf_dir
+from cnnbench.config.compose import Composer, open_composer
+from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.freezing import plan_training
 from cnnbench.models.build import build_network, count_parameters

@@ -7,14 +7,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
+from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
 from cnnbench.models.parts import NamedParts, is_below, parts_of
 from cnnbench.plan import plan_run
 from cnnbench.registry import MODELS, Selection, register_everything
-from cnnbench.transfer import HeadConfig
 from tests.conftest import SMALL_FORMS
 from tests.models.test_models import TEXTS, count, preset, spec
 

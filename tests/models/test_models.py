@@ -10,8 +10,8 @@ import torch
 import yaml
 from torch import nn
 
-from cnnbench.compose import open_composer
-from cnnbench.conf_dir import conf_dir
+from cnnbench.config.compose import open_composer
+from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
@@ -12,7 +13,6 @@ from cnnbench.models.parts import parts_of
 from cnnbench.models.timm import pretrained
 from cnnbench.registry import Selection, register_everything
 from cnnbench.start import find_start
-from cnnbench.transfer import HeadConfig
 from tests.conftest import TINY, only_run
 from tests.optim.test_freezing import plan
 from tests.support.interruption import go, read

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cnnbench.checkpoint import load_newest
-from cnnbench.compose import open_composer
-from cnnbench.conf_dir import conf_dir
+from cnnbench.config.compose import open_composer
+from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError
 from cnnbench.freezing import plan_training

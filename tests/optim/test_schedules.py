@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cnnbench.conf_dir import conf_dir
-from cnnbench.config import SchedulerConfig
+from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.schema import SchedulerConfig
 from cnnbench.errors import UserError
 from cnnbench.optim.schedules import Horizon, warmed_up
 from cnnbench.registry import SCHEDULERS, register_everything

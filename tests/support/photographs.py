@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnbench.config import DataConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.data import prepare as preparing
 from cnnbench.data.folders import BACKGROUND
 from cnnbench.data.images import DataSpec, ImageData, Images, counts_per_class

@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.plan import plan_run
 from cnnbench.rundir import RunFolder
 

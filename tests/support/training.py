@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.assemble import make_parts, set_up_torch
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.data.batches import Batch
 from cnnbench.errors import Stopped
 from cnnbench.loop import Progress, fit

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnbench.config import DataConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.data.images import ImageData, Images
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.registry import DATASETS, Component, Selection

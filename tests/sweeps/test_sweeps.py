@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.compose import open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.errors import ConfigError
 from cnnbench.plan import plan_run
 from cnnbench.rundir import RunFolder

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnnbench.conf_dir import conf_dir
+from cnnbench.config.conf_dir import conf_dir
 from cnnbench.inspection import layers_of, operations_per_image, remarks
 from cnnbench.lr_range import suggestion, try_rates
 from tests.conftest import SMALL_FORMS, only_run

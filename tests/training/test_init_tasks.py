@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnbench.conf_dir import conf_dir
+from cnnbench.config.conf_dir import conf_dir
 from cnnbench.rundir import RunFolder
 from tests.optim.test_freezing import weights_of
 from tests.support.interruption import differences, finished, go, read

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.config import Averaging
+from cnnbench.config.schema import Averaging
 from cnnbench.data.batches import Batch, Mixed
 from cnnbench.loop import Progress, fit
 from cnnbench.optim.average import WeightAverage

@@ -13,8 +13,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from cnnbench import conclusion, loop, provenance, session
 from cnnbench.assemble import make_parts, plain_batches
-from cnnbench.check import check
 from cnnbench.checkpoint import load_newest
+from cnnbench.config.validate import check
 from cnnbench.evaluation.findings import Findings
 from cnnbench.loop import evaluate
 from cnnbench.preflight import preflight

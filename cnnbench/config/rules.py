@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from cnnbench.config import IN_MODEL, IN_TASK, RunConfig
+from cnnbench.config.schema import IN_MODEL, IN_TASK, RunConfig
 from cnnbench.errors import listed
 from cnnbench.registry import AUGMENTATIONS, MODELS, SCHEDULERS, TASKS, Section
 

@@ -23,8 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnnbench.conf_dir import conf_dir
-from cnnbench.config import CHOICES, GROUPS, OVERLAYS
+from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import Component, Selection
 

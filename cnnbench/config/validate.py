@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cnnbench.combinations import clashes
-from cnnbench.config import (
+from cnnbench.config.rules import clashes
+from cnnbench.config.schema import (
     CHOICES,
     GROUPS,
     OVERLAYS,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from cnnbench.config.transfer import Factors, FreezeConfig, HeadConfig, InitConfig
 from cnnbench.registry import (
     AUGMENTATIONS,
     DATASETS,
@@ -21,7 +22,6 @@ from cnnbench.registry import (
     Section,
     Selection,
 )
-from cnnbench.transfer import Factors, FreezeConfig, HeadConfig, InitConfig
 
 GROUPS: dict[str, Registry] = {
     "task": TASKS,

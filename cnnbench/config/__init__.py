@@ -1,0 +1,1 @@
+"""What a run is configured with: composed by Hydra, checked, frozen, identified."""
