@@ -18,7 +18,7 @@ from cnnbench.plan import Plan
 from cnnbench.preflight import Ready
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
-from cnnbench.rundir import outputs_dir
+from cnnbench.store.folder import outputs_dir
 from cnnbench.update import Parts, apply_gradients, compute_gradients, set_rates
 
 NUM_SAMPLES = 16

@@ -85,9 +85,9 @@ def exported(run: "Run", which: str | int, form: "Format", out: Path | None = No
     """
     import torch
 
-    from cnnbench.checkpoint import write_atomically, write_json
     from cnnbench.export.deployed import answers, deployed, described, sample
     from cnnbench.export.formats import MOST_DIFFERENCE, compared, reason
+    from cnnbench.store.checkpoint import write_atomically, write_json
 
     path = out or run.path / "export" / f"{which}.{form.suffix}"
     if path.suffix != f".{form.suffix}":

@@ -12,7 +12,7 @@ from cnnbench.errors import UserError, sized
 from cnnbench.small_command import finish
 
 if TYPE_CHECKING:
-    from cnnbench.shelf import Entry
+    from cnnbench.store.query import Entry
 
 ABOUT = """\
 Says which runs there are: how they stand, since when, what came out, how large they are, where they lie.
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--prune and --json exclude each other")
 
     def command() -> None:
-        from cnnbench.rundir import outputs_dir
-        from cnnbench.shelf import chosen, entries
+        from cnnbench.store.folder import outputs_dir
+        from cnnbench.store.query import chosen, entries
 
         outputs = Path(flags.outputs).expanduser().resolve() if flags.outputs else outputs_dir()
         if not outputs.is_dir():
@@ -80,7 +80,7 @@ def table(found: Sequence["Entry"], outputs: Path) -> list[str]:
 
 def pruned(everything: Sequence["Entry"], found: Sequence["Entry"], outputs: Path, is_meant: bool) -> list[str]:
     """Return what could be removed of the runs found, line by line; remove it, where that is meant."""
-    from cnnbench.shelf import prunable
+    from cnnbench.store.query import prunable
 
     folders = {entry.folder.path for entry in found}
     reasons = [(entry, reason) for entry, reason in prunable(everything) if entry.folder.path in folders]
@@ -100,7 +100,7 @@ def pruned(everything: Sequence["Entry"], found: Sequence["Entry"], outputs: Pat
 
 
 def _plain(entry: "Entry") -> dict[str, Any]:
-    from cnnbench.checkpoint import finite
+    from cnnbench.store.checkpoint import finite
 
     record = entry.record
     plain: dict[str, Any] = finite(

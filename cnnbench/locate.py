@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from cnnbench import checkpoint, console, provenance
+from cnnbench import console
 from cnnbench.data.files import data_root
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
 from cnnbench.plan import Plan
 from cnnbench.preflight import Ready
-from cnnbench.rundir import RunFolder, find_runs, now, outputs_dir
 from cnnbench.start import Start
+from cnnbench.store import checkpoint, provenance
+from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir
 
 
 def locate(plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> RunFolder:

@@ -13,7 +13,7 @@ from cnnbench.data.batches import Batch
 from cnnbench.plan import Plan
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
-from cnnbench.rundir import outputs_dir
+from cnnbench.store.folder import outputs_dir
 from cnnbench.update import Parts, apply_gradients, compute_gradients
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 150

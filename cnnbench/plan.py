@@ -9,14 +9,14 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from cnnbench import checkpoint
 from cnnbench.config.compose import TYPED, Composer, flat
 from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.config.validate import check, recorded_config
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.parts import is_below
-from cnnbench.rundir import RunFolder, find_runs, folder_name, outputs_dir, readable
 from cnnbench.start import with_source
+from cnnbench.store import checkpoint
+from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",

@@ -19,8 +19,8 @@ from cnnbench.models.build import check_network, count_parameters
 from cnnbench.models.parts import NamedParts, parts_of
 from cnnbench.optim.groups import parameter_groups
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
-from cnnbench.provenance import processor_flags
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
+from cnnbench.store.provenance import processor_flags
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.trial import try_task
 

@@ -12,7 +12,7 @@ from cnnbench.small_command import finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from cnnbench.reports.page import Page
-    from cnnbench.shelf import Entry
+    from cnnbench.store.query import Entry
 
 ABOUT = """\
 Makes a page of a run, or puts runs side by side: grouped by configuration over their seeds, with intervals, and
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         from cnnbench.registry import register_everything
-        from cnnbench.shelf import found
+        from cnnbench.store.query import found
 
         register_everything(plugin_files(given.get("plugins", "")))
         out = Path(flags.out).expanduser() if flags.out else None
@@ -72,8 +72,8 @@ def of_several(
     """Return the page of runs side by side, and where it belongs."""
     from cnnbench.reports.compared import page_of
     from cnnbench.reports.comparison import compare
-    from cnnbench.rundir import outputs_dir
-    from cnnbench.shelf import title
+    from cnnbench.store.folder import outputs_dir
+    from cnnbench.store.query import title
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(Path(word.removesuffix(".json")).name for word in words))
     name = name.strip("-")[:60]

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cnnbench import checkpoint
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.config.schema import RunConfig
 from cnnbench.config.validate import recorded_config
@@ -23,7 +22,8 @@ from cnnbench.models.build import build_network
 from cnnbench.preflight import Ready, find_device, preflight
 from cnnbench.registry import TASKS, register_everything
 from cnnbench.restore import restore
-from cnnbench.rundir import RunFolder
+from cnnbench.store import checkpoint
+from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.base import Task
 
 Checkpoint = str | int
@@ -249,8 +249,8 @@ def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
     """
     from cnnbench.config.compose import open_composer
     from cnnbench.plan import plan_run
-    from cnnbench.rundir import find_runs, outputs_dir
     from cnnbench.session import carry_out
+    from cnnbench.store.folder import find_runs, outputs_dir
 
     register_everything(plugins)
     with open_composer() as composer:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench import checkpoint, console
+from cnnbench import console
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.conclusion import choose, measure, reached
 from cnnbench.config.compose import flat
@@ -24,8 +24,9 @@ from cnnbench.plan import Plan
 from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
 from cnnbench.restore import restore, stateful
-from cnnbench.rundir import RunFolder, now
 from cnnbench.start import Start, find_start
+from cnnbench.store import checkpoint
+from cnnbench.store.folder import RunFolder, now
 from cnnbench.tasks.view import Splits, View
 
 

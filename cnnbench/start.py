@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench import checkpoint
 from cnnbench.config.schema import RunConfig
 from cnnbench.config.transfer import Source
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.parts import is_below
 from cnnbench.preflight import Ready
 from cnnbench.registry import MODELS
-from cnnbench.rundir import RunFolder
+from cnnbench.store import checkpoint
+from cnnbench.store.folder import RunFolder
 
 SHOWN = 8  # tensors in an error
 GOES_ON = "What began from it goes on without it: resume=FOLDER"

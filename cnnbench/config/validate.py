@@ -19,7 +19,7 @@ from cnnbench.config.schema import (
 )
 from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Section, Selection
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
 

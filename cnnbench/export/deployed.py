@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench import __version__
-from cnnbench.checkpoint import finite
 from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
@@ -18,6 +17,7 @@ from cnnbench.loop import each_image
 from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
 from cnnbench.run import Checkpoint, Run
+from cnnbench.store.checkpoint import finite
 from cnnbench.tasks.base import Task
 
 MOST_IMAGES, FEWEST_IMAGES = 256, 16  # to compare on

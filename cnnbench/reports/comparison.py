@@ -18,7 +18,7 @@ from cnnbench.reports.columns import Choice, besides, columns, label
 from cnnbench.reports.effects import Effect, effects
 from cnnbench.reports.learning import Course, Metric, course, principal
 from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
-from cnnbench.shelf import Entry
+from cnnbench.store.query import Entry
 
 NAMED = 4  # settings in a sentence
 ASIDE = ("seed", "references", "source", "parent")  # no part of what is compared

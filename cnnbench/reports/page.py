@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
-from cnnbench.checkpoint import write_atomically
 from cnnbench.errors import grouped
+from cnnbench.store.checkpoint import write_atomically
 
 SMALL_PICTURE = 850  # pixels of width
 

@@ -15,7 +15,7 @@ from cnnbench.journal import read_rows
 from cnnbench.reports.curves import learning_rate, overlaid
 from cnnbench.reports.learning import LOSS, Metric, course, principal
 from cnnbench.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 
 TITLES = {
     "classes": "By class",

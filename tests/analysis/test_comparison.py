@@ -11,7 +11,7 @@ from cnnbench.errors import UserError
 from cnnbench.report_command import main
 from cnnbench.reports.comparison import compare
 from cnnbench.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
-from cnnbench.shelf import found
+from cnnbench.store.query import found
 from tests.conftest import ended
 from tests.support.shelves import made, written
 

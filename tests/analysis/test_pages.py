@@ -14,7 +14,7 @@ from cnnbench.report_command import main
 from cnnbench.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
 from cnnbench.reports.page import Page as Document
 from cnnbench.reports.single import page_of
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support import browser
 from tests.support.interruption import finished, read

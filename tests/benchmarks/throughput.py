@@ -32,7 +32,6 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from torchvision import transforms
 
-from cnnbench import checkpoint
 from cnnbench.assemble import make_parts, plain_batches, set_up_torch
 from cnnbench.config.compose import open_composer
 from cnnbench.data.batches import Batches
@@ -44,6 +43,7 @@ from cnnbench.optim.schedules import Horizon
 from cnnbench.plan import plan_run
 from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Selection, register_everything
+from cnnbench.store import checkpoint
 
 BATCH = 1024
 Works = dict[str, Callable[[], object]]

@@ -14,7 +14,7 @@ from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.validate import check
 from cnnbench.plan import Plan, plan_run
-from cnnbench.rundir import folder_name
+from cnnbench.store.folder import folder_name
 from tests.conftest import TINY
 
 OWN_PRESET = """\

@@ -13,7 +13,7 @@ import torch
 import cnnbench
 from cnnbench.errors import UserError
 from cnnbench.evaluate_command import main
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support.interruption import finished, read
 from tests.support.photographs import write_classes

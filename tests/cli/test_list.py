@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnnbench.list_command import main
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support.interruption import fingerprints, finished, kill
 from tests.support.training import SMALL, plan_of

@@ -10,7 +10,7 @@ import pytest
 
 from cnnbench.report_command import main
 from cnnbench.reports.comparison import compare
-from cnnbench.shelf import found
+from cnnbench.store.query import found
 from tests.conftest import ended
 from tests.support.interruption import fingerprints
 from tests.support.shelves import made

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.checkpoint import load_newest
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.plan import plan_resume
 from cnnbench.session import carry_out
+from cnnbench.store.checkpoint import load_newest
 from tests.conftest import only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of
 from tests.support.training import SMALL, plan_of

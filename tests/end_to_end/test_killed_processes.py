@@ -17,7 +17,8 @@ KILLER = """
 import json, os, signal, sys, time
 from functools import lru_cache
 import torch
-from cnnbench import checkpoint, session
+from cnnbench.store import checkpoint
+from cnnbench import session
 from cnnbench.config.compose import open_composer
 from cnnbench.plan import plan_run
 from cnnbench.registry import register_everything

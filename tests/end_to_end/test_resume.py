@@ -7,10 +7,10 @@ import torch
 
 from cnnbench import loop
 from cnnbench.assemble import make_parts
-from cnnbench.checkpoint import load_newest
 from cnnbench.errors import UserError
 from cnnbench.preflight import preflight
-from cnnbench.rundir import RunFolder
+from cnnbench.store.checkpoint import load_newest
+from cnnbench.store.folder import RunFolder
 from tests.conftest import only_run
 from tests.support.interruption import (
     PLAIN,

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cnnbench import provenance, session
-from cnnbench.checkpoint import load_newest
+from cnnbench import session
 from cnnbench.errors import UserError
 from cnnbench.session import carry_out
+from cnnbench.store import provenance
+from cnnbench.store.checkpoint import load_newest
 from tests.conftest import only_run
 from tests.support.interruption import PLAIN, differences, fingerprints, go, read, rows_of, stop
 from tests.support.training import plan_of

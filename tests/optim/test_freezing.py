@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.checkpoint import load_newest
 from cnnbench.config.compose import open_composer
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
@@ -14,6 +13,7 @@ from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.parts import parts_of
 from cnnbench.plan import plan_resume, plan_run
 from cnnbench.session import carry_out
+from cnnbench.store.checkpoint import load_newest
 from cnnbench.update import compute_gradients, set_rates
 from tests.conftest import TINY, only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of, read, stop

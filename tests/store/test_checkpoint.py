@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnbench import checkpoint
-from cnnbench.checkpoint import load, load_newest, save, steps_in, write_atomically
 from cnnbench.errors import TrainingError, UserError
+from cnnbench.store import checkpoint
+from cnnbench.store.checkpoint import load, load_newest, save, steps_in, write_atomically
 from tests.conftest import TINY, only_run
 from tests.support.archives import Hostile
 

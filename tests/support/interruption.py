@@ -12,13 +12,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.checkpoint import load_newest
 from cnnbench.errors import Stopped
 from cnnbench.interrupt import StopRequests
 from cnnbench.loop import Progress
 from cnnbench.plan import Plan
 from cnnbench.registry import register_everything
 from cnnbench.session import _Session, carry_out
+from cnnbench.store.checkpoint import load_newest
 from tests.conftest import only_run
 from tests.support.training import SMALL, plan_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnbench.config.compose import open_composer
 from cnnbench.plan import plan_run
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 
 STARTED = count()
 

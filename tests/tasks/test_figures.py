@@ -51,7 +51,7 @@ def test_exported_codes_are_those_of_the_tested_network_and_what_is_measured_is_
     run = only_run(outputs)
     parts, ready = prepared(*SIAMESE, "tested=last")
     from cnnbench.assemble import plain_batches
-    from cnnbench.checkpoint import load_newest
+    from cnnbench.store.checkpoint import load_newest
 
     parts.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
     codes = {

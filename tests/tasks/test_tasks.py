@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from cnnbench import assemble, loop, session, train, update
-from cnnbench.checkpoint import load_newest
 from cnnbench.errors import UserError
 from cnnbench.loop import evaluate, evaluating
 from cnnbench.registry import TASKS, Component, register_everything
+from cnnbench.store.checkpoint import load_newest
 from cnnbench.tasks.embedding import Embedding
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, go, kill, outcome_of, rows_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cnnbench.config.conf_dir import conf_dir
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 from tests.optim.test_freezing import weights_of
 from tests.support.interruption import differences, finished, go, read
 from tests.support.training import SMALL, prepared

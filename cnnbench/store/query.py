@@ -13,7 +13,7 @@ from typing import Any
 
 from cnnbench.config.compose import flat
 from cnnbench.errors import UserError, did_you_mean
-from cnnbench.rundir import RunFolder
+from cnnbench.store.folder import RunFolder
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, ">": operator.gt, "<": operator.lt, "=": operator.eq,

@@ -28,8 +28,8 @@ from typing import Any
 
 import yaml
 
-from cnnbench.checkpoint import remove_leftovers, write_atomically, write_json
 from cnnbench.errors import UserError
+from cnnbench.store.checkpoint import remove_leftovers, write_atomically, write_json
 
 try:
     import fcntl
