@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batches
+from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.sampling import class_weights
 from cnnbench.models.build import build_network

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench.evaluation.findings import Findings
 from cnnbench.loop import Progress, evaluate, evaluating
-from cnnbench.tasks.view import View
+from cnnbench.tasks.context import View
+from cnnbench.tasks.evaluation.findings import Findings
 from cnnbench.update import Parts
 
 

@@ -110,7 +110,7 @@ def _show_data(ready: Ready) -> None:
 
 
 def _draw(parts: Parts, ready: Ready, folder: Path) -> None:
-    from cnnbench.pictures import save_curve, save_groups, save_pairs  # matplotlib: not for a sweep's jobs
+    from cnnbench.tasks.figures import save_curve, save_groups, save_pairs  # matplotlib: not for a sweep's jobs
 
     data, horizon = ready.data, ready.horizon
     number = min(NUM_SAMPLES, len(data.train))

@@ -11,7 +11,7 @@ from cnnbench.errors import UserError
 from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from cnnbench.evaluation.findings import Findings
+    from cnnbench.tasks.evaluation.findings import Findings
 
 ABOUT = """\
 Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.

@@ -9,11 +9,11 @@ from cnnbench.assemble import plain_batches
 from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
-from cnnbench.evaluation.findings import Findings
 from cnnbench.loop import each_image, evaluating
 from cnnbench.plan import plan_run
 from cnnbench.run import Checkpoint, Run
-from cnnbench.tasks.view import Splits, View
+from cnnbench.tasks.context import Splits, View
+from cnnbench.tasks.evaluation.findings import Findings
 
 NAMED = 20  # classes in a message
 

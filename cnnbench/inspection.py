@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.batches import Batches
+from cnnbench.data.loader import Batches
 from cnnbench.loop import evaluating
 from cnnbench.update import Parts
 

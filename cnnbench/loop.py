@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batch, Batches
+from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.randomness import seed_layers
 from cnnbench.update import Parts, apply_gradients, autocast, compute_gradients, set_rates

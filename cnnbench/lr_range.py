@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from cnnbench import console
 from cnnbench.assemble import prepare_trial
-from cnnbench.data.batches import Batch
+from cnnbench.data.loader import Batch
 from cnnbench.plan import Plan
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
@@ -32,7 +32,7 @@ def find_learning_rate(plan: Plan) -> int:
         csv.writer(file).writerows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])
     best = suggestion(rates, losses)
 
-    from cnnbench.pictures import save_curve
+    from cnnbench.tasks.figures import save_curve
 
     save_curve(folder / "losses.png", rates, losses, ("learning rate", "loss, smoothed"), best, is_log_x=True)
     console.say(f"  tried {len(rates)} learning rates from {rates[0]:.1e} to {rates[-1]:.1e}")

@@ -13,7 +13,7 @@ from cnnbench.config.compose import TYPED, Composer, flat
 from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.config.validate import check, recorded_config
 from cnnbench.errors import ConfigError, Mistake, UserError
-from cnnbench.models.parts import is_below
+from cnnbench.models.head import is_below
 from cnnbench.start import with_source
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable

@@ -113,8 +113,8 @@ def _short(name: str) -> str:
 
 def draw(path: Path, asked: "Sequence[Asked]", answers: Sequence[dict[str, Any]]) -> None:
     """Save a picture: each image beside bars of its answers. Raises UserError where it cannot be written."""
-    from cnnbench.captions import any_script
-    from cnnbench.evaluation.drawings import panel
+    from cnnbench.tasks.captions import any_script
+    from cnnbench.tasks.evaluation.drawings import panel
 
     titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in asked]
     bars = [[(one["class"], one["probability"]) for one in answer["answers"]] for answer in answers]

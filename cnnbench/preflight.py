@@ -10,13 +10,13 @@ from torch.optim import Optimizer
 from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.rules import too_patient
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import ConfigError, Mistake
-from cnnbench.freezing import Training, plan_training
 from cnnbench.models.build import check_network, count_parameters
-from cnnbench.models.parts import NamedParts, parts_of
+from cnnbench.models.head import NamedParts, parts_of
+from cnnbench.optim.freezing import Training, plan_training
 from cnnbench.optim.groups import parameter_groups
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.config.schema import RunConfig
 from cnnbench.config.validate import recorded_config
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.loader import Batches
 from cnnbench.errors import UserError, listed
 from cnnbench.journal import read_rows
 from cnnbench.loop import each_image

@@ -27,7 +27,7 @@ from cnnbench.restore import restore, stateful
 from cnnbench.start import Start, find_start
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, now
-from cnnbench.tasks.view import Splits, View
+from cnnbench.tasks.context import Splits, View
 
 
 def carry_out(plan: Plan) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnnbench.config.schema import RunConfig
 from cnnbench.config.transfer import Source
 from cnnbench.errors import ConfigError, Mistake, UserError
-from cnnbench.models.parts import is_below
+from cnnbench.models.head import is_below
 from cnnbench.preflight import Ready
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint

@@ -26,7 +26,7 @@ from cnnbench.store.folder import find_runs, now, outputs_dir
 from cnnbench.store.query import found, title
 
 # What the end of a run needs besides, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job.
-REPORTING = ("cnnbench.evaluation.classes", "cnnbench.evaluation.drawings", "cnnbench.reports.single")
+REPORTING = ("cnnbench.tasks.evaluation.classes", "cnnbench.tasks.evaluation.drawings", "cnnbench.reports.single")
 
 
 def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...] = ()) -> list[Plan]:

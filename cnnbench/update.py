@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batch, Batches
-from cnnbench.freezing import Training
+from cnnbench.data.loader import Batch, Batches
 from cnnbench.optim.average import WeightAverage
+from cnnbench.optim.freezing import Training
 from cnnbench.optim.penalties import penalty
 from cnnbench.optim.schedules import Horizon, Schedule
 from cnnbench.tasks.base import Task

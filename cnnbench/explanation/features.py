@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.batches import Batch, Batches
+from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
 from cnnbench.explanation.subject import NotPossible, Subject
 from cnnbench.loop import each_image
-from cnnbench.models.parts import parts_of
+from cnnbench.models.head import parts_of
 from cnnbench.tasks.exhibits import DRAWN
 
 Step = Callable[[nn.Module, Batch], Tensor]

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import Images, Stream
+from cnnbench.data.loader import Batches
 from cnnbench.errors import listed
 from cnnbench.explanation.subject import NotPossible, Subject
 from cnnbench.preflight import make_augmentations

@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnnbench.captions import plain
 from cnnbench.errors import UserError, grouped
 from cnnbench.examine import examined
 from cnnbench.explanation import sheets
@@ -18,6 +17,7 @@ from cnnbench.explanation.features import features_of
 from cnnbench.explanation.kernels import first_kernels
 from cnnbench.explanation.looks import looks_at_first
 from cnnbench.explanation.subject import NotPossible, Subject
+from cnnbench.tasks.captions import plain
 from cnnbench.tasks.exhibits import scatter
 
 GALLERIES = {"mistakes": "the most certain mistakes", "doubts": "the least certain hits"}

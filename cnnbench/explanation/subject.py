@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.answers import Asked, answering, from_files, from_split
-from cnnbench.captions import plain
-from cnnbench.data.batches import as_pixels
+from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.run import Checkpoint, Run
+from cnnbench.tasks.captions import plain
 
 MOST_IMAGES = 40  # at once: more is nothing that a person looks at
 MOST_CLASSES = 10  # of which an image is taken where none is named

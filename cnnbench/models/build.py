@@ -10,7 +10,7 @@ from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.ending import SCORES, Ending
-from cnnbench.models.parts import parts_of, replace_head
+from cnnbench.models.head import parts_of, replace_head
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.captions import any_script
 from cnnbench.reports.learning import Metric
+from cnnbench.tasks.captions import any_script
 
 LONGEST = 60  # letters of a label
 BAD = 0.1  # of all values: these may be left out of a picture

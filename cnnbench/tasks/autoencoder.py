@@ -8,14 +8,14 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from cnnbench.config.schema import INCIDENTAL
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.models.encoders import upsampling_decoder
 from cnnbench.models.ending import Encoder, misshapen
 from cnnbench.registry import TASKS
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.coding import Coding
-from cnnbench.tasks.view import View
+from cnnbench.tasks.context import View
 
 SHOWN = 50  # images
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.data.sampling import weighted_order
-from cnnbench.evaluation.findings import Findings
 from cnnbench.models.ending import Scores
-from cnnbench.tasks.view import View
+from cnnbench.tasks.context import View
+from cnnbench.tasks.evaluation.findings import Findings
 
 
 class Task(Scores, ABC):

@@ -8,14 +8,14 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.errors import UserError
-from cnnbench.evaluation.classified import Answers, found_out
-from cnnbench.evaluation.findings import Findings
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
-from cnnbench.tasks.view import View
+from cnnbench.tasks.context import View
+from cnnbench.tasks.evaluation.classified import Answers, found_out
+from cnnbench.tasks.evaluation.findings import Findings
 
 AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2015, arXiv:1409.4842)
 

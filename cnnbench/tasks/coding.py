@@ -5,14 +5,14 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.ending import Encoder
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.base import Task
+from cnnbench.tasks.context import View
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
-from cnnbench.tasks.view import View
 
 DIMENSIONS = 128  # of the codes of a model that is no encoder
 RANKS = (1, 5, 10)

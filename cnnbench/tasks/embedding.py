@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config.schema import RunConfig
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.ending import Encoder, misshapen
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.coding import RECALLS, Coding, recalls
-from cnnbench.tasks.view import View
+from cnnbench.tasks.context import View
 
 
 class Embedding(Coding):

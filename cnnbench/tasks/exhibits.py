@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnbench.captions import plain
-from cnnbench.data.batches import Batch, Batches
-from cnnbench.tasks.view import View
+from cnnbench.data.loader import Batch, Batches
+from cnnbench.tasks.captions import plain
+from cnnbench.tasks.context import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cnnbench.tasks.partners import num_present
+from cnnbench.tasks.pairs import num_present
 
 MOST_QUERIES = 10_000  # of more images, every n-th asks: 50 000 against each other would take as long as an epoch
 CHUNK = 512

@@ -8,11 +8,11 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from cnnbench.config.schema import INCIDENTAL
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.registry import TASKS
 from cnnbench.tasks.embedding import Embedding, distances
-from cnnbench.tasks.partners import has_partner, num_present, of_other_class, of_same_class
+from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class
 
 
 @TASKS.register("siamese")

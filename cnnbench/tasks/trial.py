@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.batches import Batches
+from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.errors import UserError
 from cnnbench.tasks.base import Task

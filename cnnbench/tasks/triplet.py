@@ -8,12 +8,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from cnnbench.config.schema import INCIDENTAL, RunConfig
-from cnnbench.data.batches import Batch
 from cnnbench.data.images import DataSpec
+from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
 from cnnbench.registry import TASKS
 from cnnbench.tasks.embedding import Embedding, distances
-from cnnbench.tasks.partners import has_partner, num_present, of_other_class, of_same_class, several_of_each
+from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class, several_of_each
 
 
 @TASKS.register("triplet")

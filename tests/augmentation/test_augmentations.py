@@ -15,8 +15,8 @@ from cnnbench.augmentation.occlusion import Cutout, Erasing
 from cnnbench.augmentation.placement import Crop, Flip, VerticalFlip, pick
 from cnnbench.augmentation.resized import ResizedCrop
 from cnnbench.augmentation.trivial import Trivial
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.loader import Batches
 from cnnbench.errors import ConfigError
 from cnnbench.preflight import preflight
 from cnnbench.randomness import uniform_table

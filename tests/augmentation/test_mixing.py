@@ -6,8 +6,8 @@ from scipy import stats
 from torch import Tensor
 
 from cnnbench.augmentation.mixing import CutMix, Mixup
-from cnnbench.data.batches import Batches, Mixed
 from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.loader import Batches, Mixed
 from tests.support.augmented import HEIGHT, WIDTH, make_draws, make_images
 
 NUM = 1000

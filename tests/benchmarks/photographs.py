@@ -17,10 +17,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # what the command does
 import torch
 from PIL import Image
 
-from cnnbench.data.batches import Batches
 from cnnbench.data.cache import opened
 from cnnbench.data.folders import image_folder
 from cnnbench.data.images import DataSpec, Images, Photographs
+from cnnbench.data.loader import Batches
 from cnnbench.registry import AUGMENTATIONS, Selection, register_everything
 
 BATCH = 32

@@ -34,8 +34,8 @@ from torchvision import transforms
 
 from cnnbench.assemble import make_parts, plain_batches, set_up_torch
 from cnnbench.config.compose import open_composer
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.loader import Batches
 from cnnbench.journal import Journal
 from cnnbench.loop import Progress, evaluate, fit
 from cnnbench.models.build import build_network

@@ -58,8 +58,8 @@ def test_an_image_of_the_wanted_size_stays_as_it_is(tmp_path):
 
 def test_of_256_the_224_in_the_middle_are_what_a_network_sees():
     """The window is cut from what is kept by its batches; here, that the middle of 256 leaves 16 on every side."""
-    from cnnbench.data.batches import Batches
     from cnnbench.data.images import DataSpec, Images
+    from cnnbench.data.loader import Batches
 
     pixels = torch.arange(256).byte().view(1, 1, 1, 256).expand(1, 1, 256, 256)
     spec = DataSpec(1, 224, 224, ("a",))

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cnnbench.augmentation.color import Jitter
 from cnnbench.augmentation.placement import Crop, Flip
-from cnnbench.data.batches import Batches, shifts_of_repeats
 from cnnbench.data.images import DataSpec, Images, Stream
+from cnnbench.data.loader import Batches, shifts_of_repeats
 from cnnbench.randomness import uniform_table
 
 NUM, HEIGHT, WIDTH = 23, 12, 11

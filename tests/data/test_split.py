@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnbench.data import batches as batches_module
+from cnnbench.data import loader as batches_module
 from cnnbench.data.prepare import adapt, prepare
 from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError

@@ -6,8 +6,8 @@ import torch
 from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import DataConfig
 from cnnbench.data import prepare as preparing
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images, Stream
+from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import adapt, adapted, channel_statistics, prepare
 from cnnbench.plan import plan_run
 from cnnbench.preflight import make_augmentations

@@ -10,9 +10,9 @@ import torch
 from cnnbench.config.compose import Composer, open_composer
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
-from cnnbench.freezing import plan_training
 from cnnbench.models.build import build_network, count_parameters
-from cnnbench.models.parts import parts_of
+from cnnbench.models.head import parts_of
+from cnnbench.optim.freezing import plan_training
 from cnnbench.plan import plan_run
 from cnnbench.registry import TASKS
 from tests.conftest import only_run

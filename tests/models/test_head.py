@@ -12,7 +12,7 @@ from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
-from cnnbench.models.parts import NamedParts, is_below, parts_of
+from cnnbench.models.head import NamedParts, is_below, parts_of
 from cnnbench.plan import plan_run
 from cnnbench.registry import MODELS, Selection, register_everything
 from tests.conftest import SMALL_FORMS

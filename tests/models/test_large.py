@@ -100,7 +100,7 @@ def test_a_cifar_stem_keeps_the_size_of_small_images():
 
 
 def test_auxiliary_classifiers_count_three_tenths(monkeypatch):
-    from cnnbench.data.batches import Batch
+    from cnnbench.data.loader import Batch
     from cnnbench.tasks.classification import Classification
 
     task = Classification(spec(3, 32))

@@ -9,7 +9,7 @@ from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
-from cnnbench.models.parts import parts_of
+from cnnbench.models.head import parts_of
 from cnnbench.models.timm import pretrained
 from cnnbench.registry import Selection, register_everything
 from cnnbench.start import find_start

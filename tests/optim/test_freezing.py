@@ -8,9 +8,9 @@ from cnnbench.config.compose import open_composer
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError
-from cnnbench.freezing import plan_training
 from cnnbench.models.build import build_network, count_parameters
-from cnnbench.models.parts import parts_of
+from cnnbench.models.head import parts_of
+from cnnbench.optim.freezing import plan_training
 from cnnbench.plan import plan_resume, plan_run
 from cnnbench.session import carry_out
 from cnnbench.store.checkpoint import load_newest

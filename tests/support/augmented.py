@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cnnbench.augmentation.base import Augmentation
-from cnnbench.data.batches import Batches
 from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.loader import Batches
 
 NUM, SIDE = 40, 10
 HEIGHT, WIDTH = 11, 14  # of images that are not square

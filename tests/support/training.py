@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnnbench.assemble import make_parts, set_up_torch
 from cnnbench.config.compose import open_composer
-from cnnbench.data.batches import Batch
+from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped
 from cnnbench.loop import Progress, fit
 from cnnbench.plan import Plan, plan_run

@@ -8,12 +8,12 @@ import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from torch import Tensor
 
-from cnnbench.evaluation import drawings
-from cnnbench.evaluation.calibration import BINS, calibration
-from cnnbench.evaluation.chance import is_chance, wilson
-from cnnbench.evaluation.classes import by_class, confusion
-from cnnbench.evaluation.classified import SHOWN, Answers, found_out
-from cnnbench.evaluation.predictions import predictions
+from cnnbench.tasks.evaluation import drawings
+from cnnbench.tasks.evaluation.calibration import BINS, calibration
+from cnnbench.tasks.evaluation.chance import is_chance, wilson
+from cnnbench.tasks.evaluation.classes import by_class, confusion
+from cnnbench.tasks.evaluation.classified import SHOWN, Answers, found_out
+from cnnbench.tasks.evaluation.predictions import predictions
 
 NAMES = tuple("abcdefgh")
 

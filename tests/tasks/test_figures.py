@@ -127,7 +127,7 @@ def test_hostile_names_are_drawn_as_they_are():
 def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
     monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 30)
     parts, ready = prepared(*SIAMESE)
-    from cnnbench.tasks.view import View
+    from cnnbench.tasks.context import View
 
     network, splits = parts.network, {"val": parts.val}
     view = View(

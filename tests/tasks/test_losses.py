@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cnnbench.data.batches import Mixed
+from cnnbench.data.loader import Mixed
 from tests.conftest import TINY
 from tests.support.training import first_batch, prepared, trained
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cnnbench.tasks.partners import has_partner, num_present, of_other_class, of_same_class, several_of_each
+from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class, several_of_each
 from tests.support.zoo import LABELS, UNEVEN
 
 MISSING = torch.tensor([4, 4, 0, 2, 0, 2, 2, 4])  # nothing of classes 1 and 3

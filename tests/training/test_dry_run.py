@@ -71,7 +71,7 @@ def test_a_dry_run_changes_nothing_about_the_run(cnnbench, outputs):
 
 def test_blended_samples_are_titled_with_both_of_their_classes(cnnbench, monkeypatch):
     titles = []
-    monkeypatch.setattr("cnnbench.pictures.save_pairs", lambda path, before, after, given: titles.extend(given))
+    monkeypatch.setattr("cnnbench.tasks.figures.save_pairs", lambda path, before, after, given: titles.extend(given))
     assert cnnbench(*SMALL, "dry_run=true", "augmentation=mixup").code == 0
     assert len(titles) == 16
     assert any(" pattern 0, " in title for title in titles)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cnnbench.config.schema import Averaging
-from cnnbench.data.batches import Batch, Mixed
+from cnnbench.data.loader import Batch, Mixed
 from cnnbench.loop import Progress, fit
 from cnnbench.optim.average import WeightAverage
 from cnnbench.update import apply_gradients, compute_gradients

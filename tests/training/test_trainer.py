@@ -14,7 +14,6 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from cnnbench import conclusion, loop, session
 from cnnbench.assemble import make_parts, plain_batches
 from cnnbench.config.validate import check
-from cnnbench.evaluation.findings import Findings
 from cnnbench.loop import evaluate
 from cnnbench.preflight import preflight
 from cnnbench.registry import register_everything
@@ -22,6 +21,7 @@ from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.classification import Classification
+from cnnbench.tasks.evaluation.findings import Findings
 from tests.conftest import only_run
 from tests.support.interruption import PLAIN, go, read, rows_of
 from tests.support.training import plan_of

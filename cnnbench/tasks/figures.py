@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from cnnbench.captions import any_script
+from cnnbench.tasks.captions import any_script
 
 COLUMNS = 4
 DPI = 120

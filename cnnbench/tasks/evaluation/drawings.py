@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnnbench.captions import SHORT, plain
-from cnnbench.evaluation.calibration import Calibration
+from cnnbench.tasks.captions import SHORT, plain
+from cnnbench.tasks.evaluation.calibration import Calibration
 
 MOST_NAMED = 40  # classes whose names are written beside bars and rows; of more, numbers
 MOST_COUNTED = 20  # classes whose confusions are written into the picture

@@ -32,7 +32,7 @@ class Findings:
         for name, table in self.tables.items():
             write_atomically(folder / f"{name}.csv", table().to_csv(index=False).encode())
         if self.figures:
-            from cnnbench.pictures import save
+            from cnnbench.tasks.figures import save
         for name, figure in self.figures.items():
             show(name, save(folder / f"{name}.png", figure()))
         write_json(folder / "metrics.json", dict(self.metrics))

@@ -7,7 +7,7 @@ from torch import nn
 
 from cnnbench.config.schema import RunConfig
 from cnnbench.errors import ConfigError, Mistake, UserError, listed
-from cnnbench.models.parts import NamedParts
+from cnnbench.models.head import NamedParts
 
 
 @dataclass(frozen=True)

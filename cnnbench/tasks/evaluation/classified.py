@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cnnbench.captions import plain
-from cnnbench.evaluation.calibration import Calibration, calibration
-from cnnbench.evaluation.findings import Findings
+from cnnbench.tasks.captions import plain
+from cnnbench.tasks.evaluation.calibration import Calibration, calibration
+from cnnbench.tasks.evaluation.findings import Findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,20 +42,20 @@ class Answers:
     @cached_property
     def of_classes(self) -> "pd.DataFrame":
         """Return figures by class."""
-        from cnnbench.evaluation.classes import by_class
+        from cnnbench.tasks.evaluation.classes import by_class
 
         return by_class(self.probabilities, self.labels, self.classes)
 
     @cached_property
     def confusions(self) -> "pd.DataFrame":
         """Return how often which class was taken for which."""
-        from cnnbench.evaluation.classes import confusion
+        from cnnbench.tasks.evaluation.classes import confusion
 
         return confusion(self.probabilities, self.labels, self.classes)
 
     def predictions(self) -> "pd.DataFrame":
         """Return a row an image."""
-        from cnnbench.evaluation.predictions import predictions
+        from cnnbench.tasks.evaluation.predictions import predictions
 
         return predictions(self.probabilities, self.labels, self.classes, self.files)
 
@@ -80,7 +80,7 @@ def found_out(metrics: Mapping[str, float], answers: Answers, pixels: Callable[[
     """
 
     def drawings() -> ModuleType:
-        from cnnbench.evaluation import drawings  # with matplotlib: not before there is something to draw
+        from cnnbench.tasks.evaluation import drawings  # with matplotlib: not before there is something to draw
 
         return drawings
 

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn import functional
 
-from cnnbench.evaluation.chance import wilson
+from cnnbench.tasks.evaluation.chance import wilson
 
 
 def by_class(probabilities: Tensor, labels: Tensor, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from cnnbench.data.batches import Batch, Batches, as_pixels
+from cnnbench.data.loader import Batch, Batches, as_pixels
 from cnnbench.data.prepare import PreparedData
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class View:
 
     def save(self, name: str, figure: "Figure") -> None:
         """Keep a picture among the run's, as `pictures/<name>-epoch-<epoch>.png`, and show it in TensorBoard."""
-        from cnnbench import pictures
+        from cnnbench.tasks import figures
 
         path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.paint(name, pictures.save(path, figure))
+        self.paint(name, figures.save(path, figure))
