@@ -83,8 +83,8 @@ def info(name: str, settings: Sequence[str]) -> list[str]:
     from cnnbench.data.files import altered, data_root
     from cnnbench.data.images import counts_per_class
     from cnnbench.data.inventory import prepare_what_is_there, source_of
-    from cnnbench.plan import plan_run
     from cnnbench.registry import DATASETS
+    from cnnbench.training.plan import plan_run
 
     with open_composer() as composer:
         composer.add_missing_options()

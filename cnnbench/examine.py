@@ -5,15 +5,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cnnbench.assemble import plain_batches
 from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
-from cnnbench.loop import each_image, evaluating
-from cnnbench.plan import plan_run
 from cnnbench.run import Checkpoint, Run
 from cnnbench.tasks.context import Splits, View
 from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.training.loop import each_image, evaluating
+from cnnbench.training.plan import plan_run
+from cnnbench.training.setup import plain_batches
 
 NAMED = 20  # classes in a message
 

@@ -188,7 +188,7 @@ def _spec_of(data: str | None, own: str | None) -> "DataSpec":
     from cnnbench.config.compose import open_composer
     from cnnbench.data.images import DataSpec
     from cnnbench.data.inventory import prepare_what_is_there
-    from cnnbench.plan import plan_run
+    from cnnbench.training.plan import plan_run
 
     if data is None:
         return DataSpec(3, 32, 32, tuple(str(index) for index in range(10)))

@@ -10,21 +10,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 from cnnbench.config.schema import RunConfig
 from cnnbench.config.validate import recorded_config
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.errors import UserError, listed
-from cnnbench.journal import read_rows
-from cnnbench.loop import each_image
 from cnnbench.models.build import build_network
-from cnnbench.preflight import Ready, find_device, preflight
 from cnnbench.registry import TASKS, register_everything
-from cnnbench.restore import restore
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.base import Task
+from cnnbench.training.journal import read_rows
+from cnnbench.training.loop import each_image
+from cnnbench.training.resolve import Ready, find_device, preflight
+from cnnbench.training.restore import restore
+from cnnbench.training.setup import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
 
 Checkpoint = str | int
 """`tested`: the one that the result is of; `best` on validation, `last`, or the steps after which one was kept."""
@@ -248,9 +248,9 @@ def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
     Raises UserError for a mistake, TrainingError where training fails.
     """
     from cnnbench.config.compose import open_composer
-    from cnnbench.plan import plan_run
-    from cnnbench.session import carry_out
     from cnnbench.store.folder import find_runs, outputs_dir
+    from cnnbench.training.plan import plan_run
+    from cnnbench.training.trainer import carry_out
 
     register_everything(plugins)
     with open_composer() as composer:

@@ -14,16 +14,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cnnbench import console
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, Mistake, TrainingError, UserError
-from cnnbench.plan import Plan, command_line, plan_run
-from cnnbench.preflight import preflight
-from cnnbench.session import carry_out
-from cnnbench.start import find_start
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import find_runs, now, outputs_dir
 from cnnbench.store.query import found, title
+from cnnbench.training import console
+from cnnbench.training.init import find_start
+from cnnbench.training.plan import Plan, command_line, plan_run
+from cnnbench.training.resolve import preflight
+from cnnbench.training.trainer import carry_out
 
 # What the end of a run needs besides, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job.
 REPORTING = ("cnnbench.tasks.evaluation.classes", "cnnbench.tasks.evaluation.drawings", "cnnbench.reports.single")

@@ -19,8 +19,8 @@ from cnnbench.help import help_text
 from cnnbench.small_command import plugin_files
 
 if TYPE_CHECKING:
-    from cnnbench.plan import Plan
     from cnnbench.run import Run
+    from cnnbench.training.plan import Plan
 
 
 @dataclass
@@ -82,9 +82,9 @@ def run_command(arguments: Sequence[str]) -> int:
     request = read_request(flags)
 
     from cnnbench.config.compose import open_composer
-    from cnnbench.plan import plan_resume, plan_run
     from cnnbench.registry import register_everything
     from cnnbench.sweep import plan_all
+    from cnnbench.training.plan import plan_resume, plan_run
 
     register_everything(request.plugins)
     with open_composer([flags.config_dir] if flags.config_dir else []) as composer:
@@ -108,15 +108,15 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
         sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
         return 0
     if request.dry_run:
-        from cnnbench.dry_run import dry_run_all
+        from cnnbench.training.dry_run import dry_run_all
 
         return dry_run_all(plans)
     if request.lr_find:
-        from cnnbench.lr_range import find_learning_rate
+        from cnnbench.training.lr_finder import find_learning_rate
 
         return find_learning_rate(plans[0])
-    from cnnbench.session import carry_out
     from cnnbench.sweep import carry_out_all
+    from cnnbench.training.trainer import carry_out
 
     return carry_out_all(plans) if request.flags.multirun else carry_out(plans[0])
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
 from cnnbench.explanation.subject import NotPossible, Subject
-from cnnbench.loop import each_image
 from cnnbench.models.head import parts_of
 from cnnbench.tasks.exhibits import DRAWN
+from cnnbench.training.loop import each_image
 
 Step = Callable[[nn.Module, Batch], Tensor]
 

@@ -7,7 +7,7 @@ from cnnbench.data.images import Images, Stream
 from cnnbench.data.loader import Batches
 from cnnbench.errors import listed
 from cnnbench.explanation.subject import NotPossible, Subject
-from cnnbench.preflight import make_augmentations
+from cnnbench.training.resolve import make_augmentations
 
 NUM_LOOKS = 24
 

@@ -13,12 +13,12 @@ from cnnbench import __version__
 from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
-from cnnbench.loop import each_image
 from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
 from cnnbench.run import Checkpoint, Run
 from cnnbench.store.checkpoint import finite
 from cnnbench.tasks.base import Task
+from cnnbench.training.loop import each_image
 
 MOST_IMAGES, FEWEST_IMAGES = 256, 16  # to compare on
 MOST_VALUES = 2**23  # of these images together: large ones are slow

@@ -13,12 +13,12 @@ from cnnbench.config.compose import flat
 from cnnbench.config.schema import is_incidental
 from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped, listed
-from cnnbench.journal import read_rows
 from cnnbench.reports.columns import Choice, besides, columns, label
 from cnnbench.reports.effects import Effect, effects
 from cnnbench.reports.learning import Course, Metric, course, principal
 from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.store.query import Entry
+from cnnbench.training.journal import read_rows
 
 NAMED = 4  # settings in a sentence
 ASIDE = ("seed", "references", "source", "parent")  # no part of what is compared

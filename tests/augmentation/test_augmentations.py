@@ -18,9 +18,9 @@ from cnnbench.augmentation.trivial import Trivial
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.errors import ConfigError
-from cnnbench.preflight import preflight
 from cnnbench.randomness import uniform_table
 from cnnbench.registry import AUGMENTATIONS
+from cnnbench.training.resolve import preflight
 from tests.conftest import TINY
 from tests.support.augmented import EPOCH, NUM, SEED, SIDE, augmented, make_pixels
 from tests.support.training import plan_of

@@ -32,18 +32,18 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from torchvision import transforms
 
-from cnnbench.assemble import make_parts, plain_batches, set_up_torch
 from cnnbench.config.compose import open_composer
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
-from cnnbench.journal import Journal
-from cnnbench.loop import Progress, evaluate, fit
 from cnnbench.models.build import build_network
 from cnnbench.optim.schedules import Horizon
-from cnnbench.plan import plan_run
-from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Selection, register_everything
 from cnnbench.store import checkpoint
+from cnnbench.training.journal import Journal
+from cnnbench.training.loop import Progress, evaluate, fit
+from cnnbench.training.plan import plan_run
+from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import make_parts, plain_batches, set_up_torch
 
 BATCH = 1024
 Works = dict[str, Callable[[], object]]

@@ -13,8 +13,8 @@ import cnnbench as package
 from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.validate import check
-from cnnbench.plan import Plan, plan_run
 from cnnbench.store.folder import folder_name
+from cnnbench.training.plan import Plan, plan_run
 from tests.conftest import TINY
 
 OWN_PRESET = """\

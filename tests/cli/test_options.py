@@ -14,8 +14,8 @@ from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import GROUPS
 from cnnbench.models.build import smallest_side
 from cnnbench.options_command import main
-from cnnbench.plan import plan_run
-from cnnbench.preflight import preflight
+from cnnbench.training.plan import plan_run
+from cnnbench.training.resolve import preflight
 from tests.conftest import Outcome, ended
 
 MY_NET = '''

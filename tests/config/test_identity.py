@@ -14,9 +14,9 @@ from cnnbench.config.compose import flat, open_composer
 from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.config.schema import INCIDENTAL as MARK
 from cnnbench.config.validate import check
-from cnnbench.plan import Plan, plan_run
 from cnnbench.registry import MODELS, Selection
 from cnnbench.store.folder import RunFolder, folder_name
+from cnnbench.training.plan import Plan, plan_run
 
 # A new key, a renamed function or another way to compose must leave these as they are, or every run on every disk is
 # forgotten. Where a value in conf/ is changed on purpose, so is the experiment, and its hash here with it.

@@ -3,8 +3,8 @@
 import pytest
 
 from cnnbench.config.compose import open_composer
-from cnnbench.plan import plan_run
 from cnnbench.registry import SCHEDULERS, register_everything
+from cnnbench.training.plan import plan_run
 from tests.support.mistakes import accepted, mistakes_in
 
 register_everything()

@@ -20,9 +20,9 @@ from cnnbench.config.schema import (
     Spine,
 )
 from cnnbench.errors import ConfigError
-from cnnbench.plan import plan_run
-from cnnbench.preflight import preflight
 from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
+from cnnbench.training.plan import plan_run
+from cnnbench.training.resolve import preflight
 from tests.conftest import REQUIRED, SMALL_FORMS
 
 register_everything()

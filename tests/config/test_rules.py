@@ -8,8 +8,8 @@ from torch import nn
 
 from cnnbench.config.validate import check
 from cnnbench.errors import ConfigError, UserError, listed
-from cnnbench.plan import plan_run
 from cnnbench.registry import MODELS
+from cnnbench.training.plan import plan_run
 from tests.conftest import TINY
 from tests.support.mistakes import accepted, mistakes_in
 

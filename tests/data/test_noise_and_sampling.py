@@ -7,7 +7,7 @@ from cnnbench.data.noise import wrong_on_purpose
 from cnnbench.data.prepare import prepare
 from cnnbench.data.sampling import class_weights, weighted_order
 from cnnbench.errors import UserError
-from cnnbench.plan import plan_run
+from cnnbench.training.plan import plan_run
 from tests.support.zoo import LABELS, UNEVEN, prepared
 
 # Label noise ----------------------------------------------------------------------------------------------------------

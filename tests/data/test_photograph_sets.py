@@ -9,7 +9,7 @@ from cnnbench.data.prepare import prepare
 from cnnbench.data.split import stratified_split
 from cnnbench.data_command import bring_files, inventory
 from cnnbench.errors import UserError
-from cnnbench.plan import plan_run
+from cnnbench.training.plan import plan_run
 from tests.support.photographs import (
     SCENES,
     WRITERS,

@@ -11,8 +11,8 @@ from cnnbench.config.schema import Subset
 from cnnbench.data import cache as caching
 from cnnbench.data import prepare as preparing
 from cnnbench.errors import TrainingError
-from cnnbench.plan import plan_run
-from cnnbench.session import _Session, carry_out
+from cnnbench.training.plan import plan_run
+from cnnbench.training.trainer import _Session, carry_out
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, kill, outcome_of, read
 from tests.support.photographs import TINY_TRAINING, WRITERS, prepared

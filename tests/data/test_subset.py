@@ -9,7 +9,7 @@ from cnnbench.data.prepare import prepare
 from cnnbench.data.split import k_fold, stratified_split
 from cnnbench.data.subset import select
 from cnnbench.errors import UserError
-from cnnbench.plan import plan_run
+from cnnbench.training.plan import plan_run
 from tests.support.mistakes import mistakes_in
 from tests.support.zoo import LABELS, NAMES, UNEVEN, prepared, rows_of, zoo
 

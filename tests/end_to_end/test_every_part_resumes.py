@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cnnbench.config.conf_dir import conf_dir
-from cnnbench.plan import plan_resume
-from cnnbench.session import carry_out
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.training.plan import plan_resume
+from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of
 from tests.support.training import SMALL, plan_of

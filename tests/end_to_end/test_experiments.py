@@ -13,8 +13,8 @@ from cnnbench.data.images import DataSpec
 from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.head import parts_of
 from cnnbench.optim.freezing import plan_training
-from cnnbench.plan import plan_run
 from cnnbench.registry import TASKS
+from cnnbench.training.plan import plan_run
 from tests.conftest import only_run
 from tests.support.archives import write_set
 from tests.support.photographs import write_classes, write_pets, write_scenes

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from cnnbench.plan import plan_run
 from cnnbench.run import load_run
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.training.plan import plan_run
 from tests.conftest import only_run
 from tests.support.golden import GOLDEN, PRETRAINED, RUNS, TRAININGS, differing
 from tests.support.interruption import finished

@@ -18,9 +18,9 @@ import json, os, signal, sys, time
 from functools import lru_cache
 import torch
 from cnnbench.store import checkpoint
-from cnnbench import session
+from cnnbench.training import trainer
 from cnnbench.config.compose import open_composer
-from cnnbench.plan import plan_run
+from cnnbench.training.plan import plan_run
 from cnnbench.registry import register_everything
 
 register_everything()
@@ -54,14 +54,14 @@ def half(path, content):
 
 write = checkpoint.write_atomically
 places = {
-    "mid-epoch": lambda: before(session._Session, "on_step", lambda self, row, _: row["step"] == 8),
-    "again": lambda: before(session._Session, "on_step", lambda self, row, _: row["step"] == 9),
-    "epoch end": lambda: before(session._Session, "on_epoch", lambda self, row, *_: row["epoch"] == 2),
-    "validation": lambda: before(session, "evaluate", lambda *_: True),
-    "first step": lambda: before(session._Session, "on_step", lambda *_: True),
+    "mid-epoch": lambda: before(trainer._Session, "on_step", lambda self, row, _: row["step"] == 8),
+    "again": lambda: before(trainer._Session, "on_step", lambda self, row, _: row["step"] == 9),
+    "epoch end": lambda: before(trainer._Session, "on_epoch", lambda self, row, *_: row["epoch"] == 2),
+    "validation": lambda: before(trainer, "evaluate", lambda *_: True),
+    "first step": lambda: before(trainer._Session, "on_step", lambda *_: True),
     "half a checkpoint": lambda: setattr(checkpoint, "write_atomically", half),
     "no manifest": lambda: before(checkpoint, "write_json", lambda path, _: path.name == "step-000000008.json"),
-    "before the test": lambda: before(session._Session, "_test", lambda *_: True),
+    "before the test": lambda: before(trainer._Session, "_test", lambda *_: True),
     "before the result": lambda: before(checkpoint, "write_json", lambda path, _: path.name == "result.json"),
 }
 for line in sys.stdin:
@@ -73,7 +73,7 @@ for line in sys.stdin:
     if child == 0:
         os.environ["CNNBENCH_OUTPUTS"] = outputs
         places[place]()
-        sys.exit(session.carry_out(plan))
+        sys.exit(trainer.carry_out(plan))
     print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])), flush=True)
 """
 

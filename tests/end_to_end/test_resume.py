@@ -5,12 +5,12 @@ import os
 import pytest
 import torch
 
-from cnnbench import loop
-from cnnbench.assemble import make_parts
 from cnnbench.errors import UserError
-from cnnbench.preflight import preflight
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
+from cnnbench.training import loop
+from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import make_parts
 from tests.conftest import only_run
 from tests.support.interruption import (
     PLAIN,

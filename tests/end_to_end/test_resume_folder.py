@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.plan import plan_resume
-from cnnbench.session import carry_out
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
+from cnnbench.training.plan import plan_resume
+from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, only_run
 from tests.support.interruption import (
     PLAIN,

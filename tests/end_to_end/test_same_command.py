@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cnnbench import session
 from cnnbench.errors import UserError
-from cnnbench.session import carry_out
 from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.training import trainer
+from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import PLAIN, differences, fingerprints, go, read, rows_of, stop
 from tests.support.training import plan_of
@@ -28,14 +28,14 @@ def change_sources(monkeypatch) -> str:
 
 
 def change_data(monkeypatch) -> str:
-    prepare = session.preflight
+    prepare = trainer.preflight
 
     def changed(config):
         ready = prepare(config)
         object.__setattr__(ready.data, "fingerprint", "0")
         return ready
 
-    monkeypatch.setattr(session, "preflight", changed)
+    monkeypatch.setattr(trainer, "preflight", changed)
     return "data: the content of 'synthetic' is another one"
 
 
@@ -119,7 +119,7 @@ def test_what_to_do_with_a_run_is_true_or_false(cnnbench, outputs, word):
 
 def test_a_run_that_failed_is_tried_again_and_its_old_error_is_not_told(outputs, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(session, "fit", lambda *_: 1 / 0)
+        patch.setattr(trainer, "fit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             go(*PLAIN)
     run = only_run(outputs)
@@ -134,7 +134,7 @@ def test_a_run_that_failed_is_tried_again_and_its_old_error_is_not_told(outputs,
 def test_the_number_of_threads_is_kept_when_a_run_goes_on(outputs, capsys, monkeypatch):
     words = [word for word in PLAIN if not word.startswith("threads")]
     used: list[int] = []
-    monkeypatch.setattr(session, "fit", lambda *_: used.append(torch.get_num_threads()))
+    monkeypatch.setattr(trainer, "fit", lambda *_: used.append(torch.get_num_threads()))
     for more in (["threads=2"], [], ["threads=1"]):
         assert go(*words, *more) == 0
         (only_run(outputs) / "result.json").unlink()

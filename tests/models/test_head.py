@@ -13,8 +13,8 @@ from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
 from cnnbench.models.head import NamedParts, is_below, parts_of
-from cnnbench.plan import plan_run
 from cnnbench.registry import MODELS, Selection, register_everything
+from cnnbench.training.plan import plan_run
 from tests.conftest import SMALL_FORMS
 from tests.models.test_models import TEXTS, count, preset, spec
 

@@ -15,9 +15,9 @@ from cnnbench.config.conf_dir import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
-from cnnbench.plan import plan_run
-from cnnbench.preflight import preflight
 from cnnbench.registry import MODELS, Selection, register_everything
+from cnnbench.training.plan import plan_run
+from cnnbench.training.resolve import preflight
 from tests.conftest import SMALL_FORMS
 
 register_everything()

@@ -12,7 +12,7 @@ from cnnbench.models.build import build_network, check_network, count_parameters
 from cnnbench.models.head import parts_of
 from cnnbench.models.timm import pretrained
 from cnnbench.registry import Selection, register_everything
-from cnnbench.start import find_start
+from cnnbench.training.init import find_start
 from tests.conftest import TINY, only_run
 from tests.optim.test_freezing import plan
 from tests.support.interruption import go, read

@@ -11,10 +11,10 @@ from cnnbench.errors import ConfigError
 from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.head import parts_of
 from cnnbench.optim.freezing import plan_training
-from cnnbench.plan import plan_resume, plan_run
-from cnnbench.session import carry_out
 from cnnbench.store.checkpoint import load_newest
-from cnnbench.update import compute_gradients, set_rates
+from cnnbench.training.plan import plan_resume, plan_run
+from cnnbench.training.step import compute_gradients, set_rates
+from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of, read, stop
 from tests.support.training import plan_of, prepared

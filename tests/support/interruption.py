@@ -13,12 +13,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnbench.errors import Stopped
-from cnnbench.interrupt import StopRequests
-from cnnbench.loop import Progress
-from cnnbench.plan import Plan
 from cnnbench.registry import register_everything
-from cnnbench.session import _Session, carry_out
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.training.loop import Progress
+from cnnbench.training.plan import Plan
+from cnnbench.training.signals import StopRequests
+from cnnbench.training.trainer import _Session, carry_out
 from tests.conftest import only_run
 from tests.support.training import SMALL, plan_of
 

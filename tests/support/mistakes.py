@@ -4,8 +4,8 @@ import pytest
 
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError
-from cnnbench.plan import Plan, plan_run
-from cnnbench.preflight import preflight
+from cnnbench.training.plan import Plan, plan_run
+from cnnbench.training.resolve import preflight
 
 
 def accepted(composer: Composer, *words: str) -> Plan:

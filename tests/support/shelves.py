@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.config.compose import open_composer
-from cnnbench.plan import plan_run
 from cnnbench.store.folder import RunFolder
+from cnnbench.training.plan import plan_run
 
 STARTED = count()
 

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench.assemble import make_parts, set_up_torch
 from cnnbench.config.compose import open_composer
 from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped
-from cnnbench.loop import Progress, fit
-from cnnbench.plan import Plan, plan_run
-from cnnbench.preflight import Ready, preflight
-from cnnbench.update import Parts
+from cnnbench.training.loop import Progress, fit
+from cnnbench.training.plan import Plan, plan_run
+from cnnbench.training.resolve import Ready, preflight
+from cnnbench.training.setup import make_parts, set_up_torch
+from cnnbench.training.step import Parts
 from tests.conftest import TINY
 
 SMALL = (*TINY, "data.num_train=80")  # 72 images train, three epochs: four batches of 16, and one of 8

@@ -10,9 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnbench.data.prepare import prepare
-from cnnbench.loop import each_image
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
+from cnnbench.training.loop import each_image
 from tests.conftest import only_run
 from tests.support.interruption import go, read
 from tests.support.training import SMALL, plan_of, prepared
@@ -50,8 +50,8 @@ def test_exported_codes_are_those_of_the_tested_network_and_what_is_measured_is_
     assert go(*SIAMESE, "tested=last") == 0
     run = only_run(outputs)
     parts, ready = prepared(*SIAMESE, "tested=last")
-    from cnnbench.assemble import plain_batches
     from cnnbench.store.checkpoint import load_newest
+    from cnnbench.training.setup import plain_batches
 
     parts.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
     codes = {

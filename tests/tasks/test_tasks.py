@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench import assemble, loop, session, train, update
+from cnnbench import train
 from cnnbench.errors import UserError
-from cnnbench.loop import evaluate, evaluating
 from cnnbench.registry import TASKS, Component, register_everything
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.tasks.embedding import Embedding
+from cnnbench.training import loop, step
+from cnnbench.training.loop import evaluate, evaluating
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, go, kill, outcome_of, rows_of
 from tests.support.training import SMALL, first_batch, plan_of, prepared, same, weights_of
@@ -75,7 +76,7 @@ def test_what_is_measured_does_not_depend_on_how_images_fall_into_batches(case):
     assert measured[0] == pytest.approx(measured[1], rel=1e-5)
 
 
-def _with_batches_of(parts: update.Parts, size: int) -> update.Parts:
+def _with_batches_of(parts: step.Parts, size: int) -> step.Parts:
     object.__setattr__(parts, "config", parts.config.model_copy(update={"batch_size": size}))
     return parts
 
@@ -97,7 +98,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(case):
     gradients = []
     for number in (1, 3):
         parts, _ = prepared(*words, f"accumulate={number}")
-        sums = update.compute_gradients(parts, first_batch(parts))
+        sums = step.compute_gradients(parts, first_batch(parts))
         gradients.append([weight.grad for weight in parts.network.parameters()] + [sums])
     for whole, pieced in zip(*gradients, strict=True):
         assert torch.allclose(whole, pieced, rtol=1e-3, atol=1e-6)
@@ -173,7 +174,7 @@ def test_the_rows_have_the_metrics_of_the_task(case, outputs):
 
 
 def test_neither_the_loop_nor_what_runs_it_names_a_task():
-    for module in (loop, update, session, assemble, train):
+    for module in (loop, step, trainer, setup, train):
         text = inspect.getsource(module)
         assert [name for name in TASKS if name in text] == [], module.__name__
 
@@ -230,7 +231,7 @@ def _like(broken: type) -> type:
 
 
 def test_trying_a_task_changes_no_number(outputs, monkeypatch):
-    monkeypatch.setattr("cnnbench.preflight.try_task", lambda *_: None)
+    monkeypatch.setattr("cnnbench.training.resolve.try_task", lambda *_: None)
     untried = prepared(*words_of("classification"))[0]
     monkeypatch.undo()
     assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))[0]))

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from cnnbench.config.conf_dir import conf_dir
-from cnnbench.inspection import layers_of, operations_per_image, remarks
-from cnnbench.lr_range import suggestion, try_rates
+from cnnbench.training.inspection import layers_of, operations_per_image, remarks
+from cnnbench.training.lr_finder import suggestion, try_rates
 from tests.conftest import SMALL_FORMS, only_run
 from tests.support.training import SMALL, prepared, weights_of
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from cnnbench.errors import UserError
-from cnnbench.inspection import remarks
-from cnnbench.plan import plan_resume
-from cnnbench.session import carry_out
-from cnnbench.start import find_start
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import find_runs
+from cnnbench.training.init import find_start
+from cnnbench.training.inspection import remarks
+from cnnbench.training.plan import plan_resume
+from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, only_run
 from tests.optim.test_freezing import plan, weights_of
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of, read

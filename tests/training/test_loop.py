@@ -10,10 +10,10 @@ import torch
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from torch.nn import functional
 
-from cnnbench import loop
-from cnnbench.assemble import plain_batches
 from cnnbench.errors import Stopped, TrainingError
-from cnnbench.loop import Progress, evaluate, fit, is_better
+from cnnbench.training import loop
+from cnnbench.training.loop import Progress, evaluate, fit, is_better
+from cnnbench.training.setup import plain_batches
 from tests.conftest import TINY, only_run
 from tests.support.training import SMALL, Recorder, prepared, same, trained, weights_of
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from cnnbench.config.schema import Averaging
 from cnnbench.data.loader import Batch, Mixed
-from cnnbench.loop import Progress, fit
 from cnnbench.optim.average import WeightAverage
-from cnnbench.update import apply_gradients, compute_gradients
+from cnnbench.training.loop import Progress, fit
+from cnnbench.training.step import apply_gradients, compute_gradients
 from tests.conftest import TINY
 from tests.support.training import SMALL, Recorder, first_batch, prepared, same, trained, weights_of
 
@@ -141,7 +141,7 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out():
 
 def test_bf16_on_a_processor_without_it_is_noted(cnnbench, monkeypatch):
     for flags, noted in (({"avx2"}, True), ({"avx2", "avx512_bf16"}, False)):
-        monkeypatch.setattr("cnnbench.preflight.processor_flags", lambda flags=flags: flags)
+        monkeypatch.setattr("cnnbench.training.resolve.processor_flags", lambda flags=flags: flags)
         ended = cnnbench(*TINY, "precision=bf16", "epochs=1", "rerun=true")
         assert ended.code == 0, ended.err
         assert ("it is emulated, and slower than fp32" in ended.out) == noted
@@ -253,7 +253,7 @@ def test_validation_is_measured_when_it_was_asked_for_and_at_the_end(every, unit
 
 def test_early_stopping_counts_validations_and_can_end_within_an_epoch(monkeypatch):
     parts, _ = prepared(*SMALL, "eval_every=2", "eval_unit=step", "regularization.early_stopping.patience=2")
-    monkeypatch.setattr("cnnbench.loop.evaluate", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    monkeypatch.setattr("cnnbench.training.loop.evaluate", lambda *_: {"loss": 1.0, "accuracy": 0.5})
     recorder, progress = Recorder(), Progress()
     fit(parts, progress, recorder)
     assert (progress.step, progress.stopped_early) == (6, True)

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from cnnbench.session import _Session
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.training.trainer import _Session
 from tests.conftest import TINY, only_run
 from tests.support.interruption import WORDS, assert_same, go, read, save_every
 

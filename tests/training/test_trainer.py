@@ -11,17 +11,17 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from cnnbench import conclusion, loop, session
-from cnnbench.assemble import make_parts, plain_batches
 from cnnbench.config.validate import check
-from cnnbench.loop import evaluate
-from cnnbench.preflight import preflight
 from cnnbench.registry import register_everything
 from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.classification import Classification
 from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.training import conclusion, loop, trainer
+from cnnbench.training.loop import evaluate
+from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import make_parts, plain_batches
 from tests.conftest import only_run
 from tests.support.interruption import PLAIN, go, read, rows_of
 from tests.support.training import plan_of
@@ -154,7 +154,7 @@ def test_the_recorded_configuration_opens_with_the_command(finished):
 
 
 def test_a_run_that_cannot_be_set_up_is_recorded_as_failed(outputs, monkeypatch):
-    monkeypatch.setattr(session, "make_parts", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer, "make_parts", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(*PLAIN)
     record = read(only_run(outputs) / "run.json")

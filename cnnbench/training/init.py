@@ -13,10 +13,10 @@ from cnnbench.config.schema import RunConfig
 from cnnbench.config.transfer import Source
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.head import is_below
-from cnnbench.preflight import Ready
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
+from cnnbench.training.resolve import Ready
 
 SHOWN = 8  # tensors in an error
 GOES_ON = "What began from it goes on without it: resume=FOLDER"

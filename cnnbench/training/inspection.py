@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.data.loader import Batches
-from cnnbench.loop import evaluating
-from cnnbench.update import Parts
+from cnnbench.training.loop import evaluating
+from cnnbench.training.step import Parts
 
 USUAL_MOMENTUM = 0.9  # worth no remark
 

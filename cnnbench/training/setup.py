@@ -14,11 +14,11 @@ from cnnbench.data.sampling import class_weights
 from cnnbench.models.build import build_network
 from cnnbench.optim.average import WeightAverage, measure_norms
 from cnnbench.optim.penalties import penalized
-from cnnbench.preflight import Ready, make_augmentations, make_optimizer, make_schedule, preflight
 from cnnbench.randomness import generator, seed_layers
-from cnnbench.start import Start, find_start
 from cnnbench.tasks.base import Task
-from cnnbench.update import Parts
+from cnnbench.training.init import Start, find_start
+from cnnbench.training.resolve import Ready, make_augmentations, make_optimizer, make_schedule, preflight
+from cnnbench.training.step import Parts
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from cnnbench import console
-from cnnbench.assemble import plain_batches, prepare_trial
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError, grouped
-from cnnbench.inspection import a_few_images, layers_of, operations_per_image, remarks
-from cnnbench.loop import evaluate
-from cnnbench.plan import Plan
-from cnnbench.preflight import Ready
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
 from cnnbench.store.folder import outputs_dir
-from cnnbench.update import Parts, apply_gradients, compute_gradients, set_rates
+from cnnbench.training import console
+from cnnbench.training.inspection import a_few_images, layers_of, operations_per_image, remarks
+from cnnbench.training.loop import evaluate
+from cnnbench.training.plan import Plan
+from cnnbench.training.resolve import Ready
+from cnnbench.training.setup import plain_batches, prepare_trial
+from cnnbench.training.step import Parts, apply_gradients, compute_gradients, set_rates
 
 NUM_SAMPLES = 16
 NUM_TOLD = 6

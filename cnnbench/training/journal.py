@@ -13,8 +13,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cnnbench.loop import Progress
 from cnnbench.store.checkpoint import finite, write_atomically
+from cnnbench.training.loop import Progress
 
 AXES = ("row", "epoch", "step")
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cnnbench.loop import Best, Progress
-from cnnbench.update import Parts
+from cnnbench.training.loop import Best, Progress
+from cnnbench.training.step import Parts
 
 
 def stateful(parts: Parts) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cnnbench.config.compose import TYPED, flat
 from cnnbench.config.schema import RunConfig
 from cnnbench.errors import grouped
-from cnnbench.loop import Progress
+from cnnbench.training.loop import Progress
 
 ETA_AFTER_STEPS = 20
 

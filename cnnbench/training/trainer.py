@@ -9,25 +9,25 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench import console
-from cnnbench.assemble import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
-from cnnbench.conclusion import choose, measure, reached
 from cnnbench.config.compose import flat
 from cnnbench.config.validate import check
 from cnnbench.errors import Stopped, UserError, grouped
-from cnnbench.inspection import remarks
-from cnnbench.interrupt import StopRequests
-from cnnbench.journal import Journal, read_rows
-from cnnbench.locate import locate, prepare_folder
-from cnnbench.loop import Progress, each_image, evaluating, fit
-from cnnbench.plan import Plan
-from cnnbench.preflight import Ready, horizon_of, make_schedule, preflight
 from cnnbench.registry import register_everything
-from cnnbench.restore import restore, stateful
-from cnnbench.start import Start, find_start
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, now
 from cnnbench.tasks.context import Splits, View
+from cnnbench.training import console
+from cnnbench.training.conclusion import choose, measure, reached
+from cnnbench.training.init import Start, find_start
+from cnnbench.training.inspection import remarks
+from cnnbench.training.journal import Journal, read_rows
+from cnnbench.training.locate import locate, prepare_folder
+from cnnbench.training.loop import Progress, each_image, evaluating, fit
+from cnnbench.training.plan import Plan
+from cnnbench.training.resolve import Ready, horizon_of, make_schedule, preflight
+from cnnbench.training.restore import restore, stateful
+from cnnbench.training.setup import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
+from cnnbench.training.signals import StopRequests
 
 
 def carry_out(plan: Plan) -> int:

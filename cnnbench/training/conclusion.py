@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench.loop import Progress, evaluate, evaluating
 from cnnbench.tasks.context import View
 from cnnbench.tasks.evaluation.findings import Findings
-from cnnbench.update import Parts
+from cnnbench.training.loop import Progress, evaluate, evaluating
+from cnnbench.training.step import Parts
 
 
 def choose(parts: Parts, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:

@@ -14,9 +14,9 @@ from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, is_incidental
 from cnnbench.config.validate import check, recorded_config
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.head import is_below
-from cnnbench.start import with_source
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
+from cnnbench.training.init import with_source
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",

@@ -7,14 +7,14 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 
-from cnnbench import console
-from cnnbench.assemble import prepare_trial
 from cnnbench.data.loader import Batch
-from cnnbench.plan import Plan
 from cnnbench.randomness import seed_layers
 from cnnbench.registry import register_everything
 from cnnbench.store.folder import outputs_dir
-from cnnbench.update import Parts, apply_gradients, compute_gradients
+from cnnbench.training import console
+from cnnbench.training.plan import Plan
+from cnnbench.training.setup import prepare_trial
+from cnnbench.training.step import Parts, apply_gradients, compute_gradients
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 150
 SMOOTHING = 0.9  # of the losses, from step to step

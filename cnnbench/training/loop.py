@@ -14,7 +14,7 @@ from cnnbench.config.schema import RunConfig
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.randomness import seed_layers
-from cnnbench.update import Parts, apply_gradients, autocast, compute_gradients, set_rates
+from cnnbench.training.step import Parts, apply_gradients, autocast, compute_gradients, set_rates
 
 STEPS_IN_FLIGHT = 32  # on a GPU, so that reading a loss does not wait for each step; elsewhere every step is read
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from cnnbench import console
 from cnnbench.data.files import data_root
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
-from cnnbench.plan import Plan
-from cnnbench.preflight import Ready
-from cnnbench.start import Start
 from cnnbench.store import checkpoint, provenance
 from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir
+from cnnbench.training import console
+from cnnbench.training.init import Start
+from cnnbench.training.plan import Plan
+from cnnbench.training.resolve import Ready
 
 
 def locate(plan: Plan, ready: Ready, outside: tuple[ModuleType, ...]) -> RunFolder:
