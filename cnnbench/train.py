@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import cnnbench
+from cnnbench.cli.help import help_text
+from cnnbench.cli.parse import plugin_files
 from cnnbench.errors import Mistake, TrainingError, UserError
-from cnnbench.help import help_text
-from cnnbench.small_command import plugin_files
 
 if TYPE_CHECKING:
-    from cnnbench.run import Run
+    from cnnbench.analysis.run import Run
     from cnnbench.training.plan import Plan
 
 
@@ -83,7 +83,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
     from cnnbench.config.compose import open_composer
     from cnnbench.registry import register_everything
-    from cnnbench.sweep import plan_all
+    from cnnbench.sweeps.slots import plan_all
     from cnnbench.training.plan import plan_resume, plan_run
 
     register_everything(request.plugins)
@@ -115,7 +115,7 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
         from cnnbench.training.lr_finder import find_learning_rate
 
         return find_learning_rate(plans[0])
-    from cnnbench.sweep import carry_out_all
+    from cnnbench.sweeps.slots import carry_out_all
     from cnnbench.training.trainer import carry_out
 
     return carry_out_all(plans) if request.flags.multirun else carry_out(plans[0])
@@ -179,7 +179,7 @@ class _Callable(ModuleType):
     """What makes `cnnbench.train([…])` train, although this file has the name of that function."""
 
     def __call__(self, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> "Run":
-        from cnnbench.run import train
+        from cnnbench.analysis.run import train
 
         return train(overrides, plugins)
 

@@ -118,7 +118,7 @@ def command_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Return what runs a command that takes a run folder, by its name, in this process."""
 
     def run(name: str, *words: str) -> Outcome:
-        return ended(import_module(f"cnnbench.{name}_command").main, words, capsys)
+        return ended(import_module(f"cnnbench.cli.{name}").main, words, capsys)
 
     return run
 

@@ -1,1 +1,1 @@
-"""Networks in files that others can use: with what was done to images before them, and checked against the run."""
+"""What exported files are read with: `network_in`, under the name that their `--help` gives."""

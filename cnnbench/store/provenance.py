@@ -14,7 +14,7 @@ import torch
 
 import cnnbench
 
-AFTERWARDS = ("reports", "explanation", "export")  # what only looks at runs changes none of them
+AFTERWARDS = ("analysis", "cli", "export")  # what only looks at runs changes none of them
 LIBRARIES = ("torch", "torchvision", "numpy", "hydra-core", "scikit-learn")
 
 

@@ -65,7 +65,7 @@ def carry_out(plan: Plan) -> int:
 def report(folder: RunFolder) -> Path | None:
     """Write the page of a finished run, and return where it lies; None where that cannot be done."""
     with console.tolerating("its page"):
-        from cnnbench.reports.single import page_of  # with pandas, matplotlib, jinja2
+        from cnnbench.analysis.reports.single import page_of  # with pandas, matplotlib, jinja2
 
         return page_of(folder).write(folder.path)
     return None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.analysis.reports.comparison import compare
+from cnnbench.analysis.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
+from cnnbench.cli.report import main
 from cnnbench.errors import UserError
-from cnnbench.report_command import main
-from cnnbench.reports.comparison import compare
-from cnnbench.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
 from cnnbench.store.query import found
 from tests.conftest import ended
 from tests.support.shelves import made, written

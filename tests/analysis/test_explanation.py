@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnnbench.explanation import features, sheets
-from cnnbench.explanation.activations import convolutions, maps_of, maps_of_layer, spread
-from cnnbench.explanation.attribution import gradcam, last_with_maps, saliency
-from cnnbench.explanation.features import features_of, inputs_of, what_the_last_layer_sees
-from cnnbench.explanation.kernels import first_kernels
-from cnnbench.explanation.looks import NUM_LOOKS, looks_at_first
-from cnnbench.explanation.subject import NotPossible, Subject, subject_of
-from cnnbench.run import load_run
+from cnnbench.analysis.explanation import features, sheets
+from cnnbench.analysis.explanation.activations import convolutions, maps_of, maps_of_layer, spread
+from cnnbench.analysis.explanation.attribution import gradcam, last_with_maps, saliency
+from cnnbench.analysis.explanation.features import features_of, inputs_of, what_the_last_layer_sees
+from cnnbench.analysis.explanation.kernels import first_kernels
+from cnnbench.analysis.explanation.looks import NUM_LOOKS, looks_at_first
+from cnnbench.analysis.explanation.subject import NotPossible, Subject, subject_of
+from cnnbench.analysis.run import load_run
 from tests.support.explaining import COLOUR, NETWORKS, TASKS, of, untrained
 from tests.support.interruption import finished
 from tests.support.training import prepared

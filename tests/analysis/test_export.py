@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 import cnnbench
+from cnnbench.analysis.export import formats
+from cnnbench.analysis.export.deployed import Deployed
+from cnnbench.cli.export import NAMES, main
 from cnnbench.data import prepare
-from cnnbench.export import formats
-from cnnbench.export.deployed import Deployed
-from cnnbench.export_command import NAMES, main
 from cnnbench.registry import TASKS
 from tests.conftest import ended
 from tests.support.interruption import fingerprints, finished, read
@@ -295,7 +295,7 @@ def test_mistakes_are_refused_at_once(run, export):
     assert "unknown: more" in export(run, "--format", "onnx", "more").err
     names = [*formats.FORMATS]
     assert names == list(NAMES)
-    code = "import sys, cnnbench.export_command as _; sys.exit(str({'torch', 'pydantic'} & sys.modules.keys() or 0))"
+    code = "import sys, cnnbench.cli.export as _; sys.exit(str({'torch', 'pydantic'} & sys.modules.keys() or 0))"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert imported.stderr.strip() == "0"
 

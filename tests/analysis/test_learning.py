@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnbench.reports.curves import visible
-from cnnbench.reports.effects import effects
-from cnnbench.reports.learning import Metric, course, first_at, principal
+from cnnbench.analysis.reports.curves import visible
+from cnnbench.analysis.reports.effects import effects
+from cnnbench.analysis.reports.learning import Metric, course, first_at, principal
 
 
 def rows(**columns) -> pd.DataFrame:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.evaluate_command import main as evaluate
-from cnnbench.report_command import main
-from cnnbench.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
-from cnnbench.reports.page import Page as Document
-from cnnbench.reports.single import page_of
+from cnnbench.analysis.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
+from cnnbench.analysis.reports.page import Page as Document
+from cnnbench.analysis.reports.single import page_of
+from cnnbench.cli.evaluate import main as evaluate
+from cnnbench.cli.report import main
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support import browser
@@ -80,7 +80,9 @@ def test_without_a_report_there_are_only_numbers(outputs, cnnbench):
 
 
 def test_a_page_that_cannot_be_made_loses_no_training(outputs, cnnbench, monkeypatch):
-    monkeypatch.setattr("cnnbench.reports.page.Page.write", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+    monkeypatch.setattr(
+        "cnnbench.analysis.reports.page.Page.write", lambda *_: (_ for _ in ()).throw(OSError("no room"))
+    )
     done = cnnbench(*SMALL, "report=true")
     assert done.code == 0
     assert "note: its page could not be written: OSError: no room" in done.out

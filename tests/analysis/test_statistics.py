@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnbench.reports.statistics import difference, estimate, seeds_needed
+from cnnbench.analysis.reports.statistics import difference, estimate, seeds_needed
 
 
 def test_an_estimate_is_that_of_scipy():

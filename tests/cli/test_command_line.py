@@ -51,7 +51,7 @@ def swept(cnnbench, monkeypatch) -> Callable[..., Sequence[Plan]]:
 
     def plans_of(*words: str) -> Sequence[Plan]:
         taken: list[Plan] = []
-        monkeypatch.setattr("cnnbench.sweep.carry_out_all", lambda plans: taken.extend(plans) or 0)
+        monkeypatch.setattr("cnnbench.sweeps.slots.carry_out_all", lambda plans: taken.extend(plans) or 0)
         outcome = cnnbench(*words)
         assert outcome.code == 0, outcome.err
         return taken

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
+from cnnbench.cli.data import main
 from cnnbench.data import prepare as prepare_module
 from cnnbench.data.cifar import CIFAR10
 from cnnbench.data.mnist import FASHION_MNIST, MNIST
-from cnnbench.data_command import main
 from cnnbench.registry import DATASETS
 from tests.conftest import Outcome, ended
 from tests.support.archives import idx, write_cifar, write_idx_set

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import cnnbench
+from cnnbench.cli.evaluate import main
 from cnnbench.errors import UserError
-from cnnbench.evaluate_command import main
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support.interruption import finished, read
@@ -201,7 +201,7 @@ def test_a_run_says_what_it_was_and_what_came_out(run):
 
 
 def test_a_network_comes_with_its_weights_without_its_data(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnnbench.run.preflight", lambda _: pytest.fail("data are not needed"))
+    monkeypatch.setattr("cnnbench.analysis.run.preflight", lambda _: pytest.fail("data are not needed"))
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     opened = cnnbench.load_run(run)

@@ -10,12 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cnnbench.analysis.explanation import activations
+from cnnbench.analysis.explanation.pictures import Request, pictures
+from cnnbench.analysis.explanation.subject import NotPossible, Subject, plain, subject_of
+from cnnbench.analysis.run import load_run
+from cnnbench.cli.explain import main
 from cnnbench.errors import UserError
-from cnnbench.explain_command import main
-from cnnbench.explanation import activations
-from cnnbench.explanation.pictures import Request, pictures
-from cnnbench.explanation.subject import NotPossible, Subject, plain, subject_of
-from cnnbench.run import load_run
 from tests.conftest import ended
 from tests.support.explaining import COLOUR, NETWORKS, ONCE, TASKS, untrained
 from tests.support.interruption import fingerprints, finished
@@ -157,7 +157,7 @@ def test_files_are_explained_as_they_would_have_been_seen_without_the_data(run, 
     def gone(_):
         raise UserError("the data are gone")
 
-    monkeypatch.setattr("cnnbench.run.preflight", gone)
+    monkeypatch.setattr("cnnbench.analysis.run.preflight", gone)
     done = explain(run, folder)
     assert (done.code, f"not explained:\n  {folder / 'broken.png'} is empty" in done.err) == (2, True)
     assert "  left out: tsne: the data are gone\n" in done.out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.list_command import main
+from cnnbench.cli.list import main
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support.interruption import fingerprints, finished, kill

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
+from cnnbench.cli.options import main
 from cnnbench.config.compose import open_composer
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import GROUPS
 from cnnbench.models.build import smallest_side
-from cnnbench.options_command import main
 from cnnbench.training.plan import plan_run
 from cnnbench.training.resolve import preflight
 from tests.conftest import Outcome, ended
@@ -79,9 +79,7 @@ def my_net(tmp_path: Path) -> Iterator[str]:
 
 
 def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
-    code = (
-        "import sys, cnnbench.options_command as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
-    )
+    code = "import sys, cnnbench.cli.options as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
 
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import cnnbench
-from cnnbench import answers
+from cnnbench.analysis.predict import of_run
+from cnnbench.cli.predict import main
 from cnnbench.data.decode import decode
-from cnnbench.predict_command import main
 from tests.conftest import ended
 from tests.support.interruption import finished
 from tests.support.photographs import write_classes
@@ -194,8 +194,8 @@ def test_a_published_network_that_is_none_is_refused(predict, photos):
 
 
 def test_the_size_of_images_is_read_from_the_run_or_from_its_data(run):
-    assert answers.of_run(str(run)).side == 20
+    assert of_run(str(run)).side == 20
     record = json.loads((run / "run.json").read_text())
     del record["data"]["size"]
     (run / "run.json").write_text(json.dumps(record))
-    assert answers.of_run(str(run)).side == 20
+    assert of_run(str(run)).side == 20

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnnbench.report_command import main
-from cnnbench.reports.comparison import compare
+from cnnbench.analysis.reports.comparison import compare
+from cnnbench.cli.report import main
 from cnnbench.store.query import found
 from tests.conftest import ended
 from tests.support.interruption import fingerprints

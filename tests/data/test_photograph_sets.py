@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from cnnbench.cli.data import bring_files, inventory
 from cnnbench.config.compose import open_composer
 from cnnbench.data.folders import BACKGROUND
 from cnnbench.data.prepare import prepare
 from cnnbench.data.split import stratified_split
-from cnnbench.data_command import bring_files, inventory
 from cnnbench.errors import UserError
 from cnnbench.training.plan import plan_run
 from tests.support.photographs import (

@@ -21,10 +21,10 @@ STATES = {"finished": lambda: go(*PLAIN), "began": lambda: stop(plan_of(*PLAIN),
 
 def change_sources(monkeypatch) -> str:
     sources = provenance.sources()
-    changed = sources | {"cnnbench/loop.py": "0", "my_net.py": "1"}
+    changed = sources | {"cnnbench/training/loop.py": "0", "my_net.py": "1"}
     del changed["cnnbench/errors.py"]
     monkeypatch.setattr(provenance, "sources", lambda outside=(): changed)
-    return "sources: cnnbench/errors.py, cnnbench/loop.py, my_net.py"
+    return "sources: cnnbench/errors.py, cnnbench/training/loop.py, my_net.py"
 
 
 def change_data(monkeypatch) -> str:
@@ -154,5 +154,5 @@ def test_a_damaged_record_is_a_clear_error(cnnbench, outputs):
 
 def test_what_only_looks_at_runs_is_no_code_that_they_were_made_with():
     names = provenance.sources()
-    assert "cnnbench/loop.py" in names
-    assert not [name for name in names if name.startswith("cnnbench/reports/")]
+    assert "cnnbench/training/loop.py" in names
+    assert not [name for name in names if name.startswith("cnnbench/analysis/")]

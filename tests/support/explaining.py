@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from cnnbench.answers import from_split
-from cnnbench.explanation.subject import Subject
-from cnnbench.run import Run
+from cnnbench.analysis.explanation.subject import Subject
+from cnnbench.analysis.predict import from_split
+from cnnbench.analysis.run import Run
 from tests.support.training import SMALL, prepared
 
 ONCE = (*SMALL, "epochs=1", "data.num_test=40")

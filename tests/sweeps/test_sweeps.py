@@ -16,7 +16,7 @@ import pytest
 from cnnbench.config.compose import open_composer
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
-from cnnbench.sweep import plan_all
+from cnnbench.sweeps.slots import plan_all
 from cnnbench.training.plan import plan_run
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read

@@ -13,7 +13,7 @@ from cnnbench.errors import UserError
 from cnnbench.registry import TASKS, Component, register_everything
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.tasks.embedding import Embedding
-from cnnbench.training import loop, step
+from cnnbench.training import loop, setup, step, trainer
 from cnnbench.training.loop import evaluate, evaluating
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, go, kill, outcome_of, rows_of

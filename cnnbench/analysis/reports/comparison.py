@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from cnnbench.analysis.reports.columns import Choice, besides, columns, label
+from cnnbench.analysis.reports.effects import Effect, effects
+from cnnbench.analysis.reports.learning import Course, Metric, course, principal
+from cnnbench.analysis.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.config.compose import flat
 from cnnbench.config.schema import is_incidental
 from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped, listed
-from cnnbench.reports.columns import Choice, besides, columns, label
-from cnnbench.reports.effects import Effect, effects
-from cnnbench.reports.learning import Course, Metric, course, principal
-from cnnbench.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.store.query import Entry
 from cnnbench.training.journal import read_rows
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench import __version__
+from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
-from cnnbench.run import Checkpoint, Run
 from cnnbench.store.checkpoint import finite
 from cnnbench.tasks.base import Task
 from cnnbench.training.loop import each_image

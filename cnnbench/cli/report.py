@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnbench.cli.parse import finish, plugin_files, sorted_out
 from cnnbench.errors import UserError
-from cnnbench.small_command import finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from cnnbench.reports.page import Page
+    from cnnbench.analysis.reports.page import Page
     from cnnbench.store.query import Entry
 
 ABOUT = """\
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def of_one(entry: "Entry") -> "tuple[Page, Path]":
     """Return the page of a run, and where it belongs."""
-    from cnnbench.reports.single import page_of
+    from cnnbench.analysis.reports.single import page_of
 
     return page_of(entry.folder), entry.folder.path
 
@@ -70,8 +70,8 @@ def of_several(
     entries: "Sequence[Entry]", words: Sequence[str], metric: str | None, baseline: str | None
 ) -> "tuple[Page, Path]":
     """Return the page of runs side by side, and where it belongs."""
-    from cnnbench.reports.compared import page_of
-    from cnnbench.reports.comparison import compare
+    from cnnbench.analysis.reports.compared import page_of
+    from cnnbench.analysis.reports.comparison import compare
     from cnnbench.store.folder import outputs_dir
     from cnnbench.store.query import title
 

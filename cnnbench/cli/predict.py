@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 from cnnbench.errors import UserError
-from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from cnnbench.answers import Asked
+    from cnnbench.analysis.predict import Asked
 
 ABOUT = """\
 Says what a network answers to images: the likeliest classes, with their probabilities.
@@ -62,7 +62,7 @@ def answered(flags: Namespace, words: Sequence[str], plugins: Sequence[str]) -> 
     """Return what is answered to each image, and why some were not."""
     import torch
 
-    from cnnbench.answers import from_files, from_split, of_run, of_torchvision
+    from cnnbench.analysis.predict import from_files, from_split, of_run, of_torchvision
 
     kind, _, name = flags.network.partition("/")
     if kind == "torchvision" and not Path(flags.network).exists():

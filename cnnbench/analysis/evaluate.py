@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
-from cnnbench.run import Checkpoint, Run
 from cnnbench.tasks.context import Splits, View
 from cnnbench.tasks.evaluation.findings import Findings
 from cnnbench.training.loop import each_image, evaluating

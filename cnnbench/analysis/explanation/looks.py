@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.data.images import Images, Stream
 from cnnbench.data.loader import Batches
 from cnnbench.errors import listed
-from cnnbench.explanation.subject import NotPossible, Subject
 from cnnbench.training.resolve import make_augmentations
 
 NUM_LOOKS = 24

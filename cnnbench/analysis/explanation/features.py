@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
-from cnnbench.explanation.subject import NotPossible, Subject
 from cnnbench.models.head import parts_of
 from cnnbench.tasks.exhibits import DRAWN
 from cnnbench.training.loop import each_image

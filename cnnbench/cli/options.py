@@ -15,10 +15,10 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.cli.parse import finish, plugin_files, sorted_out
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
-from cnnbench.small_command import finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from cnnbench.data.images import DataSpec

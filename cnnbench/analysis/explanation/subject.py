@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnbench.answers import Asked, answering, from_files, from_split
+from cnnbench.analysis.predict import Asked, answering, from_files, from_split
+from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.run import Checkpoint, Run
 from cnnbench.tasks.captions import plain
 
 MOST_IMAGES = 40  # at once: more is nothing that a person looks at

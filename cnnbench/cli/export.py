@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 from cnnbench.errors import UserError, sized
-from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from cnnbench.export.formats import Format
-    from cnnbench.run import Run
+    from cnnbench.analysis.export.formats import Format
+    from cnnbench.analysis.run import Run
 
 ABOUT = """\
 Writes the network of a run as one file, with all that others have to know to use it; as JSON also beside it.
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown: {' '.join(others)}")
 
     def command() -> None:
-        from cnnbench.export.formats import FORMATS
-        from cnnbench.run import load_run
+        from cnnbench.analysis.export.formats import FORMATS
+        from cnnbench.analysis.run import load_run
 
         form, plugins = FORMATS[flags.format], plugin_files(given.get("plugins", ""))
         check_packages(form)
@@ -85,8 +85,8 @@ def exported(run: "Run", which: str | int, form: "Format", out: Path | None = No
     """
     import torch
 
-    from cnnbench.export.deployed import answers, deployed, described, sample
-    from cnnbench.export.formats import MOST_DIFFERENCE, compared, reason
+    from cnnbench.analysis.export.deployed import answers, deployed, described, sample
+    from cnnbench.analysis.export.formats import MOST_DIFFERENCE, compared, reason
     from cnnbench.store.checkpoint import write_atomically, write_json
 
     path = out or run.path / "export" / f"{which}.{form.suffix}"

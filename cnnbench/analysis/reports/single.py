@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cnnbench.analysis.reports.curves import learning_rate, overlaid
+from cnnbench.analysis.reports.learning import LOSS, Metric, course, principal
+from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.config.compose import TYPED, flat
 from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped
-from cnnbench.reports.curves import learning_rate, overlaid
-from cnnbench.reports.learning import LOSS, Metric, course, principal
-from cnnbench.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.evaluation.chance import is_chance, wilson
 from cnnbench.training.journal import read_rows

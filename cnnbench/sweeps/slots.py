@@ -26,7 +26,11 @@ from cnnbench.training.resolve import preflight
 from cnnbench.training.trainer import carry_out
 
 # What the end of a run needs besides, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job.
-REPORTING = ("cnnbench.tasks.evaluation.classes", "cnnbench.tasks.evaluation.drawings", "cnnbench.reports.single")
+REPORTING = (
+    "cnnbench.tasks.evaluation.classes",
+    "cnnbench.tasks.evaluation.drawings",
+    "cnnbench.analysis.reports.single",
+)
 
 
 def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...] = ()) -> list[Plan]:
@@ -93,7 +97,7 @@ class _Processes:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload(["cnnbench.sweep", *imports])
+            self._context.set_forkserver_preload(["cnnbench.sweeps.slots", *imports])
         self._process: Any = None
         self.stopped_by: int | None = None
 
@@ -174,8 +178,8 @@ def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> Path:
 def _report(sweep: Path) -> None:
     """Put the runs that are there side by side, and say where the page lies."""
     with console.tolerating("the comparison"):
-        from cnnbench.reports.compared import page_of  # with pandas, matplotlib, jinja2
-        from cnnbench.reports.comparison import compare
+        from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
+        from cnnbench.analysis.reports.comparison import compare
 
         page = page_of(compare(found([str(sweep)])), title([str(sweep)]))
         console.say(f"  page        {console.shorter(page.write(outputs_dir() / 'reports' / sweep.stem))}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from cnnbench.reports.statistics import Difference, estimate, seeds_needed
+from cnnbench.analysis.reports.statistics import Difference, estimate, seeds_needed
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cnnbench.reports.comparison import Comparison, Row, told
-from cnnbench.reports.learning import RISEN, first_at
-from cnnbench.reports.page import Table
-from cnnbench.reports.statistics import difference, estimate
+from cnnbench.analysis.reports.comparison import Comparison, Row, told
+from cnnbench.analysis.reports.learning import RISEN, first_at
+from cnnbench.analysis.reports.page import Table
+from cnnbench.analysis.reports.statistics import difference, estimate
 
 NAMED = 4  # configurations in a sentence
 ALMOST = 0.99  # of the worst best value: the last of it is a matter of chance

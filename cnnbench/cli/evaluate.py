@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 from cnnbench.errors import UserError
-from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
     from cnnbench.tasks.evaluation.findings import Findings
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown: {' '.join(others)}")
 
     def command() -> None:
-        from cnnbench.examine import examined
-        from cnnbench.run import load_run
+        from cnnbench.analysis.evaluate import examined
+        from cnnbench.analysis.run import load_run
 
         run = load_run(flags.run, plugin_files(given.get("plugins", "")))
         which = run.named(checkpoint_named(flags.checkpoint))

@@ -2,11 +2,11 @@
 
 import math
 
-from cnnbench.reports.comparison import Comparison, Row
-from cnnbench.reports.curves import overlaid
-from cnnbench.reports.learning import LOSS, Metric
-from cnnbench.reports.page import Differences, Drawing, Lines, Page, Section, Table
-from cnnbench.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
+from cnnbench.analysis.reports.comparison import Comparison, Row
+from cnnbench.analysis.reports.curves import overlaid
+from cnnbench.analysis.reports.learning import LOSS, Metric
+from cnnbench.analysis.reports.page import Differences, Drawing, Lines, Page, Section, Table
+from cnnbench.analysis.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
 
 MOST_CURVES = 12
 HOW_TO_READ = "Δ: to the baseline, paired by seed; ±95%: by Student's t, over seeds."

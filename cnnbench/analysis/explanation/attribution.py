@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.explanation.activations import convolutions, layers_with_maps
-from cnnbench.explanation.subject import NotPossible, Subject
+from cnnbench.analysis.explanation.activations import convolutions, layers_with_maps
+from cnnbench.analysis.explanation.subject import NotPossible, Subject
 
 Score = Callable[[Tensor], Tensor]  # from images [B, C, H, W] to the score of every class, float32 [B, K]
 

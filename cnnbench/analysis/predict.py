@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cnnbench.analysis.run import Checkpoint, Run, load_run
 from cnnbench.data.decode import Undecodable, decode
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.photographs import images_below
 from cnnbench.errors import UserError, listed
-from cnnbench.run import Checkpoint, Run, load_run
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnnbench.analysis.evaluate import examined
+from cnnbench.analysis.explanation import sheets
+from cnnbench.analysis.explanation.activations import Maps, convolutions, maps_of, maps_of_layer, spread
+from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
+from cnnbench.analysis.explanation.features import features_of
+from cnnbench.analysis.explanation.kernels import first_kernels
+from cnnbench.analysis.explanation.looks import looks_at_first
+from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.errors import UserError, grouped
-from cnnbench.examine import examined
-from cnnbench.explanation import sheets
-from cnnbench.explanation.activations import Maps, convolutions, maps_of, maps_of_layer, spread
-from cnnbench.explanation.attribution import captum, gradcam, last_with_maps, saliency
-from cnnbench.explanation.features import features_of
-from cnnbench.explanation.kernels import first_kernels
-from cnnbench.explanation.looks import looks_at_first
-from cnnbench.explanation.subject import NotPossible, Subject
 from cnnbench.tasks.captions import plain
 from cnnbench.tasks.exhibits import scatter
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.reports.learning import Metric
+from cnnbench.analysis.reports.learning import Metric
 from cnnbench.tasks.captions import any_script
 
 LONGEST = 60  # letters of a label

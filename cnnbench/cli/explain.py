@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.small_command import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
 
 if TYPE_CHECKING:
-    from cnnbench.explanation.pictures import Picture
+    from cnnbench.analysis.explanation.pictures import Picture
 
 ABOUT = """\
 Draws what the network of a run has learnt, and what it looks at.
@@ -76,9 +76,9 @@ def kinds_of(flags: Namespace) -> list[str]:
 
 def explain(flags: Namespace, words: Sequence[str], plugins: Sequence[str], kinds: Sequence[str]) -> None:
     """Draw the pictures, and tell of each, one after another. Raises UserError for images that cannot be used."""
-    from cnnbench.explanation.pictures import Request, not_shown, pictures
-    from cnnbench.explanation.subject import NotPossible, subject_of
-    from cnnbench.run import load_run
+    from cnnbench.analysis.explanation.pictures import Request, not_shown, pictures
+    from cnnbench.analysis.explanation.subject import NotPossible, subject_of
+    from cnnbench.analysis.run import load_run
 
     run = load_run(flags.run, plugins)
     which = run.named(checkpoint_named(flags.checkpoint))

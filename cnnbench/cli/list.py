@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.cli.parse import finish
 from cnnbench.errors import UserError, sized
-from cnnbench.small_command import finish
 
 if TYPE_CHECKING:
     from cnnbench.store.query import Entry

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.explanation.activations import hooked
-from cnnbench.explanation.subject import NotPossible, Subject
+from cnnbench.analysis.explanation.activations import hooked
+from cnnbench.analysis.explanation.subject import NotPossible, Subject
 
 
 @dataclass(frozen=True)

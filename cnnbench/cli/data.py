@@ -5,8 +5,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnbench.cli.parse import finish, plugin_files, sorted_out
 from cnnbench.errors import UserError, grouped, listed
-from cnnbench.small_command import finish, plugin_files, sorted_out
 
 ABOUT = """\
 Says which data sets there are and what is in them, and brings files to where they are looked for.

@@ -1,0 +1,1 @@
+"""What comes after training: a run opened again, evaluated, explained, exported, reported."""
