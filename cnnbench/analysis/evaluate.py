@@ -1,4 +1,4 @@
-"""A network of a run, examined again: on its own images, or on others of the same classes."""
+"""A network of a run, evaluate_run again: on its own images, or on others of the same classes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,18 +9,18 @@ from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
-from cnnbench.tasks.context import Splits, View
-from cnnbench.tasks.evaluation.findings import Findings
-from cnnbench.training.loop import each_image, evaluating
+from cnnbench.tasks.context import EvalContext, Splits
+from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.training.loop import evaluating, map_images
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import plain_batches
 
 NAMED = 20  # classes in a message
 
 
-def examined(
+def evaluate_run(
     run: Run, split: str = "test", which: Checkpoint = "tested", data: Sequence[str] = (), folder: Path | None = None
-) -> Findings:
+) -> EvalReport:
     """Return what is found out about the network of a run.
 
     data: words that name other images, as `cnnbench` takes them. folder: where a task draws what it draws by itself.
@@ -34,12 +34,12 @@ def examined(
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     network = run.model(which).to(device)
     splits = Splits(partial(plain_batches, ready), dict.fromkeys(("train", split)))
-    view = View(
-        network, ready.data, splits, lambda batches, each: each_image(network, batches, each, run.config),
+    context = EvalContext(
+        network, ready.data, splits, lambda batches, each: map_images(network, batches, each, run.config),
         folder or run.path / "evaluation", run.epoch_of(which), lambda _name, _picture: None,
     )  # fmt: skip
     with evaluating(network):
-        return run.task.examine(view, split)
+        return run.task.evaluate(context, split)
 
 
 def _other_images(run: Run, words: Sequence[str]) -> PreparedData:

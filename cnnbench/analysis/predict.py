@@ -17,7 +17,7 @@ from cnnbench.errors import UserError, listed
 
 
 @dataclass(frozen=True)
-class Answering:
+class Predictor:
     """A network that tells classes. answer: from uint8 [N, C, side, side] to probabilities, float32 [N, K].
 
     side, channels, fit: how a file is converted. run: where its data are known.
@@ -36,7 +36,7 @@ class Answering:
 
 
 @dataclass(frozen=True)
-class Asked:
+class InputImage:
     """An image that was asked about. name: its file, or its place in a split. true: its class, where that is known."""
 
     name: str
@@ -44,21 +44,21 @@ class Asked:
     true: str | None = None
 
 
-def of_run(path: str, which: Checkpoint = "tested", plugins: Sequence[str] = ()) -> Answering:
+def of_run(path: str, which: Checkpoint = "tested", plugins: Sequence[str] = ()) -> Predictor:
     """Return the network of a run. Raises UserError for one that does not tell classes."""
     run = load_run(path, plugins)
     run.set_up()
     return answering(run, run.model(which))
 
 
-def answering(run: Run, network: nn.Module) -> Answering:
+def answering(run: Run, network: nn.Module) -> Predictor:
     """Return a network of a run, with how files become what it takes."""
     channels, _, side = run.size
     fit = str(run.config.data.settings.get("fit", "crop"))
-    return Answering(run.classes, partial(run.predict, which=network), side, channels, fit, run)
+    return Predictor(run.classes, partial(run.predict, which=network), side, channels, fit, run)
 
 
-def of_torchvision(name: str) -> Answering:
+def of_torchvision(name: str) -> Predictor:
     """Return one of torchvision's networks with its default weights. Raises UserError where they cannot be fetched."""
     import torchvision.models as zoo
 
@@ -82,10 +82,10 @@ def of_torchvision(name: str) -> Answering:
 
     if not spec.classes:
         raise UserError(f"torchvision/{name} says no names of classes.")
-    return Answering(spec.classes, answer, side, 3)
+    return Predictor(spec.classes, answer, side, 3)
 
 
-def from_files(answering: Answering, words: Sequence[str]) -> tuple[list[Asked], list[str]]:
+def from_files(answering: Predictor, words: Sequence[str]) -> tuple[list[InputImage], list[str]]:
     """Return the images of files and folders, converted as in training, and what is wrong with the others."""
     files: list[Path] = []
     for word in words:
@@ -99,13 +99,13 @@ def from_files(answering: Answering, words: Sequence[str]) -> tuple[list[Asked],
     asked, unusable = [], []
     for path in files:
         try:
-            asked.append(Asked(str(path), answering.convert(path)))
+            asked.append(InputImage(str(path), answering.convert(path)))
         except Undecodable as error:
             unusable.append(f"{path} {error}")
     return asked, unusable
 
 
-def from_split(answering: Answering, split: str, indices: str) -> list[Asked]:
+def from_split(answering: Predictor, split: str, indices: str) -> list[InputImage]:
     """Return images of the run's own data. Raises UserError for numbers beyond their end."""
     assert answering.run is not None
     images = answering.run.data(split)
@@ -115,6 +115,6 @@ def from_split(answering: Answering, split: str, indices: str) -> list[Asked]:
         raise UserError(f"--index {listed(map(str, beyond))}: {split} has {len(images)} images, counted from 0.")
     pixels = images.take(torch.tensor(rows))
     return [
-        Asked(f"{split} {row}", image, answering.classes[int(images.labels[row])])
+        InputImage(f"{split} {row}", image, answering.classes[int(images.labels[row])])
         for row, image in zip(rows, pixels, strict=True)
     ]

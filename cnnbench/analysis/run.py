@@ -21,7 +21,7 @@ from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.base import Task
 from cnnbench.training.journal import read_rows
-from cnnbench.training.loop import each_image
+from cnnbench.training.loop import map_images
 from cnnbench.training.resolve import Ready, find_device, preflight
 from cnnbench.training.restore import restore
 from cnnbench.training.setup import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
@@ -185,7 +185,7 @@ class Run:
         if scores is None:
             raise UserError(f"{self.path}: task {self.config.task.name} does not tell classes.")
         network = which if isinstance(which, nn.Module) else self.model(which)
-        return each_image(
+        return map_images(
             network,
             self.batches_of(images),
             lambda network, batch: scores(network(batch.images)).softmax(1),

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Room:
+class CropMargin:
     """How far a window can move: the image with its padding, less the window; and what the window is like."""
 
     down: int
@@ -17,45 +17,45 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Placement:
+class CropPlacement:
     """Where in its image the window of each sample lies, and how it is turned.
 
-    top, left: int64 [B]. mirrored (left to right), upended (top to bottom): bool [B], or None for no.
+    top, left: int64 [B]. mirrored (left to right), vflipped (top to bottom): bool [B], or None for no.
     """
 
     top: Tensor
     left: Tensor
     mirrored: Tensor | None = None
-    upended: Tensor | None = None
+    vflipped: Tensor | None = None
 
 
 class Augmentation:
-    """One augmentation with its settings; subclasses override one of `place`, `resize`, `paint` and `mix`.
+    """One augmentation with its settings; subclasses override one of `sample_crop`, `resize`, `apply` and `mix`.
 
     num_draws: uniform numbers that it wants for each sample.
     padding: black pixels that it wants around every image.
     moves: whether it moves the window, which else lies in the middle.
     resizes: whether it makes the window out of the whole image itself.
-    paints: whether it changes pixels.
-    mixes: probability of blending a sample with another one of its batch; each sample is blended at most once.
+    changes_pixels: whether it changes pixels.
+    mix_probability: of blending a sample with another one of its batch; each sample is blended at most once.
     """
 
     num_draws = 0
     padding = 0
     moves = False
     resizes = False
-    paints = False
-    mixes = 0.0
+    changes_pixels = False
+    mix_probability = 0.0
 
     def is_off(self) -> bool:
         """Tell whether the settings switch it off on purpose (a probability of 0)."""
         return False
 
-    def problem(self, room: Room) -> str | None:
+    def problem(self, margin: CropMargin) -> str | None:
         """Say why it would change no image at all, or None where it does."""
         return None
 
-    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:
+    def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:
         """Return the windows moved. draws: float32 [B, num_draws] in [0, 1)."""
         return placement
 
@@ -63,7 +63,7 @@ class Augmentation:
         """Return windows, float32 [B, C, *window] or larger, of whole images [B, C, H, W]; values in [0, 1]."""
         return images
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return the images changed. images: float32 [B, C, H, W] in [0, 1]; the input may be overwritten."""
         return images
 
@@ -75,10 +75,10 @@ class Augmentation:
 class Sometimes(Augmentation):
     """One that changes the pixels of each image with probability p; its first draw decides.
 
-    Subclasses override `change`, or `paint` where it costs less to change nothing in the others.
+    Subclasses override `change`, or `apply` where it costs less to change nothing in the others.
     """
 
-    paints = True
+    changes_pixels = True
 
     def __init__(self, p: float) -> None:
         self.p = p
@@ -86,12 +86,12 @@ class Sometimes(Augmentation):
     def is_off(self) -> bool:  # noqa: D102
         return self.p == 0
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         rows = (draws[:, 0] < self.p).nonzero()[:, 0]
         if len(rows):
             images[rows] = self.change(images[rows], draws[rows, 1:])
         return images
 
     def change(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Return the chosen images changed. draws: float32 [M, num_draws - 1]; images as in `paint`."""
+        """Return the chosen images changed. draws: float32 [M, num_draws - 1]; images as in `apply`."""
         return images

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cnnbench.augmentation.base import Room, Sometimes
+from cnnbench.augmentation.base import CropMargin, Sometimes
 from cnnbench.augmentation.settings import Factors, Probability
 from cnnbench.registry import AUGMENTATIONS
 
@@ -40,10 +40,10 @@ class Blur(Sometimes):
         super().__init__(p)
         self.sigma, self.radius = sigma, kernel_size // 2
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
-        side = min(room.height, room.width)
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
+        side = min(margin.height, margin.width)
         if self.radius >= side:
-            return f"kernel_size reaches beyond the reflection of {room.height}x{room.width} pixels; give less"
+            return f"kernel_size reaches beyond the reflection of {margin.height}x{margin.width} pixels; give less"
         if self.sigma[1] <= INVISIBLE:
             return f"a sigma up to {self.sigma[1]} is too little to be seen; give more than {INVISIBLE}"
         return None

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.augmentation.base import Augmentation, Room, Sometimes
+from cnnbench.augmentation.base import Augmentation, CropMargin, Sometimes
 from cnnbench.augmentation.settings import Probability
 from cnnbench.registry import AUGMENTATIONS
 
@@ -20,7 +20,7 @@ class Jitter(Augmentation):
     hue: last, colours turn by up to this share of the circle of colours, either way.
     """
 
-    paints = True
+    changes_pixels = True
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class Jitter(Augmentation):
         self.hue = hue
         self.num_draws = 4 if hue else 3  # three stay the three that they were before there was a hue
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
         if not any(self.strengths) and not self.hue:
             return "all strengths are 0: it changes nothing; give one, or set augmentation.jitter=null"
-        if room.channels == 1 and not any(self.strengths[:2]):
+        if margin.channels == 1 and not any(self.strengths[:2]):
             return "saturation changes nothing in gray images, nor does hue; give brightness or contrast"
         return None
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         blends = (adjust_brightness, adjust_contrast, adjust_saturation)
         for column, (strength, blend) in enumerate(zip(self.strengths, blends, strict=True)):
             if strength:
@@ -58,8 +58,8 @@ class Grayscale(Sometimes):
     def __init__(self, *, p: Probability) -> None:
         super().__init__(p)
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
-        return "the images are gray already; set augmentation.grayscale=null" if room.channels == 1 else None
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
+        return "the images are gray already; set augmentation.grayscale=null" if margin.channels == 1 else None
 
     def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         return luminance(images).expand_as(images)

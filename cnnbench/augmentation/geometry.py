@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from cnnbench.augmentation.base import Augmentation, Room
+from cnnbench.augmentation.base import Augmentation, CropMargin
 from cnnbench.augmentation.settings import Factors, Probability
 from cnnbench.registry import AUGMENTATIONS
 
@@ -20,15 +20,15 @@ class Rotation(Augmentation):
     """Turn an image about its middle by an angle from -degrees to degrees, bilinear; corners become black."""
 
     num_draws = 1
-    paints = True
+    changes_pixels = True
 
     def __init__(self, *, degrees: Angle) -> None:
         self.degrees = degrees
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
         return None if self.degrees else "turns nothing; give degrees above 0, or set augmentation.rotation=null"
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         none = torch.zeros_like(draws[:, 0])
         angles = torch.deg2rad(-self.degrees * (2 * draws[:, 0] - 1))  # counter-clockwise where above 0
         return warp(images, inverse_affine(angles, none, none, none + 1, none), "bilinear")
@@ -43,7 +43,7 @@ class Affine(Augmentation):
     """
 
     num_draws = 5
-    paints = True
+    changes_pixels = True
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class Affine(Augmentation):
     ) -> None:
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
         if self.degrees or self.shear or self.scale != UNSCALED:
             return None
         if self.translate:
-            reach = self.translate * max(room.height, room.width)
+            reach = self.translate * max(margin.height, margin.width)
             return None if reach > 0.5 else f"translate={self.translate} is less than half a pixel: it moves nothing"
         return "no setting changes anything; give one of them, or set augmentation.affine=null"
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         height, width = images.shape[2:]
         angle, right, down, shear = (2 * draws[:, [0, 1, 2, 4]] - 1).unbind(1)
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, 3]

@@ -19,12 +19,12 @@ class Blending(Augmentation):
     def __init__(self, p: float, alpha: float) -> None:
         from scipy.special import betaincinv
 
-        self.mixes = p
+        self.mix_probability = p
         middles = (torch.arange(NUM_QUANTILES, dtype=torch.float64) + 0.5) / NUM_QUANTILES
         self._quantiles = torch.from_numpy(betaincinv(alpha, alpha, middles.numpy())).float()
 
     def is_off(self) -> bool:  # noqa: D102
-        return self.mixes == 0
+        return self.mix_probability == 0
 
     def shares(self, draws: Tensor) -> Tensor:
         """Return shares from 0 to 1, float32 [M], from draws in [0, 1): a small draw is a small share."""

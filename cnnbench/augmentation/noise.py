@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.augmentation.base import Room, Sometimes
+from cnnbench.augmentation.base import CropMargin, Sometimes
 from cnnbench.augmentation.placement import pick
 from cnnbench.augmentation.settings import Probability
 from cnnbench.randomness import generator
@@ -33,7 +33,7 @@ class Noise(Sometimes):
         super().__init__(p)
         self.std = std
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
         return None if self.std else "std=0 adds nothing; give more, or set augmentation.noise=null"
 
     def change(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102

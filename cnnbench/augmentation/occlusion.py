@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from cnnbench.augmentation.base import Room, Sometimes
+from cnnbench.augmentation.base import CropMargin, Sometimes
 from cnnbench.augmentation.boxes import BOX_DRAWS, covered, drawn_sides, first_fit
 from cnnbench.augmentation.noise import uniform_noise
 from cnnbench.augmentation.placement import pick
@@ -36,17 +36,17 @@ class Erasing(Sometimes):
         super().__init__(p)
         self.scale, self.ratio, self.value = scale, ratio, value
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
-        area, shape = room.height * room.width, room.height / room.width
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
+        area, shape = margin.height * margin.width, margin.height / margin.width
         if area * self.scale[1] < 0.5:
-            return f"scale up to {self.scale[1]} is less than a pixel of {room.height}x{room.width}; give more"
+            return f"scale up to {self.scale[1]} is less than a pixel of {margin.height}x{margin.width}; give more"
         ratio = min(max(shape, self.ratio[0]), self.ratio[1])  # the one that fits best
         sides = round((area * self.scale[0] * ratio) ** 0.5), round((area * self.scale[0] / ratio) ** 0.5)
-        if sides[0] >= room.height or sides[1] >= room.width:
-            return f"no rectangle of this scale and ratio fits into {room.height}x{room.width} pixels; give less"
+        if sides[0] >= margin.height or sides[1] >= margin.width:
+            return f"no rectangle of this scale and ratio fits into {margin.height}x{margin.width} pixels; give less"
         return None
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         height, width = size = (images.shape[2], images.shape[3])
         heights, widths = drawn_sides(draws[:, 4:], self.scale, self.ratio, size)
         fits = (heights < height) & (widths < width) & (draws[:, :1] < self.p)
@@ -69,12 +69,12 @@ class Cutout(Sometimes):
         super().__init__(p)
         self.size = size
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
-        if self.size <= min(room.height, room.width):
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
+        if self.size <= min(margin.height, margin.width):
             return None
-        return f"size={self.size} is larger than the window of {room.height}x{room.width} pixels; give less"
+        return f"size={self.size} is larger than the window of {margin.height}x{margin.width} pixels; give less"
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         size = (images.shape[2], images.shape[3])
         top, left = (pick(draws[:, 1 + axis], size[axis]) - self.size // 2 for axis in (0, 1))
         sides = torch.where(draws[:, 0] < self.p, self.size, 0)

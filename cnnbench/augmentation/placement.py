@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from cnnbench.augmentation.base import Augmentation, Placement, Room
+from cnnbench.augmentation.base import Augmentation, CropMargin, CropPlacement
 from cnnbench.augmentation.settings import Probability
 from cnnbench.registry import AUGMENTATIONS
 
@@ -21,13 +21,13 @@ class Crop(Augmentation):
     def __init__(self, *, padding: NonNegativeInt = 0) -> None:
         self.padding = padding
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
-        if room.down or room.right:
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
+        if margin.down or margin.right:
             return None
         return "the window is the whole image, it cannot move; set data.crop or augmentation.crop.padding"
 
-    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:  # noqa: D102
-        return replace(placement, top=pick(draws[:, 0], room.down + 1), left=pick(draws[:, 1], room.right + 1))
+    def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:  # noqa: D102
+        return replace(placement, top=pick(draws[:, 0], margin.down + 1), left=pick(draws[:, 1], margin.right + 1))
 
 
 @AUGMENTATIONS.register("flip", order=20)
@@ -42,7 +42,7 @@ class Flip(Augmentation):
     def is_off(self) -> bool:  # noqa: D102
         return self.p == 0
 
-    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:  # noqa: D102
+    def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:  # noqa: D102
         return replace(placement, mirrored=draws[:, 0] < self.p)
 
 
@@ -50,8 +50,8 @@ class Flip(Augmentation):
 class VerticalFlip(Flip):
     """Mirror an image, top to bottom, with probability p."""
 
-    def place(self, placement: Placement, draws: Tensor, room: Room) -> Placement:  # noqa: D102
-        return replace(placement, upended=draws[:, 0] < self.p)
+    def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:  # noqa: D102
+        return replace(placement, vflipped=draws[:, 0] < self.p)
 
 
 def pick(draws: Tensor, number: int | Tensor) -> Tensor:

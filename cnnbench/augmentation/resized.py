@@ -4,7 +4,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from cnnbench.augmentation.base import Augmentation, Room
+from cnnbench.augmentation.base import Augmentation, CropMargin
 from cnnbench.augmentation.boxes import BOX_DRAWS, drawn_sides, first_fit
 from cnnbench.augmentation.settings import Areas, Factors
 from cnnbench.registry import AUGMENTATIONS
@@ -26,9 +26,9 @@ class ResizedCrop(Augmentation):
     def __init__(self, *, scale: Areas, ratio: Factors, side: PositiveInt | None = None) -> None:
         self.scale, self.ratio, self.side = scale, ratio, side
 
-    def problem(self, room: Room) -> str | None:  # noqa: D102
-        if self.side is not None and self.side < max(room.height, room.width):
-            return f"side={self.side} is smaller than the window, {room.height}x{room.width}"
+    def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
+        if self.side is not None and self.side < max(margin.height, margin.width):
+            return f"side={self.side} is smaller than the window, {margin.height}x{margin.width}"
         return "takes whole images only; let scale begin below 1" if self.scale[0] == 1 else None
 
     def resize(self, images: Tensor, draws: Tensor, window: tuple[int, int]) -> Tensor:  # noqa: D102

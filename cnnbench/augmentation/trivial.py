@@ -30,9 +30,9 @@ class Trivial(Augmentation):
     """
 
     num_draws = 3
-    paints = True
+    changes_pixels = True
 
-    def paint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         change = pick(draws[:, 0], len(CHANGES))
         level = pick(draws[:, 1], LEVELS) / (LEVELS - 1)
         level = torch.where(draws[:, 2] < 0.5, -level, level)  # changes without a sign take its size

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnbench.cli.parse import finish, plugin_files, sorted_out
+from cnnbench.cli.parse import finish, plugin_files, split_key_values
 from cnnbench.errors import UserError, grouped, listed
 
 ABOUT = """\
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--from", dest="origin", metavar="FOLDER", help="prepare: where the files are, or are below")
     parser.add_argument("--unverified", action="store_true", help="prepare: take files that are not the originals too")
     flags = parser.parse_intermixed_args(arguments)
-    words, given = sorted_out(flags.words, "plugins")
+    words, given = split_key_values(flags.words, "plugins")
     names = [word for word in words if "=" not in word]
     settings = [word for word in words if "=" in word]
     if len(names) != (flags.action != "list"):
@@ -151,7 +151,7 @@ def _root(settings: Sequence[str]) -> Path:
     """Return the folder of all data sets. Raises UserError for any other setting."""
     from cnnbench.data.files import data_root
 
-    others, given = sorted_out(settings, "data.root", "dataset.root")
+    others, given = split_key_values(settings, "data.root", "dataset.root")
     if others:
         raise UserError(f"{listed(others)}: only data.root=FOLDER and plugins=FILE mean something here.")
     return data_root(next(iter(given.values()), None))

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
 from cnnbench.errors import UserError
 
 if TYPE_CHECKING:
-    from cnnbench.tasks.evaluation.findings import Findings
+    from cnnbench.tasks.evaluation.findings import EvalReport
 
 ABOUT = """\
 Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.
@@ -37,19 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where tables and pictures go")
     parser.add_argument("words", nargs="*", metavar="plugins=FILE", help="what the run was made with")
     flags = parser.parse_intermixed_args(arguments)
-    others, given = sorted_out(flags.words, "plugins")
+    others, given = split_key_values(flags.words, "plugins")
     if others:
         parser.error(f"unknown: {' '.join(others)}")
 
     def command() -> None:
-        from cnnbench.analysis.evaluate import examined
+        from cnnbench.analysis.evaluate import evaluate_run
         from cnnbench.analysis.run import load_run
 
         run = load_run(flags.run, plugin_files(given.get("plugins", "")))
         which = run.named(checkpoint_named(flags.checkpoint))
         checkpoint = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
         folder = Path(flags.out) if flags.out else run.folder.evaluation(flags.split, checkpoint)
-        findings = examined(run, flags.split, which, flags.data, folder)
+        findings = evaluate_run(run, flags.split, which, flags.data, folder)
         try:
             findings.write(folder)
         except OSError as error:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("cnnbench-evaluate", command)
 
 
-def told(findings: "Findings") -> list[str]:
+def told(findings: "EvalReport") -> list[str]:
     """Return metrics, and the classes, the worst first, line by line."""
     lines = [f"  {name:<18} {value:.4f}" for name, value in findings.metrics.items()]
     if "classes" not in findings.tables:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
 from cnnbench.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="tested", metavar="best|last|N", help=CHECKPOINT_HELP)
     parser.add_argument("--out", metavar="FOLDER", help="where pictures go; else RUN/explanation")
     flags = parser.parse_intermixed_args(arguments)
-    words, given = sorted_out(flags.images, "plugins")
+    words, given = split_key_values(flags.images, "plugins")
     if words and (flags.split or flags.index is not None):
         parser.error("give files or folders of images, or --split and --index")
     if flags.index is not None and not re.fullmatch(r"\d+(,\d+)*", flags.index):

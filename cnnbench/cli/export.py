@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
 from cnnbench.errors import UserError, sized
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FILE", help="a file that is not there yet")
     parser.add_argument("words", nargs="*", metavar="plugins=FILE", help="what the run was made with")
     flags = parser.parse_intermixed_args(arguments)
-    others, given = sorted_out(flags.words, "plugins")
+    others, given = split_key_values(flags.words, "plugins")
     if others:
         parser.error(f"unknown: {' '.join(others)}")
 

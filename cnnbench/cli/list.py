@@ -12,7 +12,7 @@ from cnnbench.cli.parse import finish
 from cnnbench.errors import UserError, sized
 
 if TYPE_CHECKING:
-    from cnnbench.store.query import Entry
+    from cnnbench.store.query import RunSummary
 
 ABOUT = """\
 Says which runs there are: how they stand, since when, what came out, how large they are, where they lie.
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("cnnbench-list", command)
 
 
-def table(found: Sequence["Entry"], outputs: Path) -> list[str]:
+def table(found: Sequence["RunSummary"], outputs: Path) -> list[str]:
     """Return a line a run, the newest last, and a line on all of them."""
     rows = [("status", "since", "test", "size", "where")]
     for entry in found:
@@ -78,7 +78,9 @@ def table(found: Sequence["Entry"], outputs: Path) -> list[str]:
     return [*lines, f"  {len(found)} runs, {sized(sum(entry.size for entry in found))}, in {outputs}"]
 
 
-def pruned(everything: Sequence["Entry"], found: Sequence["Entry"], outputs: Path, is_meant: bool) -> list[str]:
+def pruned(
+    everything: Sequence["RunSummary"], found: Sequence["RunSummary"], outputs: Path, is_meant: bool
+) -> list[str]:
     """Return what could be removed of the runs found, line by line; remove it, where that is meant."""
     from cnnbench.store.query import prunable
 
@@ -99,7 +101,7 @@ def pruned(everything: Sequence["Entry"], found: Sequence["Entry"], outputs: Pat
     return [*lines, f"  {len(reasons)} runs, {size}, removed"]
 
 
-def _plain(entry: "Entry") -> dict[str, Any]:
+def _plain(entry: "RunSummary") -> dict[str, Any]:
     from cnnbench.store.checkpoint import finite
 
     record = entry.record

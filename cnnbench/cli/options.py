@@ -15,7 +15,7 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import finish, plugin_files, sorted_out
+from cnnbench.cli.parse import finish, plugin_files, split_key_values
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="for programs: a list of objects")
     parser.add_argument("--config-dir", metavar="FOLDER", help="a folder of your own YAML files, laid out like conf/")
     flags = parser.parse_intermixed_args(arguments)
-    words, given = sorted_out(flags.words, "plugins")
+    words, given = split_key_values(flags.words, "plugins")
     if len(words) > 2:
         parser.error(f"takes a group and a word at most, not {listed(words)}")
     if flags.data and words and words[0] != "model":

@@ -25,7 +25,7 @@ def finish(program: str, command: Callable[[], None]) -> None:
     sys.exit(code)
 
 
-def sorted_out(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
+def split_key_values(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     """Return the words that are no settings of these keys, and those settings by key."""
     pairs = [(word, *word.partition("=")[::2]) for word in words]
     others = [word for word, key, _ in pairs if "=" not in word or key not in keys]

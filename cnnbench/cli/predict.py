@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, sorted_out
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
 from cnnbench.errors import UserError
 
 if TYPE_CHECKING:
-    from cnnbench.analysis.predict import Asked
+    from cnnbench.analysis.predict import InputImage
 
 ABOUT = """\
 Says what a network answers to images: the likeliest classes, with their probabilities.
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print a list that programs can read")
     parser.add_argument("--picture", metavar="FILE", help="draw each image beside its answers")
     flags = parser.parse_intermixed_args(arguments)
-    words, given = sorted_out(flags.images, "plugins")
+    words, given = split_key_values(flags.images, "plugins")
     if bool(words) == bool(flags.split):
         parser.error("give files or folders of images, or --split and --index")
     if (flags.index is None) != (flags.split is None):
@@ -111,7 +111,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
 
 
-def draw(path: Path, asked: "Sequence[Asked]", answers: Sequence[dict[str, Any]]) -> None:
+def draw(path: Path, asked: "Sequence[InputImage]", answers: Sequence[dict[str, Any]]) -> None:
     """Save a picture: each image beside bars of its answers. Raises UserError where it cannot be written."""
     from cnnbench.tasks.captions import any_script
     from cnnbench.tasks.evaluation.drawings import panel

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import finish, plugin_files, sorted_out
+from cnnbench.cli.parse import finish, plugin_files, split_key_values
 from cnnbench.errors import UserError
 
 if TYPE_CHECKING:
     from cnnbench.analysis.reports.page import Page
-    from cnnbench.store.query import Entry
+    from cnnbench.store.query import RunSummary
 
 ABOUT = """\
 Makes a page of a run, or puts runs side by side: grouped by configuration over their seeds, with intervals, and
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", metavar="FOLDER", help="where the report goes; else into the run, or outputs/reports/NAME"
     )
     flags = parser.parse_intermixed_args(arguments)
-    words, given = sorted_out(flags.runs, "plugins")
+    words, given = split_key_values(flags.runs, "plugins")
 
     def command() -> None:
         from cnnbench.registry import register_everything
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("cnnbench-report", command)
 
 
-def of_one(entry: "Entry") -> "tuple[Page, Path]":
+def of_one(entry: "RunSummary") -> "tuple[Page, Path]":
     """Return the page of a run, and where it belongs."""
     from cnnbench.analysis.reports.single import page_of
 
@@ -67,7 +67,7 @@ def of_one(entry: "Entry") -> "tuple[Page, Path]":
 
 
 def of_several(
-    entries: "Sequence[Entry]", words: Sequence[str], metric: str | None, baseline: str | None
+    entries: "Sequence[RunSummary]", words: Sequence[str], metric: str | None, baseline: str | None
 ) -> "tuple[Page, Path]":
     """Return the page of runs side by side, and where it belongs."""
     from cnnbench.analysis.reports.compared import page_of

@@ -108,11 +108,11 @@ def _augmentations(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]
         for other in names.keys() & AUGMENTATIONS[name].facts.get("excludes", ()):
             problem = f"and augmentation.{other} exclude each other; set one of them to null"
             yield Clash(f"augmentation.{name}", names[name], problem)
-    blended = [part.name for part in config.augmentation if AUGMENTATIONS.build(part).mixes]
+    blended = [part.name for part in config.augmentation if AUGMENTATIONS.build(part).mix_probability]
     if blended and not TASKS[config.task.name].facts.get("blends"):
         problem = f"blends images of classes, and task={config.task.name} has no blended ones; set it to null"
         yield Clash(f"augmentation.{blended[0]}", names[blended[0]], problem)
-    shares = {f"augmentation.{part.name}.p": AUGMENTATIONS.build(part).mixes for part in config.augmentation}
+    shares = {f"augmentation.{part.name}.p": AUGMENTATIONS.build(part).mix_probability for part in config.augmentation}
     shares = {key: share for key, share in shares.items() if share}
     if sum(shares.values()) > 1 + 1e-9:  # decimal fractions add up to 1 only nearly
         key = next((key for key in shares if key in typed), next(iter(shares)))

@@ -35,7 +35,7 @@ GROUPS: dict[str, Registry] = {
 OVERLAYS = ("experiment", "debug")  # groups whose options have no keys of their own, and fix those of others
 
 # Marks of settings:
-INCIDENTAL = "cannot change the result"  # not part of a run's identity
+NO_EFFECT_ON_RESULT = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
 IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
@@ -70,8 +70,8 @@ class Choice(Section):
 class CheckpointConfig(Section):
     """When checkpoints are written, and how many stay."""
 
-    every_seconds: Annotated[NonNegativeFloat, INCIDENTAL]
-    keep: Annotated[PositiveInt, INCIDENTAL]
+    every_seconds: Annotated[NonNegativeFloat, NO_EFFECT_ON_RESULT]
+    keep: Annotated[PositiveInt, NO_EFFECT_ON_RESULT]
 
 
 class Reference(Section):
@@ -145,7 +145,7 @@ class Subset(Section):
 class DataConfig(Choice):
     """Which images, how they are split, and the window of them that the network sees."""
 
-    root: Annotated[str | None, INCIDENTAL] = None
+    root: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     val_fraction: Fraction = 0.1
     split_seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] | None = None
@@ -179,7 +179,7 @@ class SchedulerConfig(Choice):
     warmup_unit: Literal["epoch", "step"] = "epoch"
 
 
-class Spine(Section):
+class TopLevelConfig(Section):
     """The settings that belong to no group."""
 
     epochs: PositiveInt
@@ -190,20 +190,22 @@ class Spine(Section):
     eval_every: PositiveInt = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
     tested: Literal["best", "last"] = "best"
-    reach: Annotated[FiniteFloat | None, INCIDENTAL] = None
+    reach: Annotated[FiniteFloat | None, NO_EFFECT_ON_RESULT] = None
     device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"), INCIDENTAL
+        str,
+        Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"),
+        NO_EFFECT_ON_RESULT,
     ] = "auto"
-    deterministic: Annotated[bool, INCIDENTAL] = True
-    num_workers: Annotated[NonNegativeInt, INCIDENTAL] = 0
-    threads: Annotated[PositiveInt | None, INCIDENTAL] = None
-    log_every: Annotated[PositiveInt, INCIDENTAL] = 1
-    max_minutes: Annotated[PositiveFloat | None, INCIDENTAL] = None
-    report: Annotated[bool, INCIDENTAL] = True
-    references: Annotated[list[Reference], INCIDENTAL] = Field(default=[])
+    deterministic: Annotated[bool, NO_EFFECT_ON_RESULT] = True
+    num_workers: Annotated[NonNegativeInt, NO_EFFECT_ON_RESULT] = 0
+    threads: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None
+    log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
+    max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
+    report: Annotated[bool, NO_EFFECT_ON_RESULT] = True
+    references: Annotated[list[Reference], NO_EFFECT_ON_RESULT] = Field(default=[])
 
 
-class RunConfig(Spine):
+class RunConfig(TopLevelConfig):
     """Everything that one training is made of; frozen."""
 
     task: Selection
@@ -230,7 +232,7 @@ class RunConfig(Spine):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
-        values: dict[str, Any] = self.model_dump(include=set(Spine.model_fields))
+        values: dict[str, Any] = self.model_dump(include=set(TopLevelConfig.model_fields))
         values |= {group: getattr(self, group).flat() for group in GROUPS if group != "augmentation"}
         values["augmentation"] = {part.name: dict(part.settings) for part in self.augmentation}
         values |= {key: getattr(self, key).model_dump() for key in SECTIONS}
@@ -244,29 +246,29 @@ class RunConfig(Spine):
         `init` starts from counts by its content, wherever it lies.
         """
         placed = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.placed(where)]
-        canonical = self._telling(self.objective(), self.network(), placed)
+        canonical = self._non_defaults(self.objective(), self.network(), placed)
         if self.source is not None:
             canonical.pop("init", None)
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def telling(self) -> dict[str, Any]:
+    def non_default_settings(self) -> dict[str, Any]:
         """Return the settings that can change the result and are not at the default of the code, nested as in YAML.
 
         Of an augmentation all are told: that it is there is telling.
         """
         augmentation = {part.name: dict(part.settings) for part in self.augmentation}
-        return self._telling(self.task, self.model, ()) | {"augmentation": augmentation}
+        return self._non_defaults(self.task, self.model, ()) | {"augmentation": augmentation}
 
-    def _telling(self, task: Selection, model: Selection, left_out: Collection[str]) -> dict[str, Any]:
-        values = _telling(self, exclude=GROUPS.keys())
-        values["regularization"] = _telling(self.regularization, exclude=left_out)
-        values["task"] = _telling_settings(TASKS, task)
-        values["model"] = _telling_settings(MODELS, model)
+    def _non_defaults(self, task: Selection, model: Selection, left_out: Collection[str]) -> dict[str, Any]:
+        values = _non_defaults(self, exclude=GROUPS.keys())
+        values["regularization"] = _non_defaults(self.regularization, exclude=left_out)
+        values["task"] = _non_default_part(TASKS, task)
+        values["model"] = _non_default_part(MODELS, model)
         for group in CHOICES:
             choice: Choice = getattr(self, group)
-            values[group] = _telling(choice, exclude=("part",)) | _telling_settings(GROUPS[group], choice.part)
-        values["augmentation"] = {part.name: _telling_settings(AUGMENTATIONS, part) for part in self.augmentation}
+            values[group] = _non_defaults(choice, exclude=("part",)) | _non_default_part(GROUPS[group], choice.part)
+        values["augmentation"] = {part.name: _non_default_part(AUGMENTATIONS, part) for part in self.augmentation}
         return values
 
 
@@ -284,35 +286,37 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def is_incidental(key: str) -> bool:
+def has_no_effect_on_result(key: str) -> bool:
     """Tell whether the setting of this dotted key cannot change a result."""
     path, _, leaf = key.rpartition(".")
-    schemas: dict[str, type[BaseModel]] = {"": Spine, **CHOICES, **SECTIONS}
+    schemas: dict[str, type[BaseModel]] = {"": TopLevelConfig, **CHOICES, **SECTIONS}
     found = [schemas[path]] if path in schemas else []
     if path in GROUPS:
         found += [GROUPS[path][name].schema for name in GROUPS[path]]
-    return any(leaf in schema.model_fields and INCIDENTAL in schema.model_fields[leaf].metadata for schema in found)
+    return any(
+        leaf in schema.model_fields and NO_EFFECT_ON_RESULT in schema.model_fields[leaf].metadata for schema in found
+    )
 
 
-def _telling(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
+def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
-        if key in exclude or INCIDENTAL in field.metadata:
+        if key in exclude or NO_EFFECT_ON_RESULT in field.metadata:
             continue
         if isinstance(value, BaseModel):
-            told |= {key: inner} if (inner := _telling(value)) else {}
+            told |= {key: inner} if (inner := _non_defaults(value)) else {}
         elif field.is_required() or value != field.default:
             told[key] = value
     return told
 
 
-def _telling_settings(registry: Registry, selection: Selection) -> dict[str, Any]:
+def _non_default_part(registry: Registry, selection: Selection) -> dict[str, Any]:
     component = registry[selection.name]
     defaults = component.defaults()
     fields = component.schema.model_fields
     return {"name": selection.name} | {
         key: value
         for key, value in selection.settings.items()
-        if INCIDENTAL not in fields[key].metadata and (key not in defaults or value != defaults[key])
+        if NO_EFFECT_ON_RESULT not in fields[key].metadata and (key not in defaults or value != defaults[key])
     }

@@ -15,7 +15,7 @@ from cnnbench.config.schema import (
     Choice,
     DataConfig,
     RunConfig,
-    Spine,
+    TopLevelConfig,
 )
 from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Section, Selection
@@ -68,7 +68,7 @@ class _Check:
         nested = {key: self._nested(key) for key in (*GROUPS, *SECTIONS)}
         self._fold(nested["data"])
         facts = {key: self.values.pop(key, None) for key in ("source", "parent")}
-        spine = self._section(Spine, self.values, "", self._meant_by(nested))
+        spine = self._section(TopLevelConfig, self.values, "", self._meant_by(nested))
         parts: dict[str, Any] = {
             group: self._choice(group, nested[group]) for group in GROUPS if group != "augmentation"
         }
@@ -84,7 +84,7 @@ class _Check:
 
     def _meant_by(self, nested: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Return what a key at the top may have been meant for, by what may have been typed: `lr` for optimizer.lr."""
-        names = [*Spine.model_fields, *GROUPS, *SECTIONS, *OVERLAYS, *CONTROLS]
+        names = [*TopLevelConfig.model_fields, *GROUPS, *SECTIONS, *OVERLAYS, *CONTROLS]
         leaves = {leaf: f"{section}.{leaf}" for section, values in nested.items() for leaf in values if leaf != "name"}
         return leaves | {name: name for name in names}
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnnbench.augmentation.base import Augmentation, Placement, Room
+from cnnbench.augmentation.base import Augmentation, CropMargin, CropPlacement
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.randomness import uniform_table
 
@@ -100,7 +100,9 @@ class Batches:
         down, right = (
             size + 2 * self._padding - side for size, side in zip((height, width), self._cut_size, strict=True)
         )
-        self.room = Room(down, right, channels, *self._window) if moves else Room(0, 0, channels, *self._window)
+        self.margin = (
+            CropMargin(down, right, channels, *self._window) if moves else CropMargin(0, 0, channels, *self._window)
+        )
         self._images = images
         self._windows = self._lay_out(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
         self._mean = torch.tensor(mean, device=device).repeat(spec.width)
@@ -111,7 +113,7 @@ class Batches:
 
     def problems(self) -> dict[str, str]:
         """Return, by name, why an augmentation would change nothing here."""
-        found = {name: part.problem(self.room) for name, part in self.augmentations.items()}
+        found = {name: part.problem(self.margin) for name, part in self.augmentations.items()}
         return {name: problem for name, problem in found.items() if problem is not None}
 
     def epoch(
@@ -128,7 +130,7 @@ class Batches:
             name: uniform_table(len(self), part.num_draws, self.seed, f"augmentation/{name}", epoch).to(self.device)
             for name, part in self.augmentations.items()
         }
-        if any(part.mixes for part in self.augmentations.values()):
+        if any(part.mix_probability for part in self.augmentations.values()):
             tables[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch).to(self.device)
         group = 1 if order.ndim == 1 else order.shape[1]
         order = order.flatten().to(self.device)
@@ -140,8 +142,8 @@ class Batches:
     def _batch(self, rows: Tensor, shifts: Tensor, tables: Mapping[str, Tensor], group: int) -> Batch:
         draws = {name: (table[rows] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
         values, scale = self._cut(rows, draws).float(), 255.0  # [B, h, w*C]
-        if self._resizes or any(part.paints for part in self.augmentations.values()):
-            values, scale = self._paint(values.div_(255), draws), 1.0
+        if self._resizes or any(part.changes_pixels for part in self.augmentations.values()):
+            values, scale = self._apply(values.div_(255), draws), 1.0
         values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
         batch = Batch(self._as_images(values, self._window), self.labels[rows], group=group)
         return self._mix(batch, draws) if MIXING in draws else batch
@@ -149,9 +151,9 @@ class Batches:
     def _cut(self, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Return the windows as bytes, uint8 [B, h, w*C]."""
         nowhere = torch.zeros_like(rows)
-        placement = Placement(nowhere, nowhere)
+        placement = CropPlacement(nowhere, nowhere)
         for name, part in self.augmentations.items():
-            placement = part.place(placement, draws[name], self.room)
+            placement = part.sample_crop(placement, draws[name], self.margin)
         windows = self._windows
         if windows is None:
             windows = self._lay_out(self._images.take(rows.cpu()).to(self.device, non_blocking=True))
@@ -161,7 +163,7 @@ class Batches:
             pixels = torch.stack([windows[place] for place in places])
         else:
             pixels = windows[rows, placement.top, placement.left]
-        for turned, axis in ((placement.mirrored, 2), (placement.upended, 1)):
+        for turned, axis in ((placement.mirrored, 2), (placement.vflipped, 1)):
             if turned is not None:  # both ways, and one of them chosen: half the time of torch.where
                 grid = pixels.view(len(rows), *self._cut_size, -1)
                 numbers = torch.arange(len(rows), device=self.device) + len(rows) * turned
@@ -169,13 +171,13 @@ class Batches:
                 pixels = chosen.view_as(pixels)
         return pixels
 
-    def _paint(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    def _apply(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         images = self._as_images(values, self._cut_size)
         for name, part in self.augmentations.items():
             if part.resizes:
                 images = part.resize(images, draws[name], self._window)
-            elif part.paints:
-                images = part.paint(images, draws[name])
+            elif part.changes_pixels:
+                images = part.apply(images, draws[name])
         top, left = ((size - side) // 2 for size, side in zip(images.shape[2:], self._window, strict=True))
         images = images[:, :, top : top + self._window[0], left : left + self._window[1]]
         return images.permute(0, 2, 3, 1).reshape(len(values), self._window[0], -1)
@@ -187,11 +189,11 @@ class Batches:
         partner = key.argsort(stable=True)
         share, mixed, low = torch.ones_like(selector), images.clone(), 0.0
         for name, part in self.augmentations.items():
-            if part.mixes:
-                chosen = ((selector >= low) & (selector < low + part.mixes)).nonzero()[:, 0]
+            if part.mix_probability:
+                chosen = ((selector >= low) & (selector < low + part.mix_probability)).nonzero()[:, 0]
                 blend = part.mix(images[chosen], images[partner[chosen]], draws[name][chosen])
                 mixed[chosen], share[chosen] = blend
-                low += part.mixes
+                low += part.mix_probability
         return Batch(mixed, labels, Mixed(labels[partner], share))
 
     def _as_images(self, values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -204,14 +206,14 @@ class Batches:
         """
         if self._padding:
             pixels = torch.nn.functional.pad(pixels, [self._padding] * 4)
-        room, (cut_height, cut_width) = self.room, self._cut_size
+        margin, (cut_height, cut_width) = self.margin, self._cut_size
         # Cut to the middle already where no window moves: nothing is where padding was.
-        height, width = cut_height + room.down, cut_width + room.right
+        height, width = cut_height + margin.down, cut_width + margin.right
         top, left = ((size - side) // 2 for size, side in zip(pixels.shape[2:], (height, width), strict=True))
         pixels = pixels[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1).contiguous()
-        row, channels = width * room.channels, room.channels
+        row, channels = width * margin.channels, margin.channels
         return pixels.as_strided(
-            (len(pixels), room.down + 1, room.right + 1, cut_height, cut_width * channels),
+            (len(pixels), margin.down + 1, margin.right + 1, cut_height, cut_width * channels),
             (height * row, row, channels, row, 1),
         )
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.config.schema import INCIDENTAL
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.decode import SUFFIXES
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
@@ -22,7 +22,7 @@ from cnnbench.errors import UserError, grouped, listed
 Folder = Annotated[str, Field(description="a folder of photographs, a whole path or below that of all data sets")]
 TestFraction = Annotated[float, Field(gt=0, lt=1)]
 Fit = Literal["crop", "stretch"]
-Cache = Annotated[bool, INCIDENTAL]
+Cache = Annotated[bool, NO_EFFECT_ON_RESULT]
 OnProblem = Literal["error", "skip"]
 
 SHOWN = 20

@@ -39,7 +39,7 @@ def stratified_split(
     if fraction == 0:
         return Split(torch.arange(num_rows), torch.empty(0, dtype=torch.int64))
     counts = counts_per_class(labels, num_classes)
-    taken = shares(counts, fraction)
+    taken = largest_remainder_counts(counts, fraction)
     if not any(taken):
         hint = ", or 0 for none" if key == "data.val_fraction" else ""
         raise UserError(f"{key}={fraction}: selects none of {num_rows} images; give more{hint}.")
@@ -65,7 +65,7 @@ def k_fold(labels: Tensor, num_classes: int, folds: int, fold: int, seed: int) -
     return _put_aside(dealt, len(labels))
 
 
-def shares(counts: Sequence[int], fraction: float) -> list[int]:
+def largest_remainder_counts(counts: Sequence[int], fraction: float) -> list[int]:
     """Return how many of each class make up the nearest whole number of `fraction` of all.
 
     Each class gives its share, rounded down or up; the largest remainders are rounded up (the lower class on a tie).

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnnbench.config.schema import Subset
 from cnnbench.data.images import ImageData, Images, counts_per_class
-from cnnbench.data.split import shares, shuffled_by_class
+from cnnbench.data.split import largest_remainder_counts, shuffled_by_class
 from cnnbench.errors import UserError, did_you_mean, listed
 
 
@@ -72,7 +72,7 @@ def _kept(data: ImageData, subset: Subset, seed: int) -> Tensor | None:
     if subset.per_class is not None:
         return _first_of_every_class(data.train, data.classes, "data.subset.per_class", subset.per_class)
     if subset.fraction is not None:
-        taken = shares(counts, subset.fraction)
+        taken = largest_remainder_counts(counts, subset.fraction)
         empty = [name for name, count, left in zip(data.classes, counts, taken, strict=True) if count and not left]
         if empty:
             raise UserError(f"data.subset.fraction={subset.fraction}: leaves no image of {listed(empty)}; give more.")

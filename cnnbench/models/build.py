@@ -9,7 +9,7 @@ from torch import nn
 from cnnbench.config.transfer import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
-from cnnbench.models.ending import SCORES, Ending
+from cnnbench.models.ending import SCORES, OutputSpec
 from cnnbench.models.head import parts_of, replace_head
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.registry import MODELS, Selection
@@ -19,13 +19,13 @@ AS_IT_IS = HeadConfig()
 
 
 def build_network(
-    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: Ending = SCORES
+    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: OutputSpec = SCORES
 ) -> nn.Module:
     """Return the network for this data, the selected model with its ending; weights come from torch's generator.
 
     Raises UserError for a head of its own where the network's cannot be found.
     """
-    network = ending.complete(MODELS.build(selection, spec), spec)
+    network = ending.wrap_model(MODELS.build(selection, spec), spec)
     if head.units:
         outputs = parts_of(selection, spec, ending).outputs
         if not outputs:
@@ -35,7 +35,7 @@ def build_network(
 
 
 def check_network(
-    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: Ending = SCORES
+    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: OutputSpec = SCORES
 ) -> nn.Module:
     """Pass two empty images through the network, and return it.
 
@@ -60,7 +60,7 @@ def check_network(
 
 
 def pass_through(
-    selection: Selection, spec: DataSpec, device: str, head: HeadConfig = AS_IT_IS, ending: Ending = SCORES
+    selection: Selection, spec: DataSpec, device: str, head: HeadConfig = AS_IT_IS, ending: OutputSpec = SCORES
 ) -> nn.Module:
     """Pass two empty images through the network, and return it; on "meta" without weights, and nothing is computed.
 
@@ -69,13 +69,13 @@ def pass_through(
     with torch.device(device), torch.no_grad():
         network = build_network(selection, spec, head, ending).eval()
         outputs = network(torch.zeros(2, spec.channels, spec.height, spec.width))
-    problem = ending.misfit(outputs, spec)
+    problem = ending.validate_output(outputs, spec)
     if problem:
         raise UserError(problem)
     return network
 
 
-def works(selection: Selection, spec: DataSpec, ending: Ending = SCORES) -> bool:
+def works(selection: Selection, spec: DataSpec, ending: OutputSpec = SCORES) -> bool:
     """Tell whether the network can be built for this data and take its images."""
     try:
         # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.

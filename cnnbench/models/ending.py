@@ -23,33 +23,33 @@ class Encoder(nn.Module):
         return None
 
 
-class Ending(Protocol):
+class OutputSpec(Protocol):
     """What is put around a model, and what is wanted of the network that this makes."""
 
     @abstractmethod
-    def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
+    def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
         """Return the network that is trained, made of the model that was chosen."""
 
     @abstractmethod
-    def misfit(self, outputs: Any, spec: DataSpec) -> str | None:
+    def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
         """Say what is wrong with the network's outputs for two images; None: nothing."""
 
 
 class Scores:
     """Numbers by image, as many as the data ask for: the model as it is, or an encoder with a linear head."""
 
-    def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
+    def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
         """Return the model, with a linear head where it is an encoder."""
         if not isinstance(model, Encoder):
             return model
         return nn.Sequential(OrderedDict(encoder=model, head=nn.Linear(model.dimensions, spec.num_outputs)))
 
-    def misfit(self, outputs: Any, spec: DataSpec) -> str | None:
+    def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
         """Say what is wrong with the shape of the outputs for two images."""
-        return misshapen(outputs, (2, spec.num_outputs), "scores")
+        return shape_error(outputs, (2, spec.num_outputs), "scores")
 
 
-def misshapen(outputs: Any, expected: tuple[int, ...], what: str) -> str | None:
+def shape_error(outputs: Any, expected: tuple[int, ...], what: str) -> str | None:
     """Say how outputs for two images differ from the shape that is expected; None: not at all."""
     if isinstance(outputs, Tensor) and tuple(outputs.shape) == expected:
         return None

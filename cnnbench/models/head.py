@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
-from cnnbench.models.ending import SCORES, Ending
+from cnnbench.models.ending import SCORES, OutputSpec
 from cnnbench.registry import MODELS, Selection
 
 
@@ -61,7 +61,7 @@ def _with_modules_above(name: str) -> Iterable[str]:
     return accumulate(name.split("."), lambda above, own: f"{above}.{own}")
 
 
-def parts_of(selection: Selection, spec: DataSpec, ending: Ending = SCORES) -> NamedParts:
+def parts_of(selection: Selection, spec: DataSpec, ending: OutputSpec = SCORES) -> NamedParts:
     """Return the parts of the selected network, found by following its outputs back to the layers that made them."""
     with torch.random.fork_rng(devices=()):
         try:
@@ -89,9 +89,9 @@ def replace_head(network: nn.Module, layers: Iterable[str], units: Sequence[int]
     return network
 
 
-def _traced(selection: Selection, spec: DataSpec, ending: Ending, device: str) -> NamedParts:
+def _traced(selection: Selection, spec: DataSpec, ending: OutputSpec, device: str) -> NamedParts:
     with torch.device(device):
-        network = ending.complete(MODELS.build(selection, spec), spec)
+        network = ending.wrap_model(MODELS.build(selection, spec), spec)
         images = torch.zeros(2, spec.channels, spec.height, spec.width, requires_grad=True)
         ran, main = _pass(network.eval(), images)
         ran_in_training, every = _pass(network.train(), images)

@@ -21,7 +21,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunSummary:
     """A run among others. problem: why it cannot be read, where it cannot."""
 
     folder: RunFolder
@@ -80,7 +80,7 @@ class Entry:
         return {name: value for name, value in test.items() if name != "samples" and value is not None}
 
 
-def entries(outputs: Path) -> list[Entry]:
+def entries(outputs: Path) -> list[RunSummary]:
     """Return the runs below a folder, the oldest first; what cannot be read is among them, and says why."""
     found = [_entry(path.parent) for path in _records(outputs)]
     return sorted(found, key=lambda entry: (str(entry.record.get("started", "")), str(entry.folder.path)))
@@ -91,8 +91,8 @@ def _records(outputs: Path) -> Iterator[Path]:
     yield from outputs.glob("*/**/run.json")
 
 
-def _entry(path: Path) -> Entry:
-    entry = Entry(RunFolder(path))
+def _entry(path: Path) -> RunSummary:
+    entry = RunSummary(RunFolder(path))
     try:
         if "identity" not in entry.record:
             return replace(entry, problem=f"{path}: run.json says no identity")
@@ -102,9 +102,9 @@ def _entry(path: Path) -> Entry:
     return entry
 
 
-def found(words: Sequence[str]) -> list[Entry]:
+def found(words: Sequence[str]) -> list[RunSummary]:
     """Return the runs that words name, each once. Raises UserError for a word that names none."""
-    runs: dict[Path, Entry] = {}
+    runs: dict[Path, RunSummary] = {}
     for word in words:
         paths = [Path(path) for path in sorted(glob(str(Path(word).expanduser()), recursive=True))]
         if not paths:
@@ -146,7 +146,7 @@ def _sweep(path: Path) -> dict[str, Any]:
     return sweep
 
 
-def chosen(found: Iterable[Entry], conditions: Sequence[str]) -> list[Entry]:
+def chosen(found: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
     """Return the runs for which all conditions hold: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
 
     Raises UserError for a condition that is none, and for a key that no run has.
@@ -195,7 +195,7 @@ def _equal(value: Any, given: str) -> bool:
         return False
 
 
-def prunable(found: Sequence[Entry]) -> list[tuple[Entry, str]]:
+def prunable(found: Sequence[RunSummary]) -> list[tuple[RunSummary, str]]:
     """Return the runs that nobody will go on with or read again, each with the reason.
 
     Those that were interrupted, and those of the same identity before a newer finished one; never one that a process

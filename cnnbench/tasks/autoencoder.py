@@ -7,15 +7,15 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config.schema import INCIDENTAL
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.models.encoders import upsampling_decoder
-from cnnbench.models.ending import Encoder, misshapen
+from cnnbench.models.ending import Encoder, shape_error
 from cnnbench.registry import TASKS
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.coding import Coding
-from cnnbench.tasks.context import View
+from cnnbench.tasks.context import EvalContext
 
 SHOWN = 50  # images
 
@@ -36,19 +36,19 @@ class Autoencoder(Coding):
         spec: DataSpec,
         *,
         dimensions: PositiveInt | None = None,
-        show_every: Annotated[PositiveInt | None, INCIDENTAL] = None,
+        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
     ) -> None:
         super().__init__(spec, dimensions, show_every)
 
-    def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
+    def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
         """Return the model with a decoder. Raises UserError for an encoder with a code of another size."""
         size = self.size_of_code(model)
         decoder = model.decoder() if isinstance(model, Encoder) else None
         return nn.Sequential(OrderedDict(encoder=model, decoder=decoder or upsampling_decoder(size, spec)))
 
-    def misfit(self, outputs: Any, spec: DataSpec) -> str | None:
+    def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
         """Say what is wrong with what is made of two images."""
-        return misshapen(outputs, (2, spec.channels, spec.height, spec.width), "images")
+        return shape_error(outputs, (2, spec.channels, spec.height, spec.width), "images")
 
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
         errors = squared_errors(network, batch)
@@ -62,23 +62,23 @@ class Autoencoder(Coding):
         codes: Tensor = network.get_submodule("encoder")(batch.images)
         return codes
 
-    def show(self, view: View) -> None:
+    def log_progress(self, context: EvalContext) -> None:
         """Draw some images beside their reconstructions: the same ones every time."""
-        batches = view.splits[view.held_out]
+        batches = context.splits[context.held_out]
         number = min(SHOWN, len(batches))
         order = torch.arange(number) * len(batches) // number
         (batch,) = batches.epoch(order, number)
-        made = view.network(batch.images)
+        made = context.network(batch.images)
         error = float((made - batch.images).square().mean())
-        size = self.encode(view.network, batch).shape[1]
-        title = f"made of {size} numbers after epoch {view.epoch}; error {error:.4f}"
-        name = f"reconstructions-{view.held_out}"
-        view.save(name, exhibits.reconstructions(view.pixels(batch.images), view.pixels(made), title))
+        size = self.encode(context.network, batch).shape[1]
+        title = f"made of {size} numbers after epoch {context.epoch}; error {error:.4f}"
+        name = f"reconstructions-{context.held_out}"
+        context.save(name, exhibits.reconstructions(context.pixels(batch.images), context.pixels(made), title))
 
-    def conclude(self, view: View) -> dict[str, float]:
+    def final_evaluation(self, context: EvalContext) -> dict[str, float]:
         """Draw reconstructions and codes of test images, write all codes, and return how well they find their like."""
-        self.show(view)
-        return super().conclude(view)
+        self.log_progress(context)
+        return super().final_evaluation(context)
 
 
 def squared_errors(network: nn.Module, batch: Batch) -> Tensor:

@@ -11,21 +11,21 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.data.sampling import weighted_order
 from cnnbench.models.ending import Scores
-from cnnbench.tasks.context import View
-from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.tasks.context import EvalContext
+from cnnbench.tasks.evaluation.findings import EvalReport
 
 
 class Task(Scores, ABC):
     """Something to learn with a network; subclasses say what.
 
-    By default a network gives so many numbers an image as `num_outputs` says; `complete` and `misfit` change that.
+    By default a network gives `num_outputs` numbers for an image; `wrap_model` and `validate_output` change that.
     """
 
     train_metrics: tuple[str, ...] = ("loss",)
     eval_metrics: tuple[str, ...] = ("loss",)
     watched: tuple[tuple[str, bool], ...] = (("loss", False),)
     """Metrics that decide which epoch is best, on validation, the first one first; True: the higher the better."""
-    tells_classes = False
+    is_classifier = False
     """Whether an output stands for a class: then the last layer is of no use for other classes."""
     show_every: int | None = None
     """Epochs between two calls of `show`; None: it is never called."""
@@ -39,11 +39,11 @@ class Task(Scores, ABC):
         return self.spec.num_classes
 
     @property
-    def loss_of_guessing(self) -> float | None:
+    def chance_loss(self) -> float | None:
         """Return the loss of a network that knows nothing, if that can be said."""
         return None
 
-    def check(self, config: RunConfig) -> None:
+    def validate(self, config: RunConfig) -> None:
         """Raise UserError for settings of the run that this cannot be learnt with."""
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -68,22 +68,22 @@ class Task(Scores, ABC):
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return what is measured of each image of a batch, float [B, M]: by default a column an eval metric."""
 
-    def measure(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
+    def compute_metrics(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the eval metrics of a split from what was measured of its images: by default the means.
 
         rows: float32 [N, M]. labels: int64 [N]. A mean never depends on how images fell into batches.
         """
         return dict(zip(self.eval_metrics, rows.double().mean(0).tolist(), strict=True))
 
-    def examine(self, view: View, split: str) -> Findings:
-        """Return what can be found out about a network on a split that the view has."""
-        batches = view.splits[split]
-        metrics = self.measure(view.each(batches, self.eval_step), batches.labels.cpu())
-        return Findings(metrics | (self.conclude(view) if split == "test" else {}))
+    def evaluate(self, context: EvalContext, split: str) -> EvalReport:
+        """Return what can be found out about a network on a split that the context has."""
+        batches = context.splits[split]
+        metrics = self.compute_metrics(context.map_batches(batches, self.eval_step), batches.labels.cpu())
+        return EvalReport(metrics | (self.final_evaluation(context) if split == "test" else {}))
 
-    def show(self, view: View) -> None:
+    def log_progress(self, context: EvalContext) -> None:
         """Show how far a training is, in the midst of it."""
 
-    def conclude(self, view: View) -> dict[str, float]:
+    def final_evaluation(self, context: EvalContext) -> dict[str, float]:
         """Show what came out of a training, and return what else was measured of the test images."""
         return {}

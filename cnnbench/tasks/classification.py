@@ -13,9 +13,9 @@ from cnnbench.data.loader import Batch
 from cnnbench.errors import UserError
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
-from cnnbench.tasks.context import View
-from cnnbench.tasks.evaluation.classified import Answers, found_out
-from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.tasks.context import EvalContext
+from cnnbench.tasks.evaluation.classified import Answers, evaluate_classifier
+from cnnbench.tasks.evaluation.findings import EvalReport
 
 AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2015, arXiv:1409.4842)
 
@@ -36,7 +36,7 @@ class Classification(Task):
     """
 
     train_metrics = ("loss", "accuracy")
-    tells_classes = True
+    is_classifier = True
     watched = (("accuracy", True), ("loss", False))
 
     def __init__(
@@ -70,7 +70,7 @@ class Classification(Task):
         return 1 if self._is_binary else self.spec.num_classes
 
     @property
-    def loss_of_guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Return the cross entropy where all classes are given the same probability."""
         return math.log(self.spec.num_classes)
 
@@ -97,24 +97,24 @@ class Classification(Task):
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
         return self._measured(self.scores(network(batch.images)), batch)
 
-    def examine(self, view: View, split: str) -> Findings:
+    def evaluate(self, context: EvalContext, split: str) -> EvalReport:
         """Return figures by class, confusions, calibration, and the answer to each image of a split."""
-        batches, classes = view.splits[split], self.spec.classes
+        batches, classes = context.splits[split], self.spec.classes
 
         def step(network: nn.Module, batch: Batch) -> Tensor:
             scores = self.scores(network(batch.images))
             return torch.cat([self._measured(scores, batch), scores.softmax(1)], dim=1)
 
-        rows, labels = view.each(batches, step), batches.labels.cpu()
+        rows, labels = context.map_batches(batches, step), batches.labels.cpu()
         measured, probabilities = torch.split(rows, [len(self.eval_metrics), len(classes)], dim=1)
-        files = getattr(view.data, split).files()
+        files = getattr(context.data, split).files()
 
         def pixels(rows: Tensor) -> Tensor:
             (batch,) = batches.epoch(rows, len(rows))
-            return view.pixels(batch.images)
+            return context.pixels(batch.images)
 
-        metrics = self.measure(measured, labels) | (self.conclude(view) if split == "test" else {})
-        return found_out(metrics, Answers(probabilities, labels, classes, files), pixels)
+        metrics = self.compute_metrics(measured, labels) | (self.final_evaluation(context) if split == "test" else {})
+        return evaluate_classifier(metrics, Answers(probabilities, labels, classes, files), pixels)
 
     def _measured(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return what is measured of each image, float32 [B, M], from scores [B, K]."""

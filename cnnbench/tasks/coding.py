@@ -11,7 +11,7 @@ from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.ending import Encoder
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.base import Task
-from cnnbench.tasks.context import View
+from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
 
 DIMENSIONS = 128  # of the codes of a model that is no encoder
@@ -41,7 +41,7 @@ class Coding(Task):
             raise ConfigError([Mistake(f"task.dimensions={self._dimensions}", problem)])
         return model.dimensions
 
-    def check(self, config: RunConfig) -> None:
+    def validate(self, config: RunConfig) -> None:
         """Raise ConfigError where a network would have classifiers half-way up, which nothing would train."""
         if config.model.settings.get("auxiliary"):
             problem = f"are classifiers, of no use to task={config.task.name}; give false"
@@ -51,18 +51,18 @@ class Coding(Task):
     def encode(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the codes of images, float [B, D]."""
 
-    def conclude(self, view: View) -> dict[str, float]:
+    def final_evaluation(self, context: EvalContext) -> dict[str, float]:
         """Write and draw the codes of all test images; return what their neighbours, also of training, say."""
         codes, labels = {}, {}
         for split in ("train", "test"):
-            codes[split] = view.each(view.splits[split], self.encode)
-            labels[split] = view.splits[split].labels.cpu()
-        found, true, classes = codes["test"], labels["test"], view.data.spec.classes
-        exhibits.show_codes(view, found, true)
-        exhibits.save_codes(view.folder, found, true, classes)
+            codes[split] = context.map_batches(context.splits[split], self.encode)
+            labels[split] = context.splits[split].labels.cpu()
+        found, true, classes = codes["test"], labels["test"], context.data.spec.classes
+        exhibits.show_codes(context, found, true)
+        exhibits.save_codes(context.folder, found, true, classes)
         figure = exhibits.scatter(found, true, classes, seed=0)
         if figure is not None:
-            view.save("tsne", figure)
+            context.save("tsne", figure)
         unmeasured = {} if set(RECALLS) <= set(self.eval_metrics) else recalls(found, true)
         voted = neighbour_accuracy(codes["train"], labels["train"], found, true)
         return unmeasured | {"5-nn": voted, "silhouette": silhouette(found, true)}

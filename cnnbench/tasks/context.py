@@ -40,20 +40,20 @@ class Splits(Mapping[str, Batches]):
 
 
 @dataclass(frozen=True)
-class View:
+class EvalContext:
     """A network in the course of its training, or at the end of it.
 
-    splits: what it may be shown on; `test` only at the end. each: what a step gives for all images of a split, in
-    evaluation mode, float32 [N, …]. folder: of the run. paint: shows a picture, uint8 [H, W, 3], in TensorBoard.
+    splits: what it may be shown on; `test` only at the end. map_batches: what a step gives for all images of a split,
+    in evaluation mode, float32 [N, …]. folder: of the run. log_image: shows a picture, uint8 [H, W, 3], in TensorBoard.
     """
 
     network: nn.Module
     data: PreparedData
     splits: Mapping[str, Batches]
-    each: Callable[[Batches, Callable[[nn.Module, Batch], Tensor]], Tensor]
+    map_batches: Callable[[Batches, Callable[[nn.Module, Batch], Tensor]], Tensor]
     folder: Path
     epoch: int
-    paint: Callable[[str, "np.ndarray[Any, Any]"], None]
+    log_image: Callable[[str, "np.ndarray[Any, Any]"], None]
 
     @property
     def held_out(self) -> str:
@@ -70,4 +70,4 @@ class View:
 
         path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.paint(name, figures.save(path, figure))
+        self.log_image(name, figures.save(path, figure))

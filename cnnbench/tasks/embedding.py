@@ -11,10 +11,10 @@ from cnnbench.config.schema import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
-from cnnbench.models.ending import Encoder, misshapen
+from cnnbench.models.ending import Encoder, shape_error
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.coding import RECALLS, Coding, recalls
-from cnnbench.tasks.context import View
+from cnnbench.tasks.context import EvalContext
 
 
 class Embedding(Coding):
@@ -30,9 +30,9 @@ class Embedding(Coding):
         super().__init__(spec, dimensions, show_every)
         self.watched = ((watch, watch != "loss"), ("recall@1", True) if watch == "loss" else ("loss", False))
 
-    def check(self, config: RunConfig) -> None:
+    def validate(self, config: RunConfig) -> None:
         """Raise ConfigError where an image could have nothing to be compared with, or the model classifies besides."""
-        super().check(config)
+        super().validate(config)
         lonely = [name for name, count in zip(self.spec.classes, self.spec.counts, strict=True) if count < 2]
         if self.spec.num_classes < 2:
             raise ConfigError([Mistake(f"task={config.task.name}", "compares classes, and the data have one")])
@@ -43,15 +43,15 @@ class Embedding(Coding):
     def _count(self, name: str) -> str:
         return "one" if self.spec.counts[self.spec.classes.index(name)] else "none"
 
-    def complete(self, model: nn.Module, spec: DataSpec) -> nn.Module:
+    def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
         """Return the network that gives codes. Raises UserError for an encoder with a code of another size."""
         self.size_of_code(model)
         return nn.Sequential(OrderedDict(encoder=model)) if isinstance(model, Encoder) else model
 
-    def misfit(self, outputs: Any, spec: DataSpec) -> str | None:
+    def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
         """Say what is wrong with codes for two images."""
         is_code = isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == 2
-        return None if is_code else misshapen(outputs, (2, self.num_outputs), "codes")
+        return None if is_code else shape_error(outputs, (2, self.num_outputs), "codes")
 
     def encode(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the codes of images, float [B, D]."""
@@ -62,7 +62,7 @@ class Embedding(Coding):
         """Return the codes of images, float [B, D]: what is measured are all of them together."""
         return self.encode(network, batch)
 
-    def measure(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
+    def compute_metrics(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the mean loss of comparisons, the same ones every time, and recalls. rows: codes, float32 [N, D]."""
         losses = self.losses(rows, labels, torch.Generator().manual_seed(0))
         loss = float(losses.double().mean()) if len(losses) else float("nan")
@@ -72,10 +72,10 @@ class Embedding(Coding):
     def losses(self, codes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the losses of comparisons drawn among the images of a split, float [M]."""
 
-    def show(self, view: View) -> None:
+    def log_progress(self, context: EvalContext) -> None:
         """Write the codes of validation for TensorBoard's projector."""
-        batches = view.splits[view.held_out]
-        exhibits.show_codes(view, view.each(batches, self.encode), batches.labels.cpu())
+        batches = context.splits[context.held_out]
+        exhibits.show_codes(context, context.map_batches(batches, self.encode), batches.labels.cpu())
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:

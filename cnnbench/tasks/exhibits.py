@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.tasks.captions import plain
-from cnnbench.tasks.context import View
+from cnnbench.tasks.context import EvalContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,26 +23,26 @@ DRAWN = 2_000  # points of a scatter plot: t-SNE takes about 6 s for them
 PERPLEXITY = 30.0
 
 
-def show_codes(view: View, codes: Tensor, labels: Tensor) -> None:
+def show_codes(context: EvalContext, codes: Tensor, labels: Tensor) -> None:
     """Write the codes of the view's split for TensorBoard's projector, with the images and the names of classes."""
-    split = view.held_out
-    name = split if split == "test" else f"{split}-epoch-{view.epoch:04}"
-    folder = view.folder / "embeddings" / name
-    write_projector(folder, codes, named(labels, view.data.spec.classes), sprites(view, view.splits[split]))
+    split = context.held_out
+    name = split if split == "test" else f"{split}-epoch-{context.epoch:04}"
+    folder = context.folder / "embeddings" / name
+    write_projector(folder, codes, named(labels, context.data.spec.classes), sprites(context, context.splits[split]))
 
 
-def sprites(view: View, batches: Batches) -> Tensor:
+def sprites(context: EvalContext, batches: Batches) -> Tensor:
     """Return small square pictures of all images of a split, float32 [N, C, S, S] in [0, 1]."""
-    whole = max(view.data.spec.height, view.data.spec.width)
+    whole = max(context.data.spec.height, context.data.spec.width)
     side = max(1, min(whole, LARGEST_SPRITE // max(1, int(np.ceil(len(batches) ** 0.5)))))
 
     def small(_network: nn.Module, batch: Batch) -> Tensor:
-        images = view.pixels(batch.images)
+        images = context.pixels(batch.images)
         if images.shape[2:] == (side, side):
             return images
         return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
-    return view.each(batches, small)
+    return context.map_batches(batches, small)
 
 
 def named(labels: Tensor, classes: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config.schema import INCIDENTAL
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.registry import TASKS
@@ -33,7 +33,7 @@ class Siamese(Embedding):
         dimensions: PositiveInt | None = None,
         margin: PositiveFloat = 2.0,
         watch: Literal["recall@1", "loss"] = "recall@1",
-        show_every: Annotated[PositiveInt | None, INCIDENTAL] = None,
+        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
     ) -> None:
         super().__init__(spec, dimensions, watch, show_every)
         self._margin = margin

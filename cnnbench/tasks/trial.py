@@ -23,7 +23,7 @@ def try_task(name: str, task: Task, network: nn.Module, data: PreparedData, samp
             loss, sums = task.train_step(network.train(), batch)
             (plain,) = batches.epoch(torch.arange(len(few)), len(few))
             rows = task.eval_step(network.eval(), plain)
-            metrics = task.measure(rows.float(), plain.labels)
+            metrics = task.compute_metrics(rows.float(), plain.labels)
     except UserError:
         raise
     except Exception as error:
@@ -33,7 +33,8 @@ def try_task(name: str, task: Task, network: nn.Module, data: PreparedData, samp
         f"train_step gives {_number(sums)} sums for the metrics {', '.join(task.train_metrics)}":
             _number(sums) != len(task.train_metrics),
         f"eval_step gives {len(rows)} rows for {len(few)} images": len(rows) != len(few),
-        f"measure gives {', '.join(metrics)}, not {', '.join(task.eval_metrics)}": tuple(metrics) != task.eval_metrics,
+        f"compute_metrics gives {', '.join(metrics)}, not {', '.join(task.eval_metrics)}":
+            tuple(metrics) != task.eval_metrics,
         f"watched names {', '.join(watched for watched, _ in task.watched)}, which are not all measured":
             not {watched for watched, _ in task.watched} <= set(metrics),
     }  # fmt: skip

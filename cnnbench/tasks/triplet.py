@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config.schema import INCIDENTAL, RunConfig
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT, RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
@@ -40,14 +40,14 @@ class Triplet(Embedding):
         mining: Literal["none", "hard", "semihard"] = "none",
         per_class: Annotated[int, Field(ge=2)] = 4,
         watch: Literal["recall@1", "loss"] = "recall@1",
-        show_every: Annotated[PositiveInt | None, INCIDENTAL] = None,
+        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
     ) -> None:
         super().__init__(spec, dimensions, watch, show_every)
         self._margin, self._mining, self._per_class = margin, mining, per_class
 
-    def check(self, config: RunConfig) -> None:
+    def validate(self, config: RunConfig) -> None:
         """Raise ConfigError where batches cannot be made of several images of each class."""
-        super().check(config)
+        super().validate(config)
         if self._mining == "none":
             if self._per_class != 4:
                 problem = "has no effect with task.mining=none; take hard or semihard there"

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench.tasks.context import View
-from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.tasks.context import EvalContext
+from cnnbench.tasks.evaluation.findings import EvalReport
 from cnnbench.training.loop import Progress, evaluate, evaluating
 from cnnbench.training.step import Parts
 
@@ -22,20 +22,22 @@ def choose(parts: Parts, progress: Progress) -> tuple[nn.Module, dict[str, Any]]
     return network, {"chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
 
 
-def measure(parts: Parts, progress: Progress, view: View, step: int) -> tuple[dict[str, dict[str, Any]], Findings]:
+def measure(
+    parts: Parts, progress: Progress, context: EvalContext, step: int
+) -> tuple[dict[str, dict[str, Any]], EvalReport]:
     """Return the metrics of each split that there is, with its number of images, and what is behind those of test.
 
-    step: after which the network of the view was kept. Test is measured here, and only here, in a single pass.
+    step: after which the network of the context was kept. Test is measured here, and only here, in a single pass.
     """
-    best, network = progress.best, view.network
-    metrics: dict[str, dict[str, Any]] = {"train": evaluate(parts, network, view.splits["train"])}
-    if "val" in view.splits and best is not None:  # else no epoch of it gave a number
+    best, network = progress.best, context.network
+    metrics: dict[str, dict[str, Any]] = {"train": evaluate(parts, network, context.splits["train"])}
+    if "val" in context.splits and best is not None:  # else no epoch of it gave a number
         kept = step == best.step
-        metrics["val"] = dict(best.metrics) if kept else evaluate(parts, network, view.splits["val"])
+        metrics["val"] = dict(best.metrics) if kept else evaluate(parts, network, context.splits["val"])
     with evaluating(network):
-        findings = parts.task.examine(view, "test")
+        findings = parts.task.evaluate(context, "test")
     metrics["test"] = dict(findings.metrics)
-    return {split: found | {"samples": len(getattr(view.data, split))} for split, found in metrics.items()}, findings
+    return {split: found | {"samples": len(getattr(context.data, split))} for split, found in metrics.items()}, findings
 
 
 def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, 
     values = config.to_dict()
     for fact in ("source", "parent"):  # no setting
         values.pop(fact, None)
-    telling = flat(config.telling())
+    telling = flat(config.non_default_settings())
     rows = []
     for key, value in flat(values).items():
         origin = origins.get(key) or _origin_above(key, origins)

@@ -58,7 +58,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
         console.header(config, plan.choices, plan.origins, facts)
         _show_model(parts, ready)
         _show_data(ready)
-        folder = outputs_dir() / "dry_runs" / plan.place()
+        folder = outputs_dir() / "dry_runs" / plan.run_path()
         folder.mkdir(parents=True, exist_ok=True)
         _draw(parts, ready, folder)
     loss, seconds = _try_steps(parts, ready)
@@ -185,7 +185,7 @@ def _bytes_on_disk(parts: Parts) -> float:
 
 
 def _show_effort(ready: Ready, loss: float, seconds: float, size: float) -> None:
-    guess = ready.task.loss_of_guessing
+    guess = ready.task.chance_loss
     console.say(f"  first loss {loss:.4f}" + ("" if guess is None else f"; guessing gives {guess:.4f}"))
     horizon = ready.horizon
     steps = f"{horizon.epochs} epochs of {horizon.steps_per_epoch} steps"

@@ -19,7 +19,7 @@ from cnnbench.store.folder import RunFolder
 from cnnbench.training.resolve import Ready
 
 SHOWN = 8  # tensors in an error
-GOES_ON = "What began from it goes on without it: resume=FOLDER"
+HOW_TO_CONTINUE = "What began from it goes on without it: resume=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _of_run(path: str, which: str) -> Source:
     try:
         folder = RunFolder.open(Path(path))
     except UserError as error:
-        raise UserError(f"{error} {GOES_ON}") from error
+        raise UserError(f"{error} {HOW_TO_CONTINUE}") from error
     record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
     if not steps:
         raise UserError("has no checkpoint yet; train it first")
@@ -100,7 +100,7 @@ def _of_run(path: str, which: str) -> Source:
 def _of_file(given: str) -> Source:
     path = Path(given).expanduser().resolve()
     if not path.is_file():
-        raise UserError(f"no such file. {GOES_ON}")
+        raise UserError(f"no such file. {HOW_TO_CONTINUE}")
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise UserError("must be a state dict: a file .pt, .pth or .safetensors")
     with path.open("rb") as file:
@@ -151,7 +151,7 @@ def find_start(config: RunConfig, ready: Ready) -> Start | None:
             misfits += [] if is_head else [name]
         elif is_head and task != config.task.name:
             renewed[name] = f"the task was {task}"
-        elif is_head and ready.task.tells_classes and classes != list(ready.spec.classes):
+        elif is_head and ready.task.is_classifier and classes != list(ready.spec.classes):
             renewed[name] = "the classes are others"
     skipped = {name: "there is none here" for name in given if name not in own}
     weights = {name: given[name] for name in own if name not in renewed}

@@ -63,7 +63,7 @@ def _new_folder(plan: Plan) -> RunFolder:
     runs = find_runs(outputs_dir(), identity)
     if runs:
         return runs[-1].anew()
-    return RunFolder(outputs_dir() / plan.place())
+    return RunFolder(outputs_dir() / plan.run_path())
 
 
 def _changes_since(found: RunFolder, sources: dict[str, str], ready: Ready) -> list[str]:

@@ -87,7 +87,7 @@ def fit(parts: Parts, progress: Progress, observer: Observer) -> None:
 def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
     config, epoch = parts.config, progress.epochs_done + 1
     first = progress.step - progress.epochs_done * parts.horizon.steps_per_epoch
-    readings = _Readings(parts, progress, observer, epoch)
+    readings = _MetricBuffer(parts, progress, observer, epoch)
     parts.enter(epoch)
     for batch in parts.train.epoch(parts.order(epoch), config.batch_size, epoch, first, config.num_workers):
         if _is_due(parts, progress):  # after the last step, but not while it is the last of an epoch
@@ -186,7 +186,7 @@ def is_better(metrics: dict[str, float], best: dict[str, float] | None, watched:
     return False
 
 
-class _Readings:
+class _MetricBuffer:
     """Metrics of the steps of an epoch on their way from the device to the rows.
 
     A row is told after its step, but its loss is looked at as soon as it can be read: on a CPU before the weights
@@ -249,11 +249,11 @@ def evaluate(
     parts: Parts, network: nn.Module, batches: Batches, check_stop: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
     """Return each eval metric of the task over all images of a split."""
-    rows = each_image(network, batches, parts.task.eval_step, parts.config, check_stop)
-    return parts.task.measure(rows, batches.labels.cpu())
+    rows = map_images(network, batches, parts.task.eval_step, parts.config, check_stop)
+    return parts.task.compute_metrics(rows, batches.labels.cpu())
 
 
-def each_image(
+def map_images(
     network: nn.Module,
     batches: Batches,
     step: Callable[[nn.Module, Batch], Tensor],

@@ -26,7 +26,7 @@ def find_learning_rate(plan: Plan) -> int:
     register_everything(plan.plugins)
     _, parts = prepare_trial(plan.config)
     rates, losses = try_rates(parts)
-    folder = outputs_dir() / "lr_finds" / plan.place()
+    folder = outputs_dir() / "lr_finds" / plan.run_path()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "losses.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])

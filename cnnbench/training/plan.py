@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from cnnbench.config.compose import TYPED, Composer, flat
-from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, is_incidental
+from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, has_no_effect_on_result
 from cnnbench.config.validate import check, recorded_config
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.head import is_below
@@ -46,7 +46,7 @@ class Plan:
     accept_stale: bool = False
     brief: bool = False
 
-    def place(self) -> Path:
+    def run_path(self) -> Path:
         """Return where below a folder of runs it belongs: data, model, what was typed and the identity."""
         names = {"data": self.config.data.name, "model": self.config.model.name}
         above = [readable(self.choices.get(group, "")) or readable(name) for group, name in names.items()]
@@ -146,7 +146,9 @@ def command_line(words: Sequence[str]) -> str:
 
 def _naming(typed: Mapping[str, str]) -> dict[str, str]:
     named = {key: word.partition("=")[2] for key, word in typed.items()}
-    return {key: value for key, value in named.items() if key not in ("model", "data") and not is_incidental(key)}
+    return {
+        key: value for key, value in named.items() if key not in ("model", "data") and not has_no_effect_on_result(key)
+    }
 
 
 def _overridden(
@@ -170,7 +172,7 @@ def _overridden(
             )
         elif override.is_sweep_override():
             mistakes.append(Mistake(word, "is several values; resuming takes one"))
-        elif is_below(key, FIXED_ON_RESUME) and not is_incidental(key):
+        elif is_below(key, FIXED_ON_RESUME) and not has_no_effect_on_result(key):
             mistakes.append(
                 Mistake(word, "cannot change in a run that goes on; start a run of its own without resume=")
             )

@@ -50,7 +50,7 @@ def preflight(config: RunConfig) -> Ready:
     data = prepare(config.data)
     task: Task = TASKS.build(config.objective(), data.spec)
     spec = replace(data.spec, outputs=task.num_outputs)
-    task.check(config)
+    task.validate(config)
     network = check_network(config.network(), spec, config.head, task)
     names_parts = config.freeze.what or config.optimizer.lr_scale or config.source
     named = parts_of(config.network(), spec, task) if names_parts else NamedParts()

@@ -15,14 +15,14 @@ from cnnbench.errors import Stopped, UserError, grouped
 from cnnbench.registry import register_everything
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, now
-from cnnbench.tasks.context import Splits, View
+from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
 from cnnbench.training.conclusion import choose, measure, reached
 from cnnbench.training.init import Start, find_start
 from cnnbench.training.inspection import remarks
 from cnnbench.training.journal import Journal, read_rows
 from cnnbench.training.locate import locate, prepare_folder
-from cnnbench.training.loop import Progress, each_image, evaluating, fit
+from cnnbench.training.loop import Progress, evaluating, fit, map_images
 from cnnbench.training.plan import Plan
 from cnnbench.training.resolve import Ready, horizon_of, make_schedule, preflight
 from cnnbench.training.restore import restore, stateful
@@ -141,7 +141,7 @@ class _Session:
         if every is not None and epoch % every == 0:
             network = self.parts.evaluated(progress.step)
             with evaluating(network):
-                self.parts.task.show(self._view(network, epoch, progress.step, ("train", "val")))
+                self.parts.task.log_progress(self._context(network, epoch, progress.step, ("train", "val")))
 
     def check_stop(self) -> None:
         self.stop.check()
@@ -167,13 +167,13 @@ class _Session:
         checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
         self.last_save = time.monotonic()
 
-    def _view(self, network: nn.Module, epoch: int, step: int, splits: tuple[str, ...]) -> View:
+    def _context(self, network: nn.Module, epoch: int, step: int, splits: tuple[str, ...]) -> EvalContext:
         """Return what a task may look at: these splits, without augmentation."""
         data = self.ready.data
-        return View(
+        return EvalContext(
             network, data,
             Splits(partial(plain_batches, self.ready), (name for name in splits if len(getattr(data, name)))),
-            lambda batches, each: each_image(network, batches, each, self.config), self.folder.path, epoch,
+            lambda batches, each: map_images(network, batches, each, self.config), self.folder.path, epoch,
             lambda name, picture: self.journal.picture(name, picture, step),
         )  # fmt: skip
 
@@ -255,8 +255,8 @@ class _Session:
         progress = self.progress
         network, chosen = choose(self.parts, progress)
         measured = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)["test_measured"]
-        view = self._view(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
-        metrics, findings = measure(self.parts, progress, view, chosen["step"])
+        context = self._context(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
+        metrics, findings = measure(self.parts, progress, context, chosen["step"])
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
         self.journal.scalars(test, chosen["step"])
         self.journal.hparams(flat(self.config.to_dict()), test)
@@ -285,7 +285,7 @@ class _Session:
         if self.config.report:
             where = self.folder.evaluation("test", "best" if chosen["chosen"].startswith("best") else "last")
             with console.tolerating("what is behind the result"):
-                findings.write(where, view.paint)
+                findings.write(where, context.log_image)
         self._ended("completed")
         return result
 

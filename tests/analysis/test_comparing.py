@@ -173,7 +173,7 @@ def test_active_is_the_share_of_triplets_with_a_loss():
 @pytest.mark.parametrize("task", [Siamese(SPEC), Triplet(SPEC)], ids=["siamese", "triplet"])
 def test_a_split_is_measured_by_the_same_comparisons_every_time(task):
     found = codes(100).float()
-    first, again = task.measure(found, LABELS), task.measure(found, LABELS)
+    first, again = task.compute_metrics(found, LABELS), task.compute_metrics(found, LABELS)
     assert first == again
     if isinstance(task, Siamese):
         one, other = pairs_of(torch.arange(100), LABELS, generator()).unbind(1)
@@ -187,7 +187,7 @@ def test_a_split_is_measured_by_the_same_comparisons_every_time(task):
 @pytest.mark.parametrize("task", [Siamese(SPEC), Triplet(SPEC)], ids=["siamese", "triplet"])
 @pytest.mark.parametrize("labels", [[0, 0, 0], [2]])
 def test_a_split_of_one_class_has_no_loss(task, labels):
-    assert math.isnan(task.measure(torch.randn(len(labels), 3), torch.tensor(labels))["loss"])
+    assert math.isnan(task.compute_metrics(torch.randn(len(labels), 3), torch.tensor(labels))["loss"])
 
 
 # What cannot be -------------------------------------------------------------------------------------------------------

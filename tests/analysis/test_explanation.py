@@ -12,9 +12,9 @@ from torch.nn import functional
 from cnnbench.analysis.explanation import features, sheets
 from cnnbench.analysis.explanation.activations import convolutions, maps_of, maps_of_layer, spread
 from cnnbench.analysis.explanation.attribution import gradcam, last_with_maps, saliency
-from cnnbench.analysis.explanation.features import features_of, inputs_of, what_the_last_layer_sees
+from cnnbench.analysis.explanation.features import features_of, inputs_of, penultimate_features
 from cnnbench.analysis.explanation.kernels import first_kernels
-from cnnbench.analysis.explanation.looks import NUM_LOOKS, looks_at_first
+from cnnbench.analysis.explanation.looks import NUM_LOOKS, augmented_views
 from cnnbench.analysis.explanation.subject import NotPossible, Subject, subject_of
 from cnnbench.analysis.run import load_run
 from tests.support.explaining import COLOUR, NETWORKS, TASKS, of, untrained
@@ -306,7 +306,7 @@ def test_of_maps_that_give_scores_the_means_are_taken(subject):
 
 def test_tasks_with_codes_show_these():
     subject = untrained(*NETWORKS["encoder"], "data.image_size=20", *TASKS["autoencoder"])
-    assert what_the_last_layer_sees(subject)[1] == "codes"
+    assert penultimate_features(subject)[1] == "codes"
     (batch,) = subject.run.batches("test").epoch(torch.arange(20), 20)
     with torch.inference_mode():
         torch.testing.assert_close(features_of(subject).values, subject.network.encoder(batch.images))
@@ -317,7 +317,7 @@ def test_tasks_with_codes_show_these():
 
 def test_an_image_that_trains_looks_as_in_its_epochs(finished_once):
     subject, _ = subject_of(load_run(finished_once), "best", [], "train", "7,3")
-    looks, parts, blending = looks_at_first(subject)
+    looks, parts, blending = augmented_views(subject)
     assert (parts, blending, len(looks)) == (("crop", "flip", "jitter"), (), NUM_LOOKS)
     train = prepared(*COLOUR)[0].train
     for epoch, look in enumerate(looks, start=1):
@@ -326,7 +326,7 @@ def test_an_image_that_trains_looks_as_in_its_epochs(finished_once):
 
 
 def test_any_other_image_looks_different_every_time_and_the_same_again(subject):
-    looks, again = looks_at_first(subject)[0], looks_at_first(subject)[0]
+    looks, again = augmented_views(subject)[0], augmented_views(subject)[0]
     assert torch.equal(looks, again)
     assert all(not torch.equal(one, other) for at, one in enumerate(looks) for other in looks[at + 1 :])
 
@@ -345,4 +345,4 @@ NO_LOOKS = {"none": "the run has no augmentation", "mixup": "the run's augmentat
 def test_without_an_augmentation_that_takes_one_image_there_are_no_looks(augmentation):
     subject = untrained(*NETWORKS["lenet"], f"augmentation={augmentation}")
     with pytest.raises(NotPossible, match=NO_LOOKS[augmentation]):
-        looks_at_first(subject)
+        augmented_views(subject)

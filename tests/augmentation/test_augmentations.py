@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from cnnbench.augmentation.base import Room
+from cnnbench.augmentation.base import CropMargin
 from cnnbench.augmentation.blur import Blur
 from cnnbench.augmentation.color import Grayscale, Jitter, adjust_brightness, adjust_contrast, adjust_saturation
 from cnnbench.augmentation.geometry import Affine, Rotation
@@ -223,15 +223,15 @@ def test_the_largest_draw_there_is_stays_in_range(number):
 
 # Settings that change nothing -----------------------------------------------------------------------------------------
 
-ROOM = Room(0, 0, 3, 8, 6)
+ROOM = CropMargin(0, 0, 3, 8, 6)
 PROBLEMS = {
-    "crop without room": (Crop(), Room(0, 0, 3, 8, 6), "the window is the whole image, it cannot move"),
-    "jitter without strengths": (Jitter(), Room(4, 4, 3, 8, 6), "all strengths are 0: it changes nothing"),
-    "saturation of gray images": (Jitter(saturation=0.5), Room(4, 4, 1, 8, 6), "changes nothing in gray images"),
-    "crop with room": (Crop(), Room(0, 1, 3, 8, 6), None),
-    "brightness of gray images": (Jitter(brightness=0.5, saturation=0.5), Room(0, 0, 1, 8, 6), None),
-    "saturation of colour images": (Jitter(saturation=0.5), Room(0, 0, 3, 8, 6), None),
-    "flip": (Flip(p=0.5), Room(0, 0, 1, 8, 6), None),
+    "crop without room": (Crop(), CropMargin(0, 0, 3, 8, 6), "the window is the whole image, it cannot move"),
+    "jitter without strengths": (Jitter(), CropMargin(4, 4, 3, 8, 6), "all strengths are 0: it changes nothing"),
+    "saturation of gray images": (Jitter(saturation=0.5), CropMargin(4, 4, 1, 8, 6), "changes nothing in gray images"),
+    "crop with room": (Crop(), CropMargin(0, 1, 3, 8, 6), None),
+    "brightness of gray images": (Jitter(brightness=0.5, saturation=0.5), CropMargin(0, 0, 1, 8, 6), None),
+    "saturation of colour images": (Jitter(saturation=0.5), CropMargin(0, 0, 3, 8, 6), None),
+    "flip": (Flip(p=0.5), CropMargin(0, 0, 1, 8, 6), None),
     "resized crop of all": (ResizedCrop(scale=[1.0, 1.0], ratio=[1.0, 1.0]), ROOM, "takes whole images only"),
     "resized crop": (ResizedCrop(scale=[0.9, 1.0], ratio=[1.0, 1.0]), ROOM, None),
     "rotation by nothing": (Rotation(degrees=0.0), ROOM, "turns nothing; give degrees above 0"),
@@ -239,9 +239,9 @@ PROBLEMS = {
     "affine by less than a pixel": (Affine(translate=0.06), ROOM, "translate=0.06 is less than half a pixel"),
     "affine by a pixel": (Affine(translate=0.07), ROOM, None),
     "affine in size": (Affine(scale=[1.0, 1.1]), ROOM, None),
-    "hue of gray images": (Jitter(hue=0.5), Room(0, 0, 1, 8, 6), "changes nothing in gray images, nor does hue"),
+    "hue of gray images": (Jitter(hue=0.5), CropMargin(0, 0, 1, 8, 6), "changes nothing in gray images, nor does hue"),
     "hue": (Jitter(hue=0.5), ROOM, None),
-    "grayscale of gray images": (Grayscale(p=0.5), Room(0, 0, 1, 8, 6), "the images are gray already"),
+    "grayscale of gray images": (Grayscale(p=0.5), CropMargin(0, 0, 1, 8, 6), "the images are gray already"),
     "blur with a kernel too large": (Blur(sigma=[1.0, 2.0], kernel_size=13, p=1.0), ROOM, "reaches beyond"),
     "blur with the largest kernel": (Blur(sigma=[1.0, 2.0], kernel_size=11, p=1.0), ROOM, None),
     "blur nobody can see": (Blur(sigma=[0.1, 0.2], kernel_size=3, p=1.0), ROOM, "too little to be seen"),
@@ -258,9 +258,9 @@ PROBLEMS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("part", "room", "problem"), PROBLEMS.values(), ids=PROBLEMS)
-def test_an_augmentation_says_when_it_would_change_nothing(part, room, problem):
-    said = part.problem(room)
+@pytest.mark.parametrize(("part", "margin", "problem"), PROBLEMS.values(), ids=PROBLEMS)
+def test_an_augmentation_says_when_it_would_change_nothing(part, margin, problem):
+    said = part.problem(margin)
     assert (problem is None and said is None) or problem in said
 
 

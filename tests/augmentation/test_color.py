@@ -29,9 +29,9 @@ def test_a_third_of_a_turn_makes_red_green():
 def test_jitter_turns_the_hue_last_by_a_draw_of_its_own():
     images, draws = make_images(), make_draws(4)
     three, four = Jitter(brightness=0.3, contrast=0.4), Jitter(brightness=0.3, contrast=0.4, hue=0.2)
-    expected = turn_hue(three.paint(images.clone(), draws[:, :3]), 0.2 * (2 * draws[:, 3] - 1))
+    expected = turn_hue(three.apply(images.clone(), draws[:, :3]), 0.2 * (2 * draws[:, 3] - 1))
     assert (three.num_draws, four.num_draws) == (3, 4)
-    assert torch.equal(four.paint(images.clone(), draws), expected)
+    assert torch.equal(four.apply(images.clone(), draws), expected)
 
 
 def test_grayscale_is_torchvisions_for_those_that_drew_it():
@@ -41,7 +41,7 @@ def test_grayscale_is_torchvisions_for_those_that_drew_it():
     expected = [
         functional.rgb_to_grayscale(image, 3) if chosen else image for image, chosen in zip(images, gray, strict=True)
     ]
-    assert torch.allclose(Grayscale(p=0.3).paint(images.clone(), draws), torch.stack(expected), atol=1e-6)
+    assert torch.allclose(Grayscale(p=0.3).apply(images.clone(), draws), torch.stack(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
@@ -52,14 +52,14 @@ def test_blur_is_torchvisions_gaussian_blur_for_those_that_drew_it(kernel_size, 
         functional.gaussian_blur(image, [kernel_size] * 2, [0.4 + 1.6 * by_sigma] * 2) if chosen < 0.7 else image
         for image, (chosen, by_sigma) in zip(images, draws.tolist(), strict=True)
     ]
-    got = Blur(sigma=[0.4, 2.0], kernel_size=kernel_size, p=0.7).paint(images.clone(), draws)
+    got = Blur(sigma=[0.4, 2.0], kernel_size=kernel_size, p=0.7).apply(images.clone(), draws)
     assert torch.allclose(got, torch.stack(expected), atol=1e-5)
 
 
 def test_noise_has_the_deviation_it_says_and_no_bias():
     gray = torch.full((400, 1, 12, 12), 0.5)
     draws = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
-    noise = Noise(std=0.1, p=1.0).paint(gray.clone(), draws) - gray
+    noise = Noise(std=0.1, p=1.0).apply(gray.clone(), draws) - gray
     assert abs(float(noise.mean())) < 0.001  # 57 600 values: a deviation of the mean of 0.0004
     assert abs(float(noise.std()) - 0.1) < 0.001
     assert abs(float((noise.abs() < 0.1).float().mean()) - 0.683) < 0.01  # a normal distribution's share

@@ -21,7 +21,7 @@ def test_rotation_is_torchvisions_rotate(degrees, channels):
     images, draws = make_images(channels), make_draws(1)
     angles = (degrees * (2 * draws[:, 0] - 1)).tolist()
     expected = [functional.rotate(image, angle, BILINEAR) for image, angle in zip(images, angles, strict=True)]
-    got = Rotation(degrees=degrees).paint(images.clone(), draws)
+    got = Rotation(degrees=degrees).apply(images.clone(), draws)
     assert torch.allclose(got, torch.stack(expected), atol=TOLERANCE)
 
 
@@ -50,7 +50,7 @@ def test_affine_is_torchvisions_affine_with_the_numbers_that_random_affine_draws
         angle, shear = everything["degrees"] * (2 * turn - 1), everything["shear"] * (2 * slant - 1)
         scale = low + (high - low) * size
         expected.append(functional.affine(image, angle, moved, scale, [shear, 0.0], BILINEAR))
-    got = Affine(**settings).paint(images.clone(), draws)
+    got = Affine(**settings).apply(images.clone(), draws)
     assert torch.allclose(got, torch.stack(expected), atol=TOLERANCE)
 
 

@@ -32,7 +32,7 @@ BOXES = {"usual": ([0.02, 0.33], [0.3, 3.3]), "mostly too large": ([0.6, 1.0], [
 def test_erasing_covers_what_torchvision_would_erase(scale, ratio, value, channels):
     part = Erasing(p=0.8, scale=scale, ratio=ratio, value=value)
     images, draws = make_images(channels), make_draws(part.num_draws)
-    got = part.paint(images.clone(), draws)
+    got = part.apply(images.clone(), draws)
     number = 0
     for image, shown, row in zip(images, got, draws.tolist(), strict=True):
         box = torchvisions_box(row[2:], scale, ratio) if row[0] < 0.8 else (0, 0, 0, 0)
@@ -53,7 +53,7 @@ def test_erasing_covers_what_torchvision_would_erase(scale, ratio, value, channe
 @pytest.mark.parametrize("size", [1, 4, 7, 11])
 def test_cutout_covers_a_square_around_any_pixel_cut_off_at_the_border(size, channels):
     images, draws = make_images(channels), make_draws(3)
-    got = Cutout(size=size, p=0.8).paint(images.clone(), draws)
+    got = Cutout(size=size, p=0.8).apply(images.clone(), draws)
     for image, shown, (chosen, down, right) in zip(images, got, draws.tolist(), strict=True):
         expected = image.clone()
         top, left = int(down * HEIGHT) - size // 2, int(right * WIDTH) - size // 2

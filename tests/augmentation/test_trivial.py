@@ -53,7 +53,7 @@ def test_a_change_of_any_strength_is_torchvisions(change, channels):
             for image, magnitude in zip(pixels, magnitudes, strict=True)
         ]
     )
-    off = (Trivial().paint(pixels / 255, draws) * 255 - expected).abs()
+    off = (Trivial().apply(pixels / 255, draws) * 255 - expected).abs()
     assert off.max() <= LEVELS_OFF.get(change, 255 * EXACT)
 
 
@@ -65,7 +65,7 @@ def test_a_change_of_colours_is_torchvisions_on_exact_values(change):
         _apply_op(image, NAMES[change], magnitude, InterpolationMode.NEAREST, None)
         for image, magnitude in zip(images, magnitudes, strict=True)
     ]
-    assert torch.allclose(Trivial().paint(images.clone(), draws), torch.stack(expected), atol=1e-5)
+    assert torch.allclose(Trivial().apply(images.clone(), draws), torch.stack(expected), atol=1e-5)
 
 
 def test_the_changes_stand_in_torchvisions_order():
@@ -83,7 +83,7 @@ def test_an_image_of_one_value_has_no_contrast_to_stretch():
 def test_small_images_go_through_every_change(size):
     draws = torch.cat([draws_for(change)[0] for change in CHANGES])
     images = torch.rand(len(draws), 3, *size, generator=torch.Generator().manual_seed(0))
-    shown = Trivial().paint(images.clone(), draws)
+    shown = Trivial().apply(images.clone(), draws)
     assert shown.shape == images.shape
     assert shown.isfinite().all()
 
@@ -95,7 +95,7 @@ def test_every_change_sign_and_strength_is_as_likely_as_any_other():
         return float(((shown - pixels / 255).abs().amax((1, 2, 3)) < EXACT).float().mean())
 
     all_draws = torch.cat([draws_for(change)[0] for change in CHANGES])
-    of_all = share_unchanged(Trivial().paint((pixels / 255).repeat(len(all_draws), 1, 1, 1), all_draws))
+    of_all = share_unchanged(Trivial().apply((pixels / 255).repeat(len(all_draws), 1, 1, 1), all_draws))
     drawn = share_unchanged(augmented(pixels.expand(4200, -1, -1, -1), {"trivial": Trivial()}))
     assert 1 / len(CHANGES) < of_all < 0.3
     assert abs(drawn - of_all) < 0.024  # four deviations

@@ -11,8 +11,8 @@ import yaml
 from torch import nn
 
 from cnnbench.config.compose import flat, open_composer
-from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, RunConfig, is_incidental
-from cnnbench.config.schema import INCIDENTAL as MARK
+from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, RunConfig, has_no_effect_on_result
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT as MARK
 from cnnbench.config.validate import check
 from cnnbench.registry import MODELS, Selection
 from cnnbench.store.folder import RunFolder, folder_name
@@ -42,7 +42,7 @@ EVERYTHING_ON = [
     "scheduler.warmup=1", "regularization.average.kind=ema",
 ]  # fmt: skip
 
-INCIDENTAL = {
+NO_EFFECT_ON_RESULT = {
     "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
     "data.root", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
@@ -115,8 +115,8 @@ def test_every_setting_changes_the_identity_but_those_that_cannot_change_a_resul
     keys = [key for key in flat(everything_on) if not key.endswith(".name") and key not in without_a_place]
     assert len(keys) > 40
     neutral = {key for key in keys if checked(with_other_value(everything_on, key)).identity() == identity}
-    assert neutral == INCIDENTAL
-    assert {key for key in keys if is_incidental(key)} == INCIDENTAL
+    assert neutral == NO_EFFECT_ON_RESULT
+    assert {key for key in keys if has_no_effect_on_result(key)} == NO_EFFECT_ON_RESULT
 
 
 @pytest.mark.parametrize("group", ["model", "data", "optimizer", "scheduler", "augmentation"])
@@ -141,10 +141,12 @@ def test_whether_photographs_are_kept_decoded_is_no_part_of_an_identity_or_a_nam
     kept, again = (plan_run(composer, [*words, f"data.cache={cache}"]) for cache in ("true", "false"))
     assert kept.config.data.settings["cache"] != again.config.data.settings["cache"]
     assert kept.config.identity() == again.config.identity()
-    assert kept.place() == again.place()
-    assert is_incidental("data.cache")
-    assert not any(is_incidental(f"data.{key}") for key in ("folder", "fit", "on_problem", "follow_links"))
-    assert not any(is_incidental(key) for key in ("cache", "model.cache", "data.subset.root", "regularization.cache"))
+    assert kept.run_path() == again.run_path()
+    assert has_no_effect_on_result("data.cache")
+    assert not any(has_no_effect_on_result(f"data.{key}") for key in ("folder", "fit", "on_problem", "follow_links"))
+    assert not any(
+        has_no_effect_on_result(key) for key in ("cache", "model.cache", "data.subset.root", "regularization.cache")
+    )
 
 
 def with_part(config: RunConfig, group: str, part: Selection) -> RunConfig:

@@ -17,7 +17,7 @@ from cnnbench.config.schema import (
     Clipping,
     EarlyStopping,
     Regularization,
-    Spine,
+    TopLevelConfig,
 )
 from cnnbench.errors import ConfigError
 from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
@@ -146,7 +146,7 @@ def test_every_registered_augmentation_is_part_of_an_option():
 def test_the_primary_file_states_each_setting_of_no_group_in_order():
     primary = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
     sections = [key for key in SECTIONS if key != "regularization"]  # a group, with files of its own
-    assert list(primary) == ["defaults", *Spine.model_fields, *sections]
+    assert list(primary) == ["defaults", *TopLevelConfig.model_fields, *sections]
     for key in sections:
         assert list(primary[key]) == list(SECTIONS[key].model_fields)
 
@@ -154,7 +154,11 @@ def test_the_primary_file_states_each_setting_of_no_group_in_order():
 def test_the_help_names_each_setting_of_no_group_and_each_option(cnnbench):
     text = cnnbench("--help").out
     sections = {key: schema for key, schema in SECTIONS.items() if key != "regularization"}
-    keys = [*Spine.model_fields, *sections, *(key for schema in sections.values() for key in schema.model_fields)]
+    keys = [
+        *TopLevelConfig.model_fields,
+        *sections,
+        *(key for schema in sections.values() for key in schema.model_fields),
+    ]
     assert [key for key in keys if not re.search(rf"^ *{key}:", text, re.MULTILINE)] == []
     unnamed = [word for word in FILES if not re.search(rf"[ ,]{re.escape(word.partition('=')[2])}(,|$)", text, re.M)]
     assert unnamed == []
@@ -193,7 +197,7 @@ def test_what_is_typed_wins_wherever_it_stands(composer, word):
 
 @pytest.mark.parametrize("word", options_of("experiment"))
 def test_an_experiment_fixes_what_it_names_and_what_is_typed_wins_over_it(composer, word):
-    fixed = {key: value for key, value in content(word).items() if key in Spine.model_fields}
+    fixed = {key: value for key, value in content(word).items() if key in TopLevelConfig.model_fields}
     required = REQUIRED.get(word.partition("=")[2], ())
     config = plan_run(composer, [word, *required]).config.to_dict()
     references = fixed.pop("references", [])

@@ -153,7 +153,7 @@ def test_an_epoch_that_is_given_up_leaves_no_threads_behind():
 
 def test_an_error_in_a_worker_reaches_the_loop():
     class Broken(Flip):
-        def place(self, *_):
+        def sample_crop(self, *_):
             raise RuntimeError("out of order")
 
     with pytest.raises(RuntimeError, match="out of order"):

@@ -223,15 +223,15 @@ def test_doing_what_the_error_says_helps(words):
 def test_a_network_that_fits_no_data_is_told_why():
     on = spec(3, 32, 10)
 
-    @MODELS.register("misfit")
-    def misfit(given):
+    @MODELS.register("validate_output")
+    def validate_output(given):
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, given.num_classes + 1))
 
     try:
         with pytest.raises(UserError, match=r"returns \(2, 11\) for two images, where scores of shape \(2, 10\)"):
-            check_network(Selection("misfit", {}), on)
+            check_network(Selection("validate_output", {}), on)
     finally:
-        del MODELS._components["misfit"]
+        del MODELS._components["validate_output"]
 
 
 def test_weights_that_are_not_trained_are_counted_apart():

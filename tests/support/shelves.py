@@ -16,7 +16,7 @@ def made(outputs: Path, accuracy: float | None, *words: str, status: str = "comp
     """Write the folder of a run that came to this accuracy, without training it."""
     with open_composer() as composer:
         plan = plan_run(composer, ["data=synthetic", *words])
-    folder = RunFolder(outputs / plan.place())
+    folder = RunFolder(outputs / plan.run_path())
     said = {
         "identity": plan.config.identity(), "status": status, "choices": dict(plan.choices),
         "origins": dict(plan.origins),

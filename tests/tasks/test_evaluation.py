@@ -12,7 +12,7 @@ from cnnbench.tasks.evaluation import drawings
 from cnnbench.tasks.evaluation.calibration import BINS, calibration
 from cnnbench.tasks.evaluation.chance import is_chance, wilson
 from cnnbench.tasks.evaluation.classes import by_class, confusion
-from cnnbench.tasks.evaluation.classified import SHOWN, Answers, found_out
+from cnnbench.tasks.evaluation.classified import SHOWN, Answers, evaluate_classifier
 from cnnbench.tasks.evaluation.predictions import predictions
 
 NAMES = tuple("abcdefgh")
@@ -145,7 +145,7 @@ def test_what_is_behind_figures_is_made_when_it_is_asked_for(tmp_path):
         return torch.zeros(len(rows), 3, 4, 4)
 
     answers = Answers(probabilities, labels, ("<b>", "a\nb\x1b", "$\\frac{", "x" * 300, "", "犬", "'", '"'))
-    found = found_out({"loss": 1.0}, answers, pixels)
+    found = evaluate_classifier({"loss": 1.0}, answers, pixels)
     assert not asked
     assert found.metrics == {"loss": 1.0, "ece": answers.calibration.error}
     shown: dict[str, tuple[int, ...]] = {}
@@ -169,7 +169,9 @@ def test_a_gallery_shows_images_row_by_row_each_under_its_title():
 
 
 def test_a_network_that_is_always_right_has_no_gallery_of_mistakes():
-    found = found_out({}, Answers(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3]), lambda rows: torch.zeros(3))
+    found = evaluate_classifier(
+        {}, Answers(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3]), lambda rows: torch.zeros(3)
+    )
     assert list(found.figures) == ["classes", "confusion", "calibration", "doubts"]
 
 

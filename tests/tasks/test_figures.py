@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnbench.data.prepare import prepare
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
-from cnnbench.training.loop import each_image
+from cnnbench.training.loop import map_images
 from tests.conftest import only_run
 from tests.support.interruption import go, read
 from tests.support.training import SMALL, plan_of, prepared
@@ -55,7 +55,7 @@ def test_exported_codes_are_those_of_the_tested_network_and_what_is_measured_is_
 
     parts.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
     codes = {
-        split: each_image(parts.network, plain_batches(ready, split), parts.task.eval_step, parts.config)
+        split: map_images(parts.network, plain_batches(ready, split), parts.task.eval_step, parts.config)
         for split in ("train", "test")
     }
     arrays, result = np.load(run / "embeddings" / "test.npz"), read(run / "result.json")["test"]
@@ -127,18 +127,18 @@ def test_hostile_names_are_drawn_as_they_are():
 def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
     monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 30)
     parts, ready = prepared(*SIAMESE)
-    from cnnbench.tasks.context import View
+    from cnnbench.tasks.context import EvalContext
 
     network, splits = parts.network, {"val": parts.val}
-    view = View(
-        network, ready.data, splits, lambda batches, each: each_image(network, batches, each, parts.config), Path(), 1,
+    context = EvalContext(
+        network, ready.data, splits, lambda batches, each: map_images(network, batches, each, parts.config), Path(), 1,
         lambda name, picture: None,
     )  # fmt: skip
-    pictures = exhibits.sprites(view, parts.val)
+    pictures = exhibits.sprites(context, parts.val)
     side = 30 // math.ceil(8**0.5)
     assert pictures.shape == (8, 1, side, side)
     assert 0 <= pictures.min() < pictures.max() <= 1
     monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 8192)
-    pictures = exhibits.sprites(view, parts.val)
+    pictures = exhibits.sprites(context, parts.val)
     expected = prepare(plan_of(*SIAMESE).config.data).val.pixels / 255
     assert torch.allclose(pictures, expected, atol=1e-5)

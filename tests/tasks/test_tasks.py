@@ -182,15 +182,17 @@ def test_neither_the_loop_nor_what_runs_it_names_a_task():
 def test_a_network_is_shown_in_evaluation_mode_and_test_images_only_at_the_end(monkeypatch):
     seen = []
 
-    def show(self, view):
-        seen.append((view.held_out, set(view.splits), any(module.training for module in view.network.modules())))
+    def log_progress(self, context):
+        seen.append(
+            (context.held_out, set(context.splits), any(module.training for module in context.network.modules()))
+        )
 
-    def conclude(self, view):
-        show(self, view)
+    def final_evaluation(self, context):
+        log_progress(self, context)
         return {"extra": 0.5}
 
     task = TASKS["classification"].factory
-    for name, value in (("show", show), ("conclude", conclude), ("show_every", 2)):
+    for name, value in (("log_progress", log_progress), ("final_evaluation", final_evaluation), ("show_every", 2)):
         monkeypatch.setattr(task, name, value)
     assert go(*SMALL, "model=lenet_v2", "regularization.batchnorm=true") == 0
     assert seen == [("val", {"train", "val"}, False), ("test", {"train", "val", "test"}, False)]
@@ -203,7 +205,7 @@ WRONG = {
     ),
     "train_metrics": (("loss",), "train_step gives 2 sums for the metrics loss"),
     "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step gives 1 rows for 2 images"),
-    "measure": (lambda *_: {"loss": 0.0}, "measure gives loss, not loss, accuracy"),
+    "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics gives loss, not loss, accuracy"),
     "watched": ((("top9", True),), "watched names top9, which are not all measured"),
     "order": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
     "_losses": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),

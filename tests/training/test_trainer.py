@@ -17,7 +17,7 @@ from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.classification import Classification
-from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.tasks.evaluation.findings import EvalReport
 from cnnbench.training import conclusion, loop, trainer
 from cnnbench.training.loop import evaluate
 from cnnbench.training.resolve import preflight
@@ -200,7 +200,7 @@ def nan_in_validation(outputs, monkeypatch) -> Path:
     """Return a run whose validation never gave a number."""
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": math.nan, "accuracy": math.inf})
     monkeypatch.setattr(conclusion, "evaluate", lambda *_: {"loss": math.nan, "accuracy": -math.inf})
-    monkeypatch.setattr(Classification, "examine", lambda *_: Findings({"loss": math.nan, "accuracy": math.inf}))
+    monkeypatch.setattr(Classification, "examine", lambda *_: EvalReport({"loss": math.nan, "accuracy": math.inf}))
     assert go(*PLAIN) == 0
     return only_run(outputs)
 

@@ -31,7 +31,7 @@ def gradcam(score: Score, layer: nn.Module, images: Tensor, labels: Tensor) -> T
     explainer = library.LayerGradCam(score, layer)
     # One at a time: what gradients take of memory would be the more, the more images there are.
     found = [
-        explainer.attribute(wanting(image), target=label, relu_attributions=True).detach()
+        explainer.attribute(with_grad(image), target=label, relu_attributions=True).detach()
         for image, label in zip(torch.split(images, 1), labels.tolist(), strict=True)
     ]
     enlarged: Tensor = library.LayerAttribution.interpolate(torch.cat(found), tuple(images.shape[2:]), "bilinear")
@@ -45,13 +45,13 @@ def saliency(score: Score, images: Tensor, labels: Tensor) -> Tensor:
     """
     explainer = captum().Saliency(score)
     found = [
-        explainer.attribute(wanting(image), target=label, abs=True)
+        explainer.attribute(with_grad(image), target=label, abs=True)
         for image, label in zip(torch.split(images, 1), labels.tolist(), strict=True)
     ]
     return torch.cat(found).amax(1)
 
 
-def wanting(image: Tensor) -> Tensor:
+def with_grad(image: Tensor) -> Tensor:
     """Return a copy of an image that wants a gradient."""
     return image.detach().clone().requires_grad_()
 

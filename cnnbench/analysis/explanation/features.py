@@ -12,7 +12,7 @@ from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
 from cnnbench.models.head import parts_of
 from cnnbench.tasks.exhibits import DRAWN
-from cnnbench.training.loop import each_image
+from cnnbench.training.loop import map_images
 
 Step = Callable[[nn.Module, Batch], Tensor]
 
@@ -29,7 +29,7 @@ class Features:
 
 def features_of(subject: Subject, seed: int = 0) -> Features:
     """Return the features of images of the subject's split: of 2 000 at most, chosen by the seed, each at most once."""
-    step, what = what_the_last_layer_sees(subject)
+    step, what = penultimate_features(subject)
     try:
         data = subject.run.ready.data
     except UserError as error:  # files can be explained without the data
@@ -39,13 +39,13 @@ def features_of(subject: Subject, seed: int = 0) -> Features:
     batches = Batches(images[rows], data.spec, data.mean, data.std, subject.device)
     subject.network.to(subject.device)
     try:
-        values = each_image(subject.network, batches, step, subject.run.config)
+        values = map_images(subject.network, batches, step, subject.run.config)
     finally:
         subject.network.cpu()
     return Features(values, images.labels[rows], what, len(images))
 
 
-def what_the_last_layer_sees(subject: Subject) -> tuple[Step, str]:
+def penultimate_features(subject: Subject) -> tuple[Step, str]:
     """Return what gives the features of a batch, float [B, D], and where they come from.
 
     Raises NotPossible where no layer is known to give the scores.

@@ -12,7 +12,7 @@ from cnnbench.training.resolve import make_augmentations
 NUM_LOOKS = 24
 
 
-def looks_at_first(subject: Subject) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
+def augmented_views(subject: Subject) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
     """Return looks at the first image, float32 [24, C, H, W], normalised; what made them; and what was left out.
 
     An image that trains is seen as in the epochs from 1 on. What blends images is left out, since it takes a second
@@ -20,8 +20,8 @@ def looks_at_first(subject: Subject) -> tuple[Tensor, tuple[str, ...], tuple[str
     """
     run = subject.run
     active = {name: part for name, part in make_augmentations(run.config).items() if not part.is_off()}
-    blending = tuple(name for name, part in active.items() if part.mixes)
-    alone = {name: part for name, part in active.items() if not part.mixes}
+    blending = tuple(name for name, part in active.items() if part.mix_probability)
+    alone = {name: part for name, part in active.items() if not part.mix_probability}
     if not alone:
         raise NotPossible(
             f"the run's augmentation, {listed(blending)}, blends an image with another one" if blending

@@ -8,13 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnnbench.analysis.evaluate import examined
+from cnnbench.analysis.evaluate import evaluate_run
 from cnnbench.analysis.explanation import sheets
 from cnnbench.analysis.explanation.activations import Maps, convolutions, maps_of, maps_of_layer, spread
 from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
 from cnnbench.analysis.explanation.features import features_of
 from cnnbench.analysis.explanation.kernels import first_kernels
-from cnnbench.analysis.explanation.looks import looks_at_first
+from cnnbench.analysis.explanation.looks import augmented_views
 from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.errors import UserError, grouped
 from cnnbench.tasks.captions import plain
@@ -147,7 +147,7 @@ def gallery(request: Request) -> Iterator[Picture]:
     subject = request.subject
     _ = subject.score  # of a task that tells classes; others would draw pictures of their own
     try:
-        figures = examined(subject.run, subject.split, subject.which).figures
+        figures = evaluate_run(subject.run, subject.split, subject.which).figures
     except UserError as error:  # the data are not there, or are no longer those of the run
         raise NotPossible(str(error).splitlines()[0].removesuffix(".")) from error
     for name, line in GALLERIES.items():
@@ -173,7 +173,7 @@ def tsne(request: Request) -> Iterator[Picture]:
 def augmentation(request: Request) -> Iterator[Picture]:
     """Yield looks at the first image after the augmentation of the run."""
     subject = request.subject
-    looks, parts, blending = looks_at_first(subject)
+    looks, parts, blending = augmented_views(subject)
     title = f"0: {subject.caption(0)}; 1 to {len(looks)}: looks at it by {', '.join(parts)}"
     if subject.row is not None:
         title = f"{title}, in these epochs"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnbench.analysis.predict import Asked, answering, from_files, from_split
+from cnnbench.analysis.predict import InputImage, answering, from_files, from_split
 from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
@@ -37,7 +37,7 @@ class Subject:
     which: Checkpoint
     network: nn.Module
     device: torch.device
-    asked: Sequence[Asked]
+    asked: Sequence[InputImage]
     split: str
     row: int | None = None
 

@@ -18,7 +18,7 @@ from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
 from cnnbench.store.checkpoint import finite
 from cnnbench.tasks.base import Task
-from cnnbench.training.loop import each_image
+from cnnbench.training.loop import map_images
 
 MOST_IMAGES, FEWEST_IMAGES = 256, 16  # to compare on
 MOST_VALUES = 2**23  # of these images together: large ones are slow
@@ -175,4 +175,4 @@ def answers(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
     exact = Run(run.folder, run.config.model_copy(update={"precision": "fp32"}))
     if hasattr(run.task, "scores"):
         return exact.predict(pixels, network)
-    return each_image(network, run.batches_of(pixels), lambda network, batch: network(batch.images), exact.config)
+    return map_images(network, run.batches_of(pixels), lambda network, batch: network(batch.images), exact.config)

@@ -14,10 +14,10 @@ from cnnbench.analysis.reports.effects import Effect, effects
 from cnnbench.analysis.reports.learning import Course, Metric, course, principal
 from cnnbench.analysis.reports.statistics import Difference, Estimate, difference, estimate
 from cnnbench.config.compose import flat
-from cnnbench.config.schema import is_incidental
+from cnnbench.config.schema import has_no_effect_on_result
 from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped, listed
-from cnnbench.store.query import Entry
+from cnnbench.store.query import RunSummary
 from cnnbench.training.journal import read_rows
 
 NAMED = 4  # settings in a sentence
@@ -29,7 +29,7 @@ class Group:
     """Finished runs of one configuration, a seed each; of a seed that was trained twice, the newest."""
 
     choice: Choice
-    entries: tuple[Entry, ...]
+    entries: tuple[RunSummary, ...]
 
     @cached_property
     def results(self) -> dict[int, dict[str, Any]]:
@@ -181,7 +181,7 @@ def _few(n: int) -> str:
     return "no seed in common" if n == 0 else "one seed"
 
 
-def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | None = None) -> Comparison:
+def compare(found: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
     """Return finished runs side by side, grouped over everything but the seed; the others are named and passed over.
 
     metric: null: what their task watches. baseline: `key=value` of the configuration to compare with; null: the first.
@@ -209,12 +209,12 @@ def compare(found: Sequence[Entry], metric: str | None = None, baseline: str | N
     return Comparison(metric, higher, differing, rows, first, tuple(skipped))
 
 
-def _grouped(finished: Sequence[Entry]) -> list[Group]:
-    groups: dict[str, dict[int, Entry]] = {}
+def _grouped(finished: Sequence[RunSummary]) -> list[Group]:
+    groups: dict[str, dict[int, RunSummary]] = {}
     choices: dict[str, Choice] = {}
     for entry in finished:
         values = flat(_settings(entry))
-        kept = {key: value for key, value in values.items() if key not in ASIDE and not is_incidental(key)}
+        kept = {key: value for key, value in values.items() if key not in ASIDE and not has_no_effect_on_result(key)}
         kept = {key: value for key, value in kept.items() if not key.startswith("references")}
         key = _plain(kept)
         choices[key] = Choice.of(kept, entry.record)
@@ -222,7 +222,7 @@ def _grouped(finished: Sequence[Entry]) -> list[Group]:
     return [Group(choices[key], tuple(entries.values())) for key, entries in groups.items()]
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
+def _settings(entry: RunSummary) -> dict[str, Any]:
     """Return the settings of a run, those included that there were not yet when it was made."""
     try:
         return recorded_config(entry.folder, entry.config).to_dict()

@@ -135,7 +135,7 @@ class Story:
     def _settings(self) -> Iterator[Section]:
         values, origins = flat(self.folder.config()), self.record.get("origins", {})
         try:
-            telling = set(flat(recorded_config(self.folder).telling()))
+            telling = set(flat(recorded_config(self.folder).non_default_settings()))
         except UserError:  # made with a plugin, or by another version
             telling = set(values)
         kept = {key: value for key, value in values.items() if key in telling or origins.get(key) == TYPED}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnbench.tasks.captions import plain
 from cnnbench.tasks.evaluation.calibration import Calibration, calibration
-from cnnbench.tasks.evaluation.findings import Findings
+from cnnbench.tasks.evaluation.findings import EvalReport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,9 @@ class Answers:
         return rows[beliefs[rows].argsort(descending=largest, stable=True)[:SHOWN]]
 
 
-def found_out(metrics: Mapping[str, float], answers: Answers, pixels: Callable[[Tensor], Tensor]) -> Findings:
+def evaluate_classifier(
+    metrics: Mapping[str, float], answers: Answers, pixels: Callable[[Tensor], Tensor]
+) -> EvalReport:
     """Return what is found out about a classifier.
 
     metrics: measured already. pixels: images of rows as they can be looked at, float32 [N, C, H, W] in [0, 1].
@@ -97,7 +99,7 @@ def found_out(metrics: Mapping[str, float], answers: Answers, pixels: Callable[[
         return drawn
 
     galleries = {"mistakes": answers.most_certain_mistakes(), "doubts": answers.least_certain_hits()}
-    return Findings(
+    return EvalReport(
         {**metrics, "ece": answers.calibration.error},
         {
             "classes": lambda: answers.of_classes,

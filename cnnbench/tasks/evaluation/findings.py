@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Findings:
+class EvalReport:
     """Metrics of a split, and what is behind them: tables and pictures by name, made when they are asked for."""
 
     metrics: Mapping[str, float]
