@@ -1,22 +1,16 @@
 """Names in, objects out: the only place where a name in a file turns into something that runs.
 
-A factory's signature is its schema. Parameters before `*` are what the program knows (the data spec, the parameters
-to optimize); keyword-only parameters are what a YAML file may say, with their types and ranges in the annotations.
-A default there is the value that changes nothing: settings that equal it are left out of a run's identity.
+A factory's signature is its schema. Some parameters are filled by the program, recognised by name (`spec` of a model,
+see PROVIDED); all others are settings, with their types and ranges in the annotations, before or after `*`. A
+default is the value that changes nothing: settings that equal it are no part of a run's identity.
+What is registered is checked at once, and what a factory returns when it is built.
 """
 
-import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
-import pkgutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, create_model
@@ -26,6 +20,32 @@ from cnnbench.errors import UserError, did_you_mean, listed
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+ANY_KIND = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # *args, **kwargs
+
+# By group: parameter names that the program fills, and what each is called among what it provides. Names other than
+# the first are for classes written without cnnbench in mind, and count only where they are untyped or `int`.
+PROVIDED: dict[str, dict[str, str]] = {
+    "model": {
+        "spec": "spec", "in_channels": "channels", "in_chans": "channels", "channels": "channels",
+        "num_classes": "outputs", "num_outputs": "outputs", "image_size": "image_size",
+    },
+    "data": {"root": "root"},
+    "augmentation": {},
+    "optimizer": {"groups": "groups", "params": "groups"},
+    "scheduler": {"horizon": "horizon"},
+    "task": {"spec": "spec"},
+}  # fmt: skip
+
+# By group: the class of what a factory must return, and how to say it. By name: importing torch here would make every
+# command wait for it.
+PRODUCTS = {
+    "model": ("torch.nn.modules.module.Module", "an nn.Module"),
+    "data": ("cnnbench.data.images.ImageData", "an ImageData (cnnbench.data.images)"),
+    "augmentation": ("cnnbench.augmentation.base.Augmentation", "an Augmentation (cnnbench.augmentation.base)"),
+    "optimizer": ("torch.optim.optimizer.Optimizer", "a torch.optim.Optimizer"),
+    "scheduler": ("", "a function of the step and the scores"),
+    "task": ("cnnbench.tasks.base.Task", "a Task (cnnbench.tasks.base)"),
+}
 
 
 class Section(BaseModel):
@@ -48,117 +68,210 @@ class Selection:
 
 @dataclass(frozen=True)
 class Component:
-    """A registered factory, with what else is known of it."""
+    """A registered factory. facts: what its group wants to know about it besides."""
 
+    group: str
     name: str
     factory: Callable[..., Any]
     facts: Mapping[str, Any]
 
     @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The factory's parameters. Raises UserError where an annotation cannot be evaluated."""
+        try:
+            found = inspect.signature(self.factory, eval_str=True).parameters
+        except (NameError, SyntaxError, TypeError, ValueError) as error:
+            raise UserError(f"{self}: its signature cannot be read: {error}") from error
+        return {name: parameter for name, parameter in found.items() if parameter.kind not in ANY_KIND}
+
+    @cached_property
+    def provided(self) -> dict[str, str]:
+        """What the program provides for which parameter."""
+        names = PROVIDED.get(self.group, {})
+        first = next(iter(names), None)
+        return {
+            name: names[name.lstrip("_")]
+            for name, parameter in self.parameters.items()
+            if name.lstrip("_") in names
+            and (name.lstrip("_") == first or parameter.annotation in (parameter.empty, int))
+        }
+
+    @cached_property
     def schema(self) -> type[BaseModel]:
-        """The keyword-only parameters as a strict pydantic model."""
+        """The settings as a strict pydantic model."""
         fields: dict[str, Any] = {
-            parameter.name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-            for parameter in inspect.signature(self.factory, eval_str=True).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
+            name: (_type_of(parameter), ... if parameter.default is parameter.empty else parameter.default)
+            for name, parameter in self.parameters.items()
+            if name not in self.provided
         }
         return create_model(self.name, __config__=STRICT, **fields)
+
+    def check(self) -> None:
+        """Raise UserError, in one sentence with file and line, where the factory breaks the contract of its group."""
+        for name, parameter in self.parameters.items():
+            if name in self.provided:
+                continue
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise UserError(f"{self}: parameter '{name}' is positional-only; settings are given by name.")
+            if parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
+                names = listed(PROVIDED.get(self.group, ()))
+                hint = f" (the program fills {names})" if self.group in PROVIDED else ""
+                raise UserError(f"{self}: setting '{name}' has no type; write `{name}: int`, say{hint}.")
+        if self.group == "optimizer" and "lr" not in self.parameters:
+            raise UserError(f"{self}: has no setting `lr`, the learning rate that schedules scale.")
+        if self.facts.get("watches") and "patience" not in self.parameters:
+            raise UserError(
+                f"{self}: watches validation, and has no setting `patience`: evaluations that it waits for."
+            )
+
+    def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
+        """Call the factory. Raises UserError where it returns something else than its group asks for."""
+        filled = {name: provided[what] for name, what in self.provided.items()}
+        product = self.factory(**filled, **settings)
+        if self.group not in PRODUCTS:
+            return product
+        expected, description = PRODUCTS[self.group]
+        ancestors = {f"{base.__module__}.{base.__qualname__}" for base in type(product).__mro__}
+        if expected not in ancestors if expected else not callable(product):
+            raise UserError(f"{self}: returns a {type(product).__name__}, and must return {description}.")
+        return product
 
     def defaults(self) -> dict[str, Any]:
         """Return the settings that have a default in the signature."""
         return {key: field.default for key, field in self.schema.model_fields.items() if not field.is_required()}
 
     def accepts(self, setting: str) -> bool:
-        """Tell whether the factory has this keyword."""
+        """Tell whether the factory has this setting."""
         return setting in self.schema.model_fields
 
     def summary(self) -> str:
         """Return the first line of the factory's docstring."""
         return (inspect.getdoc(self.factory) or "").partition("\n")[0]
 
+    def __str__(self) -> str:
+        code = inspect.unwrap(self.factory)
+        try:
+            where = f"{Path(inspect.getsourcefile(code) or '').name}:{inspect.getsourcelines(code)[1]}: "
+        except (OSError, TypeError):
+            where = ""
+        return f"{where}{self.group} '{self.name}'"
+
+
+def _type_of(parameter: inspect.Parameter) -> Any:
+    if parameter.annotation is not parameter.empty:
+        return parameter.annotation
+    return type(parameter.default)
+
 
 class Registry:
-    """The components of one group of the configuration, by name."""
+    """The components of one group of the configuration, by name; subclasses state the facts that they keep."""
 
     def __init__(self, group: str) -> None:
         self.group = group
-        self._components: dict[str, Component] = {}
+        self.components: dict[str, Component] = {}
 
-    def register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
-        """Return a decorator that enters a factory under a name; a name that is taken is an error."""
-
+    def _register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
         def enter(factory: Factory) -> Factory:
-            taken = self._components.get(name)
+            taken = self.components.get(name)
             if taken is not None:
                 where = f"{taken.factory.__module__}.{taken.factory.__qualname__}"
                 raise UserError(
                     f"{self.group} '{name}' is registered twice: it is already {where}; choose another name."
                 )
-            self._components[name] = Component(name, factory, facts)
+            component = Component(self.group, name, factory, facts)
+            component.check()
+            self.components[name] = component
             return factory
 
         return enter
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._components))
+        return iter(sorted(self.components))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._components
+        return name in self.components
 
     def __getitem__(self, name: str) -> Component:
-        if name not in self._components:
+        if name not in self.components:
             hint = did_you_mean(name, self)
             raise UserError(f"no {self.group} is called '{name}'{hint} There are: {listed(self)}.")
-        return self._components[name]
+        return self.components[name]
 
-    def build(self, selection: Selection, *runtime: Any) -> Any:
-        """Call the selected factory with what the program knows and what the configuration says."""
-        return self[selection.name].factory(*runtime, **selection.settings)
-
-
-MODELS = Registry("model")
-DATASETS = Registry("data")
-AUGMENTATIONS = Registry("augmentation")
-OPTIMIZERS = Registry("optimizer")
-SCHEDULERS = Registry("scheduler")
-TASKS = Registry("task")
-
-PACKAGES = ("data", "models", "augmentation", "optim", "tasks")
-PLUGIN_PREFIX = "cnnbench_plugin_"
+    def build(self, selection: Selection, **provided: Any) -> Any:
+        """Return what the selected factory makes of its settings and of what the program provides."""
+        return self[selection.name].build(selection.settings, **provided)
 
 
-def register_everything(plugins: Iterable[str] = ()) -> tuple[ModuleType, ...]:
-    """Import what registers: the package's own parts, installed entry points, and the plugins typed by the user.
+class Models(Registry):
+    """Factories of networks."""
 
-    plugins: paths of Python files. Returns the modules that came from outside the package.
-    """
-    for name in PACKAGES:
-        package = importlib.import_module(f"cnnbench.{name}")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
-    outside = [point.load() for point in importlib.metadata.entry_points(group="cnnbench.plugins")]
-    outside += [_import_file(Path(plugin)) for plugin in plugins]
-    return tuple(module for module in outside if isinstance(module, ModuleType))
+    def register(
+        self, name: str, *, pretrained: Callable[[Mapping[str, Any]], Any] | None = None
+    ) -> Callable[[Factory], Factory]:
+        """Return a decorator. pretrained: from the model's settings to its published weights, a WeightSource."""
+        return self._register(name, pretrained=pretrained)
+
+    def build(self, selection: Selection, **provided: Any) -> Any:
+        """Return the network for a data spec, `spec=`."""
+        spec = provided["spec"]
+        side = spec.height if spec.height == spec.width else (spec.height, spec.width)
+        return super().build(
+            selection, spec=spec, channels=spec.channels, outputs=spec.num_outputs, image_size=side
+        )  # fmt: skip
 
 
-def _import_file(path: Path) -> ModuleType:
-    path = path.expanduser().resolve()
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"plugins={path}: no such Python file; give the path of a file that registers something.")
-    name = f"{PLUGIN_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and loaded.__file__ == str(path):
-        return loaded
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"plugins={path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
+class Datasets(Registry):
+    """Factories of data sets."""
+
+    def register(
+        self, name: str, *, breaks_labels: tuple[str, ...] = (), source: Any = None, photographs: bool = False
+    ) -> Callable[[Factory], Factory]:
+        """Return a decorator.
+
+        breaks_labels: augmentations after which an image may show another class. source: the files that it needs.
+        photographs: whether it reads image files of any size from `data.folder`.
+        """
+        return self._register(name, breaks_labels=breaks_labels, source=source, photographs=photographs)
+
+
+class Augmentations(Registry):
+    """Classes of augmentations."""
+
+    def register(self, name: str, *, order: int = 30, excludes: tuple[str, ...] = ()) -> Callable[[Factory], Factory]:
+        """Return a decorator. order: when it acts among others. excludes: augmentations that it cannot go with."""
+        return self._register(name, order=order, excludes=excludes)
+
+
+class Optimizers(Registry):
+    """Factories of optimizers."""
+
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Return a decorator; the factory has a setting `lr`, which schedules scale."""
+        return self._register(name)
+
+
+class Schedulers(Registry):
+    """Factories of learning-rate schedules."""
+
+    def register(self, name: str, *, watches: bool = False, warms_up: bool = False) -> Callable[[Factory], Factory]:
+        """Return a decorator.
+
+        watches: whether it follows validation scores; it has a setting `patience` then. warms_up: by itself.
+        """
+        return self._register(name, watches=watches, warms_up=warms_up)
+
+
+class Tasks(Registry):
+    """Classes of tasks."""
+
+    def register(self, name: str, *, blends: bool = False) -> Callable[[Factory], Factory]:
+        """Return a decorator. blends: whether images of two classes may be mixed into one sample."""
+        return self._register(name, blends=blends)
+
+
+MODELS = Models("model")
+DATASETS = Datasets("data")
+AUGMENTATIONS = Augmentations("augmentation")
+OPTIMIZERS = Optimizers("optimizer")
+SCHEDULERS = Schedulers("scheduler")
+TASKS = Tasks("task")

@@ -1,26 +1,33 @@
-"""The one entry point: `cnnbench …` turns words into plans, and carries them out.
+"""The one entry point: `cnnbench …` turns words into plans, and has them carried out.
 
 Nothing heavy is imported at the top: `--help` and completion answer at once.
 """
 
 import os
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import cnnbench
-from cnnbench.cli.help import help_text
-from cnnbench.cli.parse import plugin_files
 from cnnbench.errors import Mistake, TrainingError, UserError
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
+    from cnnbench.store.folder import RunFolder
     from cnnbench.training.plan import Plan
+
+NOT_HYDRAS_USE = ("config_name", "config_path", "package", "experimental_rerun")
+# What the end of a run needs, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job of a sweep.
+REPORTING = (
+    "cnnbench.analysis.reports.single",
+    "cnnbench.tasks.evaluation.classes",
+    "cnnbench.tasks.evaluation.drawings",
+)
 
 
 @dataclass
@@ -65,40 +72,45 @@ def _say(text: object) -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the words of a command line say, and return the exit code."""
     if not {"-h", "--help"}.isdisjoint(arguments):
-        own_folder = _own_folder(arguments)
-        sys.stdout.write(help_text(own_folder))
-        return 0
-    from hydra._internal.utils import get_args_parser
+        from cnnbench.cli.help import help_text
 
+        sys.stdout.write(help_text(_own_folder(arguments)))
+        return 0
     if "--version" in arguments:
         sys.stdout.write(f"cnnbench {cnnbench.__version__}\n")
         return 0
-    flags = get_args_parser().parse_intermixed_args([_data_for_dataset(word) for word in arguments])
-    for flag in ("config_name", "config_path", "package", "experimental_rerun"):
+    from cnnbench.config.compose import flag_parser
+
+    flags = flag_parser().parse_intermixed_args(list(arguments))
+    for flag in NOT_HYDRAS_USE:
         if getattr(flags, flag):
             raise UserError(f"--{flag.replace('_', '-')} is Hydra's, and means nothing here; see cnnbench --help")
-    if _is_for_hydra(flags):
-        return _let_hydra_answer(arguments)
+    if flags.hydra_help or flags.info or flags.shell_completion or flags.cfg not in (None, "job"):
+        return _let_hydra_answer(flags, arguments)
     request = read_request(flags)
+    return _do(request, plans_of(request))
 
+
+def plans_of(request: Request) -> "list[Plan]":
+    """Return the plans that a request means, with the hashes of the code that will carry them out."""
     from cnnbench.config.compose import open_composer
-    from cnnbench.registry import register_everything
-    from cnnbench.sweeps.slots import plan_all
+    from cnnbench.plugins import register_everything
+    from cnnbench.store.provenance import code_hashes
     from cnnbench.training.plan import plan_resume, plan_run
 
-    register_everything(request.plugins)
-    with open_composer([flags.config_dir] if flags.config_dir else []) as composer:
+    code = code_hashes(register_everything(request.plugins))
+    with open_composer([request.flags.config_dir] if request.flags.config_dir else []) as composer:
         composer.add_missing_options()
         if request.resume is not None:
             plans = [plan_resume(request.resume, request.words, request.mistakes)]
-        elif flags.multirun:
+        elif request.flags.multirun:
+            from cnnbench.sweeps.expand import plan_all
+
             plans = plan_all(composer, request.words, request.mistakes)
         else:
             plans = [plan_run(composer, request.words, request.mistakes)]
-    plans = [
-        replace(plan, plugins=request.plugins, rerun=request.rerun, accept_stale=request.accept_stale) for plan in plans
-    ]
-    return _do(request, plans)
+    controls = {"plugins": request.plugins, "rerun": request.rerun, "accept_stale": request.accept_stale}
+    return [replace(plan, code=code, **controls) for plan in plans]  # type: ignore[arg-type]
 
 
 def _do(request: Request, plans: "Sequence[Plan]") -> int:
@@ -115,14 +127,37 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
         from cnnbench.training.lr_finder import find_learning_rate
 
         return find_learning_rate(plans[0])
-    from cnnbench.sweeps.slots import carry_out_all
+    if request.flags.multirun:
+        from cnnbench.sweeps.slots import carry_out_all
+
+        return carry_out_all(plans, write_page, write_comparison, REPORTING)
     from cnnbench.training.trainer import carry_out
 
-    return carry_out_all(plans) if request.flags.multirun else carry_out(plans[0])
+    return carry_out(plans[0], write_page)
+
+
+def write_page(folder: "RunFolder") -> Path:
+    """Write the page of a finished run, and return where it lies."""
+    from cnnbench.analysis.reports.single import page_of  # with pandas, matplotlib, jinja2
+
+    return page_of(folder).write(folder.path)
+
+
+def write_comparison(manifest: Path) -> Path:
+    """Write the page that compares the runs of a sweep, and return where it lies."""
+    from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
+    from cnnbench.analysis.reports.comparison import compare
+    from cnnbench.store.folder import outputs_dir
+    from cnnbench.store.query import found, title
+
+    words = [str(manifest)]
+    return page_of(compare(found(words)), title(words)).write(outputs_dir() / "reports" / manifest.stem)
 
 
 def read_request(flags: Namespace) -> Request:
-    """Tell the words that configure a run from those that say what to do with it."""
+    """Separate the words that configure a run from those that say what to do with it."""
+    from cnnbench.plugins import plugin_names
+
     request, mistakes = Request(flags), []
     for word in flags.overrides:
         key, _, value = word.partition("=")
@@ -130,8 +165,8 @@ def read_request(flags: Namespace) -> Request:
             request.resume = value
         elif key == "plugins":
             if not value:
-                mistakes.append(Mistake(word, "must be the path of a Python file, or several with commas between"))
-            request.plugins = plugin_files(value)
+                mistakes.append(Mistake(word, "must be Python files or module names, with commas between"))
+            request.plugins = plugin_names(value)
         elif key in ("rerun", "accept_stale", "dry_run", "lr_find"):
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
@@ -155,22 +190,16 @@ def _own_folder(arguments: Sequence[str]) -> str | None:
     return folder or joined
 
 
-def _data_for_dataset(word: str) -> str:
-    """Read `dataset=cifar100` and `dataset.root=…` as `data=…`: both names are in use, the configuration has one."""
-    return re.sub(r"^([+~]*)dataset(?=[=.])", r"\1data", word)
-
-
-def _is_for_hydra(flags: Namespace) -> bool:
-    return bool(flags.hydra_help or flags.info or flags.shell_completion or flags.cfg not in (None, "job"))
-
-
-def _let_hydra_answer(arguments: Sequence[str]) -> int:
+def _let_hydra_answer(flags: Namespace, arguments: Sequence[str]) -> int:
     """Leave help, completion and the like to Hydra; none of them runs anything."""
     import hydra
 
-    from cnnbench.config.conf_dir import conf_dir
+    from cnnbench.config.compose import data_for_dataset
+    from cnnbench.config.values import conf_dir
 
-    sys.argv = ["cnnbench", *map(_data_for_dataset, arguments)]
+    if flags.hydra_help:  # it composes the words first, and fails in a traceback
+        arguments = [word for word in arguments if word not in flags.overrides]
+    sys.argv = ["cnnbench", *map(data_for_dataset, arguments)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
     return 0
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cnnbench.config.compose import Composer, open_composer
-from cnnbench.registry import register_everything
+from cnnbench.plugins import register_everything
 from cnnbench.train import main
 
 pytest.register_assert_rewrite("tests.support.interruption")  # its assertions say what differs, as those of tests do
@@ -90,6 +90,13 @@ def composer() -> Iterator[Composer]:
         yield opened
 
 
+def latest(words: Sequence[str]) -> list[str]:
+    """Return words in which each setting is given once, as it was given last: a command refuses what is given twice."""
+    last = {word.partition("=")[0]: word for word in words if "=" in word}
+    kept = [word for word in words if "=" not in word or last[word.partition("=")[0]] == word]
+    return list(dict.fromkeys(kept))
+
+
 def ended(
     command: Callable[[Sequence[str]], None], words: Sequence[str], capsys: pytest.CaptureFixture[str]
 ) -> Outcome:
@@ -108,7 +115,7 @@ def cnnbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Return the command, run in this process."""
 
     def run(*words: str) -> Outcome:
-        return ended(main, words, capsys)
+        return ended(main, latest(words), capsys)
 
     return run
 
@@ -129,7 +136,7 @@ def start() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
 
     def popen(words: Sequence[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "cnnbench", *words],
+            [sys.executable, "-m", "cnnbench", *latest(words)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
         )  # fmt: skip
 

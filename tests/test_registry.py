@@ -12,7 +12,8 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
-from cnnbench.registry import PLUGIN_PREFIX, Registry, Selection, register_everything
+from cnnbench.plugins import PREFIX, register_everything
+from cnnbench.registry import PROVIDED, Registry, Selection
 from tests.conftest import TINY, only_run
 
 MY_NET = '''
@@ -35,18 +36,26 @@ def my_net(spec, *, width: PositiveInt, depth: PositiveInt = 1):
 def as_before() -> Iterator[None]:
     """Forget what a test registers, plugs in and stores."""
     register_everything()
-    components = {group: dict(registry._components) for group, registry in GROUPS.items()}
+    components = {group: dict(registry.components) for group, registry in GROUPS.items()}
     yield
     for group, registry in GROUPS.items():
-        registry._components = components[group]
+        registry.components = components[group]
         ConfigStore.instance().repo.pop(group, None)
-    for name in [name for name in sys.modules if name.startswith(PLUGIN_PREFIX)]:
+    for name in [name for name in sys.modules if name.startswith(PREFIX)]:
         del sys.modules[name]
+
+
+PROVIDED["shape"] = {"spec": "spec"}
+
+
+class Shapes(Registry):
+    def register(self, name, *, corners=0):
+        return self._register(name, corners=corners)
 
 
 @pytest.fixture
 def shapes() -> Registry:
-    registry = Registry("shape")
+    registry = Shapes("shape")
 
     @registry.register("circle")
     def circle(spec, *, radius: Annotated[float, Field(gt=0)], filled: bool = False):
@@ -105,7 +114,7 @@ def test_settings_are_checked_strictly_against_the_signature(shapes, settings, k
 
 
 def test_a_selection_is_built_from_what_the_program_knows_and_what_the_file_says(shapes):
-    assert shapes.build(Selection("circle", {"radius": 2.0, "filled": True}), "spec") == ("spec", 2.0, True)
+    assert shapes.build(Selection("circle", {"radius": 2.0, "filled": True}), spec="spec") == ("spec", 2.0, True)
 
 
 def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
@@ -139,7 +148,7 @@ class TestPlugins:
         record = json.loads((run / "run.json").read_text())
         assert run.parent.name == "my_net"
         assert record["plugins"] == ["my_net.py"]
-        assert "my_net.py" in record["sources"]
+        assert "my_net.py" in record["code"]
         assert record["parameters"]["total"] == 16 * 16 * 5 + 5 + 5 * 3 + 3
         assert "plugins" not in (run / "config.yaml").read_text().partition("\n")[2]
 
@@ -161,10 +170,10 @@ class TestPlugins:
     @pytest.mark.parametrize(
         ("name", "content", "told"),
         [
-            ("gone.py", None, "gone.py: no such Python file; give the path of a file that registers something"),
+            ("gone.py", None, "gone.py: no such Python file; give a file, or the name of a module, that registers"),
             ("notes.txt", "notes", "notes.txt: no such Python file"),
-            ("broken.py", "def x(:\n", "broken.py cannot be imported: SyntaxError: "),
-            ("lacks.py", "import not_there_at_all", "lacks.py cannot be imported: ModuleNotFoundError: "),
+            ("broken.py", "def x(:\n", "broken.py cannot be imported: "),
+            ("lacks.py", "import not_there_at_all", "lacks.py cannot be imported: lacks.py:1: ModuleNotFoundError: "),
             ("twice.py", MY_NET.replace('"my_net"', '"lenet"'), "model 'lenet' is registered twice"),
         ],
         ids=["missing", "no Python", "syntax", "import", "name taken"],
@@ -259,7 +268,7 @@ class TestFilesSelectOnly:
 
 def test_what_only_measuring_and_drawing_need_is_not_imported_when_a_training_starts():
     heavy = "sklearn", "pandas", "matplotlib", "scipy", "jinja2"
-    modules = "import cnnbench.training.trainer; from cnnbench.registry import register_everything"
+    modules = "import cnnbench.training.trainer; from cnnbench.plugins import register_everything"
     code = f"import sys; {modules}; register_everything()"
     asked = f"{code}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)

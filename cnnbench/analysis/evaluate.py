@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from cnnbench.analysis.run import Checkpoint, Run
@@ -11,9 +10,8 @@ from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation.findings import EvalReport
-from cnnbench.training.loop import evaluating, map_images
 from cnnbench.training.plan import plan_run
-from cnnbench.training.setup import plain_batches
+from cnnbench.training.step import evaluating, map_images
 
 NAMED = 20  # classes in a message
 
@@ -27,15 +25,15 @@ def evaluate_run(
     Raises UserError for images that are not what the network was made for.
     """
     device = run.set_up()
-    ready = run.ready if not data else replace(run.ready, data=_other_images(run, data))
-    ready = replace(ready, device=device)
-    images = getattr(ready.data, split)
+    training = run.training if not data else replace(run.training, data=_other_images(run, data))
+    training = replace(training, device=device)
+    images = getattr(training.data, split)
     if not len(images):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     network = run.model(which).to(device)
-    splits = Splits(partial(plain_batches, ready), dict.fromkeys(("train", split)))
+    splits = Splits(training.batches, dict.fromkeys(("train", split)))
     context = EvalContext(
-        network, ready.data, splits, lambda batches, each: map_images(network, batches, each, run.config),
+        network, training.data, splits, lambda batches, each: map_images(network, batches, each, run.config),
         folder or run.path / "evaluation", run.epoch_of(which), lambda _name, _picture: None,
     )  # fmt: skip
     with evaluating(network):

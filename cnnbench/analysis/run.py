@@ -10,21 +10,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config.schema import RunConfig
-from cnnbench.config.validate import recorded_config
+from cnnbench.config.run_config import RunConfig
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.errors import UserError, listed
 from cnnbench.models.build import build_network
-from cnnbench.registry import TASKS, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.base import Task
-from cnnbench.training.journal import read_rows
-from cnnbench.training.loop import map_images
-from cnnbench.training.resolve import Ready, find_device, preflight
-from cnnbench.training.restore import restore
-from cnnbench.training.setup import DEFAULT_THREADS, make_parts, plain_batches, set_up_torch
+from cnnbench.training.loop import restore
+from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, set_up_torch, setup
+from cnnbench.training.step import map_images
 
 Checkpoint = str | int
 """`tested`: the one that the result is of; `best` on validation, `last`, or the steps after which one was kept."""
@@ -77,7 +76,7 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """Return what was learnt."""
-        task: Task = TASKS.build(self.config.objective(), self.spec)
+        task: Task = TASKS.build(self.config.objective(), spec=self.spec)
         return task
 
     @property
@@ -100,9 +99,8 @@ class Run:
         if which == "best":
             weights = self._best(content)["weights"]
         elif self.config.regularization.average.kind != "none":  # what is averaged may have to be measured on images
-            parts = make_parts(self.config, self.ready)
-            progress = restore(parts, content)
-            return parts.evaluated(progress.step).cpu().eval()
+            progress = restore(self.training, content)
+            return self.training.evaluated(progress.step).cpu().eval()
         else:
             weights = content["network"]
         spec = replace(self.spec, outputs=self.task.num_outputs)
@@ -134,26 +132,26 @@ class Run:
         return best
 
     @cached_property
-    def ready(self) -> Ready:
-        """Return the run's data and all that was checked before it began.
+    def training(self) -> TrainingSetup:
+        """Return everything that the run's training was made of, at its very beginning, on the processor.
 
         Raises UserError where data or split are no longer those that it was trained on.
         """
-        ready = preflight(self.config.model_copy(update={"device": "cpu"}))
-        if ready.data.fingerprint != self.record["data"]["fingerprint"]:
+        training = setup(self.config.model_copy(update={"device": "cpu"}))
+        if training.data.fingerprint != self.record["data"]["fingerprint"]:
             raise UserError(f"{self.path}: the content of its data is another one now; nothing measured on it holds.")
-        if ready.data.split.hash() != self.record["split"]:
+        if training.data.split.hash() != self.record["split"]:
             raise UserError(f"{self.path}: its images are split otherwise now; nothing measured on them holds.")
-        return ready
+        return training
 
     def data(self, split: str = "test") -> Images:
         """Return the images of a split as they were read, uint8 [N, C, H, W], by `.take(rows)`, and their `.labels`."""
-        images: Images = getattr(self.ready.data, known_split(split))
+        images: Images = getattr(self.training.data, known_split(split))
         return images
 
     def batches(self, split: str = "test") -> Batches:
         """Return the batches of a split as the network sees them, without augmentation."""
-        return plain_batches(self.ready, known_split(split))
+        return self.training.batches(known_split(split))
 
     @cached_property
     def size(self) -> tuple[int, int, int]:
@@ -194,7 +192,8 @@ class Run:
 
     def set_up(self) -> torch.device:
         """Make arithmetic what it was in the training, and return the device that there is for it."""
-        device = find_device("auto" if self.config.device.startswith("cuda") else self.config.device)
+        name = "auto" if self.config.device.startswith("cuda") else self.config.device
+        device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
 
@@ -213,7 +212,7 @@ def load_run(path: str | Path, plugins: Sequence[str] = ()) -> Run:
     """
     register_everything(plugins)
     folder = RunFolder.open(Path(path))
-    return Run(folder, recorded_config(folder))
+    return Run(folder, folder.run_config())
 
 
 def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> pd.DataFrame:
@@ -221,7 +220,7 @@ def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> pd.DataFra
 
     Settings have their dotted names, results those like `accuracy/test`; `plugins` as in `load_run`.
     """
-    from cnnbench.config.compose import flat
+    from cnnbench.config.values import flat
 
     register_everything(plugins)
     rows = []
@@ -250,11 +249,13 @@ def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
     from cnnbench.config.compose import open_composer
     from cnnbench.store.folder import find_runs, outputs_dir
     from cnnbench.training.plan import plan_run
+    from cnnbench.training.resolve import resolve
     from cnnbench.training.trainer import carry_out
 
     register_everything(plugins)
     with open_composer() as composer:
         composer.add_missing_options()
         plan = replace(plan_run(composer, list(overrides)), plugins=tuple(plugins))
+    plan, _ = resolve(plan)
     carry_out(plan)
     return load_run(find_runs(outputs_dir(), plan.config.identity())[-1].path, plugins)

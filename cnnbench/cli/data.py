@@ -5,8 +5,9 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnbench.cli.parse import finish, plugin_files, split_key_values
+from cnnbench.cli.parse import finish, split_key_values
 from cnnbench.errors import UserError, grouped, listed
+from cnnbench.plugins import plugin_names
 
 ABOUT = """\
 Says which data sets there are and what is in them, and brings files to where they are looked for.
@@ -42,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("prepare needs --from FOLDER" if flags.action == "prepare" else "--from is for prepare")
     if flags.unverified and flags.action != "prepare":
         parser.error("--unverified is for prepare")
-    plugins = plugin_files(given.get("plugins", ""))
+    plugins = plugin_names(given.get("plugins", ""))
 
     def command() -> None:
-        from cnnbench.registry import register_everything
+        from cnnbench.plugins import register_everything
 
         register_everything(plugins)
         if flags.action == "info":

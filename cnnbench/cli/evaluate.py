@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, split_key_values
 from cnnbench.errors import UserError
+from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.tasks.evaluation.findings import EvalReport
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from cnnbench.analysis.evaluate import evaluate_run
         from cnnbench.analysis.run import load_run
 
-        run = load_run(flags.run, plugin_files(given.get("plugins", "")))
+        run = load_run(flags.run, plugin_names(given.get("plugins", "")))
         which = run.named(checkpoint_named(flags.checkpoint))
         checkpoint = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
         folder = Path(flags.out) if flags.out else run.folder.evaluation(flags.split, checkpoint)

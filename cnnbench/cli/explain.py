@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, split_key_values
 from cnnbench.errors import UserError, did_you_mean, listed
+from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.analysis.explanation.pictures import Picture
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         kinds = kinds_of(flags)
-        explain(flags, words, plugin_files(given.get("plugins", "")), kinds)
+        explain(flags, words, plugin_names(given.get("plugins", "")), kinds)
 
     finish("cnnbench-explain", command)
 

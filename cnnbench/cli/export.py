@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, split_key_values
 from cnnbench.errors import UserError, sized
+from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.analysis.export.formats import Format
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from cnnbench.analysis.export.formats import FORMATS
         from cnnbench.analysis.run import load_run
 
-        form, plugins = FORMATS[flags.format], plugin_files(given.get("plugins", ""))
+        form, plugins = FORMATS[flags.format], plugin_names(given.get("plugins", ""))
         check_packages(form)
         run = load_run(flags.run, plugins)
         which = run.named(checkpoint_named(flags.checkpoint))
@@ -87,7 +88,7 @@ def exported(run: "Run", which: str | int, form: "Format", out: Path | None = No
 
     from cnnbench.analysis.export.deployed import answers, deployed, described, sample
     from cnnbench.analysis.export.formats import MOST_DIFFERENCE, compared, reason
-    from cnnbench.store.checkpoint import write_atomically, write_json
+    from cnnbench.store.files import write_atomically, write_json
 
     path = out or run.path / "export" / f"{which}.{form.suffix}"
     if path.suffix != f".{form.suffix}":

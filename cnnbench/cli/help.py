@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from textwrap import fill, indent
 
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.values import conf_dir
 from cnnbench.errors import UserError
 
 HEAD = """\

@@ -15,10 +15,11 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import finish, plugin_files, split_key_values
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.cli.parse import finish, split_key_values
 from cnnbench.config.schema import GROUPS
+from cnnbench.config.values import conf_dir
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
+from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.data.images import DataSpec
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"takes a group and a word at most, not {listed(words)}")
     if flags.data and words and words[0] != "model":
         parser.error("--data measures networks: it is for the group model")
-    finish("cnnbench-options", lambda: _list(words, plugin_files(given.get("plugins", "")), flags))
+    finish("cnnbench-options", lambda: _list(words, plugin_names(given.get("plugins", "")), flags))
 
 
 def _list(words: Sequence[str], plugins: tuple[str, ...], flags: Namespace) -> None:
@@ -137,7 +138,7 @@ def _with_parts(
     options: Iterable[Option], group: str, files: Mapping[str, str], plugins: Iterable[str]
 ) -> list[Option]:
     """Return the options, described by their parts where their files do not, and the parts that have no file."""
-    from cnnbench.registry import register_everything
+    from cnnbench.plugins import register_everything
 
     register_everything(plugins)
     nodes = {name: _node(group, text) for name, text in files.items()}

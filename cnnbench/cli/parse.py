@@ -37,6 +37,6 @@ def checkpoint_named(given: str) -> str | int:
     return int(given) if given.isdigit() else given
 
 
-def plugin_files(given: str) -> tuple[str, ...]:
+def plugin_names(given: str) -> tuple[str, ...]:
     """Return the paths of `plugins=one.py,two.py`."""
     return tuple(part.strip(" '\"") for part in given.strip("[]").split(",") if part.strip())

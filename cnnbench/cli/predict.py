@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin_files, split_key_values
+from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, split_key_values
 from cnnbench.errors import UserError
+from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.analysis.predict import InputImage
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--index takes numbers with commas between: 13,43,53")
 
     def command() -> None:
-        plugins = plugin_files(given.get("plugins", ""))
+        plugins = plugin_names(given.get("plugins", ""))
         answers, unusable = answered(flags, words, plugins)
         sys.stdout.write(json.dumps(answers, indent=2) + "\n" if flags.json else "\n".join(table(answers)) + "\n")
         if unusable:

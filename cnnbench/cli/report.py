@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import finish, plugin_files, split_key_values
+from cnnbench.cli.parse import finish, split_key_values
 from cnnbench.errors import UserError
+from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.analysis.reports.page import Page
@@ -42,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words, given = split_key_values(flags.runs, "plugins")
 
     def command() -> None:
-        from cnnbench.registry import register_everything
+        from cnnbench.plugins import register_everything
         from cnnbench.store.query import found
 
-        register_everything(plugin_files(given.get("plugins", "")))
+        register_everything(plugin_names(given.get("plugins", "")))
         out = Path(flags.out).expanduser() if flags.out else None
         entries = found(words)
         is_one = len(entries) == 1 and not entries[0].problem

@@ -1,7 +1,12 @@
-"""Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from."""
+"""Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from.
 
+The only file that imports Hydra's private modules.
+"""
+
+import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,25 +15,30 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cnnbench.config.conf_dir import conf_dir
-from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS
+from cnnbench.config.schema import GROUPS, OVERLAYS
+from cnnbench.config.values import conf_dir, flat
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
-from cnnbench.registry import Component, Selection
 
 TYPED = "command line"
+LONGEST = 200  # letters of a word in a message
+SHADOWED = "data", "dataset"  # two names of one group
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,8 @@ class Composed:
 
     values: dict[str, Any]
     choices: dict[str, str]  # group -> chosen option: {"model": "minialexnet_v4", …}
-    origins: dict[str, str]  # dotted key -> where its value came from
-    typed: dict[str, str]  # dotted key -> the argument as typed
+    origins: dict[str, str]  # dotted key -> where its value came from; keys that nobody set are missing
+    typed: dict[str, str]  # dotted key or group -> the argument as typed
     sweep: dict[str, str]  # a grid that an experiment brings, by key
     mistakes: tuple[Mistake, ...] = ()
 
@@ -58,9 +68,11 @@ class Composer:
     def __init__(self) -> None:
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
+        loader.repository = _Repository(loader.repository)
         self._loader = loader
         self._parser = OverridesParser.create(config_loader=loader)
         self._groups = {group: self._options(group) for group in loader.list_groups("") if group != "hydra"}
+        self._groups.pop("dataset", None)
 
     def groups(self) -> dict[str, list[str]]:
         """Return the options of every group."""
@@ -68,6 +80,7 @@ class Composer:
 
     def compose(self, words: Sequence[str]) -> Composed:
         """Return what the words make of the configuration files; mistakes are collected, not raised."""
+        words = list(map(data_for_dataset, words))
         checked = self._check(words)
         try:
             return self._compose(checked)
@@ -82,44 +95,36 @@ class Composer:
                 self._compose(self._check([word]))
                 accepted.append(word)
             except (HydraException, OmegaConfBaseException) as error:
-                culprits.append(Mistake(word, " ".join(str(error).split("\n")[:2])))
+                culprits.append(Mistake(_short(word), _first_lines(error)))
         try:
             composed = self._compose(self._check(accepted))
         except (HydraException, OmegaConfBaseException) as error:  # refused together only
-            problem = " ".join(str(error).split("\n")[:2])
-            return Composed({}, {}, {}, {}, {}, (*culprits, Mistake(" ".join(accepted), problem)))
+            together = Mistake(_short(" ".join(accepted)), _first_lines(error))
+            return Composed({}, {}, {}, {}, {}, (*culprits, together))
         return replace(composed, mistakes=(*composed.mistakes, *culprits))
 
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
+        words = list(map(data_for_dataset, words))
         brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
         typed_keys = {word.partition("=")[0] for word in words}
         grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
         try:
             jobs = BasicSweeper.split_arguments(self._parser.parse_overrides([*grid, *words]), None)[0]
-            # Hydra writes Python's True; a single command would have `true` in its folder's name.
-            return [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
         except HydraException as error:
             raise UserError(f"this grid cannot be expanded: {error}") from error
+        if not jobs:
+            raise UserError(f"this grid has no job: a range in {' '.join(words)} is empty.")
+        # Hydra writes Python's True; a single command would have `true` in its folder's name.
+        return [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
 
     def add_missing_options(self) -> None:
-        """Make an option of every registered component that no YAML file names, from its signature."""
+        """Make an option of every registered component that has no YAML file of its name."""
         for group, registry in GROUPS.items():
-            if group == "augmentation":  # its options are lists of components
-                continue
-            named = {self._component_of(group, option) for option in self._groups[group]}
-            for name in set(registry) - named - set(self._groups[group]):
-                _add_option(group, registry[name])
+            for name in set(registry) - set(self._groups[group]):
+                node: dict[str, Any] = {name: {}} if group == "augmentation" else {"name": name}
+                ConfigStore.instance().store(name=name, group=group, node=node)
                 self._groups[group] = sorted([*self._groups[group], name])
-
-    def _component_of(self, group: str, option: str) -> str | None:
-        loaded = self._loader.repository.load_config(f"{group}/{option}")
-        if loaded is None:
-            return None
-        name = OmegaConf.select(loaded.config, f"{group}.name") or OmegaConf.select(loaded.config, "name")
-        return str(name)
 
     def _sweeps(self, word: str) -> bool:
         try:
@@ -139,13 +144,15 @@ class Composer:
             try:
                 override = self._parser.parse_override(word)
             except HydraException:
-                checked.mistakes.append(Mistake(word, "is not of the form key=value"))
-                continue
-            problem = self._problem(override)
-            if problem:
-                checked.mistakes.append(Mistake(word, problem))
+                checked.mistakes.append(Mistake(_short(word), "is not of the form key=value"))
                 continue
             key = override.key_or_group
+            problem = self._problem(override)
+            if not problem and checked.typed.get(key, word) != word:
+                problem = f"and {checked.typed[key]} set the same; give one of them"
+            if problem:
+                checked.mistakes.append(Mistake(_short(word), problem))
+                continue
             if key in OVERLAYS and not override.is_delete() and override.value() is None:
                 continue  # as if nothing had been typed; Hydra cannot take a null for a group
             checked.typed[key] = word
@@ -169,14 +176,14 @@ class Composer:
         if option in self._groups[key] or (option is None and key in OVERLAYS):
             return None
         options = self._groups[key]
-        return f"no such {key}{did_you_mean(str(option), options)}; there are {listed(options)}"
+        return f"no such {key}{did_you_mean(str(option)[:LONGEST], options)}; there are {listed(options)}"
 
     def _compose(self, checked: _Words) -> Composed:
         config = hydra_compose("config", overrides=checked.overrides, return_hydra_config=True)
         choices = {
             key: str(value) for key, value in config.hydra.runtime.choices.items() if key in self._groups and value
         }
-        sweep = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
+        sweep = {data_for_dataset(str(key)): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
         OmegaConf.set_struct(config, False)
         config.pop("hydra")
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
@@ -193,12 +200,72 @@ class Composer:
             loaded = self._loader.repository.load_config(part.config_path)
             if loaded is None or not isinstance(loaded.config, DictConfig):
                 continue
-            source = "default" if part.primary or part.config_path == "config" else part.config_path
+            source = part.config_path if "/" in part.config_path else "default"
             values = OmegaConf.to_container(loaded.config, resolve=False)
             prefix = f"{part.package}." if part.package else ""
             origins |= {f"{prefix}{key}": source for key in flat(values)}
-        origins |= dict.fromkeys(checked.typed, TYPED)
-        return origins
+        return origins | {key: TYPED for key in checked.typed if key not in self._groups}
+
+
+class _Repository(ConfigRepository):
+    """The YAML files, each parsed once, in which `dataset` means `data`."""
+
+    def __init__(self, original: Any) -> None:
+        self.sources = original.sources
+        self._loaded: dict[str, ConfigResult] = {}
+
+    def __deepcopy__(self, _: Any) -> "_Repository":
+        return self  # Hydra copies its repository for every composition, and would parse everything again
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self._loaded:
+            found = super().load_config(config_path) or super().load_config(_by_other_name(config_path))
+            if found is None:
+                return None
+            self._loaded[config_path] = _renamed(found)
+        found = self._loaded[config_path]
+        return replace(found, config=copy.deepcopy(found.config))  # merging would change what all share
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        own = super().get_group_options(group_name, results_filter)
+        return sorted({*own, *super().get_group_options(_by_other_name(group_name), results_filter)})
+
+    def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
+        found = super()._find_object_source(config_path, object_type)
+        other = _by_other_name(config_path)
+        return found if found or other == config_path else super()._find_object_source(other, object_type)
+
+
+def _by_other_name(path: str) -> str:
+    return re.sub(rf"^{SHADOWED[0]}(?=/|$)", SHADOWED[1], path)
+
+
+def _renamed(loaded: ConfigResult) -> ConfigResult:
+    """Return what a file says, with `data` where it says `dataset`: as a key of its own, or among its defaults."""
+    for default in loaded.defaults_list or ():
+        if isinstance(default, GroupDefault) and default.group is not None:
+            default.group = re.sub(r"^(/?)dataset$", r"\1data", default.group)
+    config = loaded.config
+    if isinstance(config, DictConfig) and "dataset" in config:
+        with open_dict(config):
+            config["data"] = OmegaConf.merge(config.get("data") or {}, config.pop("dataset"))
+    return loaded
+
+
+def data_for_dataset(word: str) -> str:
+    """Return `dataset=cifar100`, `dataset.root=…` or a key like them as `data…`: the configuration has one name."""
+    return re.sub(r"^([+~]*)dataset(?=[=.]|$)", r"\1data", word)
+
+
+def flag_parser() -> ArgumentParser:
+    """Return the parser of Hydra's flags: -m, --cfg, --config-dir and the like."""
+    parser: ArgumentParser = get_args_parser()
+    return parser
+
+
+def override_parser() -> OverridesParser:
+    """Return the parser of single words, `key=value`."""
+    return OverridesParser.create()
 
 
 @contextmanager
@@ -219,19 +286,9 @@ def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
         GlobalHydra.instance().clear()
 
 
-def _add_option(group: str, component: Component) -> None:
-    """Make an option of a group from a component's signature, for one that has no YAML file of its own."""
-    required = {key: "???" for key, field in component.schema.model_fields.items() if field.is_required()}
-    shared = CHOICES[group](part=Selection(component.name, {})).shared() if group in CHOICES else {}
-    node = {"name": component.name, **component.defaults(), **required, **shared}
-    ConfigStore.instance().store(name=component.name, group=group, node=node)
+def _short(word: str) -> str:
+    return word if len(word) <= LONGEST else f"{word[:LONGEST]}…"
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted key; an empty mapping counts as a value."""
-    if not isinstance(values, Mapping) or not values:
-        return {prefix[:-1]: values} if prefix else {}
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        leaves |= flat(value, f"{prefix}{key}.")
-    return leaves
+def _first_lines(error: Exception) -> str:
+    return _short(" ".join(str(error).split("\n")[:2]))

@@ -1,146 +1,182 @@
 """What single settings cannot show: combinations that have no effect, or that exclude each other."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cnnbench.config.schema import IN_MODEL, IN_TASK, RunConfig
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import IN_MODEL, IN_TASK
 from cnnbench.errors import listed
 from cnnbench.registry import AUGMENTATIONS, MODELS, SCHEDULERS, TASKS, Section
 
+PATIENCE = "regularization.early_stopping.patience"
+NO_STOPPING = {PATIENCE: None, "regularization.early_stopping.min_delta": 0.0}
 
-class Clash(NamedTuple):
-    """A setting that does not go with the others, and why."""
+
+class Violation(NamedTuple):
+    """A setting that does not go with the others, why, and values that would, where it is a default."""
 
     key: str
     value: Any
     problem: str
+    instead: Mapping[str, Any] | None = None
 
 
-def clashes(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
+def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
     """Yield every combination that makes no sense. typed: the keys that were typed; blame falls on them first."""
-    yield from _overrides_without_a_place(config)
-    yield from _data(config)
-    yield from _regularizers(config, typed)
-    yield from _rates(config)
-    yield from _augmentations(config, typed)
-    yield from _patience(config)
-    yield from _beginnings(config)
+    yield from _overrides(config, typed)
+    yield from _data(config, typed)
+    yield from _evaluation(config, typed)
+    yield from _regularization(config, typed)
+    yield from _learning_rate(config)
+    yield from _augmentation(config, typed)
+    yield from _transfer(config)
 
 
-def _overrides_without_a_place(config: RunConfig) -> Iterator[Clash]:
+def _overrides(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
     for where, registry, part in ((IN_MODEL, MODELS, config.model), (IN_TASK, TASKS, config.task)):
-        for setting, value in config.regularization.placed(where).items():
+        for setting, value in config.regularization.overrides(where).items():
+            own = f"{registry.group}.{setting}"
             if not registry[part.name].accepts(setting):
                 having = listed(name for name in registry if registry[name].accepts(setting))
-                problem = f"'{part.name}' has no place for it; these have: {having}"
-                yield Clash(f"regularization.{setting}", value, problem)
+                problem = f"is not supported by '{part.name}'; supported by {having}"
+                yield Violation(f"regularization.{setting}", value, problem)
+            elif own in typed:
+                problem = f"has no effect: regularization.{setting}={value} overrides it; give one of them"
+                yield Violation(own, part.settings[setting], problem)
 
 
-def _data(config: RunConfig) -> Iterator[Clash]:
-    sizes = config.data.subset.model_dump(exclude={"classes", "test_per_class"}, exclude_none=True)
+def _data(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
+    data = config.data
+    sizes = data.subset.model_dump(exclude={"classes", "test_per_class"}, exclude_none=True)
     for key in list(sizes)[1:]:
         problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
-        yield Clash(f"data.subset.{key}", sizes[key], problem)
-    if config.reach is not None and not config.data.val_fraction:
-        yield Clash("reach", config.reach, "has nothing to measure with data.val_fraction=0; give a fraction")
-    if config.tested == "last" and not config.data.val_fraction:
-        yield Clash("tested", "last", "has no effect with data.val_fraction=0: there is no other; give best here")
-    if not config.data.label_noise and _is_changed(config.data, "noise_seed"):
-        yield Clash("data.noise_seed", config.data.noise_seed, "has no effect with data.label_noise=0")
+        yield Violation(f"data.subset.{key}", sizes[key], problem)
+    if not data.label_noise and _is_changed(data, "noise_seed"):
+        yield Violation("data.noise_seed", data.noise_seed, "has no effect with data.label_noise=0")
+    if "data.split_seed" in typed and not data.val_fraction and data.subset.fraction is None:
+        yield Violation("data.split_seed", data.split_seed, "has no effect with data.val_fraction=0: nothing is split")
 
 
-def _regularizers(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
+def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
+    if not config.data.val_fraction:
+        nothing = "with data.val_fraction=0"
+        if config.reach is not None:
+            yield Violation(
+                "reach", config.reach, f"has nothing to measure {nothing}; give a fraction", {"reach": None}
+            )
+        if config.tested == "last":
+            problem = f"has no effect {nothing}: there is no other; give best here"
+            yield Violation("tested", "last", problem, {"tested": "best"})
+        for key, value in (("eval_every", config.eval_every), ("task.watch", config.task.settings.get("watch"))):
+            if key in typed:
+                yield Violation(key, value, f"has no effect {nothing}: nothing is evaluated during training")
+        stopping = config.regularization.early_stopping.patience
+        if stopping is not None:
+            problem = f"has nothing to watch {nothing}; give a fraction, or null here"
+            yield Violation(PATIENCE, stopping, problem, NO_STOPPING)
+        if SCHEDULERS[config.scheduler.name].facts["watches"]:
+            problem = f"has nothing to watch {nothing}; give a fraction, or take another one"
+            yield Violation("scheduler.name", config.scheduler.name, problem)
+    if config.eval_unit == "epoch":
+        yield from evaluated_too_rarely(config, config.epochs, f"{config.epochs} epochs")
+
+
+def evaluated_too_rarely(config: RunConfig, number: int, length: str) -> Iterator[Violation]:
+    """Yield what waits for more evaluations than there are; the training has a number of evaluation units."""
+    if config.eval_every > number and config.data.val_fraction:
+        problem = f"exceeds the {length} of the training; give less"
+        yield Violation("eval_every", config.eval_every, problem, {"eval_every": number})
+    after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
+    problem = f"exceeds the {after_the_first} evaluations after the first in {length}; give less, or train for longer"
+    stopping, scheduler = config.regularization.early_stopping.patience, config.scheduler
+    if stopping is not None and stopping > after_the_first and config.data.val_fraction:
+        yield Violation(PATIENCE, stopping, problem, NO_STOPPING)
+    # A rate that falls at the last evaluation is never used.
+    if SCHEDULERS[scheduler.name].facts["watches"] and scheduler.settings["patience"] >= after_the_first:
+        fits = {"scheduler.patience": after_the_first - 1} if after_the_first > 1 else None
+        yield Violation("scheduler.patience", scheduler.settings["patience"], problem, fits)
+
+
+def _regularization(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
     regularization = config.regularization
     decay = config.optimizer.settings.get("weight_decay")
     if regularization.l2 and decay:
-        yield Clash("regularization.l2", regularization.l2, f"twice: optimizer.weight_decay={decay} is on too")
+        if "optimizer.weight_decay" in typed:
+            problem = f"twice: optimizer.weight_decay={decay} is on too"
+            yield Violation("regularization.l2", regularization.l2, problem)
+        else:
+            problem = f"would penalise weights twice, with regularization.l2={regularization.l2}"
+            yield Violation("optimizer.weight_decay", decay, problem, {"optimizer.weight_decay": 0.0})
     average = regularization.average
     for key, kind in (("decay", "ema"), ("start", "swa")):
         if average.kind != kind and _is_changed(average, key):
             problem = f"has no effect with regularization.average.kind={average.kind}; it is for {kind}"
-            yield Clash(f"regularization.average.{key}", getattr(average, key), problem)
+            yield Violation(f"regularization.average.{key}", getattr(average, key), problem)
     stopping = regularization.early_stopping
-    is_switched_off = "regularization.early_stopping.patience" in typed  # of a run that goes on, say; the rest is moot
-    if stopping.patience is None and stopping.min_delta and not is_switched_off:
-        problem = "has no effect without regularization.early_stopping.patience"
-        yield Clash("regularization.early_stopping.min_delta", stopping.min_delta, problem)
+    # Of a run that goes on with patience=null, say; min_delta is moot then.
+    if stopping.patience is None and stopping.min_delta and PATIENCE not in typed:
+        problem = f"has no effect without {PATIENCE}"
+        yield Violation("regularization.early_stopping.min_delta", stopping.min_delta, problem)
 
 
-def _rates(config: RunConfig) -> Iterator[Clash]:
+def _learning_rate(config: RunConfig) -> Iterator[Violation]:
     optimizer, scheduler = config.optimizer, config.scheduler
     if not optimizer.decay_norm_and_bias and not optimizer.settings.get("weight_decay"):
         problem = "has no effect without optimizer.weight_decay; give one, or true here"
-        yield Clash("optimizer.decay_norm_and_bias", False, problem)
-    facts = SCHEDULERS[scheduler.name].facts
-    if scheduler.warmup and facts.get("warms_up"):
-        yield Clash("scheduler.warmup", scheduler.warmup, f"'{scheduler.name}' warms up by itself; give 0")
+        yield Violation("optimizer.decay_norm_and_bias", False, problem, {"optimizer.decay_norm_and_bias": True})
+    if scheduler.warmup and SCHEDULERS[scheduler.name].facts["warms_up"]:
+        problem = f"'{scheduler.name}' warms up by itself; give 0"
+        yield Violation("scheduler.warmup", scheduler.warmup, problem, {"scheduler.warmup": 0})
     if not scheduler.warmup and _is_changed(scheduler, "warmup_unit"):
-        yield Clash("scheduler.warmup_unit", scheduler.warmup_unit, "has no effect with scheduler.warmup=0")
-    if facts.get("watches") and not config.data.val_fraction:
-        problem = "has nothing to watch with data.val_fraction=0; give a fraction, or take another one"
-        yield Clash("scheduler.name", scheduler.name, problem)
+        yield Violation("scheduler.warmup_unit", scheduler.warmup_unit, "has no effect with scheduler.warmup=0")
 
 
-def _beginnings(config: RunConfig) -> Iterator[Clash]:
+def _transfer(config: RunConfig) -> Iterator[Violation]:
     init, freeze, head = config.init, config.freeze, config.head
     sources = init.model_dump(include={"run", "experiment", "weights", "file"}, exclude_none=True)
     for key in list(sources)[1:]:
-        yield Clash(f"init.{key}", sources[key], f"and init.{next(iter(sources))} exclude each other; give one")
+        yield Violation(f"init.{key}", sources[key], f"and init.{next(iter(sources))} exclude each other; give one")
     if init.run is None and init.experiment is None and _is_changed(init, "checkpoint"):
-        yield Clash("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
-    if init.weights and "pretrained" not in MODELS[config.model.name].facts:
-        having = listed(name for name in MODELS if "pretrained" in MODELS[name].facts)
-        yield Clash("init.weights", init.weights, f"there are none for '{config.model.name}'; there are for {having}")
+        yield Violation("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
+    if init.weights and not MODELS[config.model.name].facts["pretrained"]:
+        having = listed(name for name in MODELS if MODELS[name].facts["pretrained"])
+        problem = f"there are none for '{config.model.name}'; there are for {having}"
+        yield Violation("init.weights", init.weights, problem)
     if freeze.what is None and freeze.epochs is not None:
-        yield Clash("freeze.epochs", freeze.epochs, "has no effect without freeze.what")
+        yield Violation("freeze.epochs", freeze.epochs, "has no effect without freeze.what")
     if freeze.epochs is not None and freeze.epochs >= config.epochs:
         problem = f"is not fewer than epochs={config.epochs}; give less, or null to freeze to the end"
-        yield Clash("freeze.epochs", freeze.epochs, problem)
+        yield Violation("freeze.epochs", freeze.epochs, problem, {"freeze.epochs": None, "freeze.then_lr": None})
     if freeze.epochs is None and freeze.then_lr is not None:
-        yield Clash("freeze.then_lr", freeze.then_lr, "has no effect without freeze.epochs")
+        yield Violation("freeze.then_lr", freeze.then_lr, "has no effect without freeze.epochs")
     if head.dropout and not head.units:
-        yield Clash("head.dropout", head.dropout, "has no effect without head.units")
+        yield Violation("head.dropout", head.dropout, "has no effect without head.units")
 
 
-def _augmentations(config: RunConfig, typed: Collection[str]) -> Iterator[Clash]:
-    names = {part.name: dict(part.settings) for part in config.augmentation}
-    for name in sorted(names):
-        for other in names.keys() & AUGMENTATIONS[name].facts.get("excludes", ()):
+def _augmentation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
+    settings = {part.name: dict(part.settings) for part in config.augmentation}
+    built = {part.name: AUGMENTATIONS.build(part) for part in config.augmentation}
+    for name in sorted(settings):
+        for other in settings.keys() & set(AUGMENTATIONS[name].facts["excludes"]):
             problem = f"and augmentation.{other} exclude each other; set one of them to null"
-            yield Clash(f"augmentation.{name}", names[name], problem)
-    blended = [part.name for part in config.augmentation if AUGMENTATIONS.build(part).mix_probability]
-    if blended and not TASKS[config.task.name].facts.get("blends"):
-        problem = f"blends images of classes, and task={config.task.name} has no blended ones; set it to null"
-        yield Clash(f"augmentation.{blended[0]}", names[blended[0]], problem)
-    shares = {f"augmentation.{part.name}.p": AUGMENTATIONS.build(part).mix_probability for part in config.augmentation}
-    shares = {key: share for key, share in shares.items() if share}
-    if sum(shares.values()) > 1 + 1e-9:  # decimal fractions add up to 1 only nearly
-        key = next((key for key in shares if key in typed), next(iter(shares)))
-        others = " and ".join(f"{other}={share}" for other, share in shares.items() if other != key)
-        yield Clash(key, shares[key], f"is above 1 together with {others}; an image is blended once at most")
-    if shares and config.batch_size == 1:
-        problem = "blends images of one batch, and batch_size=1 has no other; give more, or 0 here"
-        yield Clash(next(iter(shares)), next(iter(shares.values())), problem)
-
-
-def _patience(config: RunConfig) -> Iterator[Clash]:
-    key, patience = "regularization.early_stopping.patience", config.regularization.early_stopping.patience
-    if patience is not None and not config.data.val_fraction:
-        yield Clash(key, patience, "has nothing to watch with data.val_fraction=0; give a fraction, or null here")
-    if config.eval_unit == "epoch":
-        yield from too_patient(config, config.epochs, f"{config.epochs} epochs")
-
-
-def too_patient(config: RunConfig, number: int, told: str) -> Iterator[Clash]:
-    """Yield each patience that cannot be over in time; the end is after a number of evaluation units."""
-    after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
-    problem = f"can never be over before the end of {told}; give less, or train for longer"
-    stopping, scheduler = config.regularization.early_stopping.patience, config.scheduler
-    if stopping is not None and stopping > after_the_first:
-        yield Clash("regularization.early_stopping.patience", stopping, problem)
-    # A rate that falls at the last evaluation is never used.
-    if SCHEDULERS[scheduler.name].facts.get("watches") and scheduler.settings["patience"] >= after_the_first:
-        yield Clash("scheduler.patience", scheduler.settings["patience"], problem)
+            yield Violation(f"augmentation.{name}", settings[name], problem)
+    probabilities = {f"augmentation.{name}.p": part.mix_probability for name, part in built.items()}
+    probabilities = {key: probability for key, probability in probabilities.items() if probability}
+    if not probabilities:
+        return
+    first, probability = next(iter(probabilities.items()))
+    if not TASKS[config.task.name].facts["blends"]:
+        name = first.split(".")[1]
+        problem = f"mixes images of classes, which task={config.task.name} cannot learn from; set it to null"
+        yield Violation(f"augmentation.{name}", settings[name], problem)
+    if sum(probabilities.values()) > 1 + 1e-9:  # decimal fractions add up to 1 only nearly
+        key = next((key for key in probabilities if key in typed), first)
+        others = " and ".join(f"{other}={value}" for other, value in probabilities.items() if other != key)
+        problem = f"is above 1 together with {others}; an image is mixed once at most"
+        yield Violation(key, probabilities[key], problem)
+    if config.batch_size == 1:
+        problem = "mixes images of one batch, and batch_size=1 has no other; give more, or 0 here"
+        yield Violation(first, probability, problem)
 
 
 def _is_changed(section: Section, key: str) -> bool:

@@ -1,16 +1,14 @@
-"""The typed, frozen configuration of a run, and its identity.
+"""Every setting of a run that is no setting of one registered component: its type, range and default.
 
-Hydra composes plain values; from `check` (check.py) on there is only `RunConfig`.
+A default here is the value that changes nothing: settings that equal it are no part of a run's identity.
 """
 
-import hashlib
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from cnnbench.config.transfer import Factors, FreezeConfig, HeadConfig, InitConfig
+from cnnbench.config.values import flat
 from cnnbench.registry import (
     AUGMENTATIONS,
     DATASETS,
@@ -39,8 +37,25 @@ NO_EFFECT_ON_RESULT = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
 IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
+MOST_SIDE = 4096  # of images in memory; more is a slip of the keyboard
+MOST_THREADS = 1024  # torch aborts the process when the system refuses it a thread
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+Words = Annotated[
+    list[str],
+    BeforeValidator(lambda words: [words] if isinstance(words, str) else words),
+    Field(min_length=1, description="features, all_but_head, or names or patterns of modules"),
+]
+
+
+Factors = Annotated[
+    dict[str, PositiveFloat],
+    BeforeValidator(lambda values: flat(values) if isinstance(values, Mapping) else values),  # a.b=2 arrives nested
+    Field(description="numbers above 0 by head, features, or names or patterns of modules"),
+]
 
 
 class Choice(Section):
@@ -110,7 +125,7 @@ class Averaging(Section):
 
 
 class Regularization(Section):
-    """What holds a network back from learning its training images by heart."""
+    """What keeps a network from overfitting."""
 
     dropout: Annotated[Fraction | None, IN_MODEL] = None
     batchnorm: Annotated[bool | None, IN_MODEL] = None
@@ -122,14 +137,14 @@ class Regularization(Section):
     average: Averaging = Averaging()
     early_stopping: EarlyStopping = EarlyStopping()
 
-    def placed(self, where: str) -> dict[str, Any]:
-        """Return the overrides that a network (IN_MODEL) or a task (IN_TASK) has to find a place for."""
-        wanted = {key: getattr(self, key) for key, field in type(self).model_fields.items() if where in field.metadata}
-        return {key: value for key, value in wanted.items() if value is not None}
+    def overrides(self, where: str) -> dict[str, Any]:
+        """Return the settings that replace those of the model (IN_MODEL) or the task (IN_TASK), where they are set."""
+        marked = {key: getattr(self, key) for key, field in type(self).model_fields.items() if where in field.metadata}
+        return {key: value for key, value in marked.items() if value is not None}
 
 
 class Subset(Section):
-    """Which images of a data set there shall be; null: all of them.
+    """Which images of a data set are used; null: all of them.
 
     classes: by name or number, in both parts. test_per_class: of the test part. The others: of the training part,
     before it is split.
@@ -143,14 +158,14 @@ class Subset(Section):
 
 
 class DataConfig(Choice):
-    """Which images, how they are split, and the window of them that the network sees."""
+    """Which images, how they are split, and which crop of them the network sees."""
 
     root: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     val_fraction: Fraction = 0.1
     split_seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: NonNegativeInt | None = None
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(gt=0, le=MOST_SIDE)] | None = None
     channels: Literal[1, 3] | None = None
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     statistics: Literal["own", "imagenet", "half"] = "own"
@@ -161,10 +176,10 @@ class DataConfig(Choice):
 
 
 class OptimizerConfig(Choice):
-    """How weights are changed.
+    """How weights are updated.
 
-    lr_scale: factors on the learning rate, by part of the network or pattern. layer_decay: another one for each layer,
-    so many times itself as layers with weights come after it.
+    lr_scale: factors on the learning rate, by part of the network or pattern. layer_decay: factor for each layer, to
+    the power of the number of layers with weights that come after it.
     """
 
     decay_norm_and_bias: bool = True
@@ -177,6 +192,38 @@ class SchedulerConfig(Choice):
 
     warmup: NonNegativeInt = 0
     warmup_unit: Literal["epoch", "step"] = "epoch"
+
+
+class InitConfig(Section):
+    """Initial weights, where they are not random: from one of run, experiment, weights and file.
+
+    run: folder of a run. experiment: name of one that was trained; its run is looked up. checkpoint: which weights of
+    either. weights: published ones of the model. file: a state dict.
+    """
+
+    run: str | None = None
+    experiment: str | None = None
+    checkpoint: Literal["best", "last"] = "best"
+    weights: Literal["imagenet"] | None = None
+    file: str | None = None
+
+
+class FreezeConfig(Section):
+    """Which parts of the network are frozen: for the first `epochs`, or always.
+
+    what: `features`, `all_but_head`, modules by name or pattern. then_lr: factor on the learning rate from then on.
+    """
+
+    what: Words | None = None
+    epochs: PositiveInt | None = None
+    then_lr: PositiveFloat | None = None
+
+
+class HeadConfig(Section):
+    """Dense layers put before the last layer of a network, each followed by ReLU and dropout; none: as it is."""
+
+    units: list[PositiveInt] = Field(default=[])
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class TopLevelConfig(Section):
@@ -198,78 +245,11 @@ class TopLevelConfig(Section):
     ] = "auto"
     deterministic: Annotated[bool, NO_EFFECT_ON_RESULT] = True
     num_workers: Annotated[NonNegativeInt, NO_EFFECT_ON_RESULT] = 0
-    threads: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None
+    threads: Annotated[Annotated[int, Field(gt=0, le=MOST_THREADS)] | None, NO_EFFECT_ON_RESULT] = None
     log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
     max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
     report: Annotated[bool, NO_EFFECT_ON_RESULT] = True
     references: Annotated[list[Reference], NO_EFFECT_ON_RESULT] = Field(default=[])
-
-
-class RunConfig(TopLevelConfig):
-    """Everything that one training is made of; frozen."""
-
-    task: Selection
-    data: DataConfig
-    model: Selection
-    augmentation: tuple[Selection, ...]
-    optimizer: OptimizerConfig
-    scheduler: SchedulerConfig
-    regularization: Regularization
-    checkpoint: CheckpointConfig
-    init: InitConfig = InitConfig()
-    freeze: FreezeConfig = FreezeConfig()
-    head: HeadConfig = HeadConfig()
-    source: str | None = None  # what `init` names, wherever it lies: "<identity>@best-<step>"; only planning sets it
-    parent: str | None = None  # "<identity>@<step>" of the run that this one goes on from; only resuming sets it
-
-    def network(self) -> Selection:
-        """Return the model with the overrides of `regularization` applied."""
-        return Selection(self.model.name, {**self.model.settings, **self.regularization.placed(IN_MODEL)})
-
-    def objective(self) -> Selection:
-        """Return the task with the overrides of `regularization` applied."""
-        return Selection(self.task.name, {**self.task.settings, **self.regularization.placed(IN_TASK)})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
-        values: dict[str, Any] = self.model_dump(include=set(TopLevelConfig.model_fields))
-        values |= {group: getattr(self, group).flat() for group in GROUPS if group != "augmentation"}
-        values["augmentation"] = {part.name: dict(part.settings) for part in self.augmentation}
-        values |= {key: getattr(self, key).model_dump() for key in SECTIONS}
-        return values | {key: value for key in ("source", "parent") if (value := getattr(self, key)) is not None}
-
-    def identity(self) -> str:
-        """Return the hash (sha256, hex) of everything that can change the result.
-
-        Left out are incidental settings, and settings at the default of the code: a new setting renames no run.
-        What `regularization` overrides counts as the setting of the model: the same network is the same run. What
-        `init` starts from counts by its content, wherever it lies.
-        """
-        placed = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.placed(where)]
-        canonical = self._non_defaults(self.objective(), self.network(), placed)
-        if self.source is not None:
-            canonical.pop("init", None)
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def non_default_settings(self) -> dict[str, Any]:
-        """Return the settings that can change the result and are not at the default of the code, nested as in YAML.
-
-        Of an augmentation all are told: that it is there is telling.
-        """
-        augmentation = {part.name: dict(part.settings) for part in self.augmentation}
-        return self._non_defaults(self.task, self.model, ()) | {"augmentation": augmentation}
-
-    def _non_defaults(self, task: Selection, model: Selection, left_out: Collection[str]) -> dict[str, Any]:
-        values = _non_defaults(self, exclude=GROUPS.keys())
-        values["regularization"] = _non_defaults(self.regularization, exclude=left_out)
-        values["task"] = _non_default_part(TASKS, task)
-        values["model"] = _non_default_part(MODELS, model)
-        for group in CHOICES:
-            choice: Choice = getattr(self, group)
-            values[group] = _non_defaults(choice, exclude=("part",)) | _non_default_part(GROUPS[group], choice.part)
-        values["augmentation"] = {part.name: _non_default_part(AUGMENTATIONS, part) for part in self.augmentation}
-        return values
 
 
 CHOICES: dict[str, type[Choice]] = {  # groups with settings that all of their parts share
@@ -284,39 +264,3 @@ SECTIONS: dict[str, type[Section]] = {
     "freeze": FreezeConfig,
     "head": HeadConfig,
 }
-
-
-def has_no_effect_on_result(key: str) -> bool:
-    """Tell whether the setting of this dotted key cannot change a result."""
-    path, _, leaf = key.rpartition(".")
-    schemas: dict[str, type[BaseModel]] = {"": TopLevelConfig, **CHOICES, **SECTIONS}
-    found = [schemas[path]] if path in schemas else []
-    if path in GROUPS:
-        found += [GROUPS[path][name].schema for name in GROUPS[path]]
-    return any(
-        leaf in schema.model_fields and NO_EFFECT_ON_RESULT in schema.model_fields[leaf].metadata for schema in found
-    )
-
-
-def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-    for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
-        if key in exclude or NO_EFFECT_ON_RESULT in field.metadata:
-            continue
-        if isinstance(value, BaseModel):
-            told |= {key: inner} if (inner := _non_defaults(value)) else {}
-        elif field.is_required() or value != field.default:
-            told[key] = value
-    return told
-
-
-def _non_default_part(registry: Registry, selection: Selection) -> dict[str, Any]:
-    component = registry[selection.name]
-    defaults = component.defaults()
-    fields = component.schema.model_fields
-    return {"name": selection.name} | {
-        key: value
-        for key, value in selection.settings.items()
-        if NO_EFFECT_ON_RESULT not in fields[key].metadata and (key not in defaults or value != defaults[key])
-    }

@@ -1,61 +1,122 @@
-"""From plain values to a configuration: every mistake is collected before any is said."""
+"""From plain values to a configuration: every mistake is collected before any is told, and defaults are adapted.
+
+A value that was typed is used or refused. A value that a preset or a default brought gives way, with a note.
+"""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cnnbench.config.rules import clashes
-from cnnbench.config.schema import (
-    CHOICES,
-    GROUPS,
-    OVERLAYS,
-    SECTIONS,
-    Choice,
-    DataConfig,
-    RunConfig,
-    TopLevelConfig,
-)
-from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean, listed
+from cnnbench.config.rules import violations
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, SECTIONS, Choice, DataConfig, TopLevelConfig
+from cnnbench.config.values import set_value
+from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Section, Selection
-from cnnbench.store.folder import RunFolder
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
+LONGEST = 200  # letters of a value in a message
+
+Result = TypeVar("Result")
 
 
-def check(
+def validate(
     values: Mapping[str, Any],
     typed: Mapping[str, str] | None = None,
-    mistakes: tuple[Mistake, ...] = (),
+    mistakes: Iterable[Mistake] = (),
     is_recorded: bool = False,
 ) -> tuple[RunConfig, list[str]]:
-    """Return the configuration that plain values describe, and notes on what was left out of it, and why.
+    """Return the configuration that plain values describe, and notes on what was adapted or left out, and why.
 
     values: nested plain values in the layout of `conf/`.
-    typed: the arguments of the command line by the dotted key that they set; messages quote them.
-    mistakes: found before; they are raised together with those found here.
-    is_recorded: the values are those of a run; what was decided then is decided.
+    typed: the arguments of the command line by the dotted key or the group that they set; messages quote them.
+    mistakes: already known; they are raised together with those found here.
+    is_recorded: the values are those of a run: what was decided then is decided, and only what is typed is judged.
     Raises ConfigError with every mistake.
     """
-    return _Check(dict(values), typed or {}, list(mistakes), is_recorded).result()
+    reading = _Reading(dict(values), typed or {}, list(mistakes), is_recorded)
+    config = reading.config()
+    if config is None:
+        raise ConfigError(reading.mistakes)
+    config, _, notes = settled(config, reading.typed, lambda one: obeyed(one, reading), reading.mistakes)
+    return config, [*reading.notes, *notes]
 
 
-def recorded_config(folder: RunFolder, values: Mapping[str, Any] | None = None) -> RunConfig:
-    """Return the configuration of a run. Raises UserError where a plugin is lacking that the run was made with.
+def obeyed(config: RunConfig, reading: "_Reading") -> None:
+    """Raise ConfigError with every rule on combinations of settings that a configuration breaks."""
+    broken = list(violations(config, reading.typed))
+    if reading.is_recorded:
+        broken = [violation for violation in broken if violation.key in reading.typed]
+    if broken:
+        raise ConfigError(
+            Mistake(reading.as_typed(violation.key, violation.value), violation.problem, violation.instead)
+            for violation in broken
+        )
 
-    values: what its file holds, where that has been read already.
+
+def settled(
+    config: RunConfig,
+    typed: Collection[str],
+    attempt: Callable[[RunConfig], Result],
+    known: Iterable[Mistake] = (),
+) -> tuple[RunConfig, Result, list[str]]:
+    """Return a configuration for which an attempt succeeds, what it returns, and notes on what was adapted.
+
+    An attempt raises ConfigError for what does not fit. Where a mistake names values that would fit, the attempt is
+    made again with these, for its other mistakes' sake. In the end a mistake is told, unless nothing of it was typed:
+    then the values that fit are used. Raises ConfigError with all mistakes to be told, the known ones included.
     """
-    try:
-        return check(folder.config() if values is None else values, is_recorded=True)[0]
-    except ConfigError as error:
-        plugins = folder.record().get("plugins")
-        if plugins:
-            raise UserError(f"{error}\nthis run was made with plugins={','.join(plugins)}; type that too.") from error
-        raise
+    found: dict[Mistake, None] = dict.fromkeys(known)
+    while True:
+        try:
+            result = attempt(config)
+        except ConfigError as error:
+            new = [mistake for mistake in error.mistakes if mistake not in found]
+            found |= dict.fromkeys(new)
+            if new and all(mistake.instead for mistake in new):
+                config = with_values(config, {key: value for one in new for key, value in (one.instead or {}).items()})
+                continue
+            raise ConfigError([one for one in found if not _is_adaptable(one, typed)] or found) from error
+        told = [mistake for mistake in found if not _is_adaptable(mistake, typed)]
+        if told:
+            raise ConfigError(told)
+        return config, result, [_note(mistake) for mistake in found]
 
 
-class _Check:
+def with_values(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration with other values of some dotted keys. Raises ConfigError where they are invalid."""
+    values = config.to_dict()
+    for key, value in changes.items():
+        set_value(values, key.split("."), value)
+    reading = _Reading(values, {}, [], is_recorded=True)
+    changed = reading.config()
+    if changed is None:
+        raise ConfigError(reading.mistakes)
+    return changed
+
+
+def as_word(key: str, value: Any) -> str:
+    """Return a setting as it would be typed; a group of settings by its key alone."""
+    if isinstance(value, Mapping):
+        return key
+    is_plain = value is not None and not isinstance(value, bool | list)
+    word = f"{key}={value if is_plain else json.dumps(value)}"
+    return word if len(word) <= LONGEST else f"{word[:LONGEST]}…"
+
+
+def _is_adaptable(mistake: Mistake, typed: Collection[str]) -> bool:
+    keys = [mistake.given.partition("=")[0], *(mistake.instead or ())]
+    return bool(mistake.instead) and not any(key in typed for key in keys)
+
+
+def _note(mistake: Mistake) -> str:
+    words = " ".join(as_word(key, value) for key, value in (mistake.instead or {}).items())
+    return f"{mistake.given} {mistake.problem}: {words} is used instead"
+
+
+class _Reading:
     """One pass over plain values that collects mistakes instead of stopping at the first."""
 
     def __init__(
@@ -64,28 +125,41 @@ class _Check:
         self.values, self.typed, self.mistakes, self.is_recorded = values, typed, mistakes, is_recorded
         self.notes: list[str] = []
 
-    def result(self) -> tuple[RunConfig, list[str]]:
+    def config(self) -> RunConfig | None:
+        """Return the configuration, or None where a value is missing or has the wrong type."""
+        before = len(self.mistakes)
         nested = {key: self._nested(key) for key in (*GROUPS, *SECTIONS)}
         self._fold(nested["data"])
         facts = {key: self.values.pop(key, None) for key in ("source", "parent")}
-        spine = self._section(TopLevelConfig, self.values, "", self._meant_by(nested))
+        top = self._section(TopLevelConfig, self.values, "", self._meant_by(nested))
         parts: dict[str, Any] = {
             group: self._choice(group, nested[group]) for group in GROUPS if group != "augmentation"
         }
         parts["augmentation"] = self._augmentation(nested["augmentation"], parts["data"])
         parts |= {key: self._section(schema, nested[key], f"{key}.") for key, schema in SECTIONS.items()}
-        if spine is not None and None not in parts.values():
-            config = RunConfig(**dict(spine), **parts, **facts)
-            for clash in clashes(config, self.typed):
-                self._mistake(*clash)
-        if self.mistakes:
-            raise ConfigError(self.mistakes)
-        return config, self.notes
+        if top is None or None in parts.values() or len(self.mistakes) > before:
+            return None
+        return RunConfig(**dict(top), **parts, **facts)
+
+    def as_typed(self, key: str, value: Any) -> str:
+        """Return the argument that set a key, or else the setting as it would be typed."""
+        words = (word for typed, word in self.typed.items() if typed == key or typed.startswith(f"{key}."))
+        return next(words, as_word(key, value))
+
+    def _mistake(self, key: str, value: Any, problem: str) -> None:
+        word = self.as_typed(key, value)
+        self.mistakes.append(Mistake(word if len(word) <= LONGEST else f"{word[:LONGEST]}…", problem))
 
     def _meant_by(self, nested: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Return what a key at the top may have been meant for, by what may have been typed: `lr` for optimizer.lr."""
         names = [*TopLevelConfig.model_fields, *GROUPS, *SECTIONS, *OVERLAYS, *CONTROLS]
         leaves = {leaf: f"{section}.{leaf}" for section, values in nested.items() for leaf in values if leaf != "name"}
+        leaves |= {
+            leaf: f"{section}.{leaf}"
+            for section, schema in (CHOICES | SECTIONS).items()
+            for leaf in schema.model_fields
+            if leaf not in leaves
+        }
         return leaves | {name: name for name in names}
 
     def _nested(self, key: str) -> dict[str, Any]:
@@ -94,10 +168,6 @@ class _Check:
             return dict(values)
         self._mistake(key, values, "is a group of settings; name one of its options, or set one of its keys")
         raise ConfigError(self.mistakes)  # all that is in it would seem to be missing
-
-    def _mistake(self, key: str, value: Any, problem: str) -> None:
-        as_typed = (word for typed, word in self.typed.items() if typed == key or typed.startswith(f"{key}."))
-        self.mistakes.append(Mistake(next(as_typed, _as_word(key, value)), problem))
 
     def _section(
         self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, meant_by: Mapping[str, str] | None = None
@@ -122,9 +192,9 @@ class _Check:
         properties = schema.model_json_schema()["properties"] if schema.model_fields else {}
         for key, kind in kinds.items():
             if key in inner:
-                continue  # said already
+                continue  # told already
             if kind == "extra_forbidden":
-                hint = did_you_mean(key, meant_by or schema.model_fields.keys())
+                hint = did_you_mean(key[:LONGEST], meant_by or schema.model_fields.keys())
                 own = f"; '{prefix[:-1]}' takes {listed(schema.model_fields)}" if prefix and not hint else ""
                 self._mistake(prefix + key, values[key], f"no such key{hint}{own}")
             elif kind == "missing":
@@ -134,7 +204,7 @@ class _Check:
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:
-        """Let the folds say what share validates: what is recorded is true, and no preset's share renames a run."""
+        """Derive the validation fraction from the folds: what is recorded is true, and no preset renames a run."""
         folds, fold = data.get("folds"), data.get("fold")
         if folds is None and fold is not None:
             self._mistake("data.fold", fold, "is one of data.folds; give their number too")
@@ -145,16 +215,16 @@ class _Check:
         elif type(fold) is int and fold >= folds:
             self._mistake("data.fold", fold, f"must be below data.folds={folds}; they count from 0")
         if "data.val_fraction" in self.typed:
-            problem = f"and data.folds={folds} exclude each other: the folds say what validates"
+            problem = f"and data.folds={folds} exclude each other: the folds define what validates"
             self._mistake("data.val_fraction", data.get("val_fraction"), problem)
         data["val_fraction"] = 1 / folds
 
     def _selection(self, group: str, values: dict[str, Any]) -> Selection | None:
         registry = GROUPS[group]
         name = values.pop("name", None)
-        if name not in registry:
+        if not isinstance(name, str) or name not in registry:
             if not any(mistake.given.startswith(f"{group}=") for mistake in self.mistakes):
-                hint = did_you_mean(str(name), registry)
+                hint = did_you_mean(str(name)[:LONGEST], registry)
                 self._mistake(f"{group}.name", name, f"no such {group}{hint}; there are {listed(registry)}")
             return None
         settings = self._section(registry[name].schema, values, f"{group}.")
@@ -165,13 +235,13 @@ class _Check:
         schema = CHOICES.get(group)
         if schema is None:
             return self._selection(group, values)
-        shared = {key: values.pop(key) for key in schema.model_fields if key in values}
+        shared = {key: values.pop(key) for key in schema.model_fields if key in values and key != "part"}
         name = values.get("name")
-        if name in GROUPS[group]:  # an unknown key may have been meant for either half
-            own = GROUPS[group][str(name)].schema.model_fields
+        if isinstance(name, str) and name in GROUPS[group]:  # an unknown key may have been meant for either half
+            own = GROUPS[group][name].schema.model_fields
             both = [*own, *(key for key in schema.model_fields if key != "part")]
             for key in set(values) - set(own) - {"name"}:
-                hint = did_you_mean(key, both) or f"; '{group}' takes {listed(both)}"
+                hint = did_you_mean(key[:LONGEST], both) or f"; '{group}' takes {listed(both)}"
                 self._mistake(f"{group}.{key}", values.pop(key), f"no such key{hint}")
         part = self._selection(group, values)
         choice: Choice | None = self._section(schema, {"part": part or Selection("", {}), **shared}, f"{group}.")
@@ -179,34 +249,37 @@ class _Check:
 
     def _augmentation(self, values: dict[str, Any], data: DataConfig | None) -> tuple[Selection, ...] | None:
         values.pop("name", None)
-        source = data.name if data else ""
-        breaks = DATASETS[source].facts.get("breaks_labels", ()) if data and not self.is_recorded else ()
         parts: list[Selection] = []
         for name, settings in values.items():
             if settings is None:
                 continue
             if name not in AUGMENTATIONS:
-                hint = did_you_mean(name, AUGMENTATIONS)
+                hint = did_you_mean(name[:LONGEST], AUGMENTATIONS)
                 self._mistake(f"augmentation.{name}", settings, f"no such augmentation{hint}; {listed(AUGMENTATIONS)}")
             elif not isinstance(settings, Mapping):
                 self._mistake(f"augmentation.{name}", settings, "takes settings of its own, or null for none")
             else:
-                prefix = f"augmentation.{name}."
-                checked = self._section(AUGMENTATIONS[name].schema, settings, prefix)
-                by_hand = any(f"{key}.".startswith(prefix) for key in self.typed)
-                if name in breaks and not by_hand:
-                    self.notes.append(
-                        f"augmentation.{name} is left out: it can change what an image of '{source}' shows"
-                    )
-                elif checked is not None:
+                checked = self._section(AUGMENTATIONS[name].schema, settings, f"augmentation.{name}.")
+                if checked is not None and not self._is_left_out(name, data):
                     parts.append(Selection(name, checked.model_dump()))
-                    if name in breaks:
-                        self.notes.append(
-                            f"augmentation.{name} can change what an image of '{source}' shows; on, as typed"
-                        )
         if any(mistake.given.startswith("augmentation.") for mistake in self.mistakes):
             return None
         return tuple(sorted(parts, key=lambda part: AUGMENTATIONS[part.name].facts["order"]))
+
+    def _is_left_out(self, name: str, data: DataConfig | None) -> bool:
+        """Tell whether an augmentation that can change what an image shows was brought by a preset, not typed."""
+        if data is None or self.is_recorded or name not in DATASETS[data.name].facts["breaks_labels"]:
+            return False
+        changes = f"can change what an image of '{data.name}' shows"
+        if any(f"{key}.".startswith(f"augmentation.{name}.") for key in self.typed):
+            self.notes.append(f"augmentation.{name} {changes}; on, as typed")
+            return False
+        if "augmentation" in self.typed:
+            ways = f"augmentation.{name}=null leaves it out, augmentation.{name}.KEY=VALUE keeps it"
+            self._mistake("augmentation", "", f"brings augmentation.{name}, which {changes}; {ways}")
+        else:
+            self.notes.append(f"augmentation.{name} is left out: it {changes}")
+        return True
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
@@ -233,11 +306,3 @@ def _allowed(schema: Mapping[str, Any]) -> str:
 
 def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
-def _as_word(key: str, value: Any) -> str:
-    """Return a setting as it would be typed; a group of settings by its key alone."""
-    if isinstance(value, Mapping):
-        return key
-    is_plain = value is not None and not isinstance(value, bool | list)
-    return f"{key}={value if is_plain else json.dumps(value)}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from cnnbench.config.transfer import HeadConfig
+from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.ending import SCORES, OutputSpec
@@ -25,7 +25,7 @@ def build_network(
 
     Raises UserError for a head of its own where the network's cannot be found.
     """
-    network = ending.wrap_model(MODELS.build(selection, spec), spec)
+    network = ending.wrap_model(MODELS.build(selection, spec=spec), spec)
     if head.units:
         outputs = parts_of(selection, spec, ending).outputs
         if not outputs:

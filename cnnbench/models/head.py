@@ -91,7 +91,7 @@ def replace_head(network: nn.Module, layers: Iterable[str], units: Sequence[int]
 
 def _traced(selection: Selection, spec: DataSpec, ending: OutputSpec, device: str) -> NamedParts:
     with torch.device(device):
-        network = ending.wrap_model(MODELS.build(selection, spec), spec)
+        network = ending.wrap_model(MODELS.build(selection, spec=spec), spec)
         images = torch.zeros(2, spec.channels, spec.height, spec.width, requires_grad=True)
         ran, main = _pass(network.eval(), images)
         ran_in_training, every = _pass(network.train(), images)

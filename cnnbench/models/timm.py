@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench.config.transfer import Source
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
+from cnnbench.models.weights import WeightSource
 from cnnbench.registry import MODELS
 
 
-def pretrained(settings: Mapping[str, Any]) -> Source:
+def pretrained(settings: Mapping[str, Any]) -> WeightSource:
     """Return timm's weights of an architecture; loading downloads them unless they are there."""
     timm = _library(settings["architecture"])
     known = timm.models.get_pretrained_cfg(settings["architecture"])
@@ -32,7 +32,7 @@ def pretrained(settings: Mapping[str, Any]) -> Source:
             ) from error
         return state
 
-    return Source("init.weights=imagenet", name, name, load, {"weights": name})
+    return WeightSource("init.weights=imagenet", name, name, load, {"weights": name})
 
 
 @MODELS.register("timm", pretrained=pretrained)

@@ -7,15 +7,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cnnbench.config.transfer import Source
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
+from cnnbench.models.weights import WeightSource
 from cnnbench.registry import MODELS
 
 WITH_AUXILIARY = ("googlenet", "inception_v3")
 
 
-def pretrained(settings: Mapping[str, Any]) -> Source:
+def pretrained(settings: Mapping[str, Any]) -> WeightSource:
     """Return torchvision's default weights of an architecture; loading downloads them unless they are there."""
     weights = _zoo(settings["architecture"]).get_model_weights(settings["architecture"]).DEFAULT
     place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
@@ -31,7 +31,9 @@ def pretrained(settings: Mapping[str, Any]) -> Source:
 
     name = f"torchvision {type(weights).__name__}.{weights.name}"
     metrics = {f"ImageNet {metric}": value for metric, value in weights.meta["_metrics"]["ImageNet-1K"].items()}
-    return Source("init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet", "metrics": metrics})
+    return WeightSource(
+        "init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet", "metrics": metrics}
+    )
 
 
 @MODELS.register("torchvision", pretrained=pretrained)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from cnnbench.config.schema import RunConfig
+from cnnbench.config.run_config import RunConfig
 from cnnbench.errors import ConfigError, Mistake, UserError, listed
 from cnnbench.models.head import NamedParts
 

@@ -9,11 +9,11 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   checkpoints/     step-N.pt and its manifest step-N.json
   result.json      what came out
   report.html      the page to open; report.md the same as text
-  evaluation/      what is behind the result: figures by class, confusions, the answer to every image
+  evaluation/      figures by class, confusion matrix, the prediction for every image
   pictures/        reconstructions and the like, of tasks that have something to show
-  explanation/     what the network looks at: what `cnnbench-explain` draws
-  export/          the network for use elsewhere: what `cnnbench-export` writes
-  embeddings/      codes of images: TensorBoard's projector, and test.npz
+  explanation/     what the network looks at: written by `cnnbench-explain`
+  export/          the network for use elsewhere: written by `cnnbench-export`
+  embeddings/      TensorBoard's projector, and test.npz
 """
 
 import json
@@ -28,8 +28,10 @@ from typing import Any
 
 import yaml
 
-from cnnbench.errors import UserError
-from cnnbench.store.checkpoint import remove_leftovers, write_atomically, write_json
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.validate import validate
+from cnnbench.errors import ConfigError, UserError
+from cnnbench.store.files import remove_leftovers, write_atomically, write_json
 
 try:
     import fcntl
@@ -52,6 +54,14 @@ def outputs_dir() -> Path:
 def now() -> str:
     """Return the time as text, to the second, in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shown(path: Path) -> str:
+    """Return a path as one would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def readable(text: str) -> str:
@@ -102,9 +112,28 @@ class RunFolder:
         write_atomically(self.config_file, f"# {command}\n{text}".encode())
         write_json(self.record_file, dict(record))
 
+    @property
+    def shown_path(self) -> str:
+        """The folder as one would type it here."""
+        return shown(self.path)
+
     def config(self) -> dict[str, Any]:
         """Return the plain values of `config.yaml`."""
         return _read(self.config_file, _parse_yaml)
+
+    def run_config(self, values: Mapping[str, Any] | None = None) -> RunConfig:
+        """Return the configuration of the run. Raises UserError where a plugin is missing that it was made with.
+
+        values: what its file holds, where that has been read already.
+        """
+        try:
+            return validate(self.config() if values is None else values, is_recorded=True)[0]
+        except ConfigError as error:
+            plugins = self.record().get("plugins")
+            if plugins:
+                hint = f"this run was made with plugins={','.join(plugins)}; type that too."
+                raise UserError(f"{error}\n{hint}") from error
+            raise
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
@@ -171,12 +200,12 @@ class RunFolder:
 
     @property
     def number(self) -> int:
-        """Return 1 for an original, and n for what was trained anew as -rn."""
+        """Return 1 for an original, and n for what was trained again as -rn."""
         match = re.search(r"-r(\d+)$", self.path.name)
         return int(match[1]) if match else 1
 
-    def anew(self) -> "RunFolder":
-        """Return the folder beside this one for training the same anew."""
+    def next_rerun(self) -> "RunFolder":
+        """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
 

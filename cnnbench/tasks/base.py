@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config.schema import RunConfig
+from cnnbench.config.run_config import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.data.sampling import weighted_order

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config.schema import RunConfig
+from cnnbench.config.run_config import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake

@@ -7,7 +7,8 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT, RunConfig
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake

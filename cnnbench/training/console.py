@@ -1,4 +1,4 @@
-"""What is said on the terminal: what was chosen, how far it is, what came out."""
+"""The terminal: what was configured, how far the training is, what came out."""
 
 import sys
 import time
@@ -9,10 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench.config.compose import TYPED, flat
-from cnnbench.config.schema import RunConfig
+from cnnbench.config.compose import TYPED
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.values import flat
 from cnnbench.errors import grouped
+from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
+from cnnbench.training.plan import Plan
+from cnnbench.training.setup import TrainingSetup
 
 ETA_AFTER_STEPS = 20
 
@@ -22,8 +26,31 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, str], facts: Mapping[str, str]) -> None:
+def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: int, progress: Progress) -> None:
+    """Print what is about to be trained; of a job in a sweep, only where."""
+    config, data, spec = training.config, training.data, training.data.spec
+    if plan.brief:
+        say(f"  {folder.shown_path}")
+        return
+    total, trained = training.parameters["total"], training.parameters["trainable"]
+    later = f", all after epoch {config.freeze.epochs}" if config.freeze.epochs else ""
+    counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
+    facts = {
+        "network": f"{grouped(total)} parameters" + (f", {grouped(trained)} trained{later}" if trained < total else ""),
+        "data": f"{counts}; {spec.num_classes} classes; {spec.channels}x{spec.height}x{spec.width}",
+        "device": f"{training.device}, {threads} threads, {config.precision}",
+        "folder": folder.shown_path,
+    }
+    if progress.step:
+        facts["going on"] = f"from step {progress.step} of {training.horizon.num_steps}"
+    if config.parent is not None:
+        facts["parent"] = shown(Path(folder.record()["parent"]["folder"]))
+    header(plan, facts)
+
+
+def header(plan: Plan, facts: Mapping[str, str]) -> None:
     """Print what is trained, on what, and where each value came from."""
+    config, choices, origins = plan.config, plan.choices, plan.origins
     model, data = choices.get("model", config.model.name), choices.get("data", config.data.name)
     say(f"{model} on {data}, seed {config.seed}")
     for name, value in facts.items():
@@ -32,14 +59,14 @@ def header(config: RunConfig, choices: Mapping[str, str], origins: Mapping[str, 
     values = config.to_dict()
     for fact in ("source", "parent"):  # no setting
         values.pop(fact, None)
-    telling = flat(config.non_default_settings())
+    deviating = flat(config.non_default_settings())
     rows = []
     for key, value in flat(values).items():
         origin = origins.get(key) or _origin_above(key, origins)
-        if origin == TYPED or key in telling:
-            rows.append((key, _shown(value), origin))
+        if origin == TYPED or key in deviating:
+            rows.append((key, _plain(value), origin))
     table(("", "", ""), rows)
-    say("  the rest is off, or cannot change the result; --cfg job shows it")
+    say("  settings at their defaults are not shown; see --cfg job")
     say()
 
 
@@ -70,7 +97,7 @@ class ProgressDisplay:
     """A bar on a terminal; elsewhere a line an epoch."""
 
     def __init__(self, config: RunConfig, num_steps: int, step: int, metrics: Collection[str]) -> None:
-        """metrics: those of validation that are told after an epoch; all of them are in the rows."""
+        """metrics: those of validation that are printed after an epoch; all of them are in the rows."""
         self.config, self.num_steps, self.metrics = config, num_steps, metrics
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
         self.announced = False
@@ -92,13 +119,13 @@ class ProgressDisplay:
             say(f"  {self._left(row['step'])} to go, after {ETA_AFTER_STEPS} steps{self._speed(progress)}")
 
     def validation(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
-        """Say what a validation in the midst of an epoch gave."""
+        """Show the metrics of a validation within an epoch."""
         self.val = f"| val {_metrics(row, 'val')} "
         if self.bar.disable:
             say(f"  step {row['step']}/{self.num_steps}  {self.val}{'*' if is_best else ' '}{self._speed(progress)}")
 
     def epoch(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
-        """Say how an epoch ended."""
+        """Show the metrics of an epoch."""
         shown = {key: value for key, value in row.items() if key.partition("/")[0] in self.metrics}
         self.val = f"| val {_metrics(shown, 'val')} " if _metrics(shown, "val") else ""
         if self.bar.disable:
@@ -125,8 +152,8 @@ class ProgressDisplay:
         return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
-def summary(result: Mapping[str, Any], path: Path, note: str = "", page: Path | None = None) -> None:
-    """Print what came out: metrics, on which checkpoint, how long it took, where it is, and the page to open."""
+def summary(result: Mapping[str, Any], folder: RunFolder, note: str = "", page: Path | None = None) -> None:
+    """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page to open."""
     say(note)
     splits = [split for split in ("train", "val", "test") if result.get(split)]
     names = [name for name in result["test"] if name != "samples"]
@@ -147,13 +174,13 @@ def summary(result: Mapping[str, Any], path: Path, note: str = "", page: Path | 
         say(f"  reached     {reached(result)}")
     for remark in result.get("notes", ()):
         say(f"  note        {remark}")
-    say(f"  run         {shorter(path)}")
+    say(f"  run         {folder.shown_path}")
     if page is not None:
-        say(f"  page        {shorter(page)}")
+        say(f"  page        {shown(page)}")
 
 
 def reached(result: Mapping[str, Any]) -> str:
-    """Say in which epoch validation came to what was asked for; nothing where nothing was."""
+    """Say in which epoch validation reached the goal; nothing where there was none."""
     goal = result.get("reached")
     if not goal:
         return ""
@@ -162,7 +189,7 @@ def reached(result: Mapping[str, Any]) -> str:
 
 
 def _published(result: Mapping[str, Any]) -> None:
-    """Print published figures beside ours, and what was done otherwise."""
+    """Print published figures next to ours, and where the run deviates from the experiment."""
     references = result.get("references") or ()
     if references:
         say()
@@ -171,24 +198,16 @@ def _published(result: Mapping[str, Any]) -> None:
         say(f"  published   {reference['metric']}/{reference['split']} {reference['value']:g}; ours {ours}")
         say("; ".join(filter(None, (f"              {reference['source']}", reference["remark"]))))
     if references and result.get("departures"):
-        say(f"  not alike   {', '.join(result['departures'])}")
-
-
-def shorter(path: Path) -> str:
-    """Return a path as one would type it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        say(f"  deviates    {', '.join(result['departures'])}")
 
 
 @contextmanager
 def tolerating(what: str) -> Iterator[None]:
-    """Say that something could not be written, whatever the reason: it is no reason to lose a training."""
+    """Say that something could not be written, whatever the reason: that is no reason to lose a training."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        say(f"  note: {what} could not be written: {type(error).__name__}: {error}")
+        say(f"  note: could not write {what}: {type(error).__name__}: {error}")
 
 
 def error(text: object) -> None:
@@ -202,15 +221,15 @@ def _metrics(row: Mapping[str, Any], split: str) -> str:
 
 
 def _origin_above(key: str, origins: Mapping[str, str]) -> str:
-    """Return where a group of settings came from, for a setting that is not named itself."""
+    """Return where a setting came from that was set as part of a whole, such as `{}`; else it is a default."""
     while "." in key:
         key = key.rpartition(".")[0]
         if key in origins:
             return origins[key]
-    return "code"
+    return "default"
 
 
-def _shown(value: Any) -> str:
+def _plain(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, Mapping):

@@ -4,25 +4,25 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from cnnbench.data.images import counts_per_class
+from cnnbench.data.loader import Batches
 from cnnbench.errors import UserError, grouped
-from cnnbench.randomness import seed_layers
-from cnnbench.registry import register_everything
-from cnnbench.store.folder import outputs_dir
+from cnnbench.store.folder import outputs_dir, shown
 from cnnbench.training import console
-from cnnbench.training.inspection import a_few_images, layers_of, operations_per_image, remarks
-from cnnbench.training.loop import evaluate
+from cnnbench.training.init import trial
 from cnnbench.training.plan import Plan
-from cnnbench.training.resolve import Ready
-from cnnbench.training.setup import plain_batches, prepare_trial
-from cnnbench.training.step import Parts, apply_gradients, compute_gradients, set_rates
+from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.step import evaluate, evaluating, train_step
 
 NUM_SAMPLES = 16
-NUM_TOLD = 6
+NUM_LISTED = 6
 STEPS_TRIED = 3
 BYTES_A_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
@@ -50,144 +50,133 @@ def dry_run_all(plans: Sequence[Plan]) -> int:
 
 def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
     """Try a plan, show what it is made of, and return the seconds and bytes that it is expected to take."""
-    register_everything(plan.plugins)
-    config = plan.config
-    ready, parts = prepare_trial(config)
+    plan, training, init_notes = trial(plan)
     if not is_brief:
-        facts = {"device": str(ready.device), "dry run": "nothing is trained"}
-        console.header(config, plan.choices, plan.origins, facts)
-        _show_model(parts, ready)
-        _show_data(ready)
+        console.header(plan, {"device": str(training.device), "dry run": "nothing is trained"})
+        _show_model(training)
+        _show_data(training)
         folder = outputs_dir() / "dry_runs" / plan.run_path()
         folder.mkdir(parents=True, exist_ok=True)
-        _draw(parts, ready, folder)
-    loss, seconds = _try_steps(parts, ready)
-    size = _bytes_on_disk(parts)
+        _draw(training, folder)
+    loss, seconds = _try_steps(training)
+    size = _bytes_on_disk(training)
     if not is_brief:
-        _show_effort(ready, loss, seconds, size)
-        for note in (*plan.notes, *ready.notes, *remarks(parts)):
+        _show_effort(training, loss, seconds, size)
+        for note in (*plan.notes, *training.notes, *init_notes, *training.remarks):
             console.say(f"  note: {note}")
-        console.say(f"  pictures: {console.shorter(folder)}")
+        console.say(f"  pictures: {shown(folder)}")
     return seconds, size
 
 
-def _show_model(parts: Parts, ready: Ready) -> None:
-    images = a_few_images(plain_batches(ready, "train"))
+def _show_model(training: TrainingSetup) -> None:
+    images = _two_images(training.batches("train"))
     rows = [
         (layer.name, layer.kind, "x".join(map(str, layer.output)), grouped(layer.parameters),
          "frozen" if layer.trainable < layer.parameters else "")
-        for layer in layers_of(parts.network, images)
+        for layer in layers_of(training.network, images)
     ]  # fmt: skip
     console.table(("layer", "", "output", "parameters", ""), rows)
-    total, trainable = ready.parameters["total"], ready.parameters["trainable"]
-    shown = "; ".join(
-        f"{grouped(number)} {word}"
-        for number, word in ((total, "parameters"), (trainable, "trained"), (total - trainable, "frozen"))
-    )
-    console.say(f"  {shown}; {_short(operations_per_image(parts.network, images))}FLOP forward an image")
+    total, trainable = training.parameters["total"], training.parameters["trainable"]
+    counts = ((total, "parameters"), (trainable, "trained"), (total - trainable, "frozen"))
+    line = "; ".join(f"{grouped(number)} {word}" for number, word in counts)
+    console.say(f"  {line}; {_short(operations_per_image(training.network, images))}FLOP forward an image")
     console.say()
 
 
-def _show_data(ready: Ready) -> None:
-    data = ready.data
+def _show_data(training: TrainingSetup) -> None:
+    data, spec = training.data, training.data.spec
     splits = {name: getattr(data, name) for name in ("train", "val", "test")}
-    counts = {name: counts_per_class(part.labels, data.spec.num_classes) for name, part in splits.items()}
-    if data.spec.num_classes <= 20:
-        rows = [
-            (label, *(str(counts[name][index]) for name in splits)) for index, label in enumerate(data.spec.classes)
-        ]
+    counts = {name: counts_per_class(part.labels, spec.num_classes) for name, part in splits.items()}
+    if spec.num_classes <= 20:
+        rows = [(label, *(str(counts[name][index]) for name in splits)) for index, label in enumerate(spec.classes)]
     else:
         rows = [
             (word, *(str(pick(counts[name])) for name in splits))
             for word, pick in (("smallest class", min), ("largest class", max))
         ]
     rows.append(("all", *(str(len(part)) for part in splits.values())))
-    console.table((f"{data.spec.num_classes} classes", *splits), rows)
-    spec = data.spec
+    console.table((f"{spec.num_classes} classes", *splits), rows)
     means, stds = (", ".join(f"{value:.4f}" for value in values) for values in (data.mean, data.std))
-    console.say(f"  window {spec.channels}x{spec.height}x{spec.width}; mean {means}; standard deviation {stds}")
+    console.say(f"  network sees {spec.channels}x{spec.height}x{spec.width}; mean {means}; standard deviation {stds}")
     console.say()
 
 
-def _draw(parts: Parts, ready: Ready, folder: Path) -> None:
+def _draw(training: TrainingSetup, folder: Path) -> None:
     from cnnbench.tasks.figures import save_curve, save_groups, save_pairs  # matplotlib: not for a sweep's jobs
 
-    data, horizon = ready.data, ready.horizon
+    data, horizon = training.data, training.horizon
     number = min(NUM_SAMPLES, len(data.train))
-    rows = parts.order(1)[:number]
-    batch = next(iter(parts.train.epoch(rows, number, epoch=1)))
+    rows = training.order(1)[:number]
+    batch = next(iter(training.train.epoch(rows, number, epoch=1)))
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
     titles = [data.spec.classes[label] for label in batch.labels.tolist()]
     if batch.mixed is not None:
         others = [data.spec.classes[label] for label in batch.mixed.labels.tolist()]
-        shares = batch.mixed.share.tolist()
         titles = [
             title if share == 1 else f"{share:.2f} {title}, {1 - share:.2f} {other}"
-            for title, other, share in zip(titles, others, shares, strict=True)
+            for title, other, share in zip(titles, others, batch.mixed.share.tolist(), strict=True)
         ]
     images = batch.images.cpu() * std + mean
     if batch.group > 1:
         groups = [titles[first : first + batch.group] for first in range(0, len(titles), batch.group)]
-        captions = [parts.task.caption(labels) for labels in groups]
-        console.table(("samples of the first epoch",), [(caption,) for caption in captions[:NUM_TOLD]])
+        captions = [training.task.caption(labels) for labels in groups]
+        console.table(("samples of the first epoch",), [(caption,) for caption in captions[:NUM_LISTED]])
         console.say()
         save_groups(folder / "samples.png", images.reshape(number, batch.group, *images.shape[1:]), captions)
     else:
         save_pairs(folder / "samples.png", data.train.take(rows) / 255, images, titles)
     steps = range(0, horizon.num_steps, max(1, horizon.num_steps // 1000))
-    base = parts.config.optimizer.settings["lr"]
+    base = training.config.optimizer.settings["lr"]
     save_curve(
         folder / "learning_rate.png", [step / horizon.steps_per_epoch for step in steps],
-        [base * parts.schedule(step, ()) for step in steps], ("epoch", "learning rate"),
+        [base * training.schedule(step, ()) for step in steps], ("epoch", "learning rate"),
     )  # fmt: skip
 
 
-def _try_steps(parts: Parts, ready: Ready) -> tuple[float, float]:
+def _try_steps(training: TrainingSetup) -> tuple[float, float]:
     """Train a few steps, measure a few batches; return the first loss, and the seconds that the whole run takes."""
-    config, horizon = parts.config, ready.horizon
+    config, horizon = training.config, training.horizon
     first_loss, times = math.nan, []
-    parts.enter(1)
-    order = parts.order(1)[: STEPS_TRIED * config.batch_size]
+    training.set_train_mode(1)
+    order = training.order(1)[: STEPS_TRIED * config.batch_size]
     clock = time.perf_counter()
-    for step, batch in enumerate(parts.train.epoch(order, config.batch_size, epoch=1)):
-        seed_layers(config.seed, "layers", step, parts.device)
-        set_rates(parts, parts.schedule(step, ()))
-        sums = compute_gradients(parts, batch).tolist()
-        apply_gradients(parts)
+    for step, batch in enumerate(training.train.epoch(order, config.batch_size, epoch=1)):
+        sums = train_step(training, batch, step, training.schedule(step, ())).tolist()
         first_loss = sums[0] / len(batch) if step == 0 else first_loss
         times.append((time.perf_counter() - clock) / len(batch))
         clock = time.perf_counter()
     per_train_image = min(times)  # the first step also warms up
-    size = min(len(ready.data.train), 2 * config.batch_size)
-    first = dataclasses.replace(ready.data, train=ready.data.train[torch.arange(size)])
-    some = plain_batches(dataclasses.replace(ready, data=first), "train")
+    data = training.data
+    size = min(len(data.train), 2 * config.batch_size)
+    first = dataclasses.replace(data, train=data.train[torch.arange(size)])
+    some = dataclasses.replace(training, data=first).batches("train")
     clock = time.perf_counter()
-    evaluate(parts, parts.network, some)
+    evaluate(training, training.network, some)
     per_image = (time.perf_counter() - clock) / size
     every = config.eval_every * (horizon.steps_per_epoch if config.eval_unit == "epoch" else 1)
     evaluations = -(-horizon.num_steps // every)
-    at_the_end = len(ready.data.train) + len(ready.data.test)
-    trained, measured = horizon.epochs * len(ready.data.train), evaluations * len(ready.data.val) + at_the_end
+    at_the_end = len(data.train) + len(data.test)
+    trained, measured = horizon.epochs * len(data.train), evaluations * len(data.val) + at_the_end
     return first_loss, trained * per_train_image + measured * per_image
 
 
-def _bytes_on_disk(parts: Parts) -> float:
-    network = sum(tensor.nbytes for tensor in parts.network.state_dict().values())
+def _bytes_on_disk(training: TrainingSetup) -> float:
+    network = sum(tensor.nbytes for tensor in training.network.state_dict().values())
     optimizer = sum(
         value.nbytes
-        for state in parts.optimizer.state.values()
+        for state in training.optimizer.state.values()
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-    copies = 1 + (parts.val is not None) + (parts.average is not None)  # the network, its best, its average
-    rows = parts.horizon.num_steps / parts.config.log_every
-    return float(parts.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_A_ROW)
+    copies = 1 + (training.val is not None) + (training.average is not None)  # the network, its best, its average
+    rows = training.horizon.num_steps / training.config.log_every
+    return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_A_ROW)
 
 
-def _show_effort(ready: Ready, loss: float, seconds: float, size: float) -> None:
-    guess = ready.task.chance_loss
-    console.say(f"  first loss {loss:.4f}" + ("" if guess is None else f"; guessing gives {guess:.4f}"))
-    horizon = ready.horizon
+def _show_effort(training: TrainingSetup, loss: float, seconds: float, size: float) -> None:
+    chance = training.task.chance_loss
+    console.say(f"  first loss {loss:.4f}" + ("" if chance is None else f"; guessing gives {chance:.4f}"))
+    horizon = training.horizon
     steps = f"{horizon.epochs} epochs of {horizon.steps_per_epoch} steps"
     console.say(f"  {steps}: about {console.duration(seconds)}, {size / 1e6:.1f} MB on disk")
 
@@ -197,3 +186,56 @@ def _short(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return f"{number:.0f} "
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network that does something itself."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    trainable: int
+
+
+def layers_of(network: nn.Module, images: Tensor) -> list[Layer]:
+    """Return the layers in the order in which they compute; a layer that is used twice is there twice."""
+    found: list[Layer] = []
+    handles = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
+            sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters(recurse=False)]
+            shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
+            trainable = sum(size for size, trains in sizes if trains)
+            found.append(Layer(name, type(module).__name__, shape, sum(size for size, _ in sizes), trainable))
+
+        return hook
+
+    for name, module in network.named_modules():
+        if not list(module.children()):
+            handles.append(module.register_forward_hook(note(name)))
+    try:
+        with evaluating(network):
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def operations_per_image(network: nn.Module, images: Tensor) -> float:
+    """Return the floating-point operations of a forward pass, per image (a multiplication and an addition are two)."""
+    from torch.utils.flop_counter import FlopCounterMode  # 0.15 s, which a training need not wait for
+
+    counter = FlopCounterMode(display=False)
+    with evaluating(network), counter:
+        network(images)
+    return counter.get_total_flops() / len(images)
+
+
+def _two_images(batches: Batches) -> Tensor:
+    """Return two images as a network sees them, float32 [2, C, H, W]; one where there are no more."""
+    images: Tensor = next(iter(batches.epoch(torch.arange(min(2, len(batches))), 2))).images
+    return images

@@ -2,19 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnnbench.config.schema import RunConfig
-from cnnbench.data.loader import Batch, Batches
+from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped, TrainingError
-from cnnbench.randomness import seed_layers
-from cnnbench.training.step import Parts, apply_gradients, autocast, compute_gradients, set_rates
+from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.step import evaluate, train_step
 
 STEPS_IN_FLIGHT = 32  # on a GPU, so that reading a loss does not wait for each step; elsewhere every step is read
 
@@ -47,8 +46,40 @@ class Progress:
     samples_trained: int = 0  # images, also where several of them are compared with each other
 
 
+def snapshot(training: TrainingSetup, progress: Progress) -> dict[str, Any]:
+    """Return the content of a checkpoint: tensors and plain values."""
+    best = progress.best
+    return {
+        "network": training.network.state_dict(),
+        **{name: part.state_dict() for name, part in _stateful(training).items()},
+        "progress": {key: value for key, value in vars(progress).items() if key != "best"},
+        "best": None if best is None else dict(vars(best)),
+    }
+
+
+def restore(training: TrainingSetup, content: Mapping[str, Any]) -> Progress:
+    """Take the state from a checkpoint; settings, such as the learning rate, stay those of the configuration."""
+    optimizer = training.optimizer
+    state = ("params", "lr")  # the rate of the last step; the loop sets that of the next
+    settings = [{key: value for key, value in group.items() if key not in state} for group in optimizer.param_groups]
+    training.network.load_state_dict(content["network"])
+    for name, part in _stateful(training).items():
+        if name in content:  # a run that continues another one may have more than that had
+            part.load_state_dict(content[name])
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+    return Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
+
+
+def _stateful(training: TrainingSetup) -> dict[str, Any]:
+    """Return what has a state besides the network, by its name in a checkpoint."""
+    scaler = training.scaler if training.scaler.is_enabled() else None
+    candidates = {"optimizer": training.optimizer, "scaler": scaler, "average": training.average}
+    return {name: part for name, part in candidates.items() if part is not None}
+
+
 class Observer(Protocol):
-    """Who is told what happens; may raise Stopped from `check_stop`."""
+    """Receives what happens in a training; may raise Stopped from `check_stop`."""
 
     def on_step(self, row: dict[str, Any], progress: Progress) -> None:
         """Take the row of a step."""
@@ -69,100 +100,98 @@ class Observer(Protocol):
         """Raise Stopped if the training shall end here."""
 
 
-def fit(parts: Parts, progress: Progress, observer: Observer) -> None:
+def fit(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     """Train until the horizon or early stopping; go on from wherever `progress`, network and optimizer are.
 
     Writes a checkpoint before it raises Stopped. Raises TrainingError when a loss is not finite.
     """
     try:
-        while progress.epochs_done < parts.horizon.epochs and not progress.stopped_early:
-            _train_epoch(parts, progress, observer)
-            if progress.step == (progress.epochs_done + 1) * parts.horizon.steps_per_epoch:
-                _end_epoch(parts, progress, observer)
+        while progress.epochs_done < training.horizon.epochs and not progress.stopped_early:
+            _train_epoch(training, progress, observer)
+            if progress.step == (progress.epochs_done + 1) * training.horizon.steps_per_epoch:
+                _end_epoch(training, progress, observer)
     except Stopped:
         observer.save()
         raise
 
 
-def _train_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
-    config, epoch = parts.config, progress.epochs_done + 1
-    first = progress.step - progress.epochs_done * parts.horizon.steps_per_epoch
-    readings = _MetricBuffer(parts, progress, observer, epoch)
-    parts.enter(epoch)
-    for batch in parts.train.epoch(parts.order(epoch), config.batch_size, epoch, first, config.num_workers):
-        if _is_due(parts, progress):  # after the last step, but not while it is the last of an epoch
-            readings.finish()
-            _validate_within(parts, progress, observer)
-            readings.start_clock()
+def _train_epoch(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
+    config, epoch = training.config, progress.epochs_done + 1
+    first = progress.step - progress.epochs_done * training.horizon.steps_per_epoch
+    buffer = _MetricBuffer(training, progress, observer, epoch)
+    training.set_train_mode(epoch)
+    for batch in training.train.epoch(training.order(epoch), config.batch_size, epoch, first, config.num_workers):
+        if _is_due(training, progress):  # after the last step, but not while it is the last of an epoch
+            buffer.finish()
+            _validate_within(training, progress, observer)
+            buffer.start_clock()
             if progress.stopped_early:
                 return
-        seed_layers(config.seed, "layers", progress.step, parts.device)
-        rate = set_rates(parts, parts.schedule(progress.step, progress.scores))
-        sums = compute_gradients(parts, batch)
-        readings.add(rate, batch, sums)
-        apply_gradients(parts)
+        factor = training.schedule(progress.step, progress.scores)
+        rate = float(config.optimizer.settings["lr"] * factor)
+        train_step(training, batch, progress.step, factor, partial(buffer.add, rate, batch))
         progress.step += 1
-        readings.tell()
+        buffer.emit()
         if observer.save_is_due():
-            readings.finish()
+            buffer.finish()
             observer.save()
-            readings.start_clock()
+            buffer.start_clock()
         try:
             observer.check_stop()
         except Stopped:
-            readings.finish()
+            buffer.finish()
             raise
-    readings.finish()
+    buffer.finish()
 
 
-def _is_due(parts: Parts, progress: Progress) -> bool:
+def _is_due(training: TrainingSetup, progress: Progress) -> bool:
     """Tell whether validation has to be measured where the training is, and was not yet."""
-    every, horizon, step = parts.config.eval_every, parts.horizon, progress.step
-    if parts.val is None or step == progress.evaluated:
+    every, horizon, step = training.config.eval_every, training.horizon, progress.step
+    if training.val is None or step == progress.evaluated:
         return False
-    if parts.config.eval_unit == "step":
+    if training.config.eval_unit == "step":
         return step % every == 0 or step == horizon.num_steps
     epoch, within = divmod(step, horizon.steps_per_epoch)
     return within == 0 and (epoch % every == 0 or epoch == horizon.epochs)
 
 
-def _validate_within(parts: Parts, progress: Progress, observer: Observer) -> None:
+def _validate_within(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     epoch = progress.epochs_done + 1
-    metrics, is_best = _validate(parts, progress, observer)
+    metrics, is_best = _validate(training, progress, observer)
     row = {"row": "val", "epoch": epoch, "step": progress.step} | metrics
     observer.on_validation(row, progress, is_best)
 
 
-def _end_epoch(parts: Parts, progress: Progress, observer: Observer) -> None:
+def _end_epoch(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     epoch = progress.epochs_done + 1
-    if parts.average is not None:
-        parts.average.after_epoch(epoch)
+    if training.average is not None:
+        training.average.after_epoch(epoch)
     row: dict[str, Any] = {"row": "epoch", "epoch": epoch, "step": progress.step}
-    for name, total in zip(parts.task.train_metrics, progress.sums, strict=True):
+    for name, total in zip(training.task.train_metrics, progress.sums, strict=True):
         row[f"{name}/train"] = total / progress.samples
-    metrics, is_best = _validate(parts, progress, observer) if _is_due(parts, progress) else ({}, False)
+    metrics, is_best = _validate(training, progress, observer) if _is_due(training, progress) else ({}, False)
     progress.epochs_done, progress.sums, progress.samples = epoch, [], 0
     observer.on_epoch(row | metrics, progress, is_best)
 
 
-def _validate(parts: Parts, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
+def _validate(training: TrainingSetup, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
     """Measure validation, and return its part of a row and whether it is the best so far."""
-    assert parts.val is not None
-    network = parts.evaluated(progress.step)
-    metrics = evaluate(parts, network, parts.val, observer.check_stop)
-    is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, parts.task.watched)
+    assert training.val is not None
+    network = training.evaluated(progress.step)
+    metrics = evaluate(training, network, training.val, observer.check_stop)
+    is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, training.task.watched)
     if is_best:
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         progress.best = Best(progress.epochs_done + 1, progress.step, metrics, weights)
-    name, higher = parts.task.watched[0]
+    name, higher = training.task.watched[0]
     progress.scores.append(metrics[name] if higher else -metrics[name])
     progress.evaluated = progress.step
-    _wait_for_improvement(parts, progress)
+    _wait_for_improvement(training, progress)
     return {f"{name}/val": value for name, value in metrics.items()}, is_best
 
 
-def _wait_for_improvement(parts: Parts, progress: Progress) -> None:
-    stopping, score = parts.config.regularization.early_stopping, progress.scores[-1]
+def _wait_for_improvement(training: TrainingSetup, progress: Progress) -> None:
+    stopping, score = training.config.regularization.early_stopping, progress.scores[-1]
     if stopping.patience is None:
         return
     is_first = progress.to_beat is None and not math.isnan(score)
@@ -189,13 +218,13 @@ def is_better(metrics: dict[str, float], best: dict[str, float] | None, watched:
 class _MetricBuffer:
     """Metrics of the steps of an epoch on their way from the device to the rows.
 
-    A row is told after its step, but its loss is looked at as soon as it can be read: on a CPU before the weights
+    A row is emitted after its step, but its loss is looked at as soon as it can be read: on a CPU before the weights
     are changed, so that a loss that is not finite leaves them as they were.
     """
 
-    def __init__(self, parts: Parts, progress: Progress, observer: Observer, epoch: int) -> None:
-        self.parts, self.progress, self.observer, self.epoch = parts, progress, observer, epoch
-        self.limit = STEPS_IN_FLIGHT if parts.device.type == "cuda" else 1
+    def __init__(self, training: TrainingSetup, progress: Progress, observer: Observer, epoch: int) -> None:
+        self.training, self.progress, self.observer, self.epoch = training, progress, observer, epoch
+        self.limit = STEPS_IN_FLIGHT if training.device.type == "cuda" else 1
         self.pending: list[tuple[int, float, int, int, Tensor]] = []
         self.rows: list[dict[str, Any]] = []
         self.start_clock()
@@ -208,15 +237,15 @@ class _MetricBuffer:
         if len(self.pending) >= self.limit:
             self._read()
 
-    def tell(self) -> None:
+    def emit(self) -> None:
         for row in self.rows:
             self.observer.on_step(row, self.progress)
         self.rows.clear()
 
     def finish(self) -> None:
-        """Read and tell everything, and count the time since the clock was started as training."""
+        """Read and emit everything, and count the time since the clock was started as training."""
         self._read()
-        self.tell()
+        self.emit()
         self.progress.train_seconds += time.perf_counter() - self.clock
         self.start_clock()
 
@@ -236,52 +265,10 @@ class _MetricBuffer:
             ]
             progress.samples += samples
             progress.samples_trained += images
-            if step % self.parts.config.log_every == 0:
+            if step % self.training.config.log_every == 0:
                 means = {f"{name}/train": value / samples for name, value in zip(self.names(), sums, strict=True)}
                 self.rows.append({"row": "step", "epoch": self.epoch, "step": step, "lr": rate, **means})
         self.pending.clear()
 
     def names(self) -> tuple[str, ...]:
-        return self.parts.task.train_metrics
-
-
-def evaluate(
-    parts: Parts, network: nn.Module, batches: Batches, check_stop: Callable[[], None] = lambda: None
-) -> dict[str, float]:
-    """Return each eval metric of the task over all images of a split."""
-    rows = map_images(network, batches, parts.task.eval_step, parts.config, check_stop)
-    return parts.task.compute_metrics(rows, batches.labels.cpu())
-
-
-def map_images(
-    network: nn.Module,
-    batches: Batches,
-    step: Callable[[nn.Module, Batch], Tensor],
-    config: RunConfig,
-    check_stop: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """Return what a step gives for all images of a split, a row each, in the order of the data, on the processor.
-
-    The network's mode and statistics are left as they were.
-    """
-    rows = []
-    with evaluating(network):
-        for batch in batches.epoch(torch.arange(len(batches)), config.batch_size):
-            with autocast(config, batches.device):
-                rows.append(step(network, batch).float())
-            check_stop()
-    assert sum(map(len, rows)) == len(batches), (len(rows), len(batches))
-    return torch.cat(rows).cpu()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every layer into evaluation mode, without gradients, and back into the mode it was in, whatever happens."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        return self.training.task.train_metrics

@@ -8,13 +8,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cnnbench.data.loader import Batch
-from cnnbench.randomness import seed_layers
-from cnnbench.registry import register_everything
-from cnnbench.store.folder import outputs_dir
+from cnnbench.store.folder import outputs_dir, shown
 from cnnbench.training import console
+from cnnbench.training.init import trial
 from cnnbench.training.plan import Plan
-from cnnbench.training.setup import prepare_trial
-from cnnbench.training.step import Parts, apply_gradients, compute_gradients
+from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.step import train_step
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 150
 SMOOTHING = 0.9  # of the losses, from step to step
@@ -23,9 +22,8 @@ DIVERGED = 4.0  # times the lowest loss: there is nothing more to be seen
 
 def find_learning_rate(plan: Plan) -> int:
     """Try learning rates from 1e-6 to 10, say which one to take, and draw the curve. No run folder is made."""
-    register_everything(plan.plugins)
-    _, parts = prepare_trial(plan.config)
-    rates, losses = try_rates(parts)
+    plan, training, _ = trial(plan)
+    rates, losses = try_rates(training)
     folder = outputs_dir() / "lr_finds" / plan.run_path()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "losses.csv").open("w", newline="", encoding="utf-8") as file:
@@ -40,30 +38,26 @@ def find_learning_rate(plan: Plan) -> int:
         console.say("  the loss did not fall at any of them")
     else:
         console.say(f"  the loss falls fastest at {best:.2g}: optimizer.lr={best:.2g}")
-    console.say(f"  curve: {console.shorter(folder)}/losses.png")
+    console.say(f"  curve: {shown(folder)}/losses.png")
     return 0 if best is not None else 1
 
 
-def try_rates(parts: Parts) -> tuple[list[float], list[float]]:
+def try_rates(training: TrainingSetup) -> tuple[list[float], list[float]]:
     """Train, raising the rate by the same factor after every step; return the rates and the smoothed losses."""
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0
-    parts.enter(1)
-    base = parts.config.optimizer.settings["lr"]
-    for step, batch in zip(range(STEPS), _without_end(parts), strict=False):
+    training.set_train_mode(1)
+    base = training.config.optimizer.settings["lr"]
+    for step, batch in zip(range(STEPS), _without_end(training), strict=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-        seed_layers(parts.config.seed, "layers", step, parts.device)
-        for group in parts.optimizer.param_groups:
-            group["lr"] = rate * group["initial_lr"] / base
-        loss = compute_gradients(parts, batch)[0].item() / len(batch)
+        loss = train_step(training, batch, step, rate / base)[0].item() / len(batch)
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         smoothed = mean / (1 - SMOOTHING ** (step + 1))
         if not math.isfinite(loss) or (losses and smoothed > DIVERGED * min(losses)):
             break
         rates.append(rate)
         losses.append(smoothed)
-        apply_gradients(parts)
     return rates, losses
 
 
@@ -78,8 +72,8 @@ def suggestion(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     return rates[1 + min(range(len(slopes)), key=slopes.__getitem__)]
 
 
-def _without_end(parts: Parts) -> Iterator[Batch]:
+def _without_end(training: TrainingSetup) -> Iterator[Batch]:
     epoch = 0
     while True:
         epoch += 1
-        yield from parts.train.epoch(parts.order(epoch), parts.config.batch_size, epoch)
+        yield from training.train.epoch(training.order(epoch), training.config.batch_size, epoch)

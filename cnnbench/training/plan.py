@@ -1,34 +1,36 @@
-"""A run that has been asked for: composed, checked and frozen, so that it can be started here or in another process."""
+"""A run that has been asked for: composed, validated and frozen, so that it can be started here or elsewhere."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from cnnbench.config.compose import TYPED, Composer, flat
-from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, has_no_effect_on_result
-from cnnbench.config.validate import check, recorded_config
+from cnnbench.config.compose import TYPED, Composed, Composer, override_parser
+from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
+from cnnbench.config.schema import GROUPS, OVERLAYS
+from cnnbench.config.validate import validate
+from cnnbench.config.values import copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
-from cnnbench.models.head import is_below
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
-from cnnbench.training.init import with_source
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",
     "optimizer.lr_scale", "optimizer.layer_decay", "regularization.dropout", "regularization.batchnorm",
 )  # fmt: skip
+ONLY_COMPUTED = {"parent": "resume= makes a parent", "source": "init.run, .weights and .file make a source"}
 
 
 @dataclass(frozen=True)
 class Plan:
     """One run to be carried out.
 
-    named_by: values typed, by key, that the folder is named after.
+    choices: the option of each group. origins: where values came from, by dotted key. typed: words by the key or the
+    group that they set. code: hashes of what computes, taken when the run was planned.
     folder: of the run to go on with; None: found by the configuration's identity.
     parent: folder of the run whose last checkpoint this one starts from.
     """
@@ -37,62 +39,94 @@ class Plan:
     command: str
     choices: Mapping[str, str]
     origins: Mapping[str, str] = field(default_factory=dict)
-    named_by: Mapping[str, str] = field(default_factory=dict)
+    typed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     parent: Path | None = None
     rerun: bool = False
     accept_stale: bool = False
     brief: bool = False
 
+    @property
+    def named_by(self) -> dict[str, str]:
+        """Return the values typed, by key, that the folder is named after."""
+        values = {key: word.partition("=")[2] for key, word in self.typed.items()}
+        kept = (key for key in values if key not in ("model", "data") and not has_no_effect_on_result(key))
+        return {key: values[key] for key in kept}
+
     def run_path(self) -> Path:
-        """Return where below a folder of runs it belongs: data, model, what was typed and the identity."""
+        """Return the folder of the run below that of all runs: data, model, what was typed and the identity."""
         names = {"data": self.config.data.name, "model": self.config.model.name}
         above = [readable(self.choices.get(group, "")) or readable(name) for group, name in names.items()]
         return Path(*above, folder_name(self.named_by, self.config.identity()))
 
-    def departures(self) -> list[str]:
+    def deviations(self) -> list[str]:
         """Return what was typed besides an experiment, and makes its figures another experiment's."""
         if "experiment" not in self.choices:
             return []
-        typed = [key for key, origin in self.origins.items() if origin == TYPED and key not in ("experiment", "seed")]
         values = {**self.choices, **self.named_by}  # without what cannot change a result
-        return [f"{key}={values[key]}" for key in typed if key in values]
+        return [f"{key}={values[key]}" for key in self.typed if key in values and key not in ("experiment", "seed")]
 
 
 def plan_run(
-    composer: Composer, words: Sequence[str], mistakes: tuple[Mistake, ...] = (), above: tuple[str, ...] = ()
+    composer: Composer,
+    words: Sequence[str],
+    mistakes: tuple[Mistake, ...] = (),
+    above: tuple[str, ...] = (),
+    is_job: bool = False,
 ) -> Plan:
     """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included.
 
-    above: experiments that begin with this one.
+    above: experiments that begin with this one. is_job: it is one of a sweep, where a value may switch something off.
     """
     composed = composer.compose(words)
     mistakes += composed.mistakes
     if not composed.values:
         raise ConfigError(mistakes)
     values = dict(composed.values)
+    mistakes += tuple(_misplaced(values, composed))
+    if not is_job:
+        mistakes += tuple(_switched_off_already(composer, words, composed))
+    config, notes = validate(values, composed.typed, mistakes)
+    config = _with_initial_weights(composer, config, above)
+    return Plan(config, command_line(words), composed.choices, composed.origins, composed.typed, tuple(notes))
+
+
+def _misplaced(values: dict[str, Any], composed: Composed) -> list[Mistake]:
+    """Return mistakes in keys that only choose among options, or that only the program sets; remove these keys."""
+    mistakes = []
     for group in OVERLAYS:
         if values.pop(group, None) is not None:
             given = next((word for key, word in composed.typed.items() if key.startswith(group)), group)
-            mistakes += (Mistake(given, f"sets no key: {group}= takes one of its names"),)
-    for fact, made_by in (
-        ("parent", "resume= makes a parent"),
-        ("source", "init.run, .weights and .file make a source"),
-    ):
-        if values.pop(fact, None) is not None:
-            mistakes += (Mistake(composed.typed.get(fact, fact), f"no such key: only {made_by}"),)
-    config, notes = check(values, composed.typed, mistakes)
-    config = with_source(_with_run(composer, config, above))
-    return Plan(config, command_line(words), composed.choices, composed.origins, _naming(composed.typed), tuple(notes))
+            mistakes.append(Mistake(given, f"sets no key: {group}= takes one of its names"))
+    for key, made_by in ONLY_COMPUTED.items():
+        if values.pop(key, None) is not None:
+            mistakes.append(Mistake(composed.typed.get(key, key), f"no such key: only {made_by}"))
+    return mistakes
 
 
-def _with_run(composer: Composer, config: RunConfig, above: tuple[str, ...]) -> RunConfig:
-    """Return the configuration with the folder of the run in place of the experiment that it begins with."""
+def _switched_off_already(composer: Composer, words: Sequence[str], composed: Composed) -> list[Mistake]:
+    """Return a mistake for each augmentation that is switched off by `p=0`, where nothing else switches it on."""
+    off = {key: word for key, word in composed.typed.items() if re.fullmatch(r"augmentation\.\w+\.p=0(\.0*)?", word)}
+    if not off:
+        return []
+    without = composer.compose([word for word in words if word.lstrip("+") not in off.values()])
+    present = without.values.get("augmentation") or {}
+    problem = "has no effect: it is off without this; leave it out"
+    return [Mistake(word, problem) for key, word in off.items() if key.split(".")[1] not in present]
+
+
+def _with_initial_weights(composer: Composer, config: RunConfig, above: tuple[str, ...]) -> RunConfig:
+    """Return the configuration with its initial weights pinned by content, those of an experiment by its run."""
+    if not any(config.init.model_dump(exclude={"checkpoint"}).values()):
+        return config
+    from cnnbench.training.init import with_source  # only a run that begins with something needs all that
+
     name = config.init.experiment
     if name is None:
-        return config
+        return with_source(config)
     given = f"init.experiment={name}"
     if name in above:
         raise ConfigError([Mistake(given, "begins with itself; give another one")])
@@ -105,7 +139,7 @@ def _with_run(composer: Composer, config: RunConfig, above: tuple[str, ...]) -> 
         problem = f"is not trained in {outputs_dir()}: cnnbench experiment={name}; or init.run=FOLDER takes any run"
         raise ConfigError([Mistake(given, problem)])
     init = config.init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
-    return config.model_copy(update={"init": init})
+    return with_source(config.model_copy(update={"init": init}))
 
 
 def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
@@ -119,12 +153,13 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     folder = RunFolder.open(Path(path))
     record = folder.record()
     recorded = folder.config()
-    before = recorded_config(folder)
+    before = folder.run_config()
     values, typed, refused = _overridden(recorded, words)
-    after, notes = check(values, typed, (*mistakes, *refused), is_recorded=True)
+    after, notes = validate(values, typed, (*mistakes, *refused), is_recorded=True)
     plan = Plan(
         after, command_line([f"resume={path}", *words]), record.get("choices", {}),
-        dict.fromkeys(flat(recorded), f"run {folder.path.name}") | dict.fromkeys(typed, TYPED), notes=tuple(notes),
+        dict.fromkeys(flat(recorded), f"run {folder.path.name}") | dict.fromkeys(typed, TYPED), typed,
+        notes=tuple(notes),
     )  # fmt: skip
     if after.identity() == before.identity():
         return replace(plan, folder=folder.path)
@@ -136,7 +171,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
         problem = f"{trained} epochs are trained already; give more than that"
         raise ConfigError([Mistake(typed.get("epochs", f"epochs={after.epochs}"), problem)])
     after = after.model_copy(update={"parent": f"{record['identity']}@{steps[-1]}"})
-    return replace(plan, config=after, named_by=_naming(typed), parent=folder.path)
+    return replace(plan, config=after, parent=folder.path)
 
 
 def command_line(words: Sequence[str]) -> str:
@@ -144,21 +179,14 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join(["cnnbench", *words])
 
 
-def _naming(typed: Mapping[str, str]) -> dict[str, str]:
-    named = {key: word.partition("=")[2] for key, word in typed.items()}
-    return {
-        key: value for key, value in named.items() if key not in ("model", "data") and not has_no_effect_on_result(key)
-    }
-
-
 def _overridden(
     recorded: Mapping[str, Any], words: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str], list[Mistake]]:
-    """Return recorded values with single keys set anew, what was typed for them, and what cannot be."""
-    values: dict[str, Any] = _copied(recorded)
+    """Return recorded values with single keys overridden, what was typed for them, and what cannot be."""
+    values: dict[str, Any] = copied(recorded)
     typed: dict[str, str] = {}
     mistakes = []
-    parser = OverridesParser.create()
+    parser = override_parser()
     for word in words:
         try:
             override = parser.parse_override(word)
@@ -167,28 +195,14 @@ def _overridden(
             continue
         key = override.key_or_group
         if key in GROUPS or key in ("regularization", *OVERLAYS):
-            mistakes.append(
-                Mistake(word, f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE")
-            )
+            problem = f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE"
+            mistakes.append(Mistake(word, problem))
         elif override.is_sweep_override():
             mistakes.append(Mistake(word, "is several values; resuming takes one"))
-        elif is_below(key, FIXED_ON_RESUME) and not has_no_effect_on_result(key):
-            mistakes.append(
-                Mistake(word, "cannot change in a run that goes on; start a run of its own without resume=")
-            )
+        elif any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED_ON_RESUME) and not has_no_effect_on_result(key):
+            problem = "cannot change in a run that goes on; start a run of its own without resume="
+            mistakes.append(Mistake(word, problem))
         else:
             typed[key] = word
-            _set(values, key.split("."), override.value())
+            set_value(values, key.split("."), override.value())
     return values, typed, mistakes
-
-
-def _copied(values: Any) -> Any:
-    return {key: _copied(value) for key, value in values.items()} if isinstance(values, Mapping) else values
-
-
-def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        if not isinstance(values.get(key), dict):
-            values[key] = {}
-        values = values[key]
-    values[path[-1]] = value

@@ -1,155 +1,164 @@
-"""What is checked before anything is trained or written: that the parts of a run fit each other and the data."""
+"""From a plan to a training that is set up and the folder of its run: the one that is there, or a new one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
+from cnnbench.config.validate import settled
+from cnnbench.data.files import data_root
+from cnnbench.data.images import counts_per_class
+from cnnbench.errors import UserError
+from cnnbench.store import provenance
+from cnnbench.store.files import write_json
+from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir
+from cnnbench.training.plan import Plan
+from cnnbench.training.setup import TrainingSetup, setup
 
-from cnnbench.augmentation.base import Augmentation
-from cnnbench.config.rules import too_patient
-from cnnbench.config.schema import RunConfig
-from cnnbench.data.images import DataSpec
-from cnnbench.data.loader import Batches
-from cnnbench.data.prepare import PreparedData, prepare
-from cnnbench.errors import ConfigError, Mistake
-from cnnbench.models.build import check_network, count_parameters
-from cnnbench.models.head import NamedParts, parts_of
-from cnnbench.optim.freezing import Training, plan_training
-from cnnbench.optim.groups import parameter_groups
-from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
-from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
-from cnnbench.store.provenance import processor_flags
-from cnnbench.tasks.base import Task
-from cnnbench.tasks.trial import try_task
+SHOWN = 6  # names of files
 
 
-@dataclass(frozen=True)
-class Ready:
-    """What the checks have found out, so that a run need not find it out again."""
+def resolve(plan: Plan) -> tuple[Plan, TrainingSetup]:
+    """Return the plan with defaults adapted to the data, and everything that its training is made of.
 
-    data: PreparedData
-    task: Task
-    spec: DataSpec  # what the model is built for: of the data, with the outputs that the task asks for
-    horizon: Horizon
-    parameters: dict[str, int]
-    device: torch.device
-    notes: tuple[str, ...] = ()
-    shapes: Mapping[str, torch.Size] = field(default_factory=dict)  # of the network's weights and buffers
-    named: NamedParts = field(default_factory=NamedParts)  # found where anything names one
-    training: Training = field(default_factory=Training)
-
-
-def preflight(config: RunConfig) -> Ready:
-    """Return what a run starts from. Raises UserError (ConfigError for settings) where it could not be carried out."""
-    device = find_device(config.device)
-    if config.precision in ("tf32", "fp16") and device.type != "cuda":
-        problem = f"needs an NVIDIA GPU, and the run would be on '{device}'; use fp32 or bf16 here"
-        raise ConfigError([Mistake(f"precision={config.precision}", problem)])
-    data = prepare(config.data)
-    task: Task = TASKS.build(config.objective(), data.spec)
-    spec = replace(data.spec, outputs=task.num_outputs)
-    task.validate(config)
-    network = check_network(config.network(), spec, config.head, task)
-    names_parts = config.freeze.what or config.optimizer.lr_scale or config.source
-    named = parts_of(config.network(), spec, task) if names_parts else NamedParts()
-    training = plan_training(config, network, named)
-    num_train = len(data.train)
-    if config.batch_size > num_train:
-        problem = f"exceeds the {num_train} training images; use at most {num_train}"
-        raise ConfigError([Mistake(f"batch_size={config.batch_size}", problem)])
-    mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in _sample(config, data).problems().items()]
-    smallest = num_train % config.batch_size or config.batch_size
-    has_norm = any(isinstance(part, nn.BatchNorm1d) for part in network.modules())
-    if smallest == 1 and has_norm:
-        problem = f"makes a batch of one of {num_train} images, too few for batch norm; change it by one"
-        mistakes.append(Mistake(f"batch_size={config.batch_size}", problem))
-    if config.regularization.dropout and not any(isinstance(part, nn.Dropout) for part in network.modules()):
-        problem = f"has no effect: '{config.model.name}' has no dense layer before the last as it is set"
-        mistakes.append(Mistake(f"regularization.dropout={config.regularization.dropout}", problem))
-    if config.accumulate > smallest:
-        problem = f"makes more parts than the smallest batch has images, which is {smallest}"
-        mistakes.append(Mistake(f"accumulate={config.accumulate}", problem))
-    elif config.accumulate > 1 and has_norm and smallest // config.accumulate < 2:
-        problem = f"makes parts of one image, too few for batch norm; the smallest batch has {smallest}"
-        mistakes.append(Mistake(f"accumulate={config.accumulate}", problem))
-    steps_per_epoch = -(-num_train // config.batch_size)
-    num_steps = config.epochs * steps_per_epoch
-    if config.eval_unit == "step":
-        for key, patience, problem in too_patient(config, num_steps, f"{num_steps} steps"):
-            mistakes.append(Mistake(f"{key}={patience}", problem))
-    if mistakes:
-        raise ConfigError(mistakes)
-    horizon = horizon_of(config, steps_per_epoch)
-    make_schedule(config, horizon)
-    try:
-        make_optimizer(config, network, training)
-    except ValueError as error:
-        raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
-    notes = (*data.notes, *_precision_notes(config, device))
-    try_task(config.task.name, task, network, data, min(2, config.batch_size))
-    training.enter(network, 1)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    return Ready(data, task, spec, horizon, count_parameters(network), device, notes, shapes, named, training)
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is a CUDA GPU where there is one, else the processor."""
-    has_cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if has_cuda else "cpu")
-    there = ["cpu", *(["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))] if has_cuda else [])]
-    if torch.backends.mps.is_available():
-        there.append("mps")
-    if name not in there:
-        raise ConfigError([Mistake(f"device={name}", f"is not on this machine; there are {', '.join(there)}")])
-    return torch.device(name)
-
-
-def _precision_notes(config: RunConfig, device: torch.device) -> tuple[str, ...]:
-    if config.precision != "bf16" or device.type != "cpu" or {"avx512_bf16", "amx_bf16", "bf16"} & processor_flags():
-        return ()
-    return ("precision=bf16: this processor has no arithmetic for it; it is emulated, and slower than fp32",)
-
-
-def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
-    """Return the configured augmentations by name, in the order in which they act."""
-    return {part.name: AUGMENTATIONS.build(part) for part in config.augmentation}
-
-
-def horizon_of(config: RunConfig, steps_per_epoch: int) -> Horizon:
-    """Return how long the training is. Raises UserError where warming up takes all of it."""
-    scheduler = config.scheduler
-    warmup = scheduler.warmup * (steps_per_epoch if scheduler.warmup_unit == "epoch" else 1)
-    return Horizon(config.epochs, steps_per_epoch, warmup)
-
-
-def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
-    """Return the configured learning-rate schedule. Raises UserError where it could have no effect."""
-    schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon)
-    schedule = warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
-    freeze = config.freeze
-    if freeze.epochs is None or freeze.then_lr is None:
-        return schedule
-    return scaled_from(schedule, horizon.in_steps(freeze.epochs, "epoch"), freeze.then_lr)
-
-
-def make_optimizer(config: RunConfig, network: nn.Module, training: Training) -> Optimizer:
-    """Return the configured optimizer of what is trained, sooner or later. Raises ValueError where that is too little.
-
-    What never is gets no gradients from here on.
+    Raises ConfigError with every setting that does not fit, UserError for data and networks that do not work.
     """
-    if training.epochs is None:
-        training.enter(network, 1)
-    decay = config.optimizer.decay_norm_and_bias
-    groups = parameter_groups(network, decay, training.rates, training.late)
-    optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)
-    return optimizer
+    if plan.folder is not None or plan.parent is not None:  # what a run recorded is not adapted any more
+        return plan, setup(plan.config)
+    config, training, notes = settled(plan.config, plan.typed, setup)
+    return replace(plan, config=config, notes=(*plan.notes, *notes)), training
 
 
-def _sample(config: RunConfig, data: PreparedData) -> Batches:
-    one = data.train[torch.zeros(1, dtype=torch.int64)]
-    return Batches(one, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
+def with_code(plan: Plan, code: Mapping[str, str]) -> Plan:
+    """Return the plan with the code that carries it out, as it is now.
+
+    Raises UserError where that is not the code that the run was planned with: another network would be trained.
+    """
+    changed = provenance.changed_names(plan.code, code) if plan.code else []
+    if changed and not plan.accept_stale:
+        raise UserError(
+            f"code changed since this run was planned: {_shown(changed)}. Undo the change, or type the command again."
+        )
+    return replace(plan, code=code)
+
+
+def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, list[str]]:
+    """Return the run that the plan goes on with or shows, and what changed since; its folder may not exist yet.
+
+    Raises UserError for a finished run whose data changed, and for an unfinished one whose code or data changed.
+    """
+    existing = _existing(plan)
+    if existing is None or plan.rerun:
+        return _new_folder(plan), []
+    code, data = _code_changes(existing, plan), _data_changes(existing, training)
+    unaccepted = data if existing.is_completed else [*code, *data]
+    if unaccepted and not plan.accept_stale:
+        raise UserError(_stale_message(existing, unaccepted))
+    if (code or data) and not existing.is_completed:
+        existing.update(accepted=[*existing.record().get("accepted", []), *code, *data])
+    return existing, [*code, *data]
+
+
+def prepare_run_dir(
+    folder: RunFolder, plan: Plan, training: TrainingSetup, init_record: Mapping[str, Any] | None
+) -> None:
+    """Write what is known before training into a new run, or make sure that an existing one still has the same split.
+
+    init_record: what is recorded of initial weights.
+    """
+    if folder.record_file.exists():
+        if folder.record()["split"] != training.data.split.hash():
+            raise UserError(f"{folder.path}: the split into training and validation has changed; nothing was touched.")
+        return
+    write_json(folder.split_file, _split_record(plan, training))
+    values = plan.config.to_dict()
+    if values["data"]["root"] is not None:  # what was typed may be relative to a folder that nobody will remember
+        values["data"]["root"] = str(data_root(values["data"]["root"]))
+    record = _first_record(plan, training) | ({"init": dict(init_record)} if init_record else {})
+    folder.create(values, plan.command, record)
+
+
+def _existing(plan: Plan) -> RunFolder | None:
+    """Return the run that the plan means, if there is one: the newest, where it was trained again."""
+    if plan.folder is not None:
+        return RunFolder.open(plan.folder)
+    runs = find_runs(outputs_dir(), plan.config.identity())
+    return runs[-1] if runs else None
+
+
+def _new_folder(plan: Plan) -> RunFolder:
+    runs = find_runs(outputs_dir(), plan.config.identity())
+    return runs[-1].next_rerun() if runs else RunFolder(outputs_dir() / plan.run_path())
+
+
+def _code_changes(existing: RunFolder, plan: Plan) -> list[str]:
+    changed = provenance.changed_names(existing.record().get("code", {}), plan.code)
+    return [f"code: {_shown(changed)}"] if changed else []
+
+
+def _data_changes(existing: RunFolder, training: TrainingSetup) -> list[str]:
+    record = existing.record()
+    if record.get("data", {}).get("fingerprint") == training.data.fingerprint:
+        return []
+    return [f"data: the content of '{record['choices'].get('data', 'the data set')}' has changed"]
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _stale_message(existing: RunFolder, changes: list[str]) -> str:
+    state = "finished" if existing.is_completed else "began"
+    return "\n".join(
+        [
+            f"{existing.shown_path} {state} with other code or data than there is now:",
+            *(f"  {change}" for change in changes),
+            "two ways on:",
+            "  rerun=true         trains again, in a folder of its own; nothing is overwritten",
+            "  accept_stale=true  takes the run as it is",
+        ]
+    )
+
+
+def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
+    data, spec = training.data, training.data.spec
+    parent = {} if plan.parent is None else RunFolder.open(plan.parent).record()
+    return {
+        "identity": plan.config.identity(),
+        "status": "running",
+        "command": plan.command,
+        "choices": dict(plan.choices),
+        "origins": dict(plan.origins),
+        "departures": [*parent.get("departures", []), *plan.deviations()],
+        "seconds": parent.get("seconds", 0.0),
+        "parent": None if plan.parent is None else {"folder": str(plan.parent), "run": plan.config.parent},
+        "started": now(),
+        "git": provenance.git_state(),
+        "plugins": list(plan.plugins),
+        "code": dict(plan.code),
+        "data": {
+            "fingerprint": data.fingerprint,
+            "classes": list(spec.classes),
+            "size": data.train.size,
+            "window": [spec.channels, spec.height, spec.width],
+            "mean": data.mean,
+            "std": data.std,
+            "images": {split: len(getattr(data, split)) for split in ("train", "val", "test")},
+        },
+        "split": data.split.hash(),
+        "parameters": training.parameters,
+        "notes": list(plan.notes),
+    } | {key: parent[key] for key in ("init",) if key in parent}
+
+
+def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
+    data = training.data
+    return {
+        "seed": plan.config.data.split_seed,
+        "fraction": plan.config.data.val_fraction,
+        "sha256": data.split.hash(),
+        "images_per_class": {
+            split: counts_per_class(getattr(data, split).labels, data.spec.num_classes)
+            for split in ("train", "val", "test")
+        },
+        "val": data.split.val.tolist(),
+    }

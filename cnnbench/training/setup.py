@@ -1,88 +1,199 @@
-"""From a checked configuration to everything that a training is made of."""
+"""From a configuration to everything that a training is made of, built once.
 
+The same objects go on to the loop, to a dry run, to the learning-rate finder and to evaluation. What has to be tried
+before that is tried on a copy of the network.
+"""
+
+import copy
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from cnnbench.config.schema import RunConfig
+from cnnbench.augmentation.base import Augmentation
+from cnnbench.config.rules import evaluated_too_rarely
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.validate import as_word
+from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
-from cnnbench.data.prepare import PreparedData
+from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.data.sampling import class_weights
-from cnnbench.models.build import build_network
+from cnnbench.errors import ConfigError, Mistake, SettingError
+from cnnbench.models.build import check_network, count_parameters
+from cnnbench.models.head import NamedParts, parts_of
 from cnnbench.optim.average import WeightAverage, measure_norms
+from cnnbench.optim.freezing import Training as FreezePlan
+from cnnbench.optim.freezing import plan_training as plan_freezing
+from cnnbench.optim.groups import parameter_groups
 from cnnbench.optim.penalties import penalized
+from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.randomness import generator, seed_layers
+from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
+from cnnbench.store.provenance import cpu_flags
 from cnnbench.tasks.base import Task
-from cnnbench.training.init import Start, find_start
-from cnnbench.training.resolve import Ready, make_augmentations, make_optimizer, make_schedule, preflight
-from cnnbench.training.step import Parts
+from cnnbench.tasks.trial import try_task
 
-DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one a core that this process may use
+DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one for each core that this process may use
+NVIDIA_ONLY = ("tf32", "fp16")
+USUAL_MOMENTUM = 0.9  # worth no remark
 
 
-def make_parts(config: RunConfig, ready: Ready, start: Start | None = None) -> Parts:
-    """Return everything that a training is made of, at its very beginning."""
-    data, device, penalties = ready.data, ready.device, config.regularization
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Everything that a training is made of.
+
+    spec: what the network is built for: that of the data, with the outputs that the task asks for.
+    scaler: of the losses of a training in fp16, whose gradients would vanish; else it does nothing.
+    average: of the weights, where that is what is evaluated.
+    parameters: how many the network has, `total`, and how many are trained in the first epoch, `trainable`.
+    order: from an epoch to its rows in the order in which they are trained on, int64 [N].
+    penalized: weights that l1 and l2 act on, while they are trained.
+    freeze: which weights are trained in which epoch. head: the layers that are built for the classes.
+    notes: on data and precision. remarks: on combinations that work, and are often not what was meant.
+    """
+
+    config: RunConfig
+    data: PreparedData
+    task: Task
+    spec: DataSpec
+    network: nn.Module
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    average: WeightAverage | None
+    schedule: Schedule
+    horizon: Horizon
+    train: Batches
+    val: Batches | None
+    order: Callable[[int], Tensor]
+    device: torch.device
+    parameters: dict[str, int]
+    penalized: list[nn.Parameter] = field(default_factory=list)
+    freeze: FreezePlan = field(default_factory=FreezePlan)
+    head: NamedParts = field(default_factory=NamedParts)
+    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def batches(self, split: str) -> Batches:
+        """Return the batches of a split for measuring: without augmentation, the crop in the middle."""
+        data = self.data
+        return Batches(getattr(data, split), data.spec, data.mean, data.std, self.device)
+
+    def set_train_mode(self, epoch: int) -> None:
+        """Put the network into training mode as it is in an epoch, counted from 1."""
+        self.freeze.enter(self.network, epoch)
+
+    def evaluated(self, step: int) -> nn.Module:
+        """Return the network that is measured and kept: the trained one, or the average of what it has been."""
+        if self.average is None or not self.average.has_begun:
+            return self.network
+        return self.average.network_at(step)
+
+
+def setup(config: RunConfig) -> TrainingSetup:
+    """Build everything for a configuration, at its very beginning.
+
+    Raises ConfigError for settings that do not fit each other, the data or this machine, UserError for data, networks
+    and tasks that do not work.
+    """
+    device = find_device(config)
+    data = prepare(config.data)
+    task: Task = TASKS.build(config.objective(), spec=data.spec)
+    task.validate(config)
+    spec = replace(data.spec, outputs=task.num_outputs)
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
-    network = build_network(config.network(), ready.spec, config.head, ready.task)
-    if start is not None:
-        start.enter(network)
+    network = check_network(config.network(), spec, config.head, task).train()
+    _check_batches(config, data, network)
+    needs_head = config.freeze.what or config.optimizer.lr_scale or config.source
+    head = parts_of(config.network(), spec, task) if needs_head else NamedParts()
+    freeze = plan_freezing(config, network, head)
+    horizon = make_horizon(config, -(-len(data.train) // config.batch_size))
+    schedule = make_schedule(config, horizon)
+    trial = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=()):
+        try_task(config.task.name, task, trial, data, min(2, config.batch_size))
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(config, network, ready.training)
-    train = Batches(data.train, data.spec, data.mean, data.std, device, make_augmentations(config), config.seed)
-    parts = Parts(
+    optimizer = make_optimizer(config, network, freeze)
+    augmentations = make_augmentations(config)
+    train = Batches(data.train, data.spec, data.mean, data.std, device, augmentations, config.seed)
+    freeze.enter(network, 1)
+    return TrainingSetup(
         config=config,
-        task=ready.task,
+        data=data,
+        task=task,
+        spec=spec,
         network=network,
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        average=_make_average(config, ready, network, train),
-        schedule=make_schedule(config, ready.horizon),
-        horizon=ready.horizon,
+        average=_make_average(config, network, freeze, horizon, train),
+        schedule=schedule,
+        horizon=horizon,
         train=train,
-        order=_make_order(config, ready.task, data),
-        val=plain_batches(ready, "val") if len(data.val) else None,
+        val=Batches(data.val, data.spec, data.mean, data.std, device) if len(data.val) else None,
+        order=_make_order(config, task, data),
         device=device,
-        penalized=penalized(network.parameters()) if penalties.l1 or penalties.l2 else [],
-        training=ready.training,
+        parameters=count_parameters(network),
+        penalized=penalized(network.parameters()) if config.regularization.l1 or config.regularization.l2 else [],
+        freeze=freeze,
+        head=head,
+        notes=(*data.notes, *_precision_notes(config, device)),
+        remarks=tuple(_remarks(config, task, trial, spec)),
     )
-    parts.enter(1)
-    return parts
 
 
-def _make_average(config: RunConfig, ready: Ready, network: nn.Module, train: Batches) -> WeightAverage | None:
-    settings = config.regularization.average
-    if settings.kind == "none":
-        return None
+def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) -> None:
+    """Raise ConfigError where batches, augmentations or dropout do not fit the number of images or the network."""
+    number, size, accumulate = len(data.train), config.batch_size, config.accumulate
+    if size > number:
+        problem = f"exceeds the {number} training images; use at most {number}"
+        raise SettingError(f"batch_size={size}", problem, {"batch_size": number})
+    problems = _one_batch(config, data).problems()
+    mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in problems.items()]
+    smallest = number % size or size
+    has_norm = any(isinstance(layer, nn.BatchNorm1d) for layer in network.modules())
+    if smallest == 1 and has_norm:
+        problem = f"makes a batch of one of {number} images, too few for batch norm; change it by one"
+        mistakes.append(Mistake(f"batch_size={size}", problem, {"batch_size": size - 1} if size > 2 else None))
+    if config.regularization.dropout and not any(isinstance(layer, nn.Dropout) for layer in network.modules()):
+        problem = f"has no effect: '{config.model.name}' has no dense layer before the last as it is set"
+        mistakes.append(Mistake(f"regularization.dropout={config.regularization.dropout}", problem))
+    if accumulate > smallest:
+        problem = f"makes more parts than the smallest batch has images, which is {smallest}"
+        mistakes.append(Mistake(f"accumulate={accumulate}", problem))
+    elif accumulate > 1 and has_norm and smallest // accumulate < 2:
+        problem = f"makes parts of one image, too few for batch norm; the smallest batch has {smallest}"
+        mistakes.append(Mistake(f"accumulate={accumulate}", problem))
+    if config.eval_unit == "step":
+        steps = config.epochs * -(-number // size)
+        for broken in evaluated_too_rarely(config, steps, f"{steps} steps"):
+            mistakes.append(Mistake(as_word(broken.key, broken.value), broken.problem, broken.instead))
+    if mistakes:
+        raise ConfigError(mistakes)
 
-    def refresh(averaged: nn.Module, step: int) -> None:
-        seed_layers(config.seed, "average", step, train.device)
-        ready.training.enter(averaged, -(-step // ready.horizon.steps_per_epoch))
-        batches = train.epoch(torch.arange(len(train)), config.batch_size)
-        measure_norms(averaged, (batch.images for batch in batches))
 
-    return WeightAverage(settings, network, config.epochs, refresh)
+def find_device(config: RunConfig) -> torch.device:
+    """Return the configured device; `auto` is a CUDA GPU where there is one, else the processor.
 
-
-def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:
-    weights = class_weights(config.data.sampling, data.spec.counts)
-    return lambda epoch: task.order(data.train.labels, weights, generator(config.seed, "order", epoch))
-
-
-def prepare_trial(config: RunConfig) -> tuple[Ready, Parts]:
-    """Return what a training is made of, to try it out; arithmetic is set up for it."""
-    ready = preflight(config)
-    start = find_start(config, ready)
-    set_up_torch(ready.device, config, config.threads or DEFAULT_THREADS)
-    notes = ready.notes if start is None else (*ready.notes, *start.record["notes"])
-    return replace(ready, notes=notes), make_parts(config, ready, start)
+    Raises ConfigError for a device that is not there, or that does not compute in the configured precision.
+    """
+    has_cuda = torch.cuda.is_available()
+    present = ["cpu", *(["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))] if has_cuda else [])]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if config.device not in ("auto", *present):
+        raise SettingError(f"device={config.device}", f"is not on this machine; there are {', '.join(present)}")
+    device = torch.device(("cuda" if has_cuda else "cpu") if config.device == "auto" else config.device)
+    if config.precision in NVIDIA_ONLY and device.type != "cuda":
+        problem = f"needs an NVIDIA GPU, and the run would be on '{device}'; use fp32 or bf16 here"
+        raise SettingError(f"precision={config.precision}", problem)
+    return device
 
 
 def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:
-    """Make arithmetic repeatable: so many threads, the configured precision, and on a GPU deterministic kernels."""
+    """Make arithmetic repeatable: number of threads, configured precision, and on a GPU deterministic kernels."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
         tf32, deterministic = config.precision == "tf32", config.deterministic
@@ -94,7 +205,98 @@ def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def plain_batches(ready: Ready, split: str) -> Batches:
-    """Return the batches of a split without augmentation, the window in the middle: for measuring."""
-    data = ready.data
-    return Batches(getattr(data, split), data.spec, data.mean, data.std, ready.device)
+def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
+    """Return the configured augmentations by name, in the order in which they act."""
+    return {part.name: AUGMENTATIONS.build(part) for part in config.augmentation}
+
+
+def make_horizon(config: RunConfig, steps_per_epoch: int) -> Horizon:
+    """Return how long the training is. Raises ConfigError where the warm-up takes all of it."""
+    scheduler = config.scheduler
+    warmup = scheduler.warmup * (steps_per_epoch if scheduler.warmup_unit == "epoch" else 1)
+    return Horizon(config.epochs, steps_per_epoch, warmup)
+
+
+def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
+    """Return the configured learning-rate schedule. Raises ConfigError where it could have no effect."""
+    schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon=horizon)
+    schedule = warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
+    freeze = config.freeze
+    if freeze.epochs is None or freeze.then_lr is None:
+        return schedule
+    return scaled_from(schedule, horizon.in_steps(freeze.epochs, "epoch"), freeze.then_lr)
+
+
+def make_optimizer(config: RunConfig, network: nn.Module, freeze: FreezePlan) -> Optimizer:
+    """Return the configured optimizer of what is trained, sooner or later; what never is gets no gradients.
+
+    Raises ConfigError where that is too little.
+    """
+    if freeze.epochs is None:
+        freeze.enter(network, 1)
+    groups = parameter_groups(network, config.optimizer.decay_norm_and_bias, freeze.rates, freeze.late)
+    try:
+        optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups=groups)
+    except ValueError as error:
+        raise SettingError(f"optimizer.name={config.optimizer.name}", str(error)) from error
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)
+    return optimizer
+
+
+def _make_average(
+    config: RunConfig, network: nn.Module, freeze: FreezePlan, horizon: Horizon, train: Batches
+) -> WeightAverage | None:
+    settings = config.regularization.average
+    if settings.kind == "none":
+        return None
+
+    def refresh(averaged: nn.Module, step: int) -> None:
+        seed_layers(config.seed, "average", step, train.device)
+        freeze.enter(averaged, -(-step // horizon.steps_per_epoch))
+        batches = train.epoch(torch.arange(len(train)), config.batch_size)
+        measure_norms(averaged, (batch.images for batch in batches))
+
+    return WeightAverage(settings, network, config.epochs, refresh)
+
+
+def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:
+    weights = class_weights(config.data.sampling, data.spec.counts)
+    return lambda epoch: task.order(data.train.labels, weights, generator(config.seed, "order", epoch))
+
+
+def _one_batch(config: RunConfig, data: PreparedData) -> Batches:
+    one = data.train[torch.zeros(1, dtype=torch.int64)]
+    return Batches(one, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
+
+
+@torch.no_grad()
+def _ends_in_softmax(network: nn.Module, spec: DataSpec) -> bool:
+    scores = network.eval()(torch.zeros(2, spec.channels, spec.height, spec.width))
+    return bool((scores >= 0).all()) and bool(torch.allclose(scores.sum(1), torch.ones(2)))
+
+
+def _precision_notes(config: RunConfig, device: torch.device) -> Iterator[str]:
+    if config.precision == "bf16" and device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags():
+        yield "precision=bf16: this processor has no arithmetic for it; it is emulated, and slower than fp32"
+
+
+def _remarks(config: RunConfig, task: Task, network: nn.Module, spec: DataSpec) -> Iterator[str]:
+    layers = [layer for layer in network.modules() if not list(layer.children())]
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    if any(isinstance(first, nn.Dropout) and isinstance(second, norms) for first, second in pairwise(layers)):
+        yield (
+            "dropout comes right before batch norm: the statistics of training, with dropout, are used without it "
+            "(Li et al. 2018, arXiv:1801.05134)"
+        )
+    if config.freeze.what and config.source is None and config.parent is None:
+        yield "frozen layers are randomly initialised: nothing is loaded; see init"
+    if config.init.weights and config.data.statistics == "own":
+        yield "published weights learnt with other figures for normalising; see data.statistics"
+    if task.is_classifier and spec.num_outputs > 1 and _ends_in_softmax(network, spec):
+        yield "the network ends in a softmax; the loss applies its own: leave it out, or learning is slow"
+    settings = config.optimizer.settings
+    momentum = settings.get("momentum", 0.0)
+    if momentum > USUAL_MOMENTUM:
+        rate = settings["lr"] / (1 - momentum)
+        yield f"with momentum {momentum}, each gradient counts lr / (1 - momentum) = {rate:.3g} in the long run"

@@ -1,104 +1,127 @@
-"""One update of the weights: gradients of a batch, bounded, applied, averaged. And what all of that is made of."""
+"""One step: an update of the weights by a batch, or what a network gives for the images of a split."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cnnbench.config.schema import RunConfig
+from cnnbench.config.run_config import RunConfig
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.optim.average import WeightAverage
-from cnnbench.optim.freezing import Training
 from cnnbench.optim.penalties import penalty
-from cnnbench.optim.schedules import Horizon, Schedule
-from cnnbench.tasks.base import Task
+from cnnbench.randomness import seed_layers
+from cnnbench.training.setup import TrainingSetup
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a training is made of.
+def train_step(
+    training: TrainingSetup,
+    batch: Batch,
+    step: int,
+    factor: float,
+    before_update: Callable[[Tensor], None] = lambda _: None,
+) -> Tensor:
+    """Update the weights by a batch, and return the sum of each train metric over its samples.
 
-    order: the rows of an epoch in the order in which they are trained on, int64 [N].
-    scaler: of the losses of a training in fp16, whose gradients would vanish; else it does nothing.
-    average: of the weights, where that is what is evaluated.
+    step: of the whole training, from 0. factor: on the learning rate of every parameter group. before_update: is given
+    the sums before the weights change, and may raise to leave them as they are.
     """
-
-    config: RunConfig
-    task: Task
-    network: nn.Module
-    optimizer: Optimizer
-    scaler: torch.amp.GradScaler
-    average: WeightAverage | None
-    schedule: Schedule
-    horizon: Horizon
-    train: Batches
-    order: Callable[[int], Tensor]
-    val: Batches | None
-    device: torch.device
-    penalized: list[nn.Parameter] = field(default_factory=list)  # weights that l1 and l2 shrink, while they are trained
-    training: Training = field(default_factory=Training)
-
-    def enter(self, epoch: int) -> None:
-        """Put the network into training mode as it is in an epoch, counted from 1."""
-        self.training.enter(self.network, epoch)
-
-    def evaluated(self, step: int) -> nn.Module:
-        """Return the network that is measured and kept: the trained one, or the average of what it has been."""
-        if self.average is None or not self.average.has_begun:
-            return self.network
-        return self.average.network_at(step)
+    seed_layers(training.config.seed, "layers", step, training.device)
+    set_learning_rates(training, factor)
+    sums = compute_gradients(training, batch)
+    before_update(sums)
+    apply_gradients(training)
+    return sums
 
 
-def set_rates(parts: Parts, factor: float) -> float:
-    """Set the learning rate of every group for the next step, and return that of groups without a factor."""
-    for group in parts.optimizer.param_groups:
+def set_learning_rates(training: TrainingSetup, factor: float) -> None:
+    """Set the learning rate of every parameter group for the next step."""
+    for group in training.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-    return float(parts.config.optimizer.settings["lr"] * factor)
 
 
-def compute_gradients(parts: Parts, batch: Batch) -> Tensor:
+def compute_gradients(training: TrainingSetup, batch: Batch) -> Tensor:
     """Put the gradient of the batch's loss into the weights, and return the sum of each train metric over its samples.
 
     Where `accumulate` splits the batch, every part counts by its samples: the gradient is that of the whole batch
     (batch norm alone sees the parts one by one).
     """
-    parts.optimizer.zero_grad()
+    training.optimizer.zero_grad()
     sums: Tensor | None = None
-    for part in batch.parts(parts.config.accumulate):
-        with autocast(parts.config, parts.device):
-            loss, part_sums = parts.task.train_step(parts.network, part)
-        parts.scaler.scale(loss * (len(part) / len(batch))).backward()  # type: ignore[no-untyped-call]
+    for part in batch.parts(training.config.accumulate):
+        with autocast(training.config, training.device):
+            loss, part_sums = training.task.train_step(training.network, part)
+        training.scaler.scale(loss * (len(part) / len(batch))).backward()  # type: ignore[no-untyped-call]
         sums = part_sums if sums is None else sums + part_sums
-    trained = [weight for weight in parts.penalized if weight.requires_grad]
+    trained = [weight for weight in training.penalized if weight.requires_grad]
     if trained:
-        regularization = parts.config.regularization
+        regularization = training.config.regularization
         loss = penalty(trained, regularization.l1, regularization.l2)
-        parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     assert sums is not None
     return sums
 
 
-def apply_gradients(parts: Parts) -> None:
-    """Change the weights by what their gradients say, bounded where that is configured."""
-    clip = parts.config.regularization.clip
+def apply_gradients(training: TrainingSetup) -> None:
+    """Change the weights by their gradients, clipped where that is configured."""
+    clip = training.config.regularization.clip
     if clip.norm is not None or clip.value is not None:
-        parts.scaler.unscale_(parts.optimizer)
-        trained = [weight for weight in parts.network.parameters() if weight.grad is not None]
+        training.scaler.unscale_(training.optimizer)
+        trained = [weight for weight in training.network.parameters() if weight.grad is not None]
         if clip.norm is not None:
             nn.utils.clip_grad_norm_(trained, clip.norm)
         if clip.value is not None:
             nn.utils.clip_grad_value_(trained, clip.value)
-    parts.scaler.step(parts.optimizer)
-    parts.scaler.update()
-    if parts.average is not None:
-        parts.average.after_step()
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    if training.average is not None:
+        training.average.after_step()
 
 
 def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
     """Return the context of the configured precision."""
     dtype = AUTOCAST.get(config.precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def evaluate(
+    training: TrainingSetup, network: nn.Module, batches: Batches, check_stop: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Return each eval metric of the task over all images of a split."""
+    rows = map_images(network, batches, training.task.eval_step, training.config, check_stop)
+    return training.task.compute_metrics(rows, batches.labels.cpu())
+
+
+def map_images(
+    network: nn.Module,
+    batches: Batches,
+    step: Callable[[nn.Module, Batch], Tensor],
+    config: RunConfig,
+    check_stop: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Return what a step gives for all images of a split, a row each, in the order of the data, on the processor.
+
+    The network's mode and statistics are left as they were.
+    """
+    rows = []
+    with evaluating(network):
+        for batch in batches.epoch(torch.arange(len(batches)), config.batch_size):
+            with autocast(config, batches.device):
+                rows.append(step(network, batch).float())
+            check_stop()
+    assert sum(map(len, rows)) == len(batches), (len(rows), len(batches))
+    return torch.cat(rows).cpu()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put every layer into evaluation mode, without gradients, and back into the mode it was in, whatever happens."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -69,10 +69,10 @@ def test_equal_codes_have_a_gradient_that_is_a_number(is_dissimilar):
 
 
 def test_a_training_step_compares_the_two_images_of_each_pair():
-    parts, _ = prepared(*SIAMESE)
-    batch = first_batch(parts)
-    loss, sums = parts.task.train_step(parts.network, batch)
-    found = parts.network(batch.images)
+    training = prepared(*SIAMESE)
+    batch = first_batch(training)
+    loss, sums = training.task.train_step(training.network, batch)
+    found = training.network(batch.images)
     losses = []
     for pair in range(len(batch)):
         one, other = 2 * pair, 2 * pair + 1
@@ -139,28 +139,28 @@ def test_mined_triplets_are_those_of_a_slow_loop(how, labels):
 
 @pytest.mark.parametrize("how", ["hard", "semihard"])
 def test_a_batch_in_which_nothing_can_be_mined_changes_nothing(how):
-    parts, _ = prepared(*TRIPLET, f"task.mining={how}")
-    batch = first_batch(parts)
+    training = prepared(*TRIPLET, f"task.mining={how}")
+    batch = first_batch(training)
     batch.labels.zero_()
-    loss, sums = parts.task.train_step(parts.network, batch)
+    loss, sums = training.task.train_step(training.network, batch)
     loss.backward()
     assert sums.tolist() == [0, 0]
-    assert all(not weight.grad.any() for weight in parts.network.parameters())
+    assert all(not weight.grad.any() for weight in training.network.parameters())
 
 
 def test_mined_batches_have_several_images_of_each_class():
-    parts, _ = prepared(*TRIPLET, "task.mining=hard", "task.per_class=8")
-    labels = first_batch(parts).labels
+    training = prepared(*TRIPLET, "task.mining=hard", "task.per_class=8")
+    labels = first_batch(training).labels
     assert len(labels) == 16
     for group in labels.split(8):
         assert len(set(group.tolist())) == 1
 
 
 def test_active_is_the_share_of_triplets_with_a_loss():
-    parts, _ = prepared(*TRIPLET, "task.margin=0.5")
-    batch = first_batch(parts)
-    _, sums = parts.task.train_step(parts.network, batch)
-    found = parts.network(batch.images).view(16, 3, -1)
+    training = prepared(*TRIPLET, "task.margin=0.5")
+    batch = first_batch(training)
+    _, sums = training.task.train_step(training.network, batch)
+    found = training.network(batch.images).view(16, 3, -1)
     to_positive, to_negative = (torch.linalg.norm(found[:, 0] - found[:, other], dim=1) for other in (1, 2))
     active = int((to_positive - to_negative + 0.5 > 0).sum())
     assert sums[1].item() == pytest.approx(active)
@@ -200,7 +200,7 @@ REFUSED = {
     "task=triplet task.mining=hard batch_size=18": "is no multiple of task.per_class=4",
     "task=triplet task.mining=hard batch_size=4": "by two at least",
     "task=triplet task.mining=hard data.sampling=balanced": "which has an order of its own",
-    "regularization.label_smoothing=0.1": "'siamese' has no place for it",
+    "regularization.label_smoothing=0.1": "is not supported by 'siamese'",
 }
 
 
@@ -228,5 +228,5 @@ def test_a_model_that_classifies_half_way_up_is_refused(cnnbench):
 
 def test_any_other_network_ends_in_a_code_of_so_many_numbers():
     for words, expected in (((), 128), (("task.dimensions=9",), 9)):
-        parts, _ = prepared(*SMALL, "task=siamese", "model=lenet", *words)
-        assert parts.network(torch.zeros(2, 1, 16, 16)).shape == (2, expected)
+        training = prepared(*SMALL, "task=siamese", "model=lenet", *words)
+        assert training.network(torch.zeros(2, 1, 16, 16)).shape == (2, expected)

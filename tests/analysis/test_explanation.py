@@ -317,9 +317,9 @@ def test_tasks_with_codes_show_these():
 
 def test_an_image_that_trains_looks_as_in_its_epochs(finished_once):
     subject, _ = subject_of(load_run(finished_once), "best", [], "train", "7,3")
-    looks, parts, blending = augmented_views(subject)
-    assert (parts, blending, len(looks)) == (("crop", "flip", "jitter"), (), NUM_LOOKS)
-    train = prepared(*COLOUR)[0].train
+    looks, training, blending = augmented_views(subject)
+    assert (training, blending, len(looks)) == (("crop", "flip", "jitter"), (), NUM_LOOKS)
+    train = prepared(*COLOUR).train
     for epoch, look in enumerate(looks, start=1):
         (batch,) = train.epoch(torch.tensor([7]), 1, epoch)
         assert torch.equal(look, batch.images[0])

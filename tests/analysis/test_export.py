@@ -347,7 +347,7 @@ def test_a_task_of_ones_own_is_exported_and_built_again_with_its_plugin(form, tm
     begin = text.index("# rotations.py")
     plugin = tmp_path / "rotations.py"
     plugin.write_text(text[begin : text.index("```", begin)])
-    monkeypatch.setattr(TASKS, "_components", dict(TASKS._components))
+    monkeypatch.setattr(TASKS, "_components", dict(TASKS.components))
     from cnnbench import train
 
     run = train([*SMALL, "model=lenet", "task=rotations", "epochs=1"], [str(plugin)]).path

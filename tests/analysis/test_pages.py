@@ -85,7 +85,7 @@ def test_a_page_that_cannot_be_made_loses_no_training(outputs, cnnbench, monkeyp
     )
     done = cnnbench(*SMALL, "report=true")
     assert done.code == 0
-    assert "note: its page could not be written: OSError: no room" in done.out
+    assert "note: could not write its page: OSError: no room" in done.out
     (record,) = outputs.glob("*/*/*/run.json")
     assert read(record)["status"] == "completed"
 

@@ -20,7 +20,7 @@ from cnnbench.data.loader import Batches
 from cnnbench.errors import ConfigError
 from cnnbench.randomness import uniform_table
 from cnnbench.registry import AUGMENTATIONS
-from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import setup
 from tests.conftest import TINY
 from tests.support.augmented import EPOCH, NUM, SEED, SIDE, augmented, make_pixels
 from tests.support.training import plan_of
@@ -276,7 +276,7 @@ def test_an_augmentation_says_when_it_would_change_nothing(part, margin, problem
 def test_a_run_with_an_augmentation_that_changes_nothing_is_refused(words, problem):
     plan = plan_of(*TINY, *words)
     with pytest.raises(ConfigError, match=problem):
-        preflight(plan.config)
+        setup(plan.config)
 
 
 def test_placement_comes_before_colours_and_blending_last():

@@ -5,12 +5,12 @@ import pytest
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError
 from cnnbench.training.plan import plan_run
-from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import setup
 
 
 def parts(composer: Composer, *words: str) -> dict[str, dict]:
     config = plan_run(composer, ["data=synthetic", *words]).config
-    preflight(config)
+    setup(config)
     return {part.name: dict(part.settings) for part in config.augmentation}
 
 

@@ -21,7 +21,8 @@ from cnnbench.data.cache import opened
 from cnnbench.data.folders import image_folder
 from cnnbench.data.images import DataSpec, Images, Photographs
 from cnnbench.data.loader import Batches
-from cnnbench.registry import AUGMENTATIONS, Selection, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import AUGMENTATIONS, Selection
 
 BATCH = 32
 

@@ -37,13 +37,15 @@ from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.models.build import build_network
 from cnnbench.optim.schedules import Horizon
-from cnnbench.registry import AUGMENTATIONS, Selection, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import AUGMENTATIONS, Selection
 from cnnbench.store import checkpoint
 from cnnbench.training.journal import Journal
-from cnnbench.training.loop import Progress, evaluate, fit
+from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import plan_run
 from cnnbench.training.resolve import preflight
 from cnnbench.training.setup import make_parts, plain_batches, set_up_torch
+from cnnbench.training.step import evaluate
 
 BATCH = 1024
 Works = dict[str, Callable[[], object]]

@@ -12,7 +12,7 @@ import yaml
 import cnnbench as package
 from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import GROUPS
-from cnnbench.config.validate import check
+from cnnbench.config.validate import validate
 from cnnbench.store.folder import folder_name
 from cnnbench.training.plan import Plan, plan_run
 from tests.conftest import TINY
@@ -141,7 +141,7 @@ class TestShowingTheConfiguration:
             config = plan_run(composer, words).config
         values = yaml.safe_load(shown.out)
         assert values == config.to_dict()
-        assert check(values)[0].identity() == config.identity()
+        assert validate(values)[0].identity() == config.identity()
         assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
     def test_a_configuration_with_mistakes_is_not_shown(self, cnnbench):

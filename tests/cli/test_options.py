@@ -11,11 +11,11 @@ from hydra.core.config_store import ConfigStore
 
 from cnnbench.cli.options import main
 from cnnbench.config.compose import open_composer
-from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import GROUPS
+from cnnbench.config.values import conf_dir
 from cnnbench.models.build import smallest_side
 from cnnbench.training.plan import plan_run
-from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import setup
 from tests.conftest import Outcome, ended
 
 MY_NET = '''
@@ -69,12 +69,12 @@ def listing(options: Callable[..., Outcome]) -> Callable[..., list[dict]]:
 @pytest.fixture
 def my_net(tmp_path: Path) -> Iterator[str]:
     """Return the path of a plugin, whose parts are forgotten after the test."""
-    before = {group: dict(registry._components) for group, registry in GROUPS.items()}
+    before = {group: dict(registry.components) for group, registry in GROUPS.items()}
     path = tmp_path / "my_net.py"
     path.write_text(MY_NET)
     yield str(path)
     for group, registry in GROUPS.items():
-        registry._components = before[group]
+        registry.components = before[group]
         ConfigStore.instance().repo.pop(group, None)
 
 
@@ -110,9 +110,9 @@ def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listin
     with open_composer() as composer:
         for name in ("lenet", "minialexnet_v4", "mlp"):
             plan = plan_run(composer, [f"model={name}", "data=synthetic"])
-            ready = preflight(plan.config)
-            spec = ready.data.spec
-            assert found[name]["parameters"] == ready.parameters["total"]
+            training = setup(plan.config)
+            spec = training.data.spec
+            assert found[name]["parameters"] == training.parameters["total"]
             assert found[name]["images"] == [spec.channels, spec.height, spec.width]
 
 

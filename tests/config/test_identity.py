@@ -10,10 +10,12 @@ import pytest
 import yaml
 from torch import nn
 
-from cnnbench.config.compose import flat, open_composer
-from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, RunConfig, has_no_effect_on_result
+from cnnbench.config.compose import open_composer
+from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
+from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT as MARK
-from cnnbench.config.validate import check
+from cnnbench.config.validate import validate
+from cnnbench.config.values import flat
 from cnnbench.registry import MODELS, Selection
 from cnnbench.store.folder import RunFolder, folder_name
 from cnnbench.training.plan import Plan, plan_run
@@ -81,7 +83,7 @@ def everything_on() -> dict[str, Any]:
 
 
 def checked(values: dict[str, Any]) -> RunConfig:
-    return check(copy.deepcopy(values))[0]
+    return validate(copy.deepcopy(values))[0]
 
 
 def with_other_value(values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -172,11 +174,11 @@ def test_another_part_is_another_run(everything_on):
         config.model_copy(update={"augmentation": ()}),
         config.model_copy(update={"parent": "0123@7"}),
     ]
-    MODELS._components["other"] = MODELS["minialexnet"]
+    MODELS.components["other"] = MODELS["minialexnet"]
     try:
         assert len({each.identity() for each in [config, *others]}) == 5
     finally:
-        del MODELS._components["other"]
+        del MODELS.components["other"]
 
 
 def test_the_order_in_which_words_are_typed_does_not_matter(composer):
@@ -220,12 +222,12 @@ def test_a_setting_at_the_default_of_its_signature_is_left_out():
             part = Selection("grows", {"width": 8} | settings)
             identities.append(with_part(minimal(), "model", part).identity())
         finally:
-            del MODELS._components["grows"]
+            del MODELS.components["grows"]
     assert identities[0] == identities[1] != identities[2]
 
 
 def minimal() -> RunConfig:
-    return check(
+    return validate(
         {
             "task": {"name": "classification"},
             "data": {"name": "digits", "test_fraction": 0.2, "val_fraction": 0.1, "split_seed": 0},

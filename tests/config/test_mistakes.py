@@ -3,7 +3,8 @@
 import pytest
 
 from cnnbench.config.compose import open_composer
-from cnnbench.registry import SCHEDULERS, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import SCHEDULERS
 from cnnbench.training.plan import plan_run
 from tests.support.mistakes import accepted, mistakes_in
 
@@ -110,7 +111,7 @@ WRONG_VALUES = {
     "precision=fp8": "one of fp32, tf32, bf16, fp16",
     "device=tpu": "auto, cpu, mps, cuda",
     "deterministic=1": "true or false",
-    "threads=0": "a whole number above 0 or null",
+    "threads=0": "a whole number above 0 and at most 1024 or null",
     "max_minutes=0": "a number above 0 or null",
     "checkpoint.keep=0": "a whole number above 0",
     "model.pool=min": "one of max, average",

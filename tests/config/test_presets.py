@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import (
     CHOICES,
     GROUPS,
@@ -19,10 +18,12 @@ from cnnbench.config.schema import (
     Regularization,
     TopLevelConfig,
 )
+from cnnbench.config.values import conf_dir
 from cnnbench.errors import ConfigError
-from cnnbench.registry import AUGMENTATIONS, Registry, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import AUGMENTATIONS, Registry
 from cnnbench.training.plan import plan_run
-from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import setup
 from tests.conftest import REQUIRED, SMALL_FORMS
 
 register_everything()
@@ -81,7 +82,7 @@ def test_every_setting_that_must_be_given_is_asked_for_by_name(composer, word):
 def test_every_model_fits_data_that_need_no_download(composer, model, data):
     plan = plan_run(composer, [model, f"data={data}", *SMALL_FORMS.get(model.partition("=")[2], ())])
     assert plan.choices["model"] == model.partition("=")[2]
-    assert preflight(plan.config).parameters["trainable"] > 0
+    assert setup(plan.config).parameters["trainable"] > 0
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_every_option_has_an_effect_on_images_with_room_for_a_window(composer, w
     plan = plan_run(composer, [word, "data=synthetic", "data.crop=28"])
     group, _, option = word.partition("=")
     assert plan.choices[group] == option
-    assert preflight(plan.config).horizon.num_steps > 0
+    assert setup(plan.config).horizon.num_steps > 0
 
 
 def test_every_group_has_been_seen():

@@ -56,7 +56,7 @@ def test_a_data_set_may_have_a_list_among_its_settings(monkeypatch):
         part = Images(torch.zeros(4, 1, sides[-1], sides[-1], dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
         return ImageData(part, part, ("a", "b"))
 
-    monkeypatch.setitem(DATASETS._components, "listed", Component("listed", listed, {}))
+    monkeypatch.setitem(DATASETS.components, "listed", Component("listed", listed, {}))
     data = prepare(DataConfig(part=Selection("listed", {"sides": [4, 6]}), val_fraction=0.0, split_seed=0))
     assert data.spec.height == 6
 

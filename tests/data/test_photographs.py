@@ -12,7 +12,7 @@ from cnnbench.data import cache as caching
 from cnnbench.data import prepare as preparing
 from cnnbench.errors import TrainingError
 from cnnbench.training.plan import plan_run
-from cnnbench.training.trainer import _Session, carry_out
+from cnnbench.training.trainer import Trainer, carry_out
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, kill, outcome_of, read
 from tests.support.photographs import TINY_TRAINING, WRITERS, prepared
@@ -85,14 +85,14 @@ def test_images_that_changed_since_a_run_began_are_noticed(cnnbench, root, outpu
 
 def test_a_file_that_vanishes_while_training_ends_the_run_with_one_clear_error(root, outputs, monkeypatch):
     words = (*WRITERS["image_folder"](root), *TINY_TRAINING, "data.cache=false")
-    on_step = _Session.on_step
+    on_step = Trainer.on_step
 
     def remove(self, row, progress) -> None:
         on_step(self, row, progress)
         for path in (root / "own" / "train").rglob("*.png"):
             path.unlink(missing_ok=True)
 
-    monkeypatch.setattr(_Session, "on_step", remove)
+    monkeypatch.setattr(Trainer, "on_step", remove)
     with pytest.raises(TrainingError, match=r"png cannot be read: No such file or directory; it was whole when"):
         carry_out(plan_of(*words))
     assert read(only_run(outputs) / "run.json")["status"] == "failed"

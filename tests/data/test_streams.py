@@ -11,7 +11,7 @@ from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import adapt, adapted, channel_statistics, prepare
 from cnnbench.registry import Selection
 from cnnbench.training.plan import plan_run
-from cnnbench.training.resolve import make_augmentations
+from cnnbench.training.setup import make_augmentations
 from tests.config.test_presets import options_of
 from tests.conftest import TINY
 from tests.support.interruption import differences, finished, kill, outcome_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cnnbench.config.schema import Subset
-from cnnbench.config.validate import check
+from cnnbench.config.validate import validate
 from cnnbench.data.prepare import prepare
 from cnnbench.data.split import k_fold, stratified_split
 from cnnbench.data.subset import select
@@ -185,10 +185,10 @@ def test_with_folds_the_recorded_share_is_theirs_and_no_preset_renames_the_run(c
     values = composer.compose(["data.folds=4", "data.fold=3"]).values
     configs = []
     for share in (0.1, 0.3):
-        configs.append(check(values | {"data": values["data"] | {"val_fraction": share}})[0])
+        configs.append(validate(values | {"data": values["data"] | {"val_fraction": share}})[0])
     assert {config.data.val_fraction for config in configs} == {0.25}
     assert configs[0].identity() == configs[1].identity()
-    again = check(configs[0].to_dict(), is_recorded=True)[0]
+    again = validate(configs[0].to_dict(), is_recorded=True)[0]
     assert again == configs[0]
-    other = check(values | {"data": values["data"] | {"fold": 2}})[0]
+    other = validate(values | {"data": values["data"] | {"fold": 2}})[0]
     assert other.identity() != configs[0].identity()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.values import conf_dir
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnbench.config.compose import Composer, open_composer
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.head import parts_of
@@ -120,7 +120,7 @@ def test_a_run_that_goes_on_from_an_experiment_still_says_what_was_done_otherwis
     (longer,) = (path for path in run.parent.iterdir() if path != run)
     departures = json.loads((longer / "result.json").read_text())["departures"]
     assert sorted(departures) == ["batch_size=5", "data.verify=false", "epochs=1", "epochs=2"]
-    assert f"not alike   {', '.join(departures)}" in ended.out
+    assert f"deviates    {', '.join(departures)}" in ended.out
 
 
 # Channels, side of the window, classes; parameters in all, and those that are trained from the first step on.
@@ -169,7 +169,7 @@ def test_an_experiment_has_the_parameters_that_its_source_counts(experiment, com
     words = composer.expand([f"experiment={experiment}", "init.weights=null", "init.experiment=null"])[-1]
     config = plan_run(composer, words).config
     spec = DataSpec(channels, side, side, tuple(map(str, range(num_classes))))
-    task = TASKS.build(config.objective(), spec)
+    task = TASKS.build(config.objective(), spec=spec)
     spec = replace(spec, outputs=task.num_outputs)
     with torch.device("meta"):
         network = build_network(config.network(), spec, config.head, task)

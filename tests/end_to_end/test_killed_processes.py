@@ -21,7 +21,7 @@ from cnnbench.store import checkpoint
 from cnnbench.training import trainer
 from cnnbench.config.compose import open_composer
 from cnnbench.training.plan import plan_run
-from cnnbench.registry import register_everything
+from cnnbench.plugins import register_everything
 
 register_everything()
 torch.set_num_threads(1)
@@ -54,14 +54,14 @@ def half(path, content):
 
 write = checkpoint.write_atomically
 places = {
-    "mid-epoch": lambda: before(trainer._Session, "on_step", lambda self, row, _: row["step"] == 8),
-    "again": lambda: before(trainer._Session, "on_step", lambda self, row, _: row["step"] == 9),
-    "epoch end": lambda: before(trainer._Session, "on_epoch", lambda self, row, *_: row["epoch"] == 2),
+    "mid-epoch": lambda: before(trainer.Trainer, "on_step", lambda self, row, _: row["step"] == 8),
+    "again": lambda: before(trainer.Trainer, "on_step", lambda self, row, _: row["step"] == 9),
+    "epoch end": lambda: before(trainer.Trainer, "on_epoch", lambda self, row, *_: row["epoch"] == 2),
     "validation": lambda: before(trainer, "evaluate", lambda *_: True),
-    "first step": lambda: before(trainer._Session, "on_step", lambda *_: True),
+    "first step": lambda: before(trainer.Trainer, "on_step", lambda *_: True),
     "half a checkpoint": lambda: setattr(checkpoint, "write_atomically", half),
     "no manifest": lambda: before(checkpoint, "write_json", lambda path, _: path.name == "step-000000008.json"),
-    "before the test": lambda: before(trainer._Session, "_test", lambda *_: True),
+    "before the test": lambda: before(trainer.Trainer, "_test", lambda *_: True),
     "before the result": lambda: before(checkpoint, "write_json", lambda path, _: path.name == "result.json"),
 }
 for line in sys.stdin:

@@ -9,8 +9,7 @@ from cnnbench.errors import UserError
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.training import loop
-from cnnbench.training.resolve import preflight
-from cnnbench.training.setup import make_parts
+from cnnbench.training.setup import setup
 from tests.conftest import only_run
 from tests.support.interruption import (
     PLAIN,
@@ -44,7 +43,7 @@ def test_an_unbroken_run_learns_something_and_tells_each_step_and_epoch_once(unb
 
 def test_weights_are_not_those_of_the_beginning(unbroken):
     config = plan_of(*WORDS).config
-    initial = make_parts(config, preflight(config)).network.state_dict()
+    initial = setup(config).network.state_dict()
     trained = unbroken["checkpoint"]["network"]
     assert initial.keys() == trained.keys()
     assert not [name for name in initial if torch.equal(initial[name], trained[name])]

@@ -8,43 +8,54 @@ import pytest
 import torch
 
 from cnnbench.errors import UserError
+from cnnbench.plugins import register_everything
 from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
-from cnnbench.training import trainer
+from cnnbench.training import resolve, trainer
+from cnnbench.training.setup import setup
 from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import PLAIN, differences, fingerprints, go, read, rows_of, stop
 from tests.support.training import plan_of
 
+MY_NET = """
+from torch import nn
+from cnnbench.registry import MODELS
+
+@MODELS.register("my_net")
+def my_net(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_outputs))
+"""
 STATES = {"finished": lambda: go(*PLAIN), "began": lambda: stop(plan_of(*PLAIN), at_check=4)}
 
 
-def change_sources(monkeypatch) -> str:
-    sources = provenance.sources()
-    changed = sources | {"cnnbench/training/loop.py": "0", "my_net.py": "1"}
-    del changed["cnnbench/errors.py"]
-    monkeypatch.setattr(provenance, "sources", lambda outside=(): changed)
-    return "sources: cnnbench/errors.py, cnnbench/training/loop.py, my_net.py"
+def change_code(monkeypatch) -> str:
+    code = provenance.code_hashes()
+    changed = code | {"cnnbench/training/loop.py": "0", "my_net.py": "1"}
+    del changed["cnnbench/randomness.py"]
+    monkeypatch.setattr(provenance, "code_hashes", lambda plugins=(): changed)
+    return "code: cnnbench/randomness.py, cnnbench/training/loop.py, my_net.py"
 
 
 def change_data(monkeypatch) -> str:
-    prepare = trainer.preflight
-
     def changed(config):
-        ready = prepare(config)
-        object.__setattr__(ready.data, "fingerprint", "0")
-        return ready
+        training = setup(config)
+        object.__setattr__(training.data, "fingerprint", "0")
+        return training
 
-    monkeypatch.setattr(trainer, "preflight", changed)
-    return "data: the content of 'synthetic' is another one"
-
-
-CHANGES: dict[str, Callable] = {"sources": change_sources, "data": change_data}
+    monkeypatch.setattr(resolve, "setup", changed)
+    return "data: the content of 'synthetic' has changed"
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("state", STATES)
-def test_a_run_of_other_code_or_data_is_not_shown_or_gone_on_with_unasked(outputs, monkeypatch, state, change):
+CHANGES: dict[str, Callable] = {"code": change_code, "data": change_data}
+
+
+@pytest.mark.parametrize(
+    ("state", "change"), [("finished", change_data), ("began", change_data), ("began", change_code)]
+)  # fmt: skip
+def test_a_run_of_other_data_and_an_unfinished_one_of_other_code_are_not_gone_on_with_unasked(
+    outputs, monkeypatch, state, change
+):
     STATES[state]()
     run = only_run(outputs)
     before = fingerprints(outputs)
@@ -54,6 +65,16 @@ def test_a_run_of_other_code_or_data_is_not_shown_or_gone_on_with_unasked(output
     lines = str(refused.value).splitlines()
     assert lines[:2] == [f"{run} {state} with other code or data than there is now:", f"  {said}"]
     assert [line.split()[0] for line in lines[3:]] == ["rerun=true", "accept_stale=true"]
+    assert fingerprints(outputs) == before
+
+
+def test_a_finished_run_of_other_code_is_shown_with_a_line_that_says_so(outputs, cnnbench, monkeypatch):
+    STATES["finished"]()
+    before = fingerprints(outputs)
+    said = change_code(monkeypatch)
+    outcome = cnnbench(*PLAIN)
+    assert outcome.code == 0, outcome.err
+    assert f"note: made with other {said}" in outcome.out
     assert fingerprints(outputs) == before
 
 
@@ -70,11 +91,24 @@ def test_what_changed_can_be_accepted(outputs, monkeypatch, capsys, state, chang
     assert record.get("accepted") == (None if state == "finished" else [said])
 
 
-def test_a_stale_run_is_exit_2_and_accept_stale_exit_0(outputs, cnnbench, monkeypatch):
+def test_other_data_is_exit_2_and_accept_stale_exit_0(outputs, cnnbench, monkeypatch):
     STATES["finished"]()
-    change_sources(monkeypatch)
+    change_data(monkeypatch)
     assert cnnbench(*PLAIN).code == 2
     assert cnnbench(*PLAIN, "accept_stale=true").code == 0
+
+
+def test_code_that_changed_since_a_run_was_planned_is_not_run(outputs, tmp_path):
+    plugin = tmp_path / "here" / "my_net.py"
+    plugin.write_text(MY_NET)
+    hashes = provenance.code_hashes(register_everything(["my_net.py"]))
+    plan = replace(plan_of(*PLAIN), plugins=("my_net.py",), code=hashes)
+    plugin.write_text(f"# a comment\n{MY_NET}")
+    assert resolve.with_code(plan, provenance.code_hashes(register_everything(["my_net.py"]))) == plan
+    plugin.write_text(MY_NET.replace("Flatten", "Identity"))
+    with pytest.raises(UserError, match=r"code changed since this run was planned: my_net\.py\. Undo"):
+        carry_out(plan)
+    assert not outputs.exists()
 
 
 def test_rerunning_trains_beside_and_overwrites_nothing(outputs, capsys):
@@ -139,7 +173,7 @@ def test_the_number_of_threads_is_kept_when_a_run_goes_on(outputs, capsys, monke
         assert go(*words, *more) == 0
         (only_run(outputs) / "result.json").unlink()
     assert used == [2, 2, 1]
-    assert "note: 2 threads before, 1 now: the last bits may differ" in capsys.readouterr().out
+    assert "note: 2 threads before, 1 now: results may not be bit-identical" in capsys.readouterr().out
     torch.set_num_threads(1)
 
 
@@ -152,7 +186,25 @@ def test_a_damaged_record_is_a_clear_error(cnnbench, outputs):
     assert f"{record} cannot be read" in outcome.err
 
 
-def test_what_only_looks_at_runs_is_no_code_that_they_were_made_with():
-    names = provenance.sources()
+def test_only_what_computes_is_the_code_of_a_run():
+    names = provenance.code_hashes()
     assert "cnnbench/training/loop.py" in names
-    assert not [name for name in names if name.startswith("cnnbench/analysis/")]
+    others = ("analysis", "cli", "config", "store", "sweeps", "training/console.py", "training/journal.py", "train.py")
+    assert not [name for name in names if name.startswith(tuple(f"cnnbench/{other}" for other in others))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_same"),
+    [
+        ("def f(x):\n    # why\n    return x + 1\n", True),
+        ('def f(x):\n    """Return more."""\n\n    return (x\n            + 1)\n', True),
+        ("def f(x):\n    return x + 2\n", False),
+        ("def f(x):\n    return x - 1\n", False),
+        ("def f(y):\n    return y + 1\n", False),
+        ("def f(x):\n    return 1 + x\n", False),
+    ],
+    ids=["comment", "docstring and layout", "constant", "operator", "name", "order"],
+)
+def test_the_hash_of_code_follows_from_what_it_does(changed, is_same):
+    before = provenance.syntax_hash("def f(x):\n    return x + 1\n")
+    assert (provenance.syntax_hash(changed) == before) is is_same

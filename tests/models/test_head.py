@@ -8,12 +8,13 @@ import yaml
 from torch import Tensor, nn
 
 from cnnbench.config.compose import open_composer
-from cnnbench.config.transfer import HeadConfig
+from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
 from cnnbench.models.head import NamedParts, is_below, parts_of
-from cnnbench.registry import MODELS, Selection, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import MODELS, Selection
 from cnnbench.training.plan import plan_run
 from tests.conftest import SMALL_FORMS
 from tests.models.test_models import TEXTS, count, preset, spec
@@ -51,7 +52,7 @@ def registered():
         return Selection("mine", {})
 
     yield register
-    MODELS._components.pop("mine", None)
+    MODELS.components.pop("mine", None)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -13,7 +13,8 @@ from cnnbench.models.build import build_network, check_network
 from cnnbench.models.googlenet import BLOCKS, Inception
 from cnnbench.models.pointwise import guard_pointwise
 from cnnbench.models.resnet import Block, StochasticDepth
-from cnnbench.registry import Selection, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import Selection
 from tests.conftest import SMALL_FORMS, TINY, only_run
 
 register_everything()

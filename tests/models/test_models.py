@@ -11,13 +11,14 @@ import yaml
 from torch import nn
 
 from cnnbench.config.compose import open_composer
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
-from cnnbench.registry import MODELS, Selection, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import MODELS, Selection
 from cnnbench.training.plan import plan_run
-from cnnbench.training.resolve import preflight
+from cnnbench.training.setup import setup
 from tests.conftest import SMALL_FORMS
 
 register_everything()
@@ -117,7 +118,7 @@ def test_the_window_of_the_presets_is_the_one_that_their_size_is_stated_for():
 def test_the_size_never_changes_with_the_augmentation(option):
     with open_composer() as composer:
         words = ["model=minialexnet_v4", "data=synthetic", f"augmentation={option}"]
-        assert preflight(plan_run(composer, words).config).parameters == {"total": 7_241_866, "trainable": 7_241_866}
+        assert setup(plan_run(composer, words).config).parameters == {"total": 7_241_866, "trainable": 7_241_866}
 
 
 @pytest.mark.parametrize("num_classes", [5, 10, 100])
@@ -213,11 +214,11 @@ def test_an_image_that_is_too_small_is_told_the_smallest_side_that_works(name):
 def test_doing_what_the_error_says_helps(words):
     with open_composer() as composer:
         with pytest.raises(UserError, match="needs images of at least 16x16") as refused:
-            preflight(plan_run(composer, words).config)
+            setup(plan_run(composer, words).config)
         assert "data.image_size" in str(refused.value)
         assert "data.crop" in str(refused.value)
         for way in re.findall(r"data\.\w+=[\d.]*\d", str(refused.value)):
-            preflight(plan_run(composer, [*words, way]).config)
+            setup(plan_run(composer, [*words, way]).config)
 
 
 def test_a_network_that_fits_no_data_is_told_why():
@@ -231,7 +232,7 @@ def test_a_network_that_fits_no_data_is_told_why():
         with pytest.raises(UserError, match=r"returns \(2, 11\) for two images, where scores of shape \(2, 10\)"):
             check_network(Selection("validate_output", {}), on)
     finally:
-        del MODELS._components["validate_output"]
+        del MODELS.components["validate_output"]
 
 
 def test_weights_that_are_not_trained_are_counted_apart():

@@ -5,14 +5,15 @@ import sys
 import pytest
 import torch
 
-from cnnbench.config.transfer import HeadConfig
+from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
 from cnnbench.models.head import parts_of
 from cnnbench.models.timm import pretrained
-from cnnbench.registry import Selection, register_everything
-from cnnbench.training.init import find_start
+from cnnbench.plugins import register_everything
+from cnnbench.registry import Selection
+from cnnbench.training.init import load_initial_weights
 from tests.conftest import TINY, only_run
 from tests.optim.test_freezing import plan
 from tests.support.interruption import go, read
@@ -110,11 +111,10 @@ def test_published_weights_are_started_from(monkeypatch):
     torch.manual_seed(1)
     published = library.create_model("mobilenetv3_small_050")
     words = (*SMALL, "data.num_train=80", "init.weights=imagenet")
-    config = plan(*words).config
-    parts, ready = prepared(*words)
+    training = prepared(*words)
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: published)
-    find_start(config, ready).enter(parts.network)
-    begins = parts.network.state_dict()
+    load_initial_weights(training)
+    begins = training.network.state_dict()
     differing = {name for name, tensor in published.state_dict().items() if not torch.equal(tensor, begins[name])}
     assert differing == {"classifier.weight", "classifier.bias"}
 

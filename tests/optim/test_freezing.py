@@ -1,11 +1,11 @@
-"""Parts that stay as they are, for a while or always, and parts that are trained at rates of their own."""
+"""Parts that stay as they are, for a while or always, and training that are trained at rates of their own."""
 
 import pytest
 import torch
 from torch import nn
 
 from cnnbench.config.compose import open_composer
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError
 from cnnbench.models.build import build_network, count_parameters
@@ -13,9 +13,9 @@ from cnnbench.models.head import parts_of
 from cnnbench.optim.freezing import plan_training
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.plan import plan_resume, plan_run
-from cnnbench.training.step import compute_gradients, set_rates
+from cnnbench.training.step import compute_gradients, set_learning_rates
 from cnnbench.training.trainer import carry_out
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, latest, only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of, read, stop
 from tests.support.training import plan_of, prepared
 
@@ -34,7 +34,7 @@ OPTIMIZERS = [path.stem for path in sorted((conf_dir() / "optimizer").glob("*.ya
 
 def plan(*words: str):
     with open_composer() as composer:
-        return plan_run(composer, words)
+        return plan_run(composer, latest(words))
 
 
 def trainable(*words: str, side: int = 224, num_classes: int = 10) -> int:
@@ -75,21 +75,21 @@ def test_what_is_trained_of_vgg16_with_a_head_of_its_own():
 
 
 def test_what_is_frozen_is_the_same_to_the_last_bit_at_the_end_and_the_rest_is_not(outputs):
-    parts, ready = prepared(*FEATURES)
-    initial = {name: tensor.clone() for name, tensor in parts.network.state_dict().items()}
+    training = prepared(*FEATURES)
+    initial = {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
     assert go(*FEATURES) == 0
     run = only_run(outputs)
     assert unlike(initial, weights_of(run)) == {"dense", "head"}
     assert [name for name in initial if name.startswith("features.norm") and name.endswith("running_var")]
-    frozen = sum(tensor.numel() for name, tensor in parts.network.named_parameters() if name.startswith("features"))
-    assert read(run / "result.json")["parameters"]["trainable"] == ready.parameters["total"] - frozen
-    assert ready.parameters == read(run / "result.json")["parameters"]
+    frozen = sum(tensor.numel() for name, tensor in training.network.named_parameters() if name.startswith("features"))
+    assert read(run / "result.json")["parameters"]["trainable"] == training.parameters["total"] - frozen
+    assert training.parameters == read(run / "result.json")["parameters"]
 
 
 def test_what_is_frozen_has_no_gradient_and_no_place_in_the_optimizer():
-    parts, _ = prepared(*FEATURES)
-    held = {id(weight) for group in parts.optimizer.param_groups for weight in group["params"]}
-    for name, weight in parts.network.named_parameters():
+    training = prepared(*FEATURES)
+    held = {id(weight) for group in training.optimizer.param_groups for weight in group["params"]}
+    for name, weight in training.network.named_parameters():
         assert weight.requires_grad == (id(weight) in held) == (not name.startswith("features"))
 
 
@@ -98,11 +98,11 @@ def modes(network: nn.Module, kind: type[nn.Module]) -> dict[str, bool]:
 
 
 def test_frozen_layers_are_not_in_training_mode_until_they_are_trained():
-    parts, _ = prepared(*FOR_ONE)
+    training = prepared(*FOR_ONE)
     for epoch, is_trained in ((1, False), (2, True)):
-        parts.enter(epoch)
-        assert set(modes(parts.network.features, nn.BatchNorm2d).values()) == {is_trained}
-        assert set(modes(parts.network.dense, nn.Dropout).values()) == {True}
+        training.set_train_mode(epoch)
+        assert set(modes(training.network.features, nn.BatchNorm2d).values()) == {is_trained}
+        assert set(modes(training.network.dense, nn.Dropout).values()) == {True}
 
 
 def test_dropout_between_frozen_layers_is_off_and_that_before_the_head_is_on():
@@ -117,7 +117,7 @@ def test_dropout_between_frozen_layers_is_off_and_that_before_the_head_is_on():
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_features_that_are_frozen_for_an_epoch_are_trained_from_the_next_on(optimizer, outputs):
     words = (*FOR_ONE, f"optimizer={optimizer}", "optimizer.lr=0.01")
-    initial = {name: tensor.clone() for name, tensor in prepared(*words)[0].network.state_dict().items()}
+    initial = {name: tensor.clone() for name, tensor in prepared(*words).network.state_dict().items()}
     stop(plan_of(*words), at_check=6)  # the first epoch is done
     run = only_run(outputs)
     assert unlike(initial, weights_of(run)) == {"dense", "head"}
@@ -161,42 +161,42 @@ def test_a_run_that_is_stopped_at_the_boundary_goes_on_to_the_same_bits(outputs,
 def test_averages_leave_what_is_frozen_as_it_is(kind, outputs):
     words = (*FEATURES, f"regularization.average.kind={kind}")
     words += ("regularization.average.start=0.0",) if kind == "swa" else ()
-    initial = {name: tensor.clone() for name, tensor in prepared(*words)[0].network.state_dict().items()}
+    initial = {name: tensor.clone() for name, tensor in prepared(*words).network.state_dict().items()}
     assert go(*words) == 0
     assert unlike(initial, weights_of(only_run(outputs), "best")["weights"]) == {"dense", "head"}
 
 
 def test_penalties_act_on_what_is_trained_only():
-    parts, _ = prepared(*FOR_ONE, "regularization.l2=0.1")
-    batch = next(iter(parts.train.epoch(parts.order(1), 16, 1)))
-    compute_gradients(parts, batch)
-    assert {name.split(".")[0] for name, weight in parts.network.named_parameters() if weight.grad is not None} == {
+    training = prepared(*FOR_ONE, "regularization.l2=0.1")
+    batch = next(iter(training.train.epoch(training.order(1), 16, 1)))
+    compute_gradients(training, batch)
+    assert {name.split(".")[0] for name, weight in training.network.named_parameters() if weight.grad is not None} == {
         "dense",
         "head",
     }
-    parts.enter(2)
-    compute_gradients(parts, batch)
-    assert all(weight.grad is not None for weight in parts.network.parameters())
+    training.set_train_mode(2)
+    compute_gradients(training, batch)
+    assert all(weight.grad is not None for weight in training.network.parameters())
 
 
 def test_the_learning_rate_changes_with_the_phase():
-    parts, _ = prepared(*FOR_ONE, "scheduler=none", "optimizer.lr=0.5")
-    assert [parts.schedule(step, ()) for step in (0, 4, 5, 14)] == [1.0, 1.0, 0.1, 0.1]
+    training = prepared(*FOR_ONE, "scheduler=none", "optimizer.lr=0.5")
+    assert [training.schedule(step, ()) for step in (0, 4, 5, 14)] == [1.0, 1.0, 0.1, 0.1]
 
 
 # Rates ----------------------------------------------------------------------------------------------------------------
 
 
-def rates(parts) -> dict[str, float]:
-    own = {id(weight): group["lr"] for group in parts.optimizer.param_groups for weight in group["params"]}
-    return {name: own[id(weight)] for name, weight in parts.network.named_parameters()}
+def rates(training) -> dict[str, float]:
+    own = {id(weight): group["lr"] for group in training.optimizer.param_groups for weight in group["params"]}
+    return {name: own[id(weight)] for name, weight in training.network.named_parameters()}
 
 
 def test_parts_have_rates_of_their_own_and_factors_that_meet_are_multiplied():
     scales = ("optimizer.lr_scale.head=10", "optimizer.lr_scale={features: 0.5, features.conv1: 0.5}")
-    parts, _ = prepared(*WORDS, *scales, "optimizer.lr=1.0")
-    assert set_rates(parts, 0.25) == 0.25
-    found = rates(parts)
+    training = prepared(*WORDS, *scales, "optimizer.lr=1.0")
+    set_learning_rates(training, 0.25)
+    found = rates(training)
     assert {found[name] for name in found if name.startswith("features.conv1.")} == {0.0625}
     assert {found[name] for name in found if name.startswith("features.norm2.")} == {0.125}
     assert {found[name] for name in found if name.startswith("dense.")} == {0.25}
@@ -204,10 +204,10 @@ def test_parts_have_rates_of_their_own_and_factors_that_meet_are_multiplied():
 
 
 def test_layers_learn_the_slower_the_more_come_after_them():
-    parts, _ = prepared(*WORDS, "optimizer.layer_decay=0.5", "optimizer.lr_scale.head=3", "optimizer.lr=1.0")
-    set_rates(parts, 1.0)
-    found = rates(parts)
-    layers = [name for name, weight in parts.network.named_parameters() if weight.ndim > 1]
+    training = prepared(*WORDS, "optimizer.layer_decay=0.5", "optimizer.lr_scale.head=3", "optimizer.lr=1.0")
+    set_learning_rates(training, 1.0)
+    found = rates(training)
+    layers = [name for name, weight in training.network.named_parameters() if weight.ndim > 1]
     assert [found[name] for name in reversed(layers)] == [3.0, *(0.5**above for above in range(1, len(layers)))]
     assert found["features.norm2.weight"] == found["features.conv1.weight"]
 
@@ -261,7 +261,7 @@ def test_what_is_trained_cannot_change_in_a_run_that_goes_on(word, cnnbench, out
 def test_freezing_what_chance_made_is_remarked_on(cnnbench):
     ended = cnnbench(*FEATURES, "epochs=1")
     assert ended.code == 0, ended.err
-    assert "note: what is frozen stays as chance made it: nothing is loaded" in ended.out
+    assert "note: frozen layers are randomly initialised: nothing is loaded" in ended.out
     assert "1 283 parameters, 299 trained\n" in ended.out
     ended = cnnbench(*FOR_ONE, "epochs=2")
     assert "1 283 parameters, 299 trained, all after epoch 1\n" in ended.out

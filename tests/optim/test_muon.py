@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnbench.optim.groups import parameter_groups
-from cnnbench.registry import register_everything
+from cnnbench.plugins import register_everything
 from tests.support.optimizers import build, loss_of, small_network, train
 
 register_everything()

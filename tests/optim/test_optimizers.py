@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.optim.groups import parameter_groups
-from cnnbench.registry import OPTIMIZERS, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import OPTIMIZERS
 from tests.support.optimizers import SETTINGS, build, loss_of, small_network, train
 
 register_everything()

@@ -8,7 +8,7 @@ from torch import nn
 
 from cnnbench.optim.groups import parameter_groups
 from cnnbench.optim.penalties import penalized, penalty
-from cnnbench.registry import register_everything
+from cnnbench.plugins import register_everything
 from tests.support.optimizers import SETTINGS, build
 
 register_everything()

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import SchedulerConfig
+from cnnbench.config.values import conf_dir
 from cnnbench.errors import UserError
 from cnnbench.optim.schedules import Horizon, warmed_up
-from cnnbench.registry import SCHEDULERS, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import SCHEDULERS
 from tests.support.schedules import NAN, factors, schedule
 
 register_everything()
@@ -184,8 +185,11 @@ def test_a_warm_up_leaves_less_for_what_comes_after_it():
     [
         (["scheduler=one_cycle", "scheduler.warmup=3"], "scheduler.warmup=3  'one_cycle' warms up by itself; give 0"),
         (["scheduler=plateau", "data.val_fraction=0"], "has nothing to watch with data.val_fraction=0; give a"),
-        (["scheduler=plateau", "epochs=6"], "scheduler.patience=5  can never be over before the end of 6 epochs"),
-        (["scheduler=plateau", "epochs=12", "eval_every=2"], "scheduler.patience=5  can never be over before"),
+        (
+            ["scheduler=plateau", "epochs=6"],
+            "scheduler.patience=5  exceeds the 5 evaluations after the first in 6 epochs",
+        ),
+        (["scheduler=plateau", "epochs=12", "eval_every=2"], "scheduler.patience=5  exceeds the 5 evaluations after"),
         (["scheduler=step", "scheduler.gamma=1.0"], "scheduler.gamma=1.0  must be a number above 0 and below 1"),
         (["scheduler=multistep", "scheduler.milestones=[]"], "scheduler.milestones=[]  must be a list, each"),
     ],

@@ -37,9 +37,9 @@ def of(network: nn.Module, images: torch.Tensor) -> SimpleNamespace:
 
 def untrained(*words: str) -> Subject:
     """Return two images and a network as it begins, without a folder of a run."""
-    parts, ready = prepared(*SMALL, *words)
-    record = {"data": {"mean": ready.data.mean, "std": ready.data.std, "classes": ready.data.spec.classes}}
-    run = Run(SimpleNamespace(record=lambda: record), parts.config)
-    vars(run).update(ready=ready, spec=ready.data.spec)  # in place of what it would read
+    training = prepared(*SMALL, *words)
+    record = {"data": {"mean": training.data.mean, "std": training.data.std, "classes": training.data.spec.classes}}
+    run = Run(SimpleNamespace(record=lambda: record), training.config)
+    vars(run).update(ready=training, spec=training.data.spec)  # in place of what it would read
     asked = from_split(SimpleNamespace(run=run, classes=run.classes), "test", "0,1")
-    return Subject(run, "last", parts.network.eval(), torch.device("cpu"), asked, "test")
+    return Subject(run, "last", training.network.eval(), torch.device("cpu"), asked, "test")

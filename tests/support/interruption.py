@@ -13,20 +13,24 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnbench.errors import Stopped
-from cnnbench.registry import register_everything
+from cnnbench.plugins import register_everything
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.loop import Progress
 from cnnbench.training.plan import Plan
 from cnnbench.training.signals import StopRequests
-from cnnbench.training.trainer import _Session, carry_out
-from tests.conftest import only_run
+from cnnbench.training.trainer import Trainer, carry_out
+from tests.conftest import latest, only_run
 from tests.support.training import SMALL, plan_of
 
 # 72 images train: three epochs of five steps, the last batch smaller. Everything that has a state or draws is on.
-WORDS = (
-    *SMALL, "model=lenet_v2", "data.channels=3", "data.image_size=20", "data.crop=16",
-    "augmentation=crop_flip_jitter", "regularization.dropout=0.3", "regularization.batchnorm=true",
-    "regularization.early_stopping.patience=2",
+WORDS = tuple(
+    latest(
+        (
+            *SMALL, "model=lenet_v2", "data.channels=3", "data.image_size=20", "data.crop=16",
+            "augmentation=crop_flip_jitter", "regularization.dropout=0.3", "regularization.batchnorm=true",
+            "regularization.early_stopping.patience=2",
+        )
+    )
 )  # fmt: skip
 PLAIN = (*SMALL, "model=lenet_v2", "scheduler=none")
 
@@ -56,7 +60,7 @@ class Killed(BaseException):
 
 
 def save_every(patch: pytest.MonkeyPatch, steps: int) -> None:
-    patch.setattr(_Session, "save_is_due", lambda self: self.progress.step % steps == 0)
+    patch.setattr(Trainer, "save_is_due", lambda self: self.progress.step % steps == 0)
 
 
 def stop(plan: Plan, at_check: int) -> None:
@@ -74,16 +78,16 @@ def stop(plan: Plan, at_check: int) -> None:
 
 def kill(plan: Plan, after_step: int, saves_every: int) -> None:
     """Carry out a plan until after a step; nothing is saved then, but was every so many steps before."""
-    on_step = _Session.on_step
+    on_step = Trainer.on_step
 
-    def die(self: _Session, row: dict[str, Any], progress: Progress) -> None:
+    def die(self: Trainer, row: dict[str, Any], progress: Progress) -> None:
         on_step(self, row, progress)
         if row["step"] == after_step:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
         save_every(patch, saves_every)
-        patch.setattr(_Session, "on_step", die)
+        patch.setattr(Trainer, "on_step", die)
         with pytest.raises(Killed):
             carry_out(plan)
 

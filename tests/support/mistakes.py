@@ -5,14 +5,12 @@ import pytest
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError
 from cnnbench.training.plan import Plan, plan_run
-from cnnbench.training.resolve import preflight
+from cnnbench.training.resolve import resolve
 
 
 def accepted(composer: Composer, *words: str) -> Plan:
     """Return the plan of a command that nothing is wrong with, a look at the data included."""
-    plan = plan_run(composer, words)
-    preflight(plan.config)
-    return plan
+    return resolve(plan_run(composer, words))[0]
 
 
 def mistakes_in(composer: Composer, *words: str, sees_data: bool = True) -> dict[str, str]:

@@ -7,8 +7,8 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import OptimizerConfig
+from cnnbench.config.values import conf_dir
 from cnnbench.optim.groups import Groups
 from cnnbench.registry import OPTIMIZERS, Selection
 

@@ -1,4 +1,4 @@
-"""Trainings without a run around them: the plan of a command, its parts, the loop, and what it tells."""
+"""Trainings without a run around them: the plan of a command, its training, the loop, and what it tells."""
 
 from functools import lru_cache
 from typing import Any
@@ -11,12 +11,10 @@ from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped
 from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import Plan, plan_run
-from cnnbench.training.resolve import Ready, preflight
-from cnnbench.training.setup import make_parts, set_up_torch
-from cnnbench.training.step import Parts
-from tests.conftest import TINY
+from cnnbench.training.setup import TrainingSetup, set_up_torch, setup
+from tests.conftest import TINY, latest
 
-SMALL = (*TINY, "data.num_train=80")  # 72 images train, three epochs: four batches of 16, and one of 8
+SMALL = tuple(latest((*TINY, "data.num_train=80")))  # 72 images train, three epochs: four batches of 16, and one of 8
 
 
 class Recorder:
@@ -56,31 +54,30 @@ def plan_of(*words: str) -> Plan:
     """Return the plan of a command; composing it takes a while, and is done once."""
     with open_composer() as composer:
         composer.add_missing_options()
-        return plan_run(composer, words)
+        return plan_run(composer, latest(words))
 
 
-def prepared(*words: str) -> tuple[Parts, Ready]:
+def prepared(*words: str) -> TrainingSetup:
     """Return what the training of a command is made of, at its very beginning."""
-    config = plan_of(*words).config
-    ready = preflight(config)
-    set_up_torch(ready.device, config, 1)
-    return make_parts(config, ready), ready
+    training = setup(plan_of(*words).config)
+    set_up_torch(training.device, training.config, 1)
+    return training
 
 
-def trained(*words: str) -> tuple[Parts, Ready, Recorder, Progress]:
-    """Return the same at its end, and what was told meanwhile."""
-    parts, ready = prepared(*words)
+def trained(*words: str) -> tuple[TrainingSetup, Recorder, Progress]:
+    """Return the same at its end, and what was reported meanwhile."""
+    training = prepared(*words)
     recorder, progress = Recorder(), Progress()
-    fit(parts, progress, recorder)
-    return parts, ready, recorder, progress
+    fit(training, progress, recorder)
+    return training, recorder, progress
 
 
-def first_batch(parts: Parts) -> Batch:
-    return next(iter(parts.train.epoch(parts.order(1), parts.config.batch_size, 1)))
+def first_batch(training: TrainingSetup) -> Batch:
+    return next(iter(training.train.epoch(training.order(1), training.config.batch_size, 1)))
 
 
-def weights_of(parts: Parts) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in parts.network.state_dict().items()}
+def weights_of(training: TrainingSetup) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

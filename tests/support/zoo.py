@@ -30,7 +30,7 @@ def prepared(**settings: Any) -> PreparedData:
     """Return the zoo as a run with such settings sees it."""
     values = {"part": Selection("zoo", {}), "val_fraction": 0.2, "split_seed": 0, **settings}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS._components, "zoo", Component("zoo", zoo, {}))
+        patch.setitem(DATASETS.components, "zoo", Component("zoo", zoo, {}))
         return prepare(DataConfig(**values))
 
 

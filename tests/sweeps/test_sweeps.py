@@ -16,14 +16,14 @@ import pytest
 from cnnbench.config.compose import open_composer
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
-from cnnbench.sweeps.slots import plan_all
+from cnnbench.sweeps.expand import plan_all
 from cnnbench.training.plan import plan_run
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
 
-# A network that misbehaves, but only in its own process: before the sweep starts it is looked at without gradients.
+# A network that misbehaves, but only in its own process.
 MOODY = '''
-import os, signal, sys
+import multiprocessing, os, signal, sys
 from pathlib import Path
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ from cnnbench.registry import MODELS
 def moody(spec, *, mood: str) -> nn.Module:
     """One dense layer, in a mood."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_classes))
-    is_real = torch.is_grad_enabled()  # and not only looked at before the sweep begins
+    is_real = multiprocessing.parent_process() is not None  # and not only looked at before the sweep begins
     if is_real and not Path(__file__).with_name("cured").exists():
         if mood == "raises":
             raise RuntimeError("not in the mood")

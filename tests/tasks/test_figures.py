@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnbench.data.prepare import prepare
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
-from cnnbench.training.loop import map_images
+from cnnbench.training.step import map_images
 from tests.conftest import only_run
 from tests.support.interruption import go, read
 from tests.support.training import SMALL, plan_of, prepared
@@ -49,17 +49,16 @@ def test_codes_of_validation_are_shown_on_the_way_and_those_of_the_test_images_a
 def test_exported_codes_are_those_of_the_tested_network_and_what_is_measured_is_theirs(outputs):
     assert go(*SIAMESE, "tested=last") == 0
     run = only_run(outputs)
-    parts, ready = prepared(*SIAMESE, "tested=last")
+    training = prepared(*SIAMESE, "tested=last")
     from cnnbench.store.checkpoint import load_newest
-    from cnnbench.training.setup import plain_batches
 
-    parts.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
+    training.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
     codes = {
-        split: map_images(parts.network, plain_batches(ready, split), parts.task.eval_step, parts.config)
+        split: map_images(training.network, training.batches(split), training.task.eval_step, training.config)
         for split in ("train", "test")
     }
     arrays, result = np.load(run / "embeddings" / "test.npz"), read(run / "result.json")["test"]
-    labels = {split: getattr(ready.data, split).labels for split in ("train", "test")}
+    labels = {split: getattr(training.data, split).labels for split in ("train", "test")}
     assert np.array_equal(arrays["codes"], codes["test"].numpy())
     assert arrays["labels"].tolist() == labels["test"].tolist()
     assert result["recall@1"] == recall_at(codes["test"], labels["test"], (1,))[0]
@@ -126,19 +125,20 @@ def test_hostile_names_are_drawn_as_they_are():
 
 def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
     monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 30)
-    parts, ready = prepared(*SIAMESE)
+    training = prepared(*SIAMESE)
     from cnnbench.tasks.context import EvalContext
 
-    network, splits = parts.network, {"val": parts.val}
+    network, splits = training.network, {"val": training.val}
     context = EvalContext(
-        network, ready.data, splits, lambda batches, each: map_images(network, batches, each, parts.config), Path(), 1,
+        network, training.data, splits,
+        lambda batches, step: map_images(network, batches, step, training.config), Path(), 1,
         lambda name, picture: None,
     )  # fmt: skip
-    pictures = exhibits.sprites(context, parts.val)
+    pictures = exhibits.sprites(context, training.val)
     side = 30 // math.ceil(8**0.5)
     assert pictures.shape == (8, 1, side, side)
     assert 0 <= pictures.min() < pictures.max() <= 1
     monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 8192)
-    pictures = exhibits.sprites(context, parts.val)
+    pictures = exhibits.sprites(context, training.val)
     expected = prepare(plan_of(*SIAMESE).config.data).val.pixels / 255
     assert torch.allclose(pictures, expected, atol=1e-5)

@@ -14,11 +14,11 @@ from tests.support.training import first_batch, prepared, trained
 
 def losses_of(*words: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, object]:
     """Return scores, labels and the loss that the task makes of them."""
-    parts, ready = prepared(*TINY, *words)
-    batch = first_batch(parts)
-    scores = parts.network(batch.images).detach()
-    loss, _ = parts.task.train_step(lambda _: scores, batch)
-    return scores, batch.labels, loss, ready
+    training = prepared(*TINY, *words)
+    batch = first_batch(training)
+    scores = training.network(batch.images).detach()
+    loss, _ = training.task.train_step(lambda _: scores, batch)
+    return scores, batch.labels, loss, training
 
 
 def test_label_smoothing_spreads_the_target():
@@ -37,29 +37,29 @@ def test_the_focal_loss_cares_less_for_what_is_easy():
 
 
 def test_class_weights_count_images_and_their_mean_over_the_training_images_is_1():
-    scores, labels, loss, ready = losses_of("task.class_weights=[1.0,2.0,5.0]")
+    scores, labels, loss, training = losses_of("task.class_weights=[1.0,2.0,5.0]")
     raw = torch.tensor([1.0, 2.0, 5.0])
-    weights = raw / raw[ready.data.train.labels].mean()
+    weights = raw / raw[training.data.train.labels].mean()
     each = functional.cross_entropy(scores, labels, reduction="none")
     assert loss.item() == pytest.approx((each * weights[labels]).mean().item(), rel=1e-5)
-    assert weights[ready.data.train.labels].mean().item() == pytest.approx(1)
+    assert weights[training.data.train.labels].mean().item() == pytest.approx(1)
 
 
 def test_balanced_class_weights_make_every_class_count_as_much():
     words = ("data.subset.first=41", "data.val_fraction=0")
-    parts, ready = prepared(*TINY, *words, "task.class_weights=balanced")
-    weights = parts.task._weights
-    counts = torch.bincount(ready.data.train.labels)
+    training = prepared(*TINY, *words, "task.class_weights=balanced")
+    weights = training.task._weights
+    counts = torch.bincount(training.data.train.labels)
     assert len(set(counts.tolist())) > 1
     assert torch.allclose(weights * counts, (weights * counts).mean().expand(3))
 
 
 def test_a_binary_loss_is_that_of_one_logit():
-    parts, _ = prepared(*TINY, "data.num_classes=2", "task.loss=binary")
-    batch = first_batch(parts)
-    logits = parts.network(batch.images)
+    training = prepared(*TINY, "data.num_classes=2", "task.loss=binary")
+    batch = first_batch(training)
+    logits = training.network(batch.images)
     assert logits.shape == (16, 1)
-    loss, sums = parts.task.train_step(parts.network, batch)
+    loss, sums = training.task.train_step(training.network, batch)
     expected = functional.binary_cross_entropy_with_logits(logits[:, 0], batch.labels.float())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert sums[1].item() == ((logits[:, 0] > 0) == batch.labels.bool()).sum().item()
@@ -67,12 +67,12 @@ def test_a_binary_loss_is_that_of_one_logit():
 
 
 def test_blended_images_count_for_both_of_their_classes():
-    parts, _ = prepared(*TINY)
-    plain = first_batch(parts)
+    training = prepared(*TINY)
+    plain = first_batch(training)
     others, share = plain.labels.flip(0), torch.linspace(0, 1, 16)
     batch = replace(plain, mixed=Mixed(others, share))
-    scores = parts.network(batch.images).detach()
-    loss, sums = parts.task.train_step(lambda _: scores, batch)
+    scores = training.network(batch.images).detach()
+    loss, sums = training.task.train_step(lambda _: scores, batch)
     own, other = functional.one_hot(plain.labels, 3), functional.one_hot(others, 3)
     targets = own * share[:, None] + other * (1 - share[:, None])
     assert loss.item() == pytest.approx(functional.cross_entropy(scores, targets).item(), rel=1e-5)
@@ -84,5 +84,5 @@ def test_evaluations_measure_plain_cross_entropy_whatever_is_trained_on():
     batch = next(iter(plain.val.epoch(torch.arange(7), 7)))
     expected = plain.task.eval_step(plain.network, batch)
     for words in (["task.loss=focal"], ["task.class_weights=balanced"], ["task.label_smoothing=0.3"]):
-        parts, _ = prepared(*TINY, *words)
-        assert torch.equal(parts.task.eval_step(plain.network, batch), expected), words
+        training = prepared(*TINY, *words)
+        assert torch.equal(training.task.eval_step(plain.network, batch), expected), words

@@ -10,11 +10,13 @@ from torch import nn
 
 from cnnbench import train
 from cnnbench.errors import UserError
-from cnnbench.registry import TASKS, Component, register_everything
+from cnnbench.plugins import register_everything
+from cnnbench.registry import TASKS, Component
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.tasks.embedding import Embedding
 from cnnbench.training import loop, setup, step, trainer
-from cnnbench.training.loop import evaluate, evaluating
+from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.step import evaluate, evaluating
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, go, kill, outcome_of, rows_of
 from tests.support.training import SMALL, first_batch, plan_of, prepared, same, weights_of
@@ -44,50 +46,50 @@ def words_of(case: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_step_gives_every_trained_weight_a_gradient(case):
-    parts, _ = prepared(*words_of(case))
-    loss, sums = parts.task.train_step(parts.network, first_batch(parts))
+    training = prepared(*words_of(case))
+    loss, sums = training.task.train_step(training.network, first_batch(training))
     loss.backward()
-    assert len(sums) == len(parts.task.train_metrics)
+    assert len(sums) == len(training.task.train_metrics)
     assert sums[0].item() / 16 == pytest.approx(loss.item(), rel=1e-5)
-    for name, weight in parts.network.named_parameters():
+    for name, weight in training.network.named_parameters():
         assert weight.grad is not None, name
         # What is added to every code alike, as the last bias, changes no distance.
-        assert weight.grad.any() or (weight.ndim == 1 and isinstance(parts.task, Embedding)), name
+        assert weight.grad.any() or (weight.ndim == 1 and isinstance(training.task, Embedding)), name
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_measuring_leaves_the_network_as_it_is(case):
-    parts, _ = prepared(*words_of(case))
-    parts.network.train()
-    before, modes = weights_of(parts), [module.training for module in parts.network.modules()]
-    metrics = evaluate(parts, parts.network, parts.val)
-    assert tuple(metrics) == parts.task.eval_metrics
-    assert same(before, weights_of(parts))
-    assert [module.training for module in parts.network.modules()] == modes
-    assert {name for name, _ in parts.task.watched} <= set(metrics)
+    training = prepared(*words_of(case))
+    training.network.train()
+    before, modes = weights_of(training), [module.training for module in training.network.modules()]
+    metrics = evaluate(training, training.network, training.val)
+    assert tuple(metrics) == training.task.eval_metrics
+    assert same(before, weights_of(training))
+    assert [module.training for module in training.network.modules()] == modes
+    assert {name for name, _ in training.task.watched} <= set(metrics)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_measured_does_not_depend_on_how_images_fall_into_batches(case):
     measured = []
     for size in (16, 5):
-        parts, _ = prepared(*words_of(case))
-        measured.append(evaluate(_with_batches_of(parts, size), parts.network, parts.val))
+        training = prepared(*words_of(case))
+        measured.append(evaluate(_with_batches_of(training, size), training.network, training.val))
     assert measured[0] == pytest.approx(measured[1], rel=1e-5)
 
 
-def _with_batches_of(parts: step.Parts, size: int) -> step.Parts:
-    object.__setattr__(parts, "config", parts.config.model_copy(update={"batch_size": size}))
-    return parts
+def _with_batches_of(training: TrainingSetup, size: int) -> TrainingSetup:
+    object.__setattr__(training, "config", training.config.model_copy(update={"batch_size": size}))
+    return training
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_epoch_has_an_order_of_its_own_which_the_seed_decides(case):
-    parts, again, other = (prepared(*words_of(case), f"seed={seed}")[0] for seed in (3, 3, 4))
-    assert torch.equal(parts.order(1), again.order(1))
-    assert not torch.equal(parts.order(1), parts.order(2))
-    assert not torch.equal(parts.order(1), other.order(1))
-    assert sorted(parts.order(1).view(72, -1)[:, 0].tolist()) == list(range(72))
+    training, again, other = (prepared(*words_of(case), f"seed={seed}") for seed in (3, 3, 4))
+    assert torch.equal(training.order(1), again.order(1))
+    assert not torch.equal(training.order(1), training.order(2))
+    assert not torch.equal(training.order(1), other.order(1))
+    assert sorted(training.order(1).view(72, -1)[:, 0].tolist()) == list(range(72))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -97,9 +99,9 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(case):
     words = (*words_of(case), "model.batchnorm=false") if "embedding_net" in str(CASES[case]) else words_of(case)
     gradients = []
     for number in (1, 3):
-        parts, _ = prepared(*words, f"accumulate={number}")
-        sums = step.compute_gradients(parts, first_batch(parts))
-        gradients.append([weight.grad for weight in parts.network.parameters()] + [sums])
+        training = prepared(*words, f"accumulate={number}")
+        sums = step.compute_gradients(training, first_batch(training))
+        gradients.append([weight.grad for weight in training.network.parameters()] + [sums])
     for whole, pieced in zip(*gradients, strict=True):
         assert torch.allclose(whole, pieced, rtol=1e-3, atol=1e-6)
 
@@ -108,8 +110,8 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(case):
 def test_workers_change_nothing(case):
     batches = []
     for workers in (0, 2):
-        parts, _ = prepared(*words_of(case), "augmentation=pad_crop_flip")
-        batches.append(list(parts.train.epoch(parts.order(1), 16, 1, 1, workers)))
+        training = prepared(*words_of(case), "augmentation=pad_crop_flip")
+        batches.append(list(training.train.epoch(training.order(1), 16, 1, 1, workers)))
     for one, other in zip(*batches, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
@@ -127,7 +129,7 @@ def test_a_killed_run_ends_in_the_same_bits(case, outputs, tmp_path):
     assert differences(outcome_of(run), outcome_of(unbroken)) == []
     assert _files(run) == _files(unbroken)
     content = load_newest(run / "checkpoints", pytest.fail)
-    begins = prepared(*words)[0].network.state_dict()
+    begins = prepared(*words).network.state_dict()
     assert all(not torch.equal(content["network"][name], begins[name]) for name in begins if name.endswith("weight"))
 
 
@@ -148,7 +150,7 @@ def _files(run: Path) -> dict[str, bytes]:
 def test_what_is_frozen_stays_the_same_to_the_bit_also_across_a_kill(case, outputs, tmp_path):
     first = "encoder.features"
     words = (*words_of(case), f"freeze.what={first}", "freeze.epochs=2", "freeze.then_lr=0.5")
-    begins = prepared(*words)[0].network.state_dict()
+    begins = prepared(*words).network.state_dict()
     kill(plan_of(*words), after_step=8, saves_every=3)
     content = load_newest(_killed(outputs) / "checkpoints", pytest.fail)
     for name, weight in begins.items():
@@ -167,7 +169,7 @@ def _killed(outputs: Path) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_the_rows_have_the_metrics_of_the_task(case, outputs):
     assert go(*words_of(case), "epochs=1") == 0
-    task = prepared(*words_of(case))[0].task
+    task = prepared(*words_of(case)).task
     (epoch,) = [row for row in rows_of(only_run(outputs)) if row["row"] == "epoch"]
     expected = {f"{name}/train" for name in task.train_metrics} | {f"{name}/val" for name in task.eval_metrics}
     assert set(epoch) == {"row", "epoch", "step"} | expected
@@ -220,7 +222,7 @@ def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monk
             setattr(self, name, WRONG[name][0])
 
     monkeypatch.setitem(
-        TASKS._components, "classification", Component("classification", _like(Broken), {"blends": True})
+        TASKS.components, "classification", Component("classification", _like(Broken), {"blends": True})
     )
     with pytest.raises(UserError, match=re.escape(WRONG[name][1])):
         go(*SMALL, "epochs=1", f"seed={list(WRONG).index(name)}")
@@ -234,9 +236,9 @@ def _like(broken: type) -> type:
 
 def test_trying_a_task_changes_no_number(outputs, monkeypatch):
     monkeypatch.setattr("cnnbench.training.resolve.try_task", lambda *_: None)
-    untried = prepared(*words_of("classification"))[0]
+    untried = prepared(*words_of("classification"))
     monkeypatch.undo()
-    assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))[0]))
+    assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))))
 
 
 def test_modes_are_put_back_after_evaluating_even_where_it_fails():

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnnbench.config.conf_dir import conf_dir
-from cnnbench.training.inspection import layers_of, operations_per_image, remarks
+from cnnbench.config.values import conf_dir
+from cnnbench.training.dry_run import layers_of, operations_per_image
 from cnnbench.training.lr_finder import suggestion, try_rates
 from tests.conftest import SMALL_FORMS, only_run
 from tests.support.training import SMALL, prepared, weights_of
@@ -43,7 +43,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
     assert ended.code == 0, ended.err
     for shown in (
         "features.conv1", "6x12x12", "parameters; ", "0 frozen", "FLOP forward an image", "3 classes", "pattern 0",
-        "window 1x16x16", "first loss", "guessing gives 1.0986", "3 epochs of 5 steps: about", "on disk",
+        "network sees 1x16x16", "first loss", "guessing gives 1.0986", "3 epochs of 5 steps: about", "on disk",
         "lr / (1 - momentum) = 1 in",
     ):  # fmt: skip
         assert shown in ended.out, shown
@@ -81,8 +81,8 @@ def test_dropout_right_before_batch_norm_is_remarked_on():
     remark = "dropout comes right before batch norm"
     both, _ = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5", "regularization.batchnorm=true")
     only, _ = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5")
-    assert any(remark in note for note in remarks(both))
-    assert not any(remark in note for note in remarks(only))
+    assert any(remark in note for note in list(both.remarks))
+    assert not any(remark in note for note in list(only.remarks))
 
 
 # The learning-rate range test -----------------------------------------------------------------------------------------
@@ -97,15 +97,15 @@ def test_the_suggested_rate_is_where_the_loss_falls_fastest():
 
 
 def test_rates_rise_by_the_same_factor_until_the_loss_diverges():
-    parts, _ = prepared(*SMALL)
-    before = weights_of(parts)
-    rates, losses = try_rates(parts)
+    training = prepared(*SMALL)
+    before = weights_of(training)
+    rates, losses = try_rates(training)
     factors = [second / first for first, second in pairwise(rates)]
     assert factors == pytest.approx([factors[0]] * len(factors))
     assert rates[0] == pytest.approx(1e-6)
     assert len(rates) == len(losses) > 50
     assert all(map(math.isfinite, losses))
-    assert any(not torch.equal(before[name], tensor) for name, tensor in parts.network.state_dict().items())
+    assert any(not torch.equal(before[name], tensor) for name, tensor in training.network.state_dict().items())
 
 
 def test_lr_find_says_a_rate_and_draws_the_curve(cnnbench, outputs):

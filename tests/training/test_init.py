@@ -10,8 +10,7 @@ from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import find_runs
-from cnnbench.training.init import find_start
-from cnnbench.training.inspection import remarks
+from cnnbench.training.init import initial_weights, load_initial_weights
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, only_run
@@ -39,12 +38,9 @@ def source(trained, tmp_path) -> Path:
 
 def initial(*words: str) -> dict[str, torch.Tensor]:
     """Return the weights that a run begins with."""
-    config = plan(*words).config
-    parts, ready = prepared(*words)
-    start = find_start(config, ready)
-    assert start is not None
-    start.enter(parts.network)
-    return parts.network.state_dict()
+    training = prepared(*words)
+    assert load_initial_weights(training)
+    return training.network.state_dict()
 
 
 def save_weights(source: Path, path: Path, **changed: torch.Tensor) -> Path:
@@ -62,7 +58,7 @@ def save_weights(source: Path, path: Path, **changed: torch.Tensor) -> Path:
 
 def test_a_run_starts_from_the_best_weights_of_another_with_a_head_for_its_own_classes(source, outputs):
     words = (*OTHER_DATA, f"init.run={source}")
-    best, begins, drawn = weights_of(source, "best")["weights"], initial(*words), prepared(*OTHER_DATA)[0].network
+    best, begins, drawn = weights_of(source, "best")["weights"], initial(*words), prepared(*OTHER_DATA).network
     assert {name for name in best if not torch.equal(best[name], begins[name])} == HEAD
     assert all(torch.equal(begins[name], drawn.state_dict()[name]) for name in HEAD)
     assert go(*words) == 0
@@ -73,7 +69,9 @@ def test_a_run_starts_from_the_best_weights_of_another_with_a_head_for_its_own_c
     assert record["reinitialised"] == dict.fromkeys(sorted(HEAD, reverse=True), "the head is built for 4 outputs")
     assert record["skipped"] == {}
     result = read(source / "result.json")
-    assert record["checkpoint"] == result["checkpoint"] | {"chosen": "best"}
+    assert record["checkpoint"] == {key: value for key, value in result["checkpoint"].items() if key != "kind"} | {
+        "chosen": "best"
+    }
     assert record["metrics"]["accuracy/val"] == result["val"]["accuracy"]
     assert record["data"] == "synthetic"
 
@@ -87,7 +85,8 @@ def test_what_came_from_where_is_said(source, cnnbench):
     ended = cnnbench(*OTHER_DATA, f"init.run={source}", "epochs=1")
     assert ended.code == 0, ended.err
     best = read(source / "result.json")
-    said = f"note: starts from the best checkpoint (epoch {best['checkpoint']['epoch']}) of source trained on synthetic"
+    epoch = best["checkpoint"]["epoch"]
+    said = f"note: initial weights: the best checkpoint (epoch {epoch}) of source trained on synthetic"
     assert f"{said} (loss/val {best['val']['loss']:.4f}, accuracy/val" in ended.out
     loaded = len(weights_of(source)) - len(HEAD)
     assert f"note: init: {loaded} tensors loaded; 2 reinitialised: the head is built for 4 outputs" in ended.out
@@ -97,7 +96,7 @@ def test_what_came_from_where_is_said(source, cnnbench):
 def test_the_same_data_are_said_and_another_split_of_them(source, cnnbench):
     words = (*SOURCE, f"init.run={source}", "epochs=2", "seed=1")
     out = cnnbench(*words).out
-    assert "note: init.run was trained on the same data: what comes out is the work of 3 + 2 epochs" in out
+    assert "note: init.run was trained on the same data; total training: 3 + 2 epochs" in out
     assert "split these data otherwise" not in out
     out = cnnbench(*words, "data.split_seed=7").out
     assert "note: init.run split these data otherwise: images that validate here were trained on there" in out
@@ -107,15 +106,14 @@ def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
     record = read(source / "run.json")
     record["data"]["classes"] = ["other", "classes", "here"]
     checkpoint.write_json(source / "run.json", record)
-    config = plan(*SOURCE, f"init.run={source}").config
-    start = find_start(config, prepared(*SOURCE, f"init.run={source}")[1])
+    start = initial_weights(prepared(*SOURCE, f"init.run={source}"))
     assert start.record["reinitialised"] == dict.fromkeys(start.record["reinitialised"], "the classes are others")
     assert start.record["reinitialised"].keys() == HEAD
 
 
 def test_layers_that_only_one_of_them_has_are_told(source):
     words = (*SOURCE, "regularization.batchnorm=false", "head.units=[8]", f"init.run={source}")
-    record = find_start(plan(*words).config, prepared(*words)[1]).record
+    record = initial_weights(prepared(*words)).record
     assert {name.split(".")[1][:4] for name in record["skipped"]} == {"norm", "line"}
     assert set(record["skipped"].values()) == {"there is none here"}
     assert record["reinitialised"] == dict.fromkeys(
@@ -143,7 +141,7 @@ def test_a_killed_run_needs_its_source_no_more(source, outputs, tmp_path, cnnben
     ended = cnnbench(*words)
     assert ended.code == 2
     assert "is no run folder" in ended.err
-    assert "What began from it goes on without it: resume=FOLDER" in ended.err
+    assert "Runs already started from it can be continued with resume=FOLDER" in ended.err
     assert carry_out(plan_resume(str(run), [])) == 0
     assert differences(outcome_of(run), outcome_of(unbroken)) == []
 
@@ -184,7 +182,7 @@ def test_the_same_start_is_the_same_run_wherever_it_lies(source, outputs, tmp_pa
     assert go(*OTHER_DATA, f"init.run={source}") == 0
     moved = source.rename(tmp_path / "elsewhere")
     shown = cnnbench(*OTHER_DATA, f"init.run={moved}")
-    assert "rerun=true trains it anew" in shown.out
+    assert "rerun=true trains it again" in shown.out
     one = save_weights(moved, tmp_path / "one.pt")
     other = shutil.copy(one, tmp_path / "other.pth")
     assert plan(*SOURCE, f"init.file={one}").config.identity() == plan(*SOURCE, f"init.file={other}").config.identity()
@@ -245,8 +243,8 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
     }
     assert plan(*words).config.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
     remark = "published weights learnt with other figures for normalising; see data.statistics"
-    assert remark in remarks(prepared(*words)[0])
-    assert remark not in remarks(prepared(*words, "data.statistics=imagenet")[0])
+    assert remark in prepared(*words).remarks
+    assert remark not in prepared(*words, "data.statistics=imagenet").remarks
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------

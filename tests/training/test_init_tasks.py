@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnbench.config.conf_dir import conf_dir
+from cnnbench.config.values import conf_dir
 from cnnbench.store.folder import RunFolder
 from tests.optim.test_freezing import weights_of
 from tests.support.interruption import differences, finished, go, read
@@ -130,7 +130,7 @@ def test_the_result_says_in_which_epoch_validation_came_to_what_was_asked_for(go
 def test_of_a_loss_the_lower_is_the_better_and_a_sweep_says_it_of_each_run(cnnbench):
     ended = cnnbench("-m", *SMALL, "task.watch=loss", "reach=0.0001", "seed=0,1")
     assert ended.out.count("loss 0.0001 on validation never") >= 2
-    first = prepared(*SMALL)[1]
+    first = prepared(*SMALL)
     assert len(first.data.val) == 8
 
 

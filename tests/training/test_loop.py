@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.training import loop
-from cnnbench.training.loop import Progress, evaluate, fit, is_better
-from cnnbench.training.setup import plain_batches
+from cnnbench.training.loop import Progress, fit, is_better
+from cnnbench.training.step import evaluate
 from tests.conftest import TINY, only_run
 from tests.support.training import SMALL, Recorder, prepared, same, trained, weights_of
 
@@ -36,15 +36,15 @@ def test_losses_are_those_of_the_day_this_was_written():
     # add in another order: code without AVX2 moved these losses by up to 3e-5 of themselves; another draw moves them by
     # 1e-2 and more. Hence images as they are (resizing rounds), smooth layers (max pools jump) and a small rate.
     smooth = ("model=lenet", "data.image_size=null", "data.channels=null", "data.crop=28", "optimizer.lr=0.01")
-    recorder = trained(*SMALL, *EVERYTHING, *smooth, "epochs=4")[2]
+    recorder = trained(*SMALL, *EVERYTHING, *smooth, "epochs=4")[1]
     assert [row["loss/train"] for row in recorder.steps] == pytest.approx(GOLDEN, rel=1e-4)
 
 
 def test_64_images_are_learnt_by_heart():
-    parts, ready, _, _ = trained(
+    training, _, _ = trained(
         *TINY, "model=lenet_v2", "data.num_train=64", "data.val_fraction=0", "epochs=30", "batch_size=8"
     )
-    assert evaluate(parts, parts.network, plain_batches(ready, "train"))["accuracy"] == 1.0
+    assert evaluate(training, training.network, training.batches("train"))["accuracy"] == 1.0
 
 
 def test_the_same_words_give_the_same_bits_and_another_seed_others():
@@ -54,18 +54,18 @@ def test_the_same_words_give_the_same_bits_and_another_seed_others():
 
 
 def test_each_step_is_made_with_the_rate_of_its_row():
-    _, _, recorder, _ = trained(*SMALL, "optimizer.lr=0.1", "scheduler=step", "scheduler.every=1", "log_every=2")
+    _, recorder, _ = trained(*SMALL, "optimizer.lr=0.1", "scheduler=step", "scheduler.every=1", "log_every=2")
     expected = [0.1 * 0.1 ** ((step - 1) // 5) for step in range(2, 16, 2)]
     assert [row["step"] for row in recorder.steps] == list(range(2, 16, 2))
     assert [row["lr"] for row in recorder.steps] == pytest.approx(expected)
 
 
 def test_every_epoch_has_its_own_order_of_all_images(monkeypatch):
-    parts, _ = prepared(*SMALL)
+    training = prepared(*SMALL)
     orders = []
-    epoch = parts.train.epoch
-    monkeypatch.setattr(parts.train, "epoch", lambda order, *more: orders.append(order) or epoch(order, *more))
-    fit(parts, Progress(), Recorder())
+    epoch = training.train.epoch
+    monkeypatch.setattr(training.train, "epoch", lambda order, *more: orders.append(order) or epoch(order, *more))
+    fit(training, Progress(), Recorder())
     assert len(orders) == 3
     for order in orders:
         assert torch.equal(order.sort().values, torch.arange(72))
@@ -77,13 +77,13 @@ def test_every_epoch_has_its_own_order_of_all_images(monkeypatch):
 
 @pytest.mark.parametrize("num_classes", [3, 7])
 def test_metrics_are_means_over_images_as_a_slow_loop_has_them(num_classes):
-    parts, ready, _, _ = trained(*SMALL, f"data.num_classes={num_classes}", "data.num_test=37", "batch_size=15")
-    metrics = evaluate(parts, parts.network, plain_batches(ready, "test"))
-    data, scores = ready.data, []
+    training, _, _ = trained(*SMALL, f"data.num_classes={num_classes}", "data.num_test=37", "batch_size=15")
+    metrics = evaluate(training, training.network, training.batches("test"))
+    data, scores = training.data, []
     with torch.no_grad():
-        parts.network.eval()
+        training.network.eval()
         for image in data.test.pixels:
-            scores.append(parts.network((image[None].float() / 255 - data.mean[0]) / data.std[0])[0])
+            scores.append(training.network((image[None].float() / 255 - data.mean[0]) / data.std[0])[0])
     scores, labels = torch.stack(scores), data.test.labels
     losses = [float(functional.cross_entropy(one, label)) for one, label in zip(scores, labels, strict=True)]
     assert metrics["loss"] == pytest.approx(sum(losses) / 37, rel=1e-5)
@@ -97,8 +97,8 @@ def test_metrics_are_means_over_images_as_a_slow_loop_has_them(num_classes):
 
 def test_train_metrics_of_an_epoch_weigh_every_image_alike():
     # The steps are too small to change a weight: the running metrics are those of the whole part, measured at once.
-    parts, ready, recorder, _ = trained(*SMALL, "optimizer.lr=1e-30", "epochs=1", "batch_size=25")
-    measured = evaluate(parts, parts.network, plain_batches(ready, "train"))
+    training, recorder, _ = trained(*SMALL, "optimizer.lr=1e-30", "epochs=1", "batch_size=25")
+    measured = evaluate(training, training.network, training.batches("train"))
     row = recorder.epochs[0]
     assert row["loss/train"] == pytest.approx(measured["loss"], rel=1e-5)
     assert row["accuracy/train"] == pytest.approx(measured["accuracy"])
@@ -110,10 +110,10 @@ def test_train_metrics_of_an_epoch_weigh_every_image_alike():
 
 @pytest.mark.parametrize("interrupted", [False, True], ids=["to the end", "interrupted"])
 def test_evaluation_leaves_weights_buffers_modes_and_randomness_as_they_were(interrupted):
-    parts, ready = prepared(*SMALL, *EVERYTHING)
-    network = parts.network.train()
+    training = prepared(*SMALL, *EVERYTHING)
+    network = training.network.train()
     next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()  # frozen by hand
-    before, modes = weights_of(parts), [module.training for module in network.modules()]
+    before, modes = weights_of(training), [module.training for module in network.modules()]
     state, calls = torch.get_rng_state(), count()
 
     def check_stop() -> None:
@@ -121,12 +121,12 @@ def test_evaluation_leaves_weights_buffers_modes_and_randomness_as_they_were(int
             raise Stopped
 
     try:
-        evaluate(parts, parts.network, plain_batches(ready, "test"), check_stop)
+        evaluate(training, training.network, training.batches("test"), check_stop)
         stopped = False
     except Stopped:
         stopped = True
     assert stopped is interrupted
-    assert same(weights_of(parts), before)
+    assert same(weights_of(training), before)
     assert [module.training for module in network.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
@@ -134,11 +134,13 @@ def test_evaluation_leaves_weights_buffers_modes_and_randomness_as_they_were(int
 
 
 def test_dropout_is_off_and_batch_norm_uses_its_statistics_while_measuring():
-    parts, ready, _, _ = trained(*SMALL, *EVERYTHING, "regularization.dropout=0.9")
-    test = plain_batches(ready, "test")
-    assert evaluate(parts, parts.network, test) == evaluate(parts, parts.network, test)
-    one_by_one = evaluate(replace(parts, config=parts.config.model_copy(update={"batch_size": 1})), parts.network, test)
-    assert one_by_one == pytest.approx(evaluate(parts, parts.network, test), rel=1e-5)
+    training, _, _ = trained(*SMALL, *EVERYTHING, "regularization.dropout=0.9")
+    test = training.batches("test")
+    assert evaluate(training, training.network, test) == evaluate(training, training.network, test)
+    one_by_one = evaluate(
+        replace(training, config=training.config.model_copy(update={"batch_size": 1})), training.network, test
+    )
+    assert one_by_one == pytest.approx(evaluate(training, training.network, test), rel=1e-5)
 
 
 # What is best ---------------------------------------------------------------------------------------------------------
@@ -176,17 +178,17 @@ def scripted(monkeypatch):
     """Return a training whose validation says what a script says."""
 
     def run(values, watched, patience=None, min_delta=0.0):
-        parts, _ = prepared(*SMALL, f"epochs={len(values)}")
-        stopping = parts.config.regularization.early_stopping.model_copy(
+        training = prepared(*SMALL, f"epochs={len(values)}")
+        stopping = training.config.regularization.early_stopping.model_copy(
             update={"patience": patience, "min_delta": min_delta}
         )
-        regularization = parts.config.regularization.model_copy(update={"early_stopping": stopping})
-        parts = replace(parts, config=parts.config.model_copy(update={"regularization": regularization}))
-        parts.task.watched = watched
+        regularization = training.config.regularization.model_copy(update={"early_stopping": stopping})
+        training = replace(training, config=training.config.model_copy(update={"regularization": regularization}))
+        training.task.watched = watched
         script = iter(values)
         monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": 1.0, "accuracy": 0.5} | next(script))
         recorder, progress = Recorder(), Progress()
-        fit(parts, progress, recorder)
+        fit(training, progress, recorder)
         return recorder, progress
 
     return run
@@ -198,14 +200,14 @@ def scripted(monkeypatch):
     ids=["the middle one", "the earlier of two", "the first"],
 )
 def test_the_best_epoch_is_kept_with_its_weights(scripted, accuracies, best):
-    parts, _ = prepared(*SMALL, "epochs=3")
+    training = prepared(*SMALL, "epochs=3")
     with pytest.raises(Stopped):
-        fit(parts, Progress(), Recorder(stop_after=5 * best))
+        fit(training, Progress(), Recorder(stop_after=5 * best))
     recorder, progress = scripted([{"accuracy": value} for value in accuracies], WATCHED)
     assert progress.best.epoch == best
     assert progress.best.step == 5 * best
     assert [index + 1 for index, is_best in enumerate(recorder.bests) if is_best][-1] == best
-    assert same(progress.best.weights, weights_of(parts))
+    assert same(progress.best.weights, weights_of(training))
 
 
 def test_the_first_number_after_losses_that_are_none_is_best(scripted):
@@ -247,21 +249,21 @@ def test_training_stops_early(scripted, watched, values, patience, min_delta, ep
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_ends_the_training_before_it_changes_a_weight(monkeypatch, bad):
-    parts, _ = prepared(*SMALL, "optimizer.lr=0.0625", "scheduler=none", "optimizer.momentum=0.5")
-    train_step, calls, before = parts.task.train_step, count(1), []
+    training = prepared(*SMALL, "optimizer.lr=0.0625", "scheduler=none", "optimizer.momentum=0.5")
+    train_step, calls, before = training.task.train_step, count(1), []
 
     def poisoned(network, batch):
         loss, sums = train_step(network, batch)
         if next(calls) < 7:
             return loss, sums
-        before.append(weights_of(parts))
+        before.append(weights_of(training))
         return loss * bad, sums * torch.tensor([bad, 1.0])
 
-    monkeypatch.setattr(parts.task, "train_step", poisoned)
+    monkeypatch.setattr(training.task, "train_step", poisoned)
     recorder, progress = Recorder(), Progress()
     with pytest.raises(TrainingError, match=r"step 7 \(epoch 2\) is -?(nan|inf), at a learning rate of 0\.0625"):
-        fit(parts, progress, recorder)
-    assert same(weights_of(parts), before[0])
+        fit(training, progress, recorder)
+    assert same(weights_of(training), before[0])
     assert progress.step == len(recorder.steps) == 6
 
 
@@ -279,9 +281,9 @@ def test_a_training_that_diverges_ends_with_exit_1_a_cause_and_a_finite_checkpoi
 
 
 def test_a_stop_is_preceded_by_a_checkpoint():
-    parts, _ = prepared(*SMALL)
+    training = prepared(*SMALL)
     recorder = Recorder(stop_after=7)
     with pytest.raises(Stopped):
-        fit(parts, Progress(), recorder)
+        fit(training, Progress(), recorder)
     assert recorder.saves == 1
     assert len(recorder.steps) == 7

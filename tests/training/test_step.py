@@ -1,4 +1,4 @@
-"""One update: gradients in parts, bounded, of scaled losses; averages of the weights; validation by steps."""
+"""One update: gradients in training, bounded, of scaled losses; averages of the weights; validation by steps."""
 
 import math
 from dataclasses import replace
@@ -18,8 +18,8 @@ from tests.support.training import SMALL, Recorder, first_batch, prepared, same,
 PLAIN = (*SMALL, "optimizer.momentum=0", "optimizer.lr=1.0", "scheduler=none")
 
 
-def gradients(parts) -> torch.Tensor:
-    return torch.cat([weight.grad.flatten() for weight in parts.network.parameters()])
+def gradients(training) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in training.network.parameters()])
 
 
 # Parts of a batch -----------------------------------------------------------------------------------------------------
@@ -29,12 +29,12 @@ def gradients(parts) -> torch.Tensor:
 def test_a_batch_is_split_into_parts_that_miss_nothing(number):
     labels = torch.arange(16)
     batch = Batch(torch.rand(16, 1, 2, 2), labels, Mixed(labels.flip(0), torch.rand(16)))
-    parts = batch.parts(number)
-    assert len(parts) == number
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
-    assert torch.equal(torch.cat([part.mixed.labels for part in parts]), batch.mixed.labels)
-    assert torch.equal(torch.cat([part.mixed.share for part in parts]), batch.mixed.share)
+    training = batch.parts(number)
+    assert len(training) == number
+    assert max(map(len, training)) - min(map(len, training)) <= 1
+    assert torch.equal(torch.cat([part.images for part in training]), batch.images)
+    assert torch.equal(torch.cat([part.mixed.labels for part in training]), batch.mixed.labels)
+    assert torch.equal(torch.cat([part.mixed.share for part in training]), batch.mixed.share)
 
 
 def test_a_batch_without_parts_is_itself():
@@ -46,9 +46,9 @@ def test_a_batch_without_parts_is_itself():
 @pytest.mark.parametrize("task", [(), ("task.class_weights=[1.0,2.0,5.0]",), ("augmentation=mixup",)], ids=str)
 @pytest.mark.parametrize("number", [2, 3])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(number, task):
-    whole, _ = prepared(*PLAIN, *task)
+    whole = prepared(*PLAIN, *task)
     sums = compute_gradients(whole, first_batch(whole))
-    in_parts, _ = prepared(*PLAIN, *task, f"accumulate={number}")
+    in_parts = prepared(*PLAIN, *task, f"accumulate={number}")
     assert torch.allclose(compute_gradients(in_parts, first_batch(in_parts)), sums, rtol=1e-5)
     assert torch.allclose(gradients(in_parts), gradients(whole), rtol=1e-4, atol=1e-7)
 
@@ -56,15 +56,15 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(number, task):
 def test_penalties_are_added_once_however_many_parts_there_are():
     batch_of, found = {}, {}
     for number in (1, 4):
-        parts, _ = prepared(*PLAIN, "regularization.l1=0.01", "regularization.l2=0.02", f"accumulate={number}")
-        batch_of[number] = first_batch(parts)
-        compute_gradients(parts, batch_of[number])
-        found[number] = gradients(parts)
-    parts, _ = prepared(*PLAIN)
-    compute_gradients(parts, batch_of[1])
-    weights = parts.network.parameters()
+        training = prepared(*PLAIN, "regularization.l1=0.01", "regularization.l2=0.02", f"accumulate={number}")
+        batch_of[number] = first_batch(training)
+        compute_gradients(training, batch_of[number])
+        found[number] = gradients(training)
+    training = prepared(*PLAIN)
+    compute_gradients(training, batch_of[1])
+    weights = training.network.parameters()
     terms = [0.01 * weight.sign() + 0.04 * weight if weight.ndim > 1 else 0 * weight for weight in weights]
-    expected = gradients(parts) + torch.cat([term.detach().flatten() for term in terms])
+    expected = gradients(training) + torch.cat([term.detach().flatten() for term in terms])
     assert torch.allclose(found[1], expected, rtol=1e-4, atol=1e-7)
     assert torch.allclose(found[4], expected, rtol=1e-4, atol=1e-7)
 
@@ -81,23 +81,23 @@ def test_more_parts_than_the_smallest_batch_has_images_are_refused(cnnbench):
 
 @pytest.mark.parametrize(("bound", "applies"), [(0.01, True), (1e9, False)])
 def test_the_norm_of_the_gradient_is_bounded(bound, applies):
-    parts, _ = prepared(*PLAIN, f"regularization.clip.norm={bound}")
-    compute_gradients(parts, first_batch(parts))
-    before = weights_of(parts)
-    gradient = gradients(parts).clone()
-    apply_gradients(parts)
-    moved = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+    training = prepared(*PLAIN, f"regularization.clip.norm={bound}")
+    compute_gradients(training, first_batch(training))
+    before = weights_of(training)
+    gradient = gradients(training).clone()
+    apply_gradients(training)
+    moved = torch.cat([(before[name] - now).flatten() for name, now in training.network.named_parameters()])
     expected = gradient * (bound / gradient.norm() if applies else 1)
     assert torch.allclose(moved, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_each_value_of_the_gradient_is_bounded():
-    parts, _ = prepared(*PLAIN, "regularization.clip.value=0.001")
-    compute_gradients(parts, first_batch(parts))
-    before = weights_of(parts)
-    gradient = gradients(parts).clone()
-    apply_gradients(parts)
-    moved = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+    training = prepared(*PLAIN, "regularization.clip.value=0.001")
+    compute_gradients(training, first_batch(training))
+    before = weights_of(training)
+    gradient = gradients(training).clone()
+    apply_gradients(training)
+    moved = torch.cat([(before[name] - now).flatten() for name, now in training.network.named_parameters()])
     assert gradient.abs().max() > 0.001
     assert torch.allclose(moved, gradient.clamp(-0.001, 0.001), atol=1e-7)
 
@@ -106,10 +106,10 @@ def test_each_value_of_the_gradient_is_bounded():
 
 
 def test_the_scaler_does_nothing_outside_fp16():
-    parts, _ = prepared(*TINY)
-    assert not parts.scaler.is_enabled()
-    assert parts.scaler.state_dict() == {}
-    assert replace(parts, average=None).evaluated(3) is parts.network
+    training = prepared(*TINY)
+    assert not training.scaler.is_enabled()
+    assert training.scaler.state_dict() == {}
+    assert replace(training, average=None).evaluated(3) is training.network
 
 
 @pytest.mark.parametrize("clip", [None, 0.01])
@@ -117,31 +117,31 @@ def test_scaled_losses_give_the_step_of_losses_that_are_not(clip):
     words = () if clip is None else (f"regularization.clip.norm={clip}",)
     moved = {}
     for scale in (None, 1024.0):
-        parts, _ = prepared(*PLAIN, *words)
+        training = prepared(*PLAIN, *words)
         if scale is not None:  # in fp32 here: a processor has no need of it
-            parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=scale))
-        before = weights_of(parts)
-        compute_gradients(parts, first_batch(parts))
-        apply_gradients(parts)
-        moved[scale] = torch.cat([(before[name] - now).flatten() for name, now in parts.network.named_parameters()])
+            training = replace(training, scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+        before = weights_of(training)
+        compute_gradients(training, first_batch(training))
+        apply_gradients(training)
+        moved[scale] = torch.cat([(before[name] - now).flatten() for name, now in training.network.named_parameters()])
     assert moved[None].abs().max() > 0
     assert torch.allclose(moved[1024.0], moved[None], rtol=1e-3, atol=1e-6)
 
 
 def test_a_step_whose_scaled_gradients_overflow_is_left_out():
-    parts, _ = prepared(*PLAIN)
-    parts = replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
-    before = weights_of(parts)
-    compute_gradients(parts, first_batch(parts))
-    next(parts.network.parameters()).grad.fill_(math.inf)
-    apply_gradients(parts)
-    assert same(before, weights_of(parts))
-    assert parts.scaler.get_scale() == 512
+    training = prepared(*PLAIN)
+    training = replace(training, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    before = weights_of(training)
+    compute_gradients(training, first_batch(training))
+    next(training.network.parameters()).grad.fill_(math.inf)
+    apply_gradients(training)
+    assert same(before, weights_of(training))
+    assert training.scaler.get_scale() == 512
 
 
 def test_bf16_on_a_processor_without_it_is_noted(cnnbench, monkeypatch):
     for flags, noted in (({"avx2"}, True), ({"avx2", "avx512_bf16"}, False)):
-        monkeypatch.setattr("cnnbench.training.resolve.processor_flags", lambda flags=flags: flags)
+        monkeypatch.setattr("cnnbench.training.setup.cpu_flags", lambda flags=flags: flags)
         ended = cnnbench(*TINY, "precision=bf16", "epochs=1", "rerun=true")
         assert ended.code == 0, ended.err
         assert ("it is emulated, and slower than fp32" in ended.out) == noted
@@ -200,15 +200,15 @@ def test_the_average_of_epochs_is_a_plain_mean_from_the_share_of_the_training_th
 
 def test_norms_of_averaged_weights_are_measured_on_the_training_images():
     words = ("model=lenet_v2", "regularization.batchnorm=true", "regularization.average.kind=swa")
-    parts, _, _, progress = trained(*SMALL, *words, "regularization.average.start=0")
-    network = parts.evaluated(progress.step)
+    training, _, progress = trained(*SMALL, *words, "regularization.average.start=0")
+    network = training.evaluated(progress.step)
     norm = network.features.norm2
     seen = []
     handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network.eval()
-    order = torch.arange(len(parts.train))
+    order = torch.arange(len(training.train))
     with torch.no_grad():
-        for batch in parts.train.epoch(order, parts.config.batch_size):
+        for batch in training.train.epoch(order, training.config.batch_size):
             network(batch.images)
     handle.remove()
     means = torch.stack([values.mean((0, 2, 3)) for values in seen])
@@ -218,14 +218,14 @@ def test_norms_of_averaged_weights_are_measured_on_the_training_images():
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_the_average_is_what_is_validated_and_kept(kind):
     start = ["regularization.average.start=0"] if kind == "swa" else []
-    parts, _, recorder, progress = trained(*TINY, f"regularization.average.kind={kind}", *start)
-    average = parts.evaluated(progress.step)
-    assert average is not parts.network
-    assert not same(average.state_dict(), parts.network.state_dict())
+    training, recorder, progress = trained(*TINY, f"regularization.average.kind={kind}", *start)
+    average = training.evaluated(progress.step)
+    assert average is not training.network
+    assert not same(average.state_dict(), training.network.state_dict())
     plain = trained(*TINY)
-    assert same(weights_of(parts), weights_of(plain[0])), "averaging does not touch the training"
-    assert [row["loss/train"] for row in recorder.steps] == [row["loss/train"] for row in plain[2].steps]
-    assert progress.best.weights.keys() == parts.network.state_dict().keys()
+    assert same(weights_of(training), weights_of(plain[0])), "averaging does not touch the training"
+    assert [row["loss/train"] for row in recorder.steps] == [row["loss/train"] for row in plain[1].steps]
+    assert progress.best.weights.keys() == training.network.state_dict().keys()
 
 
 # When validation is measured ------------------------------------------------------------------------------------------
@@ -238,23 +238,23 @@ def val_steps(recorder: Recorder) -> list[int]:
 
 @pytest.mark.parametrize(
     ("every", "unit", "steps"),
-    [(1, "epoch", [5, 10, 15]), (2, "epoch", [10, 15]), (7, "epoch", [15]), (4, "step", [4, 8, 12, 15]),
-     (5, "step", [5, 10, 15]), (1, "step", list(range(1, 16))), (100, "step", [15])],
+    [(1, "epoch", [5, 10, 15]), (2, "epoch", [10, 15]), (3, "epoch", [15]), (4, "step", [4, 8, 12, 15]),
+     (5, "step", [5, 10, 15]), (1, "step", list(range(1, 16))), (15, "step", [15])],
 )  # fmt: skip
 def test_validation_is_measured_when_it_was_asked_for_and_at_the_end(every, unit, steps):
-    parts, _, recorder, progress = trained(*SMALL, f"eval_every={every}", f"eval_unit={unit}")
+    training, recorder, progress = trained(*SMALL, f"eval_every={every}", f"eval_unit={unit}")
     assert val_steps(recorder) == steps
     assert [row["step"] for row in recorder.epochs] == [5, 10, 15]
     assert len(progress.scores) == len(steps)
     assert all(row["row"] == "val" for row in recorder.validations)
     plain = trained(*SMALL)
-    assert same(weights_of(parts), weights_of(plain[0])), "measuring changes nothing"
+    assert same(weights_of(training), weights_of(plain[0])), "measuring changes nothing"
 
 
 def test_early_stopping_counts_validations_and_can_end_within_an_epoch(monkeypatch):
-    parts, _ = prepared(*SMALL, "eval_every=2", "eval_unit=step", "regularization.early_stopping.patience=2")
+    training = prepared(*SMALL, "eval_every=2", "eval_unit=step", "regularization.early_stopping.patience=2")
     monkeypatch.setattr("cnnbench.training.loop.evaluate", lambda *_: {"loss": 1.0, "accuracy": 0.5})
     recorder, progress = Recorder(), Progress()
-    fit(parts, progress, recorder)
+    fit(training, progress, recorder)
     assert (progress.step, progress.stopped_early) == (6, True)
     assert val_steps(recorder) == [2, 4, 6]

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from cnnbench.store.checkpoint import load_newest
-from cnnbench.training.trainer import _Session
+from cnnbench.training.trainer import Trainer
 from tests.conftest import TINY, only_run
 from tests.support.interruption import WORDS, assert_same, go, read, save_every
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("one_second_a_session")
 
 
 def send_after_step_6(patch: pytest.MonkeyPatch, *signals: signal.Signals) -> None:
-    on_step = _Session.on_step
+    on_step = Trainer.on_step
 
     def patched(self, row, progress) -> None:
         on_step(self, row, progress)
@@ -21,7 +21,7 @@ def send_after_step_6(patch: pytest.MonkeyPatch, *signals: signal.Signals) -> No
             for number in signals:
                 signal.raise_signal(number)
 
-    patch.setattr(_Session, "on_step", patched)
+    patch.setattr(Trainer, "on_step", patched)
 
 
 SIGNALS = {

@@ -11,17 +11,17 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from cnnbench.config.validate import check
-from cnnbench.registry import register_everything
+from cnnbench.config.validate import validate
+from cnnbench.plugins import register_everything
 from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.classification import Classification
 from cnnbench.tasks.evaluation.findings import EvalReport
-from cnnbench.training import conclusion, loop, trainer
-from cnnbench.training.loop import evaluate
-from cnnbench.training.resolve import preflight
-from cnnbench.training.setup import make_parts, plain_batches
+from cnnbench.training import loop, trainer
+from cnnbench.training import result as result_of
+from cnnbench.training.setup import setup
+from cnnbench.training.step import evaluate
 from tests.conftest import only_run
 from tests.support.interruption import PLAIN, go, read, rows_of
 from tests.support.training import plan_of
@@ -45,20 +45,24 @@ def finished(tmp_path_factory) -> Path:
 
 def test_the_checkpoint_that_is_best_on_validation_is_tested_once(finished):
     result = read(finished / "result.json")
-    assert result["checkpoint"] == {"chosen": "best on validation", "epoch": 2, "step": 10}
+    assert result["checkpoint"] == {
+        "kind": "best",
+        "chosen": "best on validation",
+        "epoch": 2,
+        "step": 10,
+    }
     assert result["val"] == {"loss": 1.0, "accuracy": 0.75, "samples": 8}
     assert result["test_measured"] == read(finished / "run.json")["test_measured"] == 1
 
     config = plan_of(*PLAIN).config
-    ready = preflight(config)
-    parts = make_parts(config, ready)
+    training = setup(config)
     measured = {}
     content = load_newest(finished / "checkpoints", pytest.fail)
     for name, weights in (("best", content["best"]["weights"]), ("last", content["network"])):
-        parts.network.load_state_dict(weights)
-        measured[name] = evaluate(parts, parts.network, plain_batches(ready, "test")) | {"samples": 20}
+        training.network.load_state_dict(weights)
+        measured[name] = evaluate(training, training.network, training.batches("test")) | {"samples": 20}
         if name == "best":
-            assert result["train"] == evaluate(parts, parts.network, plain_batches(ready, "train")) | {"samples": 72}
+            assert result["train"] == evaluate(training, training.network, training.batches("train")) | {"samples": 72}
     test = {name: value for name, value in result["test"].items() if name != "ece"}
     assert test == measured["best"] != measured["last"]
 
@@ -67,7 +71,12 @@ def test_without_validation_the_last_checkpoint_is_tested_and_the_result_says_so
     assert go(*PLAIN, "data.val_fraction=0") == 0
     run = only_run(outputs)
     result = read(run / "result.json")
-    assert result["checkpoint"] == {"chosen": "last, without validation", "epoch": 3, "step": 15}
+    assert result["checkpoint"] == {
+        "kind": "last",
+        "chosen": "last, without validation",
+        "epoch": 3,
+        "step": 15,
+    }
     assert "val" not in result
     note = "data.val_fraction=0: there was no validation, the last checkpoint was tested"
     assert result["notes"] == [note]
@@ -90,7 +99,7 @@ def test_the_result_says_how_much_was_trained(finished):
 def test_the_record_of_a_run_says_all_that_its_result_depends_on(finished):
     record = read(finished / "run.json")
     config = plan_of(*PLAIN).config
-    ready = preflight(config)
+    training = setup(config)
     assert record["identity"] == config.identity()
     assert finished.name.endswith(config.identity()[:8])
     assert record["status"] == "completed"
@@ -105,9 +114,9 @@ def test_the_record_of_a_run_says_all_that_its_result_depends_on(finished):
     assert record["machine"]["device"] == "cpu"
     assert record["machine"].keys() >= {"name", "cores", "host", "system"}
     assert record["git"] is None or record["git"].keys() == {"commit", "dirty"}
-    assert record["sources"] == provenance.sources()
-    assert "cnnbench/data/batches.py" in record["sources"]
-    data = ready.data
+    assert record["code"] == provenance.code_hashes()
+    assert "cnnbench/data/loader.py" in record["code"]
+    data = training.data
     assert record["data"]["fingerprint"] == data.fingerprint
     assert record["data"]["window"] == [1, 16, 16]
     assert record["data"]["classes"] == ["pattern 0", "pattern 1", "pattern 2"]
@@ -130,7 +139,7 @@ WORDS = {
         "data=synthetic", "data.crop=0.875", "augmentation=crop_flip_jitter", "regularization.dropout=0.3",
         "regularization.early_stopping.patience=3", "optimizer=adamw", "optimizer.eps=1e-12", "seed=0",
     ),
-    "an augmentation that the data forbids": ("data=digits", "augmentation=crop_flip", "data.crop=28"),
+    "an augmentation that the data forbids": ("data=digits", "model=minialexnet_v4", "data.crop=28"),
     "a flip of digits that was typed": ("data=digits", "augmentation.flip.p=0.5"),
     "a crop in pixels": ("data=digits", "data.crop=28", "augmentation=crop"),
     "without schedule": ("scheduler=none", "data.val_fraction=0", "max_minutes=20", "threads=2"),
@@ -142,7 +151,7 @@ def test_the_recorded_configuration_is_that_of_the_same_run(tmp_path, words):
     plan = plan_of(*words)
     folder = RunFolder(tmp_path / "run")
     folder.create(plan.config.to_dict(), plan.command, {})
-    config, _ = check(folder.config(), is_recorded=True)
+    config, _ = validate(folder.config(), is_recorded=True)
     assert config == plan.config
     assert config.identity() == plan.config.identity()
 
@@ -154,7 +163,7 @@ def test_the_recorded_configuration_opens_with_the_command(finished):
 
 
 def test_a_run_that_cannot_be_set_up_is_recorded_as_failed(outputs, monkeypatch):
-    monkeypatch.setattr(trainer, "make_parts", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer, "set_up_torch", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(*PLAIN)
     record = read(only_run(outputs) / "run.json")
@@ -199,8 +208,8 @@ def strict(path: Path) -> list:
 def nan_in_validation(outputs, monkeypatch) -> Path:
     """Return a run whose validation never gave a number."""
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": math.nan, "accuracy": math.inf})
-    monkeypatch.setattr(conclusion, "evaluate", lambda *_: {"loss": math.nan, "accuracy": -math.inf})
-    monkeypatch.setattr(Classification, "examine", lambda *_: EvalReport({"loss": math.nan, "accuracy": math.inf}))
+    monkeypatch.setattr(result_of, "evaluate", lambda *_: {"loss": math.nan, "accuracy": -math.inf})
+    monkeypatch.setattr(Classification, "evaluate", lambda *_: EvalReport({"loss": math.nan, "accuracy": math.inf}))
     assert go(*PLAIN) == 0
     return only_run(outputs)
 

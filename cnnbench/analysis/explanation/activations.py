@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnnbench.analysis.explanation.subject import LISTED, NotPossible, Subject
 from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.training.loop import evaluating
+from cnnbench.training.step import evaluating
 
 MOST_LAYERS = 8  # of which maps are shown where no layer is named
 

@@ -12,7 +12,7 @@ from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
 from cnnbench.models.head import parts_of
 from cnnbench.tasks.exhibits import DRAWN
-from cnnbench.training.loop import map_images
+from cnnbench.training.step import map_images
 
 Step = Callable[[nn.Module, Batch], Tensor]
 
@@ -31,7 +31,7 @@ def features_of(subject: Subject, seed: int = 0) -> Features:
     """Return the features of images of the subject's split: of 2 000 at most, chosen by the seed, each at most once."""
     step, what = penultimate_features(subject)
     try:
-        data = subject.run.ready.data
+        data = subject.run.training.data
     except UserError as error:  # files can be explained without the data
         raise NotPossible(str(error).removesuffix(".")) from error
     images = getattr(data, subject.split)

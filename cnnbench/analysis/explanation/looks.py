@@ -7,7 +7,7 @@ from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.data.images import Images, Stream
 from cnnbench.data.loader import Batches
 from cnnbench.errors import listed
-from cnnbench.training.resolve import make_augmentations
+from cnnbench.training.setup import make_augmentations
 
 NUM_LOOKS = 24
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from cnnbench import __version__
 from cnnbench.analysis.run import Checkpoint, Run
-from cnnbench.config.transfer import HeadConfig
+from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
-from cnnbench.store.checkpoint import finite
+from cnnbench.store.files import finite
 from cnnbench.tasks.base import Task
-from cnnbench.training.loop import map_images
+from cnnbench.training.step import map_images
 
 MOST_IMAGES, FEWEST_IMAGES = 256, 16  # to compare on
 MOST_VALUES = 2**23  # of these images together: large ones are slow
@@ -87,7 +87,7 @@ def rebuilt(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Deployed
     """
     made, (height, width) = about["network"], about["window"]
     spec = DataSpec(about["pixels"]["channels"], height, width, tuple(about["classes"]), tuple(made["counts"]))
-    task: Task = TASKS.build(_selection(made["task"]), spec)
+    task: Task = TASKS.build(_selection(made["task"]), spec=spec)
     with torch.random.fork_rng(devices=()):
         network = build_network(
             _selection(made["model"]), replace(spec, outputs=task.num_outputs), HeadConfig(**made["head"]), task

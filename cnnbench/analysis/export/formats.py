@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench.analysis.export.deployed import Deployed, rebuilt
 from cnnbench.errors import UserError
-from cnnbench.registry import register_everything
+from cnnbench.plugins import register_everything
 
 WEIGHTS = "weights and buffers of the network, by name; cutting, normalising and softmax are not among them"
 NETWORK = "the network with all that comes before and after it"

@@ -13,12 +13,11 @@ from cnnbench.analysis.reports.columns import Choice, besides, columns, label
 from cnnbench.analysis.reports.effects import Effect, effects
 from cnnbench.analysis.reports.learning import Course, Metric, course, principal
 from cnnbench.analysis.reports.statistics import Difference, Estimate, difference, estimate
-from cnnbench.config.compose import flat
-from cnnbench.config.schema import has_no_effect_on_result
-from cnnbench.config.validate import recorded_config
+from cnnbench.config.run_config import has_no_effect_on_result
+from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped, listed
+from cnnbench.store.metrics import read_rows
 from cnnbench.store.query import RunSummary
-from cnnbench.training.journal import read_rows
 
 NAMED = 4  # settings in a sentence
 ASIDE = ("seed", "references", "source", "parent")  # no part of what is compared
@@ -225,7 +224,7 @@ def _grouped(finished: Sequence[RunSummary]) -> list[Group]:
 def _settings(entry: RunSummary) -> dict[str, Any]:
     """Return the settings of a run, those included that there were not yet when it was made."""
     try:
-        return recorded_config(entry.folder, entry.config).to_dict()
+        return entry.folder.run_config(entry.config).to_dict()
     except UserError:  # made with a plugin, or by another version
         return entry.config
 

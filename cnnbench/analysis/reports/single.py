@@ -10,12 +10,12 @@ import yaml
 from cnnbench.analysis.reports.curves import learning_rate, overlaid
 from cnnbench.analysis.reports.learning import LOSS, Metric, course, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
-from cnnbench.config.compose import TYPED, flat
-from cnnbench.config.validate import recorded_config
+from cnnbench.config.compose import TYPED
+from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.evaluation.chance import is_chance, wilson
-from cnnbench.training.journal import read_rows
 
 TITLES = {
     "classes": "By class",
@@ -135,7 +135,7 @@ class Story:
     def _settings(self) -> Iterator[Section]:
         values, origins = flat(self.folder.config()), self.record.get("origins", {})
         try:
-            telling = set(flat(recorded_config(self.folder).non_default_settings()))
+            telling = set(flat(self.folder.run_config().non_default_settings()))
         except UserError:  # made with a plugin, or by another version
             telling = set(values)
         kept = {key: value for key, value in values.items() if key in telling or origins.get(key) == TYPED}

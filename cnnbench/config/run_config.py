@@ -1,0 +1,133 @@
+"""The typed, frozen configuration of one run, and the hash that identifies it.
+
+Hydra composes plain values; from `validate` on there is only `RunConfig`.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import BaseModel
+
+from cnnbench.config.schema import (
+    CHOICES,
+    GROUPS,
+    IN_MODEL,
+    IN_TASK,
+    NO_EFFECT_ON_RESULT,
+    SECTIONS,
+    CheckpointConfig,
+    Choice,
+    DataConfig,
+    FreezeConfig,
+    HeadConfig,
+    InitConfig,
+    OptimizerConfig,
+    Regularization,
+    SchedulerConfig,
+    TopLevelConfig,
+)
+from cnnbench.registry import AUGMENTATIONS, MODELS, TASKS, Registry, Selection
+
+
+class RunConfig(TopLevelConfig):
+    """Everything that one training is made of; frozen."""
+
+    task: Selection
+    data: DataConfig
+    model: Selection
+    augmentation: tuple[Selection, ...]
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    regularization: Regularization
+    checkpoint: CheckpointConfig
+    init: InitConfig = InitConfig()
+    freeze: FreezeConfig = FreezeConfig()
+    head: HeadConfig = HeadConfig()
+    source: str | None = None  # content of the initial weights: "<identity>@best-<step>"; set by planning only
+    parent: str | None = None  # "<identity>@<step>" of the run that this one continues; set by resuming only
+
+    def network(self) -> Selection:
+        """Return the model with the overrides of `regularization` applied."""
+        return Selection(self.model.name, {**self.model.settings, **self.regularization.overrides(IN_MODEL)})
+
+    def objective(self) -> Selection:
+        """Return the task with the overrides of `regularization` applied."""
+        return Selection(self.task.name, {**self.task.settings, **self.regularization.overrides(IN_TASK)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values in the layout of `conf/`: what `config.yaml` of a run holds."""
+        values: dict[str, Any] = self.model_dump(include=set(TopLevelConfig.model_fields))
+        values |= {group: getattr(self, group).flat() for group in GROUPS if group != "augmentation"}
+        values["augmentation"] = {part.name: dict(part.settings) for part in self.augmentation}
+        values |= {key: getattr(self, key).model_dump() for key in SECTIONS}
+        return values | {key: value for key in ("source", "parent") if (value := getattr(self, key)) is not None}
+
+    def identity(self) -> str:
+        """Return the hash (sha256, hex) of everything that can change the result.
+
+        Settings without an effect on the result are left out, and those at the default of the code: a new setting
+        renames no run. What `regularization` overrides counts as the setting of the model: the same network is the
+        same run. Initial weights count by their content, wherever they lie.
+        """
+        moved = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.overrides(where)]
+        canonical = self._non_defaults(self.objective(), self.network(), moved)
+        if self.source is not None:
+            canonical.pop("init", None)
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def non_default_settings(self) -> dict[str, Any]:
+        """Return the settings that can change the result and are not at the default of the code, nested as in YAML.
+
+        Of an augmentation all settings are returned: its presence is what deviates from the default.
+        """
+        augmentation = {part.name: dict(part.settings) for part in self.augmentation}
+        return self._non_defaults(self.task, self.model, ()) | {"augmentation": augmentation}
+
+    def _non_defaults(self, task: Selection, model: Selection, excluded: Collection[str]) -> dict[str, Any]:
+        values = _non_defaults(self, exclude=GROUPS.keys())
+        values["regularization"] = _non_defaults(self.regularization, exclude=excluded)
+        values["task"] = _non_default_part(TASKS, task)
+        values["model"] = _non_default_part(MODELS, model)
+        for group in CHOICES:
+            choice: Choice = getattr(self, group)
+            values[group] = _non_defaults(choice, exclude=("part",)) | _non_default_part(GROUPS[group], choice.part)
+        values["augmentation"] = {part.name: _non_default_part(AUGMENTATIONS, part) for part in self.augmentation}
+        return values
+
+
+def has_no_effect_on_result(key: str) -> bool:
+    """Tell whether the setting of this dotted key cannot change a result."""
+    path, _, leaf = key.rpartition(".")
+    sections: dict[str, type[BaseModel]] = {"": TopLevelConfig, **CHOICES, **SECTIONS}
+    schemas = [sections[path]] if path in sections else []
+    if path in GROUPS:
+        schemas += [GROUPS[path][name].schema for name in GROUPS[path]]
+    fields = [schema.model_fields[leaf] for schema in schemas if leaf in schema.model_fields]
+    return any(NO_EFFECT_ON_RESULT in field.metadata for field in fields)
+
+
+def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if key in exclude or NO_EFFECT_ON_RESULT in field.metadata:
+            continue
+        if isinstance(value, BaseModel):
+            values |= {key: inner} if (inner := _non_defaults(value)) else {}
+        elif field.is_required() or value != field.default:
+            values[key] = value
+    return values
+
+
+def _non_default_part(registry: Registry, selection: Selection) -> dict[str, Any]:
+    component = registry[selection.name]
+    defaults = component.defaults()
+    fields = component.schema.model_fields
+    return {"name": selection.name} | {
+        key: value
+        for key, value in selection.settings.items()
+        if NO_EFFECT_ON_RESULT not in fields[key].metadata and (key not in defaults or value != defaults[key])
+    }

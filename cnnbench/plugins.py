@@ -1,0 +1,109 @@
+"""What registers components: cnnbench's own packages, installed entry points, and plugins typed on the command line."""
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from cnnbench.config.schema import GROUPS
+from cnnbench.errors import UserError
+
+PACKAGES = ("data", "models", "augmentation", "optim", "tasks")
+PREFIX = "cnnbench_plugin_"
+
+broken_entry_points: dict[str, str] = {}
+"""Installed plugins that could not be loaded, and why: no reason to refuse commands that do not need them."""
+
+
+def plugin_names(text: str) -> tuple[str, ...]:
+    """Return the files and modules of `plugins=one.py,my_package.nets`."""
+    return tuple(part.strip(" '\"") for part in text.strip("[]").split(",") if part.strip())
+
+
+def register_everything(plugins: Iterable[str] = ()) -> tuple[ModuleType, ...]:
+    """Register all components, and return the modules that came from outside the package.
+
+    plugins: paths of Python files, and names of modules. Raises UserError for one that cannot be imported.
+    """
+    for name in PACKAGES:
+        package = importlib.import_module(f"cnnbench.{name}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    return (*_entry_points(), *map(_load, plugins))
+
+
+def _entry_points() -> Iterator[ModuleType]:
+    for point in importlib.metadata.entry_points(group="cnnbench.plugins"):
+        try:
+            with _rolled_back_on_failure():
+                loaded = point.load()
+        except Exception as error:  # noqa: BLE001 - somebody else's code, which this command may not need
+            broken_entry_points[point.name] = f"{type(error).__name__}: {error}"
+            continue
+        if isinstance(loaded, ModuleType):
+            yield loaded
+
+
+def _load(plugin: str) -> ModuleType:
+    try:
+        with _rolled_back_on_failure():
+            if plugin.endswith(".py") or "/" in plugin or Path(plugin).exists():
+                return _load_file(Path(plugin))
+            return importlib.import_module(plugin)
+    except UserError as error:
+        raise UserError(f"plugins={plugin}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"plugins={plugin} cannot be imported: {_where(plugin, error)}{_reason(error)}") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(
+            "no such Python file; give the path of a file, or the name of a module, that registers something."
+        )
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextmanager
+def _rolled_back_on_failure() -> Iterator[None]:
+    """Forget what a module registered before it failed: mended, it is imported again."""
+    before = {group: dict(registry.components) for group, registry in GROUPS.items()}
+    try:
+        yield
+    except BaseException:
+        for group, components in before.items():
+            GROUPS[group].components = components
+        raise
+
+
+def _where(plugin: str, error: BaseException) -> str:
+    """Return the line of the plugin at which an import failed."""
+    name = Path(plugin).name
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == name]
+    return f"{name}:{lines[-1]}: " if lines else ""
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,47 @@
+"""From a grid to the plans of its jobs: expanded, validated and checked against the data before the first starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cnnbench.config.compose import Composer
+from cnnbench.errors import ConfigError, Mistake, UserError
+from cnnbench.training import console
+from cnnbench.training.init import initial_weights
+from cnnbench.training.plan import Plan, plan_run
+from cnnbench.training.resolve import resolve
+
+
+def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...] = ()) -> list[Plan]:
+    """Return the plans of all jobs of a grid. Raises ConfigError with the mistakes of all jobs."""
+    plans, mistakes = [], list(known)
+    for job_words in composer.expand(words):
+        try:
+            plans.append(replace(plan_run(composer, job_words, is_job=True), brief=True))
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+    return plans
+
+
+def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans adapted to their data, each run once; says which jobs are the same run.
+
+    Raises UserError with what is wrong with any of them, and in which commands.
+    """
+    resolved: dict[str, Plan] = {}
+    problems: dict[str, list[str]] = {}
+    for plan in plans:
+        try:
+            adapted, training = resolve(plan)
+            initial_weights(training)
+        except UserError as error:
+            problems.setdefault(str(error), []).append(plan.command)
+            continue
+        first = resolved.setdefault(adapted.config.identity(), adapted)
+        if first is not adapted:
+            console.say(f"note: {plan.command} is the same run as {first.command}: it is trained once")
+    if problems:
+        parts = [f"{problem}\n  in: " + "\n      ".join(commands) for problem, commands in problems.items()]
+        raise UserError("nothing was started.\n" + "\n".join(parts))
+    return list(resolved.values())

@@ -1,0 +1,92 @@
+"""What comes out of a training: a network, its metrics on every split, and how soon it learnt."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from cnnbench.tasks.context import EvalContext
+from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.training.loop import Progress
+from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.step import evaluate, evaluating
+
+
+def select_checkpoint(training: TrainingSetup, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network that is tested, the best on validation or the last one, and which one that is.
+
+    `kind` (best or last) is for programs, `chosen` for people.
+    """
+    best, network = progress.best, training.evaluated(progress.step)
+    if best is not None and training.config.tested == "best":
+        network.load_state_dict(best.weights)
+        chosen = {"kind": "best", "chosen": "best on validation"}
+        return network, {**chosen, "epoch": best.epoch, "step": best.step}
+    unvalidated = "without validation" if training.val is None else "validation never gave a number"
+    why = "as tested=last wants" if best is not None else unvalidated
+    return network, {"kind": "last", "chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
+
+
+def measure(
+    training: TrainingSetup, progress: Progress, context: EvalContext, step: int
+) -> tuple[dict[str, dict[str, Any]], EvalReport]:
+    """Return the metrics of each split with its number of images, and the full evaluation of test.
+
+    step: after which the network of the context was kept. Test is measured here, and only here, in a single pass.
+    """
+    best, network = progress.best, context.network
+    metrics: dict[str, dict[str, Any]] = {"train": evaluate(training, network, context.splits["train"])}
+    if "val" in context.splits and best is not None:  # else no epoch of it gave a number
+        kept = step == best.step
+        metrics["val"] = dict(best.metrics) if kept else evaluate(training, network, context.splits["val"])
+    with evaluating(network):
+        report = training.task.evaluate(context, "test")
+    metrics["test"] = dict(report.metrics)
+    return {split: values | {"samples": len(getattr(context.data, split))} for split, values in metrics.items()}, report
+
+
+def result_record(
+    training: TrainingSetup,
+    progress: Progress,
+    chosen: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
+    record: Mapping[str, Any],
+    total_seconds: float,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Return what `result.json` says. rows: of metrics.jsonl. record: what `run.json` says."""
+    config, watched = training.config, training.task.watched
+    unvalidated = ["data.val_fraction=0: there was no validation, the last checkpoint was tested"]
+    references = [
+        {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
+        for reference in config.references
+        if reference.split in metrics
+    ]
+    return {
+        "identity": config.identity(),
+        "checkpoint": dict(chosen),
+        **metrics,
+        "test_measured": record["test_measured"],
+        "epochs": progress.epochs_done,
+        "stopped_early": progress.stopped_early,
+        "parameters": training.parameters,
+        "references": references,
+        "watched": [list(metric) for metric in watched],
+        "reached": reached(config.reach, watched[0], rows),
+        "departures": record.get("departures", []),
+        "seconds": {"train": progress.train_seconds, "total": total_seconds},
+        "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
+        "notes": notes + (unvalidated if training.val is None else []),
+    } | ({"init": record["init"]} if record.get("init") else {})
+
+
+def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return in which epoch validation reached a goal; None where there is none, epoch and step None if never."""
+    if goal is None:
+        return None
+    name, higher = watched
+    measured = (row for row in rows if row.get(f"{name}/val") is not None)
+    there = (row for row in measured if (row[f"{name}/val"] >= goal if higher else row[f"{name}/val"] <= goal))
+    first = next(there, {"epoch": None, "step": None})
+    return {"metric": name, "value": goal, "epoch": first["epoch"], "step": first["step"]}
