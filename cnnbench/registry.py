@@ -275,3 +275,10 @@ AUGMENTATIONS = Augmentations("augmentation")
 OPTIMIZERS = Optimizers("optimizer")
 SCHEDULERS = Schedulers("scheduler")
 TASKS = Tasks("task")
+
+register_model = MODELS.register
+register_dataset = DATASETS.register
+register_augmentation = AUGMENTATIONS.register
+register_optimizer = OPTIMIZERS.register
+register_scheduler = SCHEDULERS.register
+register_task = TASKS.register

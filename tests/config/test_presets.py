@@ -1,6 +1,5 @@
 """What `conf/` promises: every option composes, states every setting of its part, and gives way to what is typed."""
 
-import inspect
 import re
 from typing import Any
 
@@ -21,7 +20,7 @@ from cnnbench.config.schema import (
 from cnnbench.config.values import conf_dir
 from cnnbench.errors import ConfigError
 from cnnbench.plugins import register_everything
-from cnnbench.registry import AUGMENTATIONS, Registry
+from cnnbench.registry import AUGMENTATIONS, Section
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import setup
 from tests.conftest import REQUIRED, SMALL_FORMS
@@ -37,7 +36,6 @@ FILES = {
 }
 COMPONENT_OPTIONS = [word for word in FILES if word.partition("=")[0] in set(GROUPS) - {"augmentation"}]
 RECIPES = [word for word in FILES if word.startswith("model=") and "defaults:" in FILES[word].read_text()]
-SHARED = {group: [key for key in schema.model_fields if key != "part"] for group, schema in CHOICES.items()}
 
 
 def options_of(group: str) -> list[str]:
@@ -51,11 +49,6 @@ def content(word: str) -> dict[str, Any]:
 def node(word: str) -> dict[str, Any]:
     """Return what an option says of its own group; a model preset may say something of other groups too."""
     return content(word).get(word.partition("=")[0], content(word))
-
-
-def keywords(registry: Registry, name: str) -> list[str]:
-    parameters = inspect.signature(registry[name].factory).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def test_the_command_without_words_composes(composer):
@@ -100,21 +93,50 @@ def test_every_group_has_been_seen():
     assert {word.partition("=")[0] for word in FILES} == {*GROUPS, "regularization", *OVERLAYS}
 
 
+def test_the_shared_settings_of_groups_are_stated_once_in_order_at_their_defaults():
+    shared = yaml.safe_load((CONF / "shared.yaml").read_text(encoding="utf-8"))
+    assert list(shared) == list(CHOICES)
+    for group, schema in CHOICES.items():
+        defaults = {key: field.default for key, field in schema.model_fields.items() if key != "part"}
+        plain = {key: value.model_dump() if isinstance(value, Section) else value for key, value in defaults.items()}
+        assert shared[group] == plain
+        assert list(shared[group]) == list(plain)
+
+
+def stated_beyond_defaults(group: str, name: str, settings: dict[str, Any]) -> None:
+    """Assert that a preset states known settings, in the order of the signature, and none at its default."""
+    registry = GROUPS[group]
+    shared = {key: field.default for key, field in CHOICES[group].model_fields.items()} if group in CHOICES else {}
+    defaults = registry[name].defaults() | shared
+    known = [*registry[name].schema.model_fields, *shared]
+    assert list(settings) == [key for key in known if key in settings]
+    assert [key for key, value in settings.items() if key in defaults and value == defaults[key]] == []
+
+
 @pytest.mark.parametrize("word", COMPONENT_OPTIONS)
-def test_every_option_states_each_setting_of_its_part_in_the_order_of_the_signature(word):
-    group = word.partition("=")[0]
-    name, *stated = node(word).items()
-    assert name[0] == "name"
-    assert [key for key, _ in stated] == keywords(GROUPS[group], name[1]) + SHARED.get(group, [])
+def test_an_option_states_only_what_it_sets_beyond_the_defaults_in_the_order_of_the_signature(word):
+    settings = dict(node(word))
+    assert next(iter(settings)) == "name"
+    stated_beyond_defaults(word.partition("=")[0], settings.pop("name"), settings)
 
 
 @pytest.mark.parametrize("word", options_of("augmentation"))
-def test_every_augmentation_option_states_each_setting_of_its_parts_in_the_order_in_which_they_act(word):
+def test_an_augmentation_option_does_so_for_its_parts_in_the_order_in_which_they_act(word):
     parts = node(word)
-    assert {name: list(settings) for name, settings in parts.items()} == {
-        name: keywords(AUGMENTATIONS, name) for name in parts
-    }
+    for name, settings in parts.items():
+        stated_beyond_defaults("augmentation", name, settings)
     assert list(parts) == sorted(parts, key=lambda name: AUGMENTATIONS[name].facts["order"])
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "augmentation"])
+def test_a_registered_name_is_an_option_with_or_without_a_file(composer, group):
+    composer.add_missing_options()
+    for name in GROUPS[group]:
+        required = [key for key, field in GROUPS[group][name].schema.model_fields.items() if field.is_required()]
+        values = composer.compose([f"{group}={name}"]).values[group]
+        assert values["name"] == name or f"{group}={name}" in FILES
+        if not required:
+            assert plan_run(composer, [f"{group}={name}"]).choices[group] == name
 
 
 def test_no_regularization_states_each_setting_in_order():
@@ -193,7 +215,7 @@ def test_what_is_typed_wins_wherever_it_stands(composer, word):
     before, after = (plan_run(composer, words).config for words in ([word, RECIPES[-1]], [RECIPES[-1], word]))
     assert before == after
     group, _, option = word.partition("=")
-    assert before.to_dict()[group] == ({} if option == "none" else content(word))
+    assert content(word).items() <= before.to_dict()[group].items()
 
 
 @pytest.mark.parametrize("word", options_of("experiment"))

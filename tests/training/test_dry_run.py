@@ -79,8 +79,8 @@ def test_blended_samples_are_titled_with_both_of_their_classes(cnnbench, monkeyp
 
 def test_dropout_right_before_batch_norm_is_remarked_on():
     remark = "dropout comes right before batch norm"
-    both, _ = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5", "regularization.batchnorm=true")
-    only, _ = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5")
+    both = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5", "regularization.batchnorm=true")
+    only = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5")
     assert any(remark in note for note in list(both.remarks))
     assert not any(remark in note for note in list(only.remarks))
 
