@@ -163,7 +163,7 @@ class Batches:
             pixels = torch.stack([windows[place] for place in places])
         else:
             pixels = windows[rows, placement.top, placement.left]
-        for turned, axis in ((placement.mirrored, 2), (placement.vflipped, 1)):
+        for turned, axis in ((placement.hflipped, 2), (placement.vflipped, 1)):
             if turned is not None:  # both ways, and one of them chosen: half the time of torch.where
                 grid = pixels.view(len(rows), *self._cut_size, -1)
                 numbers = torch.arange(len(rows), device=self.device) + len(rows) * turned

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.augmentation.color import Jitter
-from cnnbench.augmentation.placement import Crop, Flip
+from cnnbench.augmentation.crop import Crop, Flip
 from cnnbench.data.images import DataSpec, Images, Stream
 from cnnbench.data.loader import Batches, shifts_of_repeats
 from cnnbench.randomness import uniform_table
