@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnbench.config.schema import RunConfig
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData
-from cnnbench.data.sampling import class_weights
+from cnnbench.data.split import class_weights
 from cnnbench.models.build import build_network
 from cnnbench.optim.average import WeightAverage, measure_norms
 from cnnbench.optim.penalties import penalized
