@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cnnbench.data.decode import Undecodable, decode
+from cnnbench.data.files import user_cache_dir
 from cnnbench.data.image_files import first_names
 from cnnbench.data.images import Photographs, Stream
 from cnnbench.data.split import Split
@@ -32,8 +32,7 @@ CONVERSION = 1  # raised with every change to the pixels that `decode` returns
 def cache_dir() -> Path:
     """Return the folder of decoded images: $CNNBENCH_CACHE, or one in the user's cache folder."""
     given = os.environ.get("CNNBENCH_CACHE")
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cnnbench" / "decoded"
-    return (Path(given) if given else default).expanduser()
+    return Path(given).expanduser() if given else user_cache_dir() / "decoded"
 
 
 def decode_photographs(
@@ -47,12 +46,7 @@ def decode_photographs(
     """
     size = len(photographs) * side * side * channels
     folder = cache_dir() / _key(photographs, side, channels)
-    new_stream = partial(
-        Stream,
-        rows=torch.arange(len(photographs)),
-        size=(channels, side, side),
-        files=tuple(map(str, photographs.paths)),
-    )
+    all_rows, shape, files = torch.arange(len(photographs)), (channels, side, side), tuple(map(str, photographs.paths))
 
     def decode_file(path: Path) -> Tensor:
         return decode(path, side, channels, photographs.fit)
@@ -72,11 +66,12 @@ def decode_photographs(
             problems = _cached(folder, photographs, decode_file, size)
             pixels = torch.from_file(str(folder / "pixels"), size=size, dtype=torch.uint8)
             images = pixels.view(-1, side, side, channels)
-            return new_stream(lambda rows: images.index_select(0, rows).permute(0, 3, 1, 2)), problems, ()
+            stream = Stream(lambda rows: images.index_select(0, rows).permute(0, 3, 1, 2), all_rows, shape, files)
+            return stream, problems, ()
         except OSError as error:
             why = f"{folder.parent} cannot keep {grouped(size / 1e6)} MB: {error.strerror or error}"
             notes = (f"images are decoded for every batch, since {why}; CNNBENCH_CACHE=FOLDER names another place",)
-    return new_stream(decode_rows), _decode_each(photographs, decode_file), notes
+    return Stream(decode_rows, all_rows, shape, files), _decode_each(photographs, decode_file), notes
 
 
 def _key(photographs: Photographs, side: int, channels: int) -> str:
@@ -110,10 +105,8 @@ def _fill(folder: Path, photographs: Photographs, decode_file: Callable[[Path], 
     scratch.mkdir()
     pixels = scratch / "pixels"
 
-    def write(
-        row: int, image: Tensor
-    ) -> None:  # to the file, since on a full disk writing to its map kills the process
-        with pixels.open("r+b") as file:
+    def write(row: int, image: Tensor) -> None:
+        with pixels.open("r+b") as file:  # not mapped: writing to a memory map kills the process when the disk is full
             file.seek(row * image.numel())
             file.write(image.numpy().data)
 

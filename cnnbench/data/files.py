@@ -23,10 +23,12 @@ UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
 def data_root(root: str | None) -> Path:
     """Return the folder of all data sets: the one given, else $CNNBENCH_DATA, else one in the user's cache folder."""
     given = root or os.environ.get("CNNBENCH_DATA")
-    if given:
-        return Path(given).expanduser().resolve()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "cnnbench" / "data"
+    return Path(given).expanduser().resolve() if given else user_cache_dir() / "data"
+
+
+def user_cache_dir() -> Path:
+    """Return the folder for files of this program that can be fetched or computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnnbench"
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,8 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
     with tempfile.TemporaryDirectory(prefix=".import-", dir=root) as scratch:
         copies, unreadable = _copy_matches(source, missing, sorted(paths), Path(scratch))
         selected = _select_copies(source, missing, copies, unreadable, verify)
-        _move_new(
-            [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()], root / source.folder
-        )
+        named = [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()]
+        _move_new(named, root / source.folder)
     for name, copy in selected.items():
         remark = "" if copy.md5 == source.files[name] else "; not the original: data.verify=false takes it"
         lines.append(f"{name}: copied from {copy.origin}{remark}")

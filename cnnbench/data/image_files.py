@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.decode import SUFFIXES
@@ -54,24 +55,22 @@ def image_data(
     if len(classes) < 2:
         raise UserError(f"{where}: there is only the class {listed(classes)}; at least two classes are required.")
     numbers = {name: number for number, name in enumerate(classes)}
-    images = {}
-    for name, files in parts.items():
-        paths, labels = zip(*sorted(files), strict=True)
+
+    def labels_of(files: LabelledFiles) -> Tensor:
+        return torch.tensor([numbers[label] for _, label in files])
+
+    def images_of(files: LabelledFiles) -> Images:
+        paths = tuple(path for path, _ in files)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digests = tuple(pool.map(content_digest, paths))
-        photographs = Photographs(paths, digests, fit, cache, on_problem == "skip")
-        images[name] = Images(photographs, torch.tensor([numbers[label] for label in labels]))
-    train, val, test = (images.get(name) for name in ("train", "val", "test"))
-    assert train is not None
-    if test is None:
-        split = stratified_split(train.labels, len(classes), test_fraction, 0, "data.test_fraction")
-        train, test = train[split.train], train[split.val]
-    if val is None:
-        return ImageData(train, test, classes, notes=tuple(notes))
-    assert isinstance(train.pixels, Photographs)
-    assert isinstance(val.pixels, Photographs)
-    both = Images(train.pixels + val.pixels, torch.cat([train.labels, val.labels]))
-    return ImageData(both, test, classes, torch.arange(len(both)) >= len(train), tuple(notes))
+        return Images(Photographs(paths, digests, fit, cache, on_problem == "skip"), labels_of(files))
+
+    train, val, test = (sorted(parts.get(name, ())) for name in ("train", "val", "test"))
+    if not test:
+        split = stratified_split(labels_of(train), len(classes), test_fraction, 0, "data.test_fraction")
+        train, test = ([train[row] for row in rows.tolist()] for rows in (split.train, split.val))
+    is_val = torch.arange(len(train) + len(val)) >= len(train) if val else None
+    return ImageData(images_of([*train, *val]), images_of(test), classes, is_val, tuple(notes))
 
 
 def content_digest(path: Path) -> str:

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 SEED, EPOCH = 7, 3
 
 
-@pytest.fixture(params=["held", "streamed"], autouse=True)
+@pytest.fixture(params=["in memory", "streamed"], autouse=True)
 def source(request, monkeypatch):
     """Run every test here on images in memory, and on images that are loaded on demand."""
     if request.param == "streamed":

@@ -37,10 +37,10 @@ def test_every_augmentation_does_the_same_to_a_stream(word, crop):
     spec, labels = DataSpec(3, *crop, tuple("abc")), torch.arange(21) % 3
     order = torch.randperm(21, generator=torch.Generator().manual_seed(0))
     settings = (spec, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), CPU, augmentations, 5)
-    held = list(Batches(Images(some_pixels(), labels), *settings).epoch(order, 4, 2))
+    in_memory = list(Batches(Images(some_pixels(), labels), *settings).epoch(order, 4, 2))
     for num_workers in (0, 3):
         batches = Batches(Images(streamed(some_pixels()), labels), *settings)
-        for one, other in zip(batches.epoch(order, 4, 2, 0, num_workers), held, strict=True):
+        for one, other in zip(batches.epoch(order, 4, 2, 0, num_workers), in_memory, strict=True):
             assert torch.equal(one.images, other.images)
             assert torch.equal(one.labels, other.labels)
             assert (one.mixed is None) == (other.mixed is None)
