@@ -59,8 +59,10 @@ class Augmentation:
     resizes: whether it makes the crop from the whole image.
     changes_pixels: whether it changes pixel values.
     mix_probability: of mixing a sample with another one of its batch; each sample is mixed at most once.
+    p: probability of acting on a sample; 0 switches it off.
     """
 
+    p = 1.0
     num_draws = 0
     padding = 0
     moves = False
@@ -69,8 +71,8 @@ class Augmentation:
     mix_probability = 0.0
 
     def is_off(self) -> bool:
-        """Tell whether the settings switch it off on purpose (a probability of 0)."""
-        return False
+        """Tell whether the settings switch it off on purpose."""
+        return self.p == 0
 
     def problem(self, margin: CropMargin) -> str | None:
         """Return why it would change no image at all, or None where it does change some."""
@@ -103,9 +105,6 @@ class RandomApply(Augmentation):
 
     def __init__(self, *, p: Probability) -> None:
         self.p = p
-
-    def is_off(self) -> bool:  # noqa: D102
-        return self.p == 0
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         rows = (draws[:, 0] < self.p).nonzero()[:, 0]

@@ -52,9 +52,6 @@ class Flip(Augmentation):
     def __init__(self, *, p: Probability) -> None:
         self.p = p
 
-    def is_off(self) -> bool:  # noqa: D102
-        return self.p == 0
-
     def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:  # noqa: D102
         return replace(placement, hflipped=draws[:, 0] < self.p)
 

@@ -17,12 +17,9 @@ class Mixing(Augmentation):
     def __init__(self, *, p: Probability, alpha: PositiveFloat) -> None:
         from scipy.special import betaincinv
 
-        self.mix_probability = p
+        self.p = self.mix_probability = p
         midpoints = (torch.arange(NUM_QUANTILES, dtype=torch.float64) + 0.5) / NUM_QUANTILES
         self._quantiles = torch.from_numpy(betaincinv(alpha, alpha, midpoints.numpy())).float()
-
-    def is_off(self) -> bool:  # noqa: D102
-        return self.mix_probability == 0
 
     def shares(self, draws: Tensor) -> Tensor:
         """Return shares from 0 to 1, float32 [M], that increase with the draws in [0, 1)."""
