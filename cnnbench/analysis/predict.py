@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from cnnbench.analysis.run import Checkpoint, Run, load_run
 from cnnbench.data.decode import Undecodable, decode
+from cnnbench.data.image_files import find_images
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
-from cnnbench.data.photographs import images_below
 from cnnbench.errors import UserError, listed
 
 
@@ -91,7 +91,7 @@ def from_files(answering: Predictor, words: Sequence[str]) -> tuple[list[InputIm
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
-            files += images_below(path, follow_links=False).images
+            files += find_images(path).images
         elif path.is_file():
             files.append(path)
         else:

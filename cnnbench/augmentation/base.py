@@ -1,13 +1,34 @@
-"""What an augmentation is, to the code that makes batches."""
+"""The augmentation interface that the batch loader calls, and the types of settings that augmentations share."""
 
 from dataclasses import dataclass
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
+
+
+def _ascending(values: list[float]) -> list[float]:
+    if values[0] > values[1]:
+        raise ValueError
+    return values
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+AreaRange = Annotated[
+    list[Annotated[float, Field(gt=0, le=1)]],
+    Field(min_length=2, max_length=2, description="[lowest, highest] share of an image's area, above 0 and at most 1"),
+    AfterValidator(_ascending),
+]
+PositiveRange = Annotated[
+    list[PositiveFloat],
+    Field(min_length=2, max_length=2, description="[lowest, highest], two numbers above 0"),
+    AfterValidator(_ascending),
+]
 
 
 @dataclass(frozen=True)
 class CropMargin:
-    """How far a window can move: the image with its padding, less the window; and what the window is like."""
+    """By how many pixels the crop can move down and right in the padded image, and the shape of the crop."""
 
     down: int
     right: int
@@ -18,28 +39,30 @@ class CropMargin:
 
 @dataclass(frozen=True)
 class CropPlacement:
-    """Where in its image the window of each sample lies, and how it is turned.
+    """Where in its image the crop of each sample lies, and how it is flipped.
 
-    top, left: int64 [B]. mirrored (left to right), vflipped (top to bottom): bool [B], or None for no.
+    top, left: int64 [B]. hflipped, vflipped: bool [B], or None for no flip at all.
     """
 
     top: Tensor
     left: Tensor
-    mirrored: Tensor | None = None
+    hflipped: Tensor | None = None
     vflipped: Tensor | None = None
 
 
 class Augmentation:
     """One augmentation with its settings; subclasses override one of `sample_crop`, `resize`, `apply` and `mix`.
 
-    num_draws: uniform numbers that it wants for each sample.
-    padding: black pixels that it wants around every image.
-    moves: whether it moves the window, which else lies in the middle.
-    resizes: whether it makes the window out of the whole image itself.
-    changes_pixels: whether it changes pixels.
-    mix_probability: of blending a sample with another one of its batch; each sample is blended at most once.
+    num_draws: uniform random numbers needed per sample.
+    padding: black pixels to add on every side of an image.
+    moves: whether it chooses where the crop lies, which is centred otherwise.
+    resizes: whether it makes the crop from the whole image.
+    changes_pixels: whether it changes pixel values.
+    mix_probability: of mixing a sample with another one of its batch; each sample is mixed at most once.
+    p: probability of acting on a sample; 0 switches it off.
     """
 
+    p = 1.0
     num_draws = 0
     padding = 0
     moves = False
@@ -48,19 +71,19 @@ class Augmentation:
     mix_probability = 0.0
 
     def is_off(self) -> bool:
-        """Tell whether the settings switch it off on purpose (a probability of 0)."""
-        return False
+        """Tell whether the settings switch it off on purpose."""
+        return self.p == 0
 
     def problem(self, margin: CropMargin) -> str | None:
-        """Say why it would change no image at all, or None where it does."""
+        """Return why it would change no image at all, or None where it does change some."""
         return None
 
     def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:
-        """Return the windows moved. draws: float32 [B, num_draws] in [0, 1)."""
+        """Return the crops moved or flipped. draws: float32 [B, num_draws] in [0, 1)."""
         return placement
 
-    def resize(self, images: Tensor, draws: Tensor, window: tuple[int, int]) -> Tensor:
-        """Return windows, float32 [B, C, *window] or larger, of whole images [B, C, H, W]; values in [0, 1]."""
+    def resize(self, images: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return crops, float32 [B, C, *size] or larger, of whole images [B, C, H, W]; values in [0, 1]."""
         return images
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -68,23 +91,20 @@ class Augmentation:
         return images
 
     def mix(self, images: Tensor, partners: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images blended with their partners (float32 [M, C, H, W], normalised), and their own share [M]."""
+        """Return images mixed with their partners (float32 [M, C, H, W], normalised), and their own share [M]."""
         return images, images.new_ones(len(images))
 
 
-class Sometimes(Augmentation):
-    """One that changes the pixels of each image with probability p; its first draw decides.
+class RandomApply(Augmentation):
+    """An augmentation that changes the pixels of each image with probability p; the first draw decides.
 
-    Subclasses override `change`, or `apply` where it costs less to change nothing in the others.
+    Subclasses override `change`, or `apply` where changing nothing in the other images costs less.
     """
 
     changes_pixels = True
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, *, p: Probability) -> None:
         self.p = p
-
-    def is_off(self) -> bool:  # noqa: D102
-        return self.p == 0
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         rows = (draws[:, 0] < self.p).nonzero()[:, 0]
@@ -93,5 +113,11 @@ class Sometimes(Augmentation):
         return images
 
     def change(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Return the chosen images changed. draws: float32 [M, num_draws - 1]; images as in `apply`."""
+        """Return the selected images changed. draws: float32 [M, num_draws - 1]; images as in `apply`."""
         return images
+
+
+def uniform_integers(draws: Tensor, number: int | Tensor) -> Tensor:
+    """Return integers from 0 to number - 1, int64 [B], equally likely, from draws in [0, 1). number: one, or [B]."""
+    last: Any = number - 1
+    return (draws * number).long().clamp_(max=last)  # float32 can round up to the number itself

@@ -1,4 +1,4 @@
-"""TrivialAugment: to every image one change of fourteen, of a strength drawn at random."""
+"""TrivialAugment: one of fourteen changes per image, with a strength drawn at random."""
 
 from collections.abc import Callable
 
@@ -6,55 +6,54 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from cnnbench.augmentation.base import Augmentation
+from cnnbench.augmentation.base import Augmentation, uniform_integers
 from cnnbench.augmentation.color import adjust_brightness, adjust_contrast, adjust_saturation
 from cnnbench.augmentation.geometry import warp
-from cnnbench.augmentation.placement import pick
 from cnnbench.registry import AUGMENTATIONS
 
 LEVELS = 31  # strengths of a change, from none to the strongest
-PLACES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")  # one kernel does all of these
+GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")  # done together by one `warp`
 CHANGES = (
-    "identity", *PLACES, "brightness", "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast",
+    "identity", *GEOMETRIC, "brightness", "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast",
     "equalize",
 )  # fmt: skip
 
 
 @AUGMENTATIONS.register("trivial", order=28)
 class Trivial(Augmentation):
-    """Do one of fourteen changes to every image, each as likely, with a strength drawn from 31.
+    """Apply one of fourteen changes to every image, all equally likely, with one of 31 strengths.
 
-    Shears up to 0.99, moves up to 32 pixels, turns up to 135 degrees (nearest pixel, black from outside), brightness,
-    colour, contrast and sharpness up to 0.99 either way, posterize down to 2 bits, solarize, autocontrast, equalize, or
-    nothing. Source: Mueller and Hutter 2021, arXiv:2103.10158, the "wide" space, as torchvision has it.
+    Shear up to 0.99, translation up to 32 pixels, rotation up to 135 degrees (nearest pixel, black from outside),
+    brightness, colour, contrast and sharpness up to 0.99 either way, posterize down to 2 bits, solarize, autocontrast,
+    equalize, or nothing. Source: Mueller and Hutter 2021, arXiv:2103.10158, the "wide" space, as in torchvision.
     """
 
     num_draws = 3
     changes_pixels = True
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
-        change = pick(draws[:, 0], len(CHANGES))
-        level = pick(draws[:, 1], LEVELS) / (LEVELS - 1)
-        level = torch.where(draws[:, 2] < 0.5, -level, level)  # changes without a sign take its size
-        moved = ((change >= 1) & (change <= len(PLACES))).nonzero()[:, 0]
-        if len(moved):
-            matrices = fetching(change[moved], level[moved], images.shape[2], images.shape[3])
-            images[moved] = warp(images[moved], matrices, "nearest")
-        for name, paint in PAINTED.items():
+        change = uniform_integers(draws[:, 0], len(CHANGES))
+        level = uniform_integers(draws[:, 1], LEVELS) / (LEVELS - 1)
+        level = torch.where(draws[:, 2] < 0.5, -level, level)  # changes without a sign use its absolute value
+        rows = ((change >= 1) & (change <= len(GEOMETRIC))).nonzero()[:, 0]
+        if len(rows):
+            matrices = inverse_matrices(change[rows], level[rows], images.shape[2], images.shape[3])
+            images[rows] = warp(images[rows], matrices, "nearest")
+        for name, change_pixels in PIXEL_CHANGES.items():
             rows = (change == CHANGES.index(name)).nonzero()[:, 0]
             if len(rows):
-                images[rows] = paint(images[rows], level[rows])
+                images[rows] = change_pixels(images[rows], level[rows])
         return images
 
 
-def fetching(change: Tensor, level: Tensor, height: int, width: int) -> Tensor:
-    """Return matrices for `warp`, float32 [B, 2, 3], of those of CHANGES (int64 [B]) that fetch pixels from elsewhere.
+def inverse_matrices(change: Tensor, level: Tensor, height: int, width: int) -> Tensor:
+    """Return matrices for `warp`, float32 [B, 2, 3], of geometric changes, given by their index in CHANGES, int64 [B].
 
     level: float32 [B] in [-1, 1]. Shears leave the upper or the left border where it is.
     """
-    most = {"shear_x": 0.99, "shear_y": 0.99, "translate_x": 32.0, "translate_y": 32.0, "rotate": -135.0}
+    strongest = {"shear_x": 0.99, "shear_y": 0.99, "translate_x": 32.0, "translate_y": 32.0, "rotate": -135.0}
     shear_x, shear_y, right, down, angle = (
-        torch.where(change == CHANGES.index(name), most[name] * level, 0) for name in PLACES
+        torch.where(change == CHANGES.index(name), strongest[name] * level, 0) for name in GEOMETRIC
     )
     angle = torch.deg2rad(angle)
     row_x = angle.cos(), angle.sin() + shear_x, shear_x * (height / 2) - right.trunc()
@@ -85,30 +84,30 @@ def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch every channel of each image to reach from 0 to 1; one of a single value stays as it is."""
+    """Stretch every channel of each image to the range from 0 to 1; a channel of a single value stays as it is."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.where(high > low, (images - low) / torch.where(high > low, high - low, 1), images)
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread the values of every channel of each image so that all of 256 are about as frequent."""
+    """Equalize the histogram, of 256 values, of every channel of each image."""
     values = _as_bytes(images).reshape(-1, images.shape[2] * images.shape[3])  # [B * C, H * W]
     number, pixels = values.shape
-    lines = 256 * torch.arange(number, device=values.device).unsqueeze(1)
-    counts = torch.bincount((values + lines).reshape(-1), minlength=256 * number).view(number, 256)
-    of_highest = counts.gather(1, values.amax(1, keepdim=True))
-    step = (pixels - of_highest) // 255
-    below = counts.cumsum(1) - counts
+    offsets = 256 * torch.arange(number, device=values.device).unsqueeze(1)
+    histogram = torch.bincount((values + offsets).reshape(-1), minlength=256 * number).view(number, 256)
+    count_of_highest = histogram.gather(1, values.amax(1, keepdim=True))
+    step = (pixels - count_of_highest) // 255
+    below = histogram.cumsum(1) - histogram
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(max=255)
-    equal = torch.where(step == 0, values, table.gather(1, values))
-    return (equal / 255).reshape(images.shape)
+    equalized = torch.where(step == 0, values, table.gather(1, values))
+    return (equalized / 255).reshape(images.shape)
 
 
 def _as_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().long()
 
 
-PAINTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+PIXEL_CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": lambda images, level: adjust_brightness(images, 1 + 0.99 * level),
     "color": lambda images, level: adjust_saturation(images, 1 + 0.99 * level),
     "contrast": lambda images, level: adjust_contrast(images, 1 + 0.99 * level),

@@ -62,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def inventory(root: Path) -> list[str]:
     """Return a line a data set: whether it is there, and where it is looked for."""
-    from cnnbench.data.inventory import missing_files, source_of
+    from cnnbench.data.files import source_of
     from cnnbench.registry import DATASETS
 
     lines = [f"data sets in {root} (data.root=FOLDER or CNNBENCH_DATA=FOLDER names another place):"]
     for name in DATASETS:
-        source, lacking = source_of(name), missing_files(name, root)
+        source = source_of(name)
         if source is None:
             state = "data.folder=…" if DATASETS[name].facts.get("photographs") else "needs no files"
             lines.append(f"  {name:<16} {state:<16} {DATASETS[name].summary()}")
             continue
+        lacking = source.missing(root)
         state = "there" if not lacking else "not there" if len(lacking) == len(source.files) else "incomplete"
         some = f": lacks {', '.join(lacking)}" if state == "incomplete" else ""
         lines.append(f"  {name:<16} {state:<16} {root / source.folder}{some}")
@@ -81,9 +82,9 @@ def inventory(root: Path) -> list[str]:
 def info(name: str, settings: Sequence[str]) -> list[str]:
     """Return what is in a data set with these settings of the main command, line by line."""
     from cnnbench.config.compose import open_composer
-    from cnnbench.data.files import altered, data_root
+    from cnnbench.data.files import altered_files, data_root, source_of
     from cnnbench.data.images import counts_per_class
-    from cnnbench.data.inventory import prepare_what_is_there, source_of
+    from cnnbench.data.prepare import prepare_local
     from cnnbench.registry import DATASETS
     from cnnbench.training.plan import plan_run
 
@@ -91,13 +92,13 @@ def info(name: str, settings: Sequence[str]) -> list[str]:
         composer.add_missing_options()
         plan = plan_run(composer, [f"data={name}", *settings])
     config = plan.config.data
-    data = prepare_what_is_there(config)
+    data = prepare_local(config)
     spec, source = data.spec, source_of(config.name)
     if source is None:
         files = str(config.settings.get("folder", "none needed"))
     else:
         root = data_root(config.root)
-        others = altered(source, root)
+        others = altered_files(source, root)
         state = f"not the originals: {', '.join(others)}" if others else "all of them the originals, by their md5"
         files = f"{len(source.files)} in {root / source.folder}; {state}"
     _, height, width = data.train.size
@@ -130,8 +131,7 @@ def info(name: str, settings: Sequence[str]) -> list[str]:
 
 def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
     """Copy the files of a data set to where they are looked for, and return what was done, line by line."""
-    from cnnbench.data.bring import bring
-    from cnnbench.data.inventory import source_of
+    from cnnbench.data.files import import_files, source_of
     from cnnbench.registry import DATASETS
 
     source = source_of(name)
@@ -144,7 +144,7 @@ def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
         raise UserError(f"'{name}' {whose}: there is nothing to prepare.")
     return [
         f"{source.title} in {root / source.folder}:",
-        *(f"  {line}" for line in bring(source, origin, root, verify)),
+        *(f"  {line}" for line in import_files(source, origin, root, verify)),
     ]
 
 

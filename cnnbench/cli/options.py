@@ -154,14 +154,14 @@ def _measured(option: Option, text: str, whole: "DataSpec") -> Network:
     """Return a network measured on these images, or on the window of them that its file brings."""
     import yaml
 
-    from cnnbench.data.prepare import window_of
+    from cnnbench.data.prepare import crop_size
     from cnnbench.models.build import count_parameters, pass_through, smallest_side, works
     from cnnbench.registry import MODELS, Selection
 
     settings = _node("model", text)
     name = str(settings.pop("name", option.name))
     crop = (yaml.safe_load(text) or {}).get("data", {}).get("crop")
-    height, width = window_of(whole.height, whole.width, crop)
+    height, width = crop_size(whole.height, whole.width, crop)
     spec = replace(whole, height=height, width=width)
     network = Network("model", option.name, option.summary, (spec.channels, height, width), spec.num_classes)
     if name not in MODELS:
@@ -188,14 +188,14 @@ def _spec_of(data: str | None, own: str | None) -> "DataSpec":
     """
     from cnnbench.config.compose import open_composer
     from cnnbench.data.images import DataSpec
-    from cnnbench.data.inventory import prepare_what_is_there
+    from cnnbench.data.prepare import prepare_local
     from cnnbench.training.plan import plan_run
 
     if data is None:
         return DataSpec(3, 32, 32, tuple(str(index) for index in range(10)))
     with open_composer([own] if own else []) as composer:
         composer.add_missing_options()
-        return prepare_what_is_there(plan_run(composer, [f"data={data}"]).config.data).spec
+        return prepare_local(plan_run(composer, [f"data={data}"]).config.data).spec
 
 
 def _lines(options: Sequence[Option]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Data sets, their split, and the batches made of them."""
+"""Data sets, how they are split, and their batches."""

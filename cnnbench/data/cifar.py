@@ -46,8 +46,7 @@ def cifar10(root: Path, *, verify: bool = True) -> ImageData:
 
     Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
-    batches = [name for name in CIFAR10.files if name.startswith("data_batch")]
-    return _read(CIFAR10, root, verify, batches, ["test_batch"], "batches.meta", "labels", "label_names")
+    return _read(CIFAR10, root, verify, "labels", "label_names")
 
 
 @DATASETS.register("cifar100", breaks_labels=("vertical_flip",), source=CIFAR100)
@@ -56,43 +55,34 @@ def cifar100(root: Path, *, verify: bool = True) -> ImageData:
 
     Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
-    return _read(CIFAR100, root, verify, ["train"], ["test"], "meta", "fine_labels", "fine_label_names")
+    return _read(CIFAR100, root, verify, "fine_labels", "fine_label_names")
 
 
-def _read(
-    source: Source,
-    root: Path,
-    verify: bool,
-    train: list[str],
-    test: list[str],
-    meta: str,
-    label_key: str,
-    name_key: str,
-) -> ImageData:
+def _read(source: Source, root: Path, verify: bool, label_key: str, name_key: str) -> ImageData:
     contents = read_verified(source, root, verify)
-    names_given = _unpickle(source, meta, contents[meta], [name_key])[name_key]
-    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names_given)
-    expected = "files must hold one row of 3072 bytes and one label an image"
+    meta, test = (next(name for name in source.files if word in name) for word in ("meta", "test"))
+    train = [name for name in source.files if name not in (meta, test)]
+    names = _unpickle(source, meta, contents[meta], [name_key])[name_key]
+    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     parts = []
-    for names in (train, test):
-        batches = [_unpickle(source, name, contents[name], ["data", label_key]) for name in names]
+    for files in (train, [test]):
+        batches = [_unpickle(source, name, contents[name], ["data", label_key]) for name in files]
+        where = f"{source.folder}: {', '.join(files)}"
         try:
             pixels = torch.from_numpy(np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches]))
             labels = torch.tensor([label for batch in batches for label in batch[label_key]], dtype=torch.int64)
+            if pixels.shape != (len(labels), 3 * 32 * 32):
+                raise ValueError(f"they hold {tuple(pixels.shape)} bytes and {len(labels)} labels")
         except (TypeError, ValueError) as error:
-            raise UserError(f"{source.folder}: {', '.join(names)}: {expected}, and do not: {error}") from error
-        if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or len(pixels) != len(labels):
-            raise UserError(f"{source.folder}: {', '.join(names)}: {expected}")
+            raise UserError(f"{where}: must hold one row of 3072 bytes and one label per image: {error}") from error
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            raise UserError(
-                f"{source.folder}: {', '.join(names)} has labels beyond the {len(classes)} classes of {meta}"
-            )
+            raise UserError(f"{where} has labels beyond the {len(classes)} classes of {meta}")
         parts.append(Images(pixels.view(-1, 3, 32, 32), labels))
     return ImageData(parts[0], parts[1], classes)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles what a CIFAR file is made of, and nothing that could run code."""
+    """Unpickles what a CIFAR file consists of, and nothing that could run code."""
 
     ALLOWED = frozenset({
         ("numpy.core.multiarray", "_reconstruct"),
@@ -106,7 +96,7 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it wants to run {module}.{name}, which no image file needs")
+            raise pickle.UnpicklingError(f"it would run {module}.{name}, which no image file needs")
         return super().find_class(module, name)
 
 

@@ -1,4 +1,4 @@
-"""From the file of an image to pixels, in one way only: whatever is trained, measured or predicted sees the same."""
+"""Image files to pixels, in one way only: training, evaluation and prediction see the same."""
 
 import warnings
 from pathlib import Path
@@ -11,28 +11,28 @@ from torch import Tensor
 from cnnbench.errors import grouped
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; others have had many holes: to be converted first
-MOST_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; other decoders have had many security holes
+MAX_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack
 
-warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata; pixels that are damaged raise
+warnings.filterwarnings("ignore", module="PIL")  # about damaged metadata; damaged pixels raise
 
 
-class Undecodable(Exception):  # noqa: N818 - what is known of one file of many
+class Undecodable(Exception):  # noqa: N818 - a finding about one file of many
     """An image that cannot be used: the message says why."""
 
 
 def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
     """Return an image as uint8 [side, side, channels].
 
-    fit: `crop`: the shorter side is resized to `side`, and the square in the middle taken; `stretch`: both sides are
-    resized to it. Resizing is bilinear with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
-    An image is turned as its camera says (EXIF); of an animation the first picture is taken; what is transparent shows
-    white; 16 bits become 8; palettes and CMYK become RGB.
-    Raises Undecodable for what is damaged, empty, too large, or no image of a known format.
+    fit: `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides to it.
+    Resizing is bilinear with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
+    Images are rotated by their EXIF orientation; of an animation the first frame is used; transparent pixels become
+    white, 16 bits become 8, palettes and CMYK become RGB.
+    Raises Undecodable for files that are damaged, empty, too large, or no image of a known format.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             plain = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
             pixels = np.array(_resized(plain, side, fit))
@@ -44,11 +44,11 @@ def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Return the image in eight bits a channel, without transparency."""
-    if image.mode.startswith("I"):  # of the known formats none has more than 16 bits of gray, 65535 for white
+    """Return the image with eight bits per channel, without transparency."""
+    if image.mode.startswith("I"):  # none of the known formats has more than 16 bits of gray, 65535 for white
         return Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
     if image.mode == "F":
-        raise Undecodable("has fractions for pixels, whose black and white are not known")
+        raise Undecodable("has fractions for pixels, with no defined black and white")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -60,7 +60,7 @@ def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
     if fit == "crop":
         shorter = min(image.size)
         width, height = (max(side, int(side * size / shorter)) for size in image.size)
-        if width * height > MOST_PIXELS:
+        if width * height > MAX_PIXELS:
             raise Undecodable(f"is too long for its {shorter} pixels across")
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -70,7 +70,7 @@ def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
 
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return f"has more than {grouped(MOST_PIXELS)} pixels"
+        return f"has more than {grouped(MAX_PIXELS)} pixels"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):

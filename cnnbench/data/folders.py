@@ -1,23 +1,28 @@
-"""Photographs in folders: one folder a class, or classes in the names of files."""
+"""Data sets of photographs: one folder per class, classes in the names of files, or labels in CSV files."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
-from cnnbench.data.images import ImageData
-from cnnbench.data.photographs import (
+from pydantic import Field
+
+from cnnbench.data.image_files import (
     Cache,
     Fit,
     Folder,
-    Found,
+    FolderContents,
+    LabelledFiles,
     OnProblem,
-    Opening,
-    TestFraction,
-    folders_and_files,
+    Parts,
+    find_images,
+    first_names,
     image_data,
-    images_below,
-    some,
+    visible,
 )
+from cnnbench.data.images import ImageData
+from cnnbench.data.split import TestFraction
 from cnnbench.errors import UserError, listed
 from cnnbench.registry import DATASETS
 
@@ -36,16 +41,16 @@ def image_folder(
     follow_links: bool = False,
     cache: Cache = True,
 ) -> ImageData:
-    """Photographs, one folder a class; `train`, `val` (or `valid`) and `test` above them where they are there.
+    """Photographs, one folder per class; optionally below folders `train`, `val` (or `valid`) and `test`.
 
-    folder: below the folder of all data sets, or anywhere. test_fraction: of every class, where there is no `test`.
-    fit: `crop` resizes the shorter side to data.image_size and takes the square in the middle, `stretch` both sides.
-    on_problem: `error`, or `skip`: train without images that cannot be used; validation and test never do.
+    folder: relative to the folder of all data sets, or absolute. test_fraction: of every class, where there is no
+    `test`. fit: `crop` resizes the shorter side to data.image_size and takes the central square, `stretch` resizes both
+    sides. on_problem: `error`, or `skip`: train without images that cannot be used; validation and test never do.
     Raises UserError for a folder that is not there, has no images, or has links that lead out of it.
     """
-    where = located(root, folder)
-    opening = Opening(fit, cache, on_problem, test_fraction)
-    return image_data(where, *_by_folder(where, images_below(where, follow_links)), opening)
+    where = find_folder(root, folder)
+    parts, notes = _by_folder(where, find_images(where, follow_links))
+    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
 @DATASETS.register("caltech101", breaks_labels=("vertical_flip",), photographs=True)
@@ -61,15 +66,15 @@ def caltech101(
 ) -> ImageData:
     """9 144 photographs of objects in 101 classes, and one of anything else, about 300x200, mostly colour.
 
-    background: whether that class, BACKGROUND_Google, is one of them. The other settings are those of image_folder.
+    background: whether to include that class, BACKGROUND_Google. The other settings are those of image_folder.
     Source: Fei-Fei, Fergus, Perona 2004, Learning generative visual models from few training examples.
     """
-    where = located(root, folder, "101_ObjectCategories.tar.gz of https://data.caltech.edu/records/mzrjq-6wc02")
-    parts, notes = _by_folder(where, images_below(where, follow_links=False))
+    where = find_folder(root, folder, "101_ObjectCategories.tar.gz of https://data.caltech.edu/records/mzrjq-6wc02")
+    parts, notes = _by_folder(where, find_images(where))
     if not background:
         parts = {name: [(path, label) for path, label in files if label != BACKGROUND] for name, files in parts.items()}
         notes = [*notes, f"the class '{BACKGROUND}' is left out"]
-    return image_data(where, parts, notes, Opening(fit, cache, on_problem, test_fraction))
+    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
 @DATASETS.register("eight_scenes", breaks_labels=("vertical_flip",), photographs=True)
@@ -87,9 +92,10 @@ def eight_scenes(
     The class is the folder, or the first word of the file's name (coast_art1130.jpg). Settings as in image_folder.
     Source: Oliva and Torralba 2001, Modeling the shape of the scene.
     """
-    where = located(root, folder, "spatial_envelope_256x256_static_8outdoorcategories.zip, whose source is named above")
-    found = images_below(where, follow_links=False)
-    return image_data(where, *_by_folder_or_name(where, found), Opening(fit, cache, on_problem, test_fraction))
+    archive = "spatial_envelope_256x256_static_8outdoorcategories.zip, whose source is named above"
+    where = find_folder(root, folder, archive)
+    parts, notes = _by_folder_or_name(where, find_images(where))
+    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
 @DATASETS.register("cats_dogs", breaks_labels=("vertical_flip",), photographs=True)
@@ -105,82 +111,151 @@ def cats_dogs(
     """25 000 photographs of cats and dogs, of any size, colour.
 
     The class is the folder (PetImages/Cat/1.jpg), or the first word of the file's name (train/cat.1.jpg). The usual
-    archive has a few files that are damaged or no images, to be removed, or on_problem=skip where all of them fall to
-    training. Other settings as in image_folder.
+    archive has a few files that are damaged or no images: remove them, or set on_problem=skip where all of them are in
+    the training part. Other settings as in image_folder.
     Source: Elson, Douceur, Howell, Saul 2007, Asirra.
     """
-    where = located(root, folder, "the archive of Kaggle's competition Dogs vs. Cats, or Microsoft's PetImages")
-    found = images_below(where, follow_links=False)
-    return image_data(where, *_by_folder_or_name(where, found), Opening(fit, cache, on_problem, test_fraction))
+    where = find_folder(root, folder, "the archive of Kaggle's competition Dogs vs. Cats, or Microsoft's PetImages")
+    parts, notes = _by_folder_or_name(where, find_images(where))
+    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-def located(root: Path, folder: str, archive: str = "") -> Path:
+@DATASETS.register("csv", photographs=True)
+def csv(
+    root: Path,
+    *,
+    folder: Folder,
+    train: Annotated[str, Field(description="a CSV file in that folder")],
+    val: str | None = None,
+    test: str | None = None,
+    path_column: str = "path",
+    label_column: str = "label",
+    classes: str | None = None,
+    test_fraction: TestFraction,
+    fit: Fit,
+    on_problem: OnProblem = "error",
+    cache: Cache = True,
+) -> ImageData:
+    """Photographs listed in CSV files; their paths, and those of the lists, are relative to `folder`.
+
+    train, val, test: the lists; without `test`, `test_fraction` of every class of `train` is held out.
+    classes: a list of the columns id and class, where labels are numbers. Other settings as in image_folder.
+    Raises UserError for lists without these columns, labels that are not in `classes`, files that are not there,
+    and files that are listed twice.
+    """
+    where = find_folder(root, folder)
+    names = None if classes is None else _read_class_names(where / classes)
+    lists = {part: name for part, name in (("train", train), ("val", val), ("test", test)) if name is not None}
+    parts = {part: _read_list(where, name, path_column, label_column, names) for part, name in lists.items()}
+    twice = _repeated(str(path) for files in parts.values() for path, _ in files)
+    if twice:
+        raise UserError(f"{where}: listed more than once: {first_names(twice)}")
+    return image_data(where, parts, (), test_fraction, fit, on_problem, cache)
+
+
+def find_folder(root: Path, folder: str, archive: str = "") -> Path:
     """Return a folder, relative to that of all data sets. Raises UserError where it is not there."""
     path = root / Path(folder).expanduser()
     if not path.is_dir():
-        brought = f"\n  to bring by hand: unpack {archive}, into {path.parent}" if archive else ""
+        hint = f"\n  to bring by hand: unpack {archive}, into {path.parent}" if archive else ""
         raise UserError(
-            f"{path}: there is no such folder.{brought}\n"
+            f"{path}: there is no such folder.{hint}\n"
             f"  another place: data.folder=FOLDER, a whole path (/…) or one below {root} (data.root, CNNBENCH_DATA)"
         )
     return path
 
 
-Parts = dict[str, list[tuple[Path, str]]]
+# Labels in the names of folders and files -----------------------------------------------------------------------------
 
 
-def _by_folder(where: Path, found: Found) -> tuple[Parts, list[str]]:
-    """Return what the folders say: the parts, if any of the outermost ones is called so, and the classes."""
-    named = {path.name: PARTS[path.name.lower()] for path in _folders(where) if path.name.lower() in PARTS}
-    if not named:
-        return {"train": _labelled(found.images, where, _folder_in(where))}, _notes(found, _folders(where))
-    others = sorted({path.relative_to(where).parts[0] for path in found.images} - named.keys())
-    lacks_train = "train" not in named.values()
-    if others or lacks_train:
-        problem = "there is none called 'train'" if lacks_train else f"besides them there may be no {listed(others)}"
-        raise UserError(f"{where}: has folders of parts, {listed(named)}; {problem}.")
+def _by_folder(where: Path, contents: FolderContents) -> tuple[Parts, list[str]]:
+    """Return the files labelled by their folders, which may be below folders named like parts; and notes."""
+    top = {folder: PARTS[folder.name.lower()] for folder in _folders(where) if folder.name.lower() in PARTS}
+    if top:
+        names = {folder.name for folder in top}
+        others = sorted({path.relative_to(where).parts[0] for path in contents.images} - names)
+        problem = f"besides them there may be no {listed(others)}" if others else ""
+        if "train" not in top.values():
+            problem = "there is none called 'train'"
+        if problem:
+            raise UserError(f"{where}: has folders of parts, {listed(sorted(names))}; {problem}.")
     parts: Parts = {}
-    for name, part in named.items():
-        inside = [path for path in found.images if path.relative_to(where).parts[0] == name]
-        parts.setdefault(part, []).extend(_labelled(inside, where / name, _folder_in(where / name)))
-    return parts, _notes(found, [folder for name in named for folder in _folders(where / name)])
+    empty: list[str] = []
+    with_images = {folder for path in contents.images for folder in path.parents}
+    for above, part in (top or {where: "train"}).items():
+        inside = [path for path in contents.images if path.is_relative_to(above)]
+        labelled = [(path, path.relative_to(above).parts[0] if path.parent != above else "") for path in inside]
+        parts.setdefault(part, []).extend(_all_labelled(labelled, above))
+        empty += [str(folder) for folder in _folders(above) if folder not in with_images]
+    notes = [f"folders without images, left out: {first_names(empty)}"] if empty else []
+    return parts, [*contents.notes(), *notes]
 
 
 def _folders(where: Path) -> list[Path]:
-    return [path for path in folders_and_files(where) if path.is_dir()]
+    return [path for path in visible(where) if path.is_dir()]
 
 
-def _by_folder_or_name(where: Path, found: Found) -> tuple[Parts, list[str]]:
-    """Return classes by folder where there are several folders of images, else by the names of files."""
-    folders = {path.parent for path in found.images}
-    if len(folders) > 1:
-        return _by_folder(where, found)
-    return {"train": _labelled(found.images, where, _first_word)}, found.note()
+def _by_folder_or_name(where: Path, contents: FolderContents) -> tuple[Parts, list[str]]:
+    """Label by folder where there are several folders of images, else by the first word of the file's name."""
+    if len({path.parent for path in contents.images}) > 1:
+        return _by_folder(where, contents)
+    labelled = [(path, re.sub(r"[^A-Za-z].*", "", path.stem)) for path in contents.images]
+    return {"train": _all_labelled(labelled, where)}, contents.notes()
 
 
-def _labelled(paths: Iterable[Path], where: Path, label_of: Callable[[Path], str | None]) -> list[tuple[Path, str]]:
-    labels = [(path, label_of(path)) for path in paths]
-    without = [path for path, label in labels if label is None]
-    if without:
-        raise UserError(f"{where}: not in the folder of a class: {some(map(str, without))}")
-    return [(path, label) for path, label in labels if label is not None]
+def _all_labelled(files: LabelledFiles, where: Path) -> LabelledFiles:
+    unlabelled = [str(path) for path, label in files if not label]
+    if unlabelled:
+        raise UserError(f"{where}: not in the folder of a class: {first_names(unlabelled)}")
+    return files
 
 
-def _folder_in(where: Path) -> Callable[[Path], str | None]:
-    def label(path: Path) -> str | None:
-        first, *rest = path.relative_to(where).parts
-        return first if rest else None
-
-    return label
+# Labels in CSV files --------------------------------------------------------------------------------------------------
 
 
-def _first_word(path: Path) -> str | None:
-    found = re.match(r"[A-Za-z]+", path.stem)
-    return found[0] if found else None
+def _read_list(
+    where: Path, name: str, path_column: str, label_column: str, names: dict[str, str] | None
+) -> LabelledFiles:
+    table = _read_columns(
+        where / name, (path_column, label_column), "data.path_column and data.label_column name others"
+    )
+    files = [(where / path, label) for path, label in zip(table[path_column], table[label_column], strict=True)]
+    missing = [str(path) for path, _ in files if not path.is_file()]
+    if missing:
+        raise UserError(f"{where / name}: {len(missing)} of its files are not there: {first_names(missing)}")
+    if names is None:
+        return files
+    unknown = sorted({label for _, label in files} - names.keys())
+    if unknown:
+        raise UserError(f"{where / name}: labels that data.classes does not name: {first_names(unknown)}")
+    return [(path, names[label]) for path, label in files]
 
 
-def _notes(found: Found, folders: Iterable[Path]) -> list[str]:
-    """Return notes on what was left out: files that are no images, and those of the folders that have none."""
-    with_images = {folder for path in found.images for folder in path.parents}
-    empty = [str(folder) for folder in folders if folder not in with_images]
-    return [*found.note(), *([f"folders without images, left out: {some(empty)}"] if empty else [])]
+def _read_class_names(path: Path) -> dict[str, str]:
+    table = _read_columns(path, ("id", "class"), "data.classes is a list of classes by number")
+    twice = _repeated(table["id"])
+    if twice:
+        raise UserError(f"{path}: named more than once: {first_names(twice)}")
+    return dict(zip(table["id"], table["class"], strict=True))
+
+
+def _repeated(values: Iterable[str]) -> list[str]:
+    return sorted(value for value, times in Counter(values).items() if times > 1)
+
+
+def _read_columns(path: Path, columns: tuple[str, str], hint: str) -> dict[str, list[str]]:
+    """Return columns of a CSV file as text."""
+    import pandas  # takes as long to import as a short training takes to run
+
+    try:
+        table = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise UserError(f"{path} has no column {listed(missing)}; it has {listed(map(str, table))}; {hint}.")
+    texts: dict[str, list[str]] = {column: table[column].str.strip().tolist() for column in columns}
+    empty = [str(line) for line, row in enumerate(zip(*texts.values(), strict=True), 2) if not all(row)]
+    if empty:
+        raise UserError(f"{path}: without a value in {listed(columns)}: lines {first_names(empty)}")
+    return texts

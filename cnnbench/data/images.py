@@ -1,4 +1,4 @@
-"""What a data set is made of, and what it tells a model."""
+"""What a data set consists of, and what a model needs to know about it."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What data tells a model: the window that the network sees, and the classes.
+    """What data tell a model: the shape of the crop that the network sees, and the classes.
 
-    counts: images that train, by class, as they are labelled; empty where that is not known.
-    outputs: numbers that a network shall return an image; None: one a class.
+    counts: training images by class, as they are labelled; empty where unknown.
+    outputs: numbers that a network returns per image; None: one per class.
     """
 
     channels: int
@@ -26,24 +26,24 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
-        """Return the number of classes."""
+        """The number of classes."""
         return len(self.classes)
 
     @property
     def num_outputs(self) -> int:
-        """Return how many numbers a network returns an image."""
+        """How many numbers a network returns per image."""
         return self.num_classes if self.outputs is None else self.outputs
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Images that are made when they are asked for, since all of them together are too much to hold.
+    """Images that are loaded on demand, since all of them together would not fit into memory.
 
-    make: from rows, int64 [B], to uint8 [B, C, H, W]. rows: which of those that can be made, int64 [N].
-    size: channels, height, width. files: of all that can be made, by row, where they come from files.
+    load: from rows, int64 [B], to uint8 [B, C, H, W]. rows: which of the images that can be loaded, int64 [N].
+    size: channels, height, width. files: of all images that can be loaded, by row, where they come from files.
     """
 
-    make: Callable[[Tensor], Tensor]
+    load: Callable[[Tensor], Tensor]
     rows: Tensor
     size: tuple[int, int, int]
     files: tuple[str, ...] = ()
@@ -56,17 +56,17 @@ class Stream:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return what the shape of all of them would be: N, C, H, W."""
+        """The shape that all of them would have: N, C, H, W."""
         return len(self), *self.size
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """Files of images of any size, still to be opened.
+    """Image files of any size that have not been decoded yet.
 
-    digests: sha256 (hex) of the content of each. fit: `crop`: the shorter side is resized to `data.image_size`, and
-    the square in the middle taken; `stretch`: both sides are resized to it.
-    cache: whether they are kept, decoded, on disk. skip: whether training goes on without those that cannot be used.
+    digests: sha256 (hex) of the content of each. fit: `crop`: resize the shorter side to `data.image_size` and take the
+    central square; `stretch`: resize both sides to it.
+    cache: whether to keep them, decoded, on disk. skip: whether to train without those that cannot be used.
     """
 
     paths: tuple[Path, ...]
@@ -79,9 +79,12 @@ class Photographs:
         return len(self.paths)
 
     def __getitem__(self, rows: Tensor) -> "Photographs":
-        chosen: list[int] = rows.tolist()
-        paths, digests = tuple(self.paths[row] for row in chosen), tuple(self.digests[row] for row in chosen)
+        selected: list[int] = rows.tolist()
+        paths, digests = tuple(self.paths[row] for row in selected), tuple(self.digests[row] for row in selected)
         return replace(self, paths=paths, digests=digests)
+
+    def __add__(self, other: "Photographs") -> "Photographs":
+        return replace(self, paths=self.paths + other.paths, digests=self.digests + other.digests)
 
 
 Pixels = Tensor | Stream | Photographs
@@ -102,36 +105,36 @@ class Images:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Return channels, height and width of every image."""
-        assert not isinstance(self.pixels, Photographs), "every photograph has a size of its own"
+        """Channels, height and width, which all images share."""
+        assert not isinstance(self.pixels, Photographs), "photographs differ in size"
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
     def files(self) -> tuple[str, ...] | None:
-        """Return the file of each image; None where they have none of their own."""
+        """Return the file of each image; None where images have no files."""
         if not isinstance(self.pixels, Stream) or not self.pixels.files:
             return None
         return tuple(self.pixels.files[row] for row in self.pixels.rows.tolist())
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the pixels of some images, uint8 [B, C, H, W], wherever they are. rows: int64 [B]."""
-        chosen = self.pixels[rows]
-        assert not isinstance(chosen, Photographs), "photographs have to be opened first"
-        return chosen.make(chosen.rows) if isinstance(chosen, Stream) else chosen
+        """Return the pixels of some images, uint8 [B, C, H, W], loading them where necessary. rows: int64 [B]."""
+        pixels = self.pixels[rows]
+        assert not isinstance(pixels, Photographs), "photographs have to be decoded first"
+        return pixels.load(pixels.rows) if isinstance(pixels, Stream) else pixels
 
 
 @dataclass(frozen=True)
 class ImageData:
     """What a data set's factory returns: the training part, the test part, and the names of the classes.
 
-    validates: which images of the training part the data set itself has for validation, bool [N]; None: it has none.
-    notes: what a user should know.
+    is_val: which images of the training part are the data set's own validation part, bool [N]; None: it has none.
+    notes: for the user.
     """
 
     train: Images
     test: Images
     classes: tuple[str, ...]
-    validates: Tensor | None = None
+    is_val: Tensor | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -157,6 +160,6 @@ class ImageData:
 
 
 def counts_per_class(labels: Tensor, num_classes: int) -> Sequence[int]:
-    """Return how many of the labels (int64 [N]) name each class."""
+    """Return the number of labels (int64 [N]) of each class."""
     counts: list[int] = torch.bincount(labels, minlength=num_classes).tolist()
     return counts

@@ -1,8 +1,8 @@
-"""Batches: cut out of images in memory, augmented and normalised as one tensor, on the device.
+"""Batches: cropped, augmented and normalised as one tensor, on the device.
 
 Pixels are kept as bytes, channels last. A batch then is one gather of rows of contiguous bytes and a few passes over
-the result: 3.5 ms for 1 024 windows of 28x28 with mirror images on two processor cores, where gathering pixel by
-pixel takes 20 and more.
+the result: 3.5 ms for 1 024 crops of 28x28 with flips on two processor cores, where gathering pixel by pixel takes 20
+and more.
 """
 
 import math
@@ -20,13 +20,13 @@ from cnnbench.augmentation.base import Augmentation, CropMargin, CropPlacement
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.randomness import uniform_table
 
-MIXING = "augmentation/mixing"  # which augmentation blends a sample, and with which other one
-LARGE = 2**15  # bytes of a window: copying each by itself is faster then than one index for all (8 times at 224x224)
-GOLDEN_RATIO = 0.6180339887498949  # its multiples, less their whole part, spread over [0, 1) more evenly than any other
+MIXING = "augmentation/mixing"  # which augmentation mixes a sample, and with which other one
+LARGE = 2**15  # bytes of a crop: copying one by one is then faster than indexing all at once (8 times at 224x224)
+GOLDEN_RATIO = 0.6180339887498949  # fractional parts of its multiples spread over [0, 1) more evenly than any other's
 
 
 class Mixed(NamedTuple):
-    """Where samples were blended with others. labels: int64 [B], the other's. share: float32 [B], one's own; 1: all."""
+    """How samples were mixed. labels: int64 [B], the partner's. share: float32 [B], its own; 1: not mixed."""
 
     labels: Tensor
     share: Tensor
@@ -36,7 +36,7 @@ class Mixed(NamedTuple):
 class Batch:
     """images: float32 [B, C, H, W], normalised, channels last in memory. labels: int64 [B].
 
-    group: images that make a sample together, which lie one after another; len() counts samples.
+    group: consecutive images that form a sample together; len() counts samples.
     """
 
     images: Tensor
@@ -48,7 +48,7 @@ class Batch:
         return len(self.labels) // self.group
 
     def parts(self, number: int) -> "list[Batch]":
-        """Return the batch in so many parts, as equal as can be; never an empty one."""
+        """Return the batch in up to `number` parts of nearly equal size, none of them empty."""
         if number == 1:
             return [self]
         sizes = [len(part) * self.group for part in torch.arange(len(self)).tensor_split(number) if len(part)]
@@ -60,7 +60,7 @@ class Batch:
 
 
 def as_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return images as they were before they were normalised: float32 [B, C, H, W] in [0, 1], on the processor."""
+    """Return images as before normalisation: float32 [B, C, H, W] in [0, 1], on the CPU."""
     means, deviations = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return (images.float().cpu() * deviations + means).clamp(0, 1)
 
@@ -68,7 +68,7 @@ def as_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 class Batches:
     """The batches of one split.
 
-    spec: its height and width are the window; it lies in the middle where no augmentation moves it.
+    spec: its height and width are the crop, which is centred where no augmentation moves it.
     mean, std: per channel, of pixels scaled to [0, 1].
     augmentations: by name, in the order in which they act; none for evaluation.
     seed: of the augmentations' draws.
@@ -88,23 +88,23 @@ class Batches:
         self.seed = seed
         self.device = device
         self.labels = images.labels.to(device)
-        self._window = (spec.height, spec.width)
+        self._crop_size = (spec.height, spec.width)
         self._resizes = any(part.resizes for part in self.augmentations.values())
-        # What is cut out of an image: the window, or all of it where an augmentation makes the window out of that.
         channels, height, width = images.size
-        self._cut_size = (height, width) if self._resizes else self._window
-        is_large = channels * math.prod(self._cut_size) > LARGE
-        self._copies_each = is_large and device.type == "cpu"
+        # What is cut out of an image: the crop, or the whole image where an augmentation makes the crop from that.
+        self._cut_size = (height, width) if self._resizes else self._crop_size
+        self._copies_each = channels * math.prod(self._cut_size) > LARGE and device.type == "cpu"
         self._padding = max((part.padding for part in self.augmentations.values()), default=0)
-        moves = any(part.moves for part in self.augmentations.values())
         down, right = (
             size + 2 * self._padding - side for size, side in zip((height, width), self._cut_size, strict=True)
         )
-        self.margin = (
-            CropMargin(down, right, channels, *self._window) if moves else CropMargin(0, 0, channels, *self._window)
-        )
+        if not any(part.moves for part in self.augmentations.values()):
+            down, right = 0, 0
+        self.margin = CropMargin(down, right, channels, *self._crop_size)
         self._images = images
-        self._windows = self._lay_out(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
+        self._placements = (
+            self._view_placements(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
+        )
         self._mean = torch.tensor(mean, device=device).repeat(spec.width)
         self._inverse_std = 1 / torch.tensor(std, device=device).repeat(spec.width)
 
@@ -113,18 +113,18 @@ class Batches:
 
     def problems(self) -> dict[str, str]:
         """Return, by name, why an augmentation would change nothing here."""
-        found = {name: part.problem(self.margin) for name, part in self.augmentations.items()}
-        return {name: problem for name, problem in found.items() if problem is not None}
+        problems = {name: part.problem(self.margin) for name, part in self.augmentations.items()}
+        return {name: problem for name, problem in problems.items() if problem is not None}
 
     def epoch(
         self, order: Tensor, batch_size: int, epoch: int = 0, first: int = 0, num_workers: int = 0
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch number `first` on; the last one may be smaller.
 
-        order: int64 [N], the row of each sample; [N, G] where a sample is a group of images. What an image looks like
+        order: int64 [N], the row of each sample; [N, G] where a sample is a group of images. How an image is augmented
         depends on seed, epoch and row only (and, in an order that repeats rows, on how often it came before), so
-        neither `first` nor `num_workers` (threads that prepare batches ahead) changes any batch. Only blending depends
-        on which samples are in a batch together.
+        neither `first` nor `num_workers` (threads that prefetch batches) changes any batch. Only mixing depends on
+        which samples are in a batch together.
         """
         tables = {
             name: uniform_table(len(self), part.num_draws, self.seed, f"augmentation/{name}", epoch).to(self.device)
@@ -137,7 +137,7 @@ class Batches:
         rows = torch.split(order, batch_size * group)
         shifts = torch.split(shifts_of_repeats(order), batch_size * group)
         parts = [partial(self._batch, *part, tables, group) for part in zip(rows, shifts, strict=True)][first:]
-        yield from (part() for part in parts) if num_workers == 0 else _ahead(parts, num_workers)
+        yield from (part() for part in parts) if num_workers == 0 else _prefetch(parts, num_workers)
 
     def _batch(self, rows: Tensor, shifts: Tensor, tables: Mapping[str, Tensor], group: int) -> Batch:
         draws = {name: (table[rows] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
@@ -145,72 +145,67 @@ class Batches:
         if self._resizes or any(part.changes_pixels for part in self.augmentations.values()):
             values, scale = self._apply(values.div_(255), draws), 1.0
         values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
-        batch = Batch(self._as_images(values, self._window), self.labels[rows], group=group)
+        batch = Batch(self._as_images(values, self._crop_size), self.labels[rows], group=group)
         return self._mix(batch, draws) if MIXING in draws else batch
 
     def _cut(self, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Return the windows as bytes, uint8 [B, h, w*C]."""
-        nowhere = torch.zeros_like(rows)
-        placement = CropPlacement(nowhere, nowhere)
+        """Return what is cut out of the images, uint8 [B, h, w*C], flipped."""
+        zeros = torch.zeros_like(rows)
+        placement = CropPlacement(zeros, zeros)
         for name, part in self.augmentations.items():
             placement = part.sample_crop(placement, draws[name], self.margin)
-        windows = self._windows
-        if windows is None:
-            windows = self._lay_out(self._images.take(rows.cpu()).to(self.device, non_blocking=True))
+        placements = self._placements
+        if placements is None:
+            placements = self._view_placements(self._images.take(rows.cpu()).to(self.device, non_blocking=True))
             rows = torch.arange(len(rows), device=self.device)
         if self._copies_each:
             places = zip(rows.tolist(), placement.top.tolist(), placement.left.tolist(), strict=True)
-            pixels = torch.stack([windows[place] for place in places])
+            pixels = torch.stack([placements[place] for place in places])
         else:
-            pixels = windows[rows, placement.top, placement.left]
-        for turned, axis in ((placement.mirrored, 2), (placement.vflipped, 1)):
-            if turned is not None:  # both ways, and one of them chosen: half the time of torch.where
+            pixels = placements[rows, placement.top, placement.left]
+        for flipped, axis in ((placement.hflipped, 2), (placement.vflipped, 1)):
+            if flipped is not None:  # selecting from both takes half the time of torch.where
                 grid = pixels.view(len(rows), *self._cut_size, -1)
-                numbers = torch.arange(len(rows), device=self.device) + len(rows) * turned
-                chosen = torch.cat([grid, grid.flip(axis)]).index_select(0, numbers)
-                pixels = chosen.view_as(pixels)
+                selected = torch.arange(len(rows), device=self.device) + len(rows) * flipped
+                pixels = torch.cat([grid, grid.flip(axis)]).index_select(0, selected).view_as(pixels)
         return pixels
 
     def _apply(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         images = self._as_images(values, self._cut_size)
         for name, part in self.augmentations.items():
             if part.resizes:
-                images = part.resize(images, draws[name], self._window)
+                images = part.resize(images, draws[name], self._crop_size)
             elif part.changes_pixels:
                 images = part.apply(images, draws[name])
-        top, left = ((size - side) // 2 for size, side in zip(images.shape[2:], self._window, strict=True))
-        images = images[:, :, top : top + self._window[0], left : left + self._window[1]]
-        return images.permute(0, 2, 3, 1).reshape(len(values), self._window[0], -1)
+        images = _centre(images, *self._crop_size)
+        return images.permute(0, 2, 3, 1).reshape(len(values), self._crop_size[0], -1)
 
     def _mix(self, batch: Batch, draws: Mapping[str, Tensor]) -> Batch:
-        """Blend samples with others of their batch, each by one augmentation at most."""
+        """Mix samples with others of their batch, each by at most one augmentation."""
         images, labels = batch.images, batch.labels
         selector, key = draws[MIXING].unbind(1)
         partner = key.argsort(stable=True)
         share, mixed, low = torch.ones_like(selector), images.clone(), 0.0
         for name, part in self.augmentations.items():
             if part.mix_probability:
-                chosen = ((selector >= low) & (selector < low + part.mix_probability)).nonzero()[:, 0]
-                blend = part.mix(images[chosen], images[partner[chosen]], draws[name][chosen])
-                mixed[chosen], share[chosen] = blend
+                rows = ((selector >= low) & (selector < low + part.mix_probability)).nonzero()[:, 0]
+                mixed[rows], share[rows] = part.mix(images[rows], images[partner[rows]], draws[name][rows])
                 low += part.mix_probability
         return Batch(mixed, labels, Mixed(labels[partner], share))
 
     def _as_images(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         return values.view(len(values), *size, -1).permute(0, 3, 1, 2)
 
-    def _lay_out(self, pixels: Tensor) -> Tensor:
-        """Return every window of the images, uint8 [N, down, right, h, w*C], as a view that overlaps itself.
+    def _view_placements(self, pixels: Tensor) -> Tensor:
+        """Return every placement of the cut, uint8 [N, down + 1, right + 1, h, w*C], as a view that overlaps itself.
 
-        One row of pixels of a window, as bytes side by side, is the longest contiguous piece of an image.
+        One row of pixels of a cut, as bytes side by side, is the longest contiguous piece of an image.
         """
         if self._padding:
             pixels = torch.nn.functional.pad(pixels, [self._padding] * 4)
         margin, (cut_height, cut_width) = self.margin, self._cut_size
-        # Cut to the middle already where no window moves: nothing is where padding was.
         height, width = cut_height + margin.down, cut_width + margin.right
-        top, left = ((size - side) // 2 for size, side in zip(pixels.shape[2:], (height, width), strict=True))
-        pixels = pixels[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1).contiguous()
+        pixels = _centre(pixels, height, width).permute(0, 2, 3, 1).contiguous()
         row, channels = width * margin.channels, margin.channels
         return pixels.as_strided(
             (len(pixels), margin.down + 1, margin.right + 1, cut_height, cut_width * channels),
@@ -218,21 +213,26 @@ class Batches:
         )
 
 
-def shifts_of_repeats(order: Tensor) -> Tensor:
-    """Return what to add to the draws of each entry of an order, so that a row that comes again looks different.
+def _centre(images: Tensor, height: int, width: int) -> Tensor:
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]
 
-    order: int64 [N]. Returns float32 [N] in [0, 1): 0 for the first time of each row.
+
+def shifts_of_repeats(order: Tensor) -> Tensor:
+    """Return what to add to the draws of each entry of an order, so that a repeated row is augmented differently.
+
+    order: int64 [N]. Returns float32 [N] in [0, 1): 0 for the first occurrence of each row.
     """
     values, by_value = order.sort(stable=True)
-    places = torch.arange(len(order), device=order.device)
+    positions = torch.arange(len(order), device=order.device)
     is_first = torch.ones_like(values, dtype=torch.bool)
     is_first[1:] = values[1:] != values[:-1]
-    times = places - torch.where(is_first, places, 0).cummax(0).values
-    return torch.empty(len(order), device=order.device).scatter_(0, by_value, (times * GOLDEN_RATIO).frac())
+    repeats = positions - torch.where(is_first, positions, 0).cummax(0).values
+    return torch.empty(len(order), device=order.device).scatter_(0, by_value, (repeats * GOLDEN_RATIO).frac())
 
 
-def _ahead(tasks: Sequence[Callable[[], Batch]], num_workers: int) -> Iterator[Batch]:
-    """Yield the results of tasks in their order, worked on by threads one task ahead of each thread."""
+def _prefetch(tasks: Sequence[Callable[[], Batch]], num_workers: int) -> Iterator[Batch]:
+    """Yield the results of tasks in their order, computed by threads, one task ahead per thread."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(num_workers, initializer=lambda: torch.set_num_threads(threads))
     try:

@@ -12,43 +12,38 @@ from cnnbench.data.images import ImageData, Images
 from cnnbench.errors import UserError
 from cnnbench.registry import DATASETS
 
-MNIST = Source(
-    title="MNIST",
-    folder="MNIST/raw",
-    files={
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    },
-    archives={
-        f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz": md5
-        for name, md5 in {
-            "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-            "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-            "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
-        }.items()
+
+def _idx_source(title: str, folder: str, url: str, md5s: dict[str, tuple[str, str]]) -> Source:
+    """md5s: by file name, of the content and of the .gz."""
+    return Source(
+        title=title,
+        folder=folder,
+        files={name: md5 for name, (md5, _) in md5s.items()},
+        archives={f"{url}/{name}.gz": md5_of_gz for name, (_, md5_of_gz) in md5s.items()},
+    )
+
+
+MNIST = _idx_source(
+    "MNIST",
+    "MNIST/raw",
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    {
+        "train-images-idx3-ubyte": ("6bbc9ace898e44ae57da46a324031adb", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        "train-labels-idx1-ubyte": ("a25bea736e30d166cdddb491f175f624", "d53e105ee54ea40749a09fcbcd1e9432"),
+        "t10k-images-idx3-ubyte": ("2646ac647ad5339dbf082846283269ea", "9fb629c4189551a2d022fa330f9573f3"),
+        "t10k-labels-idx1-ubyte": ("27ae3e4e09519cfbb04c329615203637", "ec29112dd5afa0611ce80d1b7f02629c"),
     },
 )
 
-FASHION_MNIST = Source(
-    title="Fashion-MNIST",
-    folder="FashionMNIST/raw",
-    files={
-        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-    },
-    archives={
-        f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}.gz": md5
-        for name, md5 in {
-            "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-            "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-            "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-        }.items()
+FASHION_MNIST = _idx_source(
+    "Fashion-MNIST",
+    "FashionMNIST/raw",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    {
+        "train-images-idx3-ubyte": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        "train-labels-idx1-ubyte": ("9018921c3c673c538a1fc5bad174d6f9", "25c81989df183df01b3e8a0aad5dffbe"),
+        "t10k-images-idx3-ubyte": ("8181f5470baa50b63fa0f6fddb340f0a", "bef4ecab320f06d8554ea6380940ec79"),
+        "t10k-labels-idx1-ubyte": ("15d484375f8d13e6eb1aabb0c3f46965", "bb300cfdad3c16e7a12a480ee83cd310"),
     },
 )
 
@@ -57,13 +52,13 @@ CLOTHES = (
 )  # fmt: skip
 
 
-@DATASETS.register("mnist", breaks_labels=("flip", "vertical_flip", "trivial"), source=MNIST)  # a 6 turned is a 9
+@DATASETS.register("mnist", breaks_labels=("flip", "vertical_flip", "trivial"), source=MNIST)  # a 6 rotated is a 9
 def mnist(root: Path, *, verify: bool = True) -> ImageData:
     """60 000 + 10 000 handwritten digits, 28x28, gray.
 
     Source: LeCun, Cortes, Burges, The MNIST database of handwritten digits.
     """
-    return _read(MNIST, root, verify, tuple(str(digit) for digit in range(10)))
+    return _read(MNIST, root, verify, tuple("0123456789"))
 
 
 @DATASETS.register("fashion_mnist", breaks_labels=("vertical_flip",), source=FASHION_MNIST)
@@ -77,7 +72,7 @@ def fashion_mnist(root: Path, *, verify: bool = True) -> ImageData:
 
 def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) -> ImageData:
     contents = read_verified(source, root, verify)
-    tensors = {name: _idx(name, content, 3 if "images" in name else 1) for name, content in contents.items()}
+    tensors = {name: _parse_idx(name, content, 3 if "images" in name else 1) for name, content in contents.items()}
     parts = []
     for prefix in ("train", "t10k"):
         pixels, labels = tensors[f"{prefix}-images-idx3-ubyte"], tensors[f"{prefix}-labels-idx1-ubyte"].long()
@@ -89,8 +84,7 @@ def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) ->
     return ImageData(parts[0], parts[1], classes)
 
 
-def _idx(name: str, content: bytes, num_axes: int) -> Tensor:
-    """Return the bytes of an IDX file of so many axes as uint8 of the shape that its header says."""
+def _parse_idx(name: str, content: bytes, num_axes: int) -> Tensor:
     header = 4 + 4 * num_axes
     if content[:4] != bytes([0, 0, 8, num_axes]):
         raise UserError(f"{name} is no IDX file of bytes with {num_axes} axes")

@@ -1,20 +1,100 @@
-"""Train, validation and test are three things: validation is carved, stratified, out of the training part."""
+"""Which images are trained and validated on, how often, and with which labels: subset, split, label noise, sampling."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from cnnbench.data.images import counts_per_class
-from cnnbench.errors import UserError
+from cnnbench.config.schema import Subset
+from cnnbench.data.images import ImageData, Images, counts_per_class
+from cnnbench.errors import SettingError, did_you_mean, listed
 from cnnbench.randomness import generator
+
+TestFraction = Annotated[float, Field(gt=0, lt=1)]  # setting of the data sets without a test part
+
+
+def select_subset(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData, Tensor]:
+    """Return the subset of a data set, and the rows of its training part that remain, int64, ascending.
+
+    Classes first, in both parts, which are then renumbered; then one selection of the training part, and that of the
+    test part. seed: of the draws of `fraction`.
+    Raises SettingError for unknown classes, for fewer than two, and for more images than there are.
+    """
+    rows = torch.arange(len(data.train))
+    if subset.classes is not None:
+        numbers = torch.tensor(_class_numbers(subset.classes, data.classes))
+        rows, test_rows = (torch.isin(part.labels, numbers).nonzero()[:, 0] for part in (data.train, data.test))
+        data = replace(_with_train_rows(data, rows), test=data.test[test_rows])
+        train, test = (
+            Images(part.pixels, torch.searchsorted(numbers, part.labels)) for part in (data.train, data.test)
+        )
+        data = replace(data, train=train, test=test, classes=tuple(data.classes[number] for number in numbers.tolist()))
+    if subset.test_per_class is not None:
+        first = _first_per_class(data.test, data.classes, "data.subset.test_per_class", subset.test_per_class)
+        data = replace(data, test=data.test[first])
+    selected = _select_rows(data, subset, seed)
+    return (data, rows) if selected is None else (_with_train_rows(data, selected), rows[selected])
+
+
+def _with_train_rows(data: ImageData, rows: Tensor) -> ImageData:
+    return replace(data, train=data.train[rows], is_val=None if data.is_val is None else data.is_val[rows])
+
+
+def _class_numbers(selected: Sequence[int | str], classes: Sequence[str]) -> list[int]:
+    """Return the numbers of classes given by name or number, ascending."""
+    given = f"data.subset.classes=[{','.join(map(str, selected))}]"
+    unknown = [name for name in selected if name not in classes and name not in range(len(classes))]
+    if unknown:
+        hint = did_you_mean(str(unknown[0]), classes)
+        raise SettingError(
+            given,
+            f"no class is called {listed(map(str, unknown))}{hint or '.'} "
+            f"There are: {listed(classes)}; by number 0 to {len(classes) - 1}",
+        )
+    numbers = {name if isinstance(name, int) else classes.index(name) for name in selected}
+    if len(numbers) < len(selected):
+        raise SettingError(given, "names a class twice; name each once")
+    if len(numbers) < 2:
+        raise SettingError(given, "at least two classes are required")
+    return sorted(numbers)
+
+
+def _select_rows(data: ImageData, subset: Subset, seed: int) -> Tensor | None:
+    """Return which training images to keep: rows, int64, ascending; None: all."""
+    labels, num_classes = data.train.labels, len(data.classes)
+    if subset.first is not None:
+        if subset.first > len(labels):
+            raise SettingError(f"data.subset.first={subset.first}", f"there are only {len(labels)} training images")
+        return torch.arange(subset.first)
+    if subset.per_class is not None:
+        return _first_per_class(data.train, data.classes, "data.subset.per_class", subset.per_class)
+    if subset.fraction is not None:
+        counts = counts_per_class(labels, num_classes)
+        taken = largest_remainder_counts(counts, subset.fraction)
+        empty = [name for name, count, number in zip(data.classes, counts, taken, strict=True) if count and not number]
+        if empty:
+            problem = f"leaves no image of {listed(empty)}; give more"
+            raise SettingError(f"data.subset.fraction={subset.fraction}", problem)
+        return _draw_per_class(labels, taken, seed, "subset").sort().values
+    return None
+
+
+def _first_per_class(part: Images, classes: Sequence[str], key: str, number: int) -> Tensor:
+    """Return the rows of the first `number` images of every class, int64, ascending."""
+    counts = counts_per_class(part.labels, len(classes))
+    short = [f"'{name}' ({count})" for name, count in zip(classes, counts, strict=True) if count < number]
+    if short:
+        raise SettingError(f"{key}={number}", f"these classes have fewer: {', '.join(short)}")
+    return torch.cat([(part.labels == index).nonzero()[:number, 0] for index in range(len(classes))]).sort().values
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows of the training part train, and which validate; int64, ascending."""
+    """The rows of the training part that are trained on, and those that are validated on; int64, ascending."""
 
     train: Tensor
     val: Tensor
@@ -30,10 +110,10 @@ class Split:
 def stratified_split(
     labels: Tensor, num_classes: int, fraction: float, seed: int, key: str = "data.val_fraction"
 ) -> Split:
-    """Put the nearest whole number of `fraction` of the rows aside, every class in proportion.
+    """Hold out `fraction` of the rows, to the nearest whole number, every class in proportion.
 
     labels: int64 [N]. fraction: in [0, 1), of the setting `key`. The result depends on labels, fraction and seed only.
-    Raises UserError where a class has too few images to be in both parts, or the fraction selects none.
+    Raises SettingError where a class has too few images to be in both parts, or the fraction selects none.
     """
     num_rows = len(labels)
     if fraction == 0:
@@ -42,56 +122,116 @@ def stratified_split(
     taken = largest_remainder_counts(counts, fraction)
     if not any(taken):
         hint = ", or 0 for none" if key == "data.val_fraction" else ""
-        raise UserError(f"{key}={fraction}: selects none of {num_rows} images; give more{hint}.")
-    _leave_some_to_train(counts, taken, f"{key}={fraction}")
-    shuffled = shuffled_by_class(labels, num_classes, seed, "split")
-    return _put_aside(torch.cat([rows[:number] for rows, number in zip(shuffled, taken, strict=True)]), num_rows)
+        raise SettingError(f"{key}={fraction}", f"selects none of {num_rows} images; give more{hint}")
+    _check_train_counts(counts, taken, f"{key}={fraction}")
+    return _hold_out(_draw_per_class(labels, taken, seed, "split"), num_rows)
 
 
 def k_fold(labels: Tensor, num_classes: int, folds: int, fold: int, seed: int) -> Split:
-    """Put one of `folds` parts aside that together are everything and share nothing.
+    """Hold out one of `folds` disjoint parts that together are all rows.
 
-    labels: int64 [N]. fold: from 0. The parts depend on the labels, their number and the seed only; their sizes differ
-    by one at most, in every class and in all.
-    Raises UserError where a class has too few images to be in both parts, or there are fewer images than parts.
+    labels: int64 [N]. fold: from 0. The parts depend on labels, folds and seed only; their sizes differ by at most one,
+    in every class and in total.
+    Raises SettingError where a class has too few images to be in both parts, or there are fewer images than folds.
     """
     assert 0 <= fold < folds, (fold, folds)
     if len(labels) < folds:
-        raise UserError(f"data.folds={folds}: there are only {len(labels)} images; give fewer parts.")
-    # Dealt out like cards, class after class: no part gets a second image before every other one got its first.
-    dealt = torch.cat(shuffled_by_class(labels, num_classes, seed, "folds"))[fold::folds]
-    counts, taken = counts_per_class(labels, num_classes), counts_per_class(labels[dealt], num_classes)
-    _leave_some_to_train(counts, taken, f"data.folds={folds} data.fold={fold}")
-    return _put_aside(dealt, len(labels))
+        raise SettingError(f"data.folds={folds}", f"there are only {len(labels)} images; give fewer folds")
+    # Dealt out like cards, class after class: no fold gets a second image before every other one got its first.
+    held_out = torch.cat(_shuffled_per_class(labels, num_classes, seed, "folds"))[fold::folds]
+    counts, taken = counts_per_class(labels, num_classes), counts_per_class(labels[held_out], num_classes)
+    _check_train_counts(counts, taken, f"data.folds={folds} data.fold={fold}")
+    return _hold_out(held_out, len(labels))
 
 
 def largest_remainder_counts(counts: Sequence[int], fraction: float) -> list[int]:
-    """Return how many of each class make up the nearest whole number of `fraction` of all.
+    """Return how many of each class make up `fraction` of all, to the nearest whole number.
 
-    Each class gives its share, rounded down or up; the largest remainders are rounded up (the lower class on a tie).
+    Each class contributes in proportion, rounded down or up; the largest remainders are rounded up (the lower class on
+    a tie).
     """
     exact = [fraction * count for count in counts]
-    taken = [int(share) for share in exact]
+    taken = [int(number) for number in exact]
     by_remainder = sorted(range(len(counts)), key=lambda index: (taken[index] - exact[index], index))
     for index in by_remainder[: round(fraction * sum(counts)) - sum(taken)]:
         taken[index] += 1
     return taken
 
 
-def shuffled_by_class(labels: Tensor, num_classes: int, seed: int, purpose: str) -> list[Tensor]:
-    """Return the rows of each class, int64, in an order that follows from the seed and the purpose."""
+def _draw_per_class(labels: Tensor, numbers: Sequence[int], seed: int, purpose: str) -> Tensor:
+    """Return rows, int64, drawn from each class: as many as `numbers` says."""
+    shuffled = _shuffled_per_class(labels, len(numbers), seed, purpose)
+    return torch.cat([rows[:number] for rows, number in zip(shuffled, numbers, strict=True)])
+
+
+def _shuffled_per_class(labels: Tensor, num_classes: int, seed: int, purpose: str) -> list[Tensor]:
     draws = generator(seed, purpose)
-    by_class = [(labels == index).nonzero()[:, 0] for index in range(num_classes)]
-    return [rows[torch.randperm(len(rows), generator=draws)] for rows in by_class]
+    per_class = [(labels == index).nonzero()[:, 0] for index in range(num_classes)]
+    return [rows[torch.randperm(len(rows), generator=draws)] for rows in per_class]
 
 
-def _leave_some_to_train(counts: Sequence[int], taken: Sequence[int], given: str) -> None:
+def _check_train_counts(counts: Sequence[int], taken: Sequence[int], given: str) -> None:
     for index, (count, number) in enumerate(zip(counts, taken, strict=True)):
         if count and number == count:
-            raise UserError(f"{given}: class {index} has {count} image(s), none would be left to train.")
+            raise SettingError(given, f"class {index} has {count} image(s), none would be left to train on")
 
 
-def _put_aside(rows: Tensor, num_rows: int) -> Split:
+def _hold_out(rows: Tensor, num_rows: int) -> Split:
     is_val = torch.zeros(num_rows, dtype=torch.bool)
     is_val[rows] = True
+    return split_by(is_val)
+
+
+def split_by(is_val: Tensor) -> Split:
+    """Return the split that a mask describes. is_val: bool [N]."""
     return Split((~is_val).nonzero()[:, 0], is_val.nonzero()[:, 0])
+
+
+def add_label_noise(labels: Tensor, num_classes: int, rate: float, seed: int) -> tuple[Tensor, int]:
+    """Return the labels with `rate` of them replaced, to the nearest whole number, and how many that are.
+
+    labels: int64 [N]. rate: in [0, 1). A replaced label is any of the other classes, equally likely. The result depends
+    on the arguments only, and what is wrong at one rate is wrong in the same way at every higher one.
+    Raises SettingError where the rate selects none, or there is no other class.
+    """
+    if rate == 0:
+        return labels, 0
+    given, number = f"data.label_noise={rate}", round(rate * len(labels))
+    if number == 0:
+        raise SettingError(given, f"selects none of {len(labels)} images; give more, or 0 for none")
+    if num_classes < 2:
+        raise SettingError(given, "with one class there is no wrong label; give 0")
+    draws = generator(seed, "label noise")
+    rows = torch.randperm(len(labels), generator=draws)[:number]
+    shifts = torch.randint(1, num_classes, (len(labels),), generator=draws)  # modulo the classes, never back to its own
+    noisy = labels.clone()
+    noisy[rows] = (labels[rows] + shifts[rows]) % num_classes
+    return noisy, number
+
+
+def class_weights(sampling: str | Sequence[float], counts: Sequence[int]) -> Tensor | None:
+    """Return the sampling weight of each class, float64 [K], or None for `natural`: every image once per epoch.
+
+    sampling: `natural`, `balanced` (every class equally often), or one per class. counts: training images by class.
+    Raises SettingError where there is not one weight per class.
+    """
+    if sampling == "natural":
+        return None
+    if sampling == "balanced":
+        return torch.ones(len(counts), dtype=torch.float64)
+    if len(sampling) != len(counts):
+        problem = f"{len(sampling)} weights, {len(counts)} classes; give one for each"
+        raise SettingError(f"data.sampling=[{','.join(map(str, sampling))}]", problem)
+    return torch.tensor(sampling, dtype=torch.float64)
+
+
+def weighted_order(labels: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the rows of an epoch, int64 [N]: drawn with replacement, as many as there are.
+
+    labels: int64 [N]. weights: float [K], above 0. Each draw is of a class in proportion to its weight (classes without
+    images are ignored), and of any image of that class, equally likely.
+    """
+    counts = torch.bincount(labels, minlength=len(weights))
+    drawn = torch.multinomial(weights * (counts > 0), len(labels), replacement=True, generator=generator)
+    place = (torch.rand(len(labels), dtype=torch.float64, generator=generator) * counts[drawn]).long()
+    return labels.argsort(stable=True)[(counts.cumsum(0) - counts)[drawn] + place]

@@ -1,4 +1,4 @@
-"""Images that are made, not taken: for tests, benchmarks and first steps."""
+"""Data sets that need no download: generated patterns, and the digits that ship with scikit-learn."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from cnnbench.data.images import ImageData, Images
+from cnnbench.data.split import TestFraction, stratified_split
 from cnnbench.randomness import generator
 from cnnbench.registry import DATASETS
 
@@ -22,10 +23,10 @@ def synthetic(
     num_classes: Annotated[int, Field(ge=2, le=1000)],
     noise: Annotated[float, Field(ge=0, le=1)],
 ) -> ImageData:
-    """Make coloured patterns in noise, one pattern a class, shifted at random: 3x32x32, always the same images.
+    """Coloured patterns in noise, one pattern per class, shifted at random: 3x32x32, always the same images.
 
-    A pattern is a coarse 8x8 grid of colours, enlarged; an image shows it moved by up to 4 pixels each way, rolling
-    over the border. Labels go round the classes, so that every class is as frequent as any other.
+    A pattern is a coarse 8x8 grid of colours, enlarged; an image shows it shifted by up to 4 pixels each way, wrapping
+    around at the border. Labels cycle through the classes, so that all are equally frequent.
     """
     patterns = torch.rand(num_classes, 3, 8, 8, generator=generator(0, "synthetic patterns"))
     enlarged = patterns.repeat_interleave(SIDE // 8, dim=2).repeat_interleave(SIDE // 8, dim=3)
@@ -41,3 +42,20 @@ def synthetic(
             pixels[row] = (image * 255).round().clamp(0, 255).to(torch.uint8)
         parts.append(Images(pixels, labels))
     return ImageData(parts[0], parts[1], tuple(f"pattern {index}" for index in range(num_classes)))
+
+
+@DATASETS.register("digits", breaks_labels=("flip", "vertical_flip", "trivial"))  # a 6 rotated is a 9
+def digits(_root: Path, *, test_fraction: TestFraction) -> ImageData:
+    """1 797 handwritten digits, 8x8, gray; nothing is downloaded.
+
+    The set has no test part: `test_fraction` of every class is held out, always the same images.
+    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; the copy in scikit-learn.
+    """
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    pixels = (torch.from_numpy(loaded.images) * (255 / 16)).round_().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(loaded.target).long()
+    split = stratified_split(labels, 10, test_fraction, seed=0, key="data.test_fraction")
+    everything = Images(pixels, labels)
+    return ImageData(everything[split.train], everything[split.val], tuple("0123456789"))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cnnbench.config.run_config import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
-from cnnbench.data.sampling import weighted_order
+from cnnbench.data.split import weighted_order
 from cnnbench.models.ending import Scores
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation.findings import EvalReport

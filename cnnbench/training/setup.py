@@ -21,7 +21,7 @@ from cnnbench.config.validate import as_word
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
-from cnnbench.data.sampling import class_weights
+from cnnbench.data.split import class_weights
 from cnnbench.errors import ConfigError, Mistake, SettingError
 from cnnbench.models.build import check_network, count_parameters
 from cnnbench.models.head import NamedParts, parts_of

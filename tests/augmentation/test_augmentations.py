@@ -1,4 +1,4 @@
-"""Augmentations: each is what torchvision does to one image, with a draw of its own for every sample."""
+"""Augmentations match torchvision on single images, with independent draws for every sample."""
 
 from functools import partial
 
@@ -6,14 +6,19 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from cnnbench.augmentation.base import CropMargin
-from cnnbench.augmentation.blur import Blur
-from cnnbench.augmentation.color import Grayscale, Jitter, adjust_brightness, adjust_contrast, adjust_saturation
+from cnnbench.augmentation.base import CropMargin, uniform_integers
+from cnnbench.augmentation.color import (
+    Blur,
+    Grayscale,
+    Jitter,
+    Noise,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+)
+from cnnbench.augmentation.crop import Crop, Flip, ResizedCrop, VerticalFlip
 from cnnbench.augmentation.geometry import Affine, Rotation
-from cnnbench.augmentation.noise import Noise
 from cnnbench.augmentation.occlusion import Cutout, Erasing
-from cnnbench.augmentation.placement import Crop, Flip, VerticalFlip, pick
-from cnnbench.augmentation.resized import ResizedCrop
 from cnnbench.augmentation.trivial import Trivial
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
@@ -25,7 +30,7 @@ from tests.conftest import TINY
 from tests.support.augmented import EPOCH, NUM, SEED, SIDE, augmented, make_pixels
 from tests.support.training import plan_of
 
-# The mathematics of each ----------------------------------------------------------------------------------------------
+# Reference results ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -42,23 +47,23 @@ def test_vertical_flip_is_torchvisions_vflip(channels):
     assert torch.allclose(augmented(pixels, {"vertical_flip": VerticalFlip(p=1.0)}), expected, atol=1e-6)
 
 
-def test_both_flips_are_drawn_apart():
+def test_both_flips_are_drawn_independently():
     pixels = make_pixels(num=1).expand(400, -1, -1, -1)
     kinds = augmented(pixels, {"flip": Flip(p=0.5), "vertical_flip": VerticalFlip(p=0.5)}).flatten(1).unique(dim=0)
     assert len(kinds) == 4
 
 
-@pytest.mark.parametrize(("padding", "window"), [(0, 7), (4, 10), (2, 8)], ids=["crop", "padded crop", "both"])
-def test_crop_is_torchvisions_pad_and_crop(padding, window):
+@pytest.mark.parametrize(("padding", "size"), [(0, 7), (4, 10), (2, 8)], ids=["crop", "padded crop", "both"])
+def test_crop_is_torchvisions_pad_and_crop(padding, size):
     pixels = make_pixels()
     draws = uniform_table(NUM, 2, SEED, "augmentation/crop", EPOCH)
-    corners = (draws * (SIDE + 2 * padding - window + 1)).long().tolist()
+    corners = (draws * (SIDE + 2 * padding - size + 1)).long().tolist()
     expected = [
-        functional.crop(functional.pad(image.float() / 255, [padding]), top, left, window, window)
+        functional.crop(functional.pad(image.float() / 255, [padding]), top, left, size, size)
         for image, (top, left) in zip(pixels, corners, strict=True)
     ]
     assert torch.allclose(
-        augmented(pixels, {"crop": Crop(padding=padding)}, window=window), torch.stack(expected), atol=1e-6
+        augmented(pixels, {"crop": Crop(padding=padding)}, crop=size), torch.stack(expected), atol=1e-6
     )
 
 
@@ -125,26 +130,26 @@ PARTS = {
     "random erasing": {"erasing": Erasing(p=1.0, scale=[0.1, 0.5], ratio=[0.3, 3.3], value="random")},
     "cutout": {"cutout": Cutout(size=5, p=1.0)},
 }
-TWO_WAYS = {"flip", "vertical_flip", "grayscale"}  # what an image can come out as
+TWO_RESULTS = {"flip", "vertical_flip", "grayscale"}  # an image comes out in one of two ways
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_copies_of_one_image_in_one_batch_come_out_differently(parts):
+def test_copies_of_an_image_in_a_batch_get_different_results(parts):
     pixels = make_pixels()[:1].expand(16, -1, -1, -1)
     kinds = {image.numpy().tobytes() for image in augmented(pixels, parts)}
-    assert len(kinds) > (1 if TWO_WAYS & set(parts) else 10)
+    assert len(kinds) > (1 if TWO_RESULTS & set(parts) else 10)
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_an_image_looks_different_in_the_next_epoch_and_with_another_seed(parts):
+def test_the_result_differs_by_epoch_and_by_seed(parts):
     look = partial(augmented, make_pixels(), parts)
     for other in (look(epoch=EPOCH + 1), look(seed=SEED + 1)):
         differ = (look() != other).flatten(1).any(1).float().mean()
-        assert differ > (0.25 if TWO_WAYS & set(parts) else 0.85)
+        assert differ > (0.25 if TWO_RESULTS & set(parts) else 0.85)
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_what_an_image_looks_like_does_not_depend_on_where_in_the_order_it_comes(parts):
+def test_the_result_does_not_depend_on_the_position_in_the_order(parts):
     pixels, order = make_pixels(), torch.randperm(NUM, generator=torch.Generator().manual_seed(5))
     assert torch.equal(augmented(pixels, parts), augmented(pixels, parts, order=order))
     torch.manual_seed(99)  # nor on the program's own randomness
@@ -152,13 +157,13 @@ def test_what_an_image_looks_like_does_not_depend_on_where_in_the_order_it_comes
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_what_an_image_looks_like_does_not_depend_on_the_number_of_workers(parts):
+def test_the_result_does_not_depend_on_the_number_of_workers(parts):
     assert torch.equal(augmented(make_pixels(), parts), augmented(make_pixels(), parts, num_workers=2))
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_pixels_stay_in_range_and_one_setting_is_one_shape(parts, channels):
+def test_pixels_stay_in_range_and_shapes_stay_the_same(parts, channels):
     pixels = make_pixels(channels)
     shown = augmented(pixels, parts)
     assert shown.shape == pixels.shape
@@ -167,20 +172,20 @@ def test_pixels_stay_in_range_and_one_setting_is_one_shape(parts, channels):
     assert channels == 1 or (shown != pixels / 255).any()
 
 
-def test_adding_jitter_moves_no_window_and_mirrors_no_other_image():
+def test_adding_jitter_changes_neither_crops_nor_flips():
     pixels = make_pixels() // 128 * 255  # black and white: brightness leaves black black
     place = PARTS["crop"] | PARTS["flip"]
     assert torch.equal(augmented(pixels, place) > 0, augmented(pixels, place | PARTS["jitter"]) > 0)
 
 
 @pytest.mark.parametrize("added", ["flip", "crop"])
-def test_adding_a_placement_draws_no_other_colours(added):
+def test_adding_a_crop_or_flip_changes_no_colours(added):
     plain = make_pixels()[:, :, :1, :1].expand(-1, -1, SIDE + 2, SIDE + 2)  # one colour an image, wherever
     parts = PARTS["jitter"] | {"flip": PARTS["flip"], "crop": {"crop": Crop()}}[added]
     assert torch.equal(augmented(plain, PARTS["jitter"]), augmented(plain, parts))
 
 
-def test_adding_a_flip_moves_no_window():
+def test_adding_a_flip_changes_no_crop():
     both, crop = (augmented(make_pixels(), parts) for parts in (PARTS["crop"] | PARTS["flip"], PARTS["crop"]))
     flipped = (both != crop).flatten(1).any(1)
     assert flipped.any()
@@ -193,7 +198,7 @@ def test_flip_with_probability_0_is_off():
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
-def test_flip_mirrors_about_as_often_as_it_says(p):
+def test_flip_happens_with_its_probability(p):
     number = 4000
     pixels = torch.zeros(number, 1, 1, 2, dtype=torch.uint8)
     pixels[:, :, :, 0] = 255
@@ -205,81 +210,83 @@ def test_flip_mirrors_about_as_often_as_it_says(p):
     assert abs(float(mirrored) - p) < 4 * (p * (1 - p) / number) ** 0.5
 
 
-def test_crop_reaches_every_place_about_as_often():
-    number, side, window = 4500, 5, 3
+def test_crop_positions_are_uniform():
+    number, side, size = 4500, 5, 3
     pixels = torch.arange(side * side, dtype=torch.uint8).view(1, 1, side, side).expand(number, -1, -1, -1)
-    shown = augmented(pixels, {"crop": Crop()}, window=window)[:, 0, 0, 0].mul(255).round().long()
+    shown = augmented(pixels, {"crop": Crop()}, crop=size)[:, 0, 0, 0].mul(255).round().long()
     places = torch.bincount(shown, minlength=side * side).view(side, side)
-    assert places[:window, :window].min() > 400
-    assert places[:window, :window].max() < 600
-    assert places.sum() == places[:window, :window].sum()
+    assert places[:size, :size].min() > 400
+    assert places[:size, :size].max() < 600
+    assert places.sum() == places[:size, :size].sum()
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 9, 1000])
-def test_the_largest_draw_there_is_stays_in_range(number):
+def test_the_largest_draw_stays_in_range(number):
     draws = torch.tensor([0.0, 1 - 2**-24])
-    assert pick(draws, number).tolist() == [0, number - 1]
+    assert uniform_integers(draws, number).tolist() == [0, number - 1]
 
 
-# Settings that change nothing -----------------------------------------------------------------------------------------
+# Settings without effect ----------------------------------------------------------------------------------------------
 
-ROOM = CropMargin(0, 0, 3, 8, 6)
+NO_MARGIN = CropMargin(0, 0, 3, 8, 6)
 PROBLEMS = {
-    "crop without room": (Crop(), CropMargin(0, 0, 3, 8, 6), "the window is the whole image, it cannot move"),
+    "crop without margin": (Crop(), CropMargin(0, 0, 3, 8, 6), "the crop is the whole image, it cannot move"),
     "jitter without strengths": (Jitter(), CropMargin(4, 4, 3, 8, 6), "all strengths are 0: it changes nothing"),
     "saturation of gray images": (Jitter(saturation=0.5), CropMargin(4, 4, 1, 8, 6), "changes nothing in gray images"),
-    "crop with room": (Crop(), CropMargin(0, 1, 3, 8, 6), None),
+    "crop with margin": (Crop(), CropMargin(0, 1, 3, 8, 6), None),
     "brightness of gray images": (Jitter(brightness=0.5, saturation=0.5), CropMargin(0, 0, 1, 8, 6), None),
     "saturation of colour images": (Jitter(saturation=0.5), CropMargin(0, 0, 3, 8, 6), None),
     "flip": (Flip(p=0.5), CropMargin(0, 0, 1, 8, 6), None),
-    "resized crop of all": (ResizedCrop(scale=[1.0, 1.0], ratio=[1.0, 1.0]), ROOM, "takes whole images only"),
-    "resized crop": (ResizedCrop(scale=[0.9, 1.0], ratio=[1.0, 1.0]), ROOM, None),
-    "rotation by nothing": (Rotation(degrees=0.0), ROOM, "turns nothing; give degrees above 0"),
-    "affine without settings": (Affine(), ROOM, "no setting changes anything"),
-    "affine by less than a pixel": (Affine(translate=0.06), ROOM, "translate=0.06 is less than half a pixel"),
-    "affine by a pixel": (Affine(translate=0.07), ROOM, None),
-    "affine in size": (Affine(scale=[1.0, 1.1]), ROOM, None),
+    "resized crop of all": (
+        ResizedCrop(scale=[1.0, 1.0], ratio=[1.0, 1.0]), NO_MARGIN, "always takes the whole image",
+    ),
+    "resized crop": (ResizedCrop(scale=[0.9, 1.0], ratio=[1.0, 1.0]), NO_MARGIN, None),
+    "rotation by nothing": (Rotation(degrees=0.0), NO_MARGIN, "rotates nothing; give degrees above 0"),
+    "affine without settings": (Affine(), NO_MARGIN, "no setting changes anything"),
+    "affine by less than a pixel": (Affine(translate=0.06), NO_MARGIN, "translate=0.06 is less than half a pixel"),
+    "affine by a pixel": (Affine(translate=0.07), NO_MARGIN, None),
+    "affine in size": (Affine(scale=[1.0, 1.1]), NO_MARGIN, None),
     "hue of gray images": (Jitter(hue=0.5), CropMargin(0, 0, 1, 8, 6), "changes nothing in gray images, nor does hue"),
-    "hue": (Jitter(hue=0.5), ROOM, None),
+    "hue": (Jitter(hue=0.5), NO_MARGIN, None),
     "grayscale of gray images": (Grayscale(p=0.5), CropMargin(0, 0, 1, 8, 6), "the images are gray already"),
-    "blur with a kernel too large": (Blur(sigma=[1.0, 2.0], kernel_size=13, p=1.0), ROOM, "reaches beyond"),
-    "blur with the largest kernel": (Blur(sigma=[1.0, 2.0], kernel_size=11, p=1.0), ROOM, None),
-    "blur nobody can see": (Blur(sigma=[0.1, 0.2], kernel_size=3, p=1.0), ROOM, "too little to be seen"),
-    "no noise": (Noise(std=0.0, p=0.5), ROOM, "std=0 adds nothing"),
+    "blur with a kernel too large": (Blur(sigma=[1.0, 2.0], kernel_size=13, p=1.0), NO_MARGIN, "reaches beyond"),
+    "blur with the largest kernel": (Blur(sigma=[1.0, 2.0], kernel_size=11, p=1.0), NO_MARGIN, None),
+    "blur nobody can see": (Blur(sigma=[0.1, 0.2], kernel_size=3, p=1.0), NO_MARGIN, "too little to be seen"),
+    "no noise": (Noise(std=0.0, p=0.5), NO_MARGIN, "std=0 adds nothing"),
     "erasing less than a pixel": (
-        Erasing(p=1.0, scale=[0.001, 0.01], ratio=[1.0, 1.0], value=0.0), ROOM, "is less than a pixel of 8x6",
+        Erasing(p=1.0, scale=[0.001, 0.01], ratio=[1.0, 1.0], value=0.0), NO_MARGIN, "is less than a pixel of 8x6",
     ),
     "erasing more than there is": (
-        Erasing(p=1.0, scale=[0.9, 1.0], ratio=[1.0, 1.0], value=0.0), ROOM, "no rectangle of this scale and ratio",
+        Erasing(p=1.0, scale=[0.9, 1.0], ratio=[1.0, 1.0], value=0.0), NO_MARGIN, "no box of this scale and ratio",
     ),
-    "erasing": (Erasing(p=1.0, scale=[0.02, 1.0], ratio=[0.3, 3.3], value=0.0), ROOM, None),
-    "cutout larger than the window": (Cutout(size=7, p=1.0), ROOM, "size=7 is larger than the window of 8x6 pixels"),
-    "cutout as large as the window": (Cutout(size=6, p=1.0), ROOM, None),
+    "erasing": (Erasing(p=1.0, scale=[0.02, 1.0], ratio=[0.3, 3.3], value=0.0), NO_MARGIN, None),
+    "cutout larger than the crop": (Cutout(size=7, p=1.0), NO_MARGIN, "size=7 is larger than the crop of 8x6 pixels"),
+    "cutout as large as the crop": (Cutout(size=6, p=1.0), NO_MARGIN, None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("part", "margin", "problem"), PROBLEMS.values(), ids=PROBLEMS)
-def test_an_augmentation_says_when_it_would_change_nothing(part, margin, problem):
-    said = part.problem(margin)
-    assert (problem is None and said is None) or problem in said
+def test_an_augmentation_reports_settings_without_effect(part, margin, problem):
+    reported = part.problem(margin)
+    assert (problem is None and reported is None) or problem in reported
 
 
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["augmentation=crop"], r"augmentation\.crop +the window is the whole image, it cannot move; set data\.crop"),
+        (["augmentation=crop"], r"augmentation\.crop +the crop is the whole image, it cannot move; set data\.crop"),
         (["augmentation.jitter.saturation=0.5"], r"augmentation\.jitter +saturation changes nothing in gray images"),
         (["augmentation.jitter.contrast=0.0"], r"augmentation\.jitter +all strengths are 0"),
     ],
     ids=["crop", "saturation", "no strength"],
 )
-def test_a_run_with_an_augmentation_that_changes_nothing_is_refused(words, problem):
+def test_a_run_with_an_augmentation_without_effect_is_refused(words, problem):
     plan = plan_of(*TINY, *words)
     with pytest.raises(ConfigError, match=problem):
         setup(plan.config)
 
 
-def test_placement_comes_before_colours_and_blending_last():
+def test_the_order_of_augmentations():
     orders = {name: AUGMENTATIONS[name].facts["order"] for name in AUGMENTATIONS}
     assert sorted(orders, key=lambda name: orders[name]) == [
         "crop", "resized_crop", "flip", "vertical_flip", "rotation", "affine", "trivial", "jitter", "grayscale", "blur",

@@ -1,4 +1,4 @@
-"""Hue, gray, blur and noise: what torchvision makes of one image, and what statistics say of noise."""
+"""Hue, grayscale and blur match torchvision on single images; noise has the right statistics."""
 
 from functools import partial
 
@@ -6,35 +6,33 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from cnnbench.augmentation.blur import Blur
-from cnnbench.augmentation.color import Grayscale, Jitter, turn_hue
-from cnnbench.augmentation.noise import Noise, normal_noise, uniform_noise
+from cnnbench.augmentation.color import Blur, Grayscale, Jitter, Noise, adjust_hue, normal_noise, uniform_noise
 from tests.support.augmented import NUM, augmented, make_draws, make_images, make_pixels
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
-def test_a_turn_of_hue_is_torchvisions(channels):
+def test_a_hue_shift_is_torchvisions(channels):
     images = make_images(channels)
     images[::3] = (images[::3] * 3).round() / 3  # pixels whose channels are equal, two of them or all
-    turns = torch.linspace(-0.5, 0.5, NUM)
-    expected = [functional.adjust_hue(image, float(turn)) for image, turn in zip(images, turns, strict=True)]
-    assert torch.allclose(turn_hue(images.clone(), turns), torch.stack(expected), atol=1e-5)
+    shifts = torch.linspace(-0.5, 0.5, NUM)
+    expected = [functional.adjust_hue(image, float(shift)) for image, shift in zip(images, shifts, strict=True)]
+    assert torch.allclose(adjust_hue(images.clone(), shifts), torch.stack(expected), atol=1e-5)
 
 
-def test_a_third_of_a_turn_makes_red_green():
+def test_a_hue_shift_of_a_third_makes_red_green():
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-    assert torch.allclose(turn_hue(red, torch.tensor([1 / 3])).flatten(), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
+    assert torch.allclose(adjust_hue(red, torch.tensor([1 / 3])).flatten(), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
 
 
-def test_jitter_turns_the_hue_last_by_a_draw_of_its_own():
+def test_jitter_shifts_the_hue_last_by_its_own_draw():
     images, draws = make_images(), make_draws(4)
     three, four = Jitter(brightness=0.3, contrast=0.4), Jitter(brightness=0.3, contrast=0.4, hue=0.2)
-    expected = turn_hue(three.apply(images.clone(), draws[:, :3]), 0.2 * (2 * draws[:, 3] - 1))
+    expected = adjust_hue(three.apply(images.clone(), draws[:, :3]), 0.2 * (2 * draws[:, 3] - 1))
     assert (three.num_draws, four.num_draws) == (3, 4)
     assert torch.equal(four.apply(images.clone(), draws), expected)
 
 
-def test_grayscale_is_torchvisions_for_those_that_drew_it():
+def test_grayscale_is_torchvisions_for_the_images_drawn():
     images, draws = make_images(), make_draws(1)
     gray = draws[:, 0] < 0.3
     assert 0 < int(gray.sum()) < NUM
@@ -46,7 +44,7 @@ def test_grayscale_is_torchvisions_for_those_that_drew_it():
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
 @pytest.mark.parametrize("kernel_size", [3, 5, 21])
-def test_blur_is_torchvisions_gaussian_blur_for_those_that_drew_it(kernel_size, channels):
+def test_blur_is_torchvisions_gaussian_blur_for_the_images_drawn(kernel_size, channels):
     images, draws = make_images(channels), make_draws(2)
     expected = [
         functional.gaussian_blur(image, [kernel_size] * 2, [0.4 + 1.6 * by_sigma] * 2) if chosen < 0.7 else image
@@ -56,7 +54,7 @@ def test_blur_is_torchvisions_gaussian_blur_for_those_that_drew_it(kernel_size, 
     assert torch.allclose(got, torch.stack(expected), atol=1e-5)
 
 
-def test_noise_has_the_deviation_it_says_and_no_bias():
+def test_noise_has_its_standard_deviation_and_no_bias():
     gray = torch.full((400, 1, 12, 12), 0.5)
     draws = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
     noise = Noise(std=0.1, p=1.0).apply(gray.clone(), draws) - gray
@@ -65,16 +63,16 @@ def test_noise_has_the_deviation_it_says_and_no_bias():
     assert abs(float((noise.abs() < 0.1).float().mean()) - 0.683) < 0.01  # a normal distribution's share
 
 
-def test_noise_of_images_and_of_pixels_does_not_go_together():
+def test_noise_is_uncorrelated_between_images_and_channels():
     draws = torch.rand(50, generator=torch.Generator().manual_seed(0))
     values = normal_noise(draws, torch.Size((50, 3, 16, 16))).flatten(1)
-    together = torch.corrcoef(values) - torch.eye(50)
-    assert together.abs().max() < 0.2  # of 768 values: a deviation of 0.036
+    correlations = torch.corrcoef(values) - torch.eye(50)
+    assert correlations.abs().max() < 0.2  # of 768 values: a deviation of 0.036
     channels = values.view(50, 3, 256).transpose(0, 1).flatten(1)
     assert (torch.corrcoef(channels) - torch.eye(3)).abs().max() < 0.05
 
 
-def test_the_same_draw_is_the_same_noise_in_any_company():
+def test_the_same_draw_gives_the_same_noise_in_any_batch():
     draws = torch.rand(9, generator=torch.Generator().manual_seed(0))
     for noise in (normal_noise, uniform_noise):
         of = partial(noise, shape=torch.Size((1, 3, 5, 7)))
@@ -83,13 +81,13 @@ def test_the_same_draw_is_the_same_noise_in_any_company():
         assert len(together.flatten(1).unique(dim=0)) == 9
 
 
-def test_uniform_noise_reaches_all_of_the_range():
+def test_uniform_noise_is_uniform():
     values = uniform_noise(torch.rand(50, generator=torch.Generator().manual_seed(0)), torch.Size((50, 3, 16, 16)))
     shares = torch.histc(values, 10, 0, 1) / values.numel()
     assert (shares - 0.1).abs().max() < 0.01
 
 
-def test_a_probability_is_how_often_it_happens():
+def test_an_augmentation_happens_with_its_probability():
     pixels = make_pixels(num=1).expand(4000, -1, -1, -1)
     plain = pixels[0] / 255
     for p in (0.2, 0.9):

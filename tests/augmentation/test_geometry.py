@@ -1,4 +1,4 @@
-"""Turned, moved, stretched, slanted and resized: what torchvision makes of one image with the same numbers."""
+"""Rotation, affine and resized crops match torchvision on single images with the same numbers."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, functional
 
+from cnnbench.augmentation.crop import ResizedCrop
 from cnnbench.augmentation.geometry import Affine, Rotation
-from cnnbench.augmentation.resized import ResizedCrop
 from cnnbench.randomness import uniform_table
 from tests.support.augmented import EPOCH, HEIGHT, NUM, SEED, WIDTH, augmented, make_draws, make_images, make_pixels
 
@@ -35,20 +35,20 @@ def test_rotation_is_torchvisions_rotate(degrees, channels):
         {"shear": 30.0},
         {"degrees": 90.0, "translate": 0.3, "scale": [0.7, 1.6], "shear": 20.0},
     ],
-    ids=["turn", "move", "size", "slant", "all"],
+    ids=["rotate", "translate", "scale", "shear", "all"],
 )
 def test_affine_is_torchvisions_affine_with_the_numbers_that_random_affine_draws(settings, channels):
     images, draws = make_images(channels), make_draws(5)
     everything = {"degrees": 0.0, "translate": 0.0, "scale": [1.0, 1.0], "shear": 0.0} | settings
     low, high = everything["scale"]
     expected = []
-    for image, (turn, right, down, size, slant) in zip(images, draws.tolist(), strict=True):
+    for image, (turn, right, down, zoom, slope) in zip(images, draws.tolist(), strict=True):
         moved = [
             round(everything["translate"] * side * (2 * draw - 1))
             for side, draw in zip((WIDTH, HEIGHT), (right, down), strict=True)
         ]
-        angle, shear = everything["degrees"] * (2 * turn - 1), everything["shear"] * (2 * slant - 1)
-        scale = low + (high - low) * size
+        angle, shear = everything["degrees"] * (2 * turn - 1), everything["shear"] * (2 * slope - 1)
+        scale = low + (high - low) * zoom
         expected.append(functional.affine(image, angle, moved, scale, [shear, 0.0], BILINEAR))
     got = Affine(**settings).apply(images.clone(), draws)
     assert torch.allclose(got, torch.stack(expected), atol=TOLERANCE)
@@ -81,21 +81,21 @@ BOXES = {
 }
 
 
-@pytest.mark.parametrize("window", [(11, 14), (7, 5), (23, 17)], ids=["same size", "smaller", "larger"])
+@pytest.mark.parametrize("size", [(11, 14), (7, 5), (23, 17)], ids=["same size", "smaller", "larger"])
 @pytest.mark.parametrize(("scale", "ratio"), BOXES.values(), ids=BOXES)
-def test_resized_crop_is_torchvisions_with_the_boxes_that_random_resized_crop_draws(scale, ratio, window):
+def test_resized_crop_is_torchvisions_with_the_boxes_that_random_resized_crop_draws(scale, ratio, size):
     part = ResizedCrop(scale=scale, ratio=ratio)
     images, draws = make_images(), make_draws(part.num_draws)
     boxes = [torchvisions_box(part, row, HEIGHT, WIDTH) for row in draws.tolist()]
     expected = [
-        functional.resized_crop(image, *box, list(window), BILINEAR, antialias=True)
+        functional.resized_crop(image, *box, list(size), BILINEAR, antialias=True)
         for image, box in zip(images, boxes, strict=True)
     ]
-    assert torch.allclose(part.resize(images, draws, window), torch.stack(expected), atol=TOLERANCE)
+    assert torch.allclose(part.resize(images, draws, size), torch.stack(expected), atol=TOLERANCE)
 
 
-def test_the_boxes_of_the_tests_are_of_all_kinds():
-    """Some fit at once, some later, some never: else the test above would show less than it says."""
+def test_the_boxes_above_are_of_all_kinds():
+    """Some fit at once, some later, some never: otherwise the test above would prove less than it claims."""
     part = ResizedCrop(scale=BOXES["hardly fits"][0], ratio=BOXES["hardly fits"][1])
     boxes = [torchvisions_box(part, row, HEIGHT, WIDTH) for row in make_draws(part.num_draws).tolist()]
     assert len({box[2:] for box in boxes}) > 10
@@ -103,10 +103,10 @@ def test_the_boxes_of_the_tests_are_of_all_kinds():
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
-def test_resized_crop_makes_the_window_out_of_the_whole_image(channels):
+def test_resized_crop_uses_the_whole_image(channels):
     pixels, part = make_pixels(channels), ResizedCrop(scale=[0.3, 1.0], ratio=[0.5, 2.0])
     draws = uniform_table(NUM, part.num_draws, SEED, "augmentation/resized_crop", EPOCH)
     expected = part.resize(pixels.float() / 255, draws, (7, 7))
-    assert torch.allclose(augmented(pixels, {"resized_crop": part}, window=7), expected, atol=1e-6)
-    pixels[:, :, 3:7, 3:7] = 0  # the middle, which is all that a window that cannot move sees much of
-    assert augmented(pixels, {"resized_crop": part}, window=4).amax((1, 2, 3)).gt(0).float().mean() > 0.9
+    assert torch.allclose(augmented(pixels, {"resized_crop": part}, crop=7), expected, atol=1e-6)
+    pixels[:, :, 3:7, 3:7] = 0  # the centre, which is nearly all of a crop that cannot move
+    assert augmented(pixels, {"resized_crop": part}, crop=4).amax((1, 2, 3)).gt(0).float().mean() > 0.9

@@ -1,4 +1,4 @@
-"""Two images in one: labels and shares say what is seen, and each sample is blended once at most."""
+"""Mixup and CutMix: labels and shares match the pixels, and each sample is mixed at most once."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ Seen = tuple[Tensor, Tensor, Mixed]
 
 
 def epoch_of(parts: dict, epoch: int = 3, batch_size: int = 100, num_workers: int = 0) -> list[Seen]:
-    """Return what is in batches of images of one value each, which is its label / 1000."""
+    """Return the batches of an epoch, of images whose pixels all have the value of their label / 1000."""
     labels = torch.arange(NUM)
     pixels = torch.zeros(NUM, 1, 8, 6, dtype=torch.uint8)
     batches = Batches(Images(pixels, labels), DataSpec(1, 8, 6, ("a",)), (0.0,), (1.0,), torch.device("cpu"), parts, 7)
@@ -35,7 +35,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_the_mean_of_a_blend_is_the_mean_of_both_images_by_their_shares(parts):
+def test_the_mean_of_a_mixed_image_is_that_of_both_images_weighted_by_their_shares(parts):
     for images, labels, mixed in epoch_of(parts):
         own, other = labels / NUM, mixed.labels / NUM
         expected = mixed.share * own + (1 - mixed.share) * other
@@ -43,7 +43,7 @@ def test_the_mean_of_a_blend_is_the_mean_of_both_images_by_their_shares(parts):
         assert torch.equal(mixed.labels.sort().values, labels.sort().values)  # a partner each, of the same batch
 
 
-def test_mixup_blends_every_pixel_alike_and_cutmix_takes_a_rectangle():
+def test_mixup_blends_all_pixels_alike_and_cutmix_pastes_a_box():
     for images, labels, mixed in epoch_of(PARTS["mixup"]):
         assert torch.allclose(images, images[:, :, :1, :1], atol=1e-6)
         assert ((mixed.share == 1) | (mixed.labels != labels)).float().mean() > 0.95
@@ -58,21 +58,21 @@ def test_mixup_blends_every_pixel_alike_and_cutmix_takes_a_rectangle():
         assert torch.allclose(mixed.share[differs], 1 - area[differs] / 48)
 
 
-def test_each_is_blended_as_often_as_it_says_and_once_at_most():
-    pixelwise, rectangles, blended = 0, 0, 0
+def test_each_sample_is_mixed_with_its_probability_and_at_most_once():
+    pixelwise, boxes, num_mixed = 0, 0, 0
     for epoch in range(4):
         for images, _, mixed in epoch_of({"mixup": Mixup(p=0.3, alpha=1.0), "cutmix": CutMix(p=0.5, alpha=1.0)}, epoch):
             plain = (images == images[:, :, :1, :1]).flatten(1).all(1)
-            blended += int((mixed.share < 1).sum())
+            num_mixed += int((mixed.share < 1).sum())
             pixelwise += int((plain & (mixed.share < 1)).sum())
-            rectangles += int((~plain).sum())
-    assert abs(pixelwise / 4000 - 0.3) < 0.04  # with some rectangles that cover all
-    assert 0.35 < rectangles / 4000 < 0.52  # without those too small to hold a pixel
-    assert blended / 4000 < 0.83
+            boxes += int((~plain).sum())
+    assert abs(pixelwise / 4000 - 0.3) < 0.04  # with some boxes that cover all
+    assert 0.35 < boxes / 4000 < 0.52  # without those too small to hold a pixel
+    assert num_mixed / 4000 < 0.83
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
-def test_blending_differs_by_epoch_and_not_by_the_number_of_workers(parts):
+def test_mixing_differs_by_epoch_and_not_by_the_number_of_workers(parts):
     once, again, later = (
         torch.cat([images for images, *_ in epoch_of(parts, epoch, num_workers=workers)])
         for epoch, workers in ((3, 0), (3, 2), (4, 0))
@@ -95,7 +95,7 @@ def test_shares_follow_a_beta_distribution(alpha):
     assert shares.max() <= 1
 
 
-def test_mixup_is_what_a_slow_loop_makes_of_the_same_shares():
+def test_mixup_matches_a_slow_loop_with_the_same_shares():
     images, partners, draws = make_images(), make_images().flip(0), make_draws(1)
     part = Mixup(p=1.0, alpha=0.4)
     got, shares = part.mix(images, partners, draws)
@@ -107,7 +107,7 @@ def test_mixup_is_what_a_slow_loop_makes_of_the_same_shares():
 
 
 def boxed(image: Tensor, partner: Tensor, share: float, down: float, right: float) -> Tensor:
-    """Return an image with the rectangle of its partner, as the paper cuts it."""
+    """Return an image with the box of its partner, computed as in the paper."""
     middle = int(down * HEIGHT), int(right * WIDTH)
     rows, columns = (
         slice(max(at - int(side * (1 - share) ** 0.5) // 2, 0), at + int(side * (1 - share) ** 0.5) // 2)
@@ -119,14 +119,14 @@ def boxed(image: Tensor, partner: Tensor, share: float, down: float, right: floa
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
-def test_cutmix_is_what_a_slow_loop_cuts_with_the_same_draws(channels):
+def test_cutmix_matches_a_slow_loop_with_the_same_draws(channels):
     images, draws = make_images(channels), make_draws(3)
     partners = -images.flip(0)
     part = CutMix(p=1.0, alpha=1.0)
     got, shares = part.mix(images, partners, draws)
-    wanted = part.shares(draws[:, 0]).tolist()
+    drawn_shares = part.shares(draws[:, 0]).tolist()
     for row, (_, down, right) in enumerate(draws.tolist()):
-        expected = boxed(images[row], partners[row], wanted[row], down, right)
+        expected = boxed(images[row], partners[row], drawn_shares[row], down, right)
         assert torch.equal(got[row], expected)
         own = float((expected == images[row]).float().mean())
         assert abs(float(shares[row]) - own) < 1e-6

@@ -1,4 +1,4 @@
-"""Covered parts of images: the rectangles that torchvision would erase, the squares of a slow loop."""
+"""Erasing covers the boxes that torchvision would erase, and Cutout the squares of a slow loop."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from cnnbench.augmentation.boxes import TRIES
+from cnnbench.augmentation.crop import TRIES
 from cnnbench.augmentation.occlusion import Cutout, Erasing
 from tests.support.augmented import HEIGHT, WIDTH, make_draws, make_images
 
@@ -51,7 +51,7 @@ def test_erasing_covers_what_torchvision_would_erase(scale, ratio, value, channe
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
 @pytest.mark.parametrize("size", [1, 4, 7, 11])
-def test_cutout_covers_a_square_around_any_pixel_cut_off_at_the_border(size, channels):
+def test_cutout_covers_a_square_around_any_pixel_clipped_at_the_border(size, channels):
     images, draws = make_images(channels), make_draws(3)
     got = Cutout(size=size, p=0.8).apply(images.clone(), draws)
     for image, shown, (chosen, down, right) in zip(images, got, draws.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Choosing augmentations: presets, single settings, what excludes what, and what a data set leaves out."""
+"""Choosing augmentations: presets, single settings, mutual exclusion, and what a data set leaves out."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def parts(composer: Composer, *words: str) -> dict[str, dict]:
     return {part.name: dict(part.settings) for part in config.augmentation}
 
 
-def test_parts_are_put_on_top_of_a_preset_and_taken_out_of_it(composer):
+def test_augmentations_are_added_to_a_preset_and_removed_from_it(composer):
     on_top = parts(composer, "augmentation=pad_crop_flip", "augmentation.mixup.p=0.5", "augmentation.mixup.alpha=0.2")
     assert on_top == {"crop": {"padding": 4}, "flip": {"p": 0.5}, "mixup": {"p": 0.5, "alpha": 0.2}}
     fewer = parts(composer, "augmentation=pad_crop_flip_trivial", "augmentation.trivial=null", "augmentation.flip.p=0")
@@ -25,26 +25,26 @@ def test_parts_are_put_on_top_of_a_preset_and_taken_out_of_it(composer):
     }
 
 
-def test_parts_act_in_their_order_however_they_are_typed(composer):
+def test_augmentations_run_in_their_order_however_they_are_typed(composer):
     words = ["augmentation.cutmix={p: 0.5, alpha: 1}", "augmentation.noise={std: 0.1, p: 1}", "augmentation.flip.p=0.5"]
     assert list(parts(composer, *words)) == list(parts(composer, *words[::-1])) == ["flip", "noise", "cutmix"]
 
 
 MISTAKES = {
-    "two windows": (
+    "two crops": (
         "augmentation=resized_crop augmentation.crop.padding=3",
         "augmentation.resized_crop  and augmentation.crop exclude each other; set one of them to null",
     ),
-    "more blends than images": (
+    "probabilities above 1": (
         "augmentation=strong augmentation.mixup.p=0.9",
         "augmentation.mixup.p=0.9  is above 1 together with augmentation.cutmix.p=0.5; an image is blended once",
     ),
-    "nothing to blend with": (
+    "batches of one image": (
         "augmentation=mixup batch_size=1",
         "augmentation.mixup.p=1.0  blends images of one batch, and batch_size=1 has no other; give more",
     ),
-    "half a part": ("augmentation.mixup.p=0.5", "augmentation.mixup.alpha=  must be given: a number above 0"),
-    "range upside down": (
+    "one of two settings": ("augmentation.mixup.p=0.5", "augmentation.mixup.alpha=  must be given: a number above 0"),
+    "reversed range": (
         "augmentation=erasing augmentation.erasing.scale=[0.5,0.2]",
         "augmentation.erasing.scale=[0.5,0.2]  must be [lowest, highest] share of an image's area, above 0 and at most",
     ),
@@ -71,23 +71,23 @@ MISTAKES = {
     ),
     "cutout of all": (
         "augmentation=cutout augmentation.cutout.size=40",
-        "augmentation.cutout  size=40 is larger than the window of 32x32 pixels; give less",
+        "augmentation.cutout  size=40 is larger than the crop of 32x32 pixels; give less",
     ),
-    "no colours to take": ("augmentation=grayscale data.channels=1", "augmentation.grayscale  the images are gray"),
-    "no turn": ("augmentation.rotation.degrees=0", "augmentation.rotation  turns nothing; give degrees above 0"),
+    "gray images": ("augmentation=grayscale data.channels=1", "augmentation.grayscale  the images are gray"),
+    "no rotation": ("augmentation.rotation.degrees=0", "augmentation.rotation  rotates nothing; give degrees above 0"),
 }
 
 
-@pytest.mark.parametrize(("words", "told"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told(composer, words, told):
+@pytest.mark.parametrize(("words", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_reported(composer, words, message):
     with pytest.raises(ConfigError) as refused:
         parts(composer, *words.split())
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_shares_that_add_up_to_one_are_fine_however_they_round(composer):
-    shares = ["augmentation.mixup={p: 0.7, alpha: 0.2}", "augmentation.cutmix={p: 0.3, alpha: 1}"]
-    assert set(parts(composer, *shares)) == {"mixup", "cutmix"}
+def test_probabilities_may_add_up_to_one_despite_rounding(composer):
+    probabilities = ["augmentation.mixup={p: 0.7, alpha: 0.2}", "augmentation.cutmix={p: 0.3, alpha: 1}"]
+    assert set(parts(composer, *probabilities)) == {"mixup", "cutmix"}
     assert set(parts(composer, "augmentation=resized_crop", "augmentation.crop=null")) == {"resized_crop"}
 
 
@@ -99,7 +99,7 @@ LEFT_OUT = [
 
 
 @pytest.mark.parametrize(("data", "name"), LEFT_OUT)
-def test_a_preset_leaves_out_what_changes_what_the_images_of_a_data_set_show(composer, data, name):
+def test_a_preset_leaves_out_augmentations_that_would_change_the_class(composer, data, name):
     plan = plan_run(composer, [f"data={data}", f"augmentation={name}"])
     assert plan.config.augmentation == ()
     assert f"augmentation.{name} is left out: it can change what an image of '{data}' shows" in plan.notes
@@ -110,7 +110,7 @@ def test_a_preset_leaves_out_what_changes_what_the_images_of_a_data_set_show(com
 
 
 @pytest.mark.parametrize("data", ["fashion_mnist", "cifar10", "cifar100", "synthetic"])
-def test_mirror_images_of_photographs_show_the_same(composer, data):
+def test_flips_of_photographs_are_not_left_out(composer, data):
     plan = plan_run(composer, [f"data={data}", "augmentation=pad_crop_flip_trivial"])
     assert [part.name for part in plan.config.augmentation] == ["crop", "flip", "trivial"]
     assert not plan.notes

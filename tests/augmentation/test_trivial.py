@@ -1,4 +1,4 @@
-"""TrivialAugment: each of its changes is torchvision's, of the same strength."""
+"""TrivialAugment: each change matches torchvision's of the same strength."""
 
 import pytest
 import torch
@@ -68,19 +68,19 @@ def test_a_change_of_colours_is_torchvisions_on_exact_values(change):
     assert torch.allclose(Trivial().apply(images.clone(), draws), torch.stack(expected), atol=1e-5)
 
 
-def test_the_changes_stand_in_torchvisions_order():
+def test_the_changes_are_in_torchvisions_order():
     snake = ["".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") for name in SPACE]
     assert [name.replace("auto_contrast", "autocontrast") for name in snake] == list(CHANGES)
 
 
-def test_an_image_of_one_value_has_no_contrast_to_stretch():
+def test_an_image_of_a_single_value_stays_as_it_is():
     plain = torch.full((2, 3, 4, 5), 0.4)
     assert torch.equal(autocontrast(plain), plain)
     assert torch.allclose(equalize(plain), plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (1, 9), (3, 3)])
-def test_small_images_go_through_every_change(size):
+def test_every_change_works_on_small_images(size):
     draws = torch.cat([draws_for(change)[0] for change in CHANGES])
     images = torch.rand(len(draws), 3, *size, generator=torch.Generator().manual_seed(0))
     shown = Trivial().apply(images.clone(), draws)
@@ -88,7 +88,7 @@ def test_small_images_go_through_every_change(size):
     assert shown.isfinite().all()
 
 
-def test_every_change_sign_and_strength_is_as_likely_as_any_other():
+def test_all_changes_signs_and_strengths_are_equally_likely():
     pixels = make_pixels(1, 3)[:, :, :10, :10]
 
     def share_unchanged(shown: Tensor) -> float:

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # what the command does
 import torch
 from PIL import Image
 
-from cnnbench.data.cache import opened
+from cnnbench.data.cache import decode_photographs
 from cnnbench.data.folders import image_folder
 from cnnbench.data.images import DataSpec, Images, Photographs
 from cnnbench.data.loader import Batches
@@ -65,9 +65,9 @@ def main() -> None:
         photographs = data.train[torch.arange(min(len(data.train), flags.images))].pixels
         assert isinstance(photographs, Photographs)
         began = time.perf_counter()
-        kept, *_ = opened(photographs, 256, 3)
+        kept, *_ = decode_photographs(photographs, 256, 3)
         print(f"{len(photographs)} images decoded into the cache in {time.perf_counter() - began:.1f} s")
-        again, *_ = opened(dataclasses.replace(photographs, cache=False), 256, 3)
+        again, *_ = decode_photographs(dataclasses.replace(photographs, cache=False), 256, 3)
         augmentations = {
             name: AUGMENTATIONS.build(Selection(name, settings))
             for name, settings in (("crop", {"padding": 0}), ("flip", {"p": 0.5}))

@@ -163,8 +163,9 @@ REFUSED = {
     "precision=fp16": "needs an NVIDIA GPU",
     "precision=tf32": "needs an NVIDIA GPU",
     "eval_every=3 regularization.early_stopping.patience=1": "exceeds the 0 evaluations after the first in 3 epochs",
-    "eval_every=15 eval_unit=step regularization.early_stopping.patience=1": "exceeds the 0 evaluations after the first in 15 steps",
-}
+    "eval_every=15 eval_unit=step regularization.early_stopping.patience=1":
+        "exceeds the 0 evaluations after the first in 15 steps",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", REFUSED)

@@ -1,4 +1,4 @@
-"""Data sets that are always there, and what becomes of any: adapted, measured, and known by its content."""
+"""Data sets that need no download, and how any data set is resized, measured and fingerprinted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +10,14 @@ from PIL import Image
 
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.images import DataSpec, ImageData, Images
-from cnnbench.data.prepare import adapt, channel_statistics, prepare, window_of
-from cnnbench.errors import UserError
+from cnnbench.data.prepare import channel_statistics, crop_size, prepare, resize_and_convert
+from cnnbench.errors import SettingError
 from cnnbench.registry import DATASETS, Component, Selection
 
-# Sets that are always there -------------------------------------------------------------------------------------------
+# Data sets without a download -----------------------------------------------------------------------------------------
 
 
-def test_digits_are_all_there_in_two_parts_that_share_nothing():
+def test_digits_are_complete_in_two_disjoint_parts():
     from sklearn.datasets import load_digits
 
     data = DATASETS["digits"].factory(Path(), test_fraction=0.2)
@@ -32,17 +32,17 @@ def test_digits_are_all_there_in_two_parts_that_share_nothing():
     assert not parts[0] & parts[1]
 
 
-def test_digits_and_synthetic_are_the_same_every_time_whatever_the_seed_of_the_program():
-    made = []
+def test_digits_and_synthetic_do_not_depend_on_the_global_seed():
+    fingerprints = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         digits = DATASETS["digits"].factory(Path(), test_fraction=0.2)
         patterns = DATASETS["synthetic"].factory(Path(), num_train=30, num_test=10, num_classes=3, noise=0.25)
-        made.append((digits.fingerprint(), patterns.fingerprint()))
-    assert made[0] == made[1]
+        fingerprints.append((digits.fingerprint(), patterns.fingerprint()))
+    assert fingerprints[0] == fingerprints[1]
 
 
-def test_synthetic_patterns_can_be_told_apart_and_are_equally_frequent():
+def test_synthetic_patterns_are_separable_and_equally_frequent():
     data = DATASETS["synthetic"].factory(Path(), num_train=300, num_test=90, num_classes=3, noise=0.25)
     assert torch.bincount(data.train.labels).tolist() == [100, 100, 100]
     train, test = (part.pixels.flatten(1).float() for part in (data.train, data.test))
@@ -61,14 +61,14 @@ def test_a_data_set_may_have_a_list_among_its_settings(monkeypatch):
     assert data.spec.height == 6
 
 
-# Adapting and measuring -----------------------------------------------------------------------------------------------
+# Resizing and measuring -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("side", "size"), [(28, 32), (28, 20), (8, 32), (32, 17), (5, 5)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_is_pillows_within_one_grey_level(side, size, channels):
     pixels = torch.randint(0, 256, (4, channels, side, side), generator=torch.Generator().manual_seed(side)).byte()
-    ours = adapt(pixels, size, None)
+    ours = resize_and_convert(pixels, size, None)
     for image, resized in zip(pixels, ours, strict=True):
         for plane, plane_resized in zip(image, resized, strict=True):
             theirs = Image.fromarray(plane.numpy()).resize((size, size), Image.Resampling.BILINEAR)
@@ -77,38 +77,41 @@ def test_resizing_is_pillows_within_one_grey_level(side, size, channels):
 
 def test_resizing_many_images_keeps_them_in_order():
     pixels = torch.arange(1030).remainder(256).byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    assert torch.equal(adapt(pixels, 6, None)[:, 0, 0, 0], pixels[:, 0, 0, 0])
+    assert torch.equal(resize_and_convert(pixels, 6, None)[:, 0, 0, 0], pixels[:, 0, 0, 0])
 
 
 def test_gray_becomes_colour_by_repeating():
     gray = torch.randint(0, 256, (5, 1, 6, 6), generator=torch.Generator().manual_seed(0)).byte()
-    colour = adapt(gray, None, 3)
+    colour = resize_and_convert(gray, None, 3)
     assert colour.shape == (5, 3, 6, 6)
     assert all(torch.equal(colour[:, channel], gray[:, 0]) for channel in range(3))
 
 
 def test_colour_becomes_gray_as_in_pillow_within_one_level():
     colour = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
-    for image, gray in zip(colour, adapt(colour, None, 1), strict=True):
+    for image, gray in zip(colour, resize_and_convert(colour, None, 1), strict=True):
         theirs = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"))
         assert np.abs(theirs.astype(int) - gray[0].numpy().astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "crop", "window"),
+    ("height", "width", "crop", "size"),
     [
         (32, 32, None, (32, 32)), (32, 32, 28, (28, 28)), (32, 32, 0.875, (28, 28)), (30, 20, 0.5, (15, 10)),
         (28, 28, 0.875, (24, 24)), (28, 28, 1.0, (28, 28)), (10, 10, 0.7, (7, 7)), (32, 24, 24, (24, 24)),
         (4, 4, 0.01, (1, 1)),
     ],
 )  # fmt: skip
-def test_the_window_is_a_side_in_pixels_or_a_fraction_of_the_image(height, width, crop, window):
-    assert window_of(height, width, crop) == window
+def test_the_crop_is_a_side_in_pixels_or_a_fraction_of_the_image(height, width, crop, size):
+    assert crop_size(height, width, crop) == size
 
 
-def test_a_window_larger_than_the_image_is_refused():
-    with pytest.raises(UserError, match=r"data\.crop=25: is larger than the images, which have 32x24 pixels"):
-        window_of(32, 24, 25)
+def test_a_crop_larger_than_the_image_is_refused_and_a_fraction_suggested():
+    message = r"data\.crop=25  is larger than the images, which have 32x24 pixels$"
+    with pytest.raises(SettingError, match=message) as refused:
+        crop_size(32, 24, 25)
+    (mistake,) = refused.value.mistakes
+    assert mistake.instead == {"data.crop": 0.875}
 
 
 def test_statistics_are_numpys_and_a_constant_channel_gets_a_deviation_of_one():
@@ -121,7 +124,7 @@ def test_statistics_are_numpys_and_a_constant_channel_gets_a_deviation_of_one():
     assert stds[1] == 1.0
 
 
-def test_statistics_are_those_of_the_adapted_images_that_train():
+def test_statistics_are_those_of_the_resized_training_images():
     settings = {"num_train": 40, "num_test": 10, "num_classes": 4, "noise": 0.25}
     config = DataConfig(
         part=Selection("synthetic", settings), val_fraction=0.5, split_seed=0, image_size=12, channels=1, crop=8
@@ -152,20 +155,20 @@ def changed(data: ImageData, what: str) -> ImageData:
     return ImageData(train, test, classes)
 
 
-WHAT = ["a train pixel", "the last test pixel", "a train label", "a test label", "the order", "a class name"]
+CHANGES = ["a train pixel", "the last test pixel", "a train label", "a test label", "the order", "a class name"]
 
 
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("what", CHANGES)
 def test_the_fingerprint_changes_with(what):
     data = DATASETS["synthetic"].factory(Path(), num_train=30, num_test=10, num_classes=3, noise=0.25)
     assert changed(data, "nothing").fingerprint() == data.fingerprint()
     assert changed(data, what).fingerprint() != data.fingerprint()
 
 
-# What a model is told -------------------------------------------------------------------------------------------------
+# The spec for models --------------------------------------------------------------------------------------------------
 
 
-def test_a_network_returns_as_many_numbers_as_classes_unless_the_data_say_otherwise():
+def test_a_network_returns_one_number_per_class_by_default():
     spec = DataSpec(1, 8, 8, ("cat", "dog", "fox", "owl"))
     assert (spec.num_outputs, spec.counts) == (4, ())
     assert replace(spec, outputs=1).num_outputs == 1

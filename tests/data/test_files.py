@@ -1,4 +1,4 @@
-"""Files of data sets: read as the originals are, refused where they are something else, fetched where they lack."""
+"""Files of data sets: read like the originals, refused where they are something else, downloaded where missing."""
 
 import hashlib
 import pickle
@@ -81,14 +81,14 @@ def test_cifar10_is_read_as_torchvision_reads_it(tmp_path, monkeypatch):
         assert theirs.targets == part.labels.tolist()
 
 
-def test_class_names_are_text_also_where_they_were_pickled_as_bytes(tmp_path):
+def test_class_names_pickled_as_bytes_become_text(tmp_path):
     write_cifar(tmp_path, "cifar10")
     names = {b"label_names": [f"class {index}".encode() for index in range(10)]}
     (tmp_path / CIFAR10.folder / "batches.meta").write_bytes(pickle.dumps(names, protocol=2))
     assert read("cifar10", tmp_path).classes[3] == "class 3"
 
 
-# Originals only -------------------------------------------------------------------------------------------------------
+# Checksums ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -108,26 +108,26 @@ def test_files_with_the_original_checksums_are_read(tmp_path, monkeypatch, name)
     assert len(read(name, tmp_path, verify=True).test) == NUM_TEST
 
 
-def test_checksums_are_those_of_the_content_where_it_lies_packed(tmp_path, monkeypatch):
+def test_checksums_are_those_of_the_unpacked_content(tmp_path, monkeypatch):
     arrays = write_idx_set(tmp_path / MNIST.folder, packed=True)
     for file, array in arrays.items():
         monkeypatch.setitem(MNIST.files, file, hashlib.md5(idx(array)).hexdigest())
     assert len(read("mnist", tmp_path, verify=True).train) == NUM_TRAIN
 
 
-# Files that are wrong -------------------------------------------------------------------------------------------------
+# Damaged and hostile files --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_pickle_that_wants_to_run_something_is_refused_and_does_not(tmp_path, file):
+def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path, file):
     contents = write_cifar(tmp_path, "cifar10")
     canary = tmp_path / "canary"
     payload = pickle.dumps({**contents[file], "more": [Hostile(canary)]}, protocol=2)
     (tmp_path / CIFAR10.folder / file).write_bytes(payload)
-    with pytest.raises(UserError, match=rf"{file} cannot be read as a file of CIFAR-10: it wants to run posix\.mkdir"):
+    with pytest.raises(UserError, match=rf"{file} cannot be read as a file of CIFAR-10: it would run posix\.mkdir"):
         read("cifar10", tmp_path)
     assert not canary.exists()
-    pickle.loads(payload)  # the canary would have sung
+    pickle.loads(payload)  # the payload works
     assert canary.exists()
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_gz_is_one_clear_error(tmp_path, damage):
 
 PIXELS = np.zeros((4, 3072), dtype=np.uint8)
 BAD_CIFAR = {
-    "a label less": ({"data": PIXELS, "labels": [0, 1, 2]}, "one label an image"),
+    "a label less": ({"data": PIXELS, "labels": [0, 1, 2]}, "one label per image"),
     "rows too short in all files": ({"data": PIXELS[:, 1:], "labels": [0] * 4}, "3072 bytes"),
     "label 10": ({"data": PIXELS, "labels": [0, 1, 2, 10]}, "labels beyond the 10 classes"),
     "label -1": ({"data": PIXELS, "labels": [0, 1, 2, -1]}, "labels beyond the 10 classes"),
@@ -205,7 +205,7 @@ def test_a_cifar_file_that_was_cut_is_one_clear_error(tmp_path, share):
         read("cifar100", tmp_path)
 
 
-# Fetching -------------------------------------------------------------------------------------------------------------
+# Downloading ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -239,29 +239,29 @@ def test_the_error_names_only_the_files_that_are_missing(tmp_path):
 
 
 class FakeNetwork:
-    """Brings tiny archives, and notes what it was asked for."""
+    """Serves tiny archives, and records the requests."""
 
-    def __init__(self, away: Path, fail_after: int = 99) -> None:
-        self.away, self.left, self.asked = away, fail_after, {}
+    def __init__(self, folder: Path, fail_after: int = 99) -> None:
+        self.folder, self.left, self.requests = folder, fail_after, {}
 
-    def _bring(self, url: str, folder: Path, md5: str | None) -> None:
+    def _serve(self, url: str, folder: Path, md5: str | None) -> None:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
-        self.asked[url] = (folder, md5)
+        self.requests[url] = (folder, md5)
         folder.mkdir(parents=True, exist_ok=True)
 
     def download_url(self, url: str, root: str, filename: str | None = None, md5: str | None = None) -> None:
-        self._bring(url, Path(root), md5)
-        (Path(root) / filename).write_bytes((self.away / filename).read_bytes())
+        self._serve(url, Path(root), md5)
+        (Path(root) / filename).write_bytes((self.folder / filename).read_bytes())
 
     def download_and_extract_archive(
         self, url: str, download_root: str, filename: str | None = None, md5: str | None = None
     ) -> None:
-        self._bring(url, Path(download_root), md5)
-        folder = Path(download_root) / self.away.name
+        self._serve(url, Path(download_root), md5)
+        folder = Path(download_root) / self.folder.name
         folder.mkdir()
-        for path in self.away.iterdir():
+        for path in self.folder.iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
 
 
@@ -272,7 +272,7 @@ def use_network(monkeypatch, network: FakeNetwork) -> FakeNetwork:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_missing_files_are_fetched_beside_and_moved_into_place(tmp_path, monkeypatch, name):
+def test_missing_files_are_downloaded_to_a_scratch_folder_and_moved_into_place(tmp_path, monkeypatch, name):
     source, root = SOURCES[name], tmp_path / "root"
     if name in IDX_SETS:
         write_idx_set(tmp_path / "away", packed=True)
@@ -281,13 +281,13 @@ def test_missing_files_are_fetched_beside_and_moved_into_place(tmp_path, monkeyp
         away = write_set(tmp_path / "away", name)
     network = use_network(monkeypatch, FakeNetwork(away))
     assert len(read(name, root).train) == NUM_TRAIN
-    assert {url: md5 for url, (_, md5) in network.asked.items()} == source.archives
-    assert all(".download-" in str(folder) and root in folder.parents for folder, _ in network.asked.values())
+    assert {url: md5 for url, (_, md5) in network.requests.items()} == source.archives
+    assert all(".download-" in str(folder) and root in folder.parents for folder, _ in network.requests.values())
     assert not list(root.glob(".download-*"))
     assert len(list((root / source.folder).iterdir())) == len(source.files)
 
 
-def test_a_file_that_is_there_is_not_touched_by_a_download(tmp_path, monkeypatch):
+def test_a_download_does_not_touch_existing_files(tmp_path, monkeypatch):
     write_idx_set(tmp_path / "away", packed=True)
     own = tmp_path / "root" / MNIST.folder / "train-labels-idx1-ubyte"
     own.parent.mkdir(parents=True)
@@ -296,7 +296,7 @@ def test_a_file_that_is_there_is_not_touched_by_a_download(tmp_path, monkeypatch
     assert set(read("mnist", tmp_path / "root").train.labels.tolist()) == {7}
 
 
-def test_a_download_that_is_interrupted_leaves_nothing_half_done(tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_nothing_behind(tmp_path, monkeypatch):
     write_idx_set(tmp_path / "away", packed=True)
     use_network(monkeypatch, FakeNetwork(tmp_path / "away", fail_after=2))
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Folders of photographs: what each file shows, in which part; whatever lies about is named or passed over."""
+"""Folders of photographs: the label and part of each file; other files are reported or ignored."""
 
 import os
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cnnbench.config.schema import Subset
-from cnnbench.data.photographs import images_below
-from cnnbench.errors import UserError
+from cnnbench.data.image_files import find_images
+from cnnbench.errors import SettingError, UserError
 from tests.support.photographs import (
     counts,
     labels_by_file,
@@ -23,7 +23,7 @@ def own(root, **settings):
     return read("image_folder", root, folder="own", **settings)
 
 
-# One folder a class ---------------------------------------------------------------------------------------------------
+# One folder per class -------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_a_class_and_classes_are_numbered_by_their_sorted_names(tmp_path):
@@ -36,7 +36,7 @@ def test_a_folder_is_a_class_and_classes_are_numbered_by_their_sorted_names(tmp_
     assert data.notes == ()
 
 
-def test_what_is_for_testing_depends_on_nothing_but_the_files(tmp_path):
+def test_the_test_part_depends_on_the_files_only(tmp_path):
     write_classes(tmp_path / "own", {"a": 20, "b": 20})
     first, second = own(tmp_path), own(tmp_path)
     assert first.test.pixels.paths == second.test.pixels.paths
@@ -46,7 +46,7 @@ def test_what_is_for_testing_depends_on_nothing_but_the_files(tmp_path):
     assert not torch.equal(one.split.val, other.split.val)
 
 
-def test_a_data_set_that_was_moved_is_the_same_and_one_that_was_changed_is_not(tmp_path):
+def test_moving_a_data_set_keeps_its_fingerprint_and_changing_it_does_not(tmp_path):
     before = own(tmp_path / "here") if write_classes(tmp_path / "here" / "own", {"a": 8, "b": 8}) else None
     (tmp_path / "here").rename(tmp_path / "there")
     assert own(tmp_path / "there").fingerprint() == before.fingerprint()
@@ -55,7 +55,7 @@ def test_a_data_set_that_was_moved_is_the_same_and_one_that_was_changed_is_not(t
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation"])
-def test_folders_called_like_parts_are_the_parts(tmp_path, val):
+def test_folders_named_like_parts_are_the_parts(tmp_path, val):
     write_parts(tmp_path / "own", {"train": {"a": 5, "b": 6}, val: {"b": 2, "a": 1}, "TEST": {"b": 3, "a": 4}})
     data = prepared("image_folder", tmp_path, folder="own")
     assert [counts(part, data.spec) for part in (data.train, data.val, data.test)] == [[5, 6], [1, 2], [4, 3]]
@@ -63,7 +63,7 @@ def test_folders_called_like_parts_are_the_parts(tmp_path, val):
     assert all(file.startswith(f"{name}/") for file, name in labels_by_file(own(tmp_path)).items())
 
 
-def test_parts_that_are_not_there_are_taken_from_the_training_part(tmp_path):
+def test_missing_parts_are_held_out_of_the_training_part(tmp_path):
     write_parts(tmp_path / "own", {"train": {"a": 20, "b": 20}, "val": {"a": 3, "b": 3}})
     write_parts(tmp_path / "other", {"train": {"a": 20, "b": 20}, "test": {"a": 3, "b": 3}})
     data = prepared("image_folder", tmp_path, folder="own")
@@ -72,17 +72,17 @@ def test_parts_that_are_not_there_are_taken_from_the_training_part(tmp_path):
     assert (len(data.train), len(data.val), len(data.test)) == (32, 8, 6)
 
 
-def test_a_choice_that_leaves_no_image_for_validation_is_an_error(tmp_path):
+def test_a_subset_that_leaves_no_image_for_validation_is_an_error(tmp_path):
     write_parts(tmp_path / "own", {"train": {"a": 5, "b": 5}, "val": {"a": 5, "b": 5}})
     with pytest.raises(
-        UserError, match=r"data\.subset: leaves no image of the data set's own validation; data\.val_frac"
+        SettingError, match=r"data\.subset  leaves no image of the data set's own validation part; data\.val_frac"
     ):
         prepared("image_folder", tmp_path, {"subset": Subset(per_class=2)}, folder="own")
     data = prepared("image_folder", tmp_path, {"subset": Subset(per_class=2), "val_fraction": 0.0}, folder="own")
     assert (len(data.train), len(data.val)) == (4, 0)
 
 
-def test_a_class_that_validation_and_test_lack_shifts_no_label(tmp_path):
+def test_a_class_missing_from_validation_and_test_shifts_no_label(tmp_path):
     write_parts(tmp_path / "own", {"train": {"a": 4, "b": 4, "c": 4}, "val": {"c": 2}, "test": {"b": 2, "c": 2}})
     data = prepared("image_folder", tmp_path, folder="own")
     assert data.spec.classes == ("a", "b", "c")
@@ -96,7 +96,7 @@ def test_images_deep_in_a_folder_belong_to_its_class(tmp_path):
     assert labels_by_file(own(tmp_path))["c/x.JPEG"] == "a"
 
 
-def test_what_is_no_image_by_name_or_hidden_is_left_out_and_told(tmp_path):
+def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path):
     folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
     (folder / "README.txt").write_text("about")
     (folder / "a" / "Thumbs.db").write_bytes(b"thumbs")
@@ -113,7 +113,7 @@ def test_what_is_no_image_by_name_or_hidden_is_left_out_and_told(tmp_path):
     )
 
 
-def test_a_class_folder_without_images_is_told_below_a_part_too(tmp_path):
+def test_a_class_folder_without_images_is_reported_below_a_part_too(tmp_path):
     folder = write_parts(tmp_path / "own", {"train": {"a": 4, "b": 4}, "test": {"a": 1, "b": 1}})
     (folder / "train" / "c").mkdir()
     assert own(tmp_path).notes == (f"folders without images, left out: {folder}/train/c",)
@@ -121,38 +121,38 @@ def test_a_class_folder_without_images_is_told_below_a_part_too(tmp_path):
 
 WRONG = {
     "not there": ({}, r"own: there is no such folder\.\n  another place: data\.folder=FOLDER"),
-    "one class": ({"a": {"": 3}}, r"own: there is only the class 'a', and two are the least"),
+    "one class": ({"a": {"": 3}}, r"own: there is only the class 'a'; at least two classes are required"),
     "no training part": (
         {"test": {"a": 2, "b": 2}, "training": {"a": 2}},
         r"own: has folders of parts, 'test'; there is none called 'train'",
     ),
-    "a stranger among parts": (
+    "another folder among parts": (
         {"train": {"a": 2, "b": 2}, "more": {"c": 2}},
         r"own: has folders of parts, 'train'; besides them there may be no 'more'",
     ),
     "class only in val": (
         {"train": {"a": 2, "b": 2}, "val": {"c": 2, "a": 1}, "test": {"a": 1}},
-        r"own: no image for training shows 'c', as others do",
+        r"own: no training image shows 'c'",
     ),
     "class only in test": (
         {"train": {"a": 2, "c": 2}, "test": {"b": 1}},
-        r"own: no image for training shows 'b', as others do",
+        r"own: no training image shows 'b'",
     ),
 }
 
 
 @pytest.mark.parametrize(("parts", "problem"), WRONG.values(), ids=WRONG)
-def test_folders_that_make_no_data_set_are_refused_by_name(tmp_path, parts, problem):
+def test_folders_that_form_no_data_set_are_refused_by_name(tmp_path, parts, problem):
     write_parts(tmp_path / "own", parts)
     with pytest.raises(UserError, match=problem):
         own(tmp_path)
 
 
-def test_a_class_that_would_all_be_for_testing_is_an_error_of_the_setting_that_says_so(tmp_path):
+def test_a_class_without_training_images_is_blamed_on_the_test_fraction(tmp_path):
     write_classes(tmp_path / "own", {"a": 9, "b": 1})
-    with pytest.raises(UserError, match=r"^data\.test_fraction=0\.75: class 1 has 1 image\(s\), none would be left"):
+    with pytest.raises(SettingError, match=r"data\.test_fraction=0\.75  class 1 has 1 image\(s\), none would be left"):
         own(tmp_path, test_fraction=0.75)
-    with pytest.raises(UserError, match=r"^data\.test_fraction=0\.01: selects none of 10 images; give more\.$"):
+    with pytest.raises(SettingError, match=r"data\.test_fraction=0\.01  selects none of 10 images; give more$"):
         own(tmp_path, test_fraction=0.01)
 
 
@@ -164,7 +164,7 @@ def test_a_part_without_images_is_an_error(tmp_path, part):
         own(tmp_path)
 
 
-def test_a_folder_without_images_says_what_images_are_called(tmp_path):
+def test_a_folder_without_images_names_the_suffixes_of_images(tmp_path):
     (tmp_path / "own" / "a").mkdir(parents=True)
     (tmp_path / "own" / "a" / "x.tiff").write_bytes(b"x")
     with pytest.raises(UserError, match=r"own: there is no image below it; their names end in \.jpg, \.jpeg, \.png"):
@@ -207,7 +207,7 @@ def test_a_link_to_nothing_or_itself_is_a_damaged_image_and_a_pipe_is_none(tmp_p
     (folder / "a" / "x.png").symlink_to("nowhere.png")
     (folder / "a" / "y.png").symlink_to("y.png")
     os.mkfifo(folder / "b" / "pipe.png")
-    assert folder / "b" / "pipe.png" not in images_below(folder, follow_links=False).images  # reading it never ends
+    assert folder / "b" / "pipe.png" not in find_images(folder).images  # reading it never ends
     with pytest.raises(UserError) as refused:
         prepared("image_folder", tmp_path, folder="own")
     text = str(refused.value)

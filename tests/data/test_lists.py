@@ -1,4 +1,4 @@
-"""Lists of photographs: the right label for each, whatever the list looks like, or an error that names the line."""
+"""CSV lists of photographs: the right label for each, or an error that names the line."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_one_list_can_be_split_into_60_10_and_30_per_cent(tmp_path):
     assert (len(data.train), len(data.val), len(data.test)) == (60, 10, 30)
 
 
-def test_a_list_a_part_is_the_parts(folder):
+def test_one_list_per_part(folder):
     for name, numbers in (("a", range(3)), ("b", range(3, 4)), ("c", range(4, 6))):
         write_list(folder, lines_of(numbers=numbers), f"{name}.csv")
     settings = {"folder": "listed", "train": "a.csv", "val": "b.csv", "test": "c.csv"}
@@ -56,11 +56,11 @@ def test_a_list_a_part_is_the_parts(folder):
 
 def test_the_order_of_a_list_does_not_matter(folder):
     write_list(folder, lines_of())
-    write_list(folder, lines_of()[::-1], "turned.csv")
-    assert listed(folder).fingerprint() == listed(folder, "turned.csv").fingerprint()
+    write_list(folder, lines_of()[::-1], "reversed.csv")
+    assert listed(folder).fingerprint() == listed(folder, "reversed.csv").fingerprint()
 
 
-def test_columns_may_be_called_otherwise_and_there_may_be_others(folder):
+def test_columns_may_have_other_names_and_there_may_be_more(folder):
     lines = [f"{number},{line.split(',')[1]},{line.split(',')[0]}" for number, line in enumerate(lines_of())]
     write_list(folder, lines, header="id,breed,file")
     data = listed(folder, path_column="file", label_column="breed")
@@ -75,12 +75,12 @@ def test_numbers_are_named_by_a_list_of_classes(folder):
     assert all(label == {"x": "zebra", "y": "apple"}[file[0]] for file, label in labels_by_file(data).items())
 
 
-def test_labels_are_text_as_it_stands(folder):
+def test_labels_are_literal_text(folder):
     write_list(folder, lines_of(label=lambda name: {"x": "007", "y": "NA"}[name]))
     assert listed(folder).classes == ("007", "NA")
 
 
-def test_spaces_marks_quotes_and_any_suffix_are_taken(tmp_path):
+def test_spaces_marks_quotes_and_any_suffix_are_accepted(tmp_path):
     folder = tmp_path / "listed"
     for index, name in enumerate(("a, b.jpg", "ü.png", "x/y.dat.png", "z.gif")):
         photograph(folder / name, index)
@@ -92,7 +92,7 @@ def test_spaces_marks_quotes_and_any_suffix_are_taken(tmp_path):
     assert (len(data.train), len(data.test)) == (2, 2)
 
 
-def test_whole_paths_are_taken(folder, tmp_path):
+def test_absolute_paths_are_accepted(folder, tmp_path):
     elsewhere = photograph(tmp_path / "elsewhere" / "1.png", 99)
     write_list(folder, [*lines_of(), f"{elsewhere},x"])
     assert labels_by_file(listed(folder))["elsewhere/1.png"] == "x"
@@ -149,5 +149,5 @@ def test_a_file_in_two_lists_is_an_error(folder):
 def test_a_class_that_only_the_test_list_has_is_an_error(folder):
     write_list(folder, lines_of(numbers=range(4)))
     write_list(folder, lines_of(numbers=range(4, 6), label=lambda name: {"x": "x", "y": "z"}[name]), "test.csv")
-    with pytest.raises(UserError, match="no image for training shows 'z', as others do"):
+    with pytest.raises(UserError, match="no training image shows 'z'"):
         listed(folder, test="test.csv")

@@ -1,4 +1,4 @@
-"""Batches: fast ways to cut, mirror and normalise give what a slow loop over images gives, wherever these come from."""
+"""Batches: fast cropping, flipping and normalising match a slow loop over images, in memory or streamed."""
 
 import threading
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.augmentation.color import Jitter
-from cnnbench.augmentation.placement import Crop, Flip
+from cnnbench.augmentation.crop import Crop, Flip
 from cnnbench.data.images import DataSpec, Images, Stream
 from cnnbench.data.loader import Batches, shifts_of_repeats
 from cnnbench.randomness import uniform_table
@@ -17,9 +17,9 @@ CPU = torch.device("cpu")
 SEED, EPOCH = 7, 3
 
 
-@pytest.fixture(params=["held", "streamed"], autouse=True)
+@pytest.fixture(params=["in memory", "streamed"], autouse=True)
 def source(request, monkeypatch):
-    """Let every test here see images in memory, and images that are made when they are asked for."""
+    """Run every test here on images in memory, and on images that are loaded on demand."""
     if request.param == "streamed":
         monkeypatch.setattr(f"{__name__}.given", streamed)
 
@@ -29,12 +29,12 @@ def given(images: Images) -> Images:
 
 
 def streamed(images: Images) -> Images:
-    """Return the images as a stream of what was made in another order."""
+    """Return the images as a stream over pixels in reverse order."""
     pixels = images.pixels
     assert isinstance(pixels, Tensor)
     backwards = pixels.flip(0)
-    rows = torch.arange(len(pixels)).flip(0)
-    return Images(Stream(lambda wanted: backwards[wanted], rows, tuple(pixels.shape[1:])), images.labels)
+    reverse = torch.arange(len(pixels)).flip(0)
+    return Images(Stream(lambda rows: backwards[rows], reverse, tuple(pixels.shape[1:])), images.labels)
 
 
 def make_images(channels: int) -> Images:
@@ -43,9 +43,9 @@ def make_images(channels: int) -> Images:
     return Images(pixels, torch.arange(NUM) % 5)
 
 
-def make_batches(channels: int = 3, window: tuple[int, int] = (8, 7), **augmentations) -> Batches:
+def make_batches(channels: int = 3, size: tuple[int, int] = (8, 7), **augmentations) -> Batches:
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.3, 0.25)[:channels]
-    spec = DataSpec(channels, *window, tuple("abcde"))
+    spec = DataSpec(channels, *size, tuple("abcde"))
     return Batches(given(make_images(channels)), spec, mean, std, CPU, augmentations, SEED)
 
 
@@ -60,16 +60,16 @@ def normalised(image: Tensor) -> Tensor:
     return (image.float() / 255 - mean) / std
 
 
-WINDOWS = {"whole image": (12, 11), "even rest": (8, 7), "odd rest": (9, 6), "one axis": (12, 4)}
+SIZES = {"whole image": (12, 11), "even rest": (8, 7), "odd rest": (9, 6), "one axis": (12, 4)}
 
 
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_evaluation_sees_the_middle_scaled_and_normalised(channels, window):
+def test_evaluation_sees_the_centre_scaled_and_normalised(channels, size):
     images, order = make_images(channels), shuffled()
-    height, width = window
+    height, width = size
     top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
-    got = list(make_batches(channels, window).epoch(order, 10))
+    got = list(make_batches(channels, size).epoch(order, 10))
     assert [len(batch) for batch in got] == [10, 10, 3]
     slow = [normalised(images.pixels[row, :, top : top + height, left : left + width]) for row in order]
     assert torch.allclose(torch.cat([batch.images for batch in got]), torch.stack(slow), atol=1e-6)
@@ -78,7 +78,7 @@ def test_evaluation_sees_the_middle_scaled_and_normalised(channels, window):
 
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_training_sees_the_windows_that_a_slow_loop_cuts_with_the_same_draws(channels, padding):
+def test_training_sees_the_crops_of_a_slow_loop_with_the_same_draws(channels, padding):
     images, order = make_images(channels), shuffled()
     height, width = 8, 7
     corners = uniform_table(NUM, 2, SEED, "augmentation/crop", EPOCH)
@@ -88,8 +88,8 @@ def test_training_sees_the_windows_that_a_slow_loop_cuts_with_the_same_draws(cha
     for row in order:
         top = int(corners[row, 0] * (HEIGHT + 2 * padding - height + 1))
         left = int(corners[row, 1] * (WIDTH + 2 * padding - width + 1))
-        window = padded[row, :, top : top + height, left : left + width]
-        slow.append(normalised(window.flip(2) if mirrored[row] else window))
+        crop = padded[row, :, top : top + height, left : left + width]
+        slow.append(normalised(crop.flip(2) if mirrored[row] else crop))
     batches = make_batches(channels, (height, width), crop=Crop(padding=padding), flip=Flip(p=0.4))
     got = torch.cat([batch.images for batch in batches.epoch(order, 10, EPOCH)])
     assert torch.allclose(got, torch.stack(slow), atol=1e-6)
@@ -102,7 +102,7 @@ EVERYTHING = {"crop": Crop(padding=2), "flip": Flip(p=0.5), "jitter": Jitter(bri
 @pytest.mark.parametrize("augmentations", [{}, EVERYTHING], ids=["plain", "augmented"])
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 5])
 @pytest.mark.parametrize("first", [0, 1, 4, 6])
-def test_batches_are_the_same_for_any_number_of_workers_and_from_any_batch_on(augmentations, num_workers, first):
+def test_batches_depend_neither_on_the_number_of_workers_nor_on_the_first_batch(augmentations, num_workers, first):
     order = shuffled()
     expected = list(make_batches(**augmentations).epoch(order, 4, EPOCH))[first:]
     got = list(make_batches(**augmentations).epoch(order, 4, EPOCH, first, num_workers))
@@ -114,7 +114,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_from_any_batch_on(au
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 100])
-def test_every_image_comes_exactly_once_an_epoch(batch_size, num_workers):
+def test_every_image_comes_exactly_once_per_epoch(batch_size, num_workers):
     pixels = torch.arange(NUM).byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
     images = given(Images(pixels, torch.arange(NUM)))
     batches = Batches(images, DataSpec(1, 4, 4, ("a",)), (0.0,), (1.0,), CPU, {"flip": Flip(p=0.5)})
@@ -126,14 +126,14 @@ def test_every_image_comes_exactly_once_an_epoch(batch_size, num_workers):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("augmentations", [{}, {"flip": Flip(p=0.5)}, EVERYTHING], ids=["plain", "flip", "everything"])
-def test_images_lie_in_memory_channels_last(channels, augmentations):
+def test_batches_are_channels_last(channels, augmentations):
     for batch in make_batches(channels, **augmentations).epoch(shuffled(), 10, EPOCH):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.images.stride(1) == 1
         assert batch.images.dtype == torch.float32
 
 
-def test_an_epoch_leaves_the_images_as_they_were():
+def test_an_epoch_does_not_change_the_images():
     batches, plain = make_batches(**EVERYTHING), make_batches()
     once, evaluated = ([batch.images for batch in each.epoch(shuffled(), 10, EPOCH)] for each in (batches, plain))
     for epoch in range(3):
@@ -143,7 +143,7 @@ def test_an_epoch_leaves_the_images_as_they_were():
         assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-def test_an_epoch_that_is_given_up_leaves_no_threads_behind():
+def test_an_abandoned_epoch_leaves_no_threads_behind():
     before = threading.active_count()
     epoch = make_batches().epoch(shuffled(), 2, EPOCH, 0, 2)
     next(epoch)
@@ -160,7 +160,7 @@ def test_an_error_in_a_worker_reaches_the_loop():
         list(make_batches(flip=Broken(p=1.0)).epoch(shuffled(), 4, EPOCH, 0, 2))
 
 
-def test_draws_of_rows_that_come_again_are_shifted_and_those_of_others_are_not():
+def test_only_draws_of_repeated_rows_are_shifted():
     order = torch.tensor([4, 2, 4, 4, 0, 2])
     seen: dict[int, int] = {}
     slow = []
@@ -172,11 +172,11 @@ def test_draws_of_rows_that_come_again_are_shifted_and_those_of_others_are_not()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_row_that_comes_again_in_an_epoch_looks_different_every_time(num_workers):
+def test_a_repeated_row_is_augmented_differently_every_time(num_workers):
     batches = make_batches(crop=Crop(padding=4))
     order = torch.tensor([3, 3, 8, 3, 3, 8, 3])
     images = torch.cat([batch.images for batch in batches.epoch(order, 2, EPOCH, num_workers=num_workers)])
     threes = images[order == 3].flatten(1)
     assert len(threes.unique(dim=0)) > 3
     once = next(iter(batches.epoch(torch.tensor([3]), 2, EPOCH))).images
-    assert torch.equal(images[:1], once), "the first time it looks as if it came once"
+    assert torch.equal(images[:1], once), "the first occurrence is as if there were no other"

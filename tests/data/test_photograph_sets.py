@@ -24,13 +24,13 @@ from tests.support.photographs import (
 )
 
 
-def test_caltechs_background_is_a_class_only_on_request_and_the_stray_file_is_told(tmp_path):
+def test_caltechs_background_is_a_class_only_on_request_and_the_stray_file_is_reported(tmp_path):
     write_caltech(tmp_path)
     folder = tmp_path / "caltech101" / "101_ObjectCategories"
-    everything = read("caltech101", tmp_path, folder=str(folder))
+    with_background = read("caltech101", tmp_path, folder=str(folder))
     stray = f"1 file is no image by name, left out: {folder}/{BACKGROUND}/tmp"
-    assert everything.classes == (BACKGROUND, "Faces", "accordion", "ant")
-    assert everything.notes == (stray,)
+    assert with_background.classes == (BACKGROUND, "Faces", "accordion", "ant")
+    assert with_background.notes == (stray,)
     without = read("caltech101", tmp_path, folder=str(folder), background=False)
     assert without.classes == ("Faces", "accordion", "ant")
     assert without.notes == (stray, f"the class '{BACKGROUND}' is left out")
@@ -58,7 +58,7 @@ def test_the_balanced_caltech_has_15_7_and_9_of_every_class(tmp_path):
     assert [counts(part, data.spec) for part in (data.train, data.val, data.test)] == [[15] * 4, [7] * 4, [9] * 4]
 
 
-def test_scenes_are_known_by_their_names_or_their_folders(tmp_path):
+def test_scenes_are_labelled_by_file_name_or_folder(tmp_path):
     write_scenes(tmp_path / "names")
     write_classes(tmp_path / "folders" / "scenes", dict.fromkeys(SCENES, 5))
     names = read("eight_scenes", tmp_path / "names", folder="spatial_envelope_256x256_static_8outdoorcategories")
@@ -68,7 +68,7 @@ def test_scenes_are_known_by_their_names_or_their_folders(tmp_path):
     assert len(names.train) + len(names.test) == 40
 
 
-def test_cats_and_dogs_are_known_by_their_folders_or_their_names(tmp_path):
+def test_cats_and_dogs_are_labelled_by_folder_or_file_name(tmp_path):
     write_pets(tmp_path)
     for number, name in enumerate(("cat", "dog")):
         for index in range(8):
@@ -80,7 +80,7 @@ def test_cats_and_dogs_are_known_by_their_folders_or_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["caltech101", "eight_scenes", "cats_dogs"])
-def test_a_published_set_that_is_not_there_says_what_to_unpack_where(tmp_path, name):
+def test_a_missing_published_set_says_what_to_unpack_where(tmp_path, name):
     with open_composer() as composer:
         plan = plan_run(composer, [f"data={name}", f"data.root={tmp_path}"])
     folder = tmp_path / plan.config.data.settings["folder"]
@@ -93,7 +93,7 @@ def test_a_published_set_that_is_not_there_says_what_to_unpack_where(tmp_path, n
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_data_command_says_that_photographs_lie_where_their_folder_says(tmp_path, name):
+def test_the_data_command_refers_to_the_folder_of_photographs(tmp_path, name):
     (line,) = [line for line in inventory(tmp_path) if line.split()[0] == name]
     assert line.split()[1] == "data.folder=…"
     with pytest.raises(

@@ -21,20 +21,20 @@ from tests.support.training import plan_of
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    """Return the folder of all data sets; what was read of another one is forgotten."""
+    """Return the folder of all data sets; cached data sets are dropped."""
     preparing._load.cache_clear()
     monkeypatch.setenv("CNNBENCH_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_training_ends_in_the_same_bits_however_images_are_kept_and_batches_made(tmp_path, root, name):
+def test_a_training_ends_in_the_same_bits_with_or_without_cache_and_workers(tmp_path, root, name):
     words = (*WRITERS[name](root), *TINY_TRAINING)
     run = finished(words, tmp_path / "first")
     first = outcome_of(run)
     assert first["checkpoint"]["progress"]["samples_trained"] >= 20
     assert first["result"]["test"]["samples"] >= 8
-    others = {"found": (), "workers": ("num_workers=3",), "streamed": ("data.cache=false",)}
+    others = {"cached": (), "workers": ("num_workers=3",), "streamed": ("data.cache=false",)}
     others["streamed, workers"] = (*others["streamed"], *others["workers"])
     for folder, changes in others.items():
         other = finished((*words, *changes), tmp_path / folder)
@@ -44,9 +44,7 @@ def test_a_training_ends_in_the_same_bits_however_images_are_kept_and_batches_ma
 
 @pytest.mark.parametrize("cache", ["true", "false"])
 @pytest.mark.parametrize("after_step", [1, 2])
-def test_a_run_that_was_killed_goes_on_to_the_same_bits_whatever_became_of_the_cache(
-    tmp_path, root, outputs, after_step, cache
-):
+def test_a_killed_run_ends_in_the_same_bits_whatever_became_of_the_cache(tmp_path, root, outputs, after_step, cache):
     words = (*WRITERS["image_folder"](root), *TINY_TRAINING, "epochs=2")
     unbroken = outcome_of(finished(words, tmp_path / "unbroken"))
     kill(plan_of(*words, f"data.cache={cache}"), after_step, saves_every=1)
@@ -55,7 +53,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits_whatever_became_of_the_c
     assert differences(outcome_of(finished(words, outputs)), unbroken) == []
 
 
-def test_resuming_may_choose_whether_images_are_kept(cnnbench, root, outputs):
+def test_resuming_may_change_whether_images_are_cached(cnnbench, root, outputs):
     words = (*WRITERS["image_folder"](root), *TINY_TRAINING, "epochs=2")
     kill(plan_of(*words), after_step=2, saves_every=1)
     resumed = cnnbench(f"resume={only_run(outputs)}", "data.cache=false")
@@ -63,7 +61,7 @@ def test_resuming_may_choose_whether_images_are_kept(cnnbench, root, outputs):
     assert read(only_run(outputs) / "run.json")["status"] == "completed"
 
 
-def test_class_names_and_what_was_left_out_are_saved_in_the_run(cnnbench, root, outputs):
+def test_class_names_and_notes_are_saved_in_the_run(cnnbench, root, outputs):
     words = WRITERS["cats_dogs"](root)
     assert cnnbench(*words, *TINY_TRAINING).code == 0
     record = read(only_run(outputs) / "run.json")
@@ -72,7 +70,7 @@ def test_class_names_and_what_was_left_out_are_saved_in_the_run(cnnbench, root, 
     assert note.startswith("2 files are no image by name, left out: ")
 
 
-def test_images_that_changed_since_a_run_began_are_noticed(cnnbench, root, outputs):
+def test_images_changed_since_a_run_began_are_noticed(cnnbench, root, outputs):
     words = (*WRITERS["image_folder"](root), *TINY_TRAINING, "epochs=2")
     kill(plan_of(*words), after_step=2, saves_every=1)
     path = root / "own" / "train" / "a" / "0003.png"
@@ -93,7 +91,7 @@ def test_a_file_that_vanishes_while_training_ends_the_run_with_one_clear_error(r
             path.unlink(missing_ok=True)
 
     monkeypatch.setattr(Trainer, "on_step", remove)
-    with pytest.raises(TrainingError, match=r"png cannot be read: No such file or directory; it was whole when"):
+    with pytest.raises(TrainingError, match=r"png cannot be read: No such file or directory; it could be decoded when"):
         carry_out(plan_of(*words))
     assert read(only_run(outputs) / "run.json")["status"] == "failed"
 
@@ -109,7 +107,7 @@ def test_a_dry_run_shows_photographs_too(cnnbench, root, outputs):
     ("statistics", "mean", "std"),
     [("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ("half", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))],
 )
-def test_statistics_may_be_those_of_known_networks(root, statistics, mean, std):
+def test_statistics_may_be_those_of_pretrained_networks(root, statistics, mean, std):
     words = WRITERS["image_folder"](root)
     with open_composer() as composer:
         plan = plan_run(composer, [*words, *TINY_TRAINING, f"data.statistics={statistics}"])
@@ -120,16 +118,16 @@ def test_statistics_may_be_those_of_known_networks(root, statistics, mean, std):
 def test_statistics_of_imagenet_need_three_channels(cnnbench, root):
     refused = cnnbench(*WRITERS["image_folder"](root), *TINY_TRAINING, "data.statistics=imagenet", "data.channels=1")
     assert refused.code == 2
-    assert "data.statistics=imagenet: are of three channels, and the images have one; data.channels=3." in refused.err
+    assert "data.statistics=imagenet  needs three channels, the images have one; data.channels=3" in refused.err
 
 
 def test_photographs_need_a_size(cnnbench, root):
     refused = cnnbench(*WRITERS["image_folder"](root), *TINY_TRAINING, "data.image_size=null")
     assert refused.code == 2
-    assert "data.image_size: photographs are of any size; say which side they shall have, as in 256." in refused.err
+    assert "data.image_size=null  photographs differ in size; give the side to resize them to, as in 256" in refused.err
 
 
-def test_a_folder_has_to_be_named(cnnbench):
+def test_a_folder_must_be_given(cnnbench):
     refused = cnnbench("data=image_folder")
     assert refused.code == 2
     assert "data.folder=  must be given" in refused.err
@@ -141,8 +139,8 @@ LAYOUTS = {"one folder": "", "parts": "train"}
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("subset", [{}, {"classes": ["d", "b"]}, {"fraction": 0.7, "test_per_class": 2}], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_image_keeps_its_label_all_the_way(tmp_path, layout, subset, cache):
-    """The gray of an image says which class it is of, and its number: 60 times the one and the other."""
+def test_every_image_keeps_its_label_throughout(tmp_path, layout, subset, cache):
+    """The gray value of an image encodes its class and number: 60 times the class plus the number."""
     for number, name in enumerate("abcd"):
         for index in range(24):
             part = ("train", "val", "test")[max(0, index // 4 - 3)] if layout else ""
@@ -156,7 +154,7 @@ def test_every_image_keeps_its_label_all_the_way(tmp_path, layout, subset, cache
     shown = []
     for part in (data.train, data.val, data.test):
         gray = part.take(torch.arange(len(part))).flatten(1).unique(dim=1)
-        assert gray.shape[1] == 1, "every pixel of an image is the same"
+        assert gray.shape[1] == 1, "all pixels of an image are the same"
         names = ["abcd".index(data.spec.classes[label]) for label in part.labels.tolist()]
         assert (gray[:, 0] // 60).tolist() == names
         shown += gray[:, 0].tolist()

@@ -1,4 +1,4 @@
-"""Validation is carved out of the training part: in proportion, by its own seed, and never trained on."""
+"""Validation is held out of the training part: in proportion, by its own seed, and never trained on."""
 
 import json
 from functools import lru_cache
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cnnbench.data import loader as batches_module
-from cnnbench.data.prepare import adapt, prepare
+from cnnbench.data import loader
+from cnnbench.data.prepare import prepare, resize_and_convert
 from cnnbench.data.split import stratified_split
-from cnnbench.errors import UserError
+from cnnbench.errors import SettingError
 from cnnbench.registry import DATASETS
 from tests.conftest import TINY, only_run
 from tests.support.training import plan_of
@@ -25,7 +25,7 @@ LABELS = {
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.34, 0.5])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_each_class_gives_its_share_and_the_total_is_exact(labels, fraction):
+def test_each_class_contributes_in_proportion_and_the_total_is_exact(labels, fraction):
     split = stratified_split(labels, 20, fraction, seed=0)
     assert len(split.val) == round(fraction * len(labels))
     for index in range(20):
@@ -34,14 +34,14 @@ def test_each_class_gives_its_share_and_the_total_is_exact(labels, fraction):
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_both_parts_together_are_everything_and_share_nothing(labels):
+def test_the_parts_are_disjoint_and_complete(labels):
     split = stratified_split(labels, 20, 0.3, seed=5)
     assert torch.equal(torch.cat([split.train, split.val]).sort().values, torch.arange(len(labels)))
     for rows in (split.train, split.val):
         assert torch.equal(rows, rows.sort().values)
 
 
-def test_the_rows_of_a_class_are_drawn_and_not_the_first_ones():
+def test_the_rows_of_a_class_are_drawn_at_random():
     labels = torch.zeros(1000, dtype=torch.int64)
     chosen = torch.stack([stratified_split(labels, 1, 0.1, seed).val for seed in range(40)]).flatten()
     assert abs(chosen.double().mean() - 499.5) < 20  # the mean of 4 000 draws has a deviation of 4.6
@@ -59,25 +59,25 @@ def test_the_rows_of_a_class_are_drawn_and_not_the_first_ones():
     ids=["nothing", "its seed", "the fraction", "the labels"],
 )
 def test_a_split_and_its_hash_change_with(labels, fraction, seed, same):
-    torch.manual_seed(seed + 100)  # the program's own randomness is not asked
+    torch.manual_seed(seed + 100)  # the global generator is not used
     first, second = stratified_split(LABELS["balanced"], 10, 0.1, 0), stratified_split(labels, 10, fraction, seed)
     assert (first.hash() == second.hash()) is same
     assert torch.equal(first.val, second.val) is same
 
 
-def test_the_hash_tells_training_rows_from_validation_rows():
+def test_the_hash_distinguishes_training_from_validation_rows():
     split = stratified_split(torch.arange(10) % 2, 2, 0.4, 0)
     assert split.hash() != type(split)(split.val, split.train).hash()
     assert split.hash() != type(split)(torch.cat([split.train, split.val[:1]]), split.val[1:]).hash()
 
 
-def test_a_split_of_today_is_the_split_of_tomorrow():
+def test_a_split_never_changes():
     split = stratified_split(torch.arange(20) % 4, 4, 0.25, seed=0)
     assert split.val.tolist() == [4, 7, 8, 10, 13]
     assert split.hash() == "b1c1c194984e713cdedc6732ad6024c960ee6618c809c358e30192756d725430"
 
 
-def test_a_fraction_of_0_puts_nothing_aside():
+def test_a_fraction_of_0_holds_out_nothing():
     split = stratified_split(LABELS["uneven"], 5, 0.0, seed=0)
     assert torch.equal(split.train, torch.arange(len(LABELS["uneven"])))
     assert len(split.val) == 0
@@ -86,13 +86,13 @@ def test_a_fraction_of_0_puts_nothing_aside():
 @pytest.mark.parametrize(
     ("labels", "fraction", "message"),
     [
-        (torch.arange(5) % 2, 0.05, r"data\.val_fraction=0\.05: selects none of 5 images; give more, or 0 for none"),
-        (torch.tensor([0] * 9 + [1]), 0.9, r"class 1 has 1 image\(s\), none would be left to train"),
+        (torch.arange(5) % 2, 0.05, r"data\.val_fraction=0\.05  selects none of 5 images; give more, or 0 for none"),
+        (torch.tensor([0] * 9 + [1]), 0.9, r"class 1 has 1 image\(s\), none would be left to train on"),
     ],
     ids=["none to validate", "none to train"],
 )
 def test_too_few_images_are_a_clear_error(labels, fraction, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(SettingError, match=message):
         stratified_split(labels, 2, fraction, seed=0)
 
 
@@ -123,34 +123,34 @@ def test_the_split_of_a_run_depends_on_labels_fraction_and_its_own_seed_only(wor
 
 
 def test_the_recorded_split_is_the_one_used_and_no_validation_image_is_ever_trained_on(cnnbench, outputs, monkeypatch):
-    seen: dict[str, list[np.ndarray]] = {"train": [], "measured": []}
-    epoch = batches_module.Batches.epoch
+    seen: dict[str, list[np.ndarray]] = {"train": [], "evaluated": []}
+    epoch = loader.Batches.epoch
 
     def spy(self, *arguments, **more):
-        kind = "measured" if torch.is_inference_mode_enabled() else "train"
+        kind = "evaluated" if torch.is_inference_mode_enabled() else "train"
         mean, std = self._mean[0], 1 / self._inverse_std[0]
         for batch in epoch(self, *arguments, **more):
             seen[kind].append((batch.images * std + mean).mul(255).round().byte().numpy())
             yield batch
 
-    monkeypatch.setattr(batches_module.Batches, "epoch", spy)
+    monkeypatch.setattr(loader.Batches, "epoch", spy)
     assert cnnbench(*TINY).code == 0
     run = only_run(outputs)
     record = json.loads((run / "split.json").read_text())
     whole = DATASETS["synthetic"].factory(None, num_train=72, num_test=20, num_classes=3, noise=0.25)
-    pixels = adapt(whole.train.pixels, 16, 1).numpy()
+    pixels = resize_and_convert(whole.train.pixels, 16, 1).numpy()
     trained = {image.tobytes() for batch in seen["train"] for image in batch}
     validation = {pixels[row].tobytes() for row in record["val"]}
     assert len(record["val"]) == 7
     assert trained == {image.tobytes() for image in pixels} - validation
-    assert not trained & {image.tobytes() for image in adapt(whole.test.pixels, 16, 1).numpy()}
-    assert {image.tobytes() for image in np.concatenate(seen["measured"])} >= validation
+    assert not trained & {image.tobytes() for image in resize_and_convert(whole.test.pixels, 16, 1).numpy()}
+    assert {image.tobytes() for image in np.concatenate(seen["evaluated"])} >= validation
     counts = torch.bincount(whole.train.labels[record["val"]], minlength=3).tolist()
     assert record["images_per_class"]["val"] == counts
     assert record["sha256"] == json.loads((run / "run.json").read_text())["split"]
 
 
-def test_a_run_whose_split_is_another_one_now_is_not_gone_on_with(cnnbench, outputs):
+def test_a_run_with_another_split_is_not_continued(cnnbench, outputs):
     assert cnnbench(*TINY, "max_minutes=1e-6").code == 0
     record = only_run(outputs) / "run.json"
     values = json.loads(record.read_text())

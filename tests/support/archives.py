@@ -1,4 +1,4 @@
-"""Tiny archives of data sets in the layouts of the originals, and a pickle that wants to run something."""
+"""Tiny archives of data sets in the layouts of the originals, and a pickle that runs code."""
 
 import gzip
 import os

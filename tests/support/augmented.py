@@ -1,4 +1,4 @@
-"""Images to be augmented, draws to do it by, and the images of an epoch that come out."""
+"""Images and draws for tests of augmentation, and the augmented images of an epoch."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def make_images(channels: int = 3, height: int = HEIGHT, width: int = WIDTH) -> 
 
 
 def make_draws(number: int) -> Tensor:
-    """Return so many draws an image."""
+    """Return this number of draws for each image."""
     return torch.rand(NUM, number, generator=torch.Generator().manual_seed(3))
 
 
@@ -34,13 +34,13 @@ def augmented(
     parts: Mapping[str, Augmentation],
     epoch: int = EPOCH,
     seed: int = SEED,
-    window: int = SIDE,
+    crop: int = SIDE,
     order: Tensor | None = None,
     num_workers: int = 0,
 ) -> Tensor:
     """Return the images of an epoch in [0, 1], in the order of their rows."""
     channels = pixels.shape[1]
-    spec = DataSpec(channels, window, window, ("a",))
+    spec = DataSpec(channels, crop, crop, ("a",))
     images = Images(pixels, torch.arange(len(pixels)))
     batches = Batches(images, spec, (0.0,) * channels, (1.0,) * channels, torch.device("cpu"), parts, seed)
     order = torch.arange(len(pixels)) if order is None else order

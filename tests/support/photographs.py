@@ -1,4 +1,4 @@
-"""Makers of tiny photographs, in the layouts of the originals."""
+"""Writers of tiny photographs, in the layouts of the originals."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,24 +14,24 @@ from cnnbench.data.images import DataSpec, ImageData, Images, counts_per_class
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.registry import DATASETS, Selection
 
-OPENING = {"test_fraction": 0.25, "fit": "crop"}
+SETTINGS = {"test_fraction": 0.25, "fit": "crop"}
 SCENES = ("coast", "forest", "highway", "insidecity", "mountain", "opencountry", "street", "tallbuilding")
 
 
 def pixels_of(seed: int, width: int = 30, height: int = 24, channels: int = 3) -> np.ndarray:
-    """Return uint8 [height, width, channels], noise of its own for every seed."""
+    """Return uint8 [height, width, channels], different noise for every seed."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def photograph(path: Path, seed: int, width: int = 30, height: int = 24) -> Path:
-    """Write a picture of its own for every seed, in the format of its name."""
+    """Write a different picture for every seed, in the format of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels_of(seed, width, height)).save(path)
     return path
 
 
 def write_classes(folder: Path, counts: Mapping[str, int], first: int = 0, suffix: str = ".png") -> Path:
-    """Write so many photographs of each class, each class in a folder, no two alike."""
+    """Write a number of photographs per class, each class in a folder, no two alike."""
     seed = first
     for name, count in counts.items():
         for index in range(count):
@@ -85,7 +85,7 @@ def write_listed(root: Path) -> list[str]:
     return ["data=csv", "data.folder=listed", "data.train=list.csv"]
 
 
-# By data set: writes it below the root of all data sets, and returns the words that choose it.
+# By data set: writes it below the root of all data sets, and returns the words that select it.
 WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "image_folder": write_own,
     "csv": write_listed,
@@ -94,7 +94,7 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "cats_dogs": write_pets,
 }
 
-# A small network that learns for five steps or less, from windows that have to be cut out of what is kept.
+# A small network, trained for five steps or less on crops smaller than the cached images.
 TINY_TRAINING = (
     "model=lenet", "model.maps=[2,3]", "model.units=[8]", "data.image_size=20", "data.crop=16", "batch_size=8",
     "epochs=1", "threads=1", "device=cpu", "report=false", "augmentation=crop_flip_jitter", "optimizer.lr=0.01",
@@ -102,27 +102,27 @@ TINY_TRAINING = (
 
 
 def read(name: str, root: Path, **settings: Any) -> ImageData:
-    """Return what a data set's factory makes of the files, which may have changed since the last time."""
+    """Return what a data set's factory reads from the files as they are now."""
     if name == "caltech101":
         settings = {"background": True, **settings}
-    return DATASETS[name].factory(root, **(OPENING | settings))
+    return DATASETS[name].factory(root, **(SETTINGS | settings))
 
 
 def prepared(name: str, root: Path, shared: Mapping[str, Any] | None = None, **settings: Any) -> PreparedData:
-    """Return a prepared data set of the files as they are now. shared: settings that all data sets have."""
+    """Prepare a data set from the files as they are now. shared: settings that all data sets have."""
     preparing._load.cache_clear()
-    part = Selection(name, OPENING | settings)
+    part = Selection(name, SETTINGS | settings)
     given = {"root": str(root), "image_size": 20, "crop": 16, "val_fraction": 0.2, **(shared or {})}
     return prepare(DataConfig(part=part, **given))
 
 
 def labels_by_file(data: ImageData) -> dict[str, str]:
     """Return the name of the class by the last two parts of the path, of all files."""
-    found = {}
+    labels = {}
     for part in (data.train, data.test):
         for path, label in zip(part.pixels.paths, part.labels.tolist(), strict=True):
-            found["/".join(path.parts[-2:])] = data.classes[label]
-    return found
+            labels["/".join(path.parts[-2:])] = data.classes[label]
+    return labels
 
 
 def counts(part: Images, data: ImageData | DataSpec) -> list[int]:

@@ -1,4 +1,4 @@
-"""A data set of four classes whose images of one pixel each know their row."""
+"""A data set of four classes whose images consist of one pixel, which is their row."""
 
 from typing import Any
 
@@ -17,17 +17,17 @@ UNEVEN = torch.repeat_interleave(torch.arange(5), torch.tensor([40, 7, 21, 11, 2
 
 
 def numbered(labels: Tensor) -> Images:
-    """Return images of one pixel that says which image it is."""
+    """Return images of one pixel, which is their row."""
     return Images(torch.arange(len(labels)).byte().view(-1, 1, 1, 1), labels)
 
 
 def zoo(_root: object = None) -> ImageData:
-    """Images that each know their row."""
+    """Images of one pixel, which is their row."""
     return ImageData(numbered(LABELS), numbered(torch.arange(20) % 4), NAMES)
 
 
 def prepared(**settings: Any) -> PreparedData:
-    """Return the zoo as a run with such settings sees it."""
+    """Return the zoo prepared with these settings."""
     values = {"part": Selection("zoo", {}), "val_fraction": 0.2, "split_seed": 0, **settings}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS.components, "zoo", Component("zoo", zoo, {}))
@@ -35,5 +35,5 @@ def prepared(**settings: Any) -> PreparedData:
 
 
 def rows_of(part: Images) -> Tensor:
-    """Return which images of the zoo these are."""
+    """Return the rows of these images in the zoo."""
     return part.pixels.flatten().long()

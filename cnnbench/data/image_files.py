@@ -1,0 +1,143 @@
+"""Image files with labels as a data set, and where in a folder they are found."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
+from cnnbench.data.decode import SUFFIXES
+from cnnbench.data.images import ImageData, Images, Photographs
+from cnnbench.data.split import stratified_split
+from cnnbench.errors import UserError, grouped, listed
+
+# Types of the settings that all data sets of photographs share:
+Folder = Annotated[str, Field(description="a folder of photographs, a whole path or below that of all data sets")]
+Fit = Literal["crop", "stretch"]
+Cache = Annotated[bool, NO_EFFECT_ON_RESULT]
+OnProblem = Literal["error", "skip"]
+
+LabelledFiles = list[tuple[Path, str]]  # with the name of the class
+Parts = dict[str, LabelledFiles]  # by `train`, `val`, `test`
+
+MAX_NAMES = 20  # in a message
+
+
+def image_data(
+    where: Path,
+    parts: Parts,
+    notes: Sequence[str],
+    test_fraction: float,
+    fit: Fit,
+    on_problem: OnProblem,
+    cache: bool,
+) -> ImageData:
+    """Return the data set of labelled files; classes are numbered in the order of their sorted names.
+
+    Without a part `test`, `test_fraction` of every class of `train` is held out, always the same files.
+    Raises UserError, which names the place `where`, for fewer than two classes, an empty part, and a class that only
+    validation or test have.
+    """
+    empty = [name for name, files in parts.items() if not files]
+    if empty:
+        raise UserError(f"{where}: there is no image for {listed(empty)}.")
+    classes = tuple(sorted({label for _, label in parts["train"]}))
+    untrained = sorted({label for files in parts.values() for _, label in files} - set(classes))
+    if untrained:
+        raise UserError(f"{where}: no training image shows {listed(untrained)}; every class needs one.")
+    if len(classes) < 2:
+        raise UserError(f"{where}: there is only the class {listed(classes)}; at least two classes are required.")
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def labels_of(files: LabelledFiles) -> Tensor:
+        return torch.tensor([numbers[label] for _, label in files])
+
+    def images_of(files: LabelledFiles) -> Images:
+        paths = tuple(path for path, _ in files)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            digests = tuple(pool.map(content_digest, paths))
+        return Images(Photographs(paths, digests, fit, cache, on_problem == "skip"), labels_of(files))
+
+    train, val, test = (sorted(parts.get(name, ())) for name in ("train", "val", "test"))
+    if not test:
+        split = stratified_split(labels_of(train), len(classes), test_fraction, 0, "data.test_fraction")
+        train, test = ([train[row] for row in rows.tolist()] for rows in (split.train, split.val))
+    is_val = torch.arange(len(train) + len(val)) >= len(train) if val else None
+    return ImageData(images_of([*train, *val]), images_of(test), classes, is_val, tuple(notes))
+
+
+def content_digest(path: Path) -> str:
+    """Return the sha256 (hex) of a file's content, or of its path where it cannot be read: decoding will say why."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return hashlib.sha256(f"unreadable {path}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FolderContents:
+    """The images below a folder, and the files whose names are not those of images."""
+
+    images: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+    def notes(self) -> list[str]:
+        """Return a note on the other files, if there are any."""
+        if not self.others:
+            return []
+        number = "1 file is" if len(self.others) == 1 else f"{grouped(len(self.others))} files are"
+        return [f"{number} no image by name, left out: {first_names(map(str, self.others))}"]
+
+
+def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
+    """Return all files below a folder, at any depth, without hidden ones.
+
+    Raises UserError where there is no image, and for links that lead out of the folder, unless they are to be followed.
+    """
+    files = sorted(_walk(folder, ()))
+    root = _real_path(folder)
+    leaving = [] if follow_links else [path for path in files if not _real_path(path).is_relative_to(root)]
+    if leaving:
+        raise UserError(
+            f"{folder}: links lead out of it, to {grouped(len(leaving))} files: {first_names(map(str, leaving))}\n"
+            f"  data=image_folder data.follow_links=true follows them"
+        )
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        raise UserError(f"{folder}: there is no image below it; their names end in {', '.join(SUFFIXES)}.")
+    return FolderContents(tuple(images), tuple(sorted(set(files) - set(images))))
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = _real_path(folder)
+    if real in above:  # a link that leads back
+        return
+    for path in visible(folder):
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif path.is_file() or not path.exists():  # no pipe, which would block; a broken link is reported
+            yield path
+
+
+def _real_path(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return the folders and files in a folder that are not hidden, by name."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def first_names(names: Iterable[str]) -> str:
+    """Return the first twenty names, and how many more there are."""
+    every = list(names)
+    more = f" and {grouped(len(every) - MAX_NAMES)} more" if len(every) > MAX_NAMES else ""
+    return ", ".join(every[:MAX_NAMES]) + more
