@@ -58,7 +58,7 @@ def test_the_command_without_words_composes(composer):
 
 @pytest.mark.parametrize("word", [word for group in ("data", "task", "experiment") for word in options_of(group)])
 def test_every_option_composes_and_validates(composer, word):
-    group = word.partition("=")[0]
+    group, _, option = word.partition("=")
     assert plan_run(composer, [word, *REQUIRED.get(option, ())]).choices[group] == option
 
 
@@ -84,7 +84,7 @@ def test_every_model_fits_data_that_need_no_download(composer, model, data):
 )
 def test_every_option_has_an_effect_on_images_with_room_for_a_window(composer, word):
     plan = plan_run(composer, [word, "data=synthetic", "data.crop=28"])
-    group = word.partition("=")[0]
+    group, _, option = word.partition("=")
     assert plan.choices[group] == option
     assert setup(plan.config).horizon.num_steps > 0
 

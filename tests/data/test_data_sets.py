@@ -14,7 +14,7 @@ from cnnbench.data.prepare import channel_statistics, crop_size, prepare, resize
 from cnnbench.errors import SettingError
 from cnnbench.registry import DATASETS, Component, Selection
 
-# Data sets without a download -----------------------------------------------------------------------------------------
+# Data sets without a download -----------------------------------------------------------------------------------------from tests.support.zoo import FACTS
 
 
 def test_digits_are_complete_in_two_disjoint_parts():
@@ -56,7 +56,7 @@ def test_a_data_set_may_have_a_list_among_its_settings(monkeypatch):
         part = Images(torch.zeros(4, 1, sides[-1], sides[-1], dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
         return ImageData(part, part, ("a", "b"))
 
-    monkeypatch.setitem(DATASETS.components, "listed", Component("listed", listed, {}))
+    monkeypatch.setitem(DATASETS.components, "listed", Component("data", "listed", listed, FACTS))
     data = prepare(DataConfig(part=Selection("listed", {"sides": [4, 6]}), val_fraction=0.0, split_seed=0))
     assert data.spec.height == 6
 

@@ -99,7 +99,7 @@ def test_a_file_that_vanishes_while_training_ends_the_run_with_one_clear_error(r
 def test_a_dry_run_shows_photographs_too(cnnbench, root, outputs):
     shown = cnnbench(*WRITERS["csv"](root), *TINY_TRAINING, "dry_run=true")
     assert shown.code == 0, shown.err
-    assert "window 3x16x16" in shown.out
+    assert "network sees 3x16x16" in shown.out
     assert [path.name for path in outputs.rglob("samples.png")] == ["samples.png"]
 
 

@@ -157,4 +157,4 @@ def test_a_run_with_another_split_is_not_continued(cnnbench, outputs):
     record.write_text(json.dumps(values | {"split": "another"}))
     outcome = cnnbench(*TINY)
     assert outcome.code == 2
-    assert "the split into training and validation is another one now; nothing was touched" in outcome.err
+    assert "the split into training and validation has changed; nothing was touched" in outcome.err

@@ -160,7 +160,7 @@ def test_too_few_images_for_folds_are_a_clear_error(labels, folds, message):
         (
             ["data.folds=5", "data.fold=0", "data.val_fraction=0.2"],
             "data.val_fraction=0.2",
-            "and data.folds=5 exclude each other: the folds say what validates",
+            "and data.folds=5 exclude each other: the folds define what validates",
         ),
         (["data.folds=1", "data.fold=0"], "data.folds=1", "must be a whole number at least 2 or null"),
         (

@@ -13,6 +13,7 @@ from cnnbench.registry import DATASETS, Component, Selection
 
 LABELS = torch.tensor([2, 0, 1, 2, 3, 0, 2, 2, 0, 1, 2, 0, 3, 2, 2, 2, 0, 2, 1, 2] * 5)  # 25, 15, 10, 50 of 100
 NAMES = ("cat", "dog", "fox", "owl")
+FACTS = {"breaks_labels": (), "source": None, "photographs": False}
 UNEVEN = torch.repeat_interleave(torch.arange(5), torch.tensor([40, 7, 21, 11, 2]))  # of another data set
 
 
@@ -30,7 +31,7 @@ def prepared(**settings: Any) -> PreparedData:
     """Return the zoo prepared with these settings."""
     values = {"part": Selection("zoo", {}), "val_fraction": 0.2, "split_seed": 0, **settings}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS.components, "zoo", Component("zoo", zoo, {}))
+        patch.setitem(DATASETS.components, "zoo", Component("data", "zoo", zoo, FACTS))
         return prepare(DataConfig(**values))
 
 

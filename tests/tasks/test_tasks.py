@@ -222,7 +222,7 @@ def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monk
             setattr(self, name, WRONG[name][0])
 
     monkeypatch.setitem(
-        TASKS.components, "classification", Component("classification", _like(Broken), {"blends": True})
+        TASKS.components, "classification", Component("task", "classification", _like(Broken), {"blends": True})
     )
     with pytest.raises(UserError, match=re.escape(WRONG[name][1])):
         go(*SMALL, "epochs=1", f"seed={list(WRONG).index(name)}")
