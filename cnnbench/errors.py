@@ -1,20 +1,22 @@
 """What a user did wrong, said so that it can be mended at once."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(Exception):
     """Something the user can mend: the message says what, where and what to do. Exit code 2, no traceback."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Mistake:
     """One thing wrong with a configuration: what was given, and what is allowed instead."""
 
     given: str
     problem: str
+    instead: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 class ConfigError(UserError):
@@ -27,6 +29,13 @@ class ConfigError(UserError):
         lines = [f"{count} in the configuration, nothing was started:"]
         lines += [f"  {mistake.given:<{width}}  {mistake.problem}" for mistake in self.mistakes]
         super().__init__("\n".join(lines))
+
+
+class SettingError(ConfigError):
+    """One setting that cannot be: what was given, the problem, and for a default, the values that would fit instead."""
+
+    def __init__(self, given: str, problem: str, instead: Mapping[str, Any] | None = None) -> None:
+        super().__init__([Mistake(given, problem, instead)])
 
 
 def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
+from cnnbench.models.build import Encoder, shape_error
 from cnnbench.models.encoders import upsampling_decoder
-from cnnbench.models.ending import Encoder, shape_error
 from cnnbench.registry import TASKS
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.coding import Coding

@@ -10,7 +10,7 @@ from cnnbench.config.schema import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.data.sampling import weighted_order
-from cnnbench.models.ending import Scores
+from cnnbench.models.build import Scores
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation.findings import EvalReport
 

@@ -8,7 +8,7 @@ from cnnbench.config.schema import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
-from cnnbench.models.ending import Encoder
+from cnnbench.models.build import Encoder
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.context import EvalContext

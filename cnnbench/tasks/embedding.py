@@ -11,7 +11,7 @@ from cnnbench.config.schema import RunConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ConfigError, Mistake
-from cnnbench.models.ending import Encoder, shape_error
+from cnnbench.models.build import Encoder, shape_error
 from cnnbench.tasks import exhibits
 from cnnbench.tasks.coding import RECALLS, Coding, recalls
 from cnnbench.tasks.context import EvalContext

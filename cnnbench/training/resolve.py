@@ -15,9 +15,9 @@ from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import ConfigError, Mistake
 from cnnbench.models.build import check_network, count_parameters
-from cnnbench.models.head import NamedParts, parts_of
-from cnnbench.optim.freezing import Training, plan_training
-from cnnbench.optim.groups import parameter_groups
+from cnnbench.models.head import NamedParts, trace_head
+from cnnbench.optim.freezing import FreezePlan, plan_freezing
+from cnnbench.optim.optimizers import parameter_groups
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
 from cnnbench.store.provenance import processor_flags
@@ -38,7 +38,7 @@ class Ready:
     notes: tuple[str, ...] = ()
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)  # of the network's weights and buffers
     named: NamedParts = field(default_factory=NamedParts)  # found where anything names one
-    training: Training = field(default_factory=Training)
+    training: FreezePlan = field(default_factory=FreezePlan)
 
 
 def preflight(config: RunConfig) -> Ready:
@@ -53,8 +53,8 @@ def preflight(config: RunConfig) -> Ready:
     task.validate(config)
     network = check_network(config.network(), spec, config.head, task)
     names_parts = config.freeze.what or config.optimizer.lr_scale or config.source
-    named = parts_of(config.network(), spec, task) if names_parts else NamedParts()
-    training = plan_training(config, network, named)
+    named = trace_head(network, spec) if names_parts else NamedParts()
+    training = plan_freezing(config, network, named)
     num_train = len(data.train)
     if config.batch_size > num_train:
         problem = f"exceeds the {num_train} training images; use at most {num_train}"
@@ -89,7 +89,7 @@ def preflight(config: RunConfig) -> Ready:
         raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
     notes = (*data.notes, *_precision_notes(config, device))
     try_task(config.task.name, task, network, data, min(2, config.batch_size))
-    training.enter(network, 1)
+    training.set_train_mode(network, 1)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     return Ready(data, task, spec, horizon, count_parameters(network), device, notes, shapes, named, training)
 
@@ -120,30 +120,28 @@ def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
 
 def horizon_of(config: RunConfig, steps_per_epoch: int) -> Horizon:
     """Return how long the training is. Raises UserError where warming up takes all of it."""
-    scheduler = config.scheduler
-    warmup = scheduler.warmup * (steps_per_epoch if scheduler.warmup_unit == "epoch" else 1)
-    return Horizon(config.epochs, steps_per_epoch, warmup)
+    return Horizon(config.epochs, steps_per_epoch, config.scheduler.warmup, config.scheduler.warmup_unit)
 
 
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
     """Return the configured learning-rate schedule. Raises UserError where it could have no effect."""
     schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon)
-    schedule = warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
+    schedule = warmed_up(schedule, horizon.warmup_steps) if horizon.warmup else schedule
     freeze = config.freeze
     if freeze.epochs is None or freeze.then_lr is None:
         return schedule
     return scaled_from(schedule, horizon.in_steps(freeze.epochs, "epoch"), freeze.then_lr)
 
 
-def make_optimizer(config: RunConfig, network: nn.Module, training: Training) -> Optimizer:
+def make_optimizer(config: RunConfig, network: nn.Module, training: FreezePlan) -> Optimizer:
     """Return the configured optimizer of what is trained, sooner or later. Raises ValueError where that is too little.
 
     What never is gets no gradients from here on.
     """
     if training.epochs is None:
-        training.enter(network, 1)
+        training.set_train_mode(network, 1)
     decay = config.optimizer.decay_norm_and_bias
-    groups = parameter_groups(network, decay, training.rates, training.late)
+    groups = parameter_groups(network, decay, training.lr_factors, training.unfrozen_later)
     optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)

@@ -13,7 +13,7 @@ from cnnbench.data.prepare import PreparedData
 from cnnbench.data.sampling import class_weights
 from cnnbench.models.build import build_network
 from cnnbench.optim.average import WeightAverage, measure_norms
-from cnnbench.optim.penalties import penalized
+from cnnbench.optim.optimizers import penalized
 from cnnbench.randomness import generator, seed_layers
 from cnnbench.tasks.base import Task
 from cnnbench.training.init import Start, find_start
@@ -60,7 +60,7 @@ def _make_average(config: RunConfig, ready: Ready, network: nn.Module, train: Ba
 
     def refresh(averaged: nn.Module, step: int) -> None:
         seed_layers(config.seed, "average", step, train.device)
-        ready.training.enter(averaged, -(-step // ready.horizon.steps_per_epoch))
+        ready.training.set_train_mode(averaged, -(-step // ready.horizon.steps_per_epoch))
         batches = train.epoch(torch.arange(len(train)), config.batch_size)
         measure_norms(averaged, (batch.images for batch in batches))
 

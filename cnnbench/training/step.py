@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from cnnbench.config.schema import RunConfig
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.optim.average import WeightAverage
-from cnnbench.optim.freezing import Training
-from cnnbench.optim.penalties import penalty
+from cnnbench.optim.freezing import FreezePlan
+from cnnbench.optim.optimizers import penalty
 from cnnbench.optim.schedules import Horizon, Schedule
 from cnnbench.tasks.base import Task
 
@@ -40,11 +40,11 @@ class Parts:
     val: Batches | None
     device: torch.device
     penalized: list[nn.Parameter] = field(default_factory=list)  # weights that l1 and l2 shrink, while they are trained
-    training: Training = field(default_factory=Training)
+    training: FreezePlan = field(default_factory=FreezePlan)
 
     def enter(self, epoch: int) -> None:
         """Put the network into training mode as it is in an epoch, counted from 1."""
-        self.training.enter(self.network, epoch)
+        self.training.set_train_mode(self.network, epoch)
 
     def evaluated(self, step: int) -> nn.Module:
         """Return the network that is measured and kept: the trained one, or the average of what it has been."""

@@ -1,7 +1,7 @@
 """What the last layer sees of images: codes, or the features that scores are made of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
-from cnnbench.models.head import parts_of
+from cnnbench.models.head import trace_head
 from cnnbench.tasks.exhibits import DRAWN
 from cnnbench.training.loop import map_images
 
@@ -54,8 +54,7 @@ def penultimate_features(subject: Subject) -> tuple[Step, str]:
     encode: Step | None = getattr(run.task, "encode", None)
     if encode is not None:
         return encode, "codes"
-    spec = replace(run.spec, outputs=run.task.num_outputs)
-    names = parts_of(run.config.network(), spec, run.task).outputs
+    names = trace_head(subject.network, run.spec).output_layers
     if not names:
         raise NotPossible("no Linear or Conv2d of the network gives its outputs, so what that layer sees is not known")
     names = tuple(_last_of(subject.network, name) for name in names)
