@@ -10,7 +10,7 @@ from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
 from cnnbench.tasks.context import EvalContext, Splits
-from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.loop import evaluating, map_images
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import plain_batches

@@ -11,7 +11,7 @@ from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, plugin
 from cnnbench.errors import UserError
 
 if TYPE_CHECKING:
-    from cnnbench.tasks.evaluation.findings import EvalReport
+    from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\
 Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.

@@ -118,7 +118,8 @@ def _trace(network: nn.Module, spec: DataSpec, device: str) -> NamedParts:
 
 def _run(network: nn.Module, images: Tensor) -> tuple[dict[str, int], list[str]]:
     """Return the layers with weights or buffers in the order in which they last ran, with the number of axes of what
-    they returned, and those Linear and Conv2d between which and the network's outputs no other such layer lies.
+    they returned, and those Linear and Conv2d between which and the network's outputs no other such layer lies. Those
+    of a replaced head go by its name.
     """
     ran: dict[str, int] = {}
     layer_of: dict[Any, str] = {}  # by the node of the autograd graph
@@ -133,7 +134,12 @@ def _run(network: nn.Module, images: Tensor) -> tuple[dict[str, int], list[str]]
 
         return hook
 
-    layers = [(name, layer) for name, layer in network.named_modules() if not list(layer.children())]
+    heads = [name for name, module in network.named_modules() if isinstance(module, Head)]
+    layers = [
+        (next((head for head in heads if is_below(name, (head,))), name), layer)
+        for name, layer in network.named_modules()
+        if not list(layer.children())
+    ]
     handles = [layer.register_forward_hook(record(name)) for name, layer in layers if layer.state_dict()]
     outputs = network(images)
     for handle in handles:
@@ -147,9 +153,4 @@ def _run(network: nn.Module, images: Tensor) -> tuple[dict[str, int], list[str]]
         elif node is not None and node not in seen:
             seen.add(node)
             queue += [before for before, _ in node.next_functions]
-    heads = [name for name, module in network.named_modules() if isinstance(module, Head)]
-    return ran, [_whole_head(name, heads) for name, _ in layers if name in output_layers]
-
-
-def _whole_head(name: str, heads: Iterable[str]) -> str:
-    return next((head for head in heads if is_below(name, (head,))), name)
+    return ran, list(dict.fromkeys(name for name, _ in layers if name in output_layers))

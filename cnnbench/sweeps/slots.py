@@ -27,8 +27,9 @@ from cnnbench.training.trainer import carry_out
 
 # What the end of a run needs besides, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job.
 REPORTING = (
-    "cnnbench.tasks.evaluation.classes",
-    "cnnbench.tasks.evaluation.drawings",
+    "sklearn.metrics",
+    "matplotlib.backends.backend_agg",
+    "torchvision.utils",
     "cnnbench.analysis.reports.single",
 )
 

@@ -21,8 +21,7 @@ from cnnbench.optim.optimizers import parameter_groups
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
 from cnnbench.store.provenance import processor_flags
-from cnnbench.tasks.base import Task
-from cnnbench.tasks.trial import try_task
+from cnnbench.tasks.base import Task, check_task
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def preflight(config: RunConfig) -> Ready:
     except ValueError as error:
         raise ConfigError([Mistake(f"optimizer.name={config.optimizer.name}", str(error))]) from error
     notes = (*data.notes, *_precision_notes(config, device))
-    try_task(config.task.name, task, network, data, min(2, config.batch_size))
+    check_task(config.task.name, task, network, data, min(2, config.batch_size))
     training.set_train_mode(network, 1)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     return Ready(data, task, spec, horizon, count_parameters(network), device, notes, shapes, named, training)

@@ -17,7 +17,7 @@ from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.classification import Classification
-from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training import conclusion, loop, trainer
 from cnnbench.training.loop import evaluate
 from cnnbench.training.resolve import preflight

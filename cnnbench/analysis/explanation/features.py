@@ -11,7 +11,7 @@ from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
 from cnnbench.models.head import trace_head
-from cnnbench.tasks.exhibits import DRAWN
+from cnnbench.tasks.figures import TSNE_POINTS
 from cnnbench.training.loop import map_images
 
 Step = Callable[[nn.Module, Batch], Tensor]
@@ -35,7 +35,7 @@ def features_of(subject: Subject, seed: int = 0) -> Features:
     except UserError as error:  # files can be explained without the data
         raise NotPossible(str(error).removesuffix(".")) from error
     images = getattr(data, subject.split)
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:DRAWN].sort().values
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:TSNE_POINTS].sort().values
     batches = Batches(images[rows], data.spec, data.mean, data.std, subject.device)
     subject.network.to(subject.device)
     try:
@@ -51,9 +51,8 @@ def penultimate_features(subject: Subject) -> tuple[Step, str]:
     Raises NotPossible where no layer is known to give the scores.
     """
     run = subject.run
-    encode: Step | None = getattr(run.task, "encode", None)
-    if encode is not None:
-        return encode, "codes"
+    if run.task.encode is not None:
+        return run.task.encode, "codes"
     names = trace_head(subject.network, run.spec).output_layers
     if not names:
         raise NotPossible("no Linear or Conv2d of the network gives its outputs, so what that layer sees is not known")

@@ -14,7 +14,7 @@ from cnnbench.config.compose import TYPED, flat
 from cnnbench.config.validate import recorded_config
 from cnnbench.errors import UserError, grouped
 from cnnbench.store.folder import RunFolder
-from cnnbench.tasks.evaluation.chance import is_chance, wilson
+from cnnbench.tasks.evaluation import is_chance, wilson
 from cnnbench.training.journal import read_rows
 
 TITLES = {
