@@ -106,7 +106,7 @@ class EmbeddingNet(Encoder):
         plain = plain_network(
             replace(spec, outputs=dimensions), convs, units, "relu", "max", dropout=0.0, batchnorm=batchnorm
         )
-        self.features, self.dense, self.code = plain.features, plain.dense, plain.head
+        self.features, self.dense, self.code = plain.features, plain.dense, plain.head  # keys of checkpoints
         self.dimensions = dimensions
 
     def forward(self, images: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Autoencoder(EncodingTask):
         return embeddings
 
     def log_progress(self, context: EvalContext) -> None:
-        """Draw some images beside their reconstructions: the same ones every time."""
+        """Draw some images and their reconstructions, of the same images every time."""
         batches = context.splits[context.held_out]
         number = min(SHOWN, len(batches))
         order = torch.arange(number) * len(batches) // number

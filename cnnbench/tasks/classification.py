@@ -71,7 +71,9 @@ class Classification(Task):
             problem = f"has no effect with task.loss={loss}; set that to focal"
             raise SettingError(f"task.focal_gamma={focal_gamma}", problem)
         if self._gamma and label_smoothing:
-            raise SettingError(f"label_smoothing={label_smoothing}", "has no effect with task.loss=focal; drop one")
+            raise SettingError(
+                f"label_smoothing={label_smoothing}", "means nothing with task.loss=focal; leave out one"
+            )
 
     @property
     def num_outputs(self) -> int:

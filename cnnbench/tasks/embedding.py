@@ -46,9 +46,7 @@ class EncodingTask(Task):
         if not isinstance(model, Encoder):
             return self.num_outputs
         if self._dimensions not in (None, model.dimensions):
-            problem = (
-                f"the model is an encoder with embeddings of {model.dimensions}; give null, or set the model's own"
-            )
+            problem = f"the model is an encoder with embeddings of {model.dimensions}; give null, or change the model"
             raise SettingError(f"task.dimensions={self._dimensions}", problem)
         return model.dimensions
 

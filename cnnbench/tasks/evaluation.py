@@ -113,26 +113,21 @@ class Predictions:
         in_top5 = (likeliest == self.labels.unsqueeze(1)).any(1).numpy()
         logarithms = self.probabilities.double().clamp_min(1e-38).log()
         losses = functional.nll_loss(logarithms, self.labels, reduction="none").numpy()
-        precision, recall, f1, _ = precision_recall_fscore_support(
+        precision, recall, f1, images = precision_recall_fscore_support(
             labels, predicted, labels=range(len(self.classes)), zero_division=np.nan
         )
-        rows = []
-        for label, name in enumerate(self.classes):
-            own = labels == label
-            correct, total = int((predicted[own] == label).sum()), int(own.sum())
-            low, high = wilson(correct, total)
-            rows.append(
-                {
-                    "class": name,
-                    "images": total,
-                    "top1": correct / total if total else math.nan,
-                    "top1_low": low,
-                    "top1_high": high,
-                    "top5": in_top5[own].mean() if total else math.nan,
-                    "loss": losses[own].mean() if total else math.nan,
-                }
-            )
-        return pd.DataFrame(rows).assign(precision=precision, recall=recall, f1=f1)
+        masks = [labels == label for label in range(len(self.classes))]
+        intervals = [wilson(int((predicted[own] == labels[own]).sum()), int(own.sum())) for own in masks]
+        columns = {
+            "class": self.classes,
+            "images": images,
+            "top1": recall,
+            "top1_low": [low for low, _ in intervals],
+            "top1_high": [high for _, high in intervals],
+            "top5": [in_top5[own].mean() if own.any() else math.nan for own in masks],
+            "loss": [losses[own].mean() if own.any() else math.nan for own in masks],
+        }
+        return pd.DataFrame(columns | {"precision": precision, "recall": recall, "f1": f1})
 
     @cached_property
     def confusion(self) -> "pd.DataFrame":

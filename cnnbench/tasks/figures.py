@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DPI = 120
 SHORT = 18  # letters of a name
-IMAGE_WIDTH, LINE_HEIGHT = 1.3, 0.17  # inches: of an image with the gap beside it, of a line of its caption
+IMAGE_WIDTH, LINE_HEIGHT = 1.3, 0.17  # inches: of an image and the gap to the next, of a line of its caption
 GROUPS_PER_ROW = 4
 MOST_NAMED = 40  # classes whose names are written at an axis
 MOST_COUNTED = 20  # classes whose confusions are written into the picture
@@ -78,7 +78,7 @@ def image_grid(
 
 
 def save_pairs(path: Path, before: Tensor, after: Tensor, captions: Sequence[str]) -> None:
-    """Save images beside their augmented versions. before: float [N, C, H, W] in [0, 1]. after: float [N, C, h, w]."""
+    """Save images with their augmented versions. before: float [N, C, H, W] in [0, 1]. after: float [N, C, h, w]."""
     height, width = (max(sizes) for sizes in zip(before.shape[2:], after.shape[2:], strict=True))
     pairs = torch.stack([_centred(images, height, width) for images in (before, after)], dim=1)
     save(path, _groups(pairs, captions, "original and augmented images"))
@@ -90,7 +90,7 @@ def save_groups(path: Path, groups: Tensor, captions: Sequence[str]) -> None:
 
 
 def reconstructions(inputs: Tensor, outputs: Tensor, title: str) -> "Figure":
-    """Return images beside their reconstructions, on one scale. inputs, outputs: float32 [N, C, H, W] in [0, 1]."""
+    """Return images and their reconstructions, on one scale. inputs, outputs: float32 [N, C, H, W] in [0, 1]."""
     columns = min(10, len(inputs))
     figure = _figure(10.4, 5.2 * -(-len(inputs) // columns) / columns + 0.6)
     for axis, images, name in zip(figure.subplots(1, 2), (inputs, outputs), ("input", title), strict=True):
@@ -189,7 +189,7 @@ def reliability_diagram(calibration: "Calibration") -> "Figure":
 def prediction_bars(
     images: Sequence[Tensor], titles: Sequence[str], predictions: Sequence[Sequence[tuple[str, float]]]
 ) -> "Figure":
-    """Return images, uint8 [C, H, W], each beside bars of its predictions: names of classes with probabilities."""
+    """Return images, uint8 [C, H, W], each with bars of its predictions: names of classes with probabilities."""
     figure = _figure(6.4, 1.9 * len(images))
     axes = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 2))
     for (left, right), image, title, bars in zip(axes, images, titles, predictions, strict=True):
