@@ -1,10 +1,9 @@
 """From a selection to a network that fits the data and the task."""
 
-from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,33 +34,24 @@ class Encoder(nn.Module):
         return None
 
 
-class OutputSpec(Protocol):
-    """What a task adds to a model, and what the resulting network has to return."""
+class OutputSpec:
+    """What is added to a model, and what the network then has to return: by default as many scores as the data ask for.
 
-    @abstractmethod
-    def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
-        """Return the network to train, made of the selected model."""
-
-    @abstractmethod
-    def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
-        """Return what is wrong with the network's outputs for two images; None: nothing."""
-
-
-class Scores:
-    """As many numbers per image as the data ask for: from the model as it is, or an encoder with a linear head."""
+    Tasks that need something else override it.
+    """
 
     def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
-        """Return the model, with a linear head where it is an encoder."""
+        """Return the network to train, made of the selected model: by default with a linear head on an encoder."""
         if not isinstance(model, Encoder):
             return model
         return nn.Sequential(OrderedDict(encoder=model, head=nn.Linear(model.dimensions, spec.num_outputs)))
 
     def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
-        """Return what is wrong with the shape of the outputs for two images; None: nothing."""
+        """Return what is wrong with the network's outputs for two images; None: nothing."""
         return shape_error(outputs, (2, spec.num_outputs), "scores")
 
 
-SCORES = Scores()
+SCORES = OutputSpec()
 
 
 def shape_error(outputs: Any, expected: tuple[int, ...], what: str) -> str | None:

@@ -12,12 +12,12 @@ from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.sampling import weighted_order
 from cnnbench.errors import UserError
-from cnnbench.models.build import Scores
+from cnnbench.models.build import OutputSpec
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
 
 
-class Task(Scores, ABC):
+class Task(OutputSpec, ABC):
     """What a network learns; subclasses say what, and declare here what they offer.
 
     By default a network returns `num_outputs` numbers per image; `wrap_model` and `validate_output` change that.

@@ -71,9 +71,8 @@ class Classification(Task):
             problem = f"has no effect with task.loss={loss}; set that to focal"
             raise SettingError(f"task.focal_gamma={focal_gamma}", problem)
         if self._gamma and label_smoothing:
-            raise SettingError(
-                f"label_smoothing={label_smoothing}", "means nothing with task.loss=focal; leave out one"
-            )
+            problem = "means nothing with task.loss=focal; leave out one"
+            raise SettingError(f"label_smoothing={label_smoothing}", problem)
 
     @property
     def num_outputs(self) -> int:

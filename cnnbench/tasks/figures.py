@@ -78,10 +78,10 @@ def image_grid(
 
 
 def save_pairs(path: Path, before: Tensor, after: Tensor, captions: Sequence[str]) -> None:
-    """Save images with their augmented versions. before: float [N, C, H, W] in [0, 1]. after: float [N, C, h, w]."""
-    height, width = (max(sizes) for sizes in zip(before.shape[2:], after.shape[2:], strict=True))
-    pairs = torch.stack([_centred(images, height, width) for images in (before, after)], dim=1)
-    save(path, _groups(pairs, captions, "original and augmented images"))
+    """Save images with their augmented versions. before, after: float [N, C, H, W] in [0, 1], after cropped."""
+    down, right = (whole - side for whole, side in zip(before.shape[2:], after.shape[2:], strict=True))
+    centred = functional.pad(after, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
+    save(path, _groups(torch.stack([before, centred], dim=1), captions, "original and augmented images"))
 
 
 def save_groups(path: Path, groups: Tensor, captions: Sequence[str]) -> None:
@@ -103,12 +103,6 @@ def _groups(groups: Tensor, captions: Sequence[str], title: str) -> "Figure":
     padded = functional.pad(groups, (0, max(1, groups.shape[4] // 32)), value=1.0)
     side_by_side = torch.cat(list(padded.unbind(1)), dim=3)
     return image_grid(side_by_side, captions, GROUPS_PER_ROW, IMAGE_WIDTH * groups.shape[1], title)
-
-
-def _centred(images: Tensor, height: int, width: int) -> Tensor:
-    top, left = (height - images.shape[2]) // 2, (width - images.shape[3]) // 2
-    right, bottom = width - images.shape[3] - left, height - images.shape[2] - top
-    return functional.pad(images, (left, right, top, bottom), value=1.0)
 
 
 def _gap(images: Tensor) -> int:
