@@ -95,13 +95,10 @@ def check_network(
         side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), output))
         given = f"{spec.height}x{spec.width}"
         if side is None or side <= min(spec.height, spec.width):
-            raise UserError(
-                f"model '{selection.name}' does not work on {spec.channels}x{given} images: {error}"
-            ) from error
-        raise UserError(
-            f"model '{selection.name}' needs images of at least {side}x{side}, and sees {given}; "
-            f"increase data.image_size or data.crop."
-        ) from error
+            problem = f"does not work on {spec.channels}x{given} images: {error}"
+        else:
+            problem = f"needs images of at least {side}x{side}, and sees {given}; increase data.image_size or data.crop"
+        raise UserError(f"model '{selection.name}' {problem}") from error
 
 
 def pass_through(
