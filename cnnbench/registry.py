@@ -206,10 +206,14 @@ class Models(Registry):
     """Factories of networks."""
 
     def register(
-        self, name: str, *, pretrained: Callable[[Mapping[str, Any]], Any] | None = None
+        self, name: str, *, pretrained: Callable[[Mapping[str, Any]], Any] | None = None, aux_classifiers: str = ""
     ) -> Callable[[Factory], Factory]:
-        """Return a decorator. pretrained: from the model's settings to its published weights, a WeightSource."""
-        return self._register(name, pretrained=pretrained)
+        """Return a decorator.
+
+        pretrained: from the model's settings to its published weights, a WeightSource. aux_classifiers: the setting
+        that turns auxiliary classifiers on.
+        """
+        return self._register(name, pretrained=pretrained, aux_classifiers=aux_classifiers)
 
     def build(self, selection: Selection, **provided: Any) -> Any:
         """Return the network for a data spec, `spec=`."""

@@ -25,8 +25,9 @@ NOT_HYDRAS_USE = ("config_name", "config_path", "package", "experimental_rerun")
 # What the end of a run needs, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job of a sweep.
 REPORTING = (
     "cnnbench.analysis.reports.single",
-    "cnnbench.tasks.evaluation.classes",
-    "cnnbench.tasks.evaluation.drawings",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "pandas",
 )
 
 

@@ -9,7 +9,7 @@ from cnnbench.config.compose import open_composer
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
 from cnnbench.tasks.context import EvalContext, Splits
-from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.plan import plan_run
 from cnnbench.training.step import evaluating, map_images
 

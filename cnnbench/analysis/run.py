@@ -179,7 +179,7 @@ class Run:
 
         which: a checkpoint, or what `model` returned for one. Raises UserError for a task whose outputs are no classes.
         """
-        scores = getattr(self.task, "scores", None)
+        scores = self.task.scores
         if scores is None:
             raise UserError(f"{self.path}: task {self.config.task.name} does not tell classes.")
         network = which if isinstance(which, nn.Module) else self.model(which)

@@ -12,7 +12,7 @@ from cnnbench.errors import UserError
 from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
-    from cnnbench.tasks.evaluation.findings import EvalReport
+    from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\
 Measures the network of a run again, and says what is behind the figure: by class, in its mistakes, in what it believes.

@@ -107,7 +107,7 @@ def explain(flags: Namespace, words: Sequence[str], plugins: Sequence[str], kind
 
 def save(picture: "Picture", folder: Path) -> Path:
     """Write a picture into a folder, and return its path. Raises UserError where it cannot be written."""
-    from cnnbench.tasks.captions import any_script
+    from cnnbench.tasks.figures import any_script
 
     path = folder / f"{picture.name}.png"
     try:

@@ -114,14 +114,13 @@ def _short(name: str) -> str:
 
 def draw(path: Path, asked: "Sequence[InputImage]", answers: Sequence[dict[str, Any]]) -> None:
     """Save a picture: each image beside bars of its answers. Raises UserError where it cannot be written."""
-    from cnnbench.tasks.captions import any_script
-    from cnnbench.tasks.evaluation.drawings import panel
+    from cnnbench.tasks.figures import any_script, prediction_bars
 
     titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in asked]
     bars = [[(one["class"], one["probability"]) for one in answer["answers"]] for answer in answers]
     try:
         with any_script():
-            panel([image.pixels for image in asked], titles, bars).savefig(path, dpi=120)
+            prediction_bars([image.pixels for image in asked], titles, bars).savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise UserError(f"--picture {path}: cannot be written: {error}") from error
 

@@ -1,1 +1,1 @@
-"""Networks. A factory takes the data spec and settings, and returns a module that maps images to class scores."""
+"""Networks. A factory takes the data spec and settings, and returns a module from images to class scores."""

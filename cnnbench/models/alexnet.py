@@ -1,4 +1,4 @@
-"""AlexNet, with what it was trained with in 2012 (local response normalisation) or what is used today (batch norm)."""
+"""AlexNet, with the local response normalisation of 2012 or with batch norm."""
 
 from collections import OrderedDict
 from typing import Annotated, Literal
@@ -24,7 +24,7 @@ class NormWithinChannels(nn.Module):
         self.average = nn.AvgPool2d(size, stride=1, padding=size // 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return [B, C, H, W], as given."""
+        """Return [B, C, H, W]."""
         mean: Tensor = self.average(images.square())
         return images / (1 + self.alpha * mean).pow(self.beta)
 
@@ -41,7 +41,7 @@ def alexnet_lrn(
     """AlexNet of 2012: local response normalisation after the first two pools, the second convolution in two groups.
 
     norm: over five neighbouring channels, or over 5x5 pixels of the same one (alpha 1e-4, beta 0.75, k 1). dropout:
-    after the dense layers but the last. Made for 3x227x227. Source: Krizhevsky, Sutskever, Hinton 2012.
+    after the dense layers except the last. Designed for 3x227x227. Source: Krizhevsky, Sutskever, Hinton 2012.
     """
     features: dict[str, nn.Module] = {}
     channels = spec.channels
@@ -60,14 +60,14 @@ def alexnet_lrn(
 def alexnet_bn(spec: DataSpec, *, maps: Maps, units: list[PositiveInt], dropout: Dropout = 0.0) -> PlainNetwork:
     """AlexNet with batch norm after each convolution's ReLU.
 
-    dropout: after the dense layers but the last. Made for 227x227. Source: lecture notes on deep learning with Keras,
-    section on AlexNet, whose batch norm has a momentum of 0.99 and an epsilon of 0.001.
+    dropout: after the dense layers except the last. Designed for 227x227. Source: lecture notes on deep learning with
+    Keras, section on AlexNet, whose batch norm has a momentum of 0.99 and an epsilon of 0.001.
     """
     features: dict[str, nn.Module] = {}
     channels = spec.channels
     for number, size in enumerate(maps, start=1):
         features |= _convolution(number, channels, size)
-        features[f"norm{number}"] = nn.BatchNorm2d(size, eps=1e-3, momentum=0.01)  # what torch calls momentum
+        features[f"norm{number}"] = nn.BatchNorm2d(size, eps=1e-3, momentum=0.01)  # 1 - momentum in Keras
         if POOLED[number - 1]:
             features[f"pool{number}"] = nn.MaxPool2d(3, stride=2)
         channels = size
@@ -75,14 +75,14 @@ def alexnet_bn(spec: DataSpec, *, maps: Maps, units: list[PositiveInt], dropout:
 
 
 def classifier(spec: DataSpec, features: nn.Sequential, units: list[int], dropout: float) -> PlainNetwork:
-    """Return features with dense layers behind them, each followed by ReLU and dropout, and a linear head."""
+    """Return a network of these features, dense layers, each followed by ReLU and dropout, and a linear head."""
     dense: dict[str, nn.Module] = {}
     size = num_features(features, spec)
-    for number, wanted in enumerate(units, start=1):
-        dense |= {f"linear{number}": nn.Linear(size, wanted), f"relu{number}": nn.ReLU()}
+    for number, num_units in enumerate(units, start=1):
+        dense |= {f"linear{number}": nn.Linear(size, num_units), f"relu{number}": nn.ReLU()}
         if dropout:
             dense[f"dropout{number}"] = nn.Dropout(dropout)
-        size = wanted
+        size = num_units
     head = nn.Sequential(OrderedDict(linear=nn.Linear(size, spec.num_outputs)))
     return PlainNetwork(features, nn.Sequential(OrderedDict(dense)), head)
 

@@ -1,86 +1,128 @@
-"""From a selection to a network that is known to fit the data."""
+"""From a selection to a network that fits the data and the task."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, UserError
-from cnnbench.models.ending import SCORES, OutputSpec
-from cnnbench.models.head import parts_of, replace_head
-from cnnbench.models.pointwise import guard_pointwise
+from cnnbench.errors import ConfigError, SettingError, UserError
+from cnnbench.models.head import replace_head, trace_head
 from cnnbench.registry import MODELS, Selection
 
 LARGEST_SIDE = 512
-AS_IT_IS = HeadConfig()
+ORIGINAL_HEAD = HeadConfig()
+FEWEST_SAFE_CHANNELS = 16  # of strided 1x1 convolutions; see avoid_onednn_bug
+
+
+class Encoder(nn.Module):
+    """A model that ends in an embedding instead of scores; what follows is up to the task.
+
+    Its forward returns embeddings, float [B, D], of images [B, C, H, W].
+    """
+
+    dimensions: int
+    """D, the size of an embedding."""
+
+    def decoder(self) -> nn.Module | None:
+        """Return a new network from embeddings back to images; None: the encoder has none of its own."""
+        return None
+
+
+class OutputSpec:
+    """What is added to a model, and what the network then has to return: by default as many scores as the data ask for.
+
+    Tasks that need something else override it.
+    """
+
+    def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
+        """Return the network to train, made of the selected model: by default with a linear head on an encoder."""
+        if not isinstance(model, Encoder):
+            return model
+        return nn.Sequential(OrderedDict(encoder=model, head=nn.Linear(model.dimensions, spec.num_outputs)))
+
+    def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
+        """Return what is wrong with the network's outputs for two images; None: nothing."""
+        return shape_error(outputs, (2, spec.num_outputs), "scores")
+
+
+SCORES = OutputSpec()
+
+
+def shape_error(outputs: Any, expected: tuple[int, ...], what: str) -> str | None:
+    """Return how outputs for two images differ from the expected shape; None: they do not."""
+    if isinstance(outputs, Tensor) and tuple(outputs.shape) == expected:
+        return None
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    return f"it returns {shape} for two images, where {what} of shape {expected} are needed"
 
 
 def build_network(
-    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: OutputSpec = SCORES
+    selection: Selection, spec: DataSpec, head: HeadConfig = ORIGINAL_HEAD, output: OutputSpec = SCORES
 ) -> nn.Module:
-    """Return the network for this data, the selected model with its ending; weights come from torch's generator.
+    """Return the network of the selected model for this data and output; its weights come from torch's generator.
 
-    Raises UserError for a head of its own where the network's cannot be found.
+    Raises SettingError for a new head where the network's own cannot be found.
     """
-    network = ending.wrap_model(MODELS.build(selection, spec=spec), spec)
+    network = output.wrap_model(MODELS.build(selection, spec=spec), spec)
     if head.units:
-        outputs = parts_of(selection, spec, ending).outputs
-        if not outputs:
-            raise UserError("head.units: no Linear or Conv2d gives its outputs, so there is no head to replace")
-        replace_head(network, outputs, head.units, head.dropout)
-    return guard_pointwise(network)
+        layers = trace_head(network, spec).output_layers
+        if not layers:
+            problem = "no Linear or Conv2d gives the network's outputs, so there is no head to replace"
+            raise SettingError(f"head.units={head.units}", problem)
+        replace_head(network, layers, head.units, head.dropout)
+    return avoid_onednn_bug(network)
 
 
 def check_network(
-    selection: Selection, spec: DataSpec, head: HeadConfig = AS_IT_IS, ending: OutputSpec = SCORES
+    selection: Selection, spec: DataSpec, head: HeadConfig = ORIGINAL_HEAD, output: OutputSpec = SCORES
 ) -> nn.Module:
     """Pass two empty images through the network, and return it.
 
-    Raises UserError where images are too small, naming the smallest side that works, where the outputs are not what
-    is needed, and where the network cannot be built at all.
+    Raises UserError for images that are too small, naming the smallest side that works, for outputs of another shape
+    than `output` asks for, and for a network that cannot be built.
     """
     try:
-        return pass_through(selection, spec, "cpu", head, ending)
-    except ConfigError:  # nothing that another size of images could mend
+        return pass_through(selection, spec, "cpu", head, output)
+    except ConfigError:  # nothing that images of another size could mend
         raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
-        side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), ending))
+        side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), output))
         given = f"{spec.height}x{spec.width}"
         if side is None or side <= min(spec.height, spec.width):
-            raise UserError(
-                f"model '{selection.name}' does not work on {spec.channels}x{given} images: {error}"
-            ) from error
-        raise UserError(
-            f"model '{selection.name}' needs images of at least {side}x{side}, and sees {given}; "
-            f"enlarge data.image_size, or data.crop, until the window is that large."
-        ) from error
+            problem = f"does not work on {spec.channels}x{given} images: {error}"
+        else:
+            problem = f"needs images of at least {side}x{side}, and sees {given}; increase data.image_size or data.crop"
+        raise UserError(f"model '{selection.name}' {problem}") from error
 
 
 def pass_through(
-    selection: Selection, spec: DataSpec, device: str, head: HeadConfig = AS_IT_IS, ending: OutputSpec = SCORES
+    selection: Selection, spec: DataSpec, device: str, head: HeadConfig = ORIGINAL_HEAD, output: OutputSpec = SCORES
 ) -> nn.Module:
     """Pass two empty images through the network, and return it; on "meta" without weights, and nothing is computed.
 
-    Raises UserError where the outputs are not what is needed, and whatever the network raises.
+    Raises UserError for outputs of another shape than `output` asks for, and whatever the network raises.
     """
     with torch.device(device), torch.no_grad():
-        network = build_network(selection, spec, head, ending).eval()
+        network = build_network(selection, spec, head, output).eval()
         outputs = network(torch.zeros(2, spec.channels, spec.height, spec.width))
-    problem = ending.validate_output(outputs, spec)
+    problem = output.validate_output(outputs, spec)
     if problem:
         raise UserError(problem)
     return network
 
 
-def works(selection: Selection, spec: DataSpec, ending: OutputSpec = SCORES) -> bool:
-    """Tell whether the network can be built for this data and take its images."""
+def works(selection: Selection, spec: DataSpec, output: OutputSpec = SCORES) -> bool:
+    """Return whether the network can be built for this data and takes its images."""
     try:
-        # Nothing is computed on this device, but the first use of it takes two seconds: not for the usual case.
-        pass_through(selection, spec, "meta", ending=ending)
-    except Exception:  # noqa: BLE001 - whatever a network of somebody's own may raise
+        # Nothing is computed on this device, but its first use takes two seconds: not for the common case.
+        pass_through(selection, spec, "meta", output=output)
+    except Exception:  # noqa: BLE001 - the network of a plugin may raise anything
         return False
     return True
 
@@ -88,7 +130,7 @@ def works(selection: Selection, spec: DataSpec, ending: OutputSpec = SCORES) -> 
 def smallest_side(fits: Callable[[int], bool]) -> int | None:
     """Return the smallest side that fits, where every larger one fits too; None: none up to 512.
 
-    Found in steps: twice as large until one fits, and then by halves between the last two.
+    It doubles until one fits, then bisects.
     """
     high = 1
     while not fits(high):
@@ -103,6 +145,33 @@ def smallest_side(fits: Callable[[int], bool]) -> int | None:
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:
-    """Return how many parameters the network has, and how many of them are trained."""
+    """Return the number of all parameters of a network, and of the trainable ones."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, trains in sizes if trains)}
+
+
+class SubsampledConv2d(nn.Conv2d):
+    """A strided 1x1 convolution, computed as one without a stride on every n-th pixel."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [B, O, H', W'] of [B, C, H, W]."""
+        down, right = self.stride
+        return functional.conv2d(images[:, :, ::down, ::right], self.weight, self.bias, groups=self.groups)
+
+
+def avoid_onednn_bug(network: nn.Module) -> nn.Module:
+    """Replace how strided 1x1 convolutions of few channels compute; weights and names stay.
+
+    For images with channels last, oneDNN writes past its workspace while it computes the gradient of their weights:
+    the process dies, or the gradient is silently wrong (oneDNN issue 6035; seen with torch 2.15).
+    """
+    for layer in network.modules():
+        if (
+            type(layer) is nn.Conv2d
+            and layer.kernel_size == (1, 1)
+            and layer.stride != (1, 1)
+            and layer.padding == (0, 0)
+            and layer.in_channels // layer.groups < FEWEST_SAFE_CHANNELS
+        ):
+            layer.__class__ = SubsampledConv2d
+    return network

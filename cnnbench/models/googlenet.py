@@ -1,4 +1,4 @@
-"""GoogLeNet: blocks that look at several scales at once."""
+"""GoogLeNet: Inception blocks, with branches of several kernel sizes."""
 
 from collections import OrderedDict
 from typing import Literal
@@ -20,7 +20,7 @@ BLOCKS: dict[str, tuple[int, int, int, int, int, int]] = {
 
 
 class Inception(nn.Module):
-    """Four branches over one input, their maps side by side."""
+    """Four branches over one input, their maps concatenated."""
 
     def __init__(self, channels: int, sizes: tuple[int, int, int, int, int, int], wide_kernel: int) -> None:
         super().__init__()
@@ -42,9 +42,9 @@ def googlenet_v1(
 ) -> PlainNetwork:
     """GoogLeNet without auxiliary classifiers and without normalisation.
 
-    stem: imagenet, which leaves an eighth of the side, made for 224x224; cifar: 3x3 convolutions that keep it.
-    wide_kernel: of the branch that is called 5x5; 3 is what many implementations have, and the notes that this follows.
-    dropout: before the head. Source: Szegedy et al. 2015, arXiv:1409.4842.
+    stem: imagenet, for 224x224, reduces the side to an eighth; cifar: 3x3 convolutions that keep it. wide_kernel: of
+    the branch called 5x5; many implementations have 3, as do the notes that this follows. dropout: before the head.
+    Source: Szegedy et al. 2015, arXiv:1409.4842.
     """
     features: dict[str, nn.Module] = {"stem": _stem(spec.channels, stem)}
     channels = 192

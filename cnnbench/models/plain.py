@@ -1,4 +1,4 @@
-"""Plain convolutional networks: convolutions, then dense layers, one after another.
+"""Plain networks: convolutions, then dense layers; multilayer perceptrons have dense layers only.
 
 B: batch, C: channels, H, W: height and width, D: features, K: classes.
 """
@@ -26,7 +26,7 @@ POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2
 
 @dataclass(frozen=True)
 class Conv:
-    """One convolution of a plain network, stride 1; `pool`: followed by 2x2 pooling, or pooled last of all."""
+    """One convolution of a plain network, stride 1; pool: with 2x2 pooling, before or after the activation."""
 
     maps: int
     kernel: int
@@ -34,13 +34,13 @@ class Conv:
     pool: bool
 
     def side_after(self, side: int) -> int:
-        """Return the side of what comes out of a square image of this side; 0 or less: too small."""
+        """Return the side of the output for a square image of this side; 0 or less: too small."""
         side = side + 2 * self.padding - self.kernel + 1
         return side // 2 if self.pool else side
 
 
 class PlainNetwork(nn.Module):
-    """Features, dense layers, head."""
+    """Features, dense layers and head in sequence."""
 
     def __init__(self, features: nn.Sequential, dense: nn.Sequential, head: nn.Sequential) -> None:
         super().__init__()
@@ -70,14 +70,14 @@ def plain_network(
 ) -> PlainNetwork:
     """Build a network: each convolution is followed by pooling, then activation; dense layers by activation.
 
-    feature_activation: of the convolutions, where it is not that of the dense layers. pools_last: after activation.
-    dropout: probability, before the dense layers but the last. batchnorm: before every layer but the first. Where
-    both meet, dropout comes first, as in the network that this family continues. hidden_only: neither of them before
-    the first dense layer, nor before the last. pool_to: side that the last maps are averaged to.
-    Raises UserError for images that are too small to leave anything after the convolutions.
+    feature_activation: of the convolutions, where it is not that of the dense layers. pools_last: pooling comes after
+    activation. dropout: before the dense layers except the last. batchnorm: before every layer except the first. Where
+    both meet, dropout comes first, as in the original of this family. hidden_only: neither of them before the first
+    dense layer, nor before the last. pool_to: side that the last maps are averaged to.
+    Raises UserError for images too small to leave anything after the convolutions.
     """
     after_conv = feature_activation or activation
-    features: dict[str, nn.Module] = {}  # named by the layer they belong to: weights fit with and without batch norm
+    features: dict[str, nn.Module] = {}  # numbered by layer, so that weights fit with and without batch norm
     channels, height, width = spec.channels, spec.height, spec.width
     for number, conv in enumerate(convs, start=1):
         if batchnorm and number > 1:
@@ -112,11 +112,31 @@ def plain_network(
 
 
 def num_features(features: nn.Module, spec: DataSpec) -> int:
-    """Return how many features come out of convolutions for one image."""
+    """Return the number of features that convolutions give for one image."""
     with torch.no_grad():
-        found = features.eval()(torch.zeros(1, spec.channels, spec.height, spec.width))
+        output = features.eval()(torch.zeros(1, spec.channels, spec.height, spec.width))
     features.train()
-    return int(found.numel())
+    return int(output.numel())
+
+
+@MODELS.register("mlp")
+def mlp(
+    spec: DataSpec,
+    *,
+    units: list[PositiveInt],
+    activation: Activation,
+    dropout: Dropout = 0.0,
+    batchnorm: bool = False,
+    hidden_only: bool = False,
+) -> PlainNetwork:
+    """Multilayer perceptron: the pixels of an image as a vector, then dense layers.
+
+    units: of the dense layers before the last; none: linear classification. hidden_only: dropout and batch norm between
+    these only, neither before the first nor before the last layer.
+    Source: Rumelhart, Hinton, Williams 1986, Learning representations by back-propagating errors; 300 and 100 units are
+    a baseline of LeCun et al. 1998.
+    """
+    return plain_network(spec, [], units, activation, "max", dropout, batchnorm, hidden_only=hidden_only)
 
 
 @MODELS.register("lenet")
@@ -132,7 +152,7 @@ def lenet(
 ) -> PlainNetwork:
     """LeNet: two 5x5 convolutions with pooling, then dense layers.
 
-    Source: LeCun et al. 1998, Gradient-based learning applied to document recognition; simplified as is usual today
+    Source: LeCun et al. 1998, Gradient-based learning applied to document recognition; simplified as is common today
     (pooling without weights, full connections between maps, a linear head).
     """
     convs = [Conv(number, kernel=5, padding=0, pool=True) for number in maps]
@@ -151,8 +171,8 @@ def lenet_same(
 ) -> PlainNetwork:
     """LeNet whose first convolution keeps the size: ReLU, then average pooling, after each convolution.
 
-    activation: of the dense layers. Source: lecture notes on deep learning with Keras, section on LeNet; the
-    usual first convolution of 32x32 pixels, made of 28x28 by padding.
+    activation: of the dense layers. Source: lecture notes on deep learning with Keras, section on LeNet, which pad
+    28x28 pixels to the 32x32 of the original.
     """
     convs = [Conv(maps[0], kernel=5, padding=2, pool=True), Conv(maps[1], kernel=5, padding=0, pool=True)]
     return plain_network(spec, convs, units, activation, "average", dropout, batchnorm, "relu", pools_last=True)

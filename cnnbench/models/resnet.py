@@ -1,4 +1,4 @@
-"""ResNet: blocks that add to what they get."""
+"""ResNet: residual blocks."""
 
 from collections import OrderedDict
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from cnnbench.registry import MODELS
 
 
 class StochasticDepth(nn.Module):
-    """Leave out what a block adds, for each sample with probability p, while training.
+    """Drop the residual of a block, per sample with probability p, in training.
 
     Source: Huang et al. 2016, arXiv:1603.09382.
     """
@@ -21,16 +21,16 @@ class StochasticDepth(nn.Module):
         super().__init__()
         self.p = p
 
-    def forward(self, added: Tensor) -> Tensor:
-        """Return [B, C, H, W], as given; what stays grows, so that its mean does not change."""
+    def forward(self, residual: Tensor) -> Tensor:
+        """Return [B, C, H, W]; what is kept is scaled up, so that the mean does not change."""
         if not self.training or self.p == 0:
-            return added
-        stays = added.new_empty(len(added), 1, 1, 1).bernoulli_(1 - self.p)
-        return added * stays / (1 - self.p)
+            return residual
+        kept = residual.new_empty(len(residual), 1, 1, 1).bernoulli_(1 - self.p)
+        return residual * kept / (1 - self.p)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or, as a bottleneck, 1x1, 3x3 and 1x1 with four times as many maps in the end."""
+    """Two 3x3 convolutions, or, as a bottleneck, 1x1, 3x3 and 1x1, the last with four times as many maps."""
 
     def __init__(self, channels: int, maps: int, stride: int, bottleneck: bool, drop: float) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class Block(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return [B, self.channels, H', W'] of [B, C, H, W]."""
-        added: Tensor = self.relu(self.shortcut(images) + self.drop(self.residual(images)))
-        return added
+        outputs: Tensor = self.relu(self.shortcut(images) + self.drop(self.residual(images)))
+        return outputs
 
 
 @MODELS.register("resnet")
@@ -69,10 +69,10 @@ def resnet(
 ) -> PlainNetwork:
     """ResNet of any depth.
 
-    blocks: of each stage; every stage but the first halves the side and doubles the maps. width: maps of the first.
-    stem: imagenet, 7x7 and pooled, which leaves a quarter of the side; cifar, 3x3, which keeps it. pool: `none` gives
-    the head every pixel of the last maps. dropout: before the head. stochastic_depth: probability of leaving out what
-    the last block adds; it grows from block to block. Source: He et al. 2016, arXiv:1512.03385.
+    blocks: of each stage; every stage except the first halves the side and doubles the maps. width: maps of the first.
+    stem: imagenet, 7x7 and pooled, reduces the side to a quarter; cifar, 3x3, keeps it. pool: `none` gives the head
+    every pixel of the last maps. dropout: before the head. stochastic_depth: probability of dropping the residual of
+    the last block; it increases linearly from block to block. Source: He et al. 2016, arXiv:1512.03385.
     """
     kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
     features: dict[str, nn.Module] = {

@@ -6,18 +6,18 @@ from typing import Any
 from torch import nn
 
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, Mistake, UserError, did_you_mean
+from cnnbench.errors import SettingError, UserError, did_you_mean
 from cnnbench.models.weights import WeightSource
 from cnnbench.registry import MODELS
 
 
 def pretrained(settings: Mapping[str, Any]) -> WeightSource:
-    """Return timm's weights of an architecture; loading downloads them unless they are there."""
+    """Return timm's weights of an architecture; loading downloads them unless they are cached."""
     timm = _library(settings["architecture"])
     known = timm.models.get_pretrained_cfg(settings["architecture"])
     if known is None or not known.has_weights:
         problem = f"timm has none of '{settings['architecture']}'; init.file takes a file"
-        raise ConfigError([Mistake("init.weights=imagenet", problem)])
+        raise SettingError("init.weights=imagenet", problem)
     name = f"timm {known.architecture}.{known.tag}"
 
     def load() -> Mapping[str, Any]:
@@ -28,7 +28,7 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
             where = hub if known.hf_hub_id else known.url
             raise UserError(
                 f"init.weights=imagenet: {where} cannot be fetched ({str(error).splitlines()[0]}); fetch it, and give "
-                "init.file=FILE in place of init.weights"
+                "init.file=FILE instead of init.weights"
             ) from error
         return state
 
@@ -37,9 +37,9 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
 
 @MODELS.register("timm", pretrained=pretrained)
 def timm(spec: DataSpec, *, architecture: str) -> nn.Module:
-    """Build one of timm's networks, without weights of its own, for the channels and classes of the data.
+    """Build one of timm's networks, without published weights, for the channels and classes of the data.
 
-    Raises ConfigError for an architecture that there is not, and where timm is not installed.
+    Raises SettingError for an unknown architecture, and where timm is not installed.
     """
     library = _library(architecture)
     network: nn.Module = library.create_model(
@@ -53,8 +53,8 @@ def _library(architecture: str) -> Any:
         import timm as library
     except ImportError as error:
         problem = "needs a library that is not installed: pip install 'cnnbench[timm]', or pip install timm"
-        raise ConfigError([Mistake("model=timm", problem)]) from error
+        raise SettingError("model=timm", problem) from error
     if not library.is_model(architecture):
         hint = did_you_mean(architecture, library.list_models()) or "; timm.list_models() names all of them"
-        raise ConfigError([Mistake(f"model.architecture={architecture}", f"timm has no such network{hint}")])
+        raise SettingError(f"model.architecture={architecture}", f"timm has no such network{hint}")
     return library

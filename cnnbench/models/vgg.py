@@ -24,12 +24,12 @@ def vgg(
     dropout: Dropout = 0.0,
     batchnorm: bool = False,
 ) -> PlainNetwork:
-    """VGG with 11 (A), 13 (B), 16 (D) or 19 (E) layers; made for 224x224, and works on 32x32.
+    """VGG with 11 (A), 13 (B), 16 (D) or 19 (E) layers; designed for 224x224, and works on 32x32.
 
     width: maps of the first stage; the next have twice, four and eight times as many. units: of the dense layers before
-    the last; few suit small images. dropout: after them. batchnorm: after each convolution. Initialised as usual: He
-    et al. 2015 for convolutions, deviation 0.01 for dense layers, biases 0.
-    Source: Simonyan and Zisserman 2015, arXiv:1409.1556.
+    the last. dropout: after them. batchnorm: after each convolution. Initialised as is common: He et al. 2015 for
+    convolutions, standard deviation 0.01 for dense layers, biases 0. Source: Simonyan and Zisserman 2015,
+    arXiv:1409.1556.
     """
     features: dict[str, nn.Module] = {}
     channels = spec.channels

@@ -1,4 +1,4 @@
-"""Averages of the weights of many steps, which often do better than the last ones."""
+"""Averages of the weights of many steps, which often generalise better than the last weights."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,12 +13,15 @@ from cnnbench.config.schema import Averaging
 
 @torch.no_grad()
 def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measure the statistics of those batch norms anew that are in training mode: means over batches [B, C, H, W]."""
+    """Replace the statistics of the batch norms in training mode by means over batches [B, C, H, W].
+
+    Unlike torch.optim.swa_utils.update_bn it leaves those in evaluation mode (frozen ones) as they are.
+    """
     norms = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # every batch counts alike
+        norm.momentum = None  # a plain mean over the batches
     for images in batches if norms else ():
         network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -26,13 +29,13 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 class WeightAverage:
-    """An average of a network's weights while it trains; what it has seen goes into checkpoints by `state_dict`.
+    """An average of a network's weights while it trains; checkpoints hold its `state_dict`.
 
-    ema: after every step; batch-norm statistics are averaged like weights. The average of the first steps is young:
-    its decay is at most (1 + n) / (10 + n) after n of them.
-    swa: after every epoch from `start` on, all alike. Batch-norm statistics of averaged weights are not the average
-    of statistics: `refresh` measures them anew on training images, before the average is evaluated.
-    Source: Izmailov et al. 2018, arXiv:1803.05407.
+    ema: exponential, updated after every step; batch-norm statistics are averaged like weights. Its decay is at most
+    (1 + n) / (10 + n) after n steps, so that the first weights do not linger.
+    swa: the mean of the epochs from `start` on. The batch-norm statistics of averaged weights are not the average of
+    the statistics: `refresh` measures them on training images before the average is evaluated. Source: Izmailov et al.
+    2018, arXiv:1803.05407.
     """
 
     def __init__(
@@ -48,19 +51,19 @@ class WeightAverage:
 
     @property
     def has_begun(self) -> bool:
-        """Tell whether there is an average yet."""
+        """Whether there is an average yet."""
         return int(self._average.n_averaged) > 0
 
     def after_step(self) -> None:
-        """Take the weights into the average after a step."""
+        """Update the average after a step."""
         if self._settings.kind == "ema":
             self._average.update_parameters(self._trained)
 
     def after_epoch(self, epoch: int) -> None:
-        """Take the weights into the average after an epoch, counted from 1."""
-        wanted = epoch - self._first_epoch + 1
+        """Update the average after an epoch, counted from 1."""
+        num_averaged = epoch - self._first_epoch + 1
         # Not twice: a run that was stopped while it validated comes here again.
-        if self._settings.kind == "swa" and wanted > int(self._average.n_averaged):
+        if self._settings.kind == "swa" and num_averaged > int(self._average.n_averaged):
             self._average.update_parameters(self._trained)
 
     def network_at(self, step: int) -> nn.Module:
@@ -71,16 +74,16 @@ class WeightAverage:
         return self._average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that it has seen."""
-        return {"of": self._of(), "average": self._average.state_dict()}
+        """Return the average, and the settings that it was taken with."""
+        return {"of": self._key(), "average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where a state dict was taken; an average of another kind, or of other epochs, is begun anew."""
-        if state["of"] == self._of():
+        """Restore an average; one of another kind, or from another epoch on, is dropped and starts over."""
+        if state["of"] == self._key():
             self._average.load_state_dict(state["average"])
         self._refreshed_at = None
 
-    def _of(self) -> list[str | int]:
+    def _key(self) -> list[str | int]:
         return [self._settings.kind, self._first_epoch]
 
     def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
@@ -89,4 +92,4 @@ class WeightAverage:
             if mean.is_floating_point():
                 mean.lerp_(value.to(mean.dtype), 1 - decay)
             else:
-                mean.copy_(value)  # a counter
+                mean.copy_(value)  # num_batches_tracked

@@ -1,4 +1,4 @@
-"""Muon: weights of hidden layers change by orthogonal matrices, everything else as AdamW changes it."""
+"""Muon: orthogonalised updates for the weights of hidden layers, AdamW for everything else."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from cnnbench.optim.groups import Groups
-from cnnbench.optim.optimizers import Decay
+from cnnbench.optim.optimizers import Decay, Groups
 from cnnbench.registry import OPTIMIZERS
 
 
@@ -32,8 +31,8 @@ def muon(
 ) -> Optimizer:
     """Muon for the weights of hidden layers, AdamW for the rest: biases, norm parameters, and the last dense layer.
 
-    Convolutions are matrices with a row for each map that comes out. lr: of Muon; adjust_lr: how it depends on the
-    size of a matrix. adam_lr: of AdamW; both are scheduled alike. Raises ValueError where nothing is left for Muon.
+    Convolutions are matrices with a row for each output channel. lr: of Muon; adjust_lr: how it depends on the size of
+    a matrix. adam_lr: of AdamW; both follow the same schedule. Raises ValueError where nothing is left for Muon.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; match_rms_adamw: Liu et al.
     2025, arXiv:2502.16982.
     """
@@ -44,16 +43,16 @@ def muon(
 
 
 class MuonAndAdamW(Optimizer):
-    """Two optimizers of torch that look like one: its groups and its state are all that there is.
+    """torch.optim.Muon and torch.optim.AdamW as one optimizer, which alone holds groups and state.
 
-    hidden, rest: settings of torch.optim.Muon and of torch.optim.AdamW; those of a group go before them.
+    hidden, rest: settings of Muon and of AdamW; those of a group take precedence.
     """
 
     def __init__(self, groups: Groups, hidden: dict[str, Any], rest: dict[str, Any]) -> None:
         weights = [parameter for group in groups for parameter in group["params"]]
         last_dense = next((weight for weight in reversed(weights) if weight.ndim == 2), None)
-        own = _narrowed(groups, lambda parameter: parameter.ndim >= 2 and parameter is not last_dense)
-        other = _narrowed(groups, lambda parameter: parameter.ndim < 2 or parameter is last_dense)
+        own = _filtered(groups, lambda parameter: parameter.ndim >= 2 and parameter is not last_dense)
+        other = _filtered(groups, lambda parameter: parameter.ndim < 2 or parameter is last_dense)
         if not own:
             raise ValueError("needs a hidden layer with weights, and there is none")
         # torch's constructors fill in the settings that a group lacks.
@@ -66,12 +65,12 @@ class MuonAndAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Change all weights by what their gradients say; return what the closure does."""
+        """Update all weights; return the loss of the closure, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Groups and state are handed over at every step: loading a state makes new ones.
+        # Groups and state are handed over at every step: load_state_dict replaces them.
         own, other = self.param_groups[: self._num_hidden], self.param_groups[self._num_hidden :]
         self._muon.param_groups, self._muon.state = [], defaultdict(dict)
         for group in own:
@@ -88,17 +87,16 @@ class MuonAndAdamW(Optimizer):
         return loss
 
 
-def _narrowed(groups: Groups, chosen: Callable[[Parameter], bool]) -> Groups:
-    """Return the groups with the chosen parameters only, without those that have none."""
-    narrowed = [{**group, "params": [part for part in group["params"] if chosen(part)]} for group in groups]
-    return [group for group in narrowed if group["params"]]
+def _filtered(groups: Groups, condition: Callable[[Parameter], bool]) -> Groups:
+    filtered = [{**group, "params": list(filter(condition, group["params"]))} for group in groups]
+    return [group for group in filtered if group["params"]]
 
 
 def _matrices(weights: list[Parameter]) -> list[Tensor]:
     """Return the weights [O, …] as matrices [O, rest] in the same memory, with their gradients."""
     matrices = []
     for weight in weights:
-        # In the order of memory, or it would be a copy; which column is which makes no difference to Muon.
+        # Axes in the order of memory, or it would be a copy; the order of columns makes no difference to Muon.
         axes = (0, *sorted(range(1, weight.ndim), key=weight.stride, reverse=True))
         matrix = weight.detach().permute(axes).view(len(weight), -1)
         if weight.grad is not None:

@@ -1,6 +1,7 @@
-"""To make an image again out of a short code of it."""
+"""To reconstruct images from their embeddings."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -10,26 +11,33 @@ from torch import Tensor, nn
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
+from cnnbench.models.build import Encoder, shape_error
 from cnnbench.models.encoders import upsampling_decoder
-from cnnbench.models.ending import Encoder, shape_error
 from cnnbench.registry import TASKS
-from cnnbench.tasks import exhibits
-from cnnbench.tasks.coding import Coding
 from cnnbench.tasks.context import EvalContext
+from cnnbench.tasks.embedding import EncodingTask
+from cnnbench.tasks.figures import reconstructions
 
 SHOWN = 50  # images
 
 
 @TASKS.register("autoencoder")
-class Autoencoder(Coding):
-    """Mean squared error between an image and what is made of its code.
+class Autoencoder(EncodingTask):
+    """Mean squared error between images and their reconstructions from embeddings.
 
-    An encoder with a decoder of its own gets that one, any other model one that enlarges its outputs.
-    dimensions: of the code; null: as the model has it, if it is an encoder, else 128. show_every: epochs between two
-    pictures of reconstructions.
+    An encoder with a decoder of its own gets that one, any other model one that upsamples its outputs.
+    dimensions: of an embedding; null: the model's own, if it is an encoder, else 128. show_every: epochs between two
+    figures of reconstructions.
     The error is of normalised pixels. With data.statistics=own it is the share of the pixels' variance that is not
-    explained, 1 for a network that always answers with the mean.
+    explained, 1 for a network that always returns the mean.
     """
+
+    figure_titles: Mapping[str, str] = {
+        "reconstructions-test": "Test images and their reconstructions",
+        "reconstructions-val": "Validation images and their reconstructions",
+        "reconstructions-train": "Training images and their reconstructions",
+        **EncodingTask.figure_titles,
+    }
 
     def __init__(
         self,
@@ -41,13 +49,13 @@ class Autoencoder(Coding):
         super().__init__(spec, dimensions, show_every)
 
     def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:
-        """Return the model with a decoder. Raises UserError for an encoder with a code of another size."""
-        size = self.size_of_code(model)
+        """Return the model with a decoder. Raises SettingError for an encoder of another size than is set."""
+        size = self.embedding_size(model)
         decoder = model.decoder() if isinstance(model, Encoder) else None
         return nn.Sequential(OrderedDict(encoder=model, decoder=decoder or upsampling_decoder(size, spec)))
 
     def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
-        """Say what is wrong with what is made of two images."""
+        """Return what is wrong with the shape of two reconstructions; None: nothing."""
         return shape_error(outputs, (2, spec.channels, spec.height, spec.width), "images")
 
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
@@ -58,30 +66,30 @@ class Autoencoder(Coding):
         return squared_errors(network, batch).unsqueeze(1)
 
     def encode(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return the codes of images, float [B, D]."""
-        codes: Tensor = network.get_submodule("encoder")(batch.images)
-        return codes
+        """Return the embeddings of images, float [B, D]."""
+        embeddings: Tensor = network.get_submodule("encoder")(batch.images)
+        return embeddings
 
     def log_progress(self, context: EvalContext) -> None:
-        """Draw some images beside their reconstructions: the same ones every time."""
+        """Draw some images and their reconstructions, of the same images every time."""
         batches = context.splits[context.held_out]
         number = min(SHOWN, len(batches))
         order = torch.arange(number) * len(batches) // number
         (batch,) = batches.epoch(order, number)
-        made = context.network(batch.images)
-        error = float((made - batch.images).square().mean())
+        outputs = context.network(batch.images)
+        error = float((outputs - batch.images).square().mean())
         size = self.encode(context.network, batch).shape[1]
-        title = f"made of {size} numbers after epoch {context.epoch}; error {error:.4f}"
-        name = f"reconstructions-{context.held_out}"
-        context.save(name, exhibits.reconstructions(context.pixels(batch.images), context.pixels(made), title))
+        title = f"reconstructed from {size} numbers after epoch {context.epoch}; error {error:.4f}"
+        figure = reconstructions(context.pixels(batch.images), context.pixels(outputs), title)
+        context.save(f"reconstructions-{context.held_out}", figure)
 
     def final_evaluation(self, context: EvalContext) -> dict[str, float]:
-        """Draw reconstructions and codes of test images, write all codes, and return how well they find their like."""
+        """Draw reconstructions of test images, and evaluate their embeddings."""
         self.log_progress(context)
         return super().final_evaluation(context)
 
 
 def squared_errors(network: nn.Module, batch: Batch) -> Tensor:
     """Return the mean squared error of each image, float [B]."""
-    made: Tensor = network(batch.images)
-    return (made.float() - batch.images).square().flatten(1).mean(1)
+    outputs: Tensor = network(batch.images)
+    return (outputs.float() - batch.images).square().flatten(1).mean(1)

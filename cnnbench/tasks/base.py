@@ -1,89 +1,136 @@
-"""What a task is, to the loop."""
+"""What the loop knows of a task, and a check of one before anything is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.data.images import DataSpec
-from cnnbench.data.loader import Batch
+from cnnbench.data.loader import Batch, Batches
+from cnnbench.data.prepare import PreparedData
 from cnnbench.data.split import weighted_order
-from cnnbench.models.ending import Scores
+from cnnbench.errors import UserError
+from cnnbench.models.build import OutputSpec
 from cnnbench.tasks.context import EvalContext
-from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.tasks.evaluation import EvalReport
 
 
-class Task(Scores, ABC):
-    """Something to learn with a network; subclasses say what.
+class Task(OutputSpec, ABC):
+    """What a network learns; subclasses say what, and declare here what they offer.
 
-    By default a network gives `num_outputs` numbers for an image; `wrap_model` and `validate_output` change that.
+    By default a network returns `num_outputs` numbers per image; `wrap_model` and `validate_output` change that.
     """
 
     train_metrics: tuple[str, ...] = ("loss",)
     eval_metrics: tuple[str, ...] = ("loss",)
     watched: tuple[tuple[str, bool], ...] = (("loss", False),)
-    """Metrics that decide which epoch is best, on validation, the first one first; True: the higher the better."""
+    """Validation metrics that decide which epoch is best, the most important first; True: higher is better."""
     is_classifier = False
-    """Whether an output stands for a class: then the last layer is of no use for other classes."""
+    """Whether outputs stand for classes, so that the last layer is of no use for other classes."""
     show_every: int | None = None
-    """Epochs between two calls of `show`; None: it is never called."""
+    """Epochs between two calls of `log_progress`; None: it is never called."""
+    figure_titles: Mapping[str, str] = {}
+    """Titles of its figures by file name, without epoch and ending, in the order of a report."""
+    scores: Callable[[Tensor], Tensor] | None = None
+    """From outputs [B, O] to class scores, float32 [B, K], whose softmax are probabilities; None: it predicts none."""
+    encode: Callable[[nn.Module, Batch], Tensor] | None = None
+    """From a network and a batch to embeddings, float [B, D]; None: it learns none."""
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
 
     @property
+    def higher_is_better(self) -> Mapping[str, bool]:
+        """Which way each metric is better, those of `final_evaluation` included."""
+        return {"loss": False, **dict(self.watched)}
+
+    @property
     def num_outputs(self) -> int:
-        """Return how many numbers a model gives for each image."""
+        """How many numbers a model returns per image."""
         return self.spec.num_classes
 
     @property
     def chance_loss(self) -> float | None:
-        """Return the loss of a network that knows nothing, if that can be said."""
+        """The loss of a network that knows nothing, where it is known."""
         return None
 
     def validate(self, config: RunConfig) -> None:
-        """Raise UserError for settings of the run that this cannot be learnt with."""
+        """Raise SettingError for settings of the run that the task does not work with."""
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return the rows of an epoch in the order in which they are trained on, int64 [N].
+        """Return the rows of an epoch in training order, int64 [N]; [N, G] where a sample is a group, such as a pair.
 
-        [N, G] where a sample is a group of images, such as a pair.
-        weights: how often each class is wanted, float [K]; None: every row once.
+        weights: relative frequency of each class, float [K]; None: every row once.
         """
         if weights is None:
             return torch.randperm(len(labels), generator=generator)
         return weighted_order(labels, weights, generator)
 
     def caption(self, labels: Sequence[str]) -> str:
-        """Return what the images of one sample, with these labels, are to the task."""
+        """Return a caption for the images of one sample, which have these labels."""
         return " | ".join(labels)
 
     @abstractmethod
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss to descend (a scalar with gradient), and the sum of each train metric over the samples."""
+        """Return the loss to minimise (a scalar with gradient), and the sum of each train metric over the samples."""
 
     @abstractmethod
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return what is measured of each image of a batch, float [B, M]: by default a column an eval metric."""
+        """Return measurements of each image of a batch, float [B, M]: by default a column per eval metric."""
 
     def compute_metrics(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return the eval metrics of a split from what was measured of its images: by default the means.
+        """Return the eval metrics of a split from the measurements of all its images: by default their means.
 
-        rows: float32 [N, M]. labels: int64 [N]. A mean never depends on how images fell into batches.
+        rows: float32 [N, M]. labels: int64 [N]. A mean does not depend on how images fall into batches.
         """
         return dict(zip(self.eval_metrics, rows.double().mean(0).tolist(), strict=True))
 
     def evaluate(self, context: EvalContext, split: str) -> EvalReport:
-        """Return what can be found out about a network on a split that the context has."""
+        """Return the report of a network on one of the context's splits."""
         batches = context.splits[split]
         metrics = self.compute_metrics(context.map_batches(batches, self.eval_step), batches.labels.cpu())
         return EvalReport(metrics | (self.final_evaluation(context) if split == "test" else {}))
 
     def log_progress(self, context: EvalContext) -> None:
-        """Show how far a training is, in the midst of it."""
+        """Show the state of a training that is under way."""
 
     def final_evaluation(self, context: EvalContext) -> dict[str, float]:
-        """Show what came out of a training, and return what else was measured of the test images."""
+        """Show the result of a training, and return further metrics of the test images."""
         return {}
+
+
+def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, num_samples: int) -> None:
+    """Pass some training samples through a task's steps, without a gradient; the network's statistics change.
+
+    Raises UserError where a step fails, or returns something else than it should.
+    """
+    try:
+        order = task.order(data.train.labels, None, torch.Generator().manual_seed(0))[:num_samples]
+        images = data.train[order.flatten()]
+        batches = Batches(images, data.spec, data.mean, data.std, torch.device("cpu"))
+        (batch,) = batches.epoch(torch.arange(len(images)).view(order.shape), num_samples)
+        with torch.random.fork_rng(devices=()), torch.no_grad():
+            loss, sums = task.train_step(network.train(), batch)
+            (ungrouped,) = batches.epoch(torch.arange(len(images)), len(images))
+            rows = task.eval_step(network.eval(), ungrouped)
+            metrics = task.compute_metrics(rows.float(), ungrouped.labels)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"task '{name}' fails on the first images: {type(error).__name__}: {error}") from error
+    num_sums, watched = len(sums) if sums.ndim else 1, [metric for metric, _ in task.watched]
+    problems = []
+    if loss.ndim:
+        problems.append(f"train_step returns a loss of shape {tuple(loss.shape)}, not a scalar")
+    if num_sums != len(task.train_metrics):
+        problems.append(f"train_step returns {num_sums} sums for the metrics {', '.join(task.train_metrics)}")
+    if len(rows) != len(images):
+        problems.append(f"eval_step returns {len(rows)} rows for {len(images)} images")
+    if tuple(metrics) != task.eval_metrics:
+        problems.append(f"compute_metrics returns {', '.join(metrics)}, not {', '.join(task.eval_metrics)}")
+    if not set(watched) <= set(metrics):
+        problems.append(f"watched names {', '.join(watched)}, which are not all measured")
+    if problems:
+        raise UserError(f"task '{name}': {'; '.join(problems)}.")

@@ -1,6 +1,7 @@
 """To tell classes apart."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -10,34 +11,41 @@ from torch.nn import functional
 
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
-from cnnbench.errors import UserError
+from cnnbench.errors import SettingError
 from cnnbench.registry import TASKS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.context import EvalContext
-from cnnbench.tasks.evaluation.classified import Answers, evaluate_classifier
-from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.tasks.evaluation import EvalReport, Predictions, evaluate_classifier
 
-AUXILIARY_WEIGHT = 0.3  # of classifiers half-way up a network (Szegedy et al. 2015, arXiv:1409.4842)
+AUXILIARY_WEIGHT = 0.3  # of auxiliary classifiers (Szegedy et al. 2015, arXiv:1409.4842)
 
 
 @TASKS.register("classification", blends=True)
 class Classification(Task):
-    """Cross entropy of class scores, or a loss akin to it.
+    """Cross entropy of class scores, or a related loss.
 
-    loss: cross_entropy; focal, which cares less for what is easy (Lin et al. 2017, arXiv:1708.02002); binary, for two
+    loss: cross_entropy; focal, which weights down easy samples (Lin et al. 2017, arXiv:1708.02002); binary, for two
     classes with a single output, the logit of the second one.
-    class_weights: what an image of a class counts in training; none: all alike; balanced: every class as much.
+    class_weights: weight of an image in training by its class; none: 1; balanced: every class counts as much.
     label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
-    watch: what decides, on validation, which epoch is best, when to stop early, and when a plateau is reached; the
-    other one decides between equals.
-    The loss of evaluations is the mean cross entropy, whatever is trained on, so that runs can be compared. Where
-    samples are blended, each counts for both of its classes, loss and accuracy alike.
-    Raises UserError for a loss that does not fit the classes or the other settings.
+    watch: the validation metric that decides which epoch is best, when to stop early, and when a plateau is reached;
+    the other one breaks ties.
+    The loss of evaluations is the mean cross entropy, whatever is trained on, so that runs can be compared. A blended
+    sample counts for both of its classes, in loss and accuracy.
+    Raises SettingError for a loss that does not fit the classes or the other settings.
     """
 
     train_metrics = ("loss", "accuracy")
     is_classifier = True
     watched = (("accuracy", True), ("loss", False))
+    higher_is_better: Mapping[str, bool] = {"loss": False, "accuracy": True, "top5": True, "ece": False}
+    figure_titles: Mapping[str, str] = {
+        "classes": "Accuracy by class",
+        "confusion": "Confusion matrix",
+        "calibration": "Calibration: accuracy by predicted probability",
+        "mistakes": "Most confident mistakes: index in the split, class, prediction, probability",
+        "doubts": "Least confident correct predictions",
+    }
 
     def __init__(
         self,
@@ -58,24 +66,26 @@ class Classification(Task):
         self._smoothing = label_smoothing
         self._weights = weights_of_classes(class_weights, spec)
         if self._is_binary and spec.num_classes != 2:
-            raise UserError(f"task.loss=binary: is for two classes, and the data have {spec.num_classes}.")
+            raise SettingError("task.loss=binary", f"is for two classes, and the data have {spec.num_classes}")
         if not self._gamma and focal_gamma != 2.0:
-            raise UserError(f"task.focal_gamma={focal_gamma}: has no effect with task.loss={loss}; take focal there.")
+            problem = f"has no effect with task.loss={loss}; set that to focal"
+            raise SettingError(f"task.focal_gamma={focal_gamma}", problem)
         if self._gamma and label_smoothing:
-            raise UserError(f"label_smoothing={label_smoothing}: means nothing with task.loss=focal; leave out one.")
+            problem = "means nothing with task.loss=focal; leave out one"
+            raise SettingError(f"label_smoothing={label_smoothing}", problem)
 
     @property
     def num_outputs(self) -> int:
-        """Return one output for a binary loss, else one for every class."""
+        """One for a binary loss, else one per class."""
         return 1 if self._is_binary else self.spec.num_classes
 
     @property
     def chance_loss(self) -> float:
-        """Return the cross entropy where all classes are given the same probability."""
+        """The cross entropy where all classes get the same probability."""
         return math.log(self.spec.num_classes)
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """Return a score for every class, float32 [B, K], whose softmax are probabilities, from outputs [B, O]."""
+        """Return class scores, float32 [B, K], whose softmax are probabilities, from outputs [B, O]."""
         outputs = outputs.float()
         # The softmax of (0, x) is the sigmoid of x: with it, everything below holds for a single output as well.
         return torch.cat([torch.zeros_like(outputs), outputs], dim=1) if self._is_binary else outputs
@@ -84,9 +94,9 @@ class Classification(Task):
         outputs = network(batch.images)
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         scores = self.scores(main)
-        losses = self._mixed_losses(scores, batch)
+        losses = self._blended_losses(scores, batch)
         for output in auxiliary:
-            losses = losses + AUXILIARY_WEIGHT * self._mixed_losses(self.scores(output), batch)
+            losses = losses + AUXILIARY_WEIGHT * self._blended_losses(self.scores(output), batch)
         predicted = scores.detach().argmax(1)
         correct = (predicted == batch.labels).to(losses.dtype)
         if batch.mixed is not None:
@@ -95,15 +105,15 @@ class Classification(Task):
         return losses.mean(), torch.stack([losses.detach().sum(), correct.sum()])
 
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
-        return self._measured(self.scores(network(batch.images)), batch)
+        return self._measure(self.scores(network(batch.images)), batch)
 
     def evaluate(self, context: EvalContext, split: str) -> EvalReport:
-        """Return figures by class, confusions, calibration, and the answer to each image of a split."""
+        """Return metrics with tables and figures by class, of confusions, calibration and single predictions."""
         batches, classes = context.splits[split], self.spec.classes
 
         def step(network: nn.Module, batch: Batch) -> Tensor:
             scores = self.scores(network(batch.images))
-            return torch.cat([self._measured(scores, batch), scores.softmax(1)], dim=1)
+            return torch.cat([self._measure(scores, batch), scores.softmax(1)], dim=1)
 
         rows, labels = context.map_batches(batches, step), batches.labels.cpu()
         measured, probabilities = torch.split(rows, [len(self.eval_metrics), len(classes)], dim=1)
@@ -114,18 +124,18 @@ class Classification(Task):
             return context.pixels(batch.images)
 
         metrics = self.compute_metrics(measured, labels) | (self.final_evaluation(context) if split == "test" else {})
-        return evaluate_classifier(metrics, Answers(probabilities, labels, classes, files), pixels)
+        return evaluate_classifier(metrics, Predictions(probabilities, labels, classes, files), pixels)
 
-    def _measured(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return what is measured of each image, float32 [B, M], from scores [B, K]."""
+    def _measure(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return the eval metrics of each image, float32 [B, M], from scores [B, K]."""
         losses = functional.cross_entropy(scores, batch.labels, reduction="none")
         columns = [losses, (scores.argmax(1) == batch.labels).to(losses.dtype)]
         if "top5" in self.eval_metrics:
-            hits = scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)
-            columns.append(hits.any(1).to(losses.dtype))
+            in_top5 = scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)
+            columns.append(in_top5.any(1).to(losses.dtype))
         return torch.stack(columns, dim=1)
 
-    def _mixed_losses(self, scores: Tensor, batch: Batch) -> Tensor:
+    def _blended_losses(self, scores: Tensor, batch: Batch) -> Tensor:
         losses = self._losses(scores, batch.labels)
         if batch.mixed is None:
             return losses
@@ -140,22 +150,23 @@ class Classification(Task):
 
 
 def focal(cross_entropies: Tensor, gamma: float) -> Tensor:
-    """Return (1 - p)^gamma x cross entropy, where p is the probability given to the true class. float [B]."""
+    """Return (1 - p)^gamma x cross entropy, float [B], where p is the probability of the true class."""
     return (-torch.expm1(-cross_entropies)).pow(gamma) * cross_entropies
 
 
-def weights_of_classes(wanted: str | list[float], spec: DataSpec) -> Tensor | None:
-    """Return what an image of each class counts, float32 [K], 1 for the mean training image; None: all alike.
+def weights_of_classes(class_weights: str | list[float], spec: DataSpec) -> Tensor | None:
+    """Return the weight of an image by its class, float32 [K], 1 in the mean over training images; None: always 1.
 
-    Raises UserError for a list that does not have a weight for every class.
+    Raises SettingError for a list that does not have a weight for every class.
     """
-    if wanted == "none":
+    if class_weights == "none":
         return None
     counts = torch.tensor(spec.counts, dtype=torch.float64)
-    if isinstance(wanted, list):
-        if len(wanted) != spec.num_classes:
-            raise UserError(f"task.class_weights: has {len(wanted)} weights; the data have {spec.num_classes} classes.")
-        weights = torch.tensor(wanted, dtype=torch.float64)
+    if isinstance(class_weights, list):
+        if len(class_weights) != spec.num_classes:
+            problem = f"has {len(class_weights)} weights; the data have {spec.num_classes} classes"
+            raise SettingError(f"task.class_weights={class_weights}", problem)
+        weights = torch.tensor(class_weights, dtype=torch.float64)
     else:
         weights = 1 / counts
     return (weights * counts.sum() / (weights * counts).sum()).float()

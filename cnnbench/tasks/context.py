@@ -1,7 +1,8 @@
-"""What a task is given to look at: a network, the images that it may see, and where pictures belong."""
+"""What a task gets to evaluate: a network, the splits that it may see, and where its figures go."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.loader import Batch, Batches, as_pixels
 from cnnbench.data.prepare import PreparedData
+from cnnbench.tasks import figures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,18 +18,15 @@ if TYPE_CHECKING:
 
 
 class Splits(Mapping[str, Batches]):
-    """Batches by split, laid out when they are first asked for: most tasks look at some only, and each is a copy."""
+    """Batches by split, built on first access: most tasks need only some splits, and each is a copy of the images."""
 
     def __init__(self, make: Callable[[str], Batches], names: Iterable[str]) -> None:
-        self._make, self._names = make, tuple(names)
-        self._made: dict[str, Batches] = {}
+        self._make, self._names = cache(make), tuple(names)
 
     def __getitem__(self, name: str) -> Batches:
         if name not in self._names:
             raise KeyError(name)
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        return self._made[name]
+        return self._make(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -41,10 +40,11 @@ class Splits(Mapping[str, Batches]):
 
 @dataclass(frozen=True)
 class EvalContext:
-    """A network in the course of its training, or at the end of it.
+    """A network during its training, or after it.
 
-    splits: what it may be shown on; `test` only at the end. map_batches: what a step gives for all images of a split,
-    in evaluation mode, float32 [N, …]. folder: of the run. log_image: shows a picture, uint8 [H, W, 3], in TensorBoard.
+    splits: those that it may be evaluated on; `test` only at the end. map_batches: from batches and a step to the
+    results of the step for all their images, in evaluation mode, float32 [N, …]. folder: of the run. log_image: shows
+    an image, uint8 [H, W, 3], in TensorBoard.
     """
 
     network: nn.Module
@@ -57,17 +57,15 @@ class EvalContext:
 
     @property
     def held_out(self) -> str:
-        """Return the split to look at: the test images at the end, before that validation, if there is one."""
+        """The split to look at: test at the end; before that validation, or training where there is none."""
         return next(name for name in ("test", "val", "train") if name in self.splits)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Return images as they were before they were normalised, float32 [B, C, H, W] in [0, 1]."""
+        """Return images before normalisation, float32 [B, C, H, W] in [0, 1]."""
         return as_pixels(images, self.data.mean, self.data.std)
 
     def save(self, name: str, figure: "Figure") -> None:
-        """Keep a picture among the run's, as `pictures/<name>-epoch-<epoch>.png`, and show it in TensorBoard."""
-        from cnnbench.tasks import figures
-
+        """Save a figure as `pictures/<name>-epoch-<epoch>.png` in the run's folder, and show it in TensorBoard."""
         path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.log_image(name, figures.save(path, figure))

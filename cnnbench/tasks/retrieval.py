@@ -1,61 +1,60 @@
-"""How well codes find their like: nearest neighbours, and how far classes lie apart."""
+"""How well embeddings find images of their class: nearest neighbours, and the separation of classes."""
 
 import torch
 from torch import Tensor
 
 from cnnbench.tasks.pairs import num_present
 
-MOST_QUERIES = 10_000  # of more images, every n-th asks: 50 000 against each other would take as long as an epoch
+MOST_QUERIES = 10_000  # of more images every n-th is a query: 50 000 against each other take as long as an epoch
 CHUNK = 512
 NEIGHBOURS = 5
 NEVER = 2**62
 SILHOUETTE_SAMPLE = 5_000  # the time grows with the square
 
 
-def recall_at(codes: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> list[float]:
-    """Return the share of images that have one of their class among the nearest k others, for each k.
+def recall_at(embeddings: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> list[float]:
+    """Return, for each k, the share of images with one of their class among the k nearest others; NaN without others.
 
-    codes: float32 [N, D]. labels: int64 [N]. Of more than 10 000 images, 10 000 at equal distances ask, and all of
-    them may answer. NaN where there are no others.
+    embeddings: float32 [N, D]. labels: int64 [N]. Of more than 10 000 images, 10 000 evenly spaced ones are queries.
     """
-    others = len(codes) - 1
+    others = len(embeddings) - 1
     if others < 1:
         return [float("nan")] * len(ranks)
-    number = min(len(codes), MOST_QUERIES)
-    queries = torch.arange(number) * len(codes) // number
+    number = min(len(embeddings), MOST_QUERIES)
+    queries = torch.arange(number) * len(embeddings) // number
     parts, deepest = torch.split(queries, CHUNK), min(max(ranks), others)
-    first_hit = torch.cat([_first_hit(codes, labels, part, deepest) for part in parts])
-    return [float((first_hit < rank).double().mean()) for rank in ranks]
+    first_match = torch.cat([_first_match(embeddings, labels, part, deepest) for part in parts])
+    return [float((first_match < rank).double().mean()) for rank in ranks]
 
 
-def _first_hit(codes: Tensor, labels: Tensor, queries: Tensor, number: int) -> Tensor:
-    """Return the place of the nearest other image of the same class, counted from 0; NEVER: not among so many."""
-    distances = torch.cdist(codes[queries], codes)
+def _first_match(embeddings: Tensor, labels: Tensor, queries: Tensor, number: int) -> Tensor:
+    """Return the rank of the nearest other image of the same class, counted from 0; NEVER: above `number`."""
+    distances = torch.cdist(embeddings[queries], embeddings)
     distances[torch.arange(len(queries)), queries] = torch.inf
     nearest = distances.topk(number, largest=False).indices
-    hits = labels[nearest] == labels[queries].unsqueeze(1)
-    return torch.where(hits.any(1), hits.to(torch.uint8).argmax(1), NEVER)
+    matches = labels[nearest] == labels[queries].unsqueeze(1)
+    return torch.where(matches.any(1), matches.to(torch.uint8).argmax(1), NEVER)
 
 
-def neighbour_accuracy(known: Tensor, known_labels: Tensor, codes: Tensor, labels: Tensor) -> float:
-    """Return the accuracy of a vote of the five nearest known codes. codes: float32 [N, D]. labels: int64 [N]."""
+def neighbour_accuracy(known: Tensor, known_labels: Tensor, embeddings: Tensor, labels: Tensor) -> float:
+    """Return the accuracy of a vote of the five nearest known embeddings, float32 [M, D]. labels: int64 [N]."""
     from sklearn.neighbors import KNeighborsClassifier
 
     voters = KNeighborsClassifier(min(NEIGHBOURS, len(known)), algorithm="brute")
     voters.fit(known.numpy(), known_labels.numpy())
-    return float((voters.predict(codes.numpy()) == labels.numpy()).mean())
+    return float((voters.predict(embeddings.numpy()) == labels.numpy()).mean())
 
 
-def silhouette(codes: Tensor, labels: Tensor) -> float:
-    """Return how much nearer images are to their own class than to the next one, in [-1, 1]; 5 000 images at most.
+def silhouette(embeddings: Tensor, labels: Tensor) -> float:
+    """Return how much nearer images are to their own class than to the next one, in [-1, 1].
 
-    codes: float32 [N, D]. labels: int64 [N]. NaN where there are no two classes, or nothing but single images.
-    Source: Rousseeuw 1987, Silhouettes.
+    embeddings: float32 [N, D]. labels: int64 [N]. Of more than 5 000 images, 5 000 evenly spaced ones count. NaN
+    without two classes, and where every image is alone in its class. Source: Rousseeuw 1987, Silhouettes.
     """
     from sklearn.metrics import silhouette_score
 
-    number = min(len(codes), SILHOUETTE_SAMPLE)
-    chosen = torch.arange(number) * len(codes) // number
+    number = min(len(embeddings), SILHOUETTE_SAMPLE)
+    chosen = torch.arange(number) * len(embeddings) // number
     if not 2 <= num_present(labels[chosen]) < number:
         return float("nan")
-    return float(silhouette_score(codes[chosen].numpy(), labels[chosen].numpy()))
+    return float(silhouette_score(embeddings[chosen].numpy(), labels[chosen].numpy()))

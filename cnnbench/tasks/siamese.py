@@ -1,4 +1,4 @@
-"""To tell whether two images are of one class, by the distance of their codes."""
+"""To tell whether two images are of one class, by the distance of their embeddings."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -11,18 +11,18 @@ from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.registry import TASKS
-from cnnbench.tasks.embedding import Embedding, distances
+from cnnbench.tasks.embedding import EmbeddingTask, distances
 from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class
 
 
 @TASKS.register("siamese")
-class Siamese(Embedding):
-    """Contrastive loss of pairs: images of a class shall lie near each other, others at least a margin apart.
+class Siamese(EmbeddingTask):
+    """Contrastive loss of pairs: images of a class should lie near each other, others at least a margin apart.
 
-    Every epoch each training image gets a partner, drawn anew: half of them one of its own class, never itself, half
-    of them one of another class.
-    dimensions: of a code; null: as the model has it, if it is an encoder, else 128. margin: of distances.
-    watch: what decides, on validation, which epoch is best. show_every: epochs between two looks at the codes.
+    In every epoch a new partner is drawn for each training image: for half of them one of the same class, never the
+    image itself, for the others one of another class.
+    dimensions: of an embedding; null: the model's own, if it is an encoder, else 128. margin: of distances. watch: the
+    validation metric that decides which epoch is best. show_every: epochs between two exports of embeddings.
     Source: Hadsell, Chopra, LeCun 2006, Dimensionality reduction by learning an invariant mapping.
     """
 
@@ -39,12 +39,12 @@ class Siamese(Embedding):
         self._margin = margin
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return the pairs of an epoch, int64 [N, 2]: every image once, or as often as wanted, and its partner."""
+        """Return the pairs of an epoch, int64 [N, 2]: an image, in the order of any task, and its partner."""
         anchors = super().order(labels, weights, generator)
         return pairs_of(anchors, labels, generator)
 
     def caption(self, labels: Sequence[str]) -> str:
-        """Return what a pair is."""
+        """Return the classes of a pair, and whether it is similar."""
         return f"{' | '.join(labels)}: {'similar' if len(set(labels)) == 1 else 'dissimilar'}"
 
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
@@ -53,12 +53,12 @@ class Siamese(Embedding):
         losses = contrastive(one, other, labels[:, 0] != labels[:, 1], self._margin)
         return losses.mean(), losses.detach().sum().unsqueeze(0)
 
-    def losses(self, codes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def losses(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of a pair for each image of a split, float [N]; none where all are of one class."""
         if num_present(labels) < 2:
-            return codes.new_empty(0)
+            return embeddings.new_empty(0)
         one, other = pairs_of(torch.arange(len(labels)), labels, generator).unbind(1)
-        return contrastive(codes[one], codes[other], labels[one] != labels[other], self._margin)
+        return contrastive(embeddings[one], embeddings[other], labels[one] != labels[other], self._margin)
 
 
 def contrastive(one: Tensor, other: Tensor, is_dissimilar: Tensor, margin: float) -> Tensor:
@@ -66,14 +66,14 @@ def contrastive(one: Tensor, other: Tensor, is_dissimilar: Tensor, margin: float
 
     one, other: float [B, D]. is_dissimilar: bool [B]. Returns float [B].
     """
-    apart = distances(one, other)
-    return torch.where(is_dissimilar, (margin - apart).clamp_min(0), apart).square() / 2
+    distance = distances(one, other)
+    return torch.where(is_dissimilar, (margin - distance).clamp_min(0), distance).square() / 2
 
 
 def pairs_of(anchors: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return anchors with their partners, int64 [N, 2]: half of them similar; an image alone of its class never.
+    """Return anchors with their partners, int64 [N, 2]: half of the pairs similar; none of an image alone in its class.
 
-    anchors: int64 [N], rows. labels: int64, of all rows, of two classes at least.
+    anchors: int64 [N], rows. labels: int64, of all rows, of at least two classes.
     """
     is_similar = torch.randperm(len(anchors), generator=generator) < len(anchors) // 2
     is_similar &= has_partner(labels)[anchors]

@@ -1,6 +1,6 @@
-"""To place an image nearer to one of its class than to one of another."""
+"""To place an image nearer to images of its class than to others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -11,26 +11,27 @@ from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
-from cnnbench.errors import ConfigError, Mistake
+from cnnbench.errors import SettingError
 from cnnbench.registry import TASKS
-from cnnbench.tasks.embedding import Embedding, distances
+from cnnbench.tasks.embedding import EmbeddingTask, distances
 from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class, several_of_each
 
 
 @TASKS.register("triplet")
-class Triplet(Embedding):
+class Triplet(EmbeddingTask):
     """Triplet margin loss: the distance to an image of the same class, less that to one of another, plus a margin.
 
-    mining: none: every epoch each training image is the anchor of one triplet, drawn anew; its positive is never
-    itself. hard and semihard: triplets are found in the batch, which has `per_class` images of a class each: for
-    every image the farthest of its class and the nearest other (Hermans et al. 2017, arXiv:1703.07737), or for every
-    pair of a class the nearest other that is farther than it (Schroff et al. 2015, arXiv:1503.03832).
-    dimensions: of a code; null: as the model has it, if it is an encoder, else 128. margin: of distances.
-    watch: what decides, on validation, which epoch is best. show_every: epochs between two looks at the codes.
-    active: the share of triplets that still have a loss.
+    mining: none: in every epoch each training image is the anchor of one random triplet; its positive is never itself.
+    hard and semihard: triplets are mined in the batch, which has `per_class` images of each of its classes: for every
+    image the farthest of its class and the nearest other (Hermans et al. 2017, arXiv:1703.07737), or for every pair of
+    a class the nearest other that is farther apart (Schroff et al. 2015, arXiv:1503.03832).
+    dimensions: of an embedding; null: the model's own, if it is an encoder, else 128. margin: of distances. watch: the
+    validation metric that decides which epoch is best. show_every: epochs between two exports of embeddings.
+    The metric `active` is the share of triplets with a loss above 0.
     """
 
     train_metrics = ("loss", "active")
+    higher_is_better: Mapping[str, bool] = {**EmbeddingTask.higher_is_better, "active": False}
 
     def __init__(
         self,
@@ -47,50 +48,52 @@ class Triplet(Embedding):
         self._margin, self._mining, self._per_class = margin, mining, per_class
 
     def validate(self, config: RunConfig) -> None:
-        """Raise ConfigError where batches cannot be made of several images of each class."""
+        """Raise SettingError where batches cannot have several images of each class, and as any embedding task."""
         super().validate(config)
+        size, per_class = config.batch_size, self._per_class
         if self._mining == "none":
-            if self._per_class != 4:
-                problem = "has no effect with task.mining=none; take hard or semihard there"
-                raise ConfigError([Mistake(f"task.per_class={self._per_class}", problem)])
+            if per_class != 4:
+                problem = "has no effect with task.mining=none; set that to hard or semihard"
+                raise SettingError(f"task.per_class={per_class}", problem)
             return
-        if config.batch_size % self._per_class or config.batch_size < 2 * self._per_class:
-            problem = f"is no multiple of task.per_class={self._per_class}, by two at least; give one"
-            raise ConfigError([Mistake(f"batch_size={config.batch_size}", problem)])
+        if size % per_class or size < 2 * per_class:
+            problem = f"must be a multiple of task.per_class={per_class}, at least {2 * per_class}"
+            fitting = max(2 * per_class, size - size % per_class)
+            raise SettingError(f"batch_size={size}", problem, {"batch_size": fitting})
         if config.data.sampling != "natural":
             problem = f"has no effect with task.mining={self._mining}, which has an order of its own; give natural"
-            raise ConfigError([Mistake(f"data.sampling={config.data.sampling}", problem)])
+            raise SettingError(f"data.sampling={config.data.sampling}", problem)
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return the triplets of an epoch, int64 [N, 3]: anchor, positive, negative; where they are mined, rows."""
+        """Return the triplets of an epoch, int64 [N, 3]: anchor, positive, negative; [N] where they are mined."""
         if self._mining != "none":
             return several_of_each(labels, self._per_class, generator)
         return triplets_of(super().order(labels, weights, generator), labels, generator)
 
     def caption(self, labels: Sequence[str]) -> str:
-        """Return which image of a triplet is what."""
+        """Return the role of each image of a triplet."""
         if len(labels) != 3:
             return super().caption(labels)
         return "{} | positive {} | negative {}".format(*labels)
 
     def train_step(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:  # noqa: D102
-        codes = network(batch.images).float()
+        embeddings = network(batch.images).float()
         if self._mining == "none":
-            anchor, positive, negative = codes.view(len(batch), 3, -1).unbind(1)
+            anchor, positive, negative = embeddings.view(len(batch), 3, -1).unbind(1)
             losses = triplet_margin(distances(anchor, positive), distances(anchor, negative), self._margin)
         else:
-            losses = mined(codes, batch.labels, self._margin, self._mining)
-        if not len(losses):  # a last batch whose images are all of one class, or of all different ones
-            losses = codes.sum(1) * 0
+            losses = mined(embeddings, batch.labels, self._margin, self._mining)
+        if not len(losses):  # a last batch whose images are all of one class, or all of different ones
+            losses = embeddings.sum(1) * 0
         share = (losses.detach() > 0).to(losses.dtype).mean()
         return losses.mean(), torch.stack([losses.detach().mean(), share]) * len(batch)
 
-    def losses(self, codes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss of a triplet for each image of a split that another one of its class is beside."""
+    def losses(self, embeddings: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss of a triplet for each image of a split that is not alone in its class."""
         anchors = has_partner(labels).nonzero()[:, 0]
         if not len(anchors) or num_present(labels) < 2:
-            return codes.new_empty(0)
-        anchor, positive, negative = codes[triplets_of(anchors, labels, generator)].unbind(1)
+            return embeddings.new_empty(0)
+        anchor, positive, negative = embeddings[triplets_of(anchors, labels, generator)].unbind(1)
         return triplet_margin(distances(anchor, positive), distances(anchor, negative), self._margin)
 
 
@@ -105,23 +108,23 @@ def triplets_of(anchors: Tensor, labels: Tensor, generator: torch.Generator) -> 
     return torch.stack([anchors, positives, of_other_class(anchors, labels, generator)], dim=1)
 
 
-def mined(codes: Tensor, labels: Tensor, margin: float, how: str) -> Tensor:
-    """Return the losses of the triplets that are found among codes; none where there are no two classes or pairs.
+def mined(embeddings: Tensor, labels: Tensor, margin: float, mining: str) -> Tensor:
+    """Return the losses of triplets mined among embeddings, float [M]; none without two classes or without a pair.
 
-    codes: float [B, D]. labels: int64 [B]. how: `hard`: one an image, from its farthest positive and its nearest
-    negative; `semihard`: one a pair, from the nearest negative that is farther than the positive, or, where none is,
-    from the farthest. Returns float [M].
+    embeddings: float [B, D]. labels: int64 [B]. mining: `hard`: one per image, from its farthest positive and its
+    nearest negative; `semihard`: one per pair, from the nearest negative that is farther than the positive, or, where
+    none is, from the farthest.
     """
-    apart = torch.cdist(codes, codes, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
     is_same = labels.unsqueeze(0) == labels.unsqueeze(1)
     is_positive = is_same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     is_anchor = is_positive.any(1) & (~is_same).any(1)
-    if how == "hard":
-        positive = apart.masked_fill(~is_positive, -torch.inf).max(1).values[is_anchor]
-        negative = apart.masked_fill(is_same, torch.inf).min(1).values[is_anchor]
+    if mining == "hard":
+        positive = distance.masked_fill(~is_positive, -torch.inf).max(1).values[is_anchor]
+        negative = distance.masked_fill(is_same, torch.inf).min(1).values[is_anchor]
         return triplet_margin(positive, negative, margin)
     anchor, other = (is_positive & is_anchor.unsqueeze(1)).nonzero().unbind(1)
-    positive, candidates = apart[anchor, other], apart[anchor]
+    positive, candidates = distance[anchor, other], distance[anchor]
     is_negative = ~is_same[anchor]
     is_farther = is_negative & (candidates > positive.unsqueeze(1))
     nearest = candidates.masked_fill(~is_farther, torch.inf).min(1).values

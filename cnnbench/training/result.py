@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from cnnbench.tasks.context import EvalContext
-from cnnbench.tasks.evaluation.findings import EvalReport
+from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.loop import Progress
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating

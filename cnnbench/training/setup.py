@@ -24,18 +24,15 @@ from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.data.split import class_weights
 from cnnbench.errors import ConfigError, Mistake, SettingError
 from cnnbench.models.build import check_network, count_parameters
-from cnnbench.models.head import NamedParts, parts_of
+from cnnbench.models.head import NamedParts, trace_head
 from cnnbench.optim.average import WeightAverage, measure_norms
-from cnnbench.optim.freezing import Training as FreezePlan
-from cnnbench.optim.freezing import plan_training as plan_freezing
-from cnnbench.optim.groups import parameter_groups
-from cnnbench.optim.penalties import penalized
+from cnnbench.optim.freezing import FreezePlan, plan_freezing
+from cnnbench.optim.optimizers import parameter_groups, penalized
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.randomness import generator, seed_layers
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
 from cnnbench.store.provenance import cpu_flags
-from cnnbench.tasks.base import Task
-from cnnbench.tasks.trial import try_task
+from cnnbench.tasks.base import Task, check_task
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one for each core that this process may use
 NVIDIA_ONLY = ("tf32", "fp16")
@@ -84,7 +81,7 @@ class TrainingSetup:
 
     def set_train_mode(self, epoch: int) -> None:
         """Put the network into training mode as it is in an epoch, counted from 1."""
-        self.freeze.enter(self.network, epoch)
+        self.freeze.set_train_mode(self.network, epoch)
 
     def evaluated(self, step: int) -> nn.Module:
         """Return the network that is measured and kept: the trained one, or the average of what it has been."""
@@ -108,18 +105,18 @@ def setup(config: RunConfig) -> TrainingSetup:
     network = check_network(config.network(), spec, config.head, task).train()
     _check_batches(config, data, network)
     needs_head = config.freeze.what or config.optimizer.lr_scale or config.source
-    head = parts_of(config.network(), spec, task) if needs_head else NamedParts()
+    head = trace_head(network, spec) if needs_head else NamedParts()
     freeze = plan_freezing(config, network, head)
     horizon = make_horizon(config, -(-len(data.train) // config.batch_size))
     schedule = make_schedule(config, horizon)
     trial = copy.deepcopy(network)
     with torch.random.fork_rng(devices=()):
-        try_task(config.task.name, task, trial, data, min(2, config.batch_size))
+        check_task(config.task.name, task, trial, data, min(2, config.batch_size))
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config, network, freeze)
     augmentations = make_augmentations(config)
     train = Batches(data.train, data.spec, data.mean, data.std, device, augmentations, config.seed)
-    freeze.enter(network, 1)
+    freeze.set_train_mode(network, 1)
     return TrainingSetup(
         config=config,
         data=data,
@@ -213,14 +210,13 @@ def make_augmentations(config: RunConfig) -> Mapping[str, Augmentation]:
 def make_horizon(config: RunConfig, steps_per_epoch: int) -> Horizon:
     """Return how long the training is. Raises ConfigError where the warm-up takes all of it."""
     scheduler = config.scheduler
-    warmup = scheduler.warmup * (steps_per_epoch if scheduler.warmup_unit == "epoch" else 1)
-    return Horizon(config.epochs, steps_per_epoch, warmup)
+    return Horizon(config.epochs, steps_per_epoch, scheduler.warmup, scheduler.warmup_unit)
 
 
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
     """Return the configured learning-rate schedule. Raises ConfigError where it could have no effect."""
     schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon=horizon)
-    schedule = warmed_up(schedule, horizon.warmup) if horizon.warmup else schedule
+    schedule = warmed_up(schedule, horizon.warmup_steps) if horizon.warmup else schedule
     freeze = config.freeze
     if freeze.epochs is None or freeze.then_lr is None:
         return schedule
@@ -233,8 +229,8 @@ def make_optimizer(config: RunConfig, network: nn.Module, freeze: FreezePlan) ->
     Raises ConfigError where that is too little.
     """
     if freeze.epochs is None:
-        freeze.enter(network, 1)
-    groups = parameter_groups(network, config.optimizer.decay_norm_and_bias, freeze.rates, freeze.late)
+        freeze.set_train_mode(network, 1)
+    groups = parameter_groups(network, config.optimizer.decay_norm_and_bias, freeze.lr_factors, freeze.unfrozen_later)
     try:
         optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups=groups)
     except ValueError as error:
@@ -253,7 +249,7 @@ def _make_average(
 
     def refresh(averaged: nn.Module, step: int) -> None:
         seed_layers(config.seed, "average", step, train.device)
-        freeze.enter(averaged, -(-step // horizon.steps_per_epoch))
+        freeze.set_train_mode(averaged, -(-step // horizon.steps_per_epoch))
         batches = train.epoch(torch.arange(len(train)), config.batch_size)
         measure_norms(averaged, (batch.images for batch in batches))
 

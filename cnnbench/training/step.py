@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.optim.penalties import penalty
+from cnnbench.optim.optimizers import penalty
 from cnnbench.randomness import seed_layers
 from cnnbench.training.setup import TrainingSetup
 

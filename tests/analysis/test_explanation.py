@@ -283,7 +283,7 @@ def test_features_are_the_inputs_of_the_layer_that_gives_the_scores(subject):
 
 def test_features_are_of_so_many_images_each_at_most_once(subject, monkeypatch):
     everything = features_of(subject)
-    monkeypatch.setattr(features, "DRAWN", 15)
+    monkeypatch.setattr(features, "TSNE_POINTS", 15)
     some, again, others = (features_of(subject, seed) for seed in (0, 0, 1))
     assert len(some.values) == 15
     assert torch.equal(some.values, again.values)

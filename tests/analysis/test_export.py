@@ -106,7 +106,7 @@ def used(form: str, path: Path) -> tuple[Callable[[Tensor], Tensor], Any]:
 def by_hand(run: Path, pixels: Tensor, which: str | int = "best") -> Tensor:
     """Return what the network of a run gives for whole images."""
     opened = cnnbench.load_run(run)
-    if hasattr(opened.task, "scores"):
+    if opened.task.scores is not None:
         return opened.predict(pixels, which)
     mean, std = (torch.tensor(opened.record["data"][name]).view(-1, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():

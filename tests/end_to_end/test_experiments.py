@@ -11,8 +11,8 @@ from cnnbench.config.compose import Composer, open_composer
 from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.models.build import build_network, count_parameters
-from cnnbench.models.head import parts_of
-from cnnbench.optim.freezing import plan_training
+from cnnbench.models.head import trace_head
+from cnnbench.optim.freezing import plan_freezing
 from cnnbench.registry import TASKS
 from cnnbench.training.plan import plan_run
 from tests.conftest import only_run
@@ -173,5 +173,5 @@ def test_an_experiment_has_the_parameters_that_its_source_counts(experiment, com
     spec = replace(spec, outputs=task.num_outputs)
     with torch.device("meta"):
         network = build_network(config.network(), spec, config.head, task)
-    plan_training(config, network, parts_of(config.network(), spec, task)).enter(network, 1)
+    plan_freezing(config, network, trace_head(network, spec)).set_train_mode(network, 1)
     assert count_parameters(network) == {"total": total, "trainable": trainable}

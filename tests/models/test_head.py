@@ -1,5 +1,7 @@
 """What the parts of a network are called, for every network of the catalogue; heads of one's own."""
 
+import copy
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -10,9 +12,9 @@ from torch import Tensor, nn
 from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import UserError
+from cnnbench.errors import SettingError, UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
-from cnnbench.models.head import NamedParts, is_below, parts_of
+from cnnbench.models.head import NamedParts, is_below, trace_head
 from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS, Selection
 from cnnbench.training.plan import plan_run
@@ -43,6 +45,10 @@ def small_settings(name: str) -> dict:
     return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
 
 
+def traced(selection: Selection, on: DataSpec, device: str = "meta") -> NamedParts:
+    return trace_head(pass_through(selection, on, device), on)
+
+
 @pytest.fixture
 def registered():
     """Return a function that registers a network for the time of a test, and returns what selects it."""
@@ -52,21 +58,21 @@ def registered():
         return Selection("mine", {})
 
     yield register
-    MODELS.components.pop("mine", None)
+    MODELS._components.pop("mine", None)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_preset_has_a_head_that_gives_its_outputs_and_features_before_it(name):
-    selection, on = preset(name, **small_settings(name)), spec(3, 96, 7)
-    parts = parts_of(selection, on)
-    network = pass_through(selection, on, "meta")
-    (head,) = parts.outputs
+    on = spec(3, 96, 7)
+    network = pass_through(preset(name, **small_settings(name)), on, "meta")
+    parts = trace_head(network, on)
+    (head,) = parts.output_layers
     layer = network.get_submodule(head)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     assert layer.weight.shape[0] == 7
     names = list(network.state_dict())
-    features, rest = parts.named("features", names), parts.named("all_but_head", names)
-    assert parts.named("head", names) == {f"{head}.weight", f"{head}.bias"}
+    features, rest = parts.select("features", names), parts.select("all_but_head", names)
+    assert parts.select("head", names) == {f"{head}.weight", f"{head}.bias"}
     assert rest == set(names) - {f"{head}.weight", f"{head}.bias"}
     assert features <= rest
     convolutions = {name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)} - {head}
@@ -77,26 +83,28 @@ def test_every_preset_has_a_head_that_gives_its_outputs_and_features_before_it(n
 @pytest.mark.parametrize("name", [name for name in TEXTS if name not in ("mlp", "timm", "torchvision")])
 def test_features_of_our_own_networks_are_their_module_of_that_name(name):
     selection, on = preset(name, **small_settings(name)), spec(3, 96, 7)
-    names = list(pass_through(selection, on, "meta").state_dict())
+    network = pass_through(selection, on, "meta")
+    names = list(network.state_dict())
     features = {name for name in names if name.removeprefix("encoder.").startswith("features.")}
-    assert parts_of(selection, on).named("features", names) == features
+    assert trace_head(network, on).select("features", names) == features
 
 
 @pytest.mark.parametrize("architecture", HEADS)
 def test_the_head_of_torchvisions_networks_is_found(architecture):
-    parts = parts_of(preset("torchvision", architecture=architecture), spec(3, 224, 7))
-    assert parts.head == parts.outputs == (HEADS[architecture],)
+    device = "cpu" if architecture.startswith("regnet") else "meta"  # it computes its widths with tensors
+    parts = traced(preset("torchvision", architecture=architecture), spec(3, 224, 7), device)
+    assert parts.head == parts.output_layers == (HEADS[architecture],)
 
 
 def test_auxiliary_classifiers_have_heads_and_are_no_features():
     selection = preset("torchvision", architecture="googlenet", auxiliary=True)
-    parts = parts_of(selection, spec(3, 96, 7))
-    assert parts.outputs == ("fc",)
+    parts = traced(selection, spec(3, 96, 7))
+    assert parts.output_layers == ("fc",)
     assert parts.head == ("fc", "aux1.fc2", "aux2.fc2")
     names = list(pass_through(selection, spec(3, 96, 7), "meta").state_dict())
-    features = parts.named("features", names)
+    features = parts.select("features", names)
     assert not [name for name in features if is_below(name, ("aux1", "aux2", "fc"))]
-    assert parts.named("all_but_head", names) - features == {
+    assert parts.select("all_but_head", names) - features == {
         name for name in names if is_below(name, ("aux1.conv", "aux1.fc1", "aux2.conv", "aux2.fc1"))
     }
 
@@ -117,7 +125,7 @@ WORDS = {
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_stands_for_modules_with_all_below_them(word):
-    assert NamedParts(outputs=("fc",)).named(word, NAMES) == WORDS[word]
+    assert NamedParts(output_layers=("fc",)).select(word, NAMES) == WORDS[word]
 
 
 class OutOfOrder(nn.Module):
@@ -136,9 +144,9 @@ class OutOfOrder(nn.Module):
 
 
 def test_the_head_of_a_network_of_ones_own_is_what_runs_last_whatever_its_name_and_size(registered):
-    parts = parts_of(registered(lambda spec: OutOfOrder(spec.num_outputs)), spec(3, 8, 7))
+    parts = traced(registered(lambda spec: OutOfOrder(spec.num_outputs)), spec(3, 8, 7))
     assert parts.head == ("scores",)
-    assert set(parts.beside) == {"scores", "norm", "hidden"}
+    assert set(parts.dense_and_aux) == {"scores", "norm", "hidden"}
 
 
 class NeedsValues(OutOfOrder):
@@ -146,12 +154,18 @@ class NeedsValues(OutOfOrder):
         return super().forward(images) * (2.0 if images.sum().item() > 0 else 1.0)
 
 
-def test_a_network_that_looks_at_values_is_followed_too_and_draws_nothing(registered):
-    selection = registered(lambda spec: NeedsValues(spec.num_outputs))
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    assert parts_of(selection, spec(3, 8, 7)).head == ("scores",)
-    assert torch.equal(torch.get_rng_state(), before)
+@pytest.mark.parametrize("kind", [OutOfOrder, NeedsValues])
+def test_tracing_changes_neither_the_network_nor_the_generator_also_where_it_looks_at_values(kind):
+    network = nn.Sequential(OrderedDict(dropped=nn.Dropout(0.5), rest=kind(7))).eval()
+    network.rest.norm.train()
+    before, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        assert trace_head(network, spec(3, 8, 7)).head == ("rest.scores",)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 class Headless(nn.Module):
@@ -165,12 +179,12 @@ class Headless(nn.Module):
 
 def test_a_head_that_cannot_be_found_is_said(registered):
     selection = registered(lambda spec: Headless(spec.num_outputs))
-    parts = parts_of(selection, spec(3, 8, 7))
+    parts = traced(selection, spec(3, 8, 7))
     assert parts.head == ()
     for word in ("head", "all_but_head"):
         with pytest.raises(UserError, match=f"'{word}': no Linear or Conv2d of this network gives its outputs"):
-            parts.named(word, ["weight"])
-    with pytest.raises(UserError, match=r"head\.units: no Linear or Conv2d gives its outputs"):
+            parts.select(word, ["weight"])
+    with pytest.raises(SettingError, match=r"head\.units=\[4\]  no Linear or Conv2d gives the network's outputs"):
         check_network(selection, spec(3, 8, 7), HeadConfig(units=[4]))
 
 
@@ -189,6 +203,7 @@ def test_a_head_of_its_own_is_put_in_the_place_of_the_last_layer(name):
     assert [type(layer).__name__ for layer in layers] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.25, 0.25]
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+    assert trace_head(network, on) == trace_head(build_network(plain, on), on)
     after = network.state_dict()
     kept = [name for name in before if not name.startswith("head.linear.")]
     assert all(torch.equal(before[name], after[name]) for name in kept)

@@ -9,7 +9,7 @@ from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
-from cnnbench.models.head import parts_of
+from cnnbench.models.head import trace_head
 from cnnbench.models.timm import pretrained
 from cnnbench.plugins import register_everything
 from cnnbench.registry import Selection
@@ -43,7 +43,8 @@ def timm(architecture: str) -> Selection:
 
 @pytest.mark.parametrize("architecture", HEADS)
 def test_the_head_of_timms_networks_is_found(architecture):
-    assert parts_of(timm(architecture), spec(3, 224, 7)).head == (HEADS[architecture],)
+    on = spec(3, 224, 7)
+    assert trace_head(pass_through(timm(architecture), on, "meta"), on).head == (HEADS[architecture],)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

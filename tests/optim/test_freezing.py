@@ -9,8 +9,8 @@ from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError
 from cnnbench.models.build import build_network, count_parameters
-from cnnbench.models.head import parts_of
-from cnnbench.optim.freezing import plan_training
+from cnnbench.models.head import trace_head
+from cnnbench.optim.freezing import plan_freezing
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.plan import plan_resume, plan_run
 from cnnbench.training.step import compute_gradients, set_learning_rates
@@ -43,7 +43,7 @@ def trainable(*words: str, side: int = 224, num_classes: int = 10) -> int:
     spec = DataSpec(3, side, side, tuple(map(str, range(num_classes))))
     with torch.device("meta"):
         network = build_network(config.network(), spec, config.head)
-    plan_training(config, network, parts_of(config.network(), spec)).enter(network, 1)
+    plan_freezing(config, network, trace_head(network, spec)).set_train_mode(network, 1)
     return count_parameters(network)["trainable"]
 
 
@@ -110,7 +110,7 @@ def test_dropout_between_frozen_layers_is_off_and_that_before_the_head_is_on():
     spec = DataSpec(3, 32, 32, ("a", "b"))
     with torch.device("meta"):
         network = build_network(config.network(), spec)
-    plan_training(config, network, parts_of(config.network(), spec)).enter(network, 1)
+    plan_freezing(config, network, trace_head(network, spec)).set_train_mode(network, 1)
     assert modes(network, nn.Dropout) == {"classifier.2": False, "classifier.5": True}
 
 
@@ -228,8 +228,8 @@ def test_a_run_that_is_continued_for_longer_keeps_its_rates(outputs):
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "freeze.what=nothing_such": "fits nothing in 'minialexnet'; there are 'head', 'features', 'dense'",
-    "optimizer.lr_scale.nothing=2": "'nothing' fits nothing in 'minialexnet'",
+    "freeze.what=nothing_such": "matches nothing in 'minialexnet'; there are 'head', 'features', 'dense'",
+    "optimizer.lr_scale.nothing=2": "'nothing' matches nothing in 'minialexnet'",
     "freeze.what='*'": "leaves nothing to train",
     "freeze.what=[features,dense,head,head.norm]": "leaves nothing to train",
     "freeze.epochs=1": "has no effect without freeze.what",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.optim.groups import parameter_groups
+from cnnbench.optim.optimizers import parameter_groups
 from cnnbench.plugins import register_everything
 from tests.support.optimizers import build, loss_of, small_network, train
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnbench.optim.groups import parameter_groups
+from cnnbench.optim.optimizers import parameter_groups
 from cnnbench.plugins import register_everything
 from cnnbench.registry import OPTIMIZERS
 from tests.support.optimizers import SETTINGS, build, loss_of, small_network, train

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.optim.groups import parameter_groups
-from cnnbench.optim.penalties import penalized, penalty
+from cnnbench.optim.optimizers import parameter_groups, penalized, penalty
 from cnnbench.plugins import register_everything
 from tests.support.optimizers import SETTINGS, build
 

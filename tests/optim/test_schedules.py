@@ -7,7 +7,7 @@ import yaml
 
 from cnnbench.config.schema import SchedulerConfig
 from cnnbench.config.values import conf_dir
-from cnnbench.errors import UserError
+from cnnbench.errors import SettingError
 from cnnbench.optim.schedules import Horizon, warmed_up
 from cnnbench.plugins import register_everything
 from cnnbench.registry import SCHEDULERS
@@ -87,8 +87,8 @@ class TestWarmUp:
     @pytest.mark.parametrize("warmup", [30, 31])
     def test_one_as_long_as_the_training_is_an_error(self, warmup):
         assert Horizon(6, 5, warmup=29).num_main_steps == 1
-        told = f"scheduler.warmup: its {warmup} steps are not fewer than the 30 of the whole training; warm up for less"
-        with pytest.raises(UserError, match=told):
+        told = f"scheduler.warmup={warmup}  must be shorter than the whole training of 30 steps; warm up for less"
+        with pytest.raises(SettingError, match=told):
             Horizon(6, 5, warmup=warmup)
 
 
@@ -136,26 +136,67 @@ class TestEverySchedule:
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "told"),
+    ("name", "changed", "told", "instead"),
     [
-        ("step", {"every": 6}, "scheduler.every=6: training ends after 6 epochs, before the first change"),
-        ("step", {"every": 30, "unit": "step"}, "scheduler.every=30: training ends after 30 steps, before the first"),
-        ("multistep", {"milestones": [5, 2]}, "scheduler.milestones=[5, 2]: each must come after the one before"),
-        ("multistep", {"milestones": [2, 2]}, "scheduler.milestones=[2, 2]: each must come after the one before"),
-        ("multistep", {"milestones": [2, 6]}, "scheduler.milestones=[2, 6]: training ends after 6 epochs, so that "
-         "nothing happens at 6; leave it out"),
-        ("cosine_restarts", {"period": 6}, "scheduler.period=6: training ends 6 epochs after the warm-up, before the"),
-        ("cosine_restarts", {"period": 1, "unit": "step", "multiplier": 1}, "scheduler.period=1: with a restart at"),
-        ("one_cycle", {"up_share": 0.03}, "scheduler.up_share=0.03: of 30 steps that leaves none for the way up; give "
-         "more than 0.0333"),
-        ("cyclic", {"up": 6}, "scheduler.up=6: training ends 6 epochs after the warm-up, before the first way down"),
-        ("cyclic", {"up": 29, "unit": "step"}, "scheduler.up=29: training ends 30 steps after the warm-up, before"),
+        ("step", {"every": 6}, "training ends after 6 epochs, before the first change", {"every": 3}),
+        ("step", {"every": 30, "unit": "step"}, "training ends after 30 steps, before the first", {"every": 15}),
+        ("multistep", {"milestones": [5, 2]}, "each must come after the one before", None),
+        ("multistep", {"milestones": [2, 2]}, "each must come after the one before", None),
+        ("multistep", {"milestones": [2, 6]}, "training ends after 6 epochs, before 6; leave it out",
+         {"milestones": [2]}),
+        ("multistep", {"milestones": [80, 120]}, "training ends after 6 epochs, before 120", {"milestones": [3]}),
+        ("cosine_restarts", {"period": 6}, "training ends 6 epochs after the warm-up, before the", {"period": 3}),
+        ("cosine_restarts", {"period": 1, "unit": "step", "multiplier": 1}, "with a restart at", {"period": 2}),
+        ("one_cycle", {"up_share": 0.03}, "of 30 steps that leaves none to rise in; give more than 0.0333",
+         {"up_share": 0.5}),
+        ("cyclic", {"up": 6}, "training ends 6 epochs after the warm-up, before the learning rate first falls",
+         {"up": 2, "down": 2}),
+        ("cyclic", {"up": 29, "unit": "step"}, "training ends 30 steps after the warm-up, before",
+         {"up": 14, "down": 14}),
     ],
 )  # fmt: skip
-def test_what_could_never_have_an_effect_is_an_error(name, changed, told):
-    with pytest.raises(UserError) as refused:
-        schedule(name, **((SPREAD | COUNTING)[name] | changed))
-    assert str(refused.value).startswith(told)
+def test_what_could_never_have_an_effect_is_an_error_and_what_would_have_one_is_offered(name, changed, told, instead):
+    settings = (SPREAD | COUNTING)[name] | changed
+    with pytest.raises(SettingError) as refused:
+        schedule(name, **settings)
+    (mistake,) = refused.value.mistakes
+    setting = next(iter(changed))
+    assert mistake.given == f"scheduler.{setting}={changed[setting]}"
+    assert mistake.problem.startswith(told)
+    if instead is None:
+        assert mistake.instead is None
+    else:
+        assert mistake.instead == {f"scheduler.{key}": value for key, value in instead.items()}
+        assert len(set(factors(name, **(settings | instead)))) > 1
+
+
+@pytest.mark.parametrize("name", ["step", "multistep", "cosine_restarts", "cyclic", "one_cycle"])
+@pytest.mark.parametrize(
+    ("epochs", "steps_per_epoch"), [(1, 1), (1, 2), (1, 7), (2, 1), (2, 2), (3, 1), (4, 1), (9, 1)]
+)
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_whatever_is_offered_instead_fits(name, epochs, steps_per_epoch, unit):
+    too_long = {"every": 99, "milestones": [50, 99], "period": 99, "up": 99, "down": 99, "up_share": 1e-6}
+    settings = {key: too_long.get(key, value) for key, value in (SPREAD | COUNTING)[name].items()}
+    settings |= {"unit": unit} if "unit" in settings else {}
+    settings |= {"multiplier": 1} if "multiplier" in settings else {}
+    horizon = Horizon(epochs, steps_per_epoch)
+    with pytest.raises(SettingError) as refused:
+        schedule(name, horizon, **settings)
+    instead = refused.value.mistakes[0].instead
+    if instead is not None:
+        schedule(name, horizon, **settings | {key.removeprefix("scheduler."): value for key, value in instead.items()})
+    else:
+        assert horizon.num_steps <= 4 or (epochs == 1 and unit == "epoch")
+
+
+@pytest.mark.parametrize(
+    ("horizon", "instead"), [((6, 5, 8, "epoch"), 3), ((1, 5, 1, "epoch"), None), ((6, 5, 30), 15)]
+)
+def test_a_warm_up_that_is_too_long_is_offered_half_of_the_training(horizon, instead):
+    with pytest.raises(SettingError) as refused:
+        Horizon(*horizon)
+    assert refused.value.mistakes[0].instead == (None if instead is None else {"scheduler.warmup": instead})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +217,7 @@ def test_what_has_an_effect_at_the_very_last_is_none(name, changed):
 
 def test_a_warm_up_leaves_less_for_what_comes_after_it():
     settings = SPREAD["cosine_restarts"] | {"period": 5}
-    with pytest.raises(UserError, match=r"scheduler.period=5: training ends 4.8 epochs after the warm-up"):
+    with pytest.raises(SettingError, match=r"scheduler.period=5  training ends 4.8 epochs after the warm-up"):
         schedule("cosine_restarts", Horizon(6, 5, warmup=6), **settings)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cnnbench.config.schema import OptimizerConfig
 from cnnbench.config.values import conf_dir
-from cnnbench.optim.groups import Groups
+from cnnbench.optim.optimizers import Groups
 from cnnbench.registry import OPTIMIZERS, Selection
 
 SETTINGS: dict[str, dict[str, Any]] = {}  # of every option, without those that all share

@@ -8,12 +8,9 @@ import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from torch import Tensor
 
-from cnnbench.tasks.evaluation import drawings
-from cnnbench.tasks.evaluation.calibration import BINS, calibration
-from cnnbench.tasks.evaluation.chance import is_chance, wilson
-from cnnbench.tasks.evaluation.classes import by_class, confusion
-from cnnbench.tasks.evaluation.classified import SHOWN, Answers, evaluate_classifier
-from cnnbench.tasks.evaluation.predictions import predictions
+from cnnbench.tasks import figures
+from cnnbench.tasks.classification import Classification
+from cnnbench.tasks.evaluation import BINS, SHOWN, Predictions, evaluate_classifier, is_chance, wilson
 
 NAMES = tuple("abcdefgh")
 
@@ -40,7 +37,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_figures_by_class_are_those_of_scikit_learn(case):
     probabilities, labels, classes = CASES[case]
-    table = by_class(probabilities, labels, classes)
+    table = Predictions(*CASES[case]).per_class
     answers = probabilities.argmax(1)
     expected = precision_recall_fscore_support(labels, answers, labels=range(len(classes)), zero_division=np.nan)
     for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
@@ -65,7 +62,7 @@ def test_confusions_are_counted_one_by_one(case):
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     for row, label in zip(probabilities, labels, strict=True):
         counts[label, row.argmax()] += 1
-    assert np.array_equal(confusion(probabilities, labels, classes).to_numpy(), counts)
+    assert np.array_equal(Predictions(*CASES[case]).confusion.to_numpy(), counts)
 
 
 def test_wilson_intervals_are_those_of_the_literature():
@@ -85,8 +82,8 @@ def test_shares_differ_by_chance_or_more():
 @pytest.mark.parametrize("case", CASES)
 def test_calibration_is_that_of_a_slow_loop(case):
     probabilities, labels, _ = CASES[case]
-    found = calibration(probabilities, labels)
-    table, error = found.table(), found.error
+    calibration = Predictions(*CASES[case]).calibration
+    table, error = calibration.table(), calibration.error
     expected, rows = 0.0, []
     for place in range(BINS):
         inside = [
@@ -106,15 +103,15 @@ def test_calibration_is_that_of_a_slow_loop(case):
 
 def test_a_network_that_is_sure_and_right_is_calibrated():
     labels = torch.tensor([0, 1, 2])
-    found = calibration(torch.eye(3), labels)
-    table, error = found.table(), found.error
+    calibration = Predictions(torch.eye(3), labels, NAMES[:3]).calibration
+    table, error = calibration.table(), calibration.error
     assert error == 0
     assert table[["from", "to", "images", "accuracy"]].iloc[-1].tolist() == [pytest.approx(14 / 15), 1, 3, 1]
 
 
-def test_answers_are_told_with_their_probabilities_the_likeliest_first():
+def test_the_table_has_the_most_likely_classes_with_their_probabilities():
     probabilities, labels, classes = CASES["random"]
-    table = predictions(probabilities, labels, classes, tuple(f"{number}.png" for number in range(300)))
+    table = Predictions(probabilities, labels, classes, tuple(f"{number}.png" for number in range(300))).table()
     assert table["file"].iloc[7] == "7.png"
     for number in (0, 150, 299):
         row, best = table.iloc[number], probabilities[number].argsort(descending=True)[:5]
@@ -122,21 +119,21 @@ def test_answers_are_told_with_their_probabilities_the_likeliest_first():
         assert row["right"] == (best[0] == labels[number])
         assert [row[f"answer{place}"] for place in range(1, 6)] == [classes[label] for label in best]
         assert [row[f"probability{place}"] for place in range(1, 6)] == probabilities[number, best].tolist()
-    assert len(predictions(*CASES["two classes"]).filter(like="answer").columns) == 2
+    assert len(Predictions(*CASES["two classes"]).table().filter(like="answer").columns) == 2
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_most_certain_mistakes_and_the_least_certain_hits_are_found_one_by_one(case):
-    answers = Answers(*CASES[case])
-    beliefs = [(float(row.max()), number) for number, row in enumerate(answers.probabilities)]
+def test_the_most_confident_mistakes_and_the_least_confident_correct_predictions_are_those_of_a_slow_loop(case):
+    predictions = Predictions(*CASES[case])
+    beliefs = [(float(row.max()), number) for number, row in enumerate(predictions.probabilities)]
     is_right = [int(row.argmax()) == int(label) for row, label in zip(*CASES[case][:2], strict=True)]
     mistakes = sorted(((-belief, number) for belief, number in beliefs if not is_right[number]))
-    hits = sorted((belief, number) for belief, number in beliefs if is_right[number])
-    assert answers.most_certain_mistakes().tolist() == [number for _, number in mistakes[:SHOWN]]
-    assert answers.least_certain_hits().tolist() == [number for _, number in hits[:SHOWN]]
+    correct = sorted((belief, number) for belief, number in beliefs if is_right[number])
+    assert predictions.most_confident_mistakes().tolist() == [number for _, number in mistakes[:SHOWN]]
+    assert predictions.least_confident_correct().tolist() == [number for _, number in correct[:SHOWN]]
 
 
-def test_what_is_behind_figures_is_made_when_it_is_asked_for(tmp_path):
+def test_tables_and_figures_are_computed_on_demand(tmp_path):
     probabilities, labels, _ = CASES["random"]
     asked: list[list[int]] = []
 
@@ -144,35 +141,40 @@ def test_what_is_behind_figures_is_made_when_it_is_asked_for(tmp_path):
         asked.append(rows.tolist())
         return torch.zeros(len(rows), 3, 4, 4)
 
-    answers = Answers(probabilities, labels, ("<b>", "a\nb\x1b", "$\\frac{", "x" * 300, "", "犬", "'", '"'))
-    found = evaluate_classifier({"loss": 1.0}, answers, pixels)
+    predictions = Predictions(probabilities, labels, ("<b>", "a\nb\x1b", "$\\frac{", "x" * 300, "", "犬", "'", '"'))
+    report = evaluate_classifier({"loss": 1.0}, predictions, pixels)
     assert not asked
-    assert found.metrics == {"loss": 1.0, "ece": answers.calibration.error}
+    assert report.metrics == {"loss": 1.0, "ece": predictions.calibration.error}
     shown: dict[str, tuple[int, ...]] = {}
-    found.write(tmp_path / "out", lambda name, picture: shown.update({name: picture.shape}))
-    assert asked == [answers.most_certain_mistakes().tolist(), answers.least_certain_hits().tolist()]
+    report.write(tmp_path / "out", lambda name, picture: shown.update({name: picture.shape}))
+    assert asked == [predictions.most_confident_mistakes().tolist(), predictions.least_confident_correct().tolist()]
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in found.tables} | {"metrics.json"} == written
-    assert list(shown) == ["classes", "confusion", "calibration", "mistakes", "doubts"]
+    assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in report.tables} | {"metrics.json"} == written
+    assert list(shown) == list(Classification.figure_titles) == [
+        "classes", "confusion", "calibration", "mistakes", "doubts"
+    ]  # fmt: skip
     assert all(shape[2] == 3 for shape in shown.values())
 
 
-def test_a_gallery_shows_images_row_by_row_each_under_its_title():
-    shades = torch.arange(1, 11).view(10, 1, 1, 1).expand(10, 1, 4, 6) / 20
-    axis = drawings.gallery(shades, [f"image {number}" for number in range(1, 11)]).axes[0]
+@pytest.mark.parametrize(("count", "title"), [(10, ""), (10, "shades"), (1, "")])
+def test_a_grid_shows_images_row_by_row_each_under_its_caption(count, title):
+    shades = torch.arange(1, count + 1).view(count, 1, 1, 1).expand(count, 1, 4, 6) / 20
+    captions = [f"image\n{number}" for number in range(1, count + 1)]
+    axis = figures.image_grid(shades, captions, title=title).axes[0]
     page = np.asarray(axis.images[0].get_array())[..., 0]
-    for number, title in enumerate(axis.texts, start=1):
-        x, y = title.get_position()
-        assert title.get_text() == f"image {number}"
+    assert len(axis.texts) == count
+    for number, caption in enumerate(axis.texts, start=1):
+        x, y = caption.get_position()
+        assert caption.get_text() == f"image\n{number}"
         assert page[int(y) + 2, int(x)] == pytest.approx(number / 20)
-    assert [np.unique(row).size > 2 for row in (page[int(axis.texts[0].get_position()[1]) + 2], page[-1])] == [True] * 2
+    rows = page[int(axis.texts[0].get_position()[1]) + 2], page[-1]
+    assert all(np.unique(row).size > min(count, 2) for row in rows)
 
 
 def test_a_network_that_is_always_right_has_no_gallery_of_mistakes():
-    found = evaluate_classifier(
-        {}, Answers(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3]), lambda rows: torch.zeros(3)
-    )
-    assert list(found.figures) == ["classes", "confusion", "calibration", "doubts"]
+    predictions = Predictions(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3])
+    report = evaluate_classifier({}, predictions, lambda rows: torch.zeros(3))
+    assert list(report.figures) == ["classes", "confusion", "calibration", "doubts"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -182,12 +184,13 @@ def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path
     if hostile:
         names = ("<script>", "a\nb", "$\\frac{", "x" * 300, "", "&amp;", "'", '"')
         classes = names[: len(classes)]
-    figures = {
-        "bars": drawings.bars(by_class(probabilities, labels, classes)),
-        "matrix": drawings.matrix(confusion(probabilities, labels, classes)),
-        "reliability": drawings.reliability(calibration(probabilities, labels)),
+    predictions = Predictions(probabilities, labels, classes)
+    drawn = {
+        "bars": figures.class_bars(predictions.per_class),
+        "matrix": figures.confusion_matrix(predictions.confusion),
+        "reliability": figures.reliability_diagram(predictions.calibration),
     }
-    for name, figure in figures.items():
+    for name, figure in drawn.items():
         figure.savefig(tmp_path / f"{name}.png", dpi=40)
 
 
@@ -195,7 +198,8 @@ def test_many_classes_are_drawn_without_names():
     labels = torch.arange(200)
     probabilities = torch.eye(200) * 0.9 + 0.1 / 200
     names = tuple(map(str, range(200)))
-    figure = drawings.matrix(confusion(probabilities, labels, names))
+    predictions = Predictions(probabilities, labels, names)
+    figure = figures.confusion_matrix(predictions.confusion)
     assert not figure.axes[0].texts
     assert max(figure.get_size_inches()) < 13
-    assert max(drawings.bars(by_class(probabilities, labels, names)).get_size_inches()) < 13
+    assert max(figures.class_bars(predictions.per_class).get_size_inches()) < 13

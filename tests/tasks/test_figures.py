@@ -1,4 +1,4 @@
-"""What tasks leave to be looked at: reconstructions, codes, TensorBoard's projector."""
+"""Figures of tasks: reconstructions, embeddings, TensorBoard's projector."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnbench.data.prepare import prepare
-from cnnbench.tasks import exhibits
+from cnnbench.tasks import figures, projector
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
 from cnnbench.training.step import map_images
 from tests.conftest import only_run
@@ -25,45 +25,47 @@ SIAMESE = (
 AUTOENCODER = (*SMALL, "model=conv_encoder", "model.maps=[6,3]", "task=autoencoder", "task.show_every=1")
 
 
-def codes_in(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Return what the projector is shown: codes, and names."""
+def projected(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """Return what the projector shows: embeddings, and names."""
     (table,) = folder.rglob("tensors.tsv")
     names = (table.parent / "metadata.tsv").read_text().splitlines()
     assert (folder / "projector_config.pbtxt").read_text().count("tensor_path") == 1
     return np.loadtxt(table, delimiter="\t", ndmin=2), names
 
 
-def test_codes_of_validation_are_shown_on_the_way_and_those_of_the_test_images_at_the_end(outputs):
+def test_embeddings_of_validation_are_shown_on_the_way_and_those_of_the_test_images_at_the_end(outputs):
     assert go(*SIAMESE) == 0
     folder = only_run(outputs) / "embeddings"
     assert sorted(path.name for path in folder.iterdir()) == ["test", "test.npz", "val-epoch-0002"]
     arrays = np.load(folder / "test.npz")
-    shown, names = codes_in(folder / "test")
+    shown, names = projected(folder / "test")
     assert arrays["codes"].shape == (20, 5)
     assert shown == pytest.approx(arrays["codes"], abs=6e-5)
     assert names == [arrays["classes"][label] for label in arrays["labels"]]
-    shown, names = codes_in(folder / "val-epoch-0002")
+    shown, names = projected(folder / "val-epoch-0002")
     assert (shown.shape, len(names)) == ((8, 5), 8)
 
 
-def test_exported_codes_are_those_of_the_tested_network_and_what_is_measured_is_theirs(outputs):
+def test_exported_embeddings_are_those_of_the_tested_network_and_what_is_measured_is_theirs(outputs):
     assert go(*SIAMESE, "tested=last") == 0
     run = only_run(outputs)
     training = prepared(*SIAMESE, "tested=last")
     from cnnbench.store.checkpoint import load_newest
 
     training.network.load_state_dict(load_newest(run / "checkpoints", pytest.fail)["network"])
-    codes = {
+    embeddings = {
         split: map_images(training.network, training.batches(split), training.task.eval_step, training.config)
         for split in ("train", "test")
     }
     arrays, result = np.load(run / "embeddings" / "test.npz"), read(run / "result.json")["test"]
     labels = {split: getattr(training.data, split).labels for split in ("train", "test")}
-    assert np.array_equal(arrays["codes"], codes["test"].numpy())
+    assert np.array_equal(arrays["codes"], embeddings["test"].numpy())
     assert arrays["labels"].tolist() == labels["test"].tolist()
-    assert result["recall@1"] == recall_at(codes["test"], labels["test"], (1,))[0]
-    assert result["5-nn"] == neighbour_accuracy(codes["train"], labels["train"], codes["test"], labels["test"])
-    assert result["silhouette"] == silhouette(codes["test"], labels["test"])
+    assert result["recall@1"] == recall_at(embeddings["test"], labels["test"], (1,))[0]
+    assert result["5-nn"] == neighbour_accuracy(
+        embeddings["train"], labels["train"], embeddings["test"], labels["test"]
+    )
+    assert result["silhouette"] == silhouette(embeddings["test"], labels["test"])
 
 
 def test_reconstructions_are_drawn_of_validation_on_the_way_and_of_test_images_at_the_end(outputs):
@@ -83,7 +85,7 @@ def test_reconstructions_are_drawn_of_validation_on_the_way_and_of_test_images_a
 
 def test_input_and_reconstruction_are_drawn_on_one_scale():
     dark, bright = torch.zeros(4, 1, 5, 5), torch.full((4, 1, 5, 5), 0.5)
-    figure = exhibits.reconstructions(dark, bright, "half")
+    figure = figures.reconstructions(dark, bright, "half")
     left, right = (axis.images[0] for axis in figure.axes)
     assert left.get_clim() == right.get_clim() == (0, 1)
     assert left.get_array()[3, 3].tolist() == [0, 0, 0]
@@ -91,11 +93,11 @@ def test_input_and_reconstruction_are_drawn_on_one_scale():
 
 
 def test_a_scatter_plot_shows_each_code_once_and_is_the_same_again(monkeypatch):
-    monkeypatch.setattr(exhibits, "DRAWN", 40)
-    codes = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(figures, "TSNE_POINTS", 40)
+    embeddings = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
     places = []
     for _ in range(2):
-        axis = exhibits.scatter(codes, LABELS, ("cat", "dog", "fox", "owl"), seed=0).axes[0]
+        axis = figures.tsne_scatter(embeddings, LABELS, ("cat", "dog", "fox", "owl"), seed=0).axes[0]
         points = np.concatenate([group.get_offsets() for group in axis.collections])
         assert len(points) == len(np.unique(points, axis=0)) == 40
         places.append(points)
@@ -103,42 +105,44 @@ def test_a_scatter_plot_shows_each_code_once_and_is_the_same_again(monkeypatch):
     assert [text.get_text() for text in axis.texts] == ["cat", "dog", "fox", "owl"]
 
 
-def test_codes_of_one_number_are_drawn_as_well():
-    codes = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
-    assert exhibits.scatter(codes, torch.arange(20) % 2, ("a\nb", "b"), seed=0).axes[0].texts[0].get_text() == "a b"
+def test_embeddings_of_one_number_are_drawn_as_well():
+    embeddings = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
+    assert (
+        figures.tsne_scatter(embeddings, torch.arange(20) % 2, ("a\nb", "b"), seed=0).axes[0].texts[0].get_text()
+        == "a b"
+    )
 
 
-def test_too_few_codes_are_not_drawn():
-    assert exhibits.scatter(torch.randn(3, 6), torch.tensor([0, 1, 1]), ("a", "b"), seed=0) is None
+def test_too_few_embeddings_are_not_drawn():
+    assert figures.tsne_scatter(torch.randn(3, 6), torch.tensor([0, 1, 1]), ("a", "b"), seed=0) is None
 
 
 def test_names_of_classes_keep_to_their_line_and_column():
-    names = exhibits.named(torch.tensor([1, 0]), ("a\tb", "c\nd $x$ <script>"))
+    names = projector.class_names(torch.tensor([1, 0]), ("a\tb", "c\nd $x$ <script>"))
     assert names == ["c d $x$ <script>", "a b"]
 
 
 def test_hostile_names_are_drawn_as_they_are():
-    figure = exhibits.scatter(torch.randn(30, 4), torch.arange(30) % 2, ("$\\frac{", "<script>"), seed=0)
+    figure = figures.tsne_scatter(torch.randn(30, 4), torch.arange(30) % 2, ("$\\frac{", "<script>"), seed=0)
     figure.savefig(Path("hostile.png"))
     assert Path("hostile.png").stat().st_size > 1000
 
 
 def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
-    monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 30)
+    monkeypatch.setattr(projector, "LARGEST_SPRITE", 30)
     training = prepared(*SIAMESE)
     from cnnbench.tasks.context import EvalContext
 
     network, splits = training.network, {"val": training.val}
     context = EvalContext(
-        network, training.data, splits,
-        lambda batches, step: map_images(network, batches, step, training.config), Path(), 1,
+        network, training.data, splits, lambda batches, each: map_images(network, batches, each, training.config), Path(), 1,
         lambda name, picture: None,
     )  # fmt: skip
-    pictures = exhibits.sprites(context, training.val)
+    pictures = projector.thumbnails(context, training.val)
     side = 30 // math.ceil(8**0.5)
     assert pictures.shape == (8, 1, side, side)
     assert 0 <= pictures.min() < pictures.max() <= 1
-    monkeypatch.setattr(exhibits, "LARGEST_SPRITE", 8192)
-    pictures = exhibits.sprites(context, training.val)
+    monkeypatch.setattr(projector, "LARGEST_SPRITE", 8192)
+    pictures = projector.thumbnails(context, training.val)
     expected = prepare(plan_of(*SIAMESE).config.data).val.pixels / 255
     assert torch.allclose(pictures, expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""How well codes find their like, against slow obvious loops and scikit-learn."""
+"""How well embeddings find images of their class, against slow obvious loops and scikit-learn."""
 
 import math
 
@@ -13,42 +13,42 @@ from tests.support.zoo import LABELS, UNEVEN
 RANKS = (1, 5, 10)
 
 
-def codes_of(labels: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Return codes that lie nearer to their class than chance would have it, but not always."""
+def embeddings_of(labels: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Return embeddings that are nearer to their class than by chance, but not always."""
     generator = torch.Generator().manual_seed(seed)
     middles = torch.randn(int(labels.max()) + 1, 6, generator=generator)
     return middles[labels] + torch.randn(len(labels), 6, generator=generator)
 
 
-def slow_recall(codes: torch.Tensor, labels: torch.Tensor, rank: int, queries: range) -> float:
-    hits = 0
+def slow_recall(embeddings: torch.Tensor, labels: torch.Tensor, rank: int, queries: range) -> float:
+    matches = 0
     for query in queries:
-        others = [row for row in range(len(codes)) if row != query]
-        nearest = sorted(others, key=lambda row: math.dist(codes[query].tolist(), codes[row].tolist()))[:rank]
-        hits += any(labels[row] == labels[query] for row in nearest)
-    return hits / len(queries)
+        others = [row for row in range(len(embeddings)) if row != query]
+        nearest = sorted(others, key=lambda row: math.dist(embeddings[query].tolist(), embeddings[row].tolist()))[:rank]
+        matches += any(labels[row] == labels[query] for row in nearest)
+    return matches / len(queries)
 
 
 @pytest.mark.parametrize("labels", [LABELS, UNEVEN, LABELS[:4]], ids=["zoo", "uneven", "fewer than ranks"])
 def test_recall_is_how_often_one_of_the_nearest_is_alike(labels):
-    codes = codes_of(labels)
-    expected = [slow_recall(codes, labels, rank, range(len(codes))) for rank in RANKS]
-    assert recall_at(codes, labels, RANKS) == pytest.approx(expected, abs=1e-12)
+    embeddings = embeddings_of(labels)
+    expected = [slow_recall(embeddings, labels, rank, range(len(embeddings))) for rank in RANKS]
+    assert recall_at(embeddings, labels, RANKS) == pytest.approx(expected, abs=1e-12)
     assert 0 < expected[0] < 1 or len(labels) == 4
 
 
 def test_of_many_images_some_ask_and_all_answer(monkeypatch):
-    codes = codes_of(LABELS)
+    embeddings = embeddings_of(LABELS)
     monkeypatch.setattr(retrieval, "MOST_QUERIES", 25)
     monkeypatch.setattr(retrieval, "CHUNK", 7)
-    expected = [slow_recall(codes, LABELS, rank, range(0, 100, 4)) for rank in RANKS]
-    assert recall_at(codes, LABELS, RANKS) == pytest.approx(expected, abs=1e-12)
+    expected = [slow_recall(embeddings, LABELS, rank, range(0, 100, 4)) for rank in RANKS]
+    assert recall_at(embeddings, LABELS, RANKS) == pytest.approx(expected, abs=1e-12)
 
 
 def test_an_image_is_no_neighbour_of_itself_even_among_its_copies():
-    codes = torch.zeros(4, 3)
-    codes[2:] = 1
-    assert recall_at(codes, torch.tensor([0, 1, 2, 2]), (1,)) == [0.5]
+    embeddings = torch.zeros(4, 3)
+    embeddings[2:] = 1
+    assert recall_at(embeddings, torch.tensor([0, 1, 2, 2]), (1,)) == [0.5]
 
 
 def test_a_single_image_has_no_neighbours():
@@ -56,7 +56,7 @@ def test_a_single_image_has_no_neighbours():
 
 
 def test_five_neighbours_vote():
-    known, asked = codes_of(LABELS), codes_of(UNEVEN.clamp_max(3), seed=1)
+    known, asked = embeddings_of(LABELS), embeddings_of(UNEVEN.clamp_max(3), seed=1)
     right = 0
     for code, label in zip(asked, UNEVEN.clamp_max(3).tolist(), strict=True):
         nearest = sorted(range(100), key=lambda row: math.dist(code.tolist(), known[row].tolist()))[:5]
@@ -68,11 +68,11 @@ def test_five_neighbours_vote():
 
 
 def test_silhouette_is_that_of_scikit_learn_on_images_at_equal_distances(monkeypatch):
-    codes = codes_of(LABELS)
-    assert silhouette(codes, LABELS) == pytest.approx(silhouette_score(codes.numpy(), LABELS.numpy()))
+    embeddings = embeddings_of(LABELS)
+    assert silhouette(embeddings, LABELS) == pytest.approx(silhouette_score(embeddings.numpy(), LABELS.numpy()))
     monkeypatch.setattr(retrieval, "SILHOUETTE_SAMPLE", 50)
-    expected = silhouette_score(codes[::2].numpy(), LABELS[::2].numpy())
-    assert silhouette(codes, LABELS) == pytest.approx(expected)
+    expected = silhouette_score(embeddings[::2].numpy(), LABELS[::2].numpy())
+    assert silhouette(embeddings, LABELS) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [0]])

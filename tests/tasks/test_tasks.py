@@ -13,12 +13,11 @@ from cnnbench.errors import UserError
 from cnnbench.plugins import register_everything
 from cnnbench.registry import TASKS, Component
 from cnnbench.store.checkpoint import load_newest
-from cnnbench.tasks.embedding import Embedding
+from cnnbench.tasks.embedding import EmbeddingTask
 from cnnbench.training import loop, setup, step, trainer
-from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating
 from tests.conftest import only_run
-from tests.support.interruption import differences, finished, go, kill, outcome_of, rows_of
+from tests.support.interruption import differences, finished, go, kill, outcome_of, read, rows_of
 from tests.support.training import SMALL, first_batch, plan_of, prepared, same, weights_of
 
 register_everything()
@@ -53,8 +52,8 @@ def test_a_training_step_gives_every_trained_weight_a_gradient(case):
     assert sums[0].item() / 16 == pytest.approx(loss.item(), rel=1e-5)
     for name, weight in training.network.named_parameters():
         assert weight.grad is not None, name
-        # What is added to every code alike, as the last bias, changes no distance.
-        assert weight.grad.any() or (weight.ndim == 1 and isinstance(training.task, Embedding)), name
+        # What is added to every embedding alike, as the last bias, changes no distance.
+        assert weight.grad.any() or (weight.ndim == 1 and isinstance(training.task, EmbeddingTask)), name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -175,6 +174,17 @@ def test_the_rows_have_the_metrics_of_the_task(case, outputs):
     assert set(epoch) == {"row", "epoch", "step"} | expected
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_declared_which_way_each_metric_is_better_and_how_each_figure_is_titled(case, outputs):
+    assert go(*words_of(case), "epochs=1") == 0
+    task, run = prepared(*words_of(case)).task, only_run(outputs)
+    assert set(read(run / "result.json")["test"]) - {"samples"} <= set(task.higher_is_better)
+    assert set(task.train_metrics) <= set(task.higher_is_better)
+    assert all(task.higher_is_better[name] == higher for name, higher in task.watched)
+    drawn = {path.stem.partition("-epoch-")[0] for path in run.glob("pictures/*.png")}
+    assert drawn <= set(task.figure_titles)
+
+
 def test_neither_the_loop_nor_what_runs_it_names_a_task():
     for module in (loop, step, trainer, setup, train):
         text = inspect.getsource(module)
@@ -203,11 +213,11 @@ def test_a_network_is_shown_in_evaluation_mode_and_test_images_only_at_the_end(m
 WRONG = {
     "train_step": (
         lambda *_: (torch.zeros(3), torch.zeros(2)),
-        "train_step gives a loss of shape (3,), not one number",
+        "train_step returns a loss of shape (3,), not a scalar",
     ),
-    "train_metrics": (("loss",), "train_step gives 2 sums for the metrics loss"),
-    "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step gives 1 rows for 2 images"),
-    "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics gives loss, not loss, accuracy"),
+    "train_metrics": (("loss",), "train_step returns 2 sums for the metrics loss"),
+    "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step returns 1 rows for 2 images"),
+    "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics returns loss, not loss, accuracy"),
     "watched": ((("top9", True),), "watched names top9, which are not all measured"),
     "order": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
     "_losses": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
@@ -222,7 +232,7 @@ def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monk
             setattr(self, name, WRONG[name][0])
 
     monkeypatch.setitem(
-        TASKS.components, "classification", Component("task", "classification", _like(Broken), {"blends": True})
+        TASKS._components, "classification", Component("classification", _like(Broken), {"blends": True})
     )
     with pytest.raises(UserError, match=re.escape(WRONG[name][1])):
         go(*SMALL, "epochs=1", f"seed={list(WRONG).index(name)}")
@@ -234,8 +244,8 @@ def _like(broken: type) -> type:
     return broken
 
 
-def test_trying_a_task_changes_no_number(outputs, monkeypatch):
-    monkeypatch.setattr("cnnbench.training.resolve.try_task", lambda *_: None)
+def test_checking_a_task_changes_no_number(outputs, monkeypatch):
+    monkeypatch.setattr("cnnbench.training.resolve.check_task", lambda *_: None)
     untried = prepared(*words_of("classification"))
     monkeypatch.undo()
     assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))))

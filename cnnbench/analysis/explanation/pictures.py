@@ -17,8 +17,7 @@ from cnnbench.analysis.explanation.kernels import first_kernels
 from cnnbench.analysis.explanation.looks import augmented_views
 from cnnbench.analysis.explanation.subject import NotPossible, Subject
 from cnnbench.errors import UserError, grouped
-from cnnbench.tasks.captions import plain
-from cnnbench.tasks.exhibits import scatter
+from cnnbench.tasks.figures import plain, tsne_scatter
 
 GALLERIES = {"mistakes": "the most certain mistakes", "doubts": "the least certain hits"}
 
@@ -161,7 +160,7 @@ def tsne(request: Request) -> Iterator[Picture]:
     found = features_of(subject)
     if not (found.values != found.values[:1]).any():
         raise NotPossible(f"{found.what} is the same in all images")
-    figure = scatter(found.values, found.labels, subject.run.classes, seed=0)
+    figure = tsne_scatter(found.values, found.labels, subject.run.classes, seed=0)
     if figure is None:
         raise NotPossible(f"{subject.split} has {found.total} images, and t-SNE takes four at least")
     some = "" if found.total == len(found.values) else f" of {grouped(found.total)}"

@@ -13,7 +13,7 @@ from cnnbench.analysis.predict import InputImage, answering, from_files, from_sp
 from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.tasks.captions import plain
+from cnnbench.tasks.figures import plain
 
 MOST_IMAGES = 40  # at once: more is nothing that a person looks at
 MOST_CLASSES = 10  # of which an image is taken where none is named
@@ -59,7 +59,7 @@ class Subject:
 
         Of two classes it is by how much the score is above the other one: a network with one output scores but one.
         """
-        scores = getattr(self.run.task, "scores", None)
+        scores = self.run.task.scores
         if scores is None:
             raise NotPossible(f"task {self.run.config.task.name} does not tell classes")
 

@@ -75,9 +75,7 @@ def deployed(network: nn.Module, task: Task, about: Mapping[str, Any]) -> Deploy
     """Return a network for use. about: as `described` says it."""
     pixels = about["pixels"]
     size = (pixels["channels"], pixels["height"], pixels["width"])
-    return Deployed(
-        network, size, about["window"], about["mean"], about["std"], getattr(task, "scores", None)
-    )  # fmt: skip
+    return Deployed(network, size, about["window"], about["mean"], about["std"], task.scores)
 
 
 def rebuilt(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Deployed:
@@ -148,11 +146,11 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
 
 def name_of(outputs: Tensor, task: Task, spec: DataSpec) -> str:
     """Return what the outputs of a deployed network are called, a key of MEANINGS: by what a task offers, and shape."""
-    if hasattr(task, "scores"):
+    if task.scores is not None:
         return "probabilities"
     if tuple(outputs.shape[1:]) == (spec.channels, spec.height, spec.width):
         return "images"
-    return "codes" if hasattr(task, "encode") and outputs.ndim == 2 else "outputs"
+    return "codes" if task.encode is not None and outputs.ndim == 2 else "outputs"
 
 
 def sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
@@ -173,6 +171,6 @@ def sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
 def answers(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
     """Return what the network of a run gives for images, float32 [N, …], in fp32: probabilities, or its outputs."""
     exact = Run(run.folder, run.config.model_copy(update={"precision": "fp32"}))
-    if hasattr(run.task, "scores"):
+    if run.task.scores is not None:
         return exact.predict(pixels, network)
     return map_images(network, run.batches_of(pixels), lambda network, batch: network(batch.images), exact.config)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cnnbench.analysis.reports.learning import Metric
-from cnnbench.tasks.captions import any_script
+from cnnbench.tasks.figures import any_script
 
 LONGEST = 60  # letters of a label
 BAD = 0.1  # of all values: these may be left out of a picture

@@ -15,7 +15,7 @@ from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.metrics import read_rows
-from cnnbench.tasks.evaluation.chance import is_chance, wilson
+from cnnbench.tasks.evaluation import is_chance, wilson
 
 TITLES = {
     "classes": "By class",

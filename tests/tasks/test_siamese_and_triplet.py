@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError
+from cnnbench.errors import ConfigError, SettingError
 from cnnbench.tasks.siamese import Siamese, contrastive, pairs_of
 from cnnbench.tasks.triplet import Triplet, mined, triplet_margin, triplets_of
 from tests.support.training import SMALL, first_batch, plan_of, prepared
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def codes(number: int, seed: int = 0) -> torch.Tensor:
+def embeddings(number: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(number, 5, generator=generator(seed), dtype=torch.float64)
 
 
@@ -50,7 +50,7 @@ def test_an_image_alone_of_its_class_is_in_dissimilar_pairs_only():
 
 
 def test_contrastive_loss_is_that_of_the_formula():
-    one, other = codes(40), codes(40, 1) * torch.linspace(0, 2, 40).unsqueeze(1)
+    one, other = embeddings(40), embeddings(40, 1) * torch.linspace(0, 2, 40).unsqueeze(1)
     is_dissimilar = torch.arange(40) % 2 == 0
     expected = []
     for row in range(40):
@@ -62,7 +62,7 @@ def test_contrastive_loss_is_that_of_the_formula():
 
 
 @pytest.mark.parametrize("is_dissimilar", [True, False])
-def test_equal_codes_have_a_gradient_that_is_a_number(is_dissimilar):
+def test_equal_embeddings_have_a_gradient_that_is_a_number(is_dissimilar):
     one = torch.ones(3, 4, requires_grad=True)
     contrastive(one, torch.ones(3, 4), torch.tensor([is_dissimilar] * 3), 2.0).sum().backward()
     assert torch.equal(one.grad, torch.zeros(3, 4))
@@ -104,7 +104,7 @@ def _after(number: int) -> torch.Generator:
 
 
 def test_triplet_loss_is_that_of_torch():
-    anchor, positive, negative = codes(30), codes(30, 1), codes(30, 2)
+    anchor, positive, negative = embeddings(30), embeddings(30, 1), embeddings(30, 2)
     to_positive, to_negative = (torch.linalg.norm(anchor - other, dim=1) for other in (positive, negative))
     expected = torch.nn.TripletMarginLoss(margin=0.7, eps=0.0, reduction="none")(anchor, positive, negative)
     assert torch.allclose(triplet_margin(to_positive, to_negative, 0.7), expected)
@@ -132,7 +132,7 @@ def slow_mined(found: torch.Tensor, labels: list[int], margin: float, how: str) 
 @pytest.mark.parametrize("labels", [LABELS[:24].tolist(), [0, 0, 1, 2, 2, 2, 3], [1, 1, 1], [0, 1, 2], [0, 1, 1]])
 def test_mined_triplets_are_those_of_a_slow_loop(how, labels):
     for seed, spread in ((0, 1.0), (1, 5.0)):
-        found = codes(len(labels), seed) * spread
+        found = embeddings(len(labels), seed) * spread
         got = mined(found, torch.tensor(labels), 1.0, how)
         assert got.tolist() == pytest.approx(slow_mined(found, labels, 1.0, how))
 
@@ -172,7 +172,7 @@ def test_active_is_the_share_of_triplets_with_a_loss():
 
 @pytest.mark.parametrize("task", [Siamese(SPEC), Triplet(SPEC)], ids=["siamese", "triplet"])
 def test_a_split_is_measured_by_the_same_comparisons_every_time(task):
-    found = codes(100).float()
+    found = embeddings(100).float()
     first, again = task.compute_metrics(found, LABELS), task.compute_metrics(found, LABELS)
     assert first == again
     if isinstance(task, Siamese):
@@ -195,10 +195,10 @@ def test_a_split_of_one_class_has_no_loss(task, labels):
 REFUSED = {
     "data.subset.first=12 data.num_classes=9 batch_size=5": "to train on",
     "augmentation=cutmix": "blends images of classes, and task=siamese has no blended ones",
-    "task.dimensions=7": "task.dimensions=7  the model is an encoder, whose code has 6",
+    "task.dimensions=7": "task.dimensions=7  the model is an encoder with embeddings of 6",
     "task=triplet task.per_class=8": "has no effect with task.mining=none",
-    "task=triplet task.mining=hard batch_size=18": "is no multiple of task.per_class=4",
-    "task=triplet task.mining=hard batch_size=4": "by two at least",
+    "task=triplet task.mining=hard batch_size=18": "must be a multiple of task.per_class=4",
+    "task=triplet task.mining=hard batch_size=4": "at least 8",
     "task=triplet task.mining=hard data.sampling=balanced": "which has an order of its own",
     "regularization.label_smoothing=0.1": "is not supported by 'siamese'",
 }
@@ -215,18 +215,27 @@ def test_what_cannot_be_compared_is_refused_before_anything_starts(words, cnnben
 def test_one_class_alone_cannot_be_compared():
     config = plan_of(*SIAMESE).config
     with pytest.raises(ConfigError, match="compares classes, and the data have one"):
-        Siamese(DataSpec(1, 16, 16, ("a",), (9,))).check(config)
+        Siamese(DataSpec(1, 16, 16, ("a",), (9,))).validate(config)
 
 
-def test_a_model_that_classifies_half_way_up_is_refused(cnnbench):
+@pytest.mark.parametrize(("size", "fitting"), [(18, 16), (4, 8), (7, 8), (33, 32)])
+def test_a_batch_size_that_fits_is_offered(size, fitting):
+    config = plan_of(*TRIPLET).config.model_copy(update={"batch_size": size})
+    with pytest.raises(SettingError) as refused:
+        Triplet(SPEC, mining="hard").validate(config)
+    assert refused.value.mistakes[0].instead == {"batch_size": fitting}
+    Triplet(SPEC, mining="hard").validate(config.model_copy(update={"batch_size": fitting}))
+
+
+def test_a_model_with_auxiliary_classifiers_is_refused(cnnbench):
     words = (*SMALL, "data.image_size=32", "model=torchvision", "model.architecture=googlenet", "model.auxiliary=true")
     for task in ("siamese", "autoencoder"):
         ended = cnnbench(*words, f"task={task}")
         assert ended.code == 2
-        assert f"are classifiers, of no use to task={task}" in ended.err
+        assert f"model.auxiliary=true  adds auxiliary classifiers, which task={task} does not train" in ended.err
 
 
-def test_any_other_network_ends_in_a_code_of_so_many_numbers():
+def test_any_other_network_ends_in_an_embedding_of_the_size_that_is_set():
     for words, expected in (((), 128), (("task.dimensions=9",), 9)):
         training = prepared(*SMALL, "task=siamese", "model=lenet", *words)
         assert training.network(torch.zeros(2, 1, 16, 16)).shape == (2, expected)

@@ -1,1 +1,0 @@
-"""What exported files are read with: `network_in`, under the name that their `--help` gives."""

@@ -1,0 +1,67 @@
+"""Embeddings in files: for TensorBoard's projector, and as arrays."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cnnbench.data.loader import Batch, Batches
+from cnnbench.tasks.context import EvalContext
+
+LARGEST_SPRITE = 8192  # side of the picture that holds the images of all points; browsers take no larger one
+
+
+def write_embeddings(context: EvalContext, embeddings: Tensor, labels: Tensor) -> None:
+    """Write the embeddings of the context's held-out split for TensorBoard's projector, with images and classes."""
+    split = context.held_out
+    name = split if split == "test" else f"{split}-epoch-{context.epoch:04}"
+    names = class_names(labels, context.data.spec.classes)
+    write_projector(context.folder / "embeddings" / name, embeddings, names, thumbnails(context, context.splits[split]))
+
+
+def thumbnails(context: EvalContext, batches: Batches) -> Tensor:
+    """Return square images of a whole split, small enough to fit into one sprite, float32 [N, C, S, S] in [0, 1]."""
+    longest = max(context.data.spec.height, context.data.spec.width)
+    side = max(1, min(longest, LARGEST_SPRITE // max(1, int(np.ceil(len(batches) ** 0.5)))))
+
+    def shrink(_network: nn.Module, batch: Batch) -> Tensor:
+        images = context.pixels(batch.images)
+        if images.shape[2:] == (side, side):
+            return images
+        return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+    return context.map_batches(batches, shrink)
+
+
+def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
+    """Return the class of each label, without what ends a line or a column of a table."""
+    return [re.sub(r"\s", " ", classes[label]) for label in labels.tolist()]
+
+
+def write_projector(folder: Path, embeddings: Tensor, names: Sequence[str], images: Tensor) -> None:
+    """Write a folder that TensorBoard's projector shows, replacing what it held.
+
+    embeddings: float32 [N, D]. images: float32 [N, C, S, S] in [0, 1].
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    if folder.exists():  # of the same epoch, before the run was interrupted
+        shutil.rmtree(folder)
+    # A writer for each: a second one for the same folder does not know what the first has written.
+    writer = SummaryWriter(str(folder))
+    rounded = np.round(embeddings.double().numpy(), 4)  # as text they would take three times the space otherwise
+    images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    writer.add_embedding(rounded, metadata=list(names), label_img=images, tag="codes")
+    writer.close()
+
+
+def save_arrays(folder: Path, embeddings: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+    """Save embeddings, float32 [N, D], labels, int64 [N], and the names of classes: `embeddings/test.npz`."""
+    path = folder / "embeddings" / "test.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez_compressed(file, codes=embeddings.numpy(), labels=labels.numpy(), classes=np.array(classes))
