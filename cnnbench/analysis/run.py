@@ -19,8 +19,8 @@ from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, register_everything
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.base import Task
-from cnnbench.training.journal import read_rows
 from cnnbench.training.loop import map_images
 from cnnbench.training.resolve import Ready, find_device, preflight
 from cnnbench.training.restore import restore
@@ -221,7 +221,7 @@ def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> pd.DataFra
 
     Settings have their dotted names, results those like `accuracy/test`; `plugins` as in `load_run`.
     """
-    from cnnbench.config.compose import flat
+    from cnnbench.config.values import flat
 
     register_everything(plugins)
     rows = []

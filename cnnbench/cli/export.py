@@ -87,7 +87,7 @@ def exported(run: "Run", which: str | int, form: "Format", out: Path | None = No
 
     from cnnbench.analysis.export.deployed import answers, deployed, described, sample
     from cnnbench.analysis.export.formats import MOST_DIFFERENCE, compared, reason
-    from cnnbench.store.checkpoint import write_atomically, write_json
+    from cnnbench.store.files import write_atomically, write_json
 
     path = out or run.path / "export" / f"{which}.{form.suffix}"
     if path.suffix != f".{form.suffix}":

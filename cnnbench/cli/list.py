@@ -102,7 +102,7 @@ def pruned(
 
 
 def _plain(entry: "RunSummary") -> dict[str, Any]:
-    from cnnbench.store.checkpoint import finite
+    from cnnbench.store.files import finite
 
     record = entry.record
     plain: dict[str, Any] = finite(

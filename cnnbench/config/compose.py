@@ -1,7 +1,7 @@
 """Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.conf_dir import conf_dir
 from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS
+from cnnbench.config.values import flat
 from cnnbench.errors import Mistake, UserError, did_you_mean, listed
 from cnnbench.registry import Component, Selection
 
@@ -225,13 +226,3 @@ def _add_option(group: str, component: Component) -> None:
     shared = CHOICES[group](part=Selection(component.name, {})).shared() if group in CHOICES else {}
     node = {"name": component.name, **component.defaults(), **required, **shared}
     ConfigStore.instance().store(name=component.name, group=group, node=node)
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted key; an empty mapping counts as a value."""
-    if not isinstance(values, Mapping) or not values:
-        return {prefix[:-1]: values} if prefix else {}
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        leaves |= flat(value, f"{prefix}{key}.")
-    return leaves

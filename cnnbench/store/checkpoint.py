@@ -7,8 +7,6 @@ renamed; the manifest comes last and holds the checksum, so what has no valid ma
 import hashlib
 import io
 import json
-import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,37 +15,9 @@ from typing import Any
 import torch
 
 from cnnbench.errors import TrainingError, UserError
+from cnnbench.store.files import write_atomically, write_json
 
 FORMAT = 2
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it holds either all of the new content or what was there before, even after a power cut."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        _flush_folder(path.parent)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write plain values as JSON, atomically; what is not finite becomes null."""
-    write_atomically(path, (json.dumps(finite(values), indent=2, allow_nan=False) + "\n").encode())
-
-
-def finite(values: Any) -> Any:
-    """Return plain values with None in place of NaN and infinities, which JSON does not know."""
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any], keep: int) -> None:
@@ -140,24 +110,8 @@ def manifest(folder: Path, step: int) -> dict[str, Any]:
     return said
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half written."""
-    for scratch in folder.glob(".*.tmp"):
-        scratch.unlink(missing_ok=True)
-
-
 def _refuse_non_finite(weights: dict[str, torch.Tensor], step: int) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values() if tensor.is_floating_point()):
         raise TrainingError(
             f"weights are not finite after step {step}: the training diverged; earlier checkpoints stay."
         )
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from cnnbench.errors import UserError
-from cnnbench.store.checkpoint import remove_leftovers, write_atomically, write_json
+from cnnbench.store.files import remove_leftovers, write_atomically, write_json
 
 try:
     import fcntl

@@ -11,7 +11,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from cnnbench.config.compose import flat
+from cnnbench.config.values import flat
 from cnnbench.errors import UserError, did_you_mean
 from cnnbench.store.folder import RunFolder
 

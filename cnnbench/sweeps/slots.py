@@ -16,7 +16,7 @@ from typing import Any
 
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, Mistake, TrainingError, UserError
-from cnnbench.store import checkpoint
+from cnnbench.store.files import write_json
 from cnnbench.store.folder import find_runs, now, outputs_dir
 from cnnbench.store.query import found, title
 from cnnbench.training import console
@@ -171,7 +171,7 @@ def _record(plans: Sequence[Plan], outcomes: Sequence[str]) -> Path:
         for plan, identity, outcome, found in zip(plans, identities, outcomes, runs, strict=True)
     ]
     path = folder / f"{name}.json"
-    checkpoint.write_json(path, {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs})
+    write_json(path, {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs})
     return path
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench.config.compose import TYPED, flat
+from cnnbench.config.compose import TYPED
 from cnnbench.config.schema import RunConfig
+from cnnbench.config.values import flat
 from cnnbench.errors import grouped
 from cnnbench.training.loop import Progress
 

@@ -5,7 +5,7 @@ Rows hold no times, so that an interrupted and continued run ends with the same 
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cnnbench.store.checkpoint import finite, write_atomically
+from cnnbench.store.files import finite, write_atomically
+from cnnbench.store.metrics import AXES, read_rows
 from cnnbench.training.loop import Progress
-
-AXES = ("row", "epoch", "step")
 
 
 class Journal:
@@ -75,20 +74,6 @@ class Journal:
         if row["row"] == "step":
             values = {f"step/{key.removesuffix('/train')}": value for key, value in values.items()}
         self.scalars(values, row["step"])
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a metrics file; a last line that was cut short by a kill is passed over."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and all(axis in row for axis in AXES):
-                yield row
 
 
 def _is_before(row: Mapping[str, Any], progress: Progress) -> bool:

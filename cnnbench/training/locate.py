@@ -7,7 +7,8 @@ from typing import Any
 from cnnbench.data.files import data_root
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
-from cnnbench.store import checkpoint, provenance
+from cnnbench.store import provenance
+from cnnbench.store.files import write_json
 from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import Start
@@ -36,7 +37,7 @@ def prepare_folder(
 ) -> None:
     """Write what is known before training into a new run, or make sure that an old one still has the same split."""
     if not folder.record_file.exists():
-        checkpoint.write_json(folder.split_file, _split_record(plan, ready))
+        write_json(folder.split_file, _split_record(plan, ready))
         record = _first_record(plan, ready, provenance.sources(outside))
         if start is not None:
             record["init"] = start.record

@@ -9,9 +9,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from cnnbench.config.compose import TYPED, Composer, flat
+from cnnbench.config.compose import TYPED, Composer
 from cnnbench.config.schema import GROUPS, OVERLAYS, RunConfig, has_no_effect_on_result
 from cnnbench.config.validate import check, recorded_config
+from cnnbench.config.values import flat
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.models.head import is_below
 from cnnbench.store import checkpoint

@@ -9,18 +9,20 @@ from typing import Any
 
 from torch import nn
 
-from cnnbench.config.compose import flat
 from cnnbench.config.validate import check
+from cnnbench.config.values import flat
 from cnnbench.errors import Stopped, UserError, grouped
 from cnnbench.registry import register_everything
 from cnnbench.store import checkpoint
+from cnnbench.store.files import write_atomically, write_json
 from cnnbench.store.folder import RunFolder, now
+from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
 from cnnbench.training.conclusion import choose, measure, reached
 from cnnbench.training.init import Start, find_start
 from cnnbench.training.inspection import remarks
-from cnnbench.training.journal import Journal, read_rows
+from cnnbench.training.journal import Journal
 from cnnbench.training.locate import locate, prepare_folder
 from cnnbench.training.loop import Progress, evaluating, fit, map_images
 from cnnbench.training.plan import Plan
@@ -198,7 +200,7 @@ class _Session:
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        checkpoint.write_atomically(self.folder.metrics_file, lines.encode())
+        write_atomically(self.folder.metrics_file, lines.encode())
         return progress
 
     def _parent_path(self) -> Path:
@@ -281,7 +283,7 @@ class _Session:
             "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
             "notes": self._notes() + (unvalidated if self.parts.val is None else []),
         } | ({"init": self.init} if self.init else {})
-        checkpoint.write_json(self.folder.result_file, result)
+        write_json(self.folder.result_file, result)
         if self.config.report:
             where = self.folder.evaluation("test", "best" if chosen["chosen"].startswith("best") else "last")
             with console.tolerating("what is behind the result"):

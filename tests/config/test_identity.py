@@ -10,10 +10,11 @@ import pytest
 import yaml
 from torch import nn
 
-from cnnbench.config.compose import flat, open_composer
+from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, RunConfig, has_no_effect_on_result
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT as MARK
 from cnnbench.config.validate import check
+from cnnbench.config.values import flat
 from cnnbench.registry import MODELS, Selection
 from cnnbench.store.folder import RunFolder, folder_name
 from cnnbench.training.plan import Plan, plan_run

@@ -13,7 +13,8 @@ import torch
 
 from cnnbench.errors import TrainingError, UserError
 from cnnbench.store import checkpoint
-from cnnbench.store.checkpoint import load, load_newest, save, steps_in, write_atomically
+from cnnbench.store.checkpoint import load, load_newest, save, steps_in
+from cnnbench.store.files import write_atomically
 from tests.conftest import TINY, only_run
 from tests.support.archives import Hostile
 

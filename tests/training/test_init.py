@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cnnbench.errors import UserError
-from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.store.files import write_json
 from cnnbench.store.folder import find_runs
 from cnnbench.training.init import find_start
 from cnnbench.training.inspection import remarks
@@ -106,7 +106,7 @@ def test_the_same_data_are_said_and_another_split_of_them(source, cnnbench):
 def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
     record = read(source / "run.json")
     record["data"]["classes"] = ["other", "classes", "here"]
-    checkpoint.write_json(source / "run.json", record)
+    write_json(source / "run.json", record)
     config = plan(*SOURCE, f"init.run={source}").config
     start = find_start(config, prepared(*SOURCE, f"init.run={source}")[1])
     assert start.record["reinitialised"] == dict.fromkeys(start.record["reinitialised"], "the classes are others")
@@ -281,7 +281,7 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_made(words, s
         shutil.copytree(source, name)
     shutil.rmtree("begun/checkpoints")
     newest = max(Path("unvalidated/checkpoints").glob("*.json"))
-    checkpoint.write_json(newest, read(newest) | {"best": None})
+    write_json(newest, read(newest) | {"best": None})
     ended = cnnbench(*SOURCE, *words.split())
     assert ended.code == 2
     assert REFUSED[words] in ended.err

@@ -16,7 +16,7 @@ from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
 from cnnbench.registry import TASKS, Selection
-from cnnbench.store.checkpoint import finite
+from cnnbench.store.files import finite
 from cnnbench.tasks.base import Task
 from cnnbench.training.loop import map_images
 

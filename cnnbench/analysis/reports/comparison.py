@@ -13,12 +13,12 @@ from cnnbench.analysis.reports.columns import Choice, besides, columns, label
 from cnnbench.analysis.reports.effects import Effect, effects
 from cnnbench.analysis.reports.learning import Course, Metric, course, principal
 from cnnbench.analysis.reports.statistics import Difference, Estimate, difference, estimate
-from cnnbench.config.compose import flat
 from cnnbench.config.schema import has_no_effect_on_result
 from cnnbench.config.validate import recorded_config
+from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped, listed
+from cnnbench.store.metrics import read_rows
 from cnnbench.store.query import RunSummary
-from cnnbench.training.journal import read_rows
 
 NAMED = 4  # settings in a sentence
 ASIDE = ("seed", "references", "source", "parent")  # no part of what is compared

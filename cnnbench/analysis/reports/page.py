@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from cnnbench.errors import grouped
-from cnnbench.store.checkpoint import write_atomically
+from cnnbench.store.files import write_atomically
 
 SMALL_PICTURE = 850  # pixels of width
 

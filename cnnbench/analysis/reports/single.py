@@ -10,12 +10,13 @@ import yaml
 from cnnbench.analysis.reports.curves import learning_rate, overlaid
 from cnnbench.analysis.reports.learning import LOSS, Metric, course, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
-from cnnbench.config.compose import TYPED, flat
+from cnnbench.config.compose import TYPED
 from cnnbench.config.validate import recorded_config
+from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.evaluation.chance import is_chance, wilson
-from cnnbench.training.journal import read_rows
 
 TITLES = {
     "classes": "By class",

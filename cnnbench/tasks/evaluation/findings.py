@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.store.checkpoint import write_atomically, write_json
+from cnnbench.store.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     import numpy as np
