@@ -215,7 +215,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_starts(words, cnnben
 def test_one_class_alone_cannot_be_compared():
     config = plan_of(*SIAMESE).config
     with pytest.raises(ConfigError, match="compares classes, and the data have one"):
-        Siamese(DataSpec(1, 16, 16, ("a",), (9,))).check(config)
+        Siamese(DataSpec(1, 16, 16, ("a",), (9,))).validate(config)
 
 
 def test_a_model_that_classifies_half_way_up_is_refused(cnnbench):

@@ -159,7 +159,7 @@ class TestCompletion:
     """What a shell asks for when the tabulator is pressed."""
 
     @pytest.fixture
-    def wrap_model(self, cnnbench, monkeypatch, tmp_path) -> Callable[[str], set[str]]:
+    def complete(self, cnnbench, monkeypatch, tmp_path) -> Callable[[str], set[str]]:
         def answers(line: str) -> set[str]:
             monkeypatch.setattr(sys, "argv", list(sys.argv))
             monkeypatch.setenv("COMP_LINE", f"cnnbench {line}")

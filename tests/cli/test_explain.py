@@ -275,6 +275,6 @@ def test_names_fit_into_a_line():
 
 def test_help_waits_for_no_library():
     code = (
-        "import sys, cnnbench.explain_command; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib')))"
+        "import sys, cnnbench.cli.explain; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
