@@ -1,1 +1,1 @@
-"""What exported files are read with: `network_in`, under the name that their `--help` gives."""
+"""Public import path for reading exported files: `from cnnbench.export.formats import network_in`."""

@@ -1,4 +1,4 @@
-"""Where `network_in` is imported from by who uses an exported file; what it does is in `cnnbench.analysis.export`."""
+"""The public import path of `network_in`; the code is in `cnnbench.analysis.export`."""
 
 from cnnbench.analysis.export.formats import network_in
 

@@ -18,7 +18,7 @@ from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, Mistake, TrainingError, UserError
 from cnnbench.store.files import write_json
 from cnnbench.store.folder import find_runs, now, outputs_dir
-from cnnbench.store.query import found, title
+from cnnbench.store.query import comparison_title, runs_named
 from cnnbench.training import console
 from cnnbench.training.init import find_start
 from cnnbench.training.plan import Plan, command_line, plan_run
@@ -181,7 +181,7 @@ def _report(sweep: Path) -> None:
         from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
         from cnnbench.analysis.reports.comparison import compare
 
-        page = page_of(compare(found([str(sweep)])), title([str(sweep)]))
+        page = page_of(compare(runs_named([str(sweep)])), comparison_title([str(sweep)]))
         console.say(f"  page        {console.shorter(page.write(outputs_dir() / 'reports' / sweep.stem))}")
 
 

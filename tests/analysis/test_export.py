@@ -17,7 +17,9 @@ from torch import Tensor, nn
 import cnnbench
 from cnnbench.analysis.export import formats
 from cnnbench.analysis.export.deployed import Deployed
-from cnnbench.cli.export import NAMES, main
+from cnnbench.analysis.run import scores_of
+from cnnbench.cli.export import FORMATS as NAMES
+from cnnbench.cli.export import main
 from cnnbench.data import prepare
 from cnnbench.registry import TASKS
 from tests.conftest import ended
@@ -106,7 +108,7 @@ def used(form: str, path: Path) -> tuple[Callable[[Tensor], Tensor], Any]:
 def by_hand(run: Path, pixels: Tensor, which: str | int = "best") -> Tensor:
     """Return what the network of a run gives for whole images."""
     opened = cnnbench.load_run(run)
-    if hasattr(opened.task, "scores"):
+    if scores_of(opened.task) is not None:
         return opened.predict(pixels, which)
     mean, std = (torch.tensor(opened.record["data"][name]).view(-1, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
@@ -215,7 +217,7 @@ def test_a_file_that_says_something_else_of_itself_is_removed(form, run, export,
     changed = replace(own, write=lambda network, about: own.write(network, {**about, "torch": "0"}))
     monkeypatch.setitem(formats.FORMATS, form, changed)
     done = export(run, "--format", form)
-    assert (done.code, "does not say of itself what it was told to" in done.err) == (2, True)
+    assert (done.code, "does not hold its description" in done.err) == (2, True)
     assert list((run / "export").iterdir()) == []
 
 
@@ -239,7 +241,7 @@ def test_a_file_for_one_number_of_images_only_is_removed(form, run, export, monk
 
     monkeypatch.setattr(formats, "traced", for_two)
     done = export(run, "--format", form)
-    assert (done.code, "what was written cannot be used" in done.err) == (2, True)
+    assert (done.code, "the file written cannot be used" in done.err) == (2, True)
     assert list((run / "export").iterdir()) == []
 
 
@@ -256,7 +258,7 @@ def test_an_own_file_is_replaced_by_one_that_is_right_only(form, run, export, mo
         assert export(run, "--format", form).code == 2
     assert path.read_bytes() == b"old"
     done = export(run, "--format", form)
-    assert (done.code, "takes the place of the one that was there" in done.out) == (0, True)
+    assert (done.code, "replaces the file of an earlier export" in done.out) == (0, True)
     assert path.read_bytes() != b"old"
 
 
@@ -266,10 +268,10 @@ def test_a_file_of_somebody_elses_is_never_overwritten(form, run, export, tmp_pa
     assert export(run, "--format", form, "--out", path).code == 0
     before = fingerprints(path.parent)
     done = export(run, "--format", form, "--out", path)
-    assert (done.code, f"{path} is there already, and is not overwritten; name another" in done.err) == (2, True)
+    assert (done.code, f"{path} exists, and is not overwritten; name another" in done.err) == (2, True)
     path.unlink()
     done = export(run, "--format", form, "--out", path)
-    assert (done.code, f"{path}.json is there already" in done.err) == (2, True)
+    assert (done.code, f"{path}.json exists" in done.err) == (2, True)
     assert fingerprints(path.parent).items() <= before.items()
     assert not (run / "export").exists()
 

@@ -105,19 +105,19 @@ def test_a_sweep_ends_with_its_runs_side_by_side(outputs, start):
 
 def test_the_page_of_a_run_has_all_that_there_is_to_know(run):
     assert kinds(run)[:4] == [
-        ("lines", "What it says"), ("table", "Measured"), ("drawing", "accuracy over epochs"),
-        ("drawing", "loss over epochs"),
+        ("lines", "Summary"), ("table", "Metrics"), ("drawing", "accuracy by epoch"),
+        ("drawing", "loss by epoch"),
     ]  # fmt: skip
     titles = [title for _, title in kinds(run)]
-    for title in ("Classes, the worst first", "By class", "Which class was taken for which", "Settings that count"):
+    for title in ("Classes, the worst first", "By class", "Confusion matrix", "Settings not at their defaults"):
         assert title in titles
     page = page_of(RunFolder(run))
     test = read(run / "result.json")["test"]
-    assert f"accuracy {test['accuracy']:.4f} on 40 test images (95 % interval" in page.said
-    measured = next(section for section in page.sections if section.title == "Measured")
+    assert f"accuracy {test['accuracy']:.4f} on 40 test images (95 % interval" in page.summary
+    measured = next(section for section in page.sections if section.title == "Metrics")
     assert isinstance(measured, Table)
     assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
-    settings = next(section for section in page.sections if section.title == "Settings that count")
+    settings = next(section for section in page.sections if section.title == "Settings not at their defaults")
     assert isinstance(settings, Table)
     rows = settings.content.set_index("setting")
     assert rows.loc["epochs", ["value", "from"]].tolist() == ["3", "command line"]
@@ -129,9 +129,9 @@ def test_every_task_has_a_page_with_its_pictures(case, tmp_path):
     pictures = {path.stem.rpartition("-epoch-")[0] for path in (run / "pictures").glob("*.png")}
     shown = [title for kind, title in kinds(run) if kind == "picture"]
     assert len(shown) == len(pictures)
-    said = page_of(RunFolder(run)).said
+    said = page_of(RunFolder(run)).summary
     assert said.startswith("loss" if case.startswith("autoencoder") else ("recall@1", "accuracy", "loss"))
-    assert "comes to its best" in (run / "report.md").read_text(encoding="utf-8")
+    assert "best validation " in (run / "report.md").read_text(encoding="utf-8")
     assert (run / "report.html").is_file()
 
 
@@ -147,8 +147,8 @@ def test_a_task_says_what_it_is_judged_by_and_which_way(run):
         result[split] = {"error": 0.3, "samples": 40}
     (run / "result.json").write_text(json.dumps(result | {"watched": [["error", False]], "references": []}))
     page = page_of(RunFolder(run))
-    assert page.said.startswith("error 0.3000 on 40 test images")
-    assert "error on validation comes to its best, 0.2500, in epoch 2 of 3" in page.markdown()
+    assert page.summary.startswith("error 0.3000 on 40 test images")
+    assert "best validation error: 0.2500, in epoch 2 of 3" in page.markdown()
 
 
 def test_of_each_kind_of_picture_the_last_is_shown(run):
@@ -175,7 +175,7 @@ def test_what_is_no_number_is_left_empty(run):
     result["references"] = [{"metric": "loss", "split": "test", "value": 1.0, "ours": None, "source": "", "remark": ""}]
     (run / "result.json").write_text(json.dumps(result))
     page = page_of(RunFolder(run))
-    assert page.said == "accuracy of the test images is no number."
+    assert page.summary == "accuracy on the test images is not a number."
     assert "None" not in page.markdown()
     assert "nan" not in page.markdown()
 
@@ -209,7 +209,7 @@ def test_more_than_one_measurement_of_the_test_images_is_told(run):
     (run / "result.json").write_text(json.dumps(result))
     (said, *_) = page_of(RunFolder(run)).sections
     assert isinstance(said, Lines)
-    assert "the test images were measured 3 times in the course of this run" in said.lines
+    assert "the test images were evaluated 3 times in the course of this run" in said.lines
 
 
 # What a browser makes of it -------------------------------------------------------------------------------------------
@@ -297,6 +297,6 @@ def test_hostile_text_is_shown_and_never_run(window, tmp_path):
     window.open(page, 390)
     assert window.run("document.title") == "safe"
     assert window.run("document.scripts.length") == 1
-    assert window.run("document.querySelector('.said').textContent") == HOSTILE
+    assert window.run("document.querySelector('.summary').textContent") == HOSTILE
     assert window.run("document.documentElement.scrollWidth") <= 390
     assert not [text for text in window.complaints if "data:image" not in text]

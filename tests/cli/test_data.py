@@ -75,7 +75,7 @@ def test_the_list_says_what_is_there_and_where_it_is_looked_for(data, root, digi
     assert outcome.out.startswith(f"data sets in {root} ")
     assert state_of(outcome, "mnist").split() == ["there", str(root / "MNIST/raw")]
     assert state_of(outcome, "fashion_mnist").startswith("incomplete ")
-    assert state_of(outcome, "fashion_mnist").endswith(f": lacks {', '.join(FILES[1:])}")
+    assert state_of(outcome, "fashion_mnist").endswith(f": missing {', '.join(FILES[1:])}")
     assert state_of(outcome, "cifar10").startswith("not there ")
     assert state_of(outcome, "digits").startswith("needs no files ")
 
@@ -103,15 +103,15 @@ def test_info_counts_the_images_of_every_class_and_split(data):
     assert rows.pop("all") == [3000, 1000, 500]
     assert rows == {f"pattern {index}": [750, 250, 125] for index in range(4)}
     assert "files        none needed" in outcome.out
-    assert "split        0.25 of the training part validates, seed 0; " in outcome.out
+    assert "split        0.25 of the training part is validation, seed 0; " in outcome.out
 
 
 def test_info_takes_the_settings_of_the_main_command(data):
     words = ["data.folds=5", "data.fold=1", "data.label_noise=0.5", "data.crop=24", "data.subset.classes=[3,5]"]
     outcome = data("info", "digits", *words)
     assert set(rows_of(outcome)) == {"all", "3", "5"}
-    assert "images       1x32x32, seen through 24x24" in outcome.out
-    assert "fold 1 of 5 validates, seed 0" in outcome.out
+    assert "images       1x32x32, cropped to 24x24" in outcome.out
+    assert "fold 1 of 5 is validation, seed 0" in outcome.out
     assert "training labels are wrong on purpose" in outcome.out
 
 
@@ -254,7 +254,7 @@ def test_files_that_are_below_the_root_already_can_be_brought_from_there(data, r
         (["info", "digits", "data.crop=99"], "larger than the images"),
         (["info", "digits", "data.vla_fraction=0"], "did you mean 'val_fraction'?"),
         (["list", "mnist"], "list takes no name"),
-        (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE mean something here"),
+        (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE have an effect here"),
         (["prepare", "mnist"], "prepare needs --from FOLDER"),
         (["prepare", "mnist", "--from", "nowhere"], "nowhere: there is no such folder or file"),
         (["prepare", "mnits", "--from", "."], "no data is called 'mnits'; did you mean 'mnist'?"),

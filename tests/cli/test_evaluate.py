@@ -126,8 +126,8 @@ def test_other_images_of_the_same_classes_are_measured_with_the_runs_own_figures
 
 
 REFUSED = {
-    "--data synthetic data.num_classes=4": "the network tells apart",
-    "--data synthetic data.num_classes=3 data.image_size=20": "is seen as 1x20x20, and the network takes 1x16x16",
+    "--data synthetic data.num_classes=4": "the network was trained for",
+    "--data synthetic data.num_classes=3 data.image_size=20": "gives 1x20x20 images; the network takes 1x16x16",
     "--data nothing": "no such data",
     "--checkpoint 7": "has no checkpoint '7'; there are 'tested', 'best', 'last', '15'",
     "--checkpoint first": "has no checkpoint 'first'",
@@ -142,7 +142,7 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(words, run, evaluate
     assert not (run / "evaluation").exists()
 
 
-CHANGED = {"fingerprint": "its data is another one now", "split": "split otherwise"}
+CHANGED = {"fingerprint": "the data changed since the training", "split": "the split changed since the training"}
 
 
 @pytest.mark.parametrize("what", CHANGED)
@@ -222,19 +222,19 @@ def test_images_are_told_apart_as_they_were_in_the_test(run):
     accuracy = (probabilities.argmax(1) == images.labels).double().mean().item()
     assert accuracy == pytest.approx(opened.result["test"]["accuracy"])
     assert len(opened.batches("val")) == 8
-    with pytest.raises(UserError, match="there are the splits train, val and test"):
+    with pytest.raises(UserError, match="'valid' is not a split; there are train, val and test"):
         opened.data("valid")
 
 
 def test_codes_are_no_classes(tmp_path):
     run = finished(words_of("siamese"), tmp_path / "siamese")
-    with pytest.raises(UserError, match="task siamese does not tell classes"):
+    with pytest.raises(UserError, match="task siamese does not predict classes"):
         cnnbench.load_run(run).predict(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
 
 
 def test_a_run_that_is_not_finished_has_no_result(run):
     RunFolder(run).update(status="paused")
-    with pytest.raises(UserError, match="is not finished yet; it is paused"):
+    with pytest.raises(UserError, match="is not finished yet; its status is paused"):
         _ = cnnbench.load_run(run).result
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,7 +126,7 @@ def test_nothing_is_removed_until_it_is_meant(shelf, listing):
     before = fingerprints(shelf)
     done = listing("--prune")
     assert "not finished" in done.out
-    assert "trained anew since" in done.out
+    assert "superseded by a rerun" in done.out
     assert "2 runs" in done.out
     assert "nothing was removed: --yes removes them for good" in done.out
     assert fingerprints(shelf) == before
@@ -152,3 +154,15 @@ def test_words_that_do_not_go_together_are_refused(shelf, listing, tmp_path):
     assert "exclude each other" in listing("--prune", "--json").err
     done = listing("--in", tmp_path / "nowhere")
     assert (done.code, "there is no such folder" in done.err) == (2, True)
+
+
+def test_a_list_is_read_from_json_without_the_libraries_of_training(shelf, outputs):
+    code = (
+        "import sys\nfrom cnnbench.cli.list import main\ntry: main(['model=lenet'])\n"
+        "finally: print({'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'pandas'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "set()"
+    assert lines[-2].startswith("  2 runs, ")

@@ -166,7 +166,7 @@ def test_files_of_ones_own_are_listed_too(listing, tmp_path):
     ("words", "message"),
     [
         (["modle"], "no group is called 'modle'; did you mean 'model'? There are: 'augmentation', 'data', "),
-        (["data", "imagenet"], "no option of 'data' fits 'imagenet'; without it all of them are listed"),
+        (["data", "imagenet"], "no option of 'data' matches 'imagenet'; without it all of them are listed"),
         (["data", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["model", "--data", "mnist"], "MNIST is not in "),
         (["model", "--data", "mnits"], "did you mean 'mnist'?"),

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import cnnbench
-from cnnbench.analysis.predict import of_run
 from cnnbench.cli.predict import main
 from cnnbench.data.decode import decode
 from tests.conftest import ended
@@ -105,7 +104,7 @@ REFUSED = {
     "": "give files or folders of images, or --split and --index",
     "photos --split test --index 1": "give files or folders of images, or --split and --index",
     "--split test": "belong together",
-    "--split test --index 1,x": "takes numbers with commas between",
+    "--split test --index 1,x": "must be whole numbers separated by commas",
     "--split test --index 1,99": "--index '99': test has 20 images, counted from 0",
     "photos --top-k 0": "must be at least 1",
     "nowhere.png": "nowhere.png: no such file or folder",
@@ -126,12 +125,15 @@ def test_a_folder_without_an_image_that_can_be_used_has_nothing_to_answer_to(run
     assert (done.code, str(folder) in done.err) == (2, True)
     (folder / "empty.png").write_bytes(b"")
     done = predict(run, folder)
-    assert (done.code, f"there is no image to answer to:\n  {folder / 'empty.png'} is empty" in done.err) == (2, True)
+    assert (done.code, f"there is no image that can be used:\n  {folder / 'empty.png'} is empty" in done.err) == (
+        2,
+        True,
+    )
 
 
 def test_codes_are_no_answers(tmp_path, photos, predict):
     done = predict(finished(words_of("siamese"), tmp_path / "siamese"), photos)
-    assert (done.code, "task siamese does not tell classes" in done.err) == (2, True)
+    assert (done.code, "task siamese does not predict classes" in done.err) == (2, True)
 
 
 def test_a_network_that_saw_photographs_sees_files_as_it_saw_them(tmp_path, predict):
@@ -194,8 +196,8 @@ def test_a_published_network_that_is_none_is_refused(predict, photos):
 
 
 def test_the_size_of_images_is_read_from_the_run_or_from_its_data(run):
-    assert of_run(str(run)).side == 20
+    assert cnnbench.load_run(run).size == (1, 20, 20)
     record = json.loads((run / "run.json").read_text())
     del record["data"]["size"]
     (run / "run.json").write_text(json.dumps(record))
-    assert of_run(str(run)).side == 20
+    assert cnnbench.load_run(run).size == (1, 20, 20)

@@ -10,7 +10,7 @@ import pytest
 
 from cnnbench.analysis.reports.comparison import compare
 from cnnbench.cli.report import main
-from cnnbench.store.query import found
+from cnnbench.store.query import runs_named
 from tests.conftest import ended
 from tests.support.interruption import fingerprints
 from tests.support.shelves import made
@@ -29,7 +29,7 @@ def report(capsys):
     return lambda *words: ended(main, [str(word) for word in words], capsys)
 
 
-def test_broken_running_and_foreign_folders_are_named_and_passed_over(shelf, report):
+def test_broken_running_and_foreign_folders_are_named_and_skipped(shelf, report):
     made(shelf, None, "seed=9", status="paused")
     broken = shelf / "synthetic" / "lenet" / "broken"
     broken.mkdir()
@@ -37,9 +37,9 @@ def test_broken_running_and_foreign_folders_are_named_and_passed_over(shelf, rep
     (shelf / "notes.txt").write_text("mine")
     done = report(shelf)
     assert done.code == 0, done.err
-    passed_over = done.out[done.out.index("Passed over:") :]
-    assert passed_over.count(str(shelf / "synthetic")) == 3  # once in the reason why it cannot be read
-    assert "paused" in passed_over
+    skipped = done.out[done.out.index("Skipped:") :]
+    assert skipped.count(str(shelf / "synthetic")) == 3  # once in the reason why it cannot be read
+    assert "paused" in skipped
     assert f"{broken / 'run.json'} cannot be read" in done.out
 
 
@@ -48,10 +48,10 @@ def test_a_sweep_is_the_runs_that_it_made(shelf, report):
     (shelf / "sweeps").mkdir()
     sweep = shelf / "sweeps" / "1a2b3c4d.json"
     sweep.write_text(json.dumps({"jobs": [{"folder": folder} for folder in [*folders, None]]}))
-    assert len(found([str(sweep)])) == 2
+    assert len(runs_named([str(sweep)])) == 2
     assert report(sweep).code == 0
     sweep.write_text("[]")
-    assert "is no sweep" in report(sweep).err
+    assert "is not a sweep" in report(sweep).err
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_report_touches_no_run(shelf, report):
 
 def test_the_files_hold_the_same_table(shelf, report, tmp_path):
     report(shelf, "--out", tmp_path / "out")
-    expected = compare(found([str(shelf)])).table()
+    expected = compare(runs_named([str(shelf)])).table()
     table = pd.read_csv(tmp_path / "out" / "report.csv", dtype={"regularization.dropout": str})
     assert table["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist())
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
