@@ -20,8 +20,7 @@ downloaded here, and no file is overwritten. plugins=my_data.py registers data s
 """
 
 
-def run(flags: Namespace) -> None:
-    """Do what the action says, and print the outcome."""
+def _run(flags: Namespace) -> None:
     names = [word for word in flags.words if "=" not in word]
     settings = [word for word in flags.words if "=" in word]
     action, is_prepare = flags.action, flags.action == "prepare"
@@ -36,7 +35,7 @@ def run(flags: Namespace) -> None:
 
     register_everything(flags.plugins)
     if action == "info":
-        say(*info(names[0], settings))
+        say(*_info(names[0], settings))
     elif is_prepare:
         say(*bring_files(names[0], flags.origin, _root(settings), not flags.unverified))
     else:
@@ -61,8 +60,7 @@ def inventory(root: Path) -> list[str]:
     return lines
 
 
-def info(name: str, settings: Sequence[str]) -> list[str]:
-    """Return what a data set contains with these settings of the main command, line by line."""
+def _info(name: str, settings: Sequence[str]) -> list[str]:
     from cnnbench.analysis.run import plan
     from cnnbench.data.files import altered, data_root
     from cnnbench.data.images import counts_per_class
@@ -141,6 +139,6 @@ VERB = Verb(
         Argument("--from", dest="origin", type=path, metavar="FOLDER", help="prepare: a folder at or above the files"),
         Argument("--unverified", action="store_true", help="prepare: also accept files that are not the originals"),
     ),
-    run,
+    _run,
 )
 main = VERB.main

@@ -25,8 +25,7 @@ that was tested, the metrics are those of result.json, to the last digit. Nothin
 SHOWN = 20  # classes in the terminal: the worst
 
 
-def run(flags: Namespace) -> None:
-    """Evaluate the network of a run, write what comes out, and print the metrics."""
+def _run(flags: Namespace) -> None:
     from cnnbench.analysis.evaluate import evaluate_run
     from cnnbench.analysis.run import load_run
 
@@ -37,11 +36,10 @@ def run(flags: Namespace) -> None:
     report = evaluate_run(opened, flags.split, which, flags.data, folder)
     with writing(folder):
         report.write(folder)
-    say(*lines_of(report), f"  tables and figures: {folder}")
+    say(*_lines_of(report), f"  tables and figures: {folder}")
 
 
-def lines_of(report: "EvalReport") -> list[str]:
-    """Return metrics, and the classes, the worst first, line by line."""
+def _lines_of(report: "EvalReport") -> list[str]:
     lines = [f"  {name:<18} {value:.4f}" for name, value in report.metrics.items()]
     if "classes" not in report.tables:
         return lines
@@ -70,6 +68,6 @@ VERB = Verb(
         Argument("--out", type=path, metavar="FOLDER", help="where to write tables and figures"),
         PLUGINS,
     ),
-    run,
+    _run,
 )
 main = VERB.main

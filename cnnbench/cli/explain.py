@@ -30,13 +30,13 @@ KINDS = ("activations", "kernels", "gradcam", "saliency", "gallery", "tsne", "au
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}
 
 
-def run(flags: Namespace) -> None:
+def _run(flags: Namespace) -> None:
     """Draw figures, and print a line for each. Raises UserError in the end for images that could not be used."""
     if flags.words and (flags.split or flags.index is not None):
         raise UserError("give files or folders of images, or --split and --index")
     if flags.filter is not None and (flags.layer is None or flags.filter < 0):
         raise UserError("--filter is the number of a map of the layer that --layer names, counted from 0")
-    kinds = kinds_of(flags)
+    kinds = _kinds_of(flags)
 
     from cnnbench.analysis.explanation.explainer import explainer_of, label_of
     from cnnbench.analysis.explanation.layers import NotPossible
@@ -54,7 +54,7 @@ def run(flags: Namespace) -> None:
     for kind in kinds:
         try:
             for picture in DRAW[kind](explainer):
-                say(f"  {save(picture, folder).name}: {picture.line}")
+                say(f"  {_save(picture, folder).name}: {picture.line}")
             if kind == "activations" and (more := not_drawn(explainer)):
                 left_out.append(f"  left out: activations {more}")
         except NotPossible as error:
@@ -66,8 +66,7 @@ def run(flags: Namespace) -> None:
         raise UserError("\n".join(["not explained:", *(f"  {problem}" for problem in unusable)]))
 
 
-def kinds_of(flags: Namespace) -> Sequence[str]:
-    """Return the kinds of figures to draw. Raises UserError for an unknown one, and for an option of none of them."""
+def _kinds_of(flags: Namespace) -> Sequence[str]:
     kinds = [word.strip() for word in flags.what.split(",")] if flags.what else KINDS
     for kind in kinds:
         if kind not in KINDS:
@@ -79,8 +78,7 @@ def kinds_of(flags: Namespace) -> Sequence[str]:
     return [kind for kind in KINDS if kind in kinds]
 
 
-def save(picture: "Picture", folder: Path) -> Path:
-    """Write a figure into a folder, and return its path. Raises UserError if it cannot be written."""
+def _save(picture: "Picture", folder: Path) -> Path:
     from cnnbench.tasks.captions import any_script
 
     path = folder / f"{picture.name}.png"
@@ -105,6 +103,6 @@ VERB = Verb(
         CHECKPOINT,
         Argument("--out", type=path, metavar="FOLDER", help="where to write figures; default: RUN/explanation"),
     ),
-    run,
+    _run,
 )
 main = VERB.main

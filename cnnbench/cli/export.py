@@ -27,8 +27,7 @@ or .safetensors, or to --out. A file that --out names is never overwritten.
 FORMATS = ("safetensors", "onnx", "torch_export")
 
 
-def run(flags: Namespace) -> None:
-    """Export the network of a run, and print what was written."""
+def _run(flags: Namespace) -> None:
     from cnnbench.analysis.export import formats
     from cnnbench.analysis.export.verified import export_run
     from cnnbench.analysis.run import load_run
@@ -40,11 +39,10 @@ def run(flags: Namespace) -> None:
         raise UserError(f"--format {form.name} needs {needed}: pip install {form.install}")
     opened = load_run(flags.run, flags.plugins)
     exported = export_run(opened, opened.resolve(flags.checkpoint), form, flags.out)
-    say(*lines_of(exported, form, flags.plugins))
+    say(*_lines_of(exported, form, flags.plugins))
 
 
-def lines_of(exported: "Exported", form: "Format", plugins: Sequence[str] = ()) -> list[str]:
-    """Return what was written, line by line, with an example of its use."""
+def _lines_of(exported: "Exported", form: "Format", plugins: Sequence[str] = ()) -> list[str]:
     about, name, verified = exported.about, exported.about["output"]["name"], exported.about["verified"]
     size, shape = ([about["pixels"][side] for side in ("channels", "height", "width")], about["output"]["shape"])
     relative = "" if name == "probabilities" else " of the largest value"
@@ -85,6 +83,6 @@ VERB = Verb(
         Argument("--out", type=path, metavar="FILE", help="a new file"),
         PLUGINS,
     ),
-    run,
+    _run,
 )
 main = VERB.main

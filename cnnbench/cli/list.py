@@ -25,8 +25,7 @@ Lists runs: their status, when they ended, test metrics, size and folder.
 """
 
 
-def run(flags: Namespace) -> None:
-    """List runs, or delete those that can be pruned."""
+def _run(flags: Namespace) -> None:
     if flags.yes and not flags.prune:
         raise UserError("--yes is for --prune")
     if flags.prune and flags.json:
@@ -37,15 +36,14 @@ def run(flags: Namespace) -> None:
     everything = runs_below(outputs)
     matching = runs_matching(everything, flags.conditions)
     if flags.prune:
-        say(*prune(everything, matching, outputs, flags.yes))
+        say(*_prune(everything, matching, outputs, flags.yes))
     elif flags.json:
         say(json.dumps([_plain(run) for run in matching], indent=2))
     else:
-        say(*table(matching, outputs))
+        say(*_table(matching, outputs))
 
 
-def table(runs: Sequence[RunSummary], outputs: Path) -> list[str]:
-    """Return a line for each run, the newest last, and a line with the totals."""
+def _table(runs: Sequence[RunSummary], outputs: Path) -> list[str]:
     rows = [("status", "since", "test", "size", "where")]
     for run in runs:
         since = str(run.record.get("ended") or run.record.get("started") or "")[:16].replace("T", " ")
@@ -60,10 +58,9 @@ def table(runs: Sequence[RunSummary], outputs: Path) -> list[str]:
     return [*lines, f"  {len(runs)} runs, {sized(sum(run.size for run in runs))}, in {outputs}"]
 
 
-def prune(
+def _prune(
     everything: Sequence[RunSummary], matching: Sequence[RunSummary], outputs: Path, is_confirmed: bool
 ) -> list[str]:
-    """Return a line for each of the matching runs that can be removed; remove them if that is confirmed."""
     folders = {run.path for run in matching}
     reasons = [(run, reason) for run, reason in prunable(everything) if run.path in folders]
     if not reasons:
@@ -106,7 +103,7 @@ VERB = Verb(
         Argument("--prune", action="store_true", help="show what could be removed"),
         Argument("--yes", action="store_true", help="with --prune: remove it"),
     ),
-    run,
+    _run,
     takes_plugins=False,
 )
 main = VERB.main

@@ -69,8 +69,7 @@ class Network(Option):
         return [self.name, parameters, "x".join(map(str, self.images)), smallest, self.summary]
 
 
-def run(flags: Namespace) -> None:
-    """List the options of one group or of all."""
+def _run(flags: Namespace) -> None:
     words = flags.words
     if len(words) > 2:
         raise UserError(f"takes a group and a word at most, not {listed(words)}")
@@ -81,25 +80,24 @@ def run(flags: Namespace) -> None:
     if words and words[0] not in groups:
         raise UserError(f"no group is called '{words[0]}'{did_you_mean(words[0], groups)} There are: {listed(groups)}.")
     pattern = words[1].lower() if len(words) > 1 else ""
-    found: list[Option] = []
+    chosen: list[Option] = []
     for group in words[:1] or groups:
         texts = {name: path.read_text(encoding="utf-8") for name, path in options_in(folders, group).items()}
-        options = options_of(group, texts, flags.plugins)
+        options = _options_of(group, texts, flags.plugins)
         options = [one for one in options if pattern in one.name.lower() or fnmatch(one.name.lower(), pattern)]
         if group == "model" and options:
             spec = _spec_of(flags.data, flags.config_dir)
-            options = [measured(option, texts.get(option.name, ""), spec) for option in options]
-        found += options
-    if not found:
+            options = [_measured(option, texts.get(option.name, ""), spec) for option in options]
+        chosen += options
+    if not chosen:
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; without it all of them are listed.")
     if flags.json:
-        say(json.dumps([asdict(option) for option in found], indent=2, ensure_ascii=False))
+        say(json.dumps([asdict(option) for option in chosen], indent=2, ensure_ascii=False))
     else:
-        say(*_lines(found))
+        say(*_lines(chosen))
 
 
-def options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) -> list[Option]:
-    """Return the options of a group: those that have a file, and registered components without one."""
+def _options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) -> list[Option]:
     options = [Option(group, name, _headline(text)) for name, text in texts.items()]
     is_undescribed = group in GROUPS and not all(option.summary for option in options)
     if group != "model" and not plugins and not is_undescribed and not entry_points(group="cnnbench.plugins"):
@@ -134,7 +132,7 @@ def _node(group: str, text: str) -> dict[str, Any]:
     return dict(node) if isinstance(node, Mapping) else {}
 
 
-def measured(option: Option, text: str, spec: "DataSpec") -> Network:
+def _measured(option: Option, text: str, spec: "DataSpec") -> Network:
     """Return a network measured on these images, cropped if its file says so."""
     from cnnbench.data.prepare import window_of
     from cnnbench.models.build import count_parameters, pass_through, smallest_side, works
@@ -165,7 +163,6 @@ def measured(option: Option, text: str, spec: "DataSpec") -> Network:
 
 
 def _spec_of(data: str | None, config_dir: str | None) -> "DataSpec":
-    """Return the images of a data set; without one: 3x32x32, 10 classes. Raises UserError if its files are missing."""
     from cnnbench.analysis.run import plan
     from cnnbench.data.images import DataSpec
     from cnnbench.data.inventory import prepare_what_is_there
@@ -204,6 +201,6 @@ VERB = Verb(
         JSON,
         Argument("--config-dir", metavar="FOLDER", help="a folder of your own YAML files, laid out like conf/"),
     ),
-    run,
+    _run,
 )
 main = VERB.main

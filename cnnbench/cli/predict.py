@@ -19,13 +19,13 @@ Predicts the classes of images: the most probable ones, with their probabilities
   cnnbench-predict outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
   cnnbench-predict outputs/RUN --split test --index 13,43,53       images of the run's own data, with their true class
   cnnbench-predict torchvision/resnet50 photo.jpg --top-k 3        a published network, with ImageNet's class names
-  cnnbench-predict outputs/RUN photo.jpg --picture answer.png      each image next to its predictions; --json: JSON
+  cnnbench-predict outputs/RUN photo.jpg --picture figure.png      each image next to its predictions; --json: JSON
 """
 LONGEST_NAME = 28  # characters, in the table
 BATCH_SIZE = 64
 
 
-def run(flags: Namespace) -> None:
+def _run(flags: Namespace) -> None:
     """Print a line for each image. Raises UserError in the end for those that could not be used."""
     if bool(flags.words) == bool(flags.split):
         raise UserError("give files or folders of images, or --split and --index")
@@ -33,16 +33,15 @@ def run(flags: Namespace) -> None:
         raise UserError("--split and --index belong together")
     if flags.top_k < 1:
         raise UserError("--top-k must be at least 1")
-    images, predictions, unusable = predict(flags)
+    images, predictions, unusable = _predict(flags)
     if flags.picture:
-        draw(flags.picture, images, predictions)
-    say(json.dumps(predictions, indent=2) if flags.json else "\n".join(table(predictions)))
+        _draw(flags.picture, images, predictions)
+    say(json.dumps(predictions, indent=2) if flags.json else "\n".join(_table(predictions)))
     if unusable:
         raise UserError("\n".join(["no prediction for:", *(f"  {problem}" for problem in unusable)]))
 
 
-def predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], list[str]]":
-    """Return images with what is predicted for each, and for each file that cannot be used the reason."""
+def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], list[str]]":
     import torch
 
     from cnnbench.analysis.predict import Predictor, images_from_files, images_from_split
@@ -79,8 +78,7 @@ def predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], 
     return images, predictions, unusable
 
 
-def table(predictions: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each image: its name, its class if that is known, and the most probable classes."""
+def _table(predictions: Sequence[dict[str, Any]]) -> list[str]:
     width = max(len(_short(one["image"])) for one in predictions)
     lines = []
     for one in predictions:
@@ -96,8 +94,7 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
-def draw(path: Path, images: "Sequence[InputImage]", predictions: Sequence[dict[str, Any]]) -> None:
-    """Save a figure of images, each next to bars of its predictions. Raises UserError if it cannot be written."""
+def _draw(path: Path, images: "Sequence[InputImage]", predictions: Sequence[dict[str, Any]]) -> None:
     from cnnbench.tasks.captions import any_script
     from cnnbench.tasks.evaluation.drawings import panel
 
@@ -123,6 +120,6 @@ VERB = Verb(
         JSON,
         Argument("--picture", type=path, metavar="FILE", help="draw each image next to its predictions"),
     ),
-    run,
+    _run,
 )
 main = VERB.main

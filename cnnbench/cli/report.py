@@ -27,8 +27,7 @@ The page is self-contained. Runs that are not finished, or cannot be read, are l
 """
 
 
-def run(flags: Namespace) -> None:
-    """Write the page of one run or of several, and print its text."""
+def _run(flags: Namespace) -> None:
     from cnnbench.registry import register_everything
     from cnnbench.store.query import runs_named
 
@@ -39,17 +38,16 @@ def run(flags: Namespace) -> None:
 
         page, folder = page_of(runs[0].folder), runs[0].path
     else:
-        page, folder = comparison_page(runs, flags.words, flags.metric, flags.baseline)
+        page, folder = _comparison_page(runs, flags.words, flags.metric, flags.baseline)
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)
     say(*page.terminal(), "", f"  page: {written}")
 
 
-def comparison_page(
+def _comparison_page(
     runs: "Sequence[RunSummary]", words: Sequence[str], metric: str | None, baseline: str | None
 ) -> "tuple[Page, Path]":
-    """Return the page of runs side by side, and the folder to write it to."""
     from cnnbench.analysis.reports.compared import page_of
     from cnnbench.analysis.reports.comparison import compare
     from cnnbench.store.folder import outputs_dir
@@ -69,6 +67,6 @@ VERB = Verb(
         Argument("--metric", help="on the test images; default: accuracy, recall@1 or loss"),
         Argument("--out", type=path, metavar="FOLDER", help="default: the run folder, or outputs/reports/NAME"),
     ),
-    run,
+    _run,
 )
 main = VERB.main

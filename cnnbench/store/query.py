@@ -1,4 +1,4 @@
-"""Runs on disk as plain values: found, filtered, pruned. Reads JSON and YAML; imports neither torch nor hydra."""
+"""Runs on disk as plain values: looked up, filtered, pruned. Needs neither torch nor hydra."""
 
 import json
 import operator

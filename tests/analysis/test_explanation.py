@@ -1,4 +1,4 @@
-"""What explains a network: against slow obvious computations."""
+"""Maps, kernels, attributions, features and views, against slow obvious computations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def explainer(finished_once) -> Explainer:
 # Maps -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_network_sees_the_window_normalised(explainer):
+def test_the_network_sees_cropped_and_normalised_images(explainer):
     data = explainer.run.data("test").take(torch.tensor([0, 3, 5]))[:, :, 2:18, 2:18] / 255
     mean, std = (torch.tensor(explainer.run.record["data"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     torch.testing.assert_close(explainer.images, (data - mean) / std, rtol=1e-4, atol=1e-5)
@@ -63,7 +63,7 @@ def test_maps_are_what_the_layer_computes(explainer):
     assert [maps.layer for maps in maps_of(explainer.network, image, ["head.linear"])] == []
 
 
-def test_maps_are_not_changed_by_what_computes_in_place(explainer):
+def test_maps_are_not_changed_by_in_place_layers(explainer):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True))
     (maps,) = maps_of(network, explainer.images[:1], ["0"])
@@ -71,7 +71,7 @@ def test_maps_are_not_changed_by_what_computes_in_place(explainer):
     assert (maps.values < 0).any()
 
 
-def test_of_a_layer_that_is_used_again_the_last_maps_are_told(explainer):
+def test_a_layer_used_twice_gives_its_last_maps(explainer):
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 3, 1)
     network = nn.Sequential(conv, nn.Tanh(), conv)
@@ -143,7 +143,7 @@ def test_kernels_of_gray_images_have_zero_in_the_middle_of_their_scale():
         torch.testing.assert_close(tile_of(drawn, number, 3, (3, 3)), kernel[0])
 
 
-def test_dense_weights_that_see_pixels_have_the_form_of_the_image():
+def test_dense_weights_of_pixels_have_the_shape_of_the_image():
     explainer = untrained(*NETWORKS["mlp"], "data.channels=3")
     found = first_kernels(explainer.network, explainer.images[:1])
     assert found.size == "12 units of 3x16x16"
@@ -152,7 +152,7 @@ def test_dense_weights_that_see_pixels_have_the_form_of_the_image():
     torch.testing.assert_close((found.weights * explainer.images[0]).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_that_begins_otherwise_has_no_kernels(explainer):
+def test_a_network_that_begins_with_another_layer_has_no_kernels(explainer):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
     with pytest.raises(NotPossible, match="in the shape of images"):
         first_kernels(network, explainer.images[:1])
@@ -187,7 +187,7 @@ def test_gradcam_is_the_weighted_sum_of_maps(explainer):
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_what_computes_in_place_changes_no_attribution(in_place, explainer):
+def test_in_place_layers_change_no_attribution(in_place, explainer):
     torch.manual_seed(0)
     relu = nn.ReLU(inplace=in_place)
     network = nn.Sequential(relu, nn.Conv2d(3, 4, 3), nn.ReLU(inplace=in_place), nn.Flatten(), nn.Linear(784, 3)).eval()
@@ -196,8 +196,8 @@ def test_what_computes_in_place_changes_no_attribution(in_place, explainer):
     first, second, third = network[1], network[3], network[4]
     expected = cam(lambda image: first(image.relu()), lambda maps: third(second(maps.relu())), image, 1)
     torch.testing.assert_close(gradcam(other.score, first, image, labels)[0], expected)
-    wanted = image.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(third(second(first(wanted.relu()).relu()))[0, 1], wanted)
+    leaf = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(third(second(first(leaf.relu()).relu()))[0, 1], leaf)
     torch.testing.assert_close(saliency(other.score, image, labels)[0], gradient.abs().amax(1)[0])
     assert torch.equal(image, before)
 
@@ -206,22 +206,22 @@ def test_saliency_is_the_largest_gradient_of_the_channels(explainer):
     labels = torch.tensor([2, 0, 1])
     found = saliency(explainer.score, explainer.images, labels)
     for one, image, label in zip(found, explainer.images.split(1), labels.tolist(), strict=True):
-        wanted = image.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(explainer.network(wanted)[0, label], wanted)
+        leaf = image.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(explainer.network(leaf)[0, label], leaf)
         torch.testing.assert_close(one, gradient.abs().amax(1)[0])
 
 
-def test_one_output_speaks_for_the_one_class_as_it_does_against_the_other():
+def test_with_one_output_both_classes_have_the_same_saliency():
     explainer = untrained(*NETWORKS["lenet"], *TASKS["classification by one output"])
     zero, one = (saliency(explainer.score, explainer.images, torch.tensor([label, label])) for label in (0, 1))
-    wanted = explainer.images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(explainer.network(wanted).sum(), wanted)
+    leaf = explainer.images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(explainer.network(leaf).sum(), leaf)
     torch.testing.assert_close(one, gradient.abs().amax(1))
     torch.testing.assert_close(zero, one)
     torch.testing.assert_close(explainer.probabilities[:, 1], explainer.network(explainer.images)[:, 0].sigmoid())
 
 
-def test_what_speaks_for_a_class_glows_over_the_image_on_a_scale_of_its_own():
+def test_a_heat_map_is_overlaid_on_a_scale_of_its_own():
     images = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
     shares = torch.zeros(2, 6, 5)
     shares[1, 2, 3], shares[1, 4, 4] = 0.02, 0.01
@@ -259,12 +259,12 @@ LAST = {
 
 
 @pytest.mark.parametrize("case", LAST)
-def test_the_last_maps_that_say_where(case, explainer):
+def test_the_last_layer_with_maps(case, explainer):
     network, expected = LAST[case]
     assert last_with_maps(network, explainer.images[:1]) == expected
 
 
-def test_maps_of_one_pixel_say_nothing_of_where(explainer):
+def test_maps_of_one_pixel_are_not_used(explainer):
     with pytest.raises(NotPossible, match="more than one pixel"):
         last_with_maps(nn.Sequential(nn.Conv2d(3, 4, 16)), explainer.images[:1])
     with pytest.raises(NotPossible, match="no convolutions"):
@@ -278,7 +278,7 @@ def features_of_test(explainer: Explainer, seed: int = 0) -> features.Features:
     return features_of(explainer.run, explainer.network, "test", explainer.device, seed)
 
 
-def test_features_are_the_inputs_of_the_layer_that_gives_the_scores(explainer):
+def test_features_are_the_inputs_of_the_layer_that_computes_the_scores(explainer):
     found = features_of_test(explainer)
     (batch,) = explainer.run.batches("test").epoch(torch.arange(40), 40)
     with torch.inference_mode():
@@ -288,7 +288,7 @@ def test_features_are_the_inputs_of_the_layer_that_gives_the_scores(explainer):
     assert (found.source, found.total) == ("inputs of head.linear", 40)
 
 
-def test_features_are_of_so_many_images_each_at_most_once(explainer, monkeypatch):
+def test_features_are_of_a_sample_without_replacement(explainer, monkeypatch):
     everything = features_of_test(explainer)
     monkeypatch.setattr(features, "DRAWN", 15)
     some, again, others = (features_of_test(explainer, seed) for seed in (0, 0, 1))
@@ -305,13 +305,13 @@ def test_features_of_a_head_of_several_layers_are_those_of_its_last():
     assert (found.values.shape, found.source) == ((20, 7), "inputs of head.linear.linear")
 
 
-def test_of_maps_that_give_scores_the_means_are_taken(explainer):
+def test_maps_that_scores_are_computed_from_are_averaged(explainer):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
     expected = network[:2](explainer.images).mean((2, 3))
     torch.testing.assert_close(inputs_of(network, ("2",), explainer.images), expected)
 
 
-def test_tasks_with_codes_show_these():
+def test_the_features_of_an_encoder_are_its_embeddings():
     explainer = untrained(*NETWORKS["encoder"], "data.image_size=20", *TASKS["autoencoder"])
     assert penultimate_features(explainer.run, explainer.network)[1] == "embeddings"
     (batch,) = explainer.run.batches("test").epoch(torch.arange(20), 20)
@@ -322,7 +322,7 @@ def test_tasks_with_codes_show_these():
 # Views ----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_that_trains_looks_as_in_its_epochs(finished_once):
+def test_a_training_image_is_augmented_as_in_its_epochs(finished_once):
     explainer, _ = explainer_of(load_run(finished_once), "best", [], "train", [7, 3])
     views, parts, blending = explainer.augmented_views()
     assert (parts, blending, len(views)) == (("crop", "flip", "jitter"), (), NUM_VIEWS)
@@ -332,13 +332,13 @@ def test_an_image_that_trains_looks_as_in_its_epochs(finished_once):
         assert torch.equal(view, batch.images[0])
 
 
-def test_any_other_image_looks_different_every_time_and_the_same_again(explainer):
+def test_views_of_any_other_image_differ_and_are_repeatable(explainer):
     views, again = explainer.augmented_views()[0], explainer.augmented_views()[0]
     assert torch.equal(views, again)
     assert all(not torch.equal(one, other) for at, one in enumerate(views) for other in views[at + 1 :])
 
 
-def test_looks_are_drawn_from_number_1_on():
+def test_views_are_drawn_from_number_1_on():
     image, views = torch.full((1, 4, 4), 0.25), torch.linspace(0, 1, 24).view(24, 1, 1, 1).expand(24, 1, 4, 4)
     (drawn,) = sheets.views_sheet(image, views, "").axes[0].images
     for number, one in enumerate([image, *views]):
@@ -349,7 +349,7 @@ NO_LOOKS = {"none": "the run has no augmentation", "mixup": "the run's augmentat
 
 
 @pytest.mark.parametrize("augmentation", NO_LOOKS)
-def test_without_an_augmentation_that_takes_one_image_there_are_no_looks(augmentation):
+def test_without_an_augmentation_of_single_images_there_are_no_views(augmentation):
     explainer = untrained(*NETWORKS["lenet"], f"augmentation={augmentation}")
     with pytest.raises(NotPossible, match=NO_LOOKS[augmentation]):
         explainer.augmented_views()

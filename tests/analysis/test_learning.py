@@ -23,7 +23,7 @@ OVERFITTING = rows(
 )
 
 
-def test_a_loss_that_rises_again_while_training_goes_on_is_overfitting():
+def test_a_rising_validation_loss_and_a_falling_training_loss_are_overfitting():
     found = course(OVERFITTING, ACCURACY)
     assert (found.epochs, found.best, found.best_epoch) == (5, 0.8, 2)
     assert (found.lowest_epoch, found.rise, found.train_loss) == (3, pytest.approx(1.8), (0.2, 0.05))
@@ -34,7 +34,7 @@ def test_a_loss_that_rises_again_while_training_goes_on_is_overfitting():
     assert "from 0.2000 to 0.0500: it overfits" in said
 
 
-def test_a_loss_that_falls_to_the_end_is_not_and_might_fall_further():
+def test_a_loss_that_falls_to_the_end_is_not_overfitting():
     found = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.1, 0.2, 0.3]), ACCURACY)
     assert not found.overfits
     best, said = found.remarks("accuracy")
@@ -42,7 +42,7 @@ def test_a_loss_that_falls_to_the_end_is_not_and_might_fall_further():
     assert said == "the validation loss ends at 1.00 times its lowest value: it does not overfit"
 
 
-def test_a_loss_that_rises_together_with_that_of_training_is_no_overfitting():
+def test_losses_that_rise_together_are_not_overfitting():
     assert not course(rows(loss_train=[2, 1, 3], loss_val=[2, 1, 3]), LOSS).overfits
 
 
@@ -53,25 +53,25 @@ def test_the_end_is_more_than_one_unlucky_epoch():
     assert not found.overfits
 
 
-def test_without_validation_nothing_is_said_of_it():
+def test_without_validation_there_are_no_remarks_on_it():
     found = course(rows(loss_train=[2, 1]), ACCURACY)
     assert found.best_epoch == 0
     assert found.remarks("accuracy") == ["no validation: only training metrics are known by epoch"]
     assert course(pd.DataFrame(), ACCURACY).epochs == 0
 
 
-def test_validation_that_was_left_out_or_gave_no_number_is_passed_over():
+def test_epochs_without_a_validation_number_are_skipped():
     table = rows(accuracy_val=[None, 0.5, None, 0.4], loss_val=[None, math.nan, 2.0, 3.0], loss_train=[4, 3, 2, 1])
     found = course(table, ACCURACY)
     assert (found.best, found.best_epoch, found.lowest_epoch) == (0.5, 2, 3)
 
 
-def test_of_several_measurements_in_an_epoch_the_last_counts():
+def test_the_last_of_several_validations_in_an_epoch_counts():
     table = pd.DataFrame({"epoch": [1, 1, 2], "accuracy/val": [0.9, 0.1, 0.5]})
     assert course(table, ACCURACY).best_epoch == 2
 
 
-def test_a_training_is_judged_by_what_was_measured_on_the_way():
+def test_the_principal_metric_was_measured_during_training():
     assert principal(["loss", "accuracy", "recall@1"], OVERFITTING, {}) == "accuracy"
     assert principal(["loss", "recall@1"], rows(loss_val=[1.0]), {}) == "loss"  # recall was measured at the end only
     assert principal(["loss", "accuracy"], rows(accuracy_train=[0.5]), {}) == "accuracy"
@@ -104,18 +104,18 @@ def test_an_effect_is_over_all_other_settings_and_seeds():
     assert of_norm.difference.is_resolved
 
 
-def test_settings_that_never_change_alone_have_no_effect_of_their_own():
+def test_settings_that_only_change_together_have_no_effect():
     settings = [{"model": "a", "pool": "max"}, {"model": "b", "pool": "avg"}]
     assert effects(settings, [{0: 0.5}, {0: 0.6}]) == []
 
 
-def test_only_seeds_of_both_sides_are_paired():
+def test_only_common_seeds_are_paired():
     settings = [{"lr": "1"}, {"lr": "2"}]
     (found,) = effects(settings, [{0: 0.5, 1: 0.1}, {0: 0.6, 2: 0.9}])
     assert (found.difference.estimate.n, found.difference.estimate.mean) == (1, pytest.approx(0.1))
 
 
-def test_a_bad_beginning_does_not_press_curves_flat():
+def test_bad_first_epochs_are_cut_off():
     values = np.array([0.1, 0.5, *np.linspace(0.9, 1.0, 30)])
     bottom, top = visible(values, True)
     assert 0.5 < bottom < 0.9
@@ -125,10 +125,10 @@ def test_a_bad_beginning_does_not_press_curves_flat():
 
 
 @pytest.mark.parametrize("values", [[0.5] * 9, [], [math.nan], [0.1, 0.2, 0.3, 0.4], np.linspace(0, 1, 50)])
-def test_curves_that_are_not_flat_are_drawn_whole(values):
+def test_curves_without_outliers_are_drawn_whole(values):
     assert visible(np.array(values, dtype=float), True) is None
 
 
-def test_nothing_bad_is_cut_off_in_the_midst_of_good_values():
+def test_values_that_are_not_finite_cut_nothing_off():
     values = np.array([1.0] * 40 + [math.nan, math.inf])
     assert visible(values, True) is None

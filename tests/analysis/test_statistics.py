@@ -1,4 +1,4 @@
-"""Means over seeds, their intervals, and differences: against scipy."""
+"""Means over seeds, their intervals, and differences, against scipy."""
 
 import math
 
@@ -9,7 +9,7 @@ from scipy import stats
 from cnnbench.analysis.reports.statistics import estimate, paired_difference, seeds_needed
 
 
-def test_an_estimate_is_that_of_scipy():
+def test_an_estimate_agrees_with_scipy():
     values = [0.91, 0.93, 0.90, 0.96]
     got = estimate(values)
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
@@ -35,7 +35,7 @@ def test_a_difference_is_paired_by_seed():
     assert not paired_difference([({0: 0.9}, {1: 0.8})]).is_resolved
 
 
-def test_the_seeds_that_would_be_needed_are_the_fewest():
+def test_the_seeds_needed_are_the_fewest():
     got = estimate([0.010, 0.002, -0.004])
     needed = seeds_needed(got)
     halves = {n: stats.t.ppf(0.975, n - 1) * got.std / math.sqrt(n) for n in (needed - 1, needed)}

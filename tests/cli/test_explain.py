@@ -1,4 +1,4 @@
-"""What a network has learnt is drawn as it is: maps, kernels, what speaks for a class, features, looks."""
+"""`cnnbench-explain`: which figures are drawn, for which images, and what is refused."""
 
 import shutil
 import subprocess
@@ -56,7 +56,7 @@ ALL = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("task", TASKS)
-def test_every_picture_of_every_task_and_network_is_drawn_or_said_to_be_none(task, network, monkeypatch):
+def test_every_kind_of_every_task_and_network_is_drawn_or_not_possible(task, network, monkeypatch):
     monkeypatch.setattr(layers, "MOST_LAYERS", 2)
     explainer = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")
     drawn, none = [], []
@@ -75,7 +75,7 @@ def test_every_picture_of_every_task_and_network_is_drawn_or_said_to_be_none(tas
     assert set(drawn) == set(ALL) - missing
 
 
-def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, explain):
+def test_by_default_every_kind_is_drawn_for_one_image_of_each_class(run, explain):
     before = fingerprints(run)
     done = explain(run)
     assert done.code == 0, done.err
@@ -103,7 +103,7 @@ def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, ex
 
 
 @pytest.mark.parametrize("case", ["siamese", "autoencoder"])
-def test_of_a_task_without_classes_nothing_but_the_explanation_is_written(case, explain, tmp_path):
+def test_explaining_a_task_without_classes_writes_nothing_else(case, explain, tmp_path):
     run = finished(words_of(case), tmp_path / "task")
     before = fingerprints(run)
     done = explain(run)
@@ -113,7 +113,7 @@ def test_of_a_task_without_classes_nothing_but_the_explanation_is_written(case, 
     assert {name: mark for name, mark in after.items() if not name.startswith("explanation/")} == before
 
 
-def test_what_is_asked_for_is_drawn(run, explain, tmp_path):
+def test_options_choose_what_is_drawn(run, explain, tmp_path):
     words = (
         "--index",
         "4,2",
@@ -136,7 +136,7 @@ def test_what_is_asked_for_is_drawn(run, explain, tmp_path):
     assert not (run / "explanation").exists()
 
 
-def test_titles_tell_the_class_and_its_probability(run):
+def test_titles_name_the_class_and_its_probability(run):
     opened = load_run(run)
     explainer, _ = explainer_of(opened, "best", [], "test", [0])
     probabilities = opened.predict(opened.data("test").take(torch.tensor([0])))[0]
@@ -145,11 +145,11 @@ def test_titles_tell_the_class_and_its_probability(run):
         (picture,) = DRAW["gradcam"](replace(explainer, label=label))
         shown = answer if label is None else label
         title = picture.figure.axes[0].get_title(loc="left")
-        told = f"test 0 ({true})\n{word} {opened.classes[shown]}, {probabilities[shown]:.2f}"
-        assert title in (told, f"{told}: none")
+        expected = f"test 0 ({true})\n{word} {opened.classes[shown]}, {probabilities[shown]:.2f}"
+        assert title in (expected, f"{expected}: none")
 
 
-def test_files_are_explained_as_they_would_have_been_seen_without_the_data(run, explain, tmp_path, monkeypatch):
+def test_files_are_explained_without_the_data(run, explain, tmp_path, monkeypatch):
     folder = write_classes(tmp_path / "photos", {"one": 2, "two": 1})
     (folder / "broken.png").write_bytes(b"")
     opened = load_run(run)
@@ -189,14 +189,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_mistakes_are_told_with_what_there_is_and_nothing_is_written(words, run, explain):
+def test_mistakes_are_refused_with_alternatives_and_nothing_is_written(words, run, explain):
     done = explain(run, *words.split())
     assert done.code == 2
     assert MISTAKES[words] in done.err
     assert not (run / "explanation").exists()
 
 
-def test_what_a_task_or_a_network_cannot_give_is_said_once_or_refused_by_its_name(tmp_path, explain):
+def test_impossible_kinds_are_left_out_or_refused_if_named(tmp_path, explain):
     run = finished((*ONCE, *NETWORKS["mlp"], *TASKS["siamese"], "data.image_size=20"), tmp_path / "siamese")
     done = explain(run)
     assert done.code == 0, done.err
@@ -210,7 +210,7 @@ def test_what_a_task_or_a_network_cannot_give_is_said_once_or_refused_by_its_nam
         assert (refused.code, f"--what {kind}: {reason}." in refused.err) == (2, True)
 
 
-def test_without_the_library_the_other_pictures_are_drawn(run, explain, monkeypatch):
+def test_without_captum_the_other_kinds_are_drawn(run, explain, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
     done = explain(run, "--index", 0)
     assert done.code == 0, done.err
@@ -232,7 +232,7 @@ def test_a_split_without_images_has_nothing_to_explain(tmp_path, explain):
     assert (done.code, "val: there are no such images" in done.err) == (2, True)
 
 
-def test_a_place_that_cannot_be_written_is_said(run, explain, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_named(run, explain, tmp_path):
     (tmp_path / "file").write_text("")
     done = explain(run, "--what", "kernels", "--out", tmp_path / "file" / "out")
     assert (done.code, "--out FOLDER names another place" in done.err) == (2, True)
@@ -241,7 +241,7 @@ def test_a_place_that_cannot_be_written_is_said(run, explain, tmp_path):
 HOSTILE = ("$\\frac{$", "new\nline\x1b[2J", "a name that is much longer than any title")
 
 
-def test_hostile_names_are_drawn_as_they_are(tmp_path, explain, monkeypatch):
+def test_hostile_names_are_drawn_literally(tmp_path, explain, monkeypatch):
     folder = write_classes(tmp_path / "classes", dict.fromkeys(HOSTILE, 8))
     words = (
         "data=image_folder",
@@ -280,6 +280,6 @@ def test_the_command_knows_every_kind_of_figure():
     assert tuple(DRAW) == KINDS
 
 
-def test_help_waits_for_no_library():
+def test_help_imports_nothing_heavy():
     code = "import sys, cnnbench.cli.explain; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

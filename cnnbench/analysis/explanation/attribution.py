@@ -30,7 +30,7 @@ def gradcam(score: Score, layer: nn.Module, images: Tensor, labels: Tensor) -> T
     explainer = library.LayerGradCam(score, layer)
     # One at a time: the memory of gradients grows with the number of images.
     maps = [
-        explainer.attribute(with_grad(image), target=label, relu_attributions=True).detach()
+        explainer.attribute(_with_grad(image), target=label, relu_attributions=True).detach()
         for image, label in zip(torch.split(images, 1), labels.tolist(), strict=True)
     ]
     enlarged: Tensor = library.LayerAttribution.interpolate(torch.cat(maps), tuple(images.shape[2:]), "bilinear")
@@ -44,14 +44,13 @@ def saliency(score: Score, images: Tensor, labels: Tensor) -> Tensor:
     """
     explainer = captum().Saliency(score)
     gradients = [
-        explainer.attribute(with_grad(image), target=label, abs=True)
+        explainer.attribute(_with_grad(image), target=label, abs=True)
         for image, label in zip(torch.split(images, 1), labels.tolist(), strict=True)
     ]
     return torch.cat(gradients).amax(1)
 
 
-def with_grad(image: Tensor) -> Tensor:
-    """Return a copy of an image that requires a gradient."""
+def _with_grad(image: Tensor) -> Tensor:
     return image.detach().clone().requires_grad_()
 
 

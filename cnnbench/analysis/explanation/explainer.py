@@ -129,7 +129,7 @@ def explainer_of(
     if words:
         inputs, unusable = images_from_files(words, run.decode)
     else:
-        rows = first_of_each_class(run.data(split).labels, split) if rows is None else rows
+        rows = _first_of_each_class(run.data(split).labels, split) if rows is None else rows
         inputs, unusable = images_from_split(run, split, rows), []
     if len(inputs) > MOST_IMAGES:
         raise UserError(f"{len(inputs)} images are too many to look at; name at most {MOST_IMAGES}.")
@@ -138,7 +138,7 @@ def explainer_of(
     return Explainer(run, which, network, device, inputs, split, train_row, len(inputs) if is_named else 1), unusable
 
 
-def first_of_each_class(labels: Tensor, split: str) -> list[int]:
+def _first_of_each_class(labels: Tensor, split: str) -> list[int]:
     """Return the row of the first image of each class, of at most ten."""
     if not len(labels):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")

@@ -56,7 +56,7 @@ def maps_of(network: nn.Module, image: Tensor, layers: Iterable[str]) -> list[Ma
             outputs[name].append(output.float().clone())  # the next layer may compute in place
 
     run_with_hook(network, image, outputs, hook)
-    return [Maps(name, found[-1][0], len(found)) for name, found in outputs.items() if found]
+    return [Maps(name, values[-1][0], len(values)) for name, values in outputs.items() if values]
 
 
 def layers_with_maps(network: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:

@@ -38,14 +38,13 @@ class Picture:
     figure: Figure
 
 
-def draw_activations(explainer: Explainer) -> Iterator[Picture]:
-    """Yield the maps of convolutional layers, or of the layer that is named, for each image."""
+def _draw_activations(explainer: Explainer) -> Iterator[Picture]:
     network, layer = explainer.network, explainer.layer
     layers = spread(convolutions(network, explainer.images[:1])) if layer is None else []
     for number in range(explainer.num_mapped):
         image = explainer.images[number : number + 1]
-        found = maps_of(network, image, layers) if layer is None else [maps_of_layer(network, image, layer)]
-        for maps in found:
+        all_maps = maps_of(network, image, layers) if layer is None else [maps_of_layer(network, image, layer)]
+        for maps in all_maps:
             values, first, what = _chosen(maps, explainer.filter)
             title = f"{maps.layer} of {explainer.caption(number)}: {what}"
             figure = sheets.maps_sheet(values, explainer.pixels(image)[0], title, first)
@@ -78,8 +77,7 @@ def _chosen(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
     return maps.values[only : only + 1], only, f"map {only} of {total}, {height}x{width}{times}"
 
 
-def draw_kernels(explainer: Explainer) -> Iterator[Picture]:
-    """Yield the weights of the first layer."""
+def _draw_kernels(explainer: Explainer) -> Iterator[Picture]:
     kernels = first_kernels(explainer.network, explainer.images[:1])
     most = sheets.MOST_TILES if kernels.is_colour else max(1, sheets.MOST_TILES // kernels.weights.shape[1])
     some = f"the first {most} of " if len(kernels.weights) > most else ""
@@ -87,8 +85,7 @@ def draw_kernels(explainer: Explainer) -> Iterator[Picture]:
     yield Picture("kernels", title, sheets.kernels_sheet(kernels.weights[:most], title))
 
 
-def draw_gradcam(explainer: Explainer) -> Iterator[Picture]:
-    """Yield where the maps of a layer support the class, over each image."""
+def _draw_gradcam(explainer: Explainer) -> Iterator[Picture]:
     score, _ = explainer.score, captum()
     network, image = explainer.network, explainer.images[:1]
     layer = last_with_maps(network, image) if explainer.layer is None else explainer.layer
@@ -107,8 +104,7 @@ def draw_gradcam(explainer: Explainer) -> Iterator[Picture]:
     yield Picture("gradcam", line, sheets.pairs_sheet(pixels, heat, captions, title, is_overlaid=True))
 
 
-def draw_saliency(explainer: Explainer) -> Iterator[Picture]:
-    """Yield how much each pixel of each image changes the score of the class."""
+def _draw_saliency(explainer: Explainer) -> Iterator[Picture]:
     score, _ = explainer.score, captum()
     labels = _labels(explainer)
     heat = saliency(score, explainer.images, labels)
@@ -119,7 +115,6 @@ def draw_saliency(explainer: Explainer) -> Iterator[Picture]:
 
 
 def _labels(explainer: Explainer) -> Tensor:
-    """Return the class to explain for each image, int64 [N]: the one that was asked for, or the predicted one."""
     predicted = explainer.probabilities.argmax(1)
     return predicted if explainer.label is None else torch.full_like(predicted, explainer.label)
 
@@ -133,8 +128,7 @@ def _captions(explainer: Explainer, labels: Tensor) -> list[str]:
     ]
 
 
-def draw_galleries(explainer: Explainer) -> Iterator[Picture]:
-    """Yield the most confident mistakes and the least confident correct predictions on a split."""
+def _draw_galleries(explainer: Explainer) -> Iterator[Picture]:
     _ = explainer.score  # raises for a task without classes, whose evaluation draws something else
     try:
         figures = evaluate_run(explainer.run, explainer.split, explainer.which).figures
@@ -145,8 +139,7 @@ def draw_galleries(explainer: Explainer) -> Iterator[Picture]:
             yield Picture(name, f"{line} on {explainer.split}", figures[name]())
 
 
-def draw_tsne(explainer: Explainer) -> Iterator[Picture]:
-    """Yield the features of many images in two dimensions."""
+def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
     features = features_of(explainer.run, explainer.network, explainer.split, explainer.device)
     if not (features.values != features.values[:1]).any():
         raise NotPossible(f"the {features.source} are the same for all images")
@@ -160,8 +153,7 @@ def draw_tsne(explainer: Explainer) -> Iterator[Picture]:
     yield Picture("tsne", line, figure)
 
 
-def draw_augmentation(explainer: Explainer) -> Iterator[Picture]:
-    """Yield views of the first image after the augmentation of the run."""
+def _draw_augmentation(explainer: Explainer) -> Iterator[Picture]:
     views, applied, blending = explainer.augmented_views()
     title = f"0: {explainer.caption(0)}; 1 to {len(views)}: after {', '.join(applied)}"
     if explainer.train_row is not None:
@@ -173,11 +165,11 @@ def draw_augmentation(explainer: Explainer) -> Iterator[Picture]:
 
 
 KINDS: Mapping[str, Callable[[Explainer], Iterator[Picture]]] = {
-    "activations": draw_activations,
-    "kernels": draw_kernels,
-    "gradcam": draw_gradcam,
-    "saliency": draw_saliency,
-    "gallery": draw_galleries,
-    "tsne": draw_tsne,
-    "augmentation": draw_augmentation,
+    "activations": _draw_activations,
+    "kernels": _draw_kernels,
+    "gradcam": _draw_gradcam,
+    "saliency": _draw_saliency,
+    "gallery": _draw_galleries,
+    "tsne": _draw_tsne,
+    "augmentation": _draw_augmentation,
 }

@@ -31,14 +31,14 @@ def maps_sheet(maps: Tensor, image: Tensor, title: str, first: int = 0) -> Figur
     width = 4.4 if len(values) == 1 else min(8.0, 2.2 + 0.75 * columns)
     figure = Figure(figsize=(width + 3.2, max(2.8, width * rows / columns + 0.6)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, width))
-    show(left, image)
+    _show(left, image)
     left.set_anchor("N")
     left.set_title("input of the network", fontsize=8)
     largest = float(np.nanmax(np.abs(values))) or 1.0
     is_signed = bool((values < 0).any())
     limits = (-largest if is_signed else 0.0, largest)
-    show_tiles(right, values, columns, "RdBu_r" if is_signed else "viridis", limits, first, has_scale=True)
-    return titled(figure, f"{title}; all on one scale" if len(values) > 1 else title)
+    _show_tiles(right, values, columns, "RdBu_r" if is_signed else "viridis", limits, first, has_scale=True)
+    return _titled(figure, f"{title}; all on one scale" if len(values) > 1 else title)
 
 
 def kernels_sheet(weights: Tensor, title: str) -> Figure:
@@ -52,8 +52,8 @@ def kernels_sheet(weights: Tensor, title: str) -> Figure:
     rows, columns = grid_for(len(values))
     width = max(5.0, min(8.0, 1.0 + 0.7 * columns))
     figure = Figure(figsize=(width + 0.6, max(1.6, 0.9 * width * rows / columns + 0.6)), layout="compressed")
-    show_tiles(figure.subplots(), values.numpy(), columns, "gray", (-largest, largest), has_scale=not is_colour)
-    return titled(figure, f"{title}; gray is zero, full colour ±{largest:.2g}" if is_colour else title)
+    _show_tiles(figure.subplots(), values.numpy(), columns, "gray", (-largest, largest), has_scale=not is_colour)
+    return _titled(figure, f"{title}; gray is zero, full colour ±{largest:.2g}" if is_colour else title)
 
 
 def views_sheet(image: Tensor, views: Tensor, title: str) -> Figure:
@@ -61,8 +61,8 @@ def views_sheet(image: Tensor, views: Tensor, title: str) -> Figure:
     images = torch.cat([image.unsqueeze(0), views]).permute(0, 2, 3, 1).numpy()
     figure = Figure(figsize=(6.6, 6.6 * image.shape[1] / image.shape[2] + 0.6), layout="compressed")
     values = images[..., 0] if images.shape[3] == 1 else images
-    show_tiles(figure.subplots(), values, VIEWS_IN_A_ROW, "gray", (0, 1))
-    return titled(figure, title)
+    _show_tiles(figure.subplots(), values, VIEWS_IN_A_ROW, "gray", (0, 1))
+    return _titled(figure, title)
 
 
 def pairs_sheet(images: Tensor, heat: Tensor, captions: Sequence[str], title: str, is_overlaid: bool) -> Figure:
@@ -81,18 +81,17 @@ def pairs_sheet(images: Tensor, heat: Tensor, captions: Sequence[str], title: st
     for number, (image, values, caption) in enumerate(zip(images, heat, captions, strict=True)):
         row, column = divmod(number, columns)
         left, right = axes[row][2 * column : 2 * column + 2]
-        show(left, image)
+        _show(left, image)
         left.set_title(caption, fontsize=8, loc="left", parse_math=False)
         shares = (values / (values.max() or 1)).numpy()
         if is_overlaid:
-            right.imshow(overlaid(image, shares))
+            right.imshow(_overlaid(image, shares))
         else:
             right.imshow(shares, cmap="inferno", vmin=0, vmax=1)
-    return titled(figure, title)
+    return _titled(figure, title)
 
 
-def titled(figure: Figure, title: str) -> Figure:
-    """Return the figure with a title above it, wrapped to its width."""
+def _titled(figure: Figure, title: str) -> Figure:
     letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
     figure.suptitle(textwrap.fill(title, letters), fontsize=9, parse_math=False)
     return figure
@@ -106,7 +105,7 @@ def grid_for(number: int) -> tuple[int, int]:
     return -(-number // columns), columns
 
 
-def show_tiles(
+def _show_tiles(
     axis: Axes, values: Array, columns: int, cmap: str, limits: tuple[float, float], first: int = 0,
     has_scale: bool = False,
 ) -> None:  # fmt: skip
@@ -136,7 +135,7 @@ def show_tiles(
         figure.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=8)
 
 
-def overlaid(image: Tensor, heat: Array) -> Array:
+def _overlaid(image: Tensor, heat: Array) -> Array:
     """Return an image in gray that glows where it is hot. image: float32 [C, H, W]. heat: float [H, W] in [0, 1]."""
     gray = image.mean(0).numpy()[..., None]
     glow = colormaps["plasma"](0.35 + 0.6 * heat)[..., :3] * heat[..., None]
@@ -144,8 +143,7 @@ def overlaid(image: Tensor, heat: Array) -> Array:
     return blended.clip(0, 1)
 
 
-def show(axis: Axes, image: Tensor) -> None:
-    """Draw an image, float32 [C, H, W] in [0, 1]."""
+def _show(axis: Axes, image: Tensor) -> None:
     pixels = image.permute(1, 2, 0).numpy()
     axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     axis.set_axis_off()

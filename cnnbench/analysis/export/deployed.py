@@ -98,7 +98,7 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
     """
     config, data, spec = run.config, run.record["data"], run.spec
     channels, height, width = run.size
-    name = name_of(outputs, run.task, spec)
+    name = _name_of(outputs, run.task, spec)
     about = {
         "cnnbench": __version__,
         "torch": torch.__version__,
@@ -136,8 +136,7 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
     return plain
 
 
-def name_of(outputs: Tensor, task: Task, spec: DataSpec) -> str:
-    """Return the name of the outputs of a deployed network, a key of MEANINGS."""
+def _name_of(outputs: Tensor, task: Task, spec: DataSpec) -> str:
     if scores_of(task) is not None:
         return "probabilities"
     if tuple(outputs.shape[1:]) == (spec.channels, spec.height, spec.width):

@@ -42,7 +42,7 @@ class Format:
 # Plain weights --------------------------------------------------------------------------------------------------------
 
 
-def write_safetensors(network: Deployed, about: Mapping[str, Any]) -> bytes:
+def _write_safetensors(network: Deployed, about: Mapping[str, Any]) -> bytes:
     """Return the weights and buffers of the network alone, by name; shared ones under each of their names."""
     from safetensors.torch import save
 
@@ -53,8 +53,7 @@ def write_safetensors(network: Deployed, about: Mapping[str, Any]) -> bytes:
     return save(weights, {"format": "pt", KEY: json.dumps(about)})
 
 
-def read_safetensors(path: Path) -> tuple[Deployed, str]:
-    """Return the network, rebuilt from its description."""
+def _read_safetensors(path: Path) -> tuple[Deployed, str]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -69,7 +68,7 @@ def network_in(path: str | Path, plugins: Sequence[str] = ()) -> Deployed:
     plugins: Python files that register what it was trained with.
     """
     register_everything(plugins)
-    return read_safetensors(Path(path))[0]
+    return _read_safetensors(Path(path))[0]
 
 
 # Graphs ---------------------------------------------------------------------------------------------------------------
@@ -85,8 +84,7 @@ def traced(network: Deployed) -> torch.export.ExportedProgram:
     return program
 
 
-def write_onnx(network: Deployed, about: Mapping[str, Any]) -> bytes:
-    """Return an ONNX model, weights included, from `pixels` to the output that `about` names."""
+def _write_onnx(network: Deployed, about: Mapping[str, Any]) -> bytes:
     program = torch.onnx.export(
         traced(network),
         dynamo=True,
@@ -102,8 +100,7 @@ def write_onnx(network: Deployed, about: Mapping[str, Any]) -> bytes:
     return content
 
 
-def read_onnx(path: Path) -> Read:
-    """Return the model in onnxruntime, on the CPU."""
+def _read_onnx(path: Path) -> Read:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -117,15 +114,13 @@ def read_onnx(path: Path) -> Read:
     return compute, session.get_modelmeta().custom_metadata_map[KEY]
 
 
-def write_torch_export(network: Deployed, about: Mapping[str, Any]) -> bytes:
-    """Return a program of torch.export, weights included."""
+def _write_torch_export(network: Deployed, about: Mapping[str, Any]) -> bytes:
     file = BytesIO()
     torch.export.save(traced(network), file, extra_files={f"{KEY}.json": json.dumps(about)})
     return file.getvalue()
 
 
-def read_torch_export(path: Path) -> Read:
-    """Return the program as a module."""
+def _read_torch_export(path: Path) -> Read:
     extra = {f"{KEY}.json": ""}
     program = torch.export.load(BytesIO(path.read_bytes()), extra_files=extra)
     return program.module(), extra[f"{KEY}.json"]
@@ -135,7 +130,8 @@ FORMATS = {
     form.name: form
     for form in (
         Format(
-            "safetensors", "safetensors", WEIGHTS, ("safetensors",), "safetensors", write_safetensors, read_safetensors,
+            "safetensors", "safetensors", WEIGHTS, ("safetensors",), "safetensors",
+            _write_safetensors, _read_safetensors,
             (
                 "import torch; from cnnbench.export.formats import network_in",
                 "network = network_in({file}{plugins})",
@@ -143,7 +139,7 @@ FORMATS = {
             ),
         ),
         Format(
-            "onnx", "onnx", NETWORK, ("onnx", "onnxscript", "onnxruntime"), "'cnnbench[onnx]'", write_onnx, read_onnx,
+            "onnx", "onnx", NETWORK, ("onnx", "onnxscript", "onnxruntime"), "'cnnbench[onnx]'", _write_onnx, _read_onnx,
             (
                 "import numpy, onnxruntime",
                 "session = onnxruntime.InferenceSession({file})",
@@ -151,7 +147,7 @@ FORMATS = {
             ),
         ),
         Format(
-            "torch_export", "pt2", NETWORK, (), "", write_torch_export, read_torch_export,
+            "torch_export", "pt2", NETWORK, (), "", _write_torch_export, _read_torch_export,
             (
                 "import torch",
                 "network = torch.export.load({file}).module()",

@@ -46,8 +46,8 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
     if out:
         _refuse_existing(path, description)
     network = run.model(which).to(memory_format=torch.contiguous_format)
-    pixels, source, notes = sample(run)
-    expected = outputs_of(run, network, pixels)
+    pixels, source, notes = _sample(run)
+    expected = _outputs_of(run, network, pixels)
     verified = {"on": source, "images": len(pixels), "greatest_difference_allowed": MOST_DIFFERENCE}
     about = {"format": form.name, "holds": form.holds} | described(run, which, expected, verified)
     try:
@@ -63,7 +63,7 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(scratch, content)
         try:
-            difference = largest_difference(form, scratch, about, pixels, expected)
+            difference = _largest_difference(form, scratch, about, pixels, expected)
             if out:  # a large network takes a while
                 _refuse_existing(path, description)
             scratch.replace(path)
@@ -75,7 +75,7 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
     return Exported(path, about, difference, notes)
 
 
-def sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
+def _sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
     """Return pixels to compare on, uint8 [N, C, H, W], what they are, and notes on that."""
     size = run.size
     number = min(MOST_IMAGES, max(FEWEST_IMAGES, MOST_VALUES // math.prod(size)))
@@ -90,7 +90,7 @@ def sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
     return images.take(torch.arange(number) * len(images) // number).contiguous(), "the test split", ()
 
 
-def outputs_of(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
+def _outputs_of(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
     """Return what a network of a run computes for images in fp32, float32 [N, …]: probabilities, or its outputs."""
     exact = Run(run.folder, run.config.model_copy(update={"precision": "fp32"}))
     if scores_of(run.task) is not None:
@@ -98,7 +98,7 @@ def outputs_of(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
     return exact.map(network, run.batches_of(pixels), lambda network, batch: network(batch.images))
 
 
-def largest_difference(form: Format, path: Path, about: Mapping[str, Any], pixels: Tensor, expected: Tensor) -> float:
+def _largest_difference(form: Format, path: Path, about: Mapping[str, Any], pixels: Tensor, expected: Tensor) -> float:
     """Return the largest difference between the outputs of a file and those expected.
 
     Absolute for probabilities, else relative to the largest value. Raises UserError if it is too large, and for a

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -20,41 +21,28 @@ HOW_TO_READ = "Δ: difference to the baseline, paired by seed; ±95%: by Student
 
 
 @dataclass(frozen=True)
-class RowLearning:
-    """How one configuration learnt, as means over its seeds; NaN if unknown.
+class Learning:
+    """How configurations learnt: a row for each, with means over its seeds; NaN if unknown.
 
-    best, best_epoch, rise: as in `Course`. epochs, seconds: until `Learning.level`. train_test_gap: how much better the
-    metric is on training images than on test images. val_to_test: metric on test minus that on validation.
+    Columns: best, best_epoch, rise as in `Course`; epochs, seconds until the metric reached `level` on `split`; gap: by
+    how much it is better on training images than on test images; val_to_test: on test minus on validation.
+    level: nearly reached by every run; NaN if unknown.
     """
 
-    row: Row
-    best: float
-    best_epoch: float
-    rise: float
-    epochs: float
-    seconds: float
-    train_test_gap: float
-    val_to_test: float
-
-    @property
-    def overfits(self) -> bool:
-        """Tell whether the validation loss rose again."""
-        return self.rise >= RISEN
-
-
-@dataclass(frozen=True)
-class Learning:
-    """How all configurations learnt. level: of the metric on a split, nearly reached by every run; NaN if unknown."""
-
-    rows: Sequence[RowLearning]
+    rows: pd.DataFrame
     level: float
     split: str
+
+    def known(self, column: str, ascending: bool = True) -> list[Any]:
+        """Return the rows in which a column is known, in the order of its values."""
+        rows = self.rows.dropna(subset=[column]).sort_values(column, ascending=ascending, kind="stable")
+        return list(rows.itertuples())
 
 
 def learning_of(comparison: Comparison) -> Learning:
     """Return how each configuration learnt."""
-    metric = comparison.metric
-    higher, groups = metric.higher_is_better, [row.group for row in comparison.rows]
+    metric, higher = comparison.metric, comparison.metric.higher_is_better
+    groups = [row.group for row in comparison.rows]
     courses = [group.courses(metric) for group in groups]
     split = "validation" if all(one.best_epoch for of_seeds in courses for one in of_seeds) else "training"
     column = f"{metric.name}/{'val' if split == 'validation' else 'train'}"
@@ -63,29 +51,30 @@ def learning_of(comparison: Comparison) -> Learning:
         for group in groups if column in group.epochs for _, rows in group.epochs.groupby("seed")
     ]  # fmt: skip
     level = (ALMOST * min(reached) if higher else max(reached) / ALMOST) if reached else math.nan
-    rows = []
+    records = []
     for row, group, of_seeds in zip(comparison.rows, groups, courses, strict=True):
         by_seed = group.epochs.groupby("seed")
-        epochs = estimate([first_epoch_at(one, column, level, higher) for _, one in by_seed]).mean
+        epochs = estimate([first_epoch_at(rows, column, level, higher) for _, rows in by_seed]).mean
         pace = group.estimate("seconds", "train").mean / group.estimate("epochs").mean
-        train, val, test = (group.estimate(split, metric.name).mean for split in ("train", "val", "test"))
-        rows.append(
-            RowLearning(
-                row,
-                best=estimate([one.best for one in of_seeds]).mean,
-                best_epoch=estimate([one.best_epoch or math.nan for one in of_seeds]).mean,
-                rise=estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in of_seeds]).mean,
-                epochs=epochs,
-                seconds=epochs * pace,
-                train_test_gap=metric.sign * (train - test),
-                val_to_test=test - val,
-            )
+        train, val, test = (group.estimate(part, metric.name).mean for part in ("train", "val", "test"))
+        records.append(
+            {
+                "configuration": row.label,
+                "epochs": epochs,
+                "seconds": epochs * pace,
+                "best": estimate([one.best for one in of_seeds]).mean,
+                "best_epoch": estimate([one.best_epoch or math.nan for one in of_seeds]).mean,
+                "rise": estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in of_seeds]).mean,
+                "train": train,
+                "gap": metric.sign * (train - test),
+                "val_to_test": test - val,
+            }
         )
-    return Learning(rows, level, split)
+    return Learning(pd.DataFrame(records), level, split)
 
 
-def page_of(comparison: Comparison, what: str) -> Page:
-    """Return the page of a comparison, the answers first. what: was compared, as the user typed it."""
+def page_of(comparison: Comparison, title: str) -> Page:
+    """Return the page of a comparison, the answers first. title: see `comparison_title`."""
     table, best, learning = comparison.table(), comparison.best(), learning_of(comparison)
     effects, references = effect_sentences(comparison), comparison.references()
     rows, metric = comparison.rows, comparison.metric
@@ -94,8 +83,8 @@ def page_of(comparison: Comparison, what: str) -> Page:
         Table("Configurations", table, rows.index(best), HOW_TO_READ, is_brief=True),
     ]
     if len(rows) > 1:
-        title = f"Compared with the baseline, {comparison.baseline.label}"
-        sections.append(Lines(title, comparison.remarks(), leads=True))
+        heading = f"Compared with the baseline, {comparison.baseline.label}"
+        sections.append(Lines(heading, comparison.remarks(), leads=True))
     if effects:
         sections.append(Lines("The effect of each setting, the others being the same", effects, leads=True))
     drawn = _drawn(comparison)
@@ -116,7 +105,7 @@ def page_of(comparison: Comparison, what: str) -> Page:
         sections.append(Lines("Skipped", comparison.skipped))
     num_runs = sum(len(row.group.runs) for row in rows)
     summary = f"{len(rows)} configurations, {num_runs} runs; {metric.name} on the test images."
-    return Page(what, summary, sections, table)
+    return Page(title, summary, sections, table)
 
 
 def _drawn(comparison: Comparison) -> list[Row]:
@@ -127,61 +116,53 @@ def _drawn(comparison: Comparison) -> list[Row]:
 
 
 def learning_table(comparison: Comparison, learning: Learning) -> Table:
-    """Return a row for each configuration: how it learnt."""
-    rows, level, name = learning.rows, learning.level, comparison.metric.name
-    table = pd.DataFrame(
-        {
-            "configuration": [one.row.label for one in rows],
-            f"epochs to {level:.4f}": [one.epochs for one in rows],
-            "seconds": [one.seconds for one in rows],
-            "best on validation": [one.best for one in rows],
-            "in epoch": [one.best_epoch for one in rows],
-            "loss rises": [one.rise for one in rows],
-            "train": [one.row.group.estimate("train", name).mean for one in rows],
-            "train-test gap": [one.train_test_gap for one in rows],
-            "val → test": [one.val_to_test for one in rows],
-        }
-    ).dropna(axis="columns", how="all")
+    """Return how the configurations learnt, as a table of the page."""
+    level = f"{learning.level:.4f}"
+    titles = {
+        "epochs": f"epochs to {level}", "best": "best on validation", "best_epoch": "in epoch", "rise": "loss rises",
+        "gap": "train-test gap", "val_to_test": "val → test",
+    }  # fmt: skip
     note = (
-        f"{level:.4f} on {learning.split} is {ALMOST:.0%} of the level that every run reached. Loss rises: the "
-        "validation loss at the end, relative to its lowest value (1: no overfitting). Train-test gap: how much better "
-        f"{name} is on training images than on test images. All are means over seeds."
+        f"{level} on {learning.split} is {ALMOST:.0%} of the level that every run reached. Loss rises: the validation "
+        "loss at the end, relative to its lowest value (1: no overfitting). Train-test gap: how much better "
+        f"{comparison.metric.name} is on training images than on test images. All are means over seeds."
     )
-    decimals = {table.columns[1]: 1, "seconds": 1, "in epoch": 1, "loss rises": 2}
-    return Table("Learning", table, note="" if math.isnan(level) else note, decimals=decimals)
+    decimals = {f"epochs to {level}": 1, "seconds": 1, "in epoch": 1, "loss rises": 2}
+    table = learning.rows.rename(columns=titles).dropna(axis="columns", how="all")
+    return Table("Learning", table, note="" if math.isnan(learning.level) else note, decimals=decimals)
 
 
 def answers(comparison: Comparison, learning: Learning) -> list[str]:
     """Return what the comparison says, in a sentence or two for each question."""
-    lines, metric, rows = [_best(comparison)], comparison.metric.name, learning.rows
-    if len(rows) < 2:
+    lines, metric = [_best(comparison)], comparison.metric.name
+    if len(learning.rows) < 2:
         return lines
-    first = sorted((one for one in rows if not math.isnan(one.epochs)), key=lambda one: one.epochs)
+    first = learning.known("epochs")
     if first:
-        times = [f"{one.row.label} in epoch {one.epochs:.3g} ({one.seconds:.3g} s)" for one in first[:NAMED]]
+        times = [f"{one.configuration} in epoch {one.epochs:.3g} ({one.seconds:.3g} s)" for one in first[:NAMED]]
         level = f"{learning.level:.4f} on {learning.split} ({ALMOST:.0%} of the level that every run reached)"
         lines.append(f"First to {level}: {', then '.join(times)}{_more(first)}.")
-    rising = sorted((one for one in rows if one.overfits), key=lambda one: -one.rise)
-    falling = [one for one in rows if not math.isnan(one.rise) and not one.overfits]
+    known = learning.known("rise", ascending=False)
+    rising, others = ([one for one in known if (one.rise >= RISEN) is rises] for rises in (True, False))
     if rising:
-        times = [f"{one.row.label} ({one.rise:.2f} times)" for one in rising[:NAMED]]
+        times = [f"{one.configuration} ({one.rise:.2f} times)" for one in rising[:NAMED]]
         lines.append(
             f"Overfitting: the validation loss ends above its lowest for {', '.join(times)}{_more(rising)}."
-            + (f" Not for: {', '.join(one.row.label for one in falling[:NAMED])}{_more(falling)}." if falling else "")
+            + (f" Not for: {', '.join(one.configuration for one in others[:NAMED])}{_more(others)}." if others else "")
         )
-    elif falling:
+    elif known:
         lines.append("Overfitting: none; no validation loss ends more than a tenth above its lowest.")
-    gaps = sorted((one for one in rows if not math.isnan(one.train_test_gap)), key=lambda one: one.train_test_gap)
+    gaps = learning.known("gap")
     if gaps:
         least, most = gaps[0], gaps[-1]
         lines.append(
-            f"Train-test gap: {metric} is better on training images than on test images by "
-            f"{least.train_test_gap:.4f} ({least.row.label}) to {most.train_test_gap:.4f} ({most.row.label})."
+            f"Train-test gap: {metric} is better on training images than on test images by {least.gap:.4f} "
+            f"({least.configuration}) to {most.gap:.4f} ({most.configuration})."
         )
-    apart = [one for one in rows if not math.isnan(one.val_to_test)]
+    apart = learning.known("val_to_test")
     if apart:
         most = max(apart, key=lambda one: abs(one.val_to_test))
-        lines.append(f"Validation against test: {abs(most.val_to_test):.4f} apart at most ({most.row.label}).")
+        lines.append(f"Validation against test: {abs(most.val_to_test):.4f} apart at most ({most.configuration}).")
     return lines
 
 

@@ -169,7 +169,7 @@ def _texts(table: Table) -> list[list[str]]:
     rows = table.content.itertuples(index=False)
     return [
         names,
-        *([shown(value, table.decimals.get(name, 4)) for name, value in zip(names, row, strict=True)] for row in rows),
+        *([_shown(value, table.decimals.get(name, 4)) for name, value in zip(names, row, strict=True)] for row in rows),
     ]
 
 
@@ -189,7 +189,7 @@ def _cells(table: Table) -> dict[str, Any]:
     }
 
 
-def shown(value: Any, decimals: int = 4) -> str:
+def _shown(value: Any, decimals: int = 4) -> str:
     """Return a value of a table as text: integers grouped, NaN empty, other numbers with a fixed number of decimals."""
     if value is None or isinstance(value, str):
         return value or ""

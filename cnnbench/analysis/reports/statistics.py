@@ -105,7 +105,7 @@ def effects(cells: Sequence[Mapping[str, str]], values: Sequence[Mapping[int, fl
     cells: the differing settings of each configuration. values: the metric by seed, of each. Only configurations that
     are alike in all other settings are compared, seed by seed; a setting without such pairs has no effect here.
     """
-    found = []
+    all_effects = []
     for key in cells[0]:
         by_cell = {_with(cell, key, cell[key]): own for cell, own in zip(cells, values, strict=True)}
         before = cells[0][key]
@@ -117,8 +117,8 @@ def effects(cells: Sequence[Mapping[str, str]], values: Sequence[Mapping[int, fl
             ]
             gained = paired_difference(pairs)
             if gained.estimate.n:
-                found.append(Effect(key, before, after, len(pairs), gained))
-    return found
+                all_effects.append(Effect(key, before, after, len(pairs), gained))
+    return all_effects
 
 
 def _with(cell: Mapping[str, str], key: str, value: str) -> tuple[str, ...]:
