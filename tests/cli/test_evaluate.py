@@ -179,6 +179,21 @@ def test_the_checkpoint_that_was_tested_is_evaluated(words, tmp_path, evaluate):
     assert cnnbench.load_run(run).tested == "last"
 
 
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ({"kind": "last", "chosen": "best on validation"}, "last"),
+        ({"chosen": "best on validation"}, "best"),
+        ({"chosen": "last, without validation"}, "last"),
+    ],
+    ids=["key", "older result, best", "older result, last"],
+)
+def test_the_checkpoint_that_was_tested_is_read_from_the_result(recorded, expected, run):
+    result = read(run / "result.json")
+    (run / "result.json").write_text(json.dumps(result | {"checkpoint": result["checkpoint"] | recorded}))
+    assert cnnbench.load_run(run).tested == expected
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_named(run, evaluate, tmp_path):
     tmp_path.chmod(0o500)

@@ -13,15 +13,12 @@ from cnnbench.cli.report import main
 from cnnbench.store.query import runs_named
 from tests.conftest import ended
 from tests.support.interruption import fingerprints
-from tests.support.run_folders import write_run
+from tests.support.run_folders import write_dropout_runs, write_run
 
 
 @pytest.fixture
 def several_runs(outputs) -> Path:
-    for seed, (plain, dropped) in enumerate(((0.90, 0.93), (0.88, 0.92), (0.91, 0.93))):
-        write_run(outputs, plain, "regularization.dropout=0.0", f"seed={seed}")
-        write_run(outputs, dropped, "regularization.dropout=0.5", f"seed={seed}")
-    return outputs
+    return write_dropout_runs(outputs)
 
 
 @pytest.fixture

@@ -45,6 +45,14 @@ def write_run(outputs: Path, accuracy: float | None, *words: str, status: str = 
     return folder.path
 
 
+def write_dropout_runs(outputs: Path) -> Path:
+    """Write runs of three seeds with and without dropout, and return their folder."""
+    for seed, (plain, dropped) in enumerate(((0.90, 0.93), (0.88, 0.92), (0.91, 0.93))):
+        write_run(outputs, plain, "regularization.dropout=0.0", f"seed={seed}")
+        write_run(outputs, dropped, "regularization.dropout=0.5", f"seed={seed}")
+    return outputs
+
+
 def replace_epochs(path: Path, **columns: list[float]) -> None:
     """Replace the epoch rows of a run; columns are named by metric and split, as in accuracy_val."""
     epochs = range(1, 1 + len(next(iter(columns.values()))))
