@@ -9,7 +9,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from cnnbench.errors import Mistake, TrainingError, UserError
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
-    from cnnbench.store.folder import RunFolder
     from cnnbench.training.plan import Plan
 
 NOT_HYDRAS_USE = ("config_name", "config_path", "package", "experimental_rerun")
@@ -128,6 +126,8 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
         from cnnbench.training.lr_finder import find_learning_rate
 
         return find_learning_rate(plans[0])
+    from cnnbench.analysis.run import write_comparison, write_page
+
     if request.flags.multirun:
         from cnnbench.sweeps.slots import carry_out_all
 
@@ -135,24 +135,6 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
     from cnnbench.training.trainer import carry_out
 
     return carry_out(plans[0], write_page)
-
-
-def write_page(folder: "RunFolder") -> Path:
-    """Write the page of a finished run, and return where it lies."""
-    from cnnbench.analysis.reports.single import page_of  # with pandas, matplotlib, jinja2
-
-    return page_of(folder).write(folder.path)
-
-
-def write_comparison(manifest: Path) -> Path:
-    """Write the page that compares the runs of a sweep, and return where it lies."""
-    from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
-    from cnnbench.analysis.reports.comparison import compare
-    from cnnbench.store.folder import outputs_dir
-    from cnnbench.store.query import found, title
-
-    words = [str(manifest)]
-    return page_of(compare(found(words)), title(words)).write(outputs_dir() / "reports" / manifest.stem)
 
 
 def read_request(flags: Namespace) -> Request:

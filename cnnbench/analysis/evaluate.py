@@ -1,17 +1,15 @@
-"""A network of a run, evaluate_run again: on its own images, or on others of the same classes."""
+"""The network of a run evaluated again: on its own images, or on others of the same classes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cnnbench.analysis.run import Checkpoint, Run
-from cnnbench.config.compose import open_composer
+from cnnbench.analysis.run import Checkpoint, Run, plan
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
-from cnnbench.training.plan import plan_run
-from cnnbench.training.step import evaluating, map_images
+from cnnbench.training.step import evaluating
 
 NAMED = 20  # classes in a message
 
@@ -19,46 +17,45 @@ NAMED = 20  # classes in a message
 def evaluate_run(
     run: Run, split: str = "test", which: Checkpoint = "tested", data: Sequence[str] = (), folder: Path | None = None
 ) -> EvalReport:
-    """Return what is found out about the network of a run.
+    """Return metrics, tables and figures of the network of a run on a split.
 
-    data: words that name other images, as `cnnbench` takes them. folder: where a task draws what it draws by itself.
-    Raises UserError for images that are not what the network was made for.
+    data: words for other images, as `cnnbench` takes them: a data set and its settings. folder: for what a task draws
+    by itself. Raises UserError if there are no such images, or the network was not built for them.
     """
-    device = run.set_up()
-    training = run.training if not data else replace(run.training, data=_other_images(run, data))
-    training = replace(training, device=device)
-    images = getattr(training.data, split)
-    if not len(images):
+    device = run.prepare_device()
+    images = _other_images(run, data) if data else run.training.data
+    if not len(getattr(images, split)):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     network = run.model(which).to(device)
-    splits = Splits(training.batches, dict.fromkeys(("train", split)))
     context = EvalContext(
-        network, training.data, splits, lambda batches, each: map_images(network, batches, each, run.config),
-        folder or run.path / "evaluation", run.epoch_of(which), lambda _name, _picture: None,
-    )  # fmt: skip
+        network,
+        images,
+        Splits(lambda name: run.batches_of(getattr(images, name), device), dict.fromkeys(("train", split))),
+        lambda batches, step: run.map(network, batches, step),
+        folder or run.path / "evaluation",
+        run.epoch_of(which),
+        lambda _name, _picture: None,
+    )
     with evaluating(network):
         return run.task.evaluate(context, split)
 
 
 def _other_images(run: Run, words: Sequence[str]) -> PreparedData:
-    """Return other images, seen as the run's own were. Raises UserError where classes or windows are others."""
+    """Return other images, cropped and normalised like those of the run."""
     own = run.config.data
-    seen = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
-    kept = [f"data.{key}={'null' if value is None else value}" for key, value in seen.items()]
-    with open_composer() as composer:
-        composer.add_missing_options()
-        config = plan_run(composer, [f"data={words[0]}", *kept, *words[1:]]).config
-    data = prepare(config.data)
+    settings = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
+    same = [f"data.{key}={'null' if value is None else value}" for key, value in settings.items()]
+    data = prepare(plan([f"data={words[0]}", *same, *words[1:]]).config.data)
     if data.spec.classes != run.classes:
         raise UserError(
-            f"{words[0]}: has the classes {listed(data.spec.classes[:NAMED])}, and the network tells apart "
+            f"{words[0]}: has the classes {listed(data.spec.classes[:NAMED])}; the network was trained for "
             f"{listed(run.classes[:NAMED])}."
         )
-    window, expected = ((spec.channels, spec.height, spec.width) for spec in (data.spec, run.spec))
-    if window != expected:
-        shown, wanted = ("x".join(map(str, size)) for size in (window, expected))
+    given, expected = ((spec.channels, spec.height, spec.width) for spec in (data.spec, run.spec))
+    if given != expected:
+        shown = ["x".join(map(str, size)) for size in (given, expected)]
         raise UserError(
-            f"{words[0]}: is seen as {shown}, and the network takes {wanted}; set data.image_size, data.crop."
+            f"{words[0]}: gives {shown[0]} images; the network takes {shown[1]}: set data.image_size, data.crop."
         )
     record = run.record["data"]
     return replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))

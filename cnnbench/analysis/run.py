@@ -1,36 +1,56 @@
-"""A run opened again, from its folder alone: what it was, what came out, and its network."""
+"""A run opened again from its folder: its settings, its result, its data and its network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.values import flat
+from cnnbench.data.decode import decode
 from cnnbench.data.images import DataSpec, Images
-from cnnbench.data.loader import Batches
+from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError, listed
 from cnnbench.models.build import build_network
 from cnnbench.plugins import register_everything
 from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
-from cnnbench.store.folder import RunFolder
+from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
 from cnnbench.store.metrics import read_rows
+from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
 from cnnbench.training.loop import restore
-from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, set_up_torch, setup
+from cnnbench.training.setup import (
+    DEFAULT_THREADS,
+    TrainingSetup,
+    find_device,
+    make_augmentations,
+    set_up_torch,
+    setup,
+)
 from cnnbench.training.step import map_images
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cnnbench.config.compose import Composer
+    from cnnbench.training.plan import Plan
+
 Checkpoint = str | int
-"""`tested`: the one that the result is of; `best` on validation, `last`, or the steps after which one was kept."""
+"""`tested`: the one that the result is of; `best` on validation; `last`; or the step after which it was saved."""
+Step = Callable[[nn.Module, Batch], Tensor]
+"""What to compute of a batch with a network: a row for each image."""
+CPU = torch.device("cpu")
 
 
 class Run:
-    """One training, as its folder tells it; made by `load_run`."""
+    """One training, opened by `load_run`; each part is read or built when it is first used."""
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self.folder = folder
@@ -41,24 +61,26 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Return the run's folder."""
+        """Return the run folder."""
         return self.folder.path
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return what `run.json` says: status, times, versions, machine, data."""
+        """Return the content of `run.json`: status, times, versions, machine, data."""
         return self.folder.record()
 
     @property
     def result(self) -> dict[str, Any]:
-        """Return what `result.json` says. Raises UserError where the run is not finished."""
+        """Return the content of `result.json`. Raises UserError if the run is not finished."""
         if not self.folder.is_completed:
-            raise UserError(f"{self.path} is not finished yet; it is {self.record.get('status')}.")
+            raise UserError(f"{self.path} is not finished yet; its status is {self.record.get('status')}.")
         return self.folder.result()
 
     @property
-    def metrics(self) -> pd.DataFrame:
-        """Return a row a step and a row an epoch, as in `metrics.jsonl`: columns row, epoch, step, loss/train, …"""
+    def metrics(self) -> "pd.DataFrame":
+        """Return the rows of `metrics.jsonl`, of steps and of epochs: columns row, epoch, step, loss/train, …"""
+        import pandas as pd
+
         return pd.DataFrame(list(read_rows(self.folder.metrics_file)))
 
     @property
@@ -68,37 +90,42 @@ class Run:
 
     @cached_property
     def spec(self) -> DataSpec:
-        """Return what the data told the network."""
+        """Return what the network was built for: channels, height and width after cropping, and classes."""
         channels, height, width = self.record["data"]["window"]
         counts = self.folder.split()["images_per_class"]["train"]
         return DataSpec(channels, height, width, self.classes, tuple(counts))
 
     @cached_property
     def task(self) -> Task:
-        """Return what was learnt."""
+        """Return the task of the training."""
         task: Task = TASKS.build(self.config.objective(), spec=self.spec)
         return task
 
+    # The network ------------------------------------------------------------------------------------------------------
+
     @property
     def tested(self) -> str:
-        """Return which checkpoint the result is of, or would be: `best`, or `last` as some recipes want it."""
-        has_best = self._content("last")["best"] is not None
+        """Return which checkpoint the result is of, or would be: `best` or `last`."""
+        summary = RunSummary(self.folder)
+        if summary.is_finished:
+            return summary.checkpoint_tested
+        has_best = self._checkpoint("last")["best"] is not None
         return "best" if self.config.tested == "best" and has_best else "last"
 
-    def named(self, which: Checkpoint) -> Checkpoint:
-        """Return a checkpoint by another name than `tested`."""
+    def resolve(self, which: Checkpoint) -> Checkpoint:
+        """Return `best` or `last` for `tested`, and any other checkpoint as it is."""
         return self.tested if which == "tested" else which
 
     def model(self, which: Checkpoint = "tested") -> nn.Module:
-        """Return the network with the weights of a checkpoint, on the processor, in evaluation mode.
+        """Return the network with the weights of a checkpoint (averaged ones, if the run averages weights).
 
-        which: where weights are averaged, the average. Raises UserError where there is no such checkpoint.
+        It is on the CPU and in evaluation mode. Raises UserError if there is no such checkpoint.
         """
-        which = self.named(which)
-        content = self._content(which)
+        which = self.resolve(which)
+        content = self._checkpoint(which)
         if which == "best":
             weights = self._best(content)["weights"]
-        elif self.config.regularization.average.kind != "none":  # what is averaged may have to be measured on images
+        elif self.config.regularization.average.kind != "none":  # batch norm may have to be measured again on images
             progress = restore(self.training, content)
             return self.training.evaluated(progress.step).cpu().eval()
         else:
@@ -110,152 +137,223 @@ class Run:
         return network.to(memory_format=torch.channels_last).eval()
 
     def epoch_of(self, which: Checkpoint = "tested") -> int:
-        """Return the epoch of a checkpoint, counted from 1; 0: before the end of the first."""
-        which = self.named(which)
-        content = self._content(which)
+        """Return the epoch of a checkpoint, counted from 1; 0 before the end of the first."""
+        which = self.resolve(which)
+        content = self._checkpoint(which)
         return int(self._best(content)["epoch"] if which == "best" else content["progress"]["epochs_done"])
 
-    def _content(self, which: Checkpoint) -> dict[str, Any]:
+    def _checkpoint(self, which: Checkpoint) -> dict[str, Any]:
         steps = checkpoint.steps_in(self.folder.checkpoints)
         if not steps:
             raise UserError(f"{self.path} has no checkpoint yet.")
         step = steps[-1] if which in ("best", "last") else which
         if step not in steps:
-            kept = listed(["tested", "best", "last", *map(str, steps)])
-            raise UserError(f"{self.path} has no checkpoint '{which}'; there are {kept}.")
+            available = listed(["tested", "best", "last", *map(str, steps)])
+            raise UserError(f"{self.path} has no checkpoint '{which}'; there are {available}.")
         return checkpoint.load(self.folder.checkpoints, int(step))
 
     def _best(self, content: Mapping[str, Any]) -> dict[str, Any]:
         best: dict[str, Any] | None = content["best"]
         if best is None:
-            raise UserError(f"{self.path} was never validated, and has no best checkpoint; take 'last'.")
+            raise UserError(f"{self.path} was never validated, and has no best checkpoint; use 'last'.")
         return best
+
+    # Its data ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def training(self) -> TrainingSetup:
-        """Return everything that the run's training was made of, at its very beginning, on the processor.
+        """Return everything that the training was made of, with its data, as at its beginning, on the CPU.
 
-        Raises UserError where data or split are no longer those that it was trained on.
+        Raises UserError if the data or their split have changed since.
         """
-        training = setup(self.config.model_copy(update={"device": "cpu"}))
-        if training.data.fingerprint != self.record["data"]["fingerprint"]:
-            raise UserError(f"{self.path}: the content of its data is another one now; nothing measured on it holds.")
-        if training.data.split.hash() != self.record["split"]:
-            raise UserError(f"{self.path}: its images are split otherwise now; nothing measured on them holds.")
+        training, record = setup(self.config.model_copy(update={"device": "cpu"})), self.record
+        fingerprints = {"data": record["data"]["fingerprint"], "split": record["split"]}
+        for name, current in (("data", training.data.fingerprint), ("split", training.data.split.hash())):
+            if current != fingerprints[name]:
+                raise UserError(f"{self.path}: the {name} changed since the training; nothing measured now would hold.")
         return training
 
     def data(self, split: str = "test") -> Images:
-        """Return the images of a split as they were read, uint8 [N, C, H, W], by `.take(rows)`, and their `.labels`."""
-        images: Images = getattr(self.training.data, known_split(split))
+        """Return the images of a split before cropping: pixels, uint8 [N, C, H, W], by `.take(rows)`, and `.labels`."""
+        if split not in ("train", "val", "test"):
+            raise UserError(f"'{split}' is not a split; there are train, val and test.")
+        images: Images = getattr(self.training.data, split)
         return images
-
-    def batches(self, split: str = "test") -> Batches:
-        """Return the batches of a split as the network sees them, without augmentation."""
-        return self.training.batches(known_split(split))
 
     @cached_property
     def size(self) -> tuple[int, int, int]:
-        """Return channels, height and width of the images, before the window is cut; older runs do not say it.
+        """Return channels, height and width of the images before cropping.
 
-        Raises UserError where only the data can tell, and are not there.
+        Raises UserError for a run of an older version that did not record them, where its data are needed and missing.
         """
-        said, config = self.record["data"].get("size"), self.config.data
-        if said:
-            return said[0], said[1], said[2]
+        recorded, config = self.record["data"].get("size"), self.config.data
+        if recorded:
+            return recorded[0], recorded[1], recorded[2]
         if config.crop is None:
             return self.spec.channels, self.spec.height, self.spec.width
         if config.image_size:
             return self.spec.channels, config.image_size, config.image_size
         return self.data("test").size
 
-    def batches_of(self, images: Tensor) -> Batches:
-        """Return images like those of `data`, uint8 [N, C, H, W], as the network sees them, on the processor."""
-        labels, data = torch.zeros(len(images), dtype=torch.int64), self.record["data"]
-        device = torch.device("cpu")
-        return Batches(Images(images, labels), self.spec, tuple(data["mean"]), tuple(data["std"]), device)
+    @property
+    def fit(self) -> str:
+        """Return how an image file is made square: `crop` or `stretch`, see `decode`."""
+        return str(self.config.data.settings.get("fit", "crop"))
+
+    def decode(self, path: Path) -> Tensor:
+        """Return the pixels of an image file, uint8 [C, side, side], as in the training. Raises Undecodable."""
+        channels, _, side = self.size
+        return decode(path, side, channels, self.fit).permute(2, 0, 1)
+
+    def batches(self, split: str = "test") -> Batches:
+        """Return the batches of a split as the network sees them, without augmentation."""
+        return self.batches_of(self.data(split))
+
+    def batches_of(
+        self,
+        images: Tensor | Images,
+        device: torch.device = CPU,
+        augmentations: Mapping[str, Augmentation] | None = None,
+    ) -> Batches:
+        """Return images before cropping, uint8 [N, C, H, W], as the network sees them."""
+        if isinstance(images, Tensor):
+            images = Images(images, torch.zeros(len(images), dtype=torch.int64))
+        data = self.record["data"]
+        mean, std = tuple(data["mean"]), tuple(data["std"])
+        return Batches(images, self.spec, mean, std, device, augmentations, self.config.seed)
+
+    @property
+    def augmentations(self) -> Mapping[str, Augmentation]:
+        """Return the augmentations that have an effect, by name, in the order in which they are applied."""
+        return {name: part for name, part in make_augmentations(self.config).items() if not part.is_off()}
+
+    # Both together ----------------------------------------------------------------------------------------------------
+
+    def map(self, network: nn.Module, batches: Batches, step: Step) -> Tensor:
+        """Return what a step computes of every image with a network of the run, float32 [N, …], on the CPU."""
+        return map_images(network, batches, step, self.config)
 
     def predict(self, images: Tensor, which: Checkpoint | nn.Module = "tested") -> Tensor:
-        """Return the probability of each class, float32 [N, K], of images like those of `data`, uint8 [N, C, H, W].
+        """Return the probability of each class, float32 [N, K].
 
-        which: a checkpoint, or what `model` returned for one. Raises UserError for a task whose outputs are no classes.
+        images: before cropping, like those of `data`, uint8 [N, C, H, W]. which: a checkpoint, or a network from
+        `model`. Raises UserError if the task does not predict classes.
         """
         scores = self.task.scores
         if scores is None:
-            raise UserError(f"{self.path}: task {self.config.task.name} does not tell classes.")
+            raise UserError(f"{self.path}: task {self.config.task.name} does not predict classes.")
         network = which if isinstance(which, nn.Module) else self.model(which)
-        return map_images(
-            network,
-            self.batches_of(images),
-            lambda network, batch: scores(network(batch.images)).softmax(1),
-            self.config,
+        return self.map(
+            network, self.batches_of(images), lambda network, batch: scores(network(batch.images)).softmax(1)
         )
 
-    def set_up(self) -> torch.device:
-        """Make arithmetic what it was in the training, and return the device that there is for it."""
+    def prepare_device(self) -> torch.device:
+        """Set up arithmetic as in the training (threads, precision), and return the device that is available for it."""
         name = "auto" if self.config.device.startswith("cuda") else self.config.device
         device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
 
 
-def known_split(name: str) -> str:
-    """Return the name of a split. Raises UserError for any other."""
-    if name not in ("train", "val", "test"):
-        raise UserError(f"'{name}': there are the splits train, val and test.")
-    return name
-
-
 def load_run(path: str | Path, plugins: Sequence[str] = ()) -> Run:
-    """Return the run in a folder.
+    """Return the run in a folder. Raises UserError if there is none.
 
-    plugins: Python files that register what it was made with. Raises UserError where there is no run.
+    plugins: Python files that register what it was trained with.
     """
     register_everything(plugins)
     folder = RunFolder.open(Path(path))
     return Run(folder, folder.run_config())
 
 
-def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a row for each run among the folders that fit a pattern: where, status, what was chosen, what came out.
+def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> "pd.DataFrame":
+    """Return a row for each run whose folder matches a pattern: path, status, settings, results.
 
-    Settings have their dotted names, results those like `accuracy/test`; `plugins` as in `load_run`.
+    Settings have their dotted names, results names like `accuracy/test`; `plugins` as in `load_run`.
     """
-    from cnnbench.config.values import flat
+    import pandas as pd
 
     register_everything(plugins)
     rows = []
     start = Path(Path(pattern).anchor)
     for record in sorted(start.glob(f"{Path(pattern).relative_to(start)}/run.json")):
-        folder = RunFolder(record.parent)
-        row: dict[str, Any] = {"path": str(folder.path), "status": folder.record().get("status")}
-        row |= flat(folder.config())
-        if folder.is_completed:
-            result = folder.result()
+        run = RunSummary(RunFolder(record.parent))
+        row = {"path": str(run.path), "status": run.record.get("status")} | flat(run.config)
+        if run.result:
             row |= {
                 f"{name}/{split}": value
                 for split in ("train", "val", "test")
-                for name, value in result.get(split, {}).items()
+                for name, value in run.result.get(split, {}).items()
             }
-            row |= {"parameters": result["parameters"]["total"], "seconds": result["seconds"]["train"]}
+            row |= {"parameters": run.result["parameters"]["total"], "seconds": run.result["seconds"]["train"]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def plan(words: Sequence[str], config_dir: str | None = None) -> "Plan":
+    """Return the plan of the run that `cnnbench …` would carry out for these words.
+
+    config_dir: a folder of more YAML files. Raises UserError for a mistake.
+    """
+    from cnnbench.training.plan import plan_run
+
+    with _composer(config_dir) as composer:
+        return plan_run(composer, list(words))
 
 
 def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
     """Train, or continue, what `cnnbench …` would with these words, and return the run; a finished one is only opened.
 
-    Raises UserError for a mistake, TrainingError where training fails.
+    Raises UserError for a mistake, TrainingError if training fails.
     """
-    from cnnbench.config.compose import open_composer
-    from cnnbench.store.folder import find_runs, outputs_dir
-    from cnnbench.training.plan import plan_run
     from cnnbench.training.resolve import resolve
     from cnnbench.training.trainer import carry_out
 
     register_everything(plugins)
-    with open_composer() as composer:
+    resolved, _ = resolve(replace(plan(overrides), plugins=tuple(plugins)))
+    carry_out(resolved, write_page)
+    return load_run(_newest(resolved)[0].path, plugins)
+
+
+def sweep(overrides: Sequence[str], plugins: Sequence[str] = ()) -> list[Run]:
+    """Carry out what `cnnbench -m …` would with these words, and return the run of each job that has begun.
+
+    Raises UserError for a mistake in any of the jobs; a job that fails leaves the others running.
+    """
+    from cnnbench.sweeps.expand import plan_all, resolve_all
+    from cnnbench.sweeps.slots import carry_out_all
+
+    register_everything(plugins)
+    with _composer() as composer:
+        plans = resolve_all([replace(job, plugins=tuple(plugins)) for job in plan_all(composer, list(overrides))])
+    carry_out_all(plans, write_page, write_comparison)
+    return [load_run(folder.path, plugins) for job in plans for folder in _newest(job)]
+
+
+def write_page(folder: RunFolder) -> Path:
+    """Write the page of a finished run, and return its path."""
+    from cnnbench.analysis.reports.single import page_of  # with pandas, matplotlib, jinja2
+
+    return page_of(folder).write(folder.path)
+
+
+def write_comparison(manifest: Path) -> Path:
+    """Write the page that compares the runs of a sweep, and return its path."""
+    from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
+    from cnnbench.analysis.reports.comparison import compare
+    from cnnbench.store.query import comparison_title, runs_named
+
+    words = [str(manifest)]
+    return page_of(compare(runs_named(words)), comparison_title(words)).write(outputs_dir() / "reports" / manifest.stem)
+
+
+@contextmanager
+def _composer(config_dir: str | None = None) -> "Iterator[Composer]":
+    from cnnbench.config.compose import open_composer
+
+    with open_composer([config_dir] if config_dir else []) as composer:
         composer.add_missing_options()
-        plan = replace(plan_run(composer, list(overrides)), plugins=tuple(plugins))
-    plan, _ = resolve(plan)
-    carry_out(plan)
-    return load_run(find_runs(outputs_dir(), plan.config.identity())[-1].path, plugins)
+        yield composer
+
+
+def _newest(plan: "Plan") -> list[RunFolder]:
+    return find_runs(outputs_dir(), plan.config.identity())[-1:]

@@ -1,1 +1,1 @@
-"""The commands beside training, a small file each."""
+"""The commands other than training, a file each."""

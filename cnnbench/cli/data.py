@@ -1,97 +1,75 @@
-"""`cnnbench-data`: which data sets there are, what is in them, and how files brought by hand get where they belong."""
+"""`cnnbench-data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
 
-import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnbench.cli.parse import finish, split_key_values
+from cnnbench.cli.parse import Argument, Verb, path, say, split_key_values
 from cnnbench.errors import UserError, grouped, listed
-from cnnbench.plugins import plugin_names
 
 ABOUT = """\
-Says which data sets there are and what is in them, and brings files to where they are looked for.
+Lists data sets, shows what they contain, and copies files to where they are looked for.
 
-  cnnbench-data list                                    data sets, where they are looked for, whether they are there
-  cnnbench-data info cifar10                            classes, images of each split and class, means, checksums
+  cnnbench-data list                                    data sets, and whether and where their files are
+  cnnbench-data info cifar10                            classes, images of each split and class, mean, checksums
   cnnbench-data info cifar10 data.val_fraction=0.2      ... with any setting of the main command
-  cnnbench-data prepare cifar10 --from ~/Downloads      find the files there, check them, copy what is not there yet
+  cnnbench-data prepare cifar10 --from ~/Downloads      find the files there, verify them, copy those that are missing
 
 Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in the user's cache folder. Nothing is
-downloaded here, and nothing that is there is overwritten. plugins=my_data.py registers data sets of your own.
+downloaded here, and no file is overwritten. plugins=my_data.py registers data sets of your own.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says, and exit."""
-    parser = ArgumentParser("cnnbench-data", description=ABOUT, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("list", "info", "prepare"))
-    parser.add_argument(
-        "words", nargs="*", metavar="NAME or KEY=VALUE", help="a data set; settings, as in data.root=FOLDER"
-    )
-    parser.add_argument("--from", dest="origin", metavar="FOLDER", help="prepare: where the files are, or are below")
-    parser.add_argument("--unverified", action="store_true", help="prepare: take files that are not the originals too")
-    flags = parser.parse_intermixed_args(arguments)
-    words, given = split_key_values(flags.words, "plugins")
-    names = [word for word in words if "=" not in word]
-    settings = [word for word in words if "=" in word]
-    if len(names) != (flags.action != "list"):
-        parser.error(
-            "list takes no name" if flags.action == "list" else f"{flags.action} needs the name of one data set"
-        )
-    if (flags.origin is not None) != (flags.action == "prepare"):
-        parser.error("prepare needs --from FOLDER" if flags.action == "prepare" else "--from is for prepare")
-    if flags.unverified and flags.action != "prepare":
-        parser.error("--unverified is for prepare")
-    plugins = plugin_names(given.get("plugins", ""))
+def _run(flags: Namespace) -> None:
+    names = [word for word in flags.words if "=" not in word]
+    settings = [word for word in flags.words if "=" in word]
+    action, is_prepare = flags.action, flags.action == "prepare"
+    if len(names) != (action != "list"):
+        raise UserError("list takes no name" if action == "list" else f"{action} needs the name of one data set")
+    if (flags.origin is not None) != is_prepare:
+        raise UserError("prepare needs --from FOLDER" if is_prepare else "--from is for prepare")
+    if flags.unverified and not is_prepare:
+        raise UserError("--unverified is for prepare")
 
-    def command() -> None:
-        from cnnbench.plugins import register_everything
+    from cnnbench.plugins import register_everything
 
-        register_everything(plugins)
-        if flags.action == "info":
-            lines = info(names[0], settings)
-        elif flags.action == "prepare":
-            lines = bring_files(names[0], Path(flags.origin).expanduser(), _root(settings), not flags.unverified)
-        else:
-            lines = inventory(_root(settings))
-        sys.stdout.write("\n".join(lines) + "\n")
-
-    finish("cnnbench-data", command)
+    register_everything(flags.plugins)
+    if action == "info":
+        say(*_info(names[0], settings))
+    elif is_prepare:
+        say(*bring_files(names[0], flags.origin, _root(settings), not flags.unverified))
+    else:
+        say(*inventory(_root(settings)))
 
 
 def inventory(root: Path) -> list[str]:
-    """Return a line a data set: whether it is there, and where it is looked for."""
+    """Return a line for each data set: whether its files are there, and where they are looked for."""
     from cnnbench.data.files import source_of
     from cnnbench.registry import DATASETS
 
-    lines = [f"data sets in {root} (data.root=FOLDER or CNNBENCH_DATA=FOLDER names another place):"]
+    lines = [f"data sets in {root} (data.root=FOLDER or CNNBENCH_DATA=FOLDER names another folder):"]
     for name in DATASETS:
         source = source_of(name)
         if source is None:
             state = "data.folder=…" if DATASETS[name].facts.get("photographs") else "needs no files"
             lines.append(f"  {name:<16} {state:<16} {DATASETS[name].summary()}")
             continue
-        lacking = source.missing(root)
-        state = "there" if not lacking else "not there" if len(lacking) == len(source.files) else "incomplete"
-        some = f": lacks {', '.join(lacking)}" if state == "incomplete" else ""
+        missing = source.missing(root)
+        state = "there" if not missing else "not there" if len(missing) == len(source.files) else "incomplete"
+        some = f": missing {', '.join(missing)}" if state == "incomplete" else ""
         lines.append(f"  {name:<16} {state:<16} {root / source.folder}{some}")
     return lines
 
 
-def info(name: str, settings: Sequence[str]) -> list[str]:
-    """Return what is in a data set with these settings of the main command, line by line."""
-    from cnnbench.config.compose import open_composer
+def _info(name: str, settings: Sequence[str]) -> list[str]:
+    from cnnbench.analysis.run import plan
     from cnnbench.data.files import altered_files, data_root, source_of
     from cnnbench.data.images import counts_per_class
     from cnnbench.data.prepare import prepare_local
     from cnnbench.registry import DATASETS
-    from cnnbench.training.plan import plan_run
 
-    with open_composer() as composer:
-        composer.add_missing_options()
-        plan = plan_run(composer, [f"data={name}", *settings])
-    config = plan.config.data
+    planned = plan([f"data={name}", *settings])
+    config = planned.config.data
     data = prepare_local(config)
     spec, source = data.spec, source_of(config.name)
     if source is None:
@@ -102,30 +80,29 @@ def info(name: str, settings: Sequence[str]) -> list[str]:
         state = f"not the originals: {', '.join(others)}" if others else "all of them the originals, by their md5"
         files = f"{len(source.files)} in {root / source.folder}; {state}"
     _, height, width = data.train.size
-    window = "" if (height, width) == (spec.height, spec.width) else f", seen through {spec.height}x{spec.width}"
+    cropped = "" if (height, width) == (spec.height, spec.width) else f", cropped to {spec.height}x{spec.width}"
     if config.folds is not None:
-        split = f"fold {config.fold} of {config.folds} validates, seed {config.split_seed}"
+        split = f"fold {config.fold} of {config.folds} is validation, seed {config.split_seed}"
     else:
-        split = f"{config.val_fraction:g} of the training part validates, seed {config.split_seed}"
-    of = "of the images that train" if config.statistics == "own" else f"data.statistics={config.statistics}"
-    lines = [f"{name}: {DATASETS[config.name].summary()}"]
-    for key, value in {
+        split = f"{config.val_fraction:g} of the training part is validation, seed {config.split_seed}"
+    of = "of the training images" if config.statistics == "own" else f"data.statistics={config.statistics}"
+    rows = {
         "files": files,
-        "images": f"{spec.channels}x{height}x{width}{window}",
+        "images": f"{spec.channels}x{height}x{width}{cropped}",
         "mean": ", ".join(f"{value:.4f}" for value in data.mean) + f" ({of}, pixels from 0 to 1)",
         "deviation": ", ".join(f"{value:.4f}" for value in data.std),
         "fingerprint": f"{data.fingerprint} (sha256 of all images, labels and names)",
         "split": f"{split}; {data.split.hash()[:16]}",
         "classes": str(spec.num_classes),
-    }.items():
-        lines.append(f"  {key:<12} {value}")
-    lines += [f"  note         {note}" for note in (*plan.notes, *data.notes)]
+    }
+    lines = [f"{name}: {DATASETS[config.name].summary()}", *(f"  {key:<12} {value}" for key, value in rows.items())]
+    lines += [f"  note         {note}" for note in (*planned.notes, *data.notes)]
     columns = [counts_per_class(part.labels, spec.num_classes) for part in (data.train, data.val, data.test)]
-    rows = [("all", *(sum(column) for column in columns)), *zip(spec.classes, *columns, strict=True)]
-    size = max(len(label) for label, *_ in rows)
-    lines += ["", f"  {'images':<{size}}{'train':>10}{'validation':>12}{'test':>10}"]
-    for label, train, val, test in rows:
-        lines.append(f"  {label:<{size}}{grouped(train):>10}{grouped(val):>12}{grouped(test):>10}")
+    counts = [("all", *(sum(column) for column in columns)), *zip(spec.classes, *columns, strict=True)]
+    width = max(len(label) for label, *_ in counts)
+    lines += ["", f"  {'images':<{width}}{'train':>10}{'validation':>12}{'test':>10}"]
+    for label, train, val, test in counts:
+        lines.append(f"  {label:<{width}}{grouped(train):>10}{grouped(val):>12}{grouped(test):>10}")
     return lines
 
 
@@ -136,16 +113,11 @@ def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
 
     source = source_of(name)
     if source is None:
-        whose = (
-            "reads photographs where data.folder=FOLDER says"
-            if DATASETS[name].facts.get("photographs")
-            else "needs no files"
-        )
-        raise UserError(f"'{name}' {whose}: there is nothing to prepare.")
-    return [
-        f"{source.title} in {root / source.folder}:",
-        *(f"  {line}" for line in import_files(source, origin, root, verify)),
-    ]
+        is_folder = DATASETS[name].facts.get("photographs")
+        reads = "reads photographs where data.folder=FOLDER says" if is_folder else "needs no files"
+        raise UserError(f"'{name}' {reads}: there is nothing to prepare.")
+    lines = import_files(source, origin, root, verify)
+    return [f"{source.title} in {root / source.folder}:", *(f"  {line}" for line in lines)]
 
 
 def _root(settings: Sequence[str]) -> Path:
@@ -154,9 +126,19 @@ def _root(settings: Sequence[str]) -> Path:
 
     others, given = split_key_values(settings, "data.root", "dataset.root")
     if others:
-        raise UserError(f"{listed(others)}: only data.root=FOLDER and plugins=FILE mean something here.")
+        raise UserError(f"{listed(others)}: only data.root=FOLDER and plugins=FILE have an effect here.")
     return data_root(next(iter(given.values()), None))
 
 
-if __name__ == "__main__":
-    main()
+VERB = Verb(
+    "data",
+    ABOUT,
+    (
+        Argument("action", choices=("list", "info", "prepare")),
+        Argument("words", nargs="*", metavar="NAME or KEY=VALUE", help="a data set; settings, as in data.root=FOLDER"),
+        Argument("--from", dest="origin", type=path, metavar="FOLDER", help="prepare: a folder at or above the files"),
+        Argument("--unverified", action="store_true", help="prepare: also accept files that are not the originals"),
+    ),
+    _run,
+)
+main = VERB.main

@@ -1,129 +1,124 @@
-"""`cnnbench-predict`: what a network answers to images."""
+"""`cnnbench-predict`: the classes that a network predicts for images."""
 
 import json
 import re
-import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT_HELP, checkpoint_named, finish, split_key_values
+from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, JSON, SPLITS, Argument, Verb, path, say
 from cnnbench.errors import UserError
-from cnnbench.plugins import plugin_names
 
 if TYPE_CHECKING:
     from cnnbench.analysis.predict import InputImage
 
 ABOUT = """\
-Says what a network answers to images: the likeliest classes, with their probabilities.
+Predicts the classes of images: the most probable ones, with their probabilities.
 
-  cnnbench-predict outputs/RUN photo.jpg more_photos/              files and folders of images, converted as in training
+  cnnbench-predict outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
   cnnbench-predict outputs/RUN --split test --index 13,43,53       images of the run's own data, with their true class
   cnnbench-predict torchvision/resnet50 photo.jpg --top-k 3        a published network, with ImageNet's class names
-  cnnbench-predict outputs/RUN photo.jpg --picture answer.png      each image beside its answers; --json: for programs
+  cnnbench-predict outputs/RUN photo.jpg --picture figure.png      each image next to its predictions; --json: JSON
 """
-LONGEST = 28  # letters of a name in the table
-TOGETHER = 64  # images that are answered at once
+LONGEST_NAME = 28  # characters, in the table
+BATCH_SIZE = 64
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says, and exit: 0 all answered, 2 a mistake, or an image that cannot be used."""
-    parser = ArgumentParser("cnnbench-predict", description=ABOUT, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("network", metavar="RUN", help="folder of a run, or torchvision/NAME")
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files and folders of images; plugins=FILE")
-    parser.add_argument("--split", choices=("test", "val", "train"), help="images of the run's own data")
-    parser.add_argument("--index", metavar="N,N,…", help="which of the split, counted from 0")
-    parser.add_argument("--checkpoint", default="tested", metavar="best|last|N", help=CHECKPOINT_HELP)
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="how many answers")
-    parser.add_argument("--json", action="store_true", help="print a list that programs can read")
-    parser.add_argument("--picture", metavar="FILE", help="draw each image beside its answers")
-    flags = parser.parse_intermixed_args(arguments)
-    words, given = split_key_values(flags.images, "plugins")
-    if bool(words) == bool(flags.split):
-        parser.error("give files or folders of images, or --split and --index")
+def _run(flags: Namespace) -> None:
+    """Print a line for each image. Raises UserError in the end for those that could not be used."""
+    if bool(flags.words) == bool(flags.split):
+        raise UserError("give files or folders of images, or --split and --index")
     if (flags.index is None) != (flags.split is None):
-        parser.error("--split and --index belong together")
+        raise UserError("--split and --index belong together")
     if flags.top_k < 1:
-        parser.error("--top-k must be at least 1")
-    if flags.index is not None and not re.fullmatch(r"\d+(,\d+)*", flags.index):
-        parser.error("--index takes numbers with commas between: 13,43,53")
-
-    def command() -> None:
-        plugins = plugin_names(given.get("plugins", ""))
-        answers, unusable = answered(flags, words, plugins)
-        sys.stdout.write(json.dumps(answers, indent=2) + "\n" if flags.json else "\n".join(table(answers)) + "\n")
-        if unusable:
-            raise UserError("\n".join(["not answered:", *(f"  {problem}" for problem in unusable)]))
-
-    finish("cnnbench-predict", command)
+        raise UserError("--top-k must be at least 1")
+    images, predictions, unusable = _predict(flags)
+    if flags.picture:
+        _draw(flags.picture, images, predictions)
+    say(json.dumps(predictions, indent=2) if flags.json else "\n".join(_table(predictions)))
+    if unusable:
+        raise UserError("\n".join(["no prediction for:", *(f"  {problem}" for problem in unusable)]))
 
 
-def answered(flags: Namespace, words: Sequence[str], plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return what is answered to each image, and why some were not."""
+def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], list[str]]":
     import torch
 
-    from cnnbench.analysis.predict import from_files, from_split, of_run, of_torchvision
+    from cnnbench.analysis.predict import Predictor, images_from_files, images_from_split
+    from cnnbench.analysis.run import load_run
 
-    kind, _, name = flags.network.partition("/")
-    if kind == "torchvision" and not Path(flags.network).exists():
+    library, _, name = flags.run.partition("/")
+    images: list[InputImage] = []
+    unusable: list[str] = []
+    if library == "torchvision" and not Path(flags.run).exists():
         if flags.split:
-            raise UserError(f"{flags.network} has no data of its own; give files or folders of images.")
-        answering = of_torchvision(name)
+            raise UserError(f"{flags.run} has no data of its own; give files or folders of images.")
+        predictor = Predictor.of_torchvision(name)
     else:
-        which = checkpoint_named(flags.checkpoint)
-        answering = of_run(flags.network, which, plugins)
-    asked, unusable = from_files(answering, words) if words else (from_split(answering, flags.split, flags.index), [])
-    if not asked:
-        raise UserError("\n".join(["there is no image to answer to:", *(f"  {problem}" for problem in unusable)]))
-    parts = torch.split(torch.stack([image.pixels for image in asked]), TOGETHER)
-    probabilities = torch.cat([answering.answer(part) for part in parts])
-    best = probabilities.topk(min(flags.top_k, len(answering.classes)), dim=1)
-    answers = [
+        opened = load_run(flags.run, flags.plugins)
+        predictor = Predictor.of_run(opened, flags.checkpoint)
+        if flags.split:
+            images = images_from_split(opened, flags.split, flags.index)
+    if flags.words:
+        images, unusable = images_from_files(flags.words, predictor.decode)
+    batches = torch.split(torch.stack([image.pixels for image in images]), BATCH_SIZE)
+    probabilities = torch.cat([predictor.predict(batch) for batch in batches])
+    best = probabilities.topk(min(flags.top_k, len(predictor.classes)), dim=1)
+    predictions = [
         {
             "image": image.name,
             **({} if image.true is None else {"class": image.true}),
             "answers": [
-                {"class": answering.classes[label], "probability": probability}
+                {"class": predictor.classes[label], "probability": probability}
                 for label, probability in zip(labels, values, strict=True)
             ],
         }
-        for image, labels, values in zip(asked, best.indices.tolist(), best.values.tolist(), strict=True)
+        for image, labels, values in zip(images, best.indices.tolist(), best.values.tolist(), strict=True)
     ]
-    if flags.picture:
-        draw(Path(flags.picture), asked, answers)
-    return answers, unusable
+    return images, predictions, unusable
 
 
-def table(answers: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line an image: its name, its class where that is known, and the answers."""
-    width = max(len(_short(answer["image"])) for answer in answers)
+def _table(predictions: Sequence[dict[str, Any]]) -> list[str]:
+    width = max(len(_short(one["image"])) for one in predictions)
     lines = []
-    for answer in answers:
-        told = [f"{_short(one['class'])} {one['probability']:.4f}" for one in answer["answers"]]
-        true = answer.get("class")
-        mark = "" if true is None else f"{_short(true)} {'✓' if true == answer['answers'][0]['class'] else '✗'}  "
-        lines.append(f"  {_short(answer['image']):<{width}}  {mark}{', '.join(told)}")
+    for one in predictions:
+        answers = ", ".join(f"{_short(answer['class'])} {answer['probability']:.4f}" for answer in one["answers"])
+        true = one.get("class")
+        mark = "" if true is None else f"{_short(true)} {'✓' if true == one['answers'][0]['class'] else '✗'}  "
+        lines.append(f"  {_short(one['image']):<{width}}  {mark}{answers}")
     return lines
 
 
 def _short(name: str) -> str:
     name = re.sub(r"[^\x20-\x7e\u00a0-\uffff]", " ", name)  # nothing that moves a terminal's cursor
-    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+    return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
-def draw(path: Path, asked: "Sequence[InputImage]", answers: Sequence[dict[str, Any]]) -> None:
-    """Save a picture: each image beside bars of its answers. Raises UserError where it cannot be written."""
+def _draw(path: Path, images: "Sequence[InputImage]", predictions: Sequence[dict[str, Any]]) -> None:
     from cnnbench.tasks.figures import any_script, prediction_bars
 
-    titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in asked]
-    bars = [[(one["class"], one["probability"]) for one in answer["answers"]] for answer in answers]
+    titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in images]
+    bars = [[(answer["class"], answer["probability"]) for answer in one["answers"]] for one in predictions]
     try:
         with any_script():
-            prediction_bars([image.pixels for image in asked], titles, bars).savefig(path, dpi=120)
+            prediction_bars([image.pixels for image in images], titles, bars).savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise UserError(f"--picture {path}: cannot be written: {error}") from error
 
 
-if __name__ == "__main__":
-    main()
+VERB = Verb(
+    "predict",
+    ABOUT,
+    (
+        Argument("run", metavar="RUN", help="folder of a run, or torchvision/NAME"),
+        IMAGES,
+        Argument("--split", choices=SPLITS, help="images of the run's own data"),
+        INDEX,
+        CHECKPOINT,
+        Argument("--top-k", type=int, default=5, metavar="K", help="number of classes for each image"),
+        JSON,
+        Argument("--picture", type=path, metavar="FILE", help="draw each image next to its predictions"),
+    ),
+    _run,
+)
+main = VERB.main

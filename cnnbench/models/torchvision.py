@@ -31,7 +31,9 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
 
     name = f"torchvision {type(weights).__name__}.{weights.name}"
     metrics = {f"ImageNet {metric}": value for metric, value in weights.meta["_metrics"]["ImageNet-1K"].items()}
-    return WeightSource("init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet", "metrics": metrics})
+    return WeightSource(
+        "init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet", "metrics": metrics}
+    )
 
 
 @MODELS.register("torchvision", pretrained=pretrained, aux_classifiers="auxiliary")

@@ -1,9 +1,9 @@
-"""What lies in a folder of runs: what each is, what came of it, and what nobody will ask for again."""
+"""Runs on disk as plain values: looked up, filtered, pruned. Needs neither torch nor hydra."""
 
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,95 +15,104 @@ from cnnbench.config.values import flat
 from cnnbench.errors import UserError, did_you_mean
 from cnnbench.store.folder import RunFolder
 
-COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge, "<=": operator.le, "!=": operator.ne, ">": operator.gt, "<": operator.lt, "=": operator.eq,
+ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run among others. problem: why it cannot be read, where it cannot."""
+    """What the files of a run say. problem: why they cannot be read, if they cannot."""
 
     folder: RunFolder
     problem: str = ""
 
+    @property
+    def path(self) -> Path:
+        """Return the run folder."""
+        return self.folder.path
+
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Return what `run.json` says."""
+        """Return the content of `run.json`."""
         return {} if self.problem else self.folder.record()
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Return what `config.yaml` says."""
+        """Return the content of `config.yaml`."""
         return {} if self.problem else self.folder.config()
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """Return what `result.json` says of a finished run."""
-        return self.folder.result()
+        """Return the content of `result.json`; empty until the run is finished."""
+        return self.folder.result() if self.is_finished else {}
 
-    @property
+    @cached_property
     def status(self) -> str:
-        """Return how the run stands; one that says that it is running, and is not worked on, was interrupted."""
+        """Return the recorded status; `interrupted` for a run recorded as running that no process holds."""
         if self.problem:
             return "unreadable"
-        said = str(self.record.get("status"))
-        return "interrupted" if said == "running" and not self.folder.is_held() else said
+        recorded = str(self.record.get("status"))
+        return "interrupted" if recorded == "running" and not self.folder.is_held() else recorded
 
     @property
     def is_finished(self) -> bool:
         """Tell whether the run has its result."""
         return self.status == "completed" and self.folder.result_file.is_file()
 
+    @property
+    def checkpoint_tested(self) -> str:
+        """Return which checkpoint the result is of: `best` or `last`."""
+        checkpoint = self.result.get("checkpoint", {})
+        # Runs of before the key `kind` only have the sentence for people: "best on validation", "last, without …".
+        in_words = "last" if str(checkpoint.get("chosen", "")).startswith("last") else "best"
+        return str(checkpoint.get("kind", in_words))
+
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Return everything to choose by: settings and results by dotted name, and data, model, status as typed."""
+        """Return everything to filter by: settings and results by dotted name; data, model, … as chosen; status."""
         if self.problem:
             return {"status": self.status}
-        values = flat(self.config)
-        if self.is_finished:
-            test = self.result.get("test", {})
-            values |= {f"{name}/test": value for name, value in test.items()} | test
-        choices: dict[str, Any] = self.record.get("choices", {})
-        return values | choices | {"status": self.status}
+        test = self.result.get("test", {})
+        values: dict[str, Any] = flat(self.config) | {f"{name}/test": value for name, value in test.items()} | test
+        values |= self.record.get("choices", {})
+        return values | {"status": self.status}
 
     @cached_property
     def size(self) -> int:
-        """Return the bytes that the folder holds."""
-        return sum(path.stat().st_size for path in self.folder.path.rglob("*") if path.is_file())
+        """Return the size of the folder in bytes."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
-    def measured(self) -> dict[str, float]:
-        """Return the test metrics of a finished run."""
-        if not self.is_finished:
-            return {}
+    @property
+    def test_metrics(self) -> dict[str, float]:
+        """Return the metrics on the test images; empty until the run is finished."""
         test = self.result.get("test", {})
         return {name: value for name, value in test.items() if name != "samples" and value is not None}
 
 
-def entries(outputs: Path) -> list[RunSummary]:
-    """Return the runs below a folder, the oldest first; what cannot be read is among them, and says why."""
-    found = [_entry(path.parent) for path in _records(outputs)]
-    return sorted(found, key=lambda entry: (str(entry.record.get("started", "")), str(entry.folder.path)))
+def runs_below(folder: Path) -> list[RunSummary]:
+    """Return the runs in a folder and below it, the oldest first; those that cannot be read have a `problem`."""
+    records = [*folder.glob("run.json"), *folder.glob("*/**/run.json")]
+    runs = [_read(path.parent) for path in records]
+    return sorted(runs, key=lambda run: (str(run.record.get("started", "")), str(run.path)))
 
 
-def _records(outputs: Path) -> Iterator[Path]:
-    yield from outputs.glob("run.json")
-    yield from outputs.glob("*/**/run.json")
-
-
-def _entry(path: Path) -> RunSummary:
-    entry = RunSummary(RunFolder(path))
+def _read(path: Path) -> RunSummary:
+    run = RunSummary(RunFolder(path))
     try:
-        if "identity" not in entry.record:
-            return replace(entry, problem=f"{path}: run.json says no identity")
-        _ = entry.config, entry.is_finished and entry.result
+        if "identity" not in run.record:
+            return replace(run, problem=f"{path}: run.json has no identity")
+        _ = run.config, run.result
     except UserError as error:
-        return replace(entry, problem=str(error))
-    return entry
+        return replace(run, problem=str(error))
+    return run
 
 
-def found(words: Sequence[str]) -> list[RunSummary]:
-    """Return the runs that words name, each once. Raises UserError for a word that names none."""
+def runs_named(words: Sequence[str]) -> list[RunSummary]:
+    """Return the runs named by run folders, sweeps, folders above runs and patterns, each once.
+
+    Raises UserError for a word that names none.
+    """
     runs: dict[Path, RunSummary] = {}
     for word in words:
         paths = [Path(path) for path in sorted(glob(str(Path(word).expanduser()), recursive=True))]
@@ -111,107 +120,99 @@ def found(words: Sequence[str]) -> list[RunSummary]:
             raise UserError(f"{word}: there is no such run, sweep or folder.")
         for path in paths:
             if path.suffix == ".json" and path.is_file():
-                folders = folders_of_sweep(path)
-            elif path.is_dir():
-                folders = [path]
+                folders = sweep_folders(path)
             else:
-                continue
-            runs |= {entry.folder.path.resolve(): entry for folder in folders for entry in entries(folder)}
+                folders = [path] if path.is_dir() else []
+            runs |= {run.path.resolve(): run for folder in folders for run in runs_below(folder)}
     if not runs:
         raise UserError(f"{' '.join(words)}: there are no runs.")
     return list(runs.values())
 
 
-def folders_of_sweep(path: Path) -> list[Path]:
-    """Return the folders of the runs of a sweep. Raises UserError where the file is none."""
+def sweep_folders(path: Path) -> list[Path]:
+    """Return the folders of the runs of a sweep. Raises UserError if the file does not describe a sweep."""
     outputs = path.resolve().parents[1]
-    return [outputs / job["folder"] for job in _sweep(path)["jobs"] if job["folder"] is not None]
+    return [outputs / job["folder"] for job in _read_sweep(path)["jobs"] if job["folder"] is not None]
 
 
-def title(words: Sequence[str]) -> str:
-    """Return what a comparison is called: the command that made the runs, where that is one, else the words."""
+def comparison_title(words: Sequence[str]) -> str:
+    """Return the title of a comparison: the command of a sweep, or the words that name the runs."""
     path = Path(words[0])
     if len(words) == 1 and path.suffix == ".json" and path.is_file():
-        return str(_sweep(path).get("command") or words[0])
+        return str(_read_sweep(path).get("command") or words[0])
     return " ".join(words)
 
 
-def _sweep(path: Path) -> dict[str, Any]:
+def _read_sweep(path: Path) -> dict[str, Any]:
     try:
         sweep: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not all("folder" in job for job in sweep["jobs"]):
             raise ValueError("its jobs have no folders")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no sweep: {error}") from error
+        raise UserError(f"{path} is not a sweep: {error}") from error
     return sweep
 
 
-def chosen(found: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
-    """Return the runs for which all conditions hold: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
+def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
+    """Return the runs that meet all conditions: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
 
-    Raises UserError for a condition that is none, and for a key that no run has.
+    Raises UserError for a malformed condition, and for a key that no run has.
     """
-    entries = list(found)
-    keys = {key for entry in entries for key in entry.values} if conditions else set()
+    runs = list(runs)
+    keys = {key for run in runs for key in run.values} if conditions else set()
     tests = []
-    for word in conditions:
-        key, test = _condition(word)
-        if entries and key not in keys:
-            raise UserError(f"{word}: no run has '{key}'{did_you_mean(key, keys)}")
+    for condition in conditions:
+        key, test = _parse_condition(condition)
+        if runs and key not in keys:
+            raise UserError(f"{condition}: no run has '{key}'{did_you_mean(key, keys)}")
         tests.append(test)
-    return [entry for entry in entries if all(test(entry.values) for test in tests)]
+    return [run for run in runs if all(test(run.values) for test in tests)]
 
 
-def _condition(word: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
-    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", word)
+def _parse_condition(condition: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
+    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", condition)
     if match is None:
-        raise UserError(f"{word}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
-    key, sign, given = match.groups()
+        raise UserError(f"{condition}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
+    key, sign, operand = match.groups()
+    if sign in ORDERINGS and _number(operand) is None:
+        raise UserError(f"{condition}: '{operand}' is not a number.")
 
     def holds(values: dict[str, Any]) -> bool:
         if key not in values:
             return False
-        value = values[key]
-        if sign in ("=", "!="):
+        value, number = values[key], _number(values[key])
+        if sign not in ORDERINGS:
             shown = json.dumps(value) if isinstance(value, bool) or value is None else str(value)
-            return (fnmatchcase(shown, given) or _equal(value, given)) == (sign == "=")
-        try:
-            return COMPARISONS[sign](float(value), float(given))
-        except (TypeError, ValueError):
-            return False
+            is_equal = not isinstance(value, bool) and number is not None and number == _number(operand)
+            return (fnmatchcase(shown, operand) or is_equal) == (sign == "=")
+        return number is not None and ORDERINGS[sign](number, _number(operand))
 
-    if sign in (">=", "<=", ">", "<"):
-        try:
-            float(given)
-        except ValueError as error:
-            raise UserError(f"{word}: '{given}' is no number.") from error
     return key, holds
 
 
-def _equal(value: Any, given: str) -> bool:
+def _number(value: Any) -> float | None:
     try:
-        return not isinstance(value, bool) and float(value) == float(given)
+        return float(value)
     except (TypeError, ValueError):
-        return False
+        return None
 
 
-def prunable(found: Sequence[RunSummary]) -> list[tuple[RunSummary, str]]:
-    """Return the runs that nobody will go on with or read again, each with the reason.
+def prunable(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, str]]:
+    """Return the runs that can be removed, each with the reason: interrupted ones, and those superseded by a rerun.
 
-    Those that were interrupted, and those of the same identity before a newer finished one; never one that a process
-    works on, and never one that cannot be read.
+    Never a run that a process holds, and never one that cannot be read.
     """
     newest: dict[str, int] = {}
-    for entry in found:
-        if entry.is_finished:
-            identity = entry.record["identity"]
-            newest[identity] = max(newest.get(identity, 0), entry.folder.number)
+    for run in runs:
+        if run.is_finished:
+            identity = run.record["identity"]
+            newest[identity] = max(newest.get(identity, 0), run.folder.number)
     reasons = []
-    for entry in found:
-        if entry.problem or entry.folder.is_held():
+    for run in runs:
+        if run.problem or run.folder.is_held():
             continue
-        if entry.folder.number < newest.get(entry.record["identity"], 0):
-            reasons.append((entry, "trained anew since"))
-        elif not entry.is_finished:
-            reasons.append((entry, f"{entry.status}, not finished"))
+        if run.folder.number < newest.get(run.record["identity"], 0):
+            reasons.append((run, "superseded by a rerun"))
+        elif not run.is_finished:
+            reasons.append((run, f"{run.status}, not finished"))
     return reasons

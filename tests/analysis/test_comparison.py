@@ -1,4 +1,4 @@
-"""Runs side by side: grouped over seeds, held against a baseline, told honestly."""
+"""Runs side by side: grouped over seeds, compared with a baseline, reported honestly."""
 
 import json
 import math
@@ -7,21 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.analysis.reports.compared import answers, effect_sentences, learning_of, learning_table
 from cnnbench.analysis.reports.comparison import compare
-from cnnbench.analysis.reports.verdicts import effect_sentences, learning_table, learnt, verdicts
 from cnnbench.cli.report import main
 from cnnbench.errors import UserError
-from cnnbench.store.query import found
+from cnnbench.store.query import runs_named
 from tests.conftest import ended
-from tests.support.shelves import made, written
+from tests.support.run_folders import replace_epochs, write_dropout_runs, write_run
 
 
 @pytest.fixture
-def shelf(outputs) -> Path:
-    for seed, (plain, dropped) in enumerate(((0.90, 0.93), (0.88, 0.92), (0.91, 0.93))):
-        made(outputs, plain, "regularization.dropout=0.0", f"seed={seed}")
-        made(outputs, dropped, "regularization.dropout=0.5", f"seed={seed}")
-    return outputs
+def several_runs(outputs) -> Path:
+    return write_dropout_runs(outputs)
 
 
 @pytest.fixture
@@ -29,8 +26,8 @@ def report(capsys):
     return lambda *words: ended(main, [str(word) for word in words], capsys)
 
 
-def test_configurations_are_rows_and_seeds_are_not(shelf):
-    comparison = compare(found([str(shelf)]))
+def test_configurations_are_rows_and_seeds_are_not(several_runs):
+    comparison = compare(runs_named([str(several_runs)]))
     assert comparison.differing == ("regularization.dropout",)
     table = comparison.table().set_index("regularization.dropout")
     assert list(table["n"]) == [3, 3]
@@ -41,56 +38,54 @@ def test_configurations_are_rows_and_seeds_are_not(shelf):
     assert comparison.remarks() == ["dropout=0.5: +0.0300 ± 0.0248 over 3 seeds, more than chance"]
 
 
-def test_of_a_loss_the_lowest_is_the_best(shelf):
-    assert compare(found([str(shelf)]), "loss").best().label == "dropout=0.5"
+def test_the_lowest_loss_is_the_best(several_runs):
+    assert compare(runs_named([str(several_runs)]), "loss").best().label == "dropout=0.5"
 
 
-def test_of_a_calibration_error_as_well(outputs):
+def test_the_lowest_calibration_error_is_the_best(outputs):
     for rate, error in (("0.1", 0.02), ("0.5", 0.2)):
-        path = made(outputs, 0.9, f"optimizer.lr={rate}") / "result.json"
+        path = write_run(outputs, 0.9, f"optimizer.lr={rate}") / "result.json"
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"test": result["test"] | {"ece": error}}))
-    comparison = compare(found([str(outputs)]), "ece")
+    comparison = compare(runs_named([str(outputs)]), "ece")
     assert comparison.best().label == "lr=0.1"
-    assert verdicts(comparison, learnt(comparison))[0].startswith("Lowest ece of test images: lr=0.1, 0.0200")
+    assert answers(comparison, learning_of(comparison))[0].startswith("Lowest test ece: lr=0.1, 0.0200")
 
 
-def test_the_baseline_can_be_named(shelf):
-    comparison = compare(found([str(shelf)]), baseline="regularization.dropout=0.5")
+def test_the_baseline_can_be_named(several_runs):
+    comparison = compare(runs_named([str(several_runs)]), baseline="regularization.dropout=0.5")
     (remark,) = comparison.remarks()
     assert remark.startswith("dropout=0.0: -0.0300 ± 0.0248")
     for wrong in ("regularization.dropout=0.7", "epochs=40", "nothing"):
         with pytest.raises(UserError, match="name one by KEY=VALUE"):
-            compare(found([str(shelf)]), baseline=wrong)
+            compare(runs_named([str(several_runs)]), baseline=wrong)
 
 
-def test_what_is_not_told_from_nothing_says_how_many_seeds_would(outputs):
+def test_an_unresolved_difference_names_the_seeds_needed(outputs):
     for seed, (one, other) in enumerate(((0.90, 0.93), (0.88, 0.87), (0.91, 0.92))):
-        made(outputs, one, f"seed={seed}")
-        made(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
-    (remark,) = compare(found([str(outputs)])).remarks()
-    said = (
-        r"lr=0\.5: \+0\.0100 ± 0\.0497 over 3 seeds, which may be chance; were it really so large, about \d+ seeds .*"
-    )
+        write_run(outputs, one, f"seed={seed}")
+        write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
+    (remark,) = compare(runs_named([str(outputs)])).remarks()
+    said = r"lr=0\.5: \+0\.0100 ± 0\.0497 over 3 seeds, which may be chance; if it is real, about \d+ seeds .*"
     assert re.fullmatch(said, remark)
 
 
-def test_one_seed_says_nothing_of_chance(outputs):
-    made(outputs, 0.9)
-    made(outputs, 0.95, "optimizer.lr=0.5")
-    made(outputs, 0.95, "optimizer.lr=0.7", "seed=4")
-    remarks = compare(found([str(outputs)])).remarks()
-    assert remarks[0] == "lr=0.5: one seed; nothing can be said of chance"
-    assert remarks[1] == "lr=0.7: no seed in common; nothing can be said of chance"
+def test_with_one_seed_chance_is_unknown(outputs):
+    write_run(outputs, 0.9)
+    write_run(outputs, 0.95, "optimizer.lr=0.5")
+    write_run(outputs, 0.95, "optimizer.lr=0.7", "seed=4")
+    remarks = compare(runs_named([str(outputs)])).remarks()
+    assert remarks[0] == "lr=0.5: one seed; whether this is chance is unknown"
+    assert remarks[1] == "lr=0.7: no seed in common; whether this is chance is unknown"
 
 
-def test_a_variant_that_changed_something_else_says_so(outputs):
-    made(outputs, 0.9)
-    made(outputs, 0.95, "regularization.batchnorm=true", parameters={"total": 1200, "trainable": 1200})
-    made(outputs, 0.95, "data.crop=24", data={"window": [1, 24, 24]})
-    first, second = compare(found([str(outputs)])).remarks()
+def test_other_differences_of_a_variant_are_named(outputs):
+    write_run(outputs, 0.9)
+    write_run(outputs, 0.95, "regularization.batchnorm=true", parameters={"total": 1200, "trainable": 1200})
+    write_run(outputs, 0.95, "data.crop=24", data={"window": [1, 24, 24]})
+    first, second = compare(runs_named([str(outputs)])).remarks()
     assert first.endswith("; 1 200 parameters, the baseline 1 000")
-    assert second.endswith("; sees 1x24x24 pixels, the baseline 1x28x28")
+    assert second.endswith("; takes 1x24x24 images, the baseline 1x28x28")
 
 
 # What tells configurations apart, of two command lines each: the columns, and what the second one is called.
@@ -121,45 +116,45 @@ TOLD_APART = {
 
 
 @pytest.mark.parametrize("case", TOLD_APART)
-def test_what_tells_configurations_apart(case, outputs):
+def test_keys_that_distinguish_configurations(case, outputs):
     commands, keys, label = TOLD_APART[case]
     for words in commands.split(" | "):
-        made(outputs, 0.9, *words.split())
-    comparison = compare(found([str(outputs)]))
+        write_run(outputs, 0.9, *words.split())
+    comparison = compare(runs_named([str(outputs)]))
     assert " ".join(comparison.differing) == keys
     assert comparison.rows[1].label == label
     assert set(comparison.settings()) > set()
 
 
-def test_of_runs_that_say_no_choices_the_parts_tell_them_apart_not_what_only_one_of_them_has(outputs):
+def test_without_recorded_options_component_names_distinguish_runs(outputs):
     for optimizer in ("sgd", "adam"):
-        made(outputs, 0.9, f"optimizer={optimizer}", choices={}, origins={})
-    differing = compare(found([str(outputs)])).differing
+        write_run(outputs, 0.9, f"optimizer={optimizer}", choices={}, origins={})
+    differing = compare(runs_named([str(outputs)])).differing
     assert "optimizer.name" in differing
     assert not {"optimizer.momentum", "optimizer.beta1"} & set(differing)
 
 
-def test_of_many_columns_a_label_names_only_what_changed(outputs):
+def test_with_many_columns_a_label_names_only_what_changed(outputs):
     words = ["optimizer.lr=0.5", "batch_size=32", "data.val_fraction=0.2", "regularization.dropout=0.5"]
-    made(outputs, 0.9)
-    made(outputs, 0.9, *words)
-    made(outputs, 0.9, words[0])
-    labels = [row.label for row in compare(found([str(outputs)])).rows]
+    write_run(outputs, 0.9)
+    write_run(outputs, 0.9, *words)
+    write_run(outputs, 0.9, words[0])
+    labels = [row.label for row in compare(runs_named([str(outputs)])).rows]
     assert labels == ["baseline", "batch_size=32 val_fraction=0.2 lr=0.5 dropout=0.5", "lr=0.5"]
 
 
-def test_what_no_column_shows_is_named(outputs):
-    made(outputs, 0.9, "experiment=keras_notes/lenet_fashion")
-    made(outputs, 0.9, "experiment=keras_notes/lenet_relu_sgd_fashion")
-    (remark,) = compare(found([str(outputs)])).remarks()
-    assert "differs in " in remark
+def test_differences_without_a_column_are_named(outputs):
+    write_run(outputs, 0.9, "experiment=keras_notes/lenet_fashion")
+    write_run(outputs, 0.9, "experiment=keras_notes/lenet_relu_sgd_fashion")
+    (remark,) = compare(runs_named([str(outputs)])).remarks()
+    assert "also differs in " in remark
     assert "optimizer.name" in remark
 
 
-def test_the_baseline_may_be_a_choice(outputs):
-    made(outputs, 0.9)
-    made(outputs, 0.95, "model=lenet_v2")
-    assert compare(found([str(outputs)]), baseline="model=lenet_v2").baseline.label == "lenet_v2"
+def test_the_baseline_may_be_an_option_of_a_group(outputs):
+    write_run(outputs, 0.9)
+    write_run(outputs, 0.95, "model=lenet_v2")
+    assert compare(runs_named([str(outputs)]), baseline="model=lenet_v2").baseline.label == "lenet_v2"
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -168,61 +163,63 @@ def test_the_baseline_may_be_a_choice(outputs):
 def test_a_page_answers_which_learns_first_and_which_overfits(outputs):
     falling = [2.0, 1.0, 0.5, 0.25]
     for seed in (0, 1):
-        fast = made(outputs, 0.90, "optimizer.lr=0.5", f"seed={seed}")
-        slow = made(outputs, 0.95, "optimizer.lr=0.1", f"seed={seed}")
-        written(fast, accuracy_val=[0.5, 0.8, 0.8, 0.7], loss_val=[2.0, 1.0, 1.2, 1.5], loss_train=falling)
-        written(slow, accuracy_val=[0.2, 0.3, 0.8, 0.9], loss_val=falling, loss_train=falling)
-    said = verdicts(comparison := compare(found([str(outputs)])), learnt(comparison))
-    assert said[0].startswith("Highest accuracy of test images: lr=0.1, 0.9500 ± 0.0000 (2 seeds). Against the next, ")
+        fast = write_run(outputs, 0.90, "optimizer.lr=0.5", f"seed={seed}")
+        slow = write_run(outputs, 0.95, "optimizer.lr=0.1", f"seed={seed}")
+        replace_epochs(fast, accuracy_val=[0.5, 0.8, 0.8, 0.7], loss_val=[2.0, 1.0, 1.2, 1.5], loss_train=falling)
+        replace_epochs(slow, accuracy_val=[0.2, 0.3, 0.8, 0.9], loss_val=falling, loss_train=falling)
+    said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
+    assert said[0].startswith("Highest test accuracy: lr=0.1, 0.9500 ± 0.0000 (2 seeds). Compared with the next, ")
     assert said[1] == (
-        "First to 0.7920 on validation (99% of what every run came to): lr=0.5 in epoch 2 (3.33 s), then lr=0.1 in "
-        "epoch 3 (5 s)."
+        "First to 0.7920 on validation (99% of the level that every run reached): lr=0.5 in epoch 2 (3.33 s), then "
+        "lr=0.1 in epoch 3 (5 s)."
     )
-    assert said[2] == ("Overfit: the loss of validation ends above its lowest for lr=0.5 (1.50 times). Not so: lr=0.1.")
+    assert said[2] == "Overfitting: the validation loss ends above its lowest for lr=0.5 (1.50 times). Not for: lr=0.1."
     assert said[3] == (
-        "By heart: accuracy is better on training images than on test images by 0.0500 (lr=0.1) to 0.1000 (lr=0.5)."
+        "Train-test gap: accuracy is better on training images than on test images by 0.0500 (lr=0.1) to 0.1000 "
+        "(lr=0.5)."
     )
-    table = learning_table(comparison, learnt(comparison)).content.set_index("configuration")
+    table = learning_table(comparison, learning_of(comparison)).content.set_index("configuration")
     assert table["epochs to 0.7920"].to_dict() == {"lr=0.5": 2, "lr=0.1": 3}
     assert table["best on validation"].to_dict() == {"lr=0.5": 0.8, "lr=0.1": 0.9}
-    assert table["by heart"].to_dict() == pytest.approx({"lr=0.5": 0.1, "lr=0.1": 0.05})
+    assert table["train-test gap"].to_dict() == pytest.approx({"lr=0.5": 0.1, "lr=0.1": 0.05})
 
 
-def test_where_nothing_was_validated_training_tells_which_learns_first(outputs):
+def test_without_validation_training_decides_which_learns_first(outputs):
     for rate, values in (("0.5", [0.5, 0.9]), ("0.1", [0.1, 0.6])):
-        written(made(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
-    said = verdicts(comparison := compare(found([str(outputs)])), learnt(comparison))
+        replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
+    said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
     assert any(
-        line.startswith("First to 0.5940 on training (99% of what every run came to): lr=0.5 in epoch 2")
+        line.startswith("First to 0.5940 on training (99% of the level that every run reached): lr=0.5 in epoch 2")
         for line in said
     )
-    assert not any("Overfit" in line for line in said)
+    assert not any("Overfitting" in line for line in said)
 
 
 def test_runs_without_epochs_still_have_a_page(outputs, report):
     for rate in ("0.5", "0.1"):
-        (made(outputs, 0.9, f"optimizer.lr={rate}") / "metrics.jsonl").unlink()
+        (write_run(outputs, 0.9, f"optimizer.lr={rate}") / "metrics.jsonl").unlink()
     assert report(outputs).code == 0
 
 
-def test_what_a_setting_changes_is_told_over_all_others(outputs):
+def test_the_effect_of_a_setting_is_over_all_others(outputs):
     for dropout in (0.0, 0.5):
         for rate in (0.1, 0.5):
             words = [f"regularization.dropout={dropout}", f"optimizer.lr={rate}"]
-            made(outputs, 0.5 + 0.2 * dropout + 0.1 * rate, *words)
-    said = effect_sentences(compare(found([str(outputs)])))
+            write_run(outputs, 0.5 + 0.2 * dropout + 0.1 * rate, *words)
+    said = effect_sentences(compare(runs_named([str(outputs)])))
     assert said == [
-        "optimizer.lr from 0.1 to 0.5: +0.0400 ± 0.0000 over 2 pairs, more than chance (in 2 settings of the others)",
+        "optimizer.lr from 0.1 to 0.5: +0.0400 ± 0.0000 over 2 pairs, more than chance "
+        "(in 2 combinations of the other settings)",
         "regularization.dropout from 0.0 to 0.5: +0.1000 ± 0.0000 over 2 pairs, more than chance "
-        "(in 2 settings of the others)",
+        "(in 2 combinations of the other settings)",
     ]
 
 
-def test_published_figures_stand_beside_ours(outputs):
-    path = made(outputs, 0.9)
+def test_published_figures_are_listed_next_to_ours(outputs):
+    path = write_run(outputs, 0.9)
     reference = {"metric": "accuracy", "value": 0.95, "split": "test", "source": "a book", "remark": "one seed"}
     result = json.loads((path / "result.json").read_text()) | {"references": [reference], "departures": ["epochs=1"]}
     (path / "result.json").write_text(json.dumps(result))
-    (row,) = compare(found([str(outputs)])).references().to_dict("records")
+    (row,) = compare(runs_named([str(outputs)])).references().to_dict("records")
     assert (row["published"], row["ours"], row["source"]) == (0.95, 0.9, "a book")
     assert row["remark"] == "one seed; epochs=1"

@@ -1,4 +1,4 @@
-"""What explains a network: against slow obvious computations."""
+"""Maps, kernels, attributions, features and views, against slow obvious computations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +10,19 @@ from torch import nn
 from torch.nn import functional
 
 from cnnbench.analysis.explanation import features, sheets
-from cnnbench.analysis.explanation.activations import convolutions, maps_of, maps_of_layer, spread
 from cnnbench.analysis.explanation.attribution import gradcam, last_with_maps, saliency
+from cnnbench.analysis.explanation.explainer import NUM_VIEWS, Explainer, explainer_of
 from cnnbench.analysis.explanation.features import features_of, inputs_of, penultimate_features
-from cnnbench.analysis.explanation.kernels import first_kernels
-from cnnbench.analysis.explanation.looks import NUM_LOOKS, augmented_views
-from cnnbench.analysis.explanation.subject import NotPossible, Subject, subject_of
+from cnnbench.analysis.explanation.layers import (
+    NotPossible,
+    convolutions,
+    first_kernels,
+    maps_of,
+    maps_of_layer,
+    spread,
+)  # fmt: skip
 from cnnbench.analysis.run import load_run
-from tests.support.explaining import COLOUR, NETWORKS, TASKS, of, untrained
+from tests.support.explaining import COLOUR, NETWORKS, TASKS, untrained
 from tests.support.interruption import finished
 from tests.support.training import prepared
 
@@ -33,46 +38,46 @@ def finished_once(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def subject(finished_once) -> Subject:
-    return subject_of(load_run(finished_once), "best", [], "test", "0,3,5")[0]
+def explainer(finished_once) -> Explainer:
+    return explainer_of(load_run(finished_once), "best", [], "test", [0, 3, 5])[0]
 
 
 # Maps -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_network_sees_the_window_normalised(subject):
-    data = subject.run.data("test").take(torch.tensor([0, 3, 5]))[:, :, 2:18, 2:18] / 255
-    mean, std = (torch.tensor(subject.run.record["data"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    torch.testing.assert_close(subject.images, (data - mean) / std, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(subject.pixels(subject.images), data, rtol=1e-4, atol=1e-5)
+def test_the_network_sees_cropped_and_normalised_images(explainer):
+    data = explainer.run.data("test").take(torch.tensor([0, 3, 5]))[:, :, 2:18, 2:18] / 255
+    mean, std = (torch.tensor(explainer.run.record["data"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(explainer.images, (data - mean) / std, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(explainer.pixels(explainer.images), data, rtol=1e-4, atol=1e-5)
 
 
-def test_maps_are_what_the_layer_computes(subject):
-    features, image = subject.network.features, subject.images[1:2]
-    conv, after = maps_of(subject.network, image, ["features.conv1", "features.relu1"])
+def test_maps_are_what_the_layer_computes(explainer):
+    features, image = explainer.network.features, explainer.images[1:2]
+    conv, after = maps_of(explainer.network, image, ["features.conv1", "features.relu1"])
     expected = functional.conv2d(image, features.conv1.weight, features.conv1.bias)[0]
     torch.testing.assert_close(conv.values, expected)
     torch.testing.assert_close(after.values, functional.max_pool2d(expected, 2).relu())
     assert (conv.size, conv.uses) == ("4 maps of 12x12", 1)
-    torch.testing.assert_close(maps_of_layer(subject, "features.conv1", 1).values, expected)
-    assert [maps.layer for maps in maps_of(subject.network, image, ["head.linear"])] == []
+    torch.testing.assert_close(maps_of_layer(explainer.network, image, "features.conv1").values, expected)
+    assert [maps.layer for maps in maps_of(explainer.network, image, ["head.linear"])] == []
 
 
-def test_maps_are_not_changed_by_what_computes_in_place(subject):
+def test_maps_are_not_changed_by_in_place_layers(explainer):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True))
-    (maps,) = maps_of(network, subject.images[:1], ["0"])
-    torch.testing.assert_close(maps.values, network[0](subject.images[:1])[0])
+    (maps,) = maps_of(network, explainer.images[:1], ["0"])
+    torch.testing.assert_close(maps.values, network[0](explainer.images[:1])[0])
     assert (maps.values < 0).any()
 
 
-def test_of_a_layer_that_is_used_again_the_last_maps_are_told(subject):
+def test_a_layer_used_twice_gives_its_last_maps(explainer):
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 3, 1)
     network = nn.Sequential(conv, nn.Tanh(), conv)
-    (maps,) = maps_of(network, subject.images[:1], ["0"])
+    (maps,) = maps_of(network, explainer.images[:1], ["0"])
     assert maps.uses == 2
-    torch.testing.assert_close(maps.values, network(subject.images[:1])[0])
+    torch.testing.assert_close(maps.values, network(explainer.images[:1])[0])
 
 
 def test_eight_layers_are_spread_from_the_first_to_the_last():
@@ -109,16 +114,16 @@ def tile_of(drawn, number: int, columns: int, size) -> torch.Tensor:
     ("number", "columns"), [(1, 1), (2, 2), (3, 3), (6, 3), (16, 4), (64, 8), (120, 12), (256, 16)]
 )
 def test_grids_leave_few_places_empty(number, columns):
-    assert sheets.columns_for(number) == columns
+    assert sheets.grid_for(number)[1] == columns
 
 
 # Kernels --------------------------------------------------------------------------------------------------------------
 
 
-def test_kernels_of_colour_images_are_in_colour_and_gray_is_zero(subject):
-    found = first_kernels(subject)
-    weight = subject.network.features.conv1.weight.detach()
-    assert (found.layer, found.size, found.in_colour) == ("features.conv1", "4 kernels of 3x5x5", True)
+def test_kernels_of_colour_images_are_in_colour_and_gray_is_zero(explainer):
+    found = first_kernels(explainer.network, explainer.images[:1])
+    weight = explainer.network.features.conv1.weight.detach()
+    assert (found.layer, found.size, found.is_colour) == ("features.conv1", "4 kernels of 3x5x5", True)
     assert torch.equal(found.weights, weight)
     figure = sheets.kernels_sheet(found.weights, "title")
     (drawn,) = figure.axes[0].images
@@ -138,22 +143,22 @@ def test_kernels_of_gray_images_have_zero_in_the_middle_of_their_scale():
         torch.testing.assert_close(tile_of(drawn, number, 3, (3, 3)), kernel[0])
 
 
-def test_dense_weights_that_see_pixels_have_the_form_of_the_image():
-    subject = untrained(*NETWORKS["mlp"], "data.channels=3")
-    found = first_kernels(subject)
+def test_dense_weights_of_pixels_have_the_shape_of_the_image():
+    explainer = untrained(*NETWORKS["mlp"], "data.channels=3")
+    found = first_kernels(explainer.network, explainer.images[:1])
     assert found.size == "12 units of 3x16x16"
-    linear = subject.network.dense.linear1
-    expected = linear(subject.images.flatten(1))[0] - linear.bias
-    torch.testing.assert_close((found.weights * subject.images[0]).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-5)
+    linear = explainer.network.dense.linear1
+    expected = linear(explainer.images.flatten(1))[0] - linear.bias
+    torch.testing.assert_close((found.weights * explainer.images[0]).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_that_begins_otherwise_has_no_kernels(subject):
+def test_a_network_that_begins_with_another_layer_has_no_kernels(explainer):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
-    with pytest.raises(NotPossible, match="have the form of images"):
-        first_kernels(of(network, subject.images))
+    with pytest.raises(NotPossible, match="in the shape of images"):
+        first_kernels(network, explainer.images[:1])
     network = nn.Sequential(nn.Linear(16, 16), nn.Flatten(), nn.Linear(768, 3))  # along rows only
-    with pytest.raises(NotPossible, match="have the form of images"):
-        first_kernels(of(network, subject.images))
+    with pytest.raises(NotPossible, match="in the shape of images"):
+        first_kernels(network, explainer.images[:1])
 
 
 # Where a network sees a class -----------------------------------------------------------------------------------------
@@ -167,60 +172,60 @@ def cam(layer_gives, then, image: torch.Tensor, label: int) -> torch.Tensor:
     return functional.interpolate(found, image.shape[2:], mode="bilinear")[0, 0].detach()
 
 
-def test_gradcam_is_the_weighted_sum_of_maps(subject):
+def test_gradcam_is_the_weighted_sum_of_maps(explainer):
     labels = torch.tensor([0, 2, 1])
-    network = subject.network
-    assert last_with_maps(subject) == "features.conv2"
-    found = gradcam(subject.score, network.features.conv2, subject.images, labels)
+    network = explainer.network
+    assert last_with_maps(explainer.network, explainer.images[:1]) == "features.conv2"
+    found = gradcam(explainer.score, network.features.conv2, explainer.images, labels)
     before = network.features[: list(dict(network.features.named_children())).index("conv2") + 1]
     after = network.features[len(before) :]
     assert found.shape == (3, 16, 16)
-    for one, image, label in zip(found, subject.images.split(1), labels.tolist(), strict=True):
+    for one, image, label in zip(found, explainer.images.split(1), labels.tolist(), strict=True):
         expected = cam(before, lambda maps: network.head(network.dense(after(maps).flatten(1))), image, label)
         torch.testing.assert_close(one, expected)
     assert (found > 0).any()
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_what_computes_in_place_changes_no_attribution(in_place, subject):
+def test_in_place_layers_change_no_attribution(in_place, explainer):
     torch.manual_seed(0)
     relu = nn.ReLU(inplace=in_place)
     network = nn.Sequential(relu, nn.Conv2d(3, 4, 3), nn.ReLU(inplace=in_place), nn.Flatten(), nn.Linear(784, 3)).eval()
-    other, image, labels = replace(subject, network=network), subject.images[:1], torch.tensor([1])
+    other, image, labels = replace(explainer, network=network), explainer.images[:1], torch.tensor([1])
     before = image.clone()
     first, second, third = network[1], network[3], network[4]
     expected = cam(lambda image: first(image.relu()), lambda maps: third(second(maps.relu())), image, 1)
     torch.testing.assert_close(gradcam(other.score, first, image, labels)[0], expected)
-    wanted = image.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(third(second(first(wanted.relu()).relu()))[0, 1], wanted)
+    leaf = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(third(second(first(leaf.relu()).relu()))[0, 1], leaf)
     torch.testing.assert_close(saliency(other.score, image, labels)[0], gradient.abs().amax(1)[0])
     assert torch.equal(image, before)
 
 
-def test_saliency_is_the_largest_gradient_of_the_channels(subject):
+def test_saliency_is_the_largest_gradient_of_the_channels(explainer):
     labels = torch.tensor([2, 0, 1])
-    found = saliency(subject.score, subject.images, labels)
-    for one, image, label in zip(found, subject.images.split(1), labels.tolist(), strict=True):
-        wanted = image.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(subject.network(wanted)[0, label], wanted)
+    found = saliency(explainer.score, explainer.images, labels)
+    for one, image, label in zip(found, explainer.images.split(1), labels.tolist(), strict=True):
+        leaf = image.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(explainer.network(leaf)[0, label], leaf)
         torch.testing.assert_close(one, gradient.abs().amax(1)[0])
 
 
-def test_one_output_speaks_for_the_one_class_as_it_does_against_the_other():
-    subject = untrained(*NETWORKS["lenet"], *TASKS["classification by one output"])
-    zero, one = (saliency(subject.score, subject.images, torch.tensor([label, label])) for label in (0, 1))
-    wanted = subject.images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(subject.network(wanted).sum(), wanted)
+def test_with_one_output_both_classes_have_the_same_saliency():
+    explainer = untrained(*NETWORKS["lenet"], *TASKS["classification by one output"])
+    zero, one = (saliency(explainer.score, explainer.images, torch.tensor([label, label])) for label in (0, 1))
+    leaf = explainer.images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(explainer.network(leaf).sum(), leaf)
     torch.testing.assert_close(one, gradient.abs().amax(1))
     torch.testing.assert_close(zero, one)
-    torch.testing.assert_close(subject.probabilities[:, 1], subject.network(subject.images)[:, 0].sigmoid())
+    torch.testing.assert_close(explainer.probabilities[:, 1], explainer.network(explainer.images)[:, 0].sigmoid())
 
 
-def test_what_speaks_for_a_class_glows_over_the_image_on_a_scale_of_its_own():
+def test_a_heat_map_is_overlaid_on_a_scale_of_its_own():
     images = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
     shares = torch.zeros(2, 6, 5)
     shares[1, 2, 3], shares[1, 4, 4] = 0.02, 0.01
-    figure = sheets.pairs_sheet(images, shares, ["one", "other"], "title", True)
+    figure = sheets.pairs_sheet(images, shares, ["one", "other"], "title", is_overlaid=True)
     first, second = (np.asarray(figure.axes[place].images[0].get_array()) for place in (1, 3))
     gray = sheets.DIMMED * images.mean(1).numpy()
     assert first == pytest.approx(gray[0, ..., None].repeat(3, axis=2), abs=1e-6)
@@ -254,37 +259,39 @@ LAST = {
 
 
 @pytest.mark.parametrize("case", LAST)
-def test_the_last_maps_that_say_where(case, subject):
+def test_the_last_layer_with_maps(case, explainer):
     network, expected = LAST[case]
-    assert last_with_maps(of(network, subject.images)) == expected
+    assert last_with_maps(network, explainer.images[:1]) == expected
 
 
-def test_maps_of_one_pixel_say_nothing_of_where(subject):
+def test_maps_of_one_pixel_are_not_used(explainer):
     with pytest.raises(NotPossible, match="more than one pixel"):
-        last_with_maps(
-            of(nn.Conv2d(3, 4, 16), subject.images) if False else of(nn.Sequential(nn.Conv2d(3, 4, 16)), subject.images)
-        )
+        last_with_maps(nn.Sequential(nn.Conv2d(3, 4, 16)), explainer.images[:1])
     with pytest.raises(NotPossible, match="no convolutions"):
-        convolutions(of(nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(768, 3)), subject.images))
+        convolutions(nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(768, 3)), explainer.images[:1])
 
 
 # What the last layer sees ---------------------------------------------------------------------------------------------
 
 
-def test_features_are_the_inputs_of_the_layer_that_gives_the_scores(subject):
-    found = features_of(subject)
-    (batch,) = subject.run.batches("test").epoch(torch.arange(40), 40)
+def features_of_test(explainer: Explainer, seed: int = 0) -> features.Features:
+    return features_of(explainer.run, explainer.network, "test", explainer.device, seed)
+
+
+def test_features_are_the_inputs_of_the_layer_that_computes_the_scores(explainer):
+    found = features_of_test(explainer)
+    (batch,) = explainer.run.batches("test").epoch(torch.arange(40), 40)
     with torch.inference_mode():
-        expected = subject.network.dense(subject.network.features(batch.images).flatten(1))
+        expected = explainer.network.dense(explainer.network.features(batch.images).flatten(1))
     torch.testing.assert_close(found.values, expected)
     assert torch.equal(found.labels, batch.labels)
-    assert (found.what, found.total) == ("what head.linear sees", 40)
+    assert (found.source, found.total) == ("inputs of head.linear", 40)
 
 
-def test_features_are_of_so_many_images_each_at_most_once(subject, monkeypatch):
-    everything = features_of(subject)
-    monkeypatch.setattr(features, "TSNE_POINTS", 15)
-    some, again, others = (features_of(subject, seed) for seed in (0, 0, 1))
+def test_features_are_of_a_sample_without_replacement(explainer, monkeypatch):
+    everything = features_of_test(explainer)
+    monkeypatch.setattr(features, "DRAWN", 15)
+    some, again, others = (features_of_test(explainer, seed) for seed in (0, 0, 1))
     assert len(some.values) == 15
     assert torch.equal(some.values, again.values)
     assert not torch.equal(some.values, others.values)
@@ -294,55 +301,55 @@ def test_features_are_of_so_many_images_each_at_most_once(subject, monkeypatch):
 
 
 def test_features_of_a_head_of_several_layers_are_those_of_its_last():
-    found = features_of(untrained(*NETWORKS["lenet"], "head.units=[7]"))
-    assert (found.values.shape, found.what) == ((20, 7), "what head.linear.linear sees")
+    found = features_of_test(untrained(*NETWORKS["lenet"], "head.units=[7]"))
+    assert (found.values.shape, found.source) == ((20, 7), "inputs of head.linear.linear")
 
 
-def test_of_maps_that_give_scores_the_means_are_taken(subject):
+def test_maps_that_scores_are_computed_from_are_averaged(explainer):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
-    expected = network[:2](subject.images).mean((2, 3))
-    torch.testing.assert_close(inputs_of(network, ("2",), subject.images), expected)
+    expected = network[:2](explainer.images).mean((2, 3))
+    torch.testing.assert_close(inputs_of(network, ("2",), explainer.images), expected)
 
 
-def test_tasks_with_codes_show_these():
-    subject = untrained(*NETWORKS["encoder"], "data.image_size=20", *TASKS["autoencoder"])
-    assert penultimate_features(subject)[1] == "codes"
-    (batch,) = subject.run.batches("test").epoch(torch.arange(20), 20)
+def test_the_features_of_an_encoder_are_its_embeddings():
+    explainer = untrained(*NETWORKS["encoder"], "data.image_size=20", *TASKS["autoencoder"])
+    assert penultimate_features(explainer.run, explainer.network)[1] == "embeddings"
+    (batch,) = explainer.run.batches("test").epoch(torch.arange(20), 20)
     with torch.inference_mode():
-        torch.testing.assert_close(features_of(subject).values, subject.network.encoder(batch.images))
+        torch.testing.assert_close(features_of_test(explainer).values, explainer.network.encoder(batch.images))
 
 
-# Looks ----------------------------------------------------------------------------------------------------------------
+# Views ----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_that_trains_looks_as_in_its_epochs(finished_once):
-    subject, _ = subject_of(load_run(finished_once), "best", [], "train", "7,3")
-    looks, training, blending = augmented_views(subject)
-    assert (training, blending, len(looks)) == (("crop", "flip", "jitter"), (), NUM_LOOKS)
+def test_a_training_image_is_augmented_as_in_its_epochs(finished_once):
+    explainer, _ = explainer_of(load_run(finished_once), "best", [], "train", [7, 3])
+    views, training, blending = explainer.augmented_views()
+    assert (training, blending, len(views)) == (("crop", "flip", "jitter"), (), NUM_VIEWS)
     train = prepared(*COLOUR).train
-    for epoch, look in enumerate(looks, start=1):
+    for epoch, view in enumerate(views, start=1):
         (batch,) = train.epoch(torch.tensor([7]), 1, epoch)
-        assert torch.equal(look, batch.images[0])
+        assert torch.equal(view, batch.images[0])
 
 
-def test_any_other_image_looks_different_every_time_and_the_same_again(subject):
-    looks, again = augmented_views(subject)[0], augmented_views(subject)[0]
-    assert torch.equal(looks, again)
-    assert all(not torch.equal(one, other) for at, one in enumerate(looks) for other in looks[at + 1 :])
+def test_views_of_any_other_image_differ_and_are_repeatable(explainer):
+    views, again = explainer.augmented_views()[0], explainer.augmented_views()[0]
+    assert torch.equal(views, again)
+    assert all(not torch.equal(one, other) for at, one in enumerate(views) for other in views[at + 1 :])
 
 
-def test_looks_are_drawn_from_number_1_on():
-    image, looks = torch.full((1, 4, 4), 0.25), torch.linspace(0, 1, 24).view(24, 1, 1, 1).expand(24, 1, 4, 4)
-    (drawn,) = sheets.looks_sheet(image, looks, "").axes[0].images
-    for number, one in enumerate([image, *looks]):
-        torch.testing.assert_close(tile_of(drawn, number, sheets.LOOKS_IN_A_ROW, (4, 4)), one[0])
+def test_views_are_drawn_from_number_1_on():
+    image, views = torch.full((1, 4, 4), 0.25), torch.linspace(0, 1, 24).view(24, 1, 1, 1).expand(24, 1, 4, 4)
+    (drawn,) = sheets.views_sheet(image, views, "").axes[0].images
+    for number, one in enumerate([image, *views]):
+        torch.testing.assert_close(tile_of(drawn, number, sheets.VIEWS_IN_A_ROW, (4, 4)), one[0])
 
 
 NO_LOOKS = {"none": "the run has no augmentation", "mixup": "the run's augmentation, 'mixup', blends"}
 
 
 @pytest.mark.parametrize("augmentation", NO_LOOKS)
-def test_without_an_augmentation_that_takes_one_image_there_are_no_looks(augmentation):
-    subject = untrained(*NETWORKS["lenet"], f"augmentation={augmentation}")
+def test_without_an_augmentation_of_single_images_there_are_no_views(augmentation):
+    explainer = untrained(*NETWORKS["lenet"], f"augmentation={augmentation}")
     with pytest.raises(NotPossible, match=NO_LOOKS[augmentation]):
-        augmented_views(subject)
+        explainer.augmented_views()

@@ -1,4 +1,4 @@
-"""A network in a file does what the network of the run does, and says all that is needed to use it."""
+"""An exported network computes what the network of the run does, and its file describes how to use it."""
 
 import json
 import shutil
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 import cnnbench
 from cnnbench.analysis.export import formats
 from cnnbench.analysis.export.deployed import Deployed
-from cnnbench.cli.export import NAMES, main
+from cnnbench.analysis.run import scores_of
+from cnnbench.cli.export import FORMATS as NAMES
+from cnnbench.cli.export import main
 from cnnbench.data import prepare
 from cnnbench.registry import TASKS
 from tests.conftest import ended
@@ -106,7 +108,7 @@ def used(form: str, path: Path) -> tuple[Callable[[Tensor], Tensor], Any]:
 def by_hand(run: Path, pixels: Tensor, which: str | int = "best") -> Tensor:
     """Return what the network of a run gives for whole images."""
     opened = cnnbench.load_run(run)
-    if opened.task.scores is not None:
+    if scores_of(opened.task) is not None:
         return opened.predict(pixels, which)
     mean, std = (torch.tensor(opened.record["data"][name]).view(-1, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
@@ -115,7 +117,7 @@ def by_hand(run: Path, pixels: Tensor, which: str | int = "best") -> Tensor:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_does_what_the_network_does_and_says_how_to_use_it(form, case, run_of, export):
+def test_a_file_computes_what_the_network_does_and_holds_its_description(form, case, run_of, export):
     run = run_of(case)
     done = export(run, "--format", form)
     assert (done.code, done.err) == (0, "")
@@ -173,7 +175,7 @@ def test_weights_are_those_of_the_network_by_name(form, run, export):
 
 
 @pytest.mark.parametrize("form", [LIGHT])
-def test_weights_that_are_shared_or_laid_out_otherwise_are_written_too(form):
+def test_shared_and_strided_weights_are_written_too(form):
     from safetensors.torch import load
 
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4)).to(memory_format=torch.channels_last)
@@ -199,7 +201,7 @@ TAMPERED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     [pytest.param(*form.values, "other values", marks=form.marks) for form in FORMATS[1:]]
     + [pytest.param(*LIGHT.values, what, marks=LIGHT.marks) for what in TAMPERED],
 )
-def test_a_file_that_does_something_else_is_removed(form, what, run, export, monkeypatch):
+def test_a_file_with_other_outputs_is_removed(form, what, run, export, monkeypatch):
     change, problem = TAMPERED[what]
     forward = Deployed.forward
     monkeypatch.setattr(Deployed, "forward", lambda self, pixels: change(forward(self, pixels)))
@@ -210,12 +212,12 @@ def test_a_file_that_does_something_else_is_removed(form, what, run, export, mon
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_that_says_something_else_of_itself_is_removed(form, run, export, monkeypatch):
+def test_a_file_with_another_description_is_removed(form, run, export, monkeypatch):
     own = formats.FORMATS[form]
     changed = replace(own, write=lambda network, about: own.write(network, {**about, "torch": "0"}))
     monkeypatch.setitem(formats.FORMATS, form, changed)
     done = export(run, "--format", form)
-    assert (done.code, "does not say of itself what it was told to" in done.err) == (2, True)
+    assert (done.code, "does not hold its description" in done.err) == (2, True)
     assert list((run / "export").iterdir()) == []
 
 
@@ -233,13 +235,13 @@ def test_a_network_that_cannot_be_traced_is_refused_with_the_reason(form, run, e
 
 
 @pytest.mark.parametrize("form", FORMATS[1:])
-def test_a_file_for_one_number_of_images_only_is_removed(form, run, export, monkeypatch):
+def test_a_file_for_one_batch_size_only_is_removed(form, run, export, monkeypatch):
     def for_two(network: Deployed) -> torch.export.ExportedProgram:
         return torch.export.export(network, (torch.zeros(2, *network.size, dtype=torch.uint8),))
 
     monkeypatch.setattr(formats, "traced", for_two)
     done = export(run, "--format", form)
-    assert (done.code, "what was written cannot be used" in done.err) == (2, True)
+    assert (done.code, "the file written cannot be used" in done.err) == (2, True)
     assert list((run / "export").iterdir()) == []
 
 
@@ -247,7 +249,7 @@ def test_a_file_for_one_number_of_images_only_is_removed(form, run, export, monk
 
 
 @pytest.mark.parametrize("form", [LIGHT])
-def test_an_own_file_is_replaced_by_one_that_is_right_only(form, run, export, monkeypatch):
+def test_an_earlier_export_is_replaced_only_by_a_verified_one(form, run, export, monkeypatch):
     export(run, "--format", form)
     path = file_of(run, form)
     path.write_bytes(b"old")
@@ -256,26 +258,26 @@ def test_an_own_file_is_replaced_by_one_that_is_right_only(form, run, export, mo
         assert export(run, "--format", form).code == 2
     assert path.read_bytes() == b"old"
     done = export(run, "--format", form)
-    assert (done.code, "takes the place of the one that was there" in done.out) == (0, True)
+    assert (done.code, "replaces the file of an earlier export" in done.out) == (0, True)
     assert path.read_bytes() != b"old"
 
 
 @pytest.mark.parametrize("form", [LIGHT])
-def test_a_file_of_somebody_elses_is_never_overwritten(form, run, export, tmp_path):
+def test_a_file_that_out_names_is_never_overwritten(form, run, export, tmp_path):
     path = tmp_path / "new" / "folders" / "mine.safetensors"
     assert export(run, "--format", form, "--out", path).code == 0
     before = fingerprints(path.parent)
     done = export(run, "--format", form, "--out", path)
-    assert (done.code, f"{path} is there already, and is not overwritten; name another" in done.err) == (2, True)
+    assert (done.code, f"{path} exists, and is not overwritten; name another" in done.err) == (2, True)
     path.unlink()
     done = export(run, "--format", form, "--out", path)
-    assert (done.code, f"{path}.json is there already" in done.err) == (2, True)
+    assert (done.code, f"{path}.json exists" in done.err) == (2, True)
     assert fingerprints(path.parent).items() <= before.items()
     assert not (run / "export").exists()
 
 
 @pytest.mark.parametrize("form", [LIGHT])
-def test_what_cannot_be_written_is_said(form, run, export, tmp_path):
+def test_a_file_that_cannot_be_written_is_named(form, run, export, tmp_path):
     done = export(run, "--format", form, "--out", tmp_path / "model.bin")
     assert (done.code, "a file of --format safetensors ends in .safetensors" in done.err) == (2, True)
     done = export(run, "--format", form, "--out", run / "run.json" / "model.safetensors")
@@ -283,7 +285,7 @@ def test_what_cannot_be_written_is_said(form, run, export, tmp_path):
 
 
 @pytest.mark.parametrize("package", formats.FORMATS["onnx"].packages)
-def test_a_package_that_is_lacking_is_named(package, run, export, monkeypatch):
+def test_a_missing_package_is_named(package, run, export, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     done = export(run, "--format", "onnx")
     assert (done.code, package in done.err) == (2, True)
@@ -304,7 +306,7 @@ def test_mistakes_are_refused_at_once(run, export):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_photographs_names_of_any_kind_and_data_that_are_gone(form, tmp_path, export):
+def test_photographs_with_odd_class_names_and_missing_data(form, tmp_path, export):
     names = ["<script>alert(1)</script>".replace("/", "\\"), 'a "quoted"\nname', "Käse 🧀 狐"]
     folder = write_classes(tmp_path / "classes", dict.fromkeys(names, 8))
     words = ("data=image_folder", f"data.folder={folder}", *WINDOW, "data.fit=stretch", "data.test_fraction=0.25")
@@ -333,7 +335,7 @@ def test_a_run_in_half_precision_is_exported_and_compared_in_full(form, tmp_path
 
 
 @pytest.mark.parametrize("form", [LIGHT])
-def test_a_run_that_does_not_say_the_size_of_its_images_is_asked_otherwise(form, run, export):
+def test_a_run_without_a_recorded_image_size_is_exported(form, run, export):
     record = read(run / "run.json")
     del record["data"]["size"]
     (run / "run.json").write_text(json.dumps(record))
@@ -342,12 +344,12 @@ def test_a_run_that_does_not_say_the_size_of_its_images_is_asked_otherwise(form,
 
 
 @pytest.mark.parametrize("form", [LIGHT])
-def test_a_task_of_ones_own_is_exported_and_built_again_with_its_plugin(form, tmp_path, export, monkeypatch):
+def test_a_plugin_task_is_exported_and_rebuilt(form, tmp_path, export, monkeypatch):
     text = (Path(__file__).parents[2] / "README.md").read_text()
     begin = text.index("# rotations.py")
     plugin = tmp_path / "rotations.py"
     plugin.write_text(text[begin : text.index("```", begin)])
-    monkeypatch.setattr(TASKS, "_components", dict(TASKS.components))
+    monkeypatch.setattr(TASKS, "_components", dict(TASKS._components))
     from cnnbench import train
 
     run = train([*SMALL, "model=lenet", "task=rotations", "epochs=1"], [str(plugin)]).path

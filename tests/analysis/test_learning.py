@@ -1,4 +1,4 @@
-"""How trainings went, told from their epochs: against rows whose answer is plain to see."""
+"""How trainings went, from epoch rows whose answer is obvious."""
 
 import math
 
@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cnnbench.analysis.reports.curves import visible
-from cnnbench.analysis.reports.effects import effects
-from cnnbench.analysis.reports.learning import Metric, course, first_at, principal
+from cnnbench.analysis.reports.learning import LOSS, Metric, course, first_epoch_at, principal
+from cnnbench.analysis.reports.statistics import effects
 
 
 def rows(**columns) -> pd.DataFrame:
@@ -17,75 +17,76 @@ def rows(**columns) -> pd.DataFrame:
     return pd.DataFrame({"epoch": range(1, length + 1), **named})
 
 
+ACCURACY = Metric("accuracy", higher_is_better=True)
 OVERFITTING = rows(
     loss_train=[1.0, 0.5, 0.2, 0.1, 0.05], loss_val=[1.0, 0.6, 0.5, 0.7, 0.9], accuracy_val=[0.3, 0.8, 0.7, 0.8, 0.6]
 )
 
 
-def test_a_loss_that_rises_again_while_training_goes_on_is_overfitting():
-    found = course(OVERFITTING, "accuracy", higher=True)
+def test_a_rising_validation_loss_and_a_falling_training_loss_are_overfitting():
+    found = course(OVERFITTING, ACCURACY)
     assert (found.epochs, found.best, found.best_epoch) == (5, 0.8, 2)
-    assert (found.lowest_epoch, found.rise, found.fell) == (3, pytest.approx(1.8), (0.2, 0.05))
+    assert (found.lowest_epoch, found.rise, found.train_loss) == (3, pytest.approx(1.8), (0.2, 0.05))
     assert found.overfits
     best, said = found.remarks("accuracy")
-    assert best == "accuracy on validation comes to its best, 0.8000, in epoch 2 of 5"
-    assert said.startswith("the loss of validation is lowest in epoch 3 and 1.80 times that at the end")
+    assert best == "best validation accuracy: 0.8000, in epoch 2 of 5"
+    assert said.startswith("the validation loss is lowest in epoch 3 and ends at 1.80 times that value")
     assert "from 0.2000 to 0.0500: it overfits" in said
 
 
-def test_a_loss_that_falls_to_the_end_is_not_and_might_fall_further():
-    found = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.1, 0.2, 0.3]), "accuracy", True)
+def test_a_loss_that_falls_to_the_end_is_not_overfitting():
+    found = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.1, 0.2, 0.3]), ACCURACY)
     assert not found.overfits
     best, said = found.remarks("accuracy")
     assert best.endswith("in epoch 3 of 3; more epochs might have helped")
-    assert said == "the loss of validation is 1.00 times its lowest at the end: it does not overfit"
+    assert said == "the validation loss ends at 1.00 times its lowest value: it does not overfit"
 
 
-def test_a_loss_that_rises_together_with_that_of_training_is_no_overfitting():
-    assert not course(rows(loss_train=[2, 1, 3], loss_val=[2, 1, 3]), "loss", higher=False).overfits
+def test_losses_that_rise_together_are_not_overfitting():
+    assert not course(rows(loss_train=[2, 1, 3], loss_val=[2, 1, 3]), LOSS).overfits
 
 
 def test_the_end_is_more_than_one_unlucky_epoch():
     losses = [1.0] * 19 + [1.08]
-    found = course(rows(loss_val=losses, loss_train=[1 / n for n in range(1, 21)]), "loss", higher=False)
+    found = course(rows(loss_val=losses, loss_train=[1 / n for n in range(1, 21)]), LOSS)
     assert found.rise == pytest.approx(1.04)
     assert not found.overfits
 
 
-def test_without_validation_nothing_is_said_of_it():
-    found = course(rows(loss_train=[2, 1]), "accuracy", higher=True)
+def test_without_validation_there_are_no_remarks_on_it():
+    found = course(rows(loss_train=[2, 1]), ACCURACY)
     assert found.best_epoch == 0
-    assert found.remarks("accuracy") == ["there was no validation: nothing is known of the way there but training"]
-    assert course(pd.DataFrame(), "accuracy", higher=True).epochs == 0
+    assert found.remarks("accuracy") == ["no validation: only training metrics are known by epoch"]
+    assert course(pd.DataFrame(), ACCURACY).epochs == 0
 
 
-def test_validation_that_was_left_out_or_gave_no_number_is_passed_over():
+def test_epochs_without_a_validation_number_are_skipped():
     table = rows(accuracy_val=[None, 0.5, None, 0.4], loss_val=[None, math.nan, 2.0, 3.0], loss_train=[4, 3, 2, 1])
-    found = course(table, "accuracy", higher=True)
+    found = course(table, ACCURACY)
     assert (found.best, found.best_epoch, found.lowest_epoch) == (0.5, 2, 3)
 
 
-def test_of_several_measurements_in_an_epoch_the_last_counts():
+def test_the_last_of_several_validations_in_an_epoch_counts():
     table = pd.DataFrame({"epoch": [1, 1, 2], "accuracy/val": [0.9, 0.1, 0.5]})
-    assert course(table, "accuracy", higher=True).best_epoch == 2
+    assert course(table, ACCURACY).best_epoch == 2
 
 
-def test_a_training_is_judged_by_what_was_measured_on_the_way():
+def test_the_principal_metric_was_measured_during_training():
     assert principal(["loss", "accuracy", "recall@1"], OVERFITTING, {}) == "accuracy"
     assert principal(["loss", "recall@1"], rows(loss_val=[1.0]), {}) == "loss"  # recall was measured at the end only
     assert principal(["loss", "accuracy"], rows(accuracy_train=[0.5]), {}) == "accuracy"
     watched = {"watched": [["error", False], ["loss", False]]}
     assert principal(["loss", "error"], rows(error_val=[0.5], loss_val=[1.0]), watched) == "error"
-    assert not Metric.of("error", watched).higher
-    assert Metric.of("dice", watched).higher
-    assert not Metric.of("ece", {}).higher
+    assert not Metric.of("error", watched).higher_is_better
+    assert Metric.of("dice", watched).higher_is_better
+    assert not Metric.of("ece", {}).higher_is_better
 
 
 def test_the_first_epoch_at_a_level():
-    assert first_at(OVERFITTING, "accuracy/val", 0.7, higher=True) == 2
-    assert first_at(OVERFITTING, "loss/val", 0.55, higher=False) == 3
-    assert math.isnan(first_at(OVERFITTING, "accuracy/val", 0.9, higher=True))
-    assert math.isnan(first_at(OVERFITTING, "recall/val", 0.9, higher=True))
+    assert first_epoch_at(OVERFITTING, "accuracy/val", 0.7, True) == 2
+    assert first_epoch_at(OVERFITTING, "loss/val", 0.55, False) == 3
+    assert math.isnan(first_epoch_at(OVERFITTING, "accuracy/val", 0.9, True))
+    assert math.isnan(first_epoch_at(OVERFITTING, "recall/val", 0.9, True))
 
 
 def test_an_effect_is_over_all_other_settings_and_seeds():
@@ -96,38 +97,38 @@ def test_an_effect_is_over_all_other_settings_and_seeds():
             gained = 0.1 * (dropout == "0.5") + 0.02 * (norm == "true") * (1 if dropout == "0" else 3)
             measured.append({seed: gained + 0.01 * seed for seed in (0, 1, 2)})
     of_dropout, of_norm = effects(settings, measured)
-    assert (of_dropout.key, of_dropout.before, of_dropout.after, of_dropout.settings) == ("dropout", "0", "0.5", 2)
-    assert of_dropout.gained.estimate.n == 6
-    assert of_dropout.gained.estimate.mean == pytest.approx((0.1 + 0.14) / 2)
-    assert of_norm.gained.estimate.mean == pytest.approx((0.02 + 0.06) / 2)
-    assert of_norm.gained.is_resolved
+    assert (of_dropout.key, of_dropout.before, of_dropout.after, of_dropout.num_pairs) == ("dropout", "0", "0.5", 2)
+    assert of_dropout.difference.estimate.n == 6
+    assert of_dropout.difference.estimate.mean == pytest.approx((0.1 + 0.14) / 2)
+    assert of_norm.difference.estimate.mean == pytest.approx((0.02 + 0.06) / 2)
+    assert of_norm.difference.is_resolved
 
 
-def test_settings_that_never_change_alone_have_no_effect_of_their_own():
+def test_settings_that_only_change_together_have_no_effect():
     settings = [{"model": "a", "pool": "max"}, {"model": "b", "pool": "avg"}]
     assert effects(settings, [{0: 0.5}, {0: 0.6}]) == []
 
 
-def test_only_seeds_of_both_sides_are_paired():
+def test_only_common_seeds_are_paired():
     settings = [{"lr": "1"}, {"lr": "2"}]
     (found,) = effects(settings, [{0: 0.5, 1: 0.1}, {0: 0.6, 2: 0.9}])
-    assert (found.gained.estimate.n, found.gained.estimate.mean) == (1, pytest.approx(0.1))
+    assert (found.difference.estimate.n, found.difference.estimate.mean) == (1, pytest.approx(0.1))
 
 
-def test_a_bad_beginning_does_not_press_curves_flat():
+def test_bad_first_epochs_are_cut_off():
     values = np.array([0.1, 0.5, *np.linspace(0.9, 1.0, 30)])
-    bottom, top = visible(values, higher=True)
+    bottom, top = visible(values, True)
     assert 0.5 < bottom < 0.9
     assert 1.0 < top < 1.05
-    low, high = visible(-values, higher=False)
+    low, high = visible(-values, False)
     assert (-high, -low) == (bottom, top)
 
 
 @pytest.mark.parametrize("values", [[0.5] * 9, [], [math.nan], [0.1, 0.2, 0.3, 0.4], np.linspace(0, 1, 50)])
-def test_curves_that_are_not_flat_are_drawn_whole(values):
-    assert visible(np.array(values, dtype=float), higher=True) is None
+def test_curves_without_outliers_are_drawn_whole(values):
+    assert visible(np.array(values, dtype=float), True) is None
 
 
-def test_nothing_bad_is_cut_off_in_the_midst_of_good_values():
+def test_values_that_are_not_finite_cut_nothing_off():
     values = np.array([1.0] * 40 + [math.nan, math.inf])
-    assert visible(values, higher=True) is None
+    assert visible(values, True) is None

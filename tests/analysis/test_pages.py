@@ -1,4 +1,4 @@
-"""The page of a run, made from its folder alone, and what a real browser makes of pages."""
+"""The page of a run, made from its folder alone, and pages in a real browser."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_a_training_ends_with_a_page_to_open(outputs, cnnbench):
     assert again.out.splitlines()[-1] == f"  page        {page}"
 
 
-def test_what_is_behind_the_result_is_what_measuring_again_finds(run, tmp_path, capsys):
+def test_a_training_writes_the_same_evaluation_as_the_command(run, tmp_path, capsys):
     assert ended(evaluate, [str(run), "--out", str(tmp_path / "again")], capsys).code == 0
     kept = run / "evaluation" / "test-best"
     names = sorted(path.name for path in kept.iterdir())
@@ -79,7 +79,7 @@ def test_without_a_report_there_are_only_numbers(outputs, cnnbench):
     assert not (result.parent / "evaluation").exists()
 
 
-def test_a_page_that_cannot_be_made_loses_no_training(outputs, cnnbench, monkeypatch):
+def test_a_page_that_cannot_be_written_does_not_fail_the_training(outputs, cnnbench, monkeypatch):
     monkeypatch.setattr(
         "cnnbench.analysis.reports.page.Page.write", lambda *_: (_ for _ in ()).throw(OSError("no room"))
     )
@@ -103,39 +103,39 @@ def test_a_sweep_ends_with_its_runs_side_by_side(outputs, start):
 # What the page of a run says ------------------------------------------------------------------------------------------
 
 
-def test_the_page_of_a_run_has_all_that_there_is_to_know(run):
+def test_the_page_of_a_run_has_all_sections(run):
     assert kinds(run)[:4] == [
-        ("lines", "What it says"), ("table", "Measured"), ("drawing", "accuracy over epochs"),
-        ("drawing", "loss over epochs"),
+        ("lines", "Summary"), ("table", "Metrics"), ("drawing", "accuracy by epoch"),
+        ("drawing", "loss by epoch"),
     ]  # fmt: skip
     titles = [title for _, title in kinds(run)]
-    for title in ("Classes, the worst first", "By class", "Which class was taken for which", "Settings that count"):
+    for title in ("Classes, the worst first", "By class", "Confusion matrix", "Settings not at their defaults"):
         assert title in titles
     page = page_of(RunFolder(run))
     test = read(run / "result.json")["test"]
-    assert f"accuracy {test['accuracy']:.4f} on 40 test images (95 % interval" in page.said
-    measured = next(section for section in page.sections if section.title == "Measured")
+    assert f"accuracy {test['accuracy']:.4f} on 40 test images (95 % interval" in page.summary
+    measured = next(section for section in page.sections if section.title == "Metrics")
     assert isinstance(measured, Table)
     assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
-    settings = next(section for section in page.sections if section.title == "Settings that count")
+    settings = next(section for section in page.sections if section.title == "Settings not at their defaults")
     assert isinstance(settings, Table)
     rows = settings.content.set_index("setting")
     assert rows.loc["epochs", ["value", "from"]].tolist() == ["3", "command line"]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("classification")])
-def test_every_task_has_a_page_with_its_pictures(case, tmp_path):
+def test_the_page_of_every_task_has_its_pictures(case, tmp_path):
     run = finished((*words_of(case), "report=true"), tmp_path / "task")
     pictures = {path.stem.rpartition("-epoch-")[0] for path in (run / "pictures").glob("*.png")}
     shown = [title for kind, title in kinds(run) if kind == "picture"]
     assert len(shown) == len(pictures)
-    said = page_of(RunFolder(run)).said
+    said = page_of(RunFolder(run)).summary
     assert said.startswith("loss" if case.startswith("autoencoder") else ("recall@1", "accuracy", "loss"))
-    assert "comes to its best" in (run / "report.md").read_text(encoding="utf-8")
+    assert "best validation " in (run / "report.md").read_text(encoding="utf-8")
     assert (run / "report.html").is_file()
 
 
-def test_a_task_says_what_it_is_judged_by_and_which_way(run):
+def test_a_task_declares_its_metric_and_its_direction(run):
     result = read(run / "result.json")
     assert result["watched"] == [["accuracy", True], ["loss", False]]
     rows = [
@@ -147,11 +147,11 @@ def test_a_task_says_what_it_is_judged_by_and_which_way(run):
         result[split] = {"error": 0.3, "samples": 40}
     (run / "result.json").write_text(json.dumps(result | {"watched": [["error", False]], "references": []}))
     page = page_of(RunFolder(run))
-    assert page.said.startswith("error 0.3000 on 40 test images")
-    assert "error on validation comes to its best, 0.2500, in epoch 2 of 3" in page.markdown()
+    assert page.summary.startswith("error 0.3000 on 40 test images")
+    assert "best validation error: 0.2500, in epoch 2 of 3" in page.markdown()
 
 
-def test_of_each_kind_of_picture_the_last_is_shown(run):
+def test_the_last_picture_of_each_kind_is_shown(run):
     (run / "pictures").mkdir()
     for epoch in (2, 12, 7):
         (run / "pictures" / f"codes-epoch-{epoch:04}.png").write_bytes(bytes(16) + epoch.to_bytes(4, "big"))
@@ -160,7 +160,7 @@ def test_of_each_kind_of_picture_the_last_is_shown(run):
     assert (picture.title, picture.png[-1]) == ("codes, epoch 12", 12)
 
 
-def test_a_run_that_is_not_finished_says_how_far_it_is(run, report):
+def test_the_page_of_an_unfinished_run_names_its_epoch(run, report):
     (run / "result.json").unlink()
     RunFolder(run).update(status="paused")
     done = report(run)
@@ -169,13 +169,13 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(run, report):
     assert "drawing" in dict(kinds(run))
 
 
-def test_what_is_no_number_is_left_empty(run):
+def test_values_that_are_not_numbers_are_left_empty(run):
     result = read(run / "result.json")
     result["test"] |= {"accuracy": None, "loss": None, "ece": None}
     result["references"] = [{"metric": "loss", "split": "test", "value": 1.0, "ours": None, "source": "", "remark": ""}]
     (run / "result.json").write_text(json.dumps(result))
     page = page_of(RunFolder(run))
-    assert page.said == "accuracy of the test images is no number."
+    assert page.summary == "accuracy on the test images is not a number."
     assert "None" not in page.markdown()
     assert "nan" not in page.markdown()
 
@@ -187,7 +187,7 @@ def test_a_run_that_has_only_begun_has_a_page(run, report):
     assert "Not finished: running after 0 epochs." in report(run).out
 
 
-def test_a_run_of_before_there_were_pages_has_one_all_the_same(run, report):
+def test_a_run_without_evaluation_files_has_a_page(run, report):
     shutil.rmtree(run / "evaluation")
     (run / "report.html").unlink()
     result = read(run / "result.json")
@@ -198,18 +198,18 @@ def test_a_run_of_before_there_were_pages_has_one_all_the_same(run, report):
     assert "picture" not in dict(kinds(run))
 
 
-def test_the_page_of_a_run_may_go_elsewhere(run, report, tmp_path):
+def test_out_names_the_folder_of_the_page(run, report, tmp_path):
     done = report(run, "--out", tmp_path / "out")
     assert done.out.splitlines()[-1] == f"  page: {tmp_path / 'out' / 'report.html'}"
     assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8").startswith("# cnnbench: lenet_v2 on synthetic")
 
 
-def test_more_than_one_measurement_of_the_test_images_is_told(run):
+def test_repeated_evaluations_on_the_test_images_are_counted(run):
     result = read(run / "result.json") | {"test_measured": 3}
     (run / "result.json").write_text(json.dumps(result))
     (said, *_) = page_of(RunFolder(run)).sections
     assert isinstance(said, Lines)
-    assert "the test images were measured 3 times in the course of this run" in said.lines
+    assert "the test images were evaluated 3 times in the course of this run" in said.lines
 
 
 # What a browser makes of it -------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def window(tmp_path_factory) -> Iterator[browser.Page]:
 
 @needs_browser
 @pytest.mark.parametrize("width", [1200, 390])
-def test_a_browser_shows_a_page_without_complaint_request_or_overflow(width, run, window):
+def test_a_browser_shows_a_page_without_errors_requests_or_overflow(width, run, window):
     page = run / "report.html"
     page.write_text(page.read_text(encoding="utf-8").replace("<li>", f"<li>{'long' * 100} "), encoding="utf-8")
     window.complaints.clear()
@@ -260,7 +260,7 @@ def test_a_table_is_sorted_by_a_click_and_what_is_missing_comes_last(window, tmp
 
 
 @needs_browser
-def test_the_settings_of_any_two_are_held_against_each_other(window, tmp_path):
+def test_the_settings_of_any_two_can_be_compared(window, tmp_path):
     settings = {"model.name": ["lenet", "mlp", HOSTILE], "epochs": ["3", "3", "4"]}
     page = Document("two", "", [Differences("two", ["one", "two", HOSTILE], settings, (0, 1))]).write(tmp_path)
     window.complaints.clear()
@@ -297,6 +297,6 @@ def test_hostile_text_is_shown_and_never_run(window, tmp_path):
     window.open(page, 390)
     assert window.run("document.title") == "safe"
     assert window.run("document.scripts.length") == 1
-    assert window.run("document.querySelector('.said').textContent") == HOSTILE
+    assert window.run("document.querySelector('.summary').textContent") == HOSTILE
     assert window.run("document.documentElement.scrollWidth") <= 390
     assert not [text for text in window.complaints if "data:image" not in text]

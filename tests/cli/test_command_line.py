@@ -1,4 +1,4 @@
-"""The command besides training: help, version, header, configuration, completion, sweeps, folders of one's own."""
+"""`cnnbench` apart from training: help, version, header, configuration, completion, sweeps, own folders."""
 
 import re
 import subprocess
@@ -110,30 +110,32 @@ def test_help_is_given_whatever_else_is_typed(cnnbench, words):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]], ids=" ".join)
-def test_an_answer_that_needs_no_arithmetic_imports_none(arguments):
+def test_help_and_version_import_nothing_heavy(arguments):
     assert heavy_imports(*arguments) == []
 
 
-def test_the_version_is_said(cnnbench):
+def test_the_version_is_printed(cnnbench):
     assert cnnbench("--version").out == f"cnnbench {package.__version__}\n"
 
 
-def test_the_header_shows_what_counts_and_where_it_came_from(cnnbench):
+def test_the_header_shows_settings_and_their_origins(cnnbench):
     window = ("augmentation=crop", "data.crop=16", "data.image_size=20")
     shown = cnnbench(*TINY, *window, "regularization=dropout", "optimizer.momentum=0", "epochs=1").out
     rows = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
-    told = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
-    assert told["augmentation.crop.padding"] == ("0", "augmentation/crop")
-    assert told["regularization.dropout"] == ("0.5", "regularization/dropout")
-    assert told["optimizer.momentum"] == ("0.0", "command line")
-    assert told["optimizer.lr"] == ("0.05", "optimizer/sgd")
-    assert not {key for key in told if key.startswith(("regularization.l1", "regularization.average", "checkpoint."))}
+    shown_rows = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
+    assert shown_rows["augmentation.crop.padding"] == ("0", "augmentation/crop")
+    assert shown_rows["regularization.dropout"] == ("0.5", "regularization/dropout")
+    assert shown_rows["optimizer.momentum"] == ("0.0", "command line")
+    assert shown_rows["optimizer.lr"] == ("0.05", "optimizer/sgd")
+    assert not {
+        key for key in shown_rows if key.startswith(("regularization.l1", "regularization.average", "checkpoint."))
+    }
 
 
 class TestShowingTheConfiguration:
     """`--cfg job` shows what would run, and runs nothing."""
 
-    def test_what_is_shown_is_the_whole_configuration_of_the_run(self, cnnbench, tmp_path):
+    def test_the_whole_configuration_is_shown(self, cnnbench, tmp_path):
         words = ["model=minialexnet_v4", "data=synthetic", "seed=3", "optimizer.lr=1e-3"]
         shown = cnnbench(*words, "--cfg", "job")
         assert (shown.code, shown.err) == (0, "")
@@ -149,7 +151,7 @@ class TestShowingTheConfiguration:
         assert (shown.code, shown.out) == (2, "")
         assert "did you mean 'epochs'?" in shown.err
 
-    def test_a_sweep_has_no_one_configuration(self, cnnbench):
+    def test_the_configuration_of_a_sweep_is_not_shown(self, cnnbench):
         shown = cnnbench("--cfg", "job", "-m", "seed=0,1")
         assert (shown.code, shown.out) == (2, "")
         assert "-m  and --cfg exclude each other; --cfg shows the configuration of one run" in shown.err
@@ -159,7 +161,7 @@ class TestCompletion:
     """What a shell asks for when the tabulator is pressed."""
 
     @pytest.fixture
-    def wrap_model(self, cnnbench, monkeypatch, tmp_path) -> Callable[[str], set[str]]:
+    def complete(self, cnnbench, monkeypatch, tmp_path) -> Callable[[str], set[str]]:
         def answers(line: str) -> set[str]:
             monkeypatch.setattr(sys, "argv", list(sys.argv))
             monkeypatch.setenv("COMP_LINE", f"cnnbench {line}")
@@ -234,7 +236,7 @@ class TestSweepWords:
 
 
 class TestOwnFolder:
-    """`--config-dir`: YAML files of one's own beside those that ship."""
+    """`--config-dir`: YAML files of one's own next to those that ship."""
 
     def test_a_preset_of_ones_own_is_used(self, cnnbench, own_folder):
         shown = cnnbench("--config-dir", own_folder, "model=small", "--cfg", "job")
@@ -252,11 +254,11 @@ class TestOwnFolder:
         options = re.search(r"^  model .*?(?=^  \S)", cnnbench("--help", *words).out, re.MULTILINE | re.DOTALL)
         assert re.search(r"\bsmall\b", options[0])
 
-    def test_it_is_offered_where_a_name_is_close(self, cnnbench, own_folder):
+    def test_its_options_are_suggested(self, cnnbench, own_folder):
         assert "did you mean 'small'?" in cnnbench("--config-dir", own_folder, "model=smal").err
 
     @pytest.mark.parametrize("words", [[], ["--help"], ["--cfg", "job"]], ids=["run", "help", "configuration"])
-    def test_a_folder_that_is_not_there_is_told(self, cnnbench, words):
+    def test_a_missing_folder_is_named(self, cnnbench, words):
         outcome = cnnbench("--config-dir", "nowhere", *words)
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err == "cnnbench: --config-dir nowhere: there is no such folder\n"
@@ -267,7 +269,7 @@ class TestOwnFolder:
     [["--config-name", "other"], ["--config-path", "elsewhere"], ["--package", "model"], ["--experimental-rerun", "x"]],
     ids=" ".join,
 )
-def test_a_flag_of_hydra_that_nothing_reads_is_refused(cnnbench, words):
+def test_unused_flags_of_hydra_are_refused(cnnbench, words):
     outcome = cnnbench(*words, "--cfg", "job")
     assert (outcome.code, outcome.out) == (2, "")
     assert words[0] in outcome.err

@@ -1,4 +1,4 @@
-"""`cnnbench-data`: what there is, what is in it, and files brought by hand to where they belong."""
+"""`cnnbench-data`: data sets listed, described, and imported from files downloaded by hand."""
 
 import gzip
 import hashlib
@@ -68,14 +68,14 @@ def state_of(outcome: Outcome, name: str) -> str:
     return line.split(maxsplit=1)[1]
 
 
-def test_the_list_says_what_is_there_and_where_it_is_looked_for(data, root, digits):
+def test_the_list_shows_which_files_are_there_and_their_folders(data, root, digits):
     put(digits, root / MNIST.folder)
     put({FILES[0]: b""}, root / FASHION_MNIST.folder, packed=True)
     outcome = data("list")
     assert outcome.out.startswith(f"data sets in {root} ")
     assert state_of(outcome, "mnist").split() == ["there", str(root / "MNIST/raw")]
     assert state_of(outcome, "fashion_mnist").startswith("incomplete ")
-    assert state_of(outcome, "fashion_mnist").endswith(f": lacks {', '.join(FILES[1:])}")
+    assert state_of(outcome, "fashion_mnist").endswith(f": missing {', '.join(FILES[1:])}")
     assert state_of(outcome, "cifar10").startswith("not there ")
     assert state_of(outcome, "digits").startswith("needs no files ")
 
@@ -103,19 +103,19 @@ def test_info_counts_the_images_of_every_class_and_split(data):
     assert rows.pop("all") == [3000, 1000, 500]
     assert rows == {f"pattern {index}": [750, 250, 125] for index in range(4)}
     assert "files        none needed" in outcome.out
-    assert "split        0.25 of the training part validates, seed 0; " in outcome.out
+    assert "split        0.25 of the training part is validation, seed 0; " in outcome.out
 
 
 def test_info_takes_the_settings_of_the_main_command(data):
     words = ["data.folds=5", "data.fold=1", "data.label_noise=0.5", "data.crop=24", "data.subset.classes=[3,5]"]
     outcome = data("info", "digits", *words)
     assert set(rows_of(outcome)) == {"all", "3", "5"}
-    assert "images       1x32x32, seen through 24x24" in outcome.out
-    assert "fold 1 of 5 validates, seed 0" in outcome.out
+    assert "images       1x32x32, cropped to 24x24" in outcome.out
+    assert "fold 1 of 5 is validation, seed 0" in outcome.out
     assert "training labels are wrong on purpose" in outcome.out
 
 
-def test_info_says_whether_the_files_are_the_originals(data, root, digits):
+def test_info_verifies_the_files(data, root, digits):
     put(digits, root / MNIST.folder)
     outcome = data("info", "mnist", "data.val_fraction=0")
     assert f"files        4 in {root}/MNIST/raw; all of them the originals, by their md5" in outcome.out
@@ -129,7 +129,7 @@ def test_info_says_whether_the_files_are_the_originals(data, root, digits):
     assert f"; not the originals: {FILES[2]}\n" in outcome.out
 
 
-def test_info_fetches_nothing(data, root, monkeypatch):
+def test_info_downloads_nothing(data, root, monkeypatch):
     monkeypatch.setattr("cnnbench.data.files._download", lambda *_: pytest.fail("asked the network"))
     outcome = data("info", "mnist")
     assert outcome.code == 2
@@ -174,7 +174,7 @@ def test_files_are_taken_out_of_the_archive(data, root, tmp_path, monkeypatch, n
     assert not list(tmp_path.rglob("outside"))
 
 
-def test_originals_are_told_from_files_of_the_same_name(data, root, tmp_path, digits):
+def test_originals_are_preferred_to_files_of_the_same_name(data, root, tmp_path, digits):
     clothes = {name: with_another_byte(content) for name, content in digits.items()}
     put(clothes, tmp_path / "away" / "FashionMNIST" / "raw")
     put(digits, tmp_path / "away" / "others")
@@ -222,7 +222,7 @@ def test_other_files_are_taken_when_asked_for(data, root, tmp_path, digits):
     assert outcome.out.count("not the original") == 1
 
 
-def test_of_several_other_files_that_of_the_own_folder_is_taken_and_else_none(data, root, tmp_path, digits):
+def test_ambiguous_unverified_files_are_taken_only_from_the_folder_of_the_set(data, root, tmp_path, digits):
     clothes = {name: with_another_byte(content) for name, content in digits.items()}
     letters = {name: content + b"x" for name, content in digits.items()}
     put(clothes, tmp_path / "away" / "FashionMNIST" / "raw")
@@ -236,7 +236,7 @@ def test_of_several_other_files_that_of_the_own_folder_is_taken_and_else_none(da
     assert everything_below(root / FASHION_MNIST.folder) == clothes
 
 
-def test_files_that_are_below_the_root_already_can_be_brought_from_there(data, root, digits):
+def test_files_below_the_root_can_be_brought_from_there(data, root, digits):
     put(digits, root / "unsorted")
     assert data("prepare", "mnist", "--from", str(root)).code == 0
     assert everything_below(root / MNIST.folder) == digits
@@ -254,7 +254,7 @@ def test_files_that_are_below_the_root_already_can_be_brought_from_there(data, r
         (["info", "digits", "data.crop=99"], "larger than the images"),
         (["info", "digits", "data.vla_fraction=0"], "did you mean 'val_fraction'?"),
         (["list", "mnist"], "list takes no name"),
-        (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE mean something here"),
+        (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE have an effect here"),
         (["prepare", "mnist"], "prepare needs --from FOLDER"),
         (["prepare", "mnist", "--from", "nowhere"], "nowhere: there is no such folder or file"),
         (["prepare", "mnits", "--from", "."], "no data is called 'mnits'; did you mean 'mnist'?"),
@@ -273,8 +273,8 @@ def test_what_makes_no_sense_is_one_clear_message(data, root, words, message):
     assert not root.exists()
 
 
-def test_data_sets_of_ones_own_are_known_where_they_are_plugged_in(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS.components))
+def test_data_sets_of_plugins_are_listed(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS._components))
     monkeypatch.setitem(ConfigStore.instance().repo, "data", {})
     (tmp_path / "mine.py").write_text(
         "from cnnbench.data.synthetic import synthetic\nfrom cnnbench.registry import DATASETS\n\n\n"

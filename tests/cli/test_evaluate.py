@@ -1,4 +1,4 @@
-"""A run is opened again from its folder, measured again, and asked about images."""
+"""`cnnbench-evaluate`, and a run opened from Python."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def evaluate(capsys):
     return lambda *words: ended(main, [str(word) for word in words], capsys)
 
 
-def test_what_is_measured_again_is_what_training_reported_to_the_last_digit(run, evaluate):
+def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
     result = read(run / "result.json")
     for split in ("test", "val", "train"):
         assert evaluate(run, "--split", split).code == 0
@@ -66,7 +66,7 @@ def test_what_is_measured_again_is_what_training_reported_to_the_last_digit(run,
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_of_averaged_weights_the_average_is_measured(kind, which, tmp_path, evaluate):
+def test_averaged_weights_are_evaluated(kind, which, tmp_path, evaluate):
     words = (*SMALL, "model=lenet_v2", "regularization.batchnorm=true", f"regularization.average.kind={kind}")
     words += ("regularization.average.start=0.3",) if kind == "swa" else ()
     run = finished((*words, f"tested={which}"), tmp_path / "averaged")
@@ -76,7 +76,7 @@ def test_of_averaged_weights_the_average_is_measured(kind, which, tmp_path, eval
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("classification")])
-def test_every_task_is_measured_again_as_it_was(case, tmp_path, evaluate):
+def test_evaluation_reproduces_the_result_of_every_task(case, tmp_path, evaluate):
     run = finished(words_of(case), tmp_path / "task")
     assert evaluate(run, "--out", tmp_path / "out").code == 0
     result = read(run / "result.json")["test"]
@@ -86,7 +86,7 @@ def test_every_task_is_measured_again_as_it_was(case, tmp_path, evaluate):
 
 
 @pytest.mark.parametrize("cache", ["true", "false"])
-def test_answers_to_photographs_name_their_files(cache, tmp_path, evaluate):
+def test_predictions_for_photographs_name_their_files(cache, tmp_path, evaluate):
     folder = write_classes(tmp_path / "classes", {"cat": 8, "dog": 8})
     words = ("data=image_folder", f"data.folder={folder}", "data.image_size=20", "data.crop=16")
     words += (
@@ -115,7 +115,7 @@ def test_the_worst_classes_come_first(run, evaluate):
     assert [line[2:12].strip() for line in lines[: len(table)]] == list(table["class"])
 
 
-def test_other_images_of_the_same_classes_are_measured_with_the_runs_own_figures(run, evaluate):
+def test_other_images_are_normalised_with_the_statistics_of_the_run(run, evaluate):
     words = ("data.num_train=80", "data.num_classes=3", "data.num_test=25", "data.image_size=16", "data.channels=1")
     done = evaluate(run, "--data", "synthetic", *words, "data.noise=0.9")
     assert done.code == 0, done.err
@@ -126,8 +126,8 @@ def test_other_images_of_the_same_classes_are_measured_with_the_runs_own_figures
 
 
 REFUSED = {
-    "--data synthetic data.num_classes=4": "the network tells apart",
-    "--data synthetic data.num_classes=3 data.image_size=20": "is seen as 1x20x20, and the network takes 1x16x16",
+    "--data synthetic data.num_classes=4": "the network was trained for",
+    "--data synthetic data.num_classes=3 data.image_size=20": "gives 1x20x20 images; the network takes 1x16x16",
     "--data nothing": "no such data",
     "--checkpoint 7": "has no checkpoint '7'; there are 'tested', 'best', 'last', '15'",
     "--checkpoint first": "has no checkpoint 'first'",
@@ -135,18 +135,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_measured_is_refused_with_the_reason(words, run, evaluate):
+def test_what_cannot_be_evaluated_is_refused_with_the_reason(words, run, evaluate):
     done = evaluate(run, *words.split())
     assert done.code == 2
     assert REFUSED[words] in done.err
     assert not (run / "evaluation").exists()
 
 
-CHANGED = {"fingerprint": "its data is another one now", "split": "split otherwise"}
+CHANGED = {"fingerprint": "the data changed since the training", "split": "the split changed since the training"}
 
 
 @pytest.mark.parametrize("what", CHANGED)
-def test_images_that_are_not_those_of_the_run_are_refused(what, run, evaluate):
+def test_changed_data_are_refused(what, run, evaluate):
     folder = RunFolder(run)
     record = folder.record()
     if what == "split":
@@ -157,7 +157,7 @@ def test_images_that_are_not_those_of_the_run_are_refused(what, run, evaluate):
     assert (done.code, CHANGED[what] in done.err) == (2, True)
 
 
-def test_a_folder_that_is_no_run_is_named(evaluate, tmp_path):
+def test_a_folder_that_is_not_a_run_is_named(evaluate, tmp_path):
     done = evaluate(tmp_path)
     assert done.code == 2
     assert f"{tmp_path} is no run folder" in done.err
@@ -171,7 +171,7 @@ def test_without_validation_there_is_no_best_checkpoint(tmp_path, evaluate):
 
 
 @pytest.mark.parametrize("words", [("data.val_fraction=0",), ("tested=last",)])
-def test_the_checkpoint_that_was_tested_is_measured_again(words, tmp_path, evaluate):
+def test_the_checkpoint_that_was_tested_is_evaluated(words, tmp_path, evaluate):
     run = finished((*SMALL, *words), tmp_path / "last")
     assert evaluate(run).code == 0
     metrics, result = read(run / "evaluation" / "test-last" / "metrics.json"), read(run / "result.json")["test"]
@@ -179,8 +179,23 @@ def test_the_checkpoint_that_was_tested_is_measured_again(words, tmp_path, evalu
     assert cnnbench.load_run(run).tested == "last"
 
 
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ({"kind": "last", "chosen": "best on validation"}, "last"),
+        ({"chosen": "best on validation"}, "best"),
+        ({"chosen": "last, without validation"}, "last"),
+    ],
+    ids=["key", "older result, best", "older result, last"],
+)
+def test_the_checkpoint_that_was_tested_is_read_from_the_result(recorded, expected, run):
+    result = read(run / "result.json")
+    (run / "result.json").write_text(json.dumps(result | {"checkpoint": result["checkpoint"] | recorded}))
+    assert cnnbench.load_run(run).tested == expected
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_said(run, evaluate, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(run, evaluate, tmp_path):
     tmp_path.chmod(0o500)
     assert "--out FOLDER names another place" in evaluate(run, "--out", tmp_path / "out").err
 
@@ -188,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_said(run, evaluate, tmp_path):
 # From Python ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_says_what_it_was_and_what_came_out(run):
+def test_a_run_gives_its_settings_and_results(run):
     opened = cnnbench.load_run(run)
     assert opened.config.model.name == "lenet"
     assert opened.result == read(run / "result.json")
@@ -200,7 +215,7 @@ def test_a_run_says_what_it_was_and_what_came_out(run):
     assert "completed" in repr(opened)
 
 
-def test_a_network_comes_with_its_weights_without_its_data(run, tmp_path, monkeypatch):
+def test_a_network_is_loaded_without_the_data(run, tmp_path, monkeypatch):
     monkeypatch.setattr("cnnbench.analysis.run.preflight", lambda _: pytest.fail("data are not needed"))
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
@@ -214,7 +229,7 @@ def test_a_network_comes_with_its_weights_without_its_data(run, tmp_path, monkey
     assert all(torch.equal(weight, content["network"][name]) for name, weight in last.items())
 
 
-def test_images_are_told_apart_as_they_were_in_the_test(run):
+def test_predictions_have_the_accuracy_of_the_result(run):
     opened = cnnbench.load_run(run)
     images = opened.data("test")
     probabilities = opened.predict(images.take(torch.arange(len(images))))
@@ -222,19 +237,19 @@ def test_images_are_told_apart_as_they_were_in_the_test(run):
     accuracy = (probabilities.argmax(1) == images.labels).double().mean().item()
     assert accuracy == pytest.approx(opened.result["test"]["accuracy"])
     assert len(opened.batches("val")) == 8
-    with pytest.raises(UserError, match="there are the splits train, val and test"):
+    with pytest.raises(UserError, match="'valid' is not a split; there are train, val and test"):
         opened.data("valid")
 
 
-def test_codes_are_no_classes(tmp_path):
+def test_a_task_without_classes_predicts_none(tmp_path):
     run = finished(words_of("siamese"), tmp_path / "siamese")
-    with pytest.raises(UserError, match="task siamese does not tell classes"):
+    with pytest.raises(UserError, match="task siamese does not predict classes"):
         cnnbench.load_run(run).predict(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
 
 
 def test_a_run_that_is_not_finished_has_no_result(run):
     RunFolder(run).update(status="paused")
-    with pytest.raises(UserError, match="is not finished yet; it is paused"):
+    with pytest.raises(UserError, match="is not finished yet; its status is paused"):
         _ = cnnbench.load_run(run).result
 
 

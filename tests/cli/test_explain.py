@@ -1,20 +1,23 @@
-"""What a network has learnt is drawn as it is: maps, kernels, what speaks for a class, features, looks."""
+"""`cnnbench-explain`: which figures are drawn, for which images, and what is refused."""
 
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from cnnbench.tasks.captions import plain
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnnbench.analysis.explanation import activations
-from cnnbench.analysis.explanation.pictures import Request, pictures
-from cnnbench.analysis.explanation.subject import NotPossible, Subject, plain, subject_of
+from cnnbench.analysis.explanation import layers
+from cnnbench.analysis.explanation.explainer import Explainer, explainer_of
+from cnnbench.analysis.explanation.layers import NotPossible
+from cnnbench.analysis.explanation.pictures import KINDS as DRAW
 from cnnbench.analysis.run import load_run
-from cnnbench.cli.explain import main
+from cnnbench.cli.explain import KINDS, main
 from cnnbench.errors import UserError
 from tests.conftest import ended
 from tests.support.explaining import COLOUR, NETWORKS, ONCE, TASKS, untrained
@@ -39,8 +42,8 @@ def run(finished_once, tmp_path) -> Path:
 
 
 @pytest.fixture
-def subject(finished_once) -> Subject:
-    return subject_of(load_run(finished_once), "best", [], "test", "0,3,5")[0]
+def explainer(finished_once) -> Explainer:
+    return explainer_of(load_run(finished_once), "best", [], "test", [0, 3, 5])[0]
 
 
 @pytest.fixture
@@ -53,13 +56,13 @@ ALL = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("task", TASKS)
-def test_every_picture_of_every_task_and_network_is_drawn_or_said_to_be_none(task, network, monkeypatch):
-    monkeypatch.setattr(activations, "MOST_LAYERS", 2)
-    subject = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")
+def test_every_kind_of_every_task_and_network_is_drawn_or_not_possible(task, network, monkeypatch):
+    monkeypatch.setattr(layers, "MOST_LAYERS", 2)
+    explainer = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")
     drawn, none = [], []
     for kind in ALL:
         try:
-            for picture in pictures(Request(subject, 1), kind, is_asked_for=False):
+            for picture in DRAW[kind](explainer):
                 picture.figure.draw_without_rendering()
                 assert picture.line
                 drawn.append(kind)
@@ -72,7 +75,7 @@ def test_every_picture_of_every_task_and_network_is_drawn_or_said_to_be_none(tas
     assert set(drawn) == set(ALL) - missing
 
 
-def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, explain):
+def test_by_default_every_kind_is_drawn_for_one_image_of_each_class(run, explain):
     before = fingerprints(run)
     done = explain(run)
     assert done.code == 0, done.err
@@ -89,7 +92,7 @@ def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, ex
     lines = done.out.splitlines()
     assert sorted(line.split(":")[0].strip() for line in lines[: len(names)]) == names
     assert "  left out: activations of 2 other images, which --index names" in lines
-    assert lines[-1] == f"  pictures: {folder}"
+    assert lines[-1] == f"  figures: {folder}"
     assert {name: mark for name, mark in fingerprints(run).items() if not name.startswith("explanation/")} == before
     marks = fingerprints(folder)
     for name in names:
@@ -100,17 +103,17 @@ def test_all_that_there_can_be_is_drawn_of_the_first_image_of_each_class(run, ex
 
 
 @pytest.mark.parametrize("case", ["siamese", "autoencoder"])
-def test_of_a_task_that_tells_no_classes_nothing_but_the_explanation_is_written(case, explain, tmp_path):
+def test_explaining_a_task_without_classes_writes_nothing_else(case, explain, tmp_path):
     run = finished(words_of(case), tmp_path / "task")
     before = fingerprints(run)
     done = explain(run)
     assert done.code == 0, done.err
-    assert f"left out: gallery: task {case} does not tell classes" in done.out
+    assert f"left out: gallery: task {case} does not predict classes" in done.out
     after = fingerprints(run)
     assert {name: mark for name, mark in after.items() if not name.startswith("explanation/")} == before
 
 
-def test_what_is_asked_for_is_drawn(run, explain, tmp_path):
+def test_options_choose_what_is_drawn(run, explain, tmp_path):
     words = (
         "--index",
         "4,2",
@@ -133,25 +136,25 @@ def test_what_is_asked_for_is_drawn(run, explain, tmp_path):
     assert not (run / "explanation").exists()
 
 
-def test_titles_tell_the_class_and_its_probability(run):
+def test_titles_name_the_class_and_its_probability(run):
     opened = load_run(run)
-    subject, _ = subject_of(opened, "best", [], "test", "0")
+    explainer, _ = explainer_of(opened, "best", [], "test", [0])
     probabilities = opened.predict(opened.data("test").take(torch.tensor([0])))[0]
-    answer, true = int(probabilities.argmax()), subject.asked[0].true
-    for label, word in ((None, "answer"), (2, "for")):
-        (picture,) = pictures(Request(subject, 1, label=label), "gradcam", is_asked_for=True)
+    answer, true = int(probabilities.argmax()), explainer.inputs[0].true
+    for label, word in ((None, "predicted"), (2, "for")):
+        (picture,) = DRAW["gradcam"](replace(explainer, label=label))
         shown = answer if label is None else label
         title = picture.figure.axes[0].get_title(loc="left")
-        told = f"test 0 ({true})\n{word} {opened.classes[shown]}, {probabilities[shown]:.2f}"
-        assert title in (told, f"{told}: nothing")
+        expected = f"test 0 ({true})\n{word} {opened.classes[shown]}, {probabilities[shown]:.2f}"
+        assert title in (expected, f"{expected}: none")
 
 
-def test_files_are_explained_as_they_would_have_been_seen_without_the_data(run, explain, tmp_path, monkeypatch):
+def test_files_are_explained_without_the_data(run, explain, tmp_path, monkeypatch):
     folder = write_classes(tmp_path / "photos", {"one": 2, "two": 1})
     (folder / "broken.png").write_bytes(b"")
     opened = load_run(run)
-    subject, unusable = subject_of(opened, "best", [str(folder)], "test", None)
-    assert [subject.word(number) for number in range(3)] == ["0000-0", "0001", "0000-2"]
+    explainer, unusable = explainer_of(opened, "best", [str(folder)], "test", None)
+    assert [explainer.file_word(number) for number in range(3)] == ["0000-0", "0001", "0000-2"]
     assert len(unusable) == 1
 
     def gone(_):
@@ -167,17 +170,17 @@ def test_files_are_explained_as_they_would_have_been_seen_without_the_data(run, 
 
 
 MISTAKES = {
-    "--what nothing": "--what nothing: there is no such picture; there are 'activations', 'kernels', 'gradcam'",
+    "--what nothing": "--what nothing: no such kind; there are 'activations', 'kernels', 'gradcam'",
     "--what kernel": "did you mean 'kernels'?",
     "--layer conv1": "--layer conv1: no such layer; did you mean 'features.conv1'?; those with maps are",
-    "--layer dense.linear3": "--layer dense.linear3: gives no maps; those that do are 'features.conv1'",
+    "--layer dense.linear3": "--layer dense.linear3: has no maps; those with maps are 'features.conv1'",
     "--layer features.conv1 --filter 4": "--filter 4: features.conv1 has 4 maps of 12x12, counted from 0",
-    "--layer features.conv1 --filter -1": "--filter takes the number of a map",
-    "--filter 1": "--filter takes the number of a map of the layer that --layer names",
+    "--layer features.conv1 --filter -1": "--filter is the number of a map",
+    "--filter 1": "--filter is the number of a map of the layer that --layer names",
     "--class 7": "--class 7: no such class; there are 'pattern 0', 'pattern 1', 'pattern 2'",
     "--index 40": "--index '40': test has 40 images, counted from 0",
-    "--index 1,x": "--index takes numbers with commas between",
-    "--what kernels --layer features.conv1": "--layer: is of 'activations', 'gradcam', and --what does not name them",
+    "--index 1,x": "--index: must be whole numbers separated by commas",
+    "--what kernels --layer features.conv1": "--layer: is for 'activations', 'gradcam', which --what does not name",
     "--what gradcam --layer features.relu9": "did you mean 'features.relu",
     "--checkpoint 3": "has no checkpoint '3'",
     "nowhere.png": "nowhere.png: no such file or folder",
@@ -186,28 +189,28 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_mistakes_are_told_with_what_there_is_and_nothing_is_written(words, run, explain):
+def test_mistakes_are_refused_with_alternatives_and_nothing_is_written(words, run, explain):
     done = explain(run, *words.split())
     assert done.code == 2
     assert MISTAKES[words] in done.err
     assert not (run / "explanation").exists()
 
 
-def test_what_a_task_or_a_network_cannot_give_is_said_once_or_refused_by_its_name(tmp_path, explain):
+def test_impossible_kinds_are_left_out_or_refused_if_named(tmp_path, explain):
     run = finished((*ONCE, *NETWORKS["mlp"], *TASKS["siamese"], "data.image_size=20"), tmp_path / "siamese")
     done = explain(run)
     assert done.code == 0, done.err
     for kind, reason in (
         ("activations", "the network has no convolutions, and so no maps"),
-        ("gradcam", "task siamese does not tell classes"),
-        ("saliency", "task siamese does not tell classes"),
+        ("gradcam", "task siamese does not predict classes"),
+        ("saliency", "task siamese does not predict classes"),
     ):
         assert done.out.count(f"  left out: {kind}: {reason}\n") == 1
         refused = explain(run, "--what", kind)
         assert (refused.code, f"--what {kind}: {reason}." in refused.err) == (2, True)
 
 
-def test_without_the_library_the_other_pictures_are_drawn(run, explain, monkeypatch):
+def test_without_captum_the_other_kinds_are_drawn(run, explain, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
     done = explain(run, "--index", 0)
     assert done.code == 0, done.err
@@ -220,7 +223,7 @@ def test_without_the_library_the_other_pictures_are_drawn(run, explain, monkeypa
 
 def test_too_many_images_are_refused(run, explain):
     done = explain(run, "--split", "train", "--index", ",".join(map(str, range(41))))
-    assert (done.code, "41 images are more than anybody looks at; name 40 at most" in done.err) == (2, True)
+    assert (done.code, "41 images are too many to look at; name at most 40" in done.err) == (2, True)
 
 
 def test_a_split_without_images_has_nothing_to_explain(tmp_path, explain):
@@ -229,7 +232,7 @@ def test_a_split_without_images_has_nothing_to_explain(tmp_path, explain):
     assert (done.code, "val: there are no such images" in done.err) == (2, True)
 
 
-def test_a_place_that_cannot_be_written_is_said(run, explain, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_named(run, explain, tmp_path):
     (tmp_path / "file").write_text("")
     done = explain(run, "--what", "kernels", "--out", tmp_path / "file" / "out")
     assert (done.code, "--out FOLDER names another place" in done.err) == (2, True)
@@ -238,7 +241,7 @@ def test_a_place_that_cannot_be_written_is_said(run, explain, tmp_path):
 HOSTILE = ("$\\frac{$", "new\nline\x1b[2J", "a name that is much longer than any title")
 
 
-def test_hostile_names_are_drawn_as_they_are(tmp_path, explain, monkeypatch):
+def test_hostile_names_are_drawn_literally(tmp_path, explain, monkeypatch):
     folder = write_classes(tmp_path / "classes", dict.fromkeys(HOSTILE, 8))
     words = (
         "data=image_folder",
@@ -273,8 +276,10 @@ def test_names_fit_into_a_line():
     assert plain("x" * 19) == "x" * 17 + "…"
 
 
-def test_help_waits_for_no_library():
-    code = (
-        "import sys, cnnbench.explain_command; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib')))"
-    )
+def test_the_command_knows_every_kind_of_figure():
+    assert tuple(DRAW) == KINDS
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, cnnbench.cli.explain; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,7 +1,9 @@
-"""Which runs there are, which of them fit, and what can be removed."""
+"""`cnnbench-list`: runs listed, filtered and pruned."""
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,9 @@ from tests.support.training import SMALL, plan_of
 
 
 @pytest.fixture(scope="module")
-def shelf_once(tmp_path_factory) -> Path:
-    """Return a folder with two finished runs, one that was killed, and one that was trained anew."""
-    folder = tmp_path_factory.mktemp("shelf")
+def several_runs_once(tmp_path_factory) -> Path:
+    """Return a folder with two finished runs, one that was killed, and one that was trained again."""
+    folder = tmp_path_factory.mktemp("runs")
     words = (*SMALL, "epochs=1")
     finished((*words, "model=lenet"), folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -31,8 +33,8 @@ def shelf_once(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def shelf(shelf_once, outputs) -> Path:
-    return Path(shutil.copytree(shelf_once, outputs))
+def several_runs(several_runs_once, outputs) -> Path:
+    return Path(shutil.copytree(several_runs_once, outputs))
 
 
 @pytest.fixture
@@ -41,18 +43,18 @@ def listing(capsys):
 
 
 def listed_models(listing, *words: str) -> list[str]:
-    told = json.loads(listing(*words, "--json").out)
-    return sorted(Path(one["path"]).parent.name for one in told)
+    runs = json.loads(listing(*words, "--json").out)
+    return sorted(Path(one["path"]).parent.name for one in runs)
 
 
-def test_all_runs_are_told_with_what_came_out(shelf, listing):
+def test_runs_are_listed_with_their_metrics(several_runs, listing):
     done = listing()
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert lines[0].split() == ["status", "since", "test", "size", "where"]
     assert len(lines) == 6
     assert lines[-1].startswith("  4 runs, ")
-    for path in shelf.glob("*/*/*/result.json"):
+    for path in several_runs.glob("*/*/*/result.json"):
         (line,) = [line for line in lines if line.endswith(f"/{path.parent.name}")]
         test = json.loads(path.read_text())["test"]
         assert f"completed  {json.loads((path.parent / 'run.json').read_text())['ended'][:10]}" in line
@@ -80,23 +82,23 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS)
-def test_runs_are_chosen_by_settings_and_results(conditions, shelf, listing):
+def test_runs_are_filtered_by_settings_and_results(conditions, several_runs, listing):
     assert listed_models(listing, *conditions.split()) == CONDITIONS[conditions]
 
 
 @pytest.mark.parametrize("word", ["model", "accuracy>high", "=3", "accuracy=>3", "nothing=1", "acuracy>0.9"])
-def test_a_condition_that_is_none_is_refused(word, shelf, listing):
+def test_a_malformed_condition_is_refused(word, several_runs, listing):
     done = listing(word)
     assert done.code == 2
     assert word in done.err
     assert ("did you mean 'accuracy" in done.err) == word.startswith("acu")
 
 
-def test_broken_and_foreign_folders_are_named_and_passed_over(shelf, listing):
-    broken = shelf / "data" / "model" / "broken"
+def test_unreadable_folders_are_listed_with_the_reason(several_runs, listing):
+    broken = several_runs / "data" / "model" / "broken"
     broken.mkdir(parents=True)
     (broken / "run.json").write_text("{")
-    foreign = shelf / "elsewhere"
+    foreign = several_runs / "elsewhere"
     foreign.mkdir()
     (foreign / "run.json").write_text("[1]")
     (foreign / "config.yaml").write_text("a: 1")
@@ -105,12 +107,12 @@ def test_broken_and_foreign_folders_are_named_and_passed_over(shelf, listing):
     assert done.out.count("unreadable") == 2
     assert f"{broken / 'run.json'} cannot be read" in done.out
     assert "6 runs" in done.out
-    assert listed_models(listing, "status=unreadable") == sorted([shelf.name, "model"])
+    assert listed_models(listing, "status=unreadable") == sorted([several_runs.name, "model"])
     assert "nothing was removed" in listing("--prune").out
 
 
-def test_a_run_that_says_it_runs_was_interrupted_unless_it_is_held(shelf, listing):
-    (path,) = (path.parent for path in shelf.glob("*/lenet_v2/*/run.json"))
+def test_a_run_recorded_as_running_is_interrupted_unless_it_is_held(several_runs, listing):
+    (path,) = (path.parent for path in several_runs.glob("*/lenet_v2/*/run.json"))
     folder = RunFolder(path)
     folder.update(status="running")
     assert listed_models(listing, "status=interrupted") == ["lenet_v2"]
@@ -120,35 +122,49 @@ def test_a_run_that_says_it_runs_was_interrupted_unless_it_is_held(shelf, listin
     assert path.name in listing("--prune").out
 
 
-def test_nothing_is_removed_until_it_is_meant(shelf, listing):
-    before = fingerprints(shelf)
+def test_nothing_is_removed_without_confirmation(several_runs, listing):
+    before = fingerprints(several_runs)
     done = listing("--prune")
     assert "not finished" in done.out
-    assert "trained anew since" in done.out
+    assert "superseded by a rerun" in done.out
     assert "2 runs" in done.out
     assert "nothing was removed: --yes removes them for good" in done.out
-    assert fingerprints(shelf) == before
+    assert fingerprints(several_runs) == before
 
 
-def test_what_was_interrupted_and_superseded_is_removed_and_nothing_else(shelf, listing):
+def test_interrupted_and_superseded_runs_are_removed_and_nothing_else(several_runs, listing):
     kept = {
-        path.name for path in shelf.glob("*/lenet*/*") if path.name.endswith("-r2") or path.parent.name == "lenet_v2"
+        path.name
+        for path in several_runs.glob("*/lenet*/*")
+        if path.name.endswith("-r2") or path.parent.name == "lenet_v2"
     }
     assert len(kept) == 2
     done = listing("--prune", "--yes")
     assert done.code == 0
     assert "2 runs" in done.out
-    assert {path.parent.name for path in shelf.rglob("run.json")} == kept
+    assert {path.parent.name for path in several_runs.rglob("run.json")} == kept
     assert "there is nothing to remove" in listing("--prune", "--yes").out
 
 
-def test_only_runs_that_fit_are_removed(shelf, listing):
+def test_only_matching_runs_are_removed(several_runs, listing):
     listing("model=mlp", "--prune", "--yes")
     assert listed_models(listing) == ["lenet", "lenet", "lenet_v2"]
 
 
-def test_words_that_do_not_go_together_are_refused(shelf, listing, tmp_path):
+def test_contradicting_flags_are_refused(several_runs, listing, tmp_path):
     assert "--yes is for --prune" in listing("--yes").err
     assert "exclude each other" in listing("--prune", "--json").err
     done = listing("--in", tmp_path / "nowhere")
     assert (done.code, "there is no such folder" in done.err) == (2, True)
+
+
+def test_a_list_imports_neither_torch_nor_hydra(several_runs, outputs):
+    code = (
+        "import sys\nfrom cnnbench.cli.list import main\ntry: main(['model=lenet'])\n"
+        "finally: print({'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'pandas'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "set()"
+    assert lines[-2].startswith("  2 runs, ")

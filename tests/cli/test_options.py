@@ -1,4 +1,4 @@
-"""`cnnbench-options`: everything that can be chosen is in the list, and what it says of networks is true."""
+"""`cnnbench-options`: the list is complete, and the measures of networks are right."""
 
 import json
 import subprocess
@@ -92,7 +92,7 @@ def files(group: str) -> list[str]:
 
 
 @pytest.mark.parametrize("group", [group for group in GROUPS_OF_FILES if group != "model"])
-def test_every_option_is_a_line_of_its_group_and_says_what_it_is(listing, group):
+def test_every_option_has_a_line_with_a_summary(listing, group):
     found = listing(group)
     assert [option["name"] for option in found] == files(group)
     assert {option["group"] for option in found} == {group}
@@ -121,7 +121,7 @@ def test_networks_are_measured_on_the_data_that_are_named(listing):
     assert (lenet["images"], lenet["classes"], lenet["parameters"]) == ([1, 32, 32], 10, 61_706)
 
 
-def test_the_smallest_side_is_the_smallest_side(listing):
+def test_the_smallest_side_is_computed(listing):
     found = {option["name"]: option["smallest"] for option in listing("model", "*net")}
     # 5x5 and a pool twice: 16 -> 12 -> 6 -> 2 -> 1. Padded and pooled three times: 8 -> 4 -> 2 -> 1.
     assert (found["lenet"], found["minialexnet"]) == (16, 8)
@@ -155,7 +155,7 @@ def test_what_is_registered_without_a_file_is_listed_too(listing, my_net):
     assert (net["name"], net["summary"], net["smallest"]) == ("my_net", "A net of my own.", 5)
 
 
-def test_files_of_ones_own_are_listed_too(listing, tmp_path):
+def test_files_of_an_own_folder_are_listed_too(listing, tmp_path):
     (tmp_path / "own" / "data").mkdir(parents=True)
     (tmp_path / "own" / "data" / "mine.yaml").write_text("# My own. And more.\nname: synthetic\n")
     (mine,) = listing("data", "mine", "--config-dir", str(tmp_path / "own"))
@@ -166,7 +166,7 @@ def test_files_of_ones_own_are_listed_too(listing, tmp_path):
     ("words", "message"),
     [
         (["modle"], "no group is called 'modle'; did you mean 'model'? There are: 'augmentation', 'data', "),
-        (["data", "imagenet"], "no option of 'data' fits 'imagenet'; without it all of them are listed"),
+        (["data", "imagenet"], "no option of 'data' matches 'imagenet'; without it all of them are listed"),
         (["data", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["model", "--data", "mnist"], "MNIST is not in "),
         (["model", "--data", "mnits"], "did you mean 'mnist'?"),
@@ -182,7 +182,7 @@ def test_what_makes_no_sense_is_one_clear_message(options, words, message):
     assert "Traceback" not in outcome.err
 
 
-def test_the_list_for_people_has_a_line_an_option(options):
+def test_the_table_has_a_line_for_each_option(options):
     lines = options("model", "mini*").out.splitlines()
     assert " ".join(lines[0].split()) == "model= (on 10 classes) parameters on images of smallest what"
     assert [line.split()[0] for line in lines[1:]] == [name for name in files("model") if name.startswith("mini")]
@@ -191,5 +191,5 @@ def test_the_list_for_people_has_a_line_an_option(options):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["data"], ["experiment"]], ids=" ".join)
-def test_neither_help_nor_a_list_waits_for_torch(words):
+def test_neither_help_nor_a_list_imports_torch(words):
     assert in_a_process(*words).stdout.splitlines()[-1] == "False"

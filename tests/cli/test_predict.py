@@ -1,4 +1,4 @@
-"""What a network answers to images, from files and from its own data."""
+"""`cnnbench-predict`: classes of image files and of images of a run's own data."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import cnnbench
-from cnnbench.analysis.predict import of_run
 from cnnbench.cli.predict import main
 from cnnbench.data.decode import decode
 from tests.conftest import ended
@@ -45,13 +44,13 @@ def photos(tmp_path) -> Path:
     return folder
 
 
-def test_files_are_converted_as_in_training_and_the_likeliest_classes_told(run, photos, predict):
+def test_files_are_converted_as_in_training_and_their_classes_predicted(run, photos, predict):
     done = predict(run, photos, "--json", "--top-k", "2")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
+    predictions = json.loads(done.out)
     opened = cnnbench.load_run(run)
-    assert [Path(one["image"]).name for one in told] == ["a.png", "b.jpg", "c.png"]
-    for one in told:
+    assert [Path(one["image"]).name for one in predictions] == ["a.png", "b.jpg", "c.png"]
+    for one in predictions:
         pixels = decode(Path(one["image"]), 20, 1, "crop").permute(2, 0, 1).unsqueeze(0)
         best = opened.predict(pixels)[0].topk(2)
         expected = [opened.classes[label] for label in best.indices.tolist()]
@@ -60,25 +59,25 @@ def test_files_are_converted_as_in_training_and_the_likeliest_classes_told(run, 
 
 
 def test_images_of_the_runs_own_data_come_with_their_class(run, predict):
-    told = json.loads(predict(run, "--split", "test", "--index", "3,0", "--json").out)
+    predictions = json.loads(predict(run, "--split", "test", "--index", "3,0", "--json").out)
     opened = cnnbench.load_run(run)
     images = opened.data("test")
-    assert [one["class"] for one in told] == [opened.classes[images.labels[row]] for row in (3, 0)]
+    assert [one["class"] for one in predictions] == [opened.classes[images.labels[row]] for row in (3, 0)]
     probabilities = opened.predict(images.take(torch.tensor([3, 0])))
-    for one, row in zip(told, probabilities, strict=True):
+    for one, row in zip(predictions, probabilities, strict=True):
         answered = {answer["class"]: answer["probability"] for answer in one["answers"]}
         assert list(answered.values()) == sorted(answered.values(), reverse=True)
         assert answered == {name: pytest.approx(float(row[label])) for label, name in enumerate(opened.classes)}
     lines = predict(run, "--split", "test", "--index", "3,0", "--top-k", "1").out.splitlines()
     assert len(lines) == 2
-    for line, one in zip(lines, told, strict=True):
+    for line, one in zip(lines, predictions, strict=True):
         right = one["class"] == one["answers"][0]["class"]
         assert line.startswith(
             f"  {one['image']}  {one['class']} {'✓' if right else '✗'}  {one['answers'][0]['class']}"
         )
 
 
-def test_each_image_is_drawn_beside_its_answers(run, photos, predict, tmp_path):
+def test_each_image_is_drawn_next_to_its_predictions(run, photos, predict, tmp_path):
     assert predict(run, photos, "--picture", tmp_path / "panel.png").code == 0
     with Image.open(tmp_path / "panel.png") as picture:
         assert picture.height > 500
@@ -86,7 +85,7 @@ def test_each_image_is_drawn_beside_its_answers(run, photos, predict, tmp_path):
     assert (done.code, "cannot be written" in done.err) == (2, True)
 
 
-def test_what_is_no_image_is_named_and_the_others_are_answered(run, photos, predict):
+def test_unusable_files_are_named_and_the_others_predicted(run, photos, predict):
     (photos / "broken.jpg").write_bytes(b"")
     done = predict(run, photos)
     assert done.code == 2
@@ -105,7 +104,7 @@ REFUSED = {
     "": "give files or folders of images, or --split and --index",
     "photos --split test --index 1": "give files or folders of images, or --split and --index",
     "--split test": "belong together",
-    "--split test --index 1,x": "takes numbers with commas between",
+    "--split test --index 1,x": "must be whole numbers separated by commas",
     "--split test --index 1,99": "--index '99': test has 20 images, counted from 0",
     "photos --top-k 0": "must be at least 1",
     "nowhere.png": "nowhere.png: no such file or folder",
@@ -113,28 +112,31 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_asked_is_refused(words, run, predict):
+def test_contradicting_arguments_are_refused(words, run, predict):
     done = predict(run, *words.split())
     assert done.code == 2
     assert REFUSED[words] in done.err
 
 
-def test_a_folder_without_an_image_that_can_be_used_has_nothing_to_answer_to(run, predict, tmp_path):
+def test_a_folder_without_usable_images_is_refused(run, predict, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     done = predict(run, folder)
     assert (done.code, str(folder) in done.err) == (2, True)
     (folder / "empty.png").write_bytes(b"")
     done = predict(run, folder)
-    assert (done.code, f"there is no image to answer to:\n  {folder / 'empty.png'} is empty" in done.err) == (2, True)
+    assert (done.code, f"there is no image that can be used:\n  {folder / 'empty.png'} is empty" in done.err) == (
+        2,
+        True,
+    )
 
 
-def test_codes_are_no_answers(tmp_path, photos, predict):
+def test_a_task_without_classes_is_refused(tmp_path, photos, predict):
     done = predict(finished(words_of("siamese"), tmp_path / "siamese"), photos)
-    assert (done.code, "task siamese does not tell classes" in done.err) == (2, True)
+    assert (done.code, "task siamese does not predict classes" in done.err) == (2, True)
 
 
-def test_a_network_that_saw_photographs_sees_files_as_it_saw_them(tmp_path, predict):
+def test_photographs_are_converted_as_in_training(tmp_path, predict):
     folder = write_classes(tmp_path / "classes", {"cat": 8, "dog": 8})
     words = (
         "data=image_folder",
@@ -164,7 +166,7 @@ def test_a_network_that_saw_photographs_sees_files_as_it_saw_them(tmp_path, pred
 # Published networks ---------------------------------------------------------------------------------------------------
 
 
-def test_a_published_network_answers_with_the_names_of_its_classes(photos, predict, monkeypatch):
+def test_a_published_network_predicts_its_own_classes(photos, predict, monkeypatch):
     import torchvision.models as zoo
 
     torch.manual_seed(0)
@@ -186,7 +188,7 @@ def test_a_published_network_answers_with_the_names_of_its_classes(photos, predi
     assert [answer["probability"] for answer in one["answers"]] == pytest.approx(best.values.tolist(), rel=1e-4)
 
 
-def test_a_published_network_that_is_none_is_refused(predict, photos):
+def test_an_unknown_published_network_is_refused(predict, photos):
     done = predict("torchvision/resnet5", photos)
     assert (done.code, "did you mean 'resnet50'?" in done.err) == (2, True)
     done = predict("torchvision/resnet50", "--split", "test", "--index", "0")
@@ -194,8 +196,8 @@ def test_a_published_network_that_is_none_is_refused(predict, photos):
 
 
 def test_the_size_of_images_is_read_from_the_run_or_from_its_data(run):
-    assert of_run(str(run)).side == 20
+    assert cnnbench.load_run(run).size == (1, 20, 20)
     record = json.loads((run / "run.json").read_text())
     del record["data"]["size"]
     (run / "run.json").write_text(json.dumps(record))
-    assert of_run(str(run)).side == 20
+    assert cnnbench.load_run(run).size == (1, 20, 20)

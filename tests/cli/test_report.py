@@ -1,4 +1,4 @@
-"""What `cnnbench-report` makes of runs: pages, Markdown, CSV, and what is refused."""
+"""`cnnbench-report`: pages, Markdown, CSV, and what is refused."""
 
 import json
 from collections.abc import Mapping
@@ -10,18 +10,15 @@ import pytest
 
 from cnnbench.analysis.reports.comparison import compare
 from cnnbench.cli.report import main
-from cnnbench.store.query import found
+from cnnbench.store.query import runs_named
 from tests.conftest import ended
 from tests.support.interruption import fingerprints
-from tests.support.shelves import made
+from tests.support.run_folders import write_dropout_runs, write_run
 
 
 @pytest.fixture
-def shelf(outputs) -> Path:
-    for seed, (plain, dropped) in enumerate(((0.90, 0.93), (0.88, 0.92), (0.91, 0.93))):
-        made(outputs, plain, "regularization.dropout=0.0", f"seed={seed}")
-        made(outputs, dropped, "regularization.dropout=0.5", f"seed={seed}")
-    return outputs
+def several_runs(outputs) -> Path:
+    return write_dropout_runs(outputs)
 
 
 @pytest.fixture
@@ -29,57 +26,57 @@ def report(capsys):
     return lambda *words: ended(main, [str(word) for word in words], capsys)
 
 
-def test_broken_running_and_foreign_folders_are_named_and_passed_over(shelf, report):
-    made(shelf, None, "seed=9", status="paused")
-    broken = shelf / "synthetic" / "lenet" / "broken"
+def test_unfinished_and_unreadable_runs_are_named_and_skipped(several_runs, report):
+    write_run(several_runs, None, "seed=9", status="paused")
+    broken = several_runs / "synthetic" / "lenet" / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
-    (shelf / "notes.txt").write_text("mine")
-    done = report(shelf)
+    (several_runs / "notes.txt").write_text("mine")
+    done = report(several_runs)
     assert done.code == 0, done.err
-    passed_over = done.out[done.out.index("Passed over:") :]
-    assert passed_over.count(str(shelf / "synthetic")) == 3  # once in the reason why it cannot be read
-    assert "paused" in passed_over
+    skipped = done.out[done.out.index("Skipped:") :]
+    assert skipped.count(str(several_runs / "synthetic")) == 3  # once in the reason why it cannot be read
+    assert "paused" in skipped
     assert f"{broken / 'run.json'} cannot be read" in done.out
 
 
-def test_a_sweep_is_the_runs_that_it_made(shelf, report):
-    folders = [str(path.parent.relative_to(shelf)) for path in sorted(shelf.glob("*/*/*/run.json"))][:2]
-    (shelf / "sweeps").mkdir()
-    sweep = shelf / "sweeps" / "1a2b3c4d.json"
+def test_a_sweep_is_the_runs_that_it_made(several_runs, report):
+    folders = [str(path.parent.relative_to(several_runs)) for path in sorted(several_runs.glob("*/*/*/run.json"))][:2]
+    (several_runs / "sweeps").mkdir()
+    sweep = several_runs / "sweeps" / "1a2b3c4d.json"
     sweep.write_text(json.dumps({"jobs": [{"folder": folder} for folder in [*folders, None]]}))
-    assert len(found([str(sweep)])) == 2
+    assert len(runs_named([str(sweep)])) == 2
     assert report(sweep).code == 0
     sweep.write_text("[]")
-    assert "is no sweep" in report(sweep).err
+    assert "is not a sweep" in report(sweep).err
 
 
 @pytest.mark.parametrize(
-    ("words", "text"), [("nowhere", "there is no such run"), ("{shelf} --metric top9", "they have")]
+    ("words", "text"), [("nowhere", "there is no such run"), ("{several_runs} --metric top9", "they have")]
 )
-def test_what_cannot_be_reported_is_refused(words, text, shelf, report):
-    done = report(*words.format(shelf=shelf).split())
+def test_what_cannot_be_reported_is_refused(words, text, several_runs, report):
+    done = report(*words.format(several_runs=several_runs).split())
     assert (done.code, text in done.err) == (2, True)
 
 
 def test_nothing_finished_is_nothing_to_report(outputs, report):
-    made(outputs, None, status="paused")
-    made(outputs, None, "seed=1", status="paused")
+    write_run(outputs, None, status="paused")
+    write_run(outputs, None, "seed=1", status="paused")
     done = report(outputs)
     assert (done.code, "no finished run to report on" in done.err) == (2, True)
 
 
-def test_a_report_touches_no_run(shelf, report):
-    before = fingerprints(shelf / "synthetic")
-    assert report(shelf).code == 0
-    assert fingerprints(shelf / "synthetic") == before
-    (folder,) = (shelf / "reports").iterdir()
+def test_a_report_touches_no_run(several_runs, report):
+    before = fingerprints(several_runs / "synthetic")
+    assert report(several_runs).code == 0
+    assert fingerprints(several_runs / "synthetic") == before
+    (folder,) = (several_runs / "reports").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.md"]
 
 
-def test_the_files_hold_the_same_table(shelf, report, tmp_path):
-    report(shelf, "--out", tmp_path / "out")
-    expected = compare(found([str(shelf)])).table()
+def test_the_files_hold_the_same_table(several_runs, report, tmp_path):
+    report(several_runs, "--out", tmp_path / "out")
+    expected = compare(runs_named([str(several_runs)])).table()
     table = pd.read_csv(tmp_path / "out" / "report.csv", dtype={"regularization.dropout": str})
     assert table["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist())
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
@@ -110,12 +107,12 @@ class Page(HTMLParser):
         self.cells += [given] if tag == "td" else []
 
 
-def test_a_page_needs_nothing_but_itself_and_runs_nothing_that_it_shows(shelf, report, tmp_path):
+def test_a_page_is_self_contained_and_escapes_its_text(several_runs, report, tmp_path):
     hostile = '<script>alert("1")</script>'
     reference = {"metric": "accuracy", "value": 0.5, "split": "test", "source": hostile, "remark": hostile * 50}
-    for path in shelf.glob("*/*/*/result.json"):
+    for path in several_runs.glob("*/*/*/result.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"references": [reference]}))
-    assert report(shelf, "--out", tmp_path / "out").code == 0
+    assert report(several_runs, "--out", tmp_path / "out").code == 0
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -130,7 +127,7 @@ def test_a_page_needs_nothing_but_itself_and_runs_nothing_that_it_shows(shelf, r
 
 
 def test_two_hundred_runs_are_reported_on_within_seconds(outputs, report):
-    path = made(outputs, 0.9)
+    path = write_run(outputs, 0.9)
     text = (path / "config.yaml").read_text()
     rows = [{"row": "epoch", "epoch": n, "step": n, "loss/train": 1 / n, "accuracy/val": 0.5} for n in range(1, 151)]
     lines = "".join(json.dumps(row) + "\n" for row in rows)

@@ -13,8 +13,9 @@ from cnnbench.data.images import DataSpec, ImageData, Images
 from cnnbench.data.prepare import channel_statistics, crop_size, prepare, resize_and_convert
 from cnnbench.errors import SettingError
 from cnnbench.registry import DATASETS, Component, Selection
+from tests.support.zoo import FACTS
 
-# Data sets without a download -----------------------------------------------------------------------------------------from tests.support.zoo import FACTS
+# Data sets without a download -----------------------------------------------------------------------------------------
 
 
 def test_digits_are_complete_in_two_disjoint_parts():

@@ -24,7 +24,7 @@ def installed() -> str | None:
 
 
 class Page:
-    """A page that is open. complaints: what the console was told; requests: addresses that were asked for."""
+    """A page that is open. complaints: messages on the console; requests: addresses that were requested."""
 
     def __init__(self, port: int, path: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)

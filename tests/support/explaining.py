@@ -1,12 +1,11 @@
-"""Runs, networks and tasks that are explained, small ones."""
+"""Small runs, networks and tasks to explain."""
 
 from types import SimpleNamespace
 
 import torch
-from torch import nn
 
-from cnnbench.analysis.explanation.subject import Subject
-from cnnbench.analysis.predict import from_split
+from cnnbench.analysis.explanation.explainer import Explainer
+from cnnbench.analysis.predict import images_from_split
 from cnnbench.analysis.run import Run
 from tests.support.training import SMALL, prepared
 
@@ -30,16 +29,11 @@ TASKS = {
 }
 
 
-def of(network: nn.Module, images: torch.Tensor) -> SimpleNamespace:
-    """Return what stands for a subject where only its network is looked at."""
-    return SimpleNamespace(network=network.eval(), images=images)
-
-
-def untrained(*words: str) -> Subject:
-    """Return two images and a network as it begins, without a folder of a run."""
+def untrained(*words: str) -> Explainer:
+    """Return two images and a network with its initial weights, without the folder of a run."""
     training = prepared(*SMALL, *words)
     record = {"data": {"mean": training.data.mean, "std": training.data.std, "classes": training.data.spec.classes}}
     run = Run(SimpleNamespace(record=lambda: record), training.config)
-    vars(run).update(ready=training, spec=training.data.spec)  # in place of what it would read
-    asked = from_split(SimpleNamespace(run=run, classes=run.classes), "test", "0,1")
-    return Subject(run, "last", training.network.eval(), torch.device("cpu"), asked, "test")
+    vars(run).update(setup=training, spec=training.data.spec)  # in place of what it would read
+    inputs = images_from_split(run, "test", [0, 1])
+    return Explainer(run, "last", training.network.eval(), torch.device("cpu"), inputs, "test")

@@ -135,7 +135,8 @@ def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
 
     network, splits = training.network, {"val": training.val}
     context = EvalContext(
-        network, training.data, splits, lambda batches, each: map_images(network, batches, each, training.config), Path(), 1,
+        network, training.data, splits,
+        lambda batches, each: map_images(network, batches, each, training.config), Path(), 1,
         lambda name, picture: None,
     )  # fmt: skip
     pictures = projector.thumbnails(context, training.val)

@@ -15,6 +15,7 @@ from cnnbench.registry import TASKS, Component
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.tasks.embedding import EmbeddingTask
 from cnnbench.training import loop, setup, step, trainer
+from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating
 from tests.conftest import only_run
 from tests.support.interruption import differences, finished, go, kill, outcome_of, read, rows_of

@@ -1,92 +1,77 @@
-"""What the last layer sees of images: codes, or the features that scores are made of."""
+"""The features of images: embeddings, or what the last layer computes its scores from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnbench.analysis.explanation.subject import NotPossible, Subject
-from cnnbench.data.loader import Batch, Batches
+from cnnbench.analysis.explanation.layers import NotPossible, run_with_hook
+from cnnbench.analysis.run import Run, Step
+from cnnbench.data.loader import Batch
 from cnnbench.errors import UserError
-from cnnbench.models.head import parts_of
-from cnnbench.tasks.exhibits import DRAWN
-from cnnbench.training.step import map_images
-
-Step = Callable[[nn.Module, Batch], Tensor]
+from cnnbench.models.head import trace_head
+from cnnbench.tasks.figures import TSNE_POINTS
 
 
 @dataclass(frozen=True)
 class Features:
-    """values: float32 [N, D]. labels: int64 [N]. what: where they come from. total: images that there are."""
+    """values: float32 [N, D]. labels: int64 [N]. source: what computes them. total: images in the split."""
 
     values: Tensor
     labels: Tensor
-    what: str
+    source: str
     total: int
 
 
-def features_of(subject: Subject, seed: int = 0) -> Features:
-    """Return the features of images of the subject's split: of 2 000 at most, chosen by the seed, each at most once."""
-    step, what = penultimate_features(subject)
+def features_of(run: Run, network: nn.Module, split: str, device: torch.device, seed: int = 0) -> Features:
+    """Return the features of at most 2 000 images of a split, sampled without replacement by the seed."""
+    step, source = penultimate_features(run, network)
     try:
-        data = subject.run.training.data
+        images = run.data(split)
     except UserError as error:  # files can be explained without the data
         raise NotPossible(str(error).removesuffix(".")) from error
-    images = getattr(data, subject.split)
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:DRAWN].sort().values
-    batches = Batches(images[rows], data.spec, data.mean, data.std, subject.device)
-    subject.network.to(subject.device)
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:TSNE_POINTS].sort().values
+    network.to(device)
     try:
-        values = map_images(subject.network, batches, step, subject.run.config)
+        values = run.map(network, run.batches_of(images[rows], device), step)
     finally:
-        subject.network.cpu()
-    return Features(values, images.labels[rows], what, len(images))
+        network.cpu()
+    return Features(values, images.labels[rows], source, len(images))
 
 
-def penultimate_features(subject: Subject) -> tuple[Step, str]:
-    """Return what gives the features of a batch, float [B, D], and where they come from.
+def penultimate_features(run: Run, network: nn.Module) -> tuple[Step, str]:
+    """Return what computes the features of a batch, float [B, D], and what that is, for a title.
 
-    Raises NotPossible where no layer is known to give the scores.
+    Raises NotPossible if the layer that computes the scores cannot be found.
     """
-    run = subject.run
-    encode: Step | None = getattr(run.task, "encode", None)
+    encode = run.task.encode
     if encode is not None:
-        return encode, "codes"
-    spec = replace(run.spec, outputs=run.task.num_outputs)
-    names = parts_of(run.config.network(), spec, run.task).outputs
-    if not names:
-        raise NotPossible("no Linear or Conv2d of the network gives its outputs, so what that layer sees is not known")
-    names = tuple(_last_of(subject.network, name) for name in names)
+        return encode, "embeddings"
+    outputs = trace_head(network, run.spec).output_layers
+    if not outputs:
+        raise NotPossible("no Linear or Conv2d layer computes the outputs of the network, so its features are unknown")
+    names = tuple(_last_of(network, name) for name in outputs)
 
     def step(network: nn.Module, batch: Batch) -> Tensor:
         return inputs_of(network, names, batch.images)
 
-    averaged = any(isinstance(layer, nn.Conv2d) for layer in map(subject.network.get_submodule, names))
-    return step, f"{'the means of ' if averaged else ''}what {' and '.join(names)} sees"
+    is_averaged = any(isinstance(layer, nn.Conv2d) for layer in map(network.get_submodule, names))
+    return step, f"{'the averaged ' if is_averaged else ''}inputs of {' and '.join(names)}"
 
 
 def inputs_of(network: nn.Module, names: tuple[str, ...], images: Tensor) -> Tensor:
-    """Return what some layers are given for images, side by side, float [B, D]; of maps their means."""
-    seen: dict[str, Tensor] = {}
+    """Return the inputs of layers for images, concatenated, float [B, D]; maps are averaged over their pixels."""
+    features: dict[str, Tensor] = {}
 
-    def note(name: str) -> Any:
-        def hook(_module: nn.Module, inputs: Any) -> None:
-            seen[name] = inputs[0].mean((2, 3)) if inputs[0].ndim == 4 else inputs[0].flatten(1).clone()
+    def hook(name: str, _module: nn.Module, inputs: Any, _output: Any) -> None:
+        features[name] = inputs[0].mean((2, 3)) if inputs[0].ndim == 4 else inputs[0].flatten(1).clone()
 
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
-    try:
-        network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.cat([seen[name] for name in names], dim=1)
+    run_with_hook(network, images, names, hook)
+    return torch.cat([features[name] for name in names], dim=1)
 
 
 def _last_of(network: nn.Module, name: str) -> str:
-    """Return the layer itself, or the last of those that were put in its place as a head of several."""
+    """Return the layer itself, or the last of the layers of a head that replaced it."""
     module = network.get_submodule(name)
     return f"{name}.{list(dict(module.named_children()))[-1]}" if isinstance(module, nn.Sequential) else name

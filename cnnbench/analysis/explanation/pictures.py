@@ -1,4 +1,4 @@
-"""Every kind of picture that explains a network: what is asked for, and what comes of it."""
+"""Every kind of figure that explains a network: what `--what` names, and what is drawn for it."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,70 +10,61 @@ from torch import Tensor
 
 from cnnbench.analysis.evaluate import evaluate_run
 from cnnbench.analysis.explanation import sheets
-from cnnbench.analysis.explanation.activations import Maps, convolutions, maps_of, maps_of_layer, spread
 from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
+from cnnbench.analysis.explanation.explainer import Explainer
 from cnnbench.analysis.explanation.features import features_of
-from cnnbench.analysis.explanation.kernels import first_kernels
-from cnnbench.analysis.explanation.looks import augmented_views
-from cnnbench.analysis.explanation.subject import NotPossible, Subject
+from cnnbench.analysis.explanation.layers import (
+    Maps,
+    NotPossible,
+    convolutions,
+    first_kernels,
+    maps_of,
+    maps_of_layer,
+    spread,
+)
 from cnnbench.errors import UserError, grouped
 from cnnbench.tasks.figures import plain, tsne_scatter
 
-GALLERIES = {"mistakes": "the most certain mistakes", "doubts": "the least certain hits"}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted of a subject. images: of how many maps are shown. layer, filter, label: None: no certain one."""
-
-    subject: Subject
-    images: int
-    layer: str | None = None
-    filter: int | None = None
-    label: int | None = None
+GALLERIES = {"mistakes": "the most confident mistakes", "doubts": "the least confident correct predictions"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, the name of its file without ending, and what it shows, in a line."""
+    """A figure, the name of its file without suffix, and what it shows, in a line."""
 
     name: str
     line: str
     figure: Figure
 
 
-def activations(request: Request) -> Iterator[Picture]:
-    """Yield the maps of convolutional layers, or of the layer that is named, for each image."""
-    subject = request.subject
-    layers = spread(convolutions(subject)) if request.layer is None else [request.layer]
-    for number in range(request.images):
-        image = subject.images[number : number + 1]
-        if request.layer is None:
-            found = maps_of(subject.network, image, layers)
-        else:
-            found = [maps_of_layer(subject, request.layer, number)]
-        for maps in found:
-            values, first, what = _shown(maps, request.filter)
-            title = f"{maps.layer} of {subject.caption(number)}: {what}"
-            figure = sheets.maps_sheet(values, subject.pixels(image)[0], title, first)
-            only = "" if request.filter is None else f"-{request.filter}"
-            layer = re.sub(r"[^A-Za-z0-9._=-]+", "-", maps.layer)
-            yield Picture(f"activations-{layer}{only}-{subject.word(number)}", title, figure)
+def _draw_activations(explainer: Explainer) -> Iterator[Picture]:
+    network, layer = explainer.network, explainer.layer
+    layers = spread(convolutions(network, explainer.images[:1])) if layer is None else []
+    for number in range(explainer.num_mapped):
+        image = explainer.images[number : number + 1]
+        all_maps = maps_of(network, image, layers) if layer is None else [maps_of_layer(network, image, layer)]
+        for maps in all_maps:
+            values, first, what = _chosen(maps, explainer.filter)
+            title = f"{maps.layer} of {explainer.caption(number)}: {what}"
+            figure = sheets.maps_sheet(values, explainer.pixels(image)[0], title, first)
+            only = "" if explainer.filter is None else f"-{explainer.filter}"
+            word = re.sub(r"[^A-Za-z0-9._=-]+", "-", maps.layer)
+            yield Picture(f"activations-{word}{only}-{explainer.file_word(number)}", title, figure)
 
 
-def not_shown(request: Request) -> str:
-    """Return what of the activations is not shown unless it is asked for; nothing where all is."""
-    images = len(request.subject.asked) - request.images
+def not_drawn(explainer: Explainer) -> str:
+    """Return which activations are drawn only if they are asked for; empty if there are none."""
+    images = len(explainer.inputs) - explainer.num_mapped
     layers = 0
-    if request.layer is None:
-        found = convolutions(request.subject)
-        layers = len(found) - len(spread(found))
-    told = [f"of {images} other images, which --index names"] if images else []
-    told += [f"of {layers} other convolutions, which --layer names"] if layers else []
-    return "; ".join(told)
+    if explainer.layer is None:
+        names = convolutions(explainer.network, explainer.images[:1])
+        layers = len(names) - len(spread(names))
+    parts = [f"of {images} other images, which --index names"] if images else []
+    parts += [f"of {layers} other convolutions, which --layer names"] if layers else []
+    return "; ".join(parts)
 
 
-def _shown(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
+def _chosen(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
     """Return the maps to draw, the number of the first, and what they are. Raises UserError for one there is not."""
     total, height, width = maps.values.shape
     times = f", the last of {maps.uses} times that it is used" if maps.uses > 1 else ""
@@ -85,119 +76,99 @@ def _shown(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
     return maps.values[only : only + 1], only, f"map {only} of {total}, {height}x{width}{times}"
 
 
-def kernels(request: Request) -> Iterator[Picture]:
-    """Yield the weights of the first layer."""
-    found = first_kernels(request.subject)
-    most = sheets.MOST_TILES if found.in_colour else max(1, sheets.MOST_TILES // found.weights.shape[1])
-    some = f"the first {most} of " if len(found.weights) > most else ""
-    title = f"{found.layer}: {some}{found.size}"
-    yield Picture("kernels", title, sheets.kernels_sheet(found.weights[:most], title))
+def _draw_kernels(explainer: Explainer) -> Iterator[Picture]:
+    kernels = first_kernels(explainer.network, explainer.images[:1])
+    most = sheets.MOST_TILES if kernels.is_colour else max(1, sheets.MOST_TILES // kernels.weights.shape[1])
+    some = f"the first {most} of " if len(kernels.weights) > most else ""
+    title = f"{kernels.layer}: {some}{kernels.size}"
+    yield Picture("kernels", title, sheets.kernels_sheet(kernels.weights[:most], title))
 
 
-def grad_cam(request: Request) -> Iterator[Picture]:
-    """Yield where the maps of a layer speak for the class, over each image."""
-    subject = request.subject
-    score, _ = subject.score, captum()
-    layer = last_with_maps(subject) if request.layer is None else request.layer
-    maps = maps_of_layer(subject, layer)
+def _draw_gradcam(explainer: Explainer) -> Iterator[Picture]:
+    score, _ = explainer.score, captum()
+    network, image = explainer.network, explainer.images[:1]
+    layer = last_with_maps(network, image) if explainer.layer is None else explainer.layer
+    maps = maps_of_layer(network, image, layer)
     if maps.values[0].numel() == 1:
-        raise NotPossible(f"{layer} has maps of one pixel, which say nothing of where")
-    labels = _labels(request)
-    found = gradcam(score, subject.network.get_submodule(layer), subject.images, labels)
+        raise NotPossible(f"{layer} has maps of one pixel, which cannot say where")
+    labels = _labels(explainer)
+    heat = gradcam(score, network.get_submodule(layer), explainer.images, labels)
     line = f"Grad-CAM of {layer} ({maps.size})"
-    title = f"{line}: what speaks for the class, the brighter the more; each image on its own scale"
+    title = f"{line}: evidence for the class, the brighter the more; each image on its own scale"
     captions = [
-        caption if share.any() else f"{caption}: nothing"
-        for caption, share in zip(_captions(request, labels), found, strict=True)
+        caption if values.any() else f"{caption}: none"
+        for caption, values in zip(_captions(explainer, labels), heat, strict=True)
     ]
-    yield Picture("gradcam", line, sheets.pairs_sheet(subject.pixels(subject.images), found, captions, title, True))
+    pixels = explainer.pixels(explainer.images)
+    yield Picture("gradcam", line, sheets.pairs_sheet(pixels, heat, captions, title, is_overlaid=True))
 
 
-def salient(request: Request) -> Iterator[Picture]:
-    """Yield how much each pixel of each image changes the score of the class."""
-    subject = request.subject
-    score, _ = subject.score, captum()
-    labels = _labels(request)
-    found = saliency(score, subject.images, labels)
+def _draw_saliency(explainer: Explainer) -> Iterator[Picture]:
+    score, _ = explainer.score, captum()
+    labels = _labels(explainer)
+    heat = saliency(score, explainer.images, labels)
     line = "saliency: how much each pixel changes the score of the class"
     title = f"{line} (largest |gradient| of its channels); each image on its own scale"
-    pixels = subject.pixels(subject.images)
-    yield Picture("saliency", line, sheets.pairs_sheet(pixels, found, _captions(request, labels), title, False))
+    pixels, captions = explainer.pixels(explainer.images), _captions(explainer, labels)
+    yield Picture("saliency", line, sheets.pairs_sheet(pixels, heat, captions, title, is_overlaid=False))
 
 
-def _labels(request: Request) -> Tensor:
-    """Return the class to explain for each image, int64 [N]: the one that was asked for, or the network's answer."""
-    answers = request.subject.probabilities.argmax(1)
-    return answers if request.label is None else torch.full_like(answers, request.label)
+def _labels(explainer: Explainer) -> Tensor:
+    predicted = explainer.probabilities.argmax(1)
+    return predicted if explainer.label is None else torch.full_like(predicted, explainer.label)
 
 
-def _captions(request: Request, labels: Tensor) -> list[str]:
-    subject = request.subject
-    chosen = subject.probabilities.gather(1, labels.unsqueeze(1))[:, 0].tolist()
-    word = "answer" if request.label is None else "for"
+def _captions(explainer: Explainer, labels: Tensor) -> list[str]:
+    probabilities = explainer.probabilities.gather(1, labels.unsqueeze(1))[:, 0].tolist()
+    word = "predicted" if explainer.label is None else "for"
     return [
-        f"{subject.caption(number)}\n{word} {plain(subject.run.classes[label])}, {probability:.2f}"
-        for number, (label, probability) in enumerate(zip(labels.tolist(), chosen, strict=True))
+        f"{explainer.caption(number)}\n{word} {plain(explainer.run.classes[label])}, {probability:.2f}"
+        for number, (label, probability) in enumerate(zip(labels.tolist(), probabilities, strict=True))
     ]
 
 
-def gallery(request: Request) -> Iterator[Picture]:
-    """Yield the most certain mistakes and the least certain hits of a split."""
-    subject = request.subject
-    _ = subject.score  # of a task that tells classes; others would draw pictures of their own
+def _draw_galleries(explainer: Explainer) -> Iterator[Picture]:
+    _ = explainer.score  # raises for a task without classes, whose evaluation draws something else
     try:
-        figures = evaluate_run(subject.run, subject.split, subject.which).figures
-    except UserError as error:  # the data are not there, or are no longer those of the run
+        figures = evaluate_run(explainer.run, explainer.split, explainer.which).figures
+    except UserError as error:  # the data are not there, or have changed
         raise NotPossible(str(error).splitlines()[0].removesuffix(".")) from error
     for name, line in GALLERIES.items():
         if name in figures:
-            yield Picture(name, f"{line} of {subject.split}", figures[name]())
+            yield Picture(name, f"{line} on {explainer.split}", figures[name]())
 
 
-def tsne(request: Request) -> Iterator[Picture]:
-    """Yield what the last layer sees of many images, in two dimensions."""
-    subject = request.subject
-    found = features_of(subject)
-    if not (found.values != found.values[:1]).any():
-        raise NotPossible(f"{found.what} is the same in all images")
-    figure = tsne_scatter(found.values, found.labels, subject.run.classes, seed=0)
+def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
+    features = features_of(explainer.run, explainer.network, explainer.split, explainer.device)
+    if not (features.values != features.values[:1]).any():
+        raise NotPossible(f"the {features.source} are the same for all images")
+    figure = tsne_scatter(features.values, features.labels, explainer.run.classes, seed=0)
     if figure is None:
-        raise NotPossible(f"{subject.split} has {found.total} images, and t-SNE takes four at least")
-    some = "" if found.total == len(found.values) else f" of {grouped(found.total)}"
-    line = f"t-SNE of {found.what}: {found.values.shape[1]} numbers of {len(found.values)}{some} {subject.split} images"
+        raise NotPossible(f"{explainer.split} has {features.total} images, and t-SNE needs at least four")
+    number, size = features.values.shape
+    some = "" if features.total == number else f" of {grouped(features.total)}"
+    line = f"t-SNE of {features.source} ({size} numbers), {number}{some} {explainer.split} images"
     figure.axes[0].set_title(line, fontsize=9, parse_math=False)
     yield Picture("tsne", line, figure)
 
 
-def augmentation(request: Request) -> Iterator[Picture]:
-    """Yield looks at the first image after the augmentation of the run."""
-    subject = request.subject
-    looks, parts, blending = augmented_views(subject)
-    title = f"0: {subject.caption(0)}; 1 to {len(looks)}: looks at it by {', '.join(parts)}"
-    if subject.row is not None:
-        title = f"{title}, in these epochs"
+def _draw_augmentation(explainer: Explainer) -> Iterator[Picture]:
+    views, applied, blending = explainer.augmented_views()
+    title = f"0: {explainer.caption(0)}; 1 to {len(views)}: after {', '.join(applied)}"
+    if explainer.train_row is not None:
+        title = f"{title}, as in these epochs"
     if blending:
         title = f"{title}; without {' and '.join(blending)}, which takes a second image"
-    image = subject.pixels(subject.images[:1])[0]
-    yield Picture("augmentation", title, sheets.looks_sheet(image, subject.pixels(looks), title))
+    image = explainer.pixels(explainer.images[:1])[0]
+    yield Picture("augmentation", title, sheets.views_sheet(image, explainer.pixels(views), title))
 
 
-PICTURES: Mapping[str, Callable[[Request], Iterator[Picture]]] = {
-    "activations": activations,
-    "kernels": kernels,
-    "gradcam": grad_cam,
-    "saliency": salient,
-    "gallery": gallery,
-    "tsne": tsne,
-    "augmentation": augmentation,
+KINDS: Mapping[str, Callable[[Explainer], Iterator[Picture]]] = {
+    "activations": _draw_activations,
+    "kernels": _draw_kernels,
+    "gradcam": _draw_gradcam,
+    "saliency": _draw_saliency,
+    "gallery": _draw_galleries,
+    "tsne": _draw_tsne,
+    "augmentation": _draw_augmentation,
 }
-
-
-def pictures(request: Request, what: str, is_asked_for: bool) -> Iterator[Picture]:
-    """Yield the pictures of one kind. Raises NotPossible, or UserError where the kind was asked for by its name."""
-    try:
-        yield from PICTURES[what](request)
-    except NotPossible as error:
-        if is_asked_for:
-            raise UserError(f"--what {what}: {error}.") from error
-        raise

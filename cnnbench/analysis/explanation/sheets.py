@@ -1,4 +1,4 @@
-"""How maps, kernels and what they say are drawn. Every name is drawn as it is, never as a formula."""
+"""How maps, kernels, attributions and augmented views are drawn. Names are drawn literally, never as a formula."""
 
 import textwrap
 from collections.abc import Sequence
@@ -11,114 +11,108 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-MOST_TILES = 256  # in one picture
+MOST_TILES = 256  # in one figure
 TILE = 48  # pixels that a tile has at least: smaller ones are enlarged, each pixel to a square
-PAIRS = 4  # in a row
-LOOKS_IN_A_ROW = 5
+PAIRS_IN_A_ROW = 4
+VIEWS_IN_A_ROW = 5
 LETTERS_AN_INCH = 14
-DIMMED = 0.6  # brightness of an image below what glows
+DIMMED = 0.6  # brightness of an image below a heat map
 
 Array = np.ndarray[Any, Any]
 
 
 def maps_sheet(maps: Tensor, image: Tensor, title: str, first: int = 0) -> Figure:
-    """Return an image beside maps of it, all of them on one scale.
+    """Return an image next to maps of it, all on one scale.
 
     maps: float32 [N, H, W]. image: float32 [C, H, W] in [0, 1]. first: number of the first map.
     """
     values = maps.numpy()
-    columns = columns_for(len(values))
-    rows = -(-len(values) // columns)
-    wide = 4.4 if len(values) == 1 else min(8.0, 2.2 + 0.75 * columns)
-    figure = Figure(figsize=(wide + 3.2, max(2.8, wide * rows / columns + 0.6)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2, wide))
-    show(left, image)
+    rows, columns = grid_for(len(values))
+    width = 4.4 if len(values) == 1 else min(8.0, 2.2 + 0.75 * columns)
+    figure = Figure(figsize=(width + 3.2, max(2.8, width * rows / columns + 0.6)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, width))
+    _show(left, image)
     left.set_anchor("N")
-    left.set_title("what the network sees", fontsize=8)
-    reach = float(np.nanmax(np.abs(values))) or 1.0
-    signed = bool((values < 0).any())
-    drawn = tiles(right, values, columns, first)
-    drawn.set(cmap="RdBu_r" if signed else "viridis", clim=(-reach if signed else 0.0, reach))
-    figure.colorbar(drawn, ax=right, shrink=0.8).ax.tick_params(labelsize=8)
-    return headed(figure, f"{title}; all on one scale" if len(values) > 1 else title)
+    left.set_title("input of the network", fontsize=8)
+    largest = float(np.nanmax(np.abs(values))) or 1.0
+    is_signed = bool((values < 0).any())
+    limits = (-largest if is_signed else 0.0, largest)
+    _show_tiles(right, values, columns, "RdBu_r" if is_signed else "viridis", limits, first, has_scale=True)
+    return _titled(figure, f"{title}; all on one scale" if len(values) > 1 else title)
 
 
 def kernels_sheet(weights: Tensor, title: str) -> Figure:
-    """Return kernels on one scale with zero in its middle: in colour where they have three channels, else gray.
+    """Return kernels on one scale with zero in its middle: in colour if they have three channels, else gray.
 
     weights: float32 [N, C, h, w].
     """
-    reach = float(weights.abs().max()) or 1.0
-    in_colour = weights.shape[1] == 3
-    values = (weights.permute(0, 2, 3, 1) / reach / 2 + 0.5 if in_colour else weights.flatten(0, 1)).numpy()
-    columns = columns_for(len(values))
-    rows = -(-len(values) // columns)
-    wide = max(5.0, min(8.0, 1.0 + 0.7 * columns))
-    figure = Figure(figsize=(wide + 0.6, max(1.6, 0.9 * wide * rows / columns + 0.6)), layout="compressed")
-    axis = figure.subplots()
-    drawn = tiles(axis, values, columns)
-    if in_colour:
-        return headed(figure, f"{title}; gray is zero, full colour ±{reach:.2g}")
-    drawn.set(cmap="gray", clim=(-reach, reach))
-    figure.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=8)
-    return headed(figure, title)
+    largest = float(weights.abs().max()) or 1.0
+    is_colour = weights.shape[1] == 3
+    values = weights.permute(0, 2, 3, 1) / largest / 2 + 0.5 if is_colour else weights.flatten(0, 1)
+    rows, columns = grid_for(len(values))
+    width = max(5.0, min(8.0, 1.0 + 0.7 * columns))
+    figure = Figure(figsize=(width + 0.6, max(1.6, 0.9 * width * rows / columns + 0.6)), layout="compressed")
+    _show_tiles(figure.subplots(), values.numpy(), columns, "gray", (-largest, largest), has_scale=not is_colour)
+    return _titled(figure, f"{title}; gray is zero, full colour ±{largest:.2g}" if is_colour else title)
 
 
-def pairs_sheet(images: Tensor, shares: Tensor, captions: Sequence[str], title: str, over: bool) -> Figure:
-    """Return images, each beside what speaks for its class, which has a scale of its own.
+def views_sheet(image: Tensor, views: Tensor, title: str) -> Figure:
+    """Return an image as number 0, and views of it after augmentation from 1 on, float32 [C, H, W] in [0, 1]."""
+    images = torch.cat([image.unsqueeze(0), views]).permute(0, 2, 3, 1).numpy()
+    figure = Figure(figsize=(6.6, 6.6 * image.shape[1] / image.shape[2] + 0.6), layout="compressed")
+    values = images[..., 0] if images.shape[3] == 1 else images
+    _show_tiles(figure.subplots(), values, VIEWS_IN_A_ROW, "gray", (0, 1))
+    return _titled(figure, title)
 
-    images: float32 [N, C, H, W] in [0, 1]. shares: float32 [N, H, W], at least 0. over: drawn over the image.
+
+def pairs_sheet(images: Tensor, heat: Tensor, captions: Sequence[str], title: str, is_overlaid: bool) -> Figure:
+    """Return images, each next to its heat map, which has a scale of its own.
+
+    images: float32 [N, C, H, W] in [0, 1]. heat: float32 [N, H, W], at least 0. is_overlaid: drawn over the image.
     """
-    columns = min(PAIRS, len(images))
+    columns = min(PAIRS_IN_A_ROW, len(images))
     rows = -(-len(images) // columns)
-    wide = 2.7 if columns > 1 else 5.6
-    height, width = images.shape[2:]
-    tall = rows * (wide / 2 * height / width + 0.4) + 0.3
-    figure = Figure(figsize=(max(5.6, wide * columns), tall), layout="compressed")
+    width = 2.7 if columns > 1 else 5.6
+    row_height = width / 2 * images.shape[2] / images.shape[3] + 0.4
+    figure = Figure(figsize=(max(5.6, width * columns), rows * row_height + 0.3), layout="compressed")
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for number, (image, share, caption) in enumerate(zip(images, shares, captions, strict=True)):
+    for number, (image, values, caption) in enumerate(zip(images, heat, captions, strict=True)):
         row, column = divmod(number, columns)
         left, right = axes[row][2 * column : 2 * column + 2]
-        show(left, image)
+        _show(left, image)
         left.set_title(caption, fontsize=8, loc="left", parse_math=False)
-        heat = (share / (share.max() or 1)).numpy()
-        if over:
-            right.imshow(overlaid(image, heat))
+        shares = (values / (values.max() or 1)).numpy()
+        if is_overlaid:
+            right.imshow(_overlaid(image, shares))
         else:
-            right.imshow(heat, cmap="inferno", vmin=0, vmax=1)
-    return headed(figure, title)
+            right.imshow(shares, cmap="inferno", vmin=0, vmax=1)
+    return _titled(figure, title)
 
 
-def looks_sheet(image: Tensor, looks: Tensor, title: str) -> Figure:
-    """Return an image as number 0, and looks at it after augmentation from 1 on, each float32 [C, H, W] in [0, 1]."""
-    pictures = torch.cat([image.unsqueeze(0), looks]).permute(0, 2, 3, 1).numpy()
-    figure = Figure(figsize=(6.6, 6.6 * image.shape[1] / image.shape[2] + 0.6), layout="compressed")
-    axis = figure.subplots()
-    drawn = tiles(axis, pictures[..., 0] if pictures.shape[3] == 1 else pictures, LOOKS_IN_A_ROW)
-    drawn.set(cmap="gray", clim=(0, 1))
-    return headed(figure, title)
-
-
-def headed(figure: Figure, title: str) -> Figure:
-    """Return the figure with a title above it, in as many lines as it takes."""
+def _titled(figure: Figure, title: str) -> Figure:
     letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
     figure.suptitle(textwrap.fill(title, letters), fontsize=9, parse_math=False)
     return figure
 
 
-def columns_for(number: int) -> int:
-    """Return how many columns a grid of so many tiles has: about a few more than rows, and few places left empty."""
-    best = (number * 1.5) ** 0.5
-    near = range(max(1, round(best * 0.75)), min(number, round(best * 1.3)) + 1)
-    return min(near, key=lambda columns: (-number % columns, abs(columns - best)))
+def grid_for(number: int) -> tuple[int, int]:
+    """Return rows and columns of a grid: somewhat wider than high, with few places left empty."""
+    ideal = (number * 1.5) ** 0.5
+    near = range(max(1, round(ideal * 0.75)), min(number, round(ideal * 1.3)) + 1)
+    columns = min(near, key=lambda columns: (-number % columns, abs(columns - ideal)))
+    return -(-number // columns), columns
 
 
-def tiles(axis: Axes, values: Array, columns: int, first: int = 0) -> Any:
-    """Draw tiles in a grid, with the number of the first one of each row, and return the picture.
+def _show_tiles(
+    axis: Axes, values: Array, columns: int, cmap: str, limits: tuple[float, float], first: int = 0,
+    has_scale: bool = False,
+) -> None:  # fmt: skip
+    """Draw tiles in a grid as one picture, with the number of the first tile of each row.
 
-    values: float [N, h, w], or [N, h, w, 3] in [0, 1]. first: number of the first tile.
+    values: float [N, h, w], or [N, h, w, 3] in [0, 1]. limits: values at the ends of the colour map.
+    first: number of the first tile. has_scale: with a colour bar.
     """
     number, height, width = values.shape[:3]
     rows = -(-number // columns)
@@ -129,17 +123,19 @@ def tiles(axis: Axes, values: Array, columns: int, first: int = 0) -> Any:
     for place, tile in enumerate(values):
         row, column = divmod(place, columns)
         page[row * down : row * down + height * times, column * right : column * right + width * times] = tile
-    drawn = axis.imshow(page)
+    drawn = axis.imshow(page, cmap=cmap, clim=limits)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, labelsize=7, colors="dimgray")
     axis.xaxis.tick_top()
     across, along = (range(columns), range(rows)) if number > 1 else ((), ())
     axis.set_xticks([right * (place + 0.5) for place in across], [f"+{place}" for place in across])
     axis.set_yticks([down * (place + 0.5) for place in along], [str(first + place * columns) for place in along])
-    return drawn
+    figure = axis.get_figure()
+    if has_scale and figure is not None:
+        figure.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=8)
 
 
-def overlaid(image: Tensor, heat: Array) -> Array:
+def _overlaid(image: Tensor, heat: Array) -> Array:
     """Return an image in gray that glows where it is hot. image: float32 [C, H, W]. heat: float [H, W] in [0, 1]."""
     gray = image.mean(0).numpy()[..., None]
     glow = colormaps["plasma"](0.35 + 0.6 * heat)[..., :3] * heat[..., None]
@@ -147,8 +143,7 @@ def overlaid(image: Tensor, heat: Array) -> Array:
     return blended.clip(0, 1)
 
 
-def show(axis: Axes, image: Tensor) -> None:
-    """Draw an image, float32 [C, H, W] in [0, 1], as it is."""
+def _show(axis: Axes, image: Tensor) -> None:
     pixels = image.permute(1, 2, 0).numpy()
     axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     axis.set_axis_off()

@@ -1,4 +1,4 @@
-"""What tells configurations apart: as few columns as will do, in the words that people typed."""
+"""Which settings distinguish configurations: as few columns as possible, in the words that people typed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,96 +7,97 @@ from typing import Any
 
 from cnnbench.config.compose import TYPED
 
-CHOICES = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
-SPELT_OUT = 3  # columns; of more, a label names only what the baseline has not
+GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
+SHORT = 3  # columns; with more, a label names only what differs from the baseline
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A configuration: all settings by dotted name, what was chosen of each group, and which settings were typed."""
+class Configuration:
+    """All settings by dotted name, the option chosen of each group, and the settings that were typed."""
 
     settings: Mapping[str, Any]
-    chosen: Mapping[str, str]
+    options: Mapping[str, str]
     typed: frozenset[str]
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], record: Mapping[str, Any]) -> "Choice":
-        """Return a configuration, from its settings and what `run.json` says."""
+    def of(cls, settings: Mapping[str, Any], record: Mapping[str, Any]) -> "Configuration":
+        """Return a configuration from its settings and the content of `run.json`."""
         origins = record.get("origins", {})
         return cls(settings, record.get("choices", {}), frozenset(key for key in origins if origins[key] == TYPED))
 
     def text(self, key: str) -> str:
-        """Return a setting, or what was chosen of a group, as text; nothing where there is none."""
-        if key in CHOICES:
-            return self.chosen.get(key, "")
-        return shown(self.settings[key]) if key in self.settings else ""
+        """Return a setting, or the option of a group, as it would be typed; empty if there is none."""
+        if key in GROUPS:
+            return self.options.get(key, "")
+        value = self.settings.get(key, "")
+        return value if isinstance(value, str) else json.dumps(value)
 
 
-def columns(choices: Sequence[Choice]) -> tuple[str, ...]:
-    """Return the keys that tell configurations apart: choices of groups, and settings that do not follow from them.
+def distinguishing_keys(configurations: Sequence[Configuration]) -> tuple[str, ...]:
+    """Return the keys that distinguish configurations: groups, and settings that do not follow from their options.
 
-    A setting follows from a choice where it was never typed, and is the same wherever the choice is the same.
+    A setting follows from an option if it was never typed, and is the same wherever the option is the same.
     """
-    differing = [key for key in CHOICES if _differs(key, choices)]
-    keys = dict.fromkeys(key for choice in choices for key in choice.settings)
-    settings = [key for key in keys if key not in CHOICES and _differs(key, choices)]
-    typed = frozenset(key for choice in choices for key in choice.typed)
-    if "experiment" in differing:
-        differing = [key for key in differing if key == "experiment" or not _follows(key, "experiment", choices)]
+    groups = [key for key in GROUPS if _differs(key, configurations)]
+    keys = dict.fromkeys(key for one in configurations for key in one.settings)
+    settings = [key for key in keys if key not in GROUPS and _differs(key, configurations)]
+    typed = frozenset(key for one in configurations for key in one.typed)
+    if "experiment" in groups:
+        groups = [key for key in groups if key == "experiment" or not _follows(key, "experiment", configurations)]
 
-    def is_told(key: str) -> bool:
+    def is_shown(key: str) -> bool:
         if key in typed:
             return True
-        follows = any(_covers(above, key) and _follows(key, above, choices) for above in differing)
-        return not follows and not _is_of_another_part(key, choices)
+        follows = any(_covers(group, key) and _follows(key, group, configurations) for group in groups)
+        return not follows and not _is_of_another_part(key, configurations)
 
-    return (*differing, *filter(is_told, settings))
+    return (*groups, *filter(is_shown, settings))
 
 
-def label(choice: Choice, base: Choice, keys: Sequence[str]) -> str:
-    """Return what a configuration is called among others: in full where that is short, else what the first has not."""
-    if len(keys) > SPELT_OUT:
-        if choice is base:
+def label(configuration: Configuration, baseline: Configuration, keys: Sequence[str]) -> str:
+    """Return a name for a configuration: all keys if they are few, else those that differ from the baseline."""
+    if len(keys) > SHORT:
+        if configuration is baseline:
             return "baseline"
-        keys = [key for key in keys if choice.text(key) != base.text(key)]
-    return " ".join(_word(key, choice.text(key)) for key in keys) or "baseline"
+        keys = [key for key in keys if configuration.text(key) != baseline.text(key)]
+    return " ".join(_word(key, configuration.text(key)) for key in keys) or "baseline"
 
 
-def besides(choice: Choice, base: Choice, keys: Sequence[str]) -> list[str]:
-    """Return the settings in which two differ, and of which no column speaks, itself or by what was chosen."""
-    parts = [key for key in keys if key != "experiment"]
-    differing = [key for key in dict.fromkeys([*choice.settings, *base.settings]) if choice.text(key) != base.text(key)]
-    return [key for key in differing if key not in keys and not any(_covers(above, key) for above in parts)]
+def other_keys(configuration: Configuration, baseline: Configuration, keys: Sequence[str]) -> list[str]:
+    """Return the settings in which two configurations differ, but that no column shows, directly or by its group."""
+    groups = [key for key in keys if key != "experiment"]
+    return [
+        key
+        for key in dict.fromkeys([*configuration.settings, *baseline.settings])
+        if configuration.text(key) != baseline.text(key)
+        and key not in keys
+        and not any(_covers(group, key) for group in groups)
+    ]
 
 
-def shown(value: Any) -> str:
-    """Return a setting as it would be typed."""
-    return value if isinstance(value, str) else json.dumps(value)
+def _differs(key: str, configurations: Sequence[Configuration]) -> bool:
+    return len({one.text(key) for one in configurations}) > 1
 
 
-def _differs(key: str, choices: Sequence[Choice]) -> bool:
-    return len({choice.text(key) for choice in choices}) > 1
+def _covers(group: str, key: str) -> bool:
+    return group == "experiment" or key.startswith(f"{group}.")
 
 
-def _covers(above: str, key: str) -> bool:
-    return above == "experiment" or key.startswith(f"{above}.")
-
-
-def _follows(key: str, above: str, choices: Sequence[Choice]) -> bool:
+def _follows(key: str, group: str, configurations: Sequence[Configuration]) -> bool:
     values: dict[str, set[str]] = {}
-    for choice in choices:
-        values.setdefault(choice.text(above), set()).add(choice.text(key))
-    return all(len(found) == 1 for found in values.values())
+    for one in configurations:
+        values.setdefault(one.text(group), set()).add(one.text(key))
+    return all(len(texts) == 1 for texts in values.values())
 
 
-def _is_of_another_part(key: str, choices: Sequence[Choice]) -> bool:
-    """Tell whether a setting is only there where another part of its group is: momentum, where some have Adam."""
+def _is_of_another_part(key: str, configurations: Sequence[Configuration]) -> bool:
+    """Tell whether a setting belongs to one part of its group only: momentum, where some configurations have Adam."""
     name = f"{key.rpartition('.')[0]}.name"
-    return key != name and _differs(name, choices) and not all(key in choice.settings for choice in choices)
+    return key != name and _differs(name, configurations) and not all(key in one.settings for one in configurations)
 
 
 def _word(key: str, text: str) -> str:
-    if key in CHOICES:
+    if key in GROUPS:
         return text.rpartition("/")[2] if key in ("experiment", "model", "data") else f"{key}={text}"
-    above, _, leaf = key.rpartition(".")
-    return f"{above if leaf == 'name' else leaf}={text}"
+    group, _, leaf = key.rpartition(".")
+    return f"{group if leaf == 'name' else leaf}={text}"

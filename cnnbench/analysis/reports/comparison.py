@@ -1,4 +1,4 @@
-"""Runs grouped by configuration, seeds aside, and held against one of them."""
+"""Runs grouped by configuration over their seeds, and compared with a baseline."""
 
 import json
 import math
@@ -9,72 +9,57 @@ from typing import Any
 
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import Choice, besides, columns, label
-from cnnbench.analysis.reports.effects import Effect, effects
-from cnnbench.analysis.reports.learning import Course, Metric, course, principal
-from cnnbench.analysis.reports.statistics import Difference, Estimate, difference, estimate
+from cnnbench.analysis.reports.columns import Configuration, distinguishing_keys, label, other_keys
+from cnnbench.analysis.reports.learning import Course, Metric, course, epoch_rows, principal
+from cnnbench.analysis.reports.statistics import Difference, Effect, Estimate, effects, estimate, paired_difference
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped, listed
-from cnnbench.store.metrics import read_rows
 from cnnbench.store.query import RunSummary
 
 NAMED = 4  # settings in a sentence
-ASIDE = ("seed", "references", "source", "parent")  # no part of what is compared
+NOT_COMPARED = ("seed", "references", "source", "parent")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs of one configuration, a seed each; of a seed that was trained twice, the newest."""
+    """Finished runs of one configuration, one for each seed: of a seed that was trained twice, the newest."""
 
-    choice: Choice
-    entries: tuple[RunSummary, ...]
+    configuration: Configuration
+    runs: Mapping[int, RunSummary]
 
-    @cached_property
-    def results(self) -> dict[int, dict[str, Any]]:
-        """Return the results by seed."""
-        return {entry.values["seed"]: entry.result for entry in self.entries}
+    @property
+    def first(self) -> RunSummary:
+        """Return one of the runs, for what they all share."""
+        return next(iter(self.runs.values()))
 
-    def values(self, metric: str, split: str = "test") -> dict[int, float]:
-        """Return a metric by seed; NaN where a run has none."""
-        found = {seed: result.get(split, {}).get(metric) for seed, result in self.results.items()}
-        return {seed: math.nan if value is None else float(value) for seed, value in found.items()}
-
-    def estimate(self, metric: str, split: str = "test") -> Estimate:
-        """Return a metric over seeds."""
-        return estimate(list(self.values(metric, split).values()))
-
-    def mean(self, *path: str) -> float:
-        """Return the mean over seeds of a number in the results."""
-        numbers = []
-        for result in self.results.values():
-            value: Any = result
+    def by_seed(self, *path: str) -> dict[int, float]:
+        """Return a number in the results by seed, such as `test`, `accuracy`; NaN if a run has none."""
+        numbers = {}
+        for seed, run in self.runs.items():
+            value: Any = run.result
             for key in path:
                 value = value.get(key) if isinstance(value, Mapping) else None
-            numbers.append(math.nan if value is None else float(value))
-        return estimate(numbers).mean
+            numbers[seed] = math.nan if value is None else float(value)
+        return numbers
+
+    def estimate(self, *path: str) -> Estimate:
+        """Return a number in the results over seeds."""
+        return estimate(list(self.by_seed(*path).values()))
 
     @cached_property
-    def curves(self) -> pd.DataFrame:
+    def epochs(self) -> pd.DataFrame:
         """Return the epoch rows of all seeds, with a column `seed`."""
-        tables = []
-        for entry in self.entries:
-            rows = [row for row in read_rows(entry.folder.metrics_file) if row["row"] in ("epoch", "val")]
-            tables.append(pd.DataFrame(rows).assign(seed=entry.values["seed"]))
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat([epoch_rows(run).assign(seed=seed) for seed, run in self.runs.items()], ignore_index=True)
 
-    def courses(self, metric: str, higher: bool) -> list[Course]:
+    def courses(self, metric: Metric) -> list[Course]:
         """Return how the training of each seed went."""
-        return [course(rows, metric, higher) for _, rows in self.curves.groupby("seed")]
-
-    def gap(self, metric: str, split: str, other: str) -> float:
-        """Return by how much a metric is more on one split than on another, of the tested checkpoint, on average."""
-        return self.estimate(metric, split).mean - self.estimate(metric, other).mean
+        return [course(rows, metric) for _, rows in self.epochs.groupby("seed")]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration in a comparison. label: what it is called in it. notes: what else differs."""
+    """One configuration in a comparison. gained: over the baseline; None for itself. notes: what else differs."""
 
     label: str
     group: Group
@@ -85,188 +70,172 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Configurations side by side. metric: of the test images. differing: keys whose values are not all alike."""
+    """Configurations side by side, by a metric on the test images.
 
-    metric: str
-    higher: bool
+    differing: keys whose values differ. skipped: runs that are not compared, with the reason.
+    """
+
+    metric: Metric
     differing: tuple[str, ...]
     rows: tuple[Row, ...]
     baseline: Row
     skipped: tuple[str, ...]
 
     def table(self) -> pd.DataFrame:
-        """Return a row a configuration: what differs, n, mean, deviation, interval, difference, time, parameters."""
+        """Return a row for each configuration: what differs, n, mean, deviation, interval, difference, cost."""
         return pd.DataFrame([self._record(row) for row in self.rows])
 
     def _record(self, row: Row) -> dict[str, Any]:
-        group, gained = row.group, row.gained
-        told = {key: group.choice.text(key) for key in self.differing}
-        return told | {
+        gain = None if row.gained is None else row.gained.estimate
+        return {key: row.group.configuration.text(key) for key in self.differing} | {
             "n": row.measured.n,
-            self.metric: row.measured.mean,
+            self.metric.name: row.measured.mean,
             "std": row.measured.std,
             "±95%": row.measured.half,
-            "Δ": math.nan if gained is None else gained.estimate.mean,
-            "Δ ±95%": math.nan if gained is None else gained.estimate.half,
-            "seconds": _whole(group.mean("seconds", "train")),
-            "parameters": _whole(group.mean("parameters", "total")),
+            "Δ": math.nan if gain is None else gain.mean,
+            "Δ ±95%": math.nan if gain is None else gain.half,
+            "seconds": _whole(row.group.estimate("seconds", "train").mean),
+            "parameters": _whole(row.group.estimate("parameters", "total").mean),
         }
+
+    def ranked(self) -> list[Row]:
+        """Return the rows that have a mean, the best first."""
+        rows = [row for row in self.rows if not math.isnan(row.measured.mean)]
+        return sorted(rows, key=lambda row: -self.metric.sign * row.measured.mean)
 
     def best(self) -> Row:
         """Return the configuration with the best mean."""
-        sign = 1 if self.higher else -1
-        return max(self.rows, key=lambda row: -math.inf if math.isnan(row.measured.mean) else sign * row.measured.mean)
+        return next(iter(self.ranked()), self.rows[0])
 
     def effects(self) -> list[Effect]:
-        """Return what each setting changes, everything else being alike; nothing where only one of them differs."""
+        """Return the effect of each setting, the others being alike; none if only one setting differs."""
         keys = self.differing if len(self.differing) > 1 else ()
         rows = [self.baseline, *(row for row in self.rows if row is not self.baseline)]
-        cells = [{key: row.group.choice.text(key) for key in keys} for row in rows]
-        return effects(cells, [row.group.values(self.metric) for row in rows])
+        cells = [{key: row.group.configuration.text(key) for key in keys} for row in rows]
+        return effects(cells, [row.group.by_seed("test", self.metric.name) for row in rows])
 
     def settings(self) -> dict[str, list[str]]:
-        """Return the values of every key whose values are not all alike, as text, in the order of the rows."""
-        keys = dict.fromkeys(key for row in self.rows for key in row.group.choice.settings)
-        values = {key: [row.group.choice.text(key) for row in self.rows] for key in keys}
-        return {key: texts for key, texts in values.items() if len(set(texts)) > 1}
+        """Return the settings that differ, as text, in the order of the rows."""
+        keys = dict.fromkeys(key for row in self.rows for key in row.group.configuration.settings)
+        texts = {key: [row.group.configuration.text(key) for row in self.rows] for key in keys}
+        return {key: values for key, values in texts.items() if len(set(values)) > 1}
 
     def references(self) -> pd.DataFrame:
-        """Return published figures beside ours, a row each."""
-        found = []
+        """Return a row for each published figure, next to ours."""
+        table = []
         for row in self.rows:
-            results = list(row.group.results.values())
-            for reference in results[0].get("references") or ():
-                metric, split = reference["metric"], reference["split"]
-                ours = row.group.estimate(metric, split)
-                found.append(
+            result = row.group.first.result
+            for reference in result.get("references") or ():
+                ours = row.group.estimate(reference["split"], reference["metric"])
+                table.append(
                     {
                         "configuration": row.label,
-                        "metric": f"{metric}/{split}",
+                        "metric": f"{reference['metric']}/{reference['split']}",
                         "published": reference["value"],
                         "ours": ours.mean,
                         "±95%": ours.half,
                         "source": reference["source"],
-                        "remark": "; ".join(filter(None, [reference["remark"], *results[0].get("departures", [])])),
+                        "remark": "; ".join(filter(None, [reference["remark"], *result.get("departures", [])])),
                     }
                 )
-        return pd.DataFrame(found)
+        return pd.DataFrame(table)
 
     def remarks(self) -> list[str]:
-        """Return what the number of seeds can tell apart, and what else differs between a row and the baseline."""
-        return [
-            f"{row.label}: {told(row.gained)}" + "".join(f"; {note}" for note in row.notes)
-            for row in self.rows
-            if row.gained is not None
-        ]
-
-
-def told(gained: Difference, what: str = "seeds") -> str:
-    """Say a difference, and what so many seeds, or pairs, say of it."""
-    found = gained.estimate
-    if found.n < 2:
-        return f"{_few(found.n)}; nothing can be said of chance"
-    measured = f"{found.mean:+.4f} ± {found.half:.4f} over {found.n} {what}"
-    if gained.is_resolved:
-        return f"{measured}, more than chance"
-    would = f"; were it really so large, about {gained.needed} {what} would show it" if gained.needed else ""
-    return f"{measured}, which may be chance{would}"
+        """Return the difference of each row to the baseline in words, and what else differs."""
+        return ["; ".join([f"{row.label}: {row.gained.sentence()}", *row.notes]) for row in self.rows if row.gained]
 
 
 def _whole(number: float) -> float:
     return number if math.isnan(number) else round(number)
 
 
-def _few(n: int) -> str:
-    return "no seed in common" if n == 0 else "one seed"
+def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
+    """Return the finished runs side by side, grouped over everything but the seed; the others are `skipped`.
 
-
-def compare(found: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
-    """Return finished runs side by side, grouped over everything but the seed; the others are named and passed over.
-
-    metric: null: what their task watches. baseline: `key=value` of the configuration to compare with; null: the first.
-    Raises UserError where nothing is finished, or where metric or baseline are none of them.
+    metric: None: what their task watches. baseline: `key=value` of the configuration to compare with; None: the first.
+    Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """
-    skipped = [f"{entry.folder.path}: {entry.problem or entry.status}" for entry in found if not entry.is_finished]
-    groups = _grouped([entry for entry in found if entry.is_finished])
+    skipped = [f"{run.path}: {run.problem or run.status}" for run in runs if not run.is_finished]
+    groups = _grouped([run for run in runs if run.is_finished])
     if not groups:
         raise UserError("\n".join(["no finished run to report on.", *(f"  {line}" for line in skipped)]))
-    names = [
-        name for name in groups[0].entries[0].measured() if all(name in e.measured() for g in groups for e in g.entries)
-    ]
+    first = groups[0].first
+    every = [run for group in groups for run in group.runs.values()]
+    names = [name for name in first.test_metrics if all(name in run.test_metrics for run in every)]
     if not names:
-        raise UserError("these runs have no metric in common; they learnt different things.")
-    metric = metric or next(
-        name for name in (principal(names, groups[0].curves, groups[0].entries[0].result), *names) if name in names
-    )
+        raise UserError("these runs have no metric in common: their tasks differ.")
+    if metric is None:
+        telling = principal(names, groups[0].epochs, first.result)
+        metric = telling if telling in names else names[0]
     if metric not in names:
         raise UserError(f"--metric {metric}: not all runs have it; they have {listed(names)}.")
-    differing = columns([group.choice for group in groups])
-    base = _chosen(groups, baseline)
-    first = _row(base, base, metric, differing)
-    rows = tuple(first if group is base else _row(group, base, metric, differing) for group in groups)
-    higher = Metric.of(metric, groups[0].entries[0].result).higher
-    return Comparison(metric, higher, differing, rows, first, tuple(skipped))
+    differing = distinguishing_keys([group.configuration for group in groups])
+    base = _baseline(groups, baseline)
+    rows = tuple(_row(group, base, metric, differing) for group in groups)
+    baseline_row = next(row for row in rows if row.group is base)
+    return Comparison(Metric.of(metric, first.result), differing, rows, baseline_row, tuple(skipped))
 
 
 def _grouped(finished: Sequence[RunSummary]) -> list[Group]:
     groups: dict[str, dict[int, RunSummary]] = {}
-    choices: dict[str, Choice] = {}
-    for entry in finished:
-        values = flat(_settings(entry))
-        kept = {key: value for key, value in values.items() if key not in ASIDE and not has_no_effect_on_result(key)}
-        kept = {key: value for key, value in kept.items() if not key.startswith("references")}
-        key = _plain(kept)
-        choices[key] = Choice.of(kept, entry.record)
-        groups.setdefault(key, {})[entry.values["seed"]] = entry  # they come in order: the newest stays
-    return [Group(choices[key], tuple(entries.values())) for key, entries in groups.items()]
+    configurations: dict[str, Configuration] = {}
+    for run in finished:
+        settings = {
+            key: value
+            for key, value in flat(_settings(run)).items()
+            if key.partition(".")[0] not in NOT_COMPARED and not has_no_effect_on_result(key)
+        }
+        key = json.dumps(settings, sort_keys=True, default=str)
+        configurations[key] = Configuration.of(settings, run.record)
+        groups.setdefault(key, {})[run.values["seed"]] = run  # they come in order: the newest stays
+    return [Group(configurations[key], runs) for key, runs in groups.items()]
 
 
-def _settings(entry: RunSummary) -> dict[str, Any]:
-    """Return the settings of a run, those included that there were not yet when it was made."""
+def _settings(run: RunSummary) -> dict[str, Any]:
+    """Return the settings of a run, with the defaults of those that are newer than the run."""
     try:
-        return entry.folder.run_config(entry.config).to_dict()
-    except UserError:  # made with a plugin, or by another version
-        return entry.config
+        return run.folder.run_config(run.config).to_dict()
+    except UserError:  # trained with a plugin, or by another version
+        return run.config
 
 
-def _chosen(groups: Sequence[Group], baseline: str | None) -> Group:
-    if baseline is None:
+def _baseline(groups: Sequence[Group], condition: str | None) -> Group:
+    if condition is None:
         return groups[0]
-    key, _, given = baseline.partition("=")
-    fitting = [group for group in groups if given and group.choice.text(key) == given]
+    key, _, value = condition.partition("=")
+    fitting = [group for group in groups if value and group.configuration.text(key) == value]
     if len(fitting) != 1:
-        number = "none" if not fitting else f"{len(fitting)}"
-        raise UserError(f"--baseline {baseline}: fits {number} of {len(groups)} configurations; name one by KEY=VALUE.")
+        number = f"{len(fitting)}" if fitting else "none"
+        raise UserError(
+            f"--baseline {condition}: fits {number} of {len(groups)} configurations; name one by KEY=VALUE."
+        )
     return fitting[0]
 
 
 def _row(group: Group, base: Group, metric: str, differing: Sequence[str]) -> Row:
-    gained = None if group is base else difference(group.values(metric), base.values(metric))
-    notes = () if group is base else tuple(_other_differences(group, base, differing))
-    return Row(label(group.choice, base.choice, differing), group, group.estimate(metric), gained, notes)
+    name, measured = label(group.configuration, base.configuration, differing), group.estimate("test", metric)
+    if group is base:
+        return Row(name, group, measured, None, ())
+    gained = paired_difference([(group.by_seed("test", metric), base.by_seed("test", metric))])
+    return Row(name, group, measured, gained, tuple(_other_differences(group, base, differing)))
 
 
 def _other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
-    """Return what a variant changed besides: what the network has, sees, and how long it was trained."""
+    """Return what differs between a configuration and the baseline as a consequence, or besides the columns."""
     notes = []
-    for name, told in (("total", "parameters"), ("trainable", "trained parameters")):
-        own, theirs = group.mean("parameters", name), base.mean("parameters", name)
+    for key, what in (("total", "parameters"), ("trainable", "trained parameters")):
+        own, theirs = (one.estimate("parameters", key).mean for one in (group, base))
         if own != theirs:
-            notes.append(f"{grouped(own)} {told}, the baseline {grouped(theirs)}")
+            notes.append(f"{grouped(own)} {what}, the baseline {grouped(theirs)}")
             break
-    windows = [entry.entries[0].record["data"]["window"] for entry in (group, base)]
-    if windows[0] != windows[1]:
-        seen, expected = ("x".join(map(str, window)) for window in windows)
-        notes.append(f"sees {seen} pixels, the baseline {expected}")
-    steps = [entry.curves["step"].max() if "step" in entry.curves else 0 for entry in (group, base)]
-    if steps[0] != steps[1]:
-        notes.append(f"was trained for {grouped(steps[0])} steps, the baseline for {grouped(steps[1])}")
-    unseen = besides(group.choice, base.choice, differing)
-    if unseen:
-        more = f" and {len(unseen) - NAMED} more" if len(unseen) > NAMED else ""
-        notes.append(f"differs in {', '.join(unseen[:NAMED])}{more} as well")
+    own_size, base_size = ("x".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
+    if own_size != base_size:
+        notes.append(f"takes {own_size} images, the baseline {base_size}")
+    own_steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
+    if own_steps != base_steps:
+        notes.append(f"was trained for {grouped(own_steps)} steps, the baseline for {grouped(base_steps)}")
+    keys = other_keys(group.configuration, base.configuration, differing)
+    if keys:
+        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+        notes.append(f"also differs in {', '.join(keys[:NAMED])}{more}")
     return notes
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)

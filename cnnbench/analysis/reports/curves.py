@@ -1,4 +1,4 @@
-"""Curves over epochs, with the spread of seeds, as SVG to be put into a page."""
+"""Curves by epoch or step, with the range over seeds, as SVG for a page."""
 
 import io
 from collections.abc import Sequence
@@ -14,41 +14,41 @@ from matplotlib.ticker import MaxNLocator
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.tasks.figures import any_script
 
-LONGEST = 60  # letters of a label
-BAD = 0.1  # of all values: these may be left out of a picture
-FLAT = 1.5  # where they would make it so many times as high
+LONGEST = 60  # characters of a label
+OUTLIERS = 0.1  # of all values: the worst may be cut off
+FLAT = 1.5  # if the figure would be this many times as high with them
 MARGIN = 0.15
-POINTS = 1000  # of a curve over steps
+POINTS = 1000  # of a curve by step
 
 
-def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
-    """Return validation (solid) and training (dotted) of each configuration: the mean of its seeds and their range.
+def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
+    """Return validation (solid) and training (dotted) of each configuration: mean and range over seeds.
 
-    curves: labels, each with the epoch rows of all seeds. best_epoch: where to draw a line; 0: nowhere. None where
-    there is nothing to draw.
+    curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
+    nothing to draw.
     """
     figure, axis = _axes()
-    alone = len(curves) == 1
+    is_alone = len(curves) == 1
     for index, (label, rows) in enumerate(curves):
-        told = _escaped(label)[:LONGEST]
+        shown = _escaped(label)[:LONGEST]
         for split, style, name in (("val", "-", "validation"), ("train", ":", "training")):
             curve = _spread(rows, f"{metric.name}/{split}")
             if curve is None:
                 continue
             axis.plot(
                 curve.index, curve["mean"], style, color=f"C{index % 10}", linewidth=1.6,
-                label=name if alone else told, marker="." if len(curve) == 1 else None,
+                label=name if is_alone else shown, marker="." if len(curve) == 1 else None,
             )  # fmt: skip
-            told = "_nolegend_"  # once
+            shown = "_nolegend_"  # once
             if (curve["max"] > curve["min"]).any():
                 axis.fill_between(curve.index, curve["min"], curve["max"], color=f"C{index % 10}", alpha=0.15, lw=0)
     if not axis.lines:
         return None
-    _leave_out_bad(axis, metric.higher)
+    _cut_off_outliers(axis, metric.higher_is_better)
     if best_epoch:
         axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
-    if not alone:
-        axis.set_title("validation solid, training dotted; bands: range of the seeds", fontsize=9)
+    if not is_alone:
+        axis.set_title("validation solid, training dotted; bands: range over seeds", fontsize=9)
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel(metric.name)
@@ -57,35 +57,38 @@ def overlaid(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_ep
     return svg(figure)
 
 
-def visible(values: "np.ndarray[Any, Any]", higher: bool) -> tuple[float, float] | None:
-    """Return between which values a few bad ones, of the beginning most often, do not press all others flat.
+def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[float, float] | None:
+    """Return limits that cut off a few bad values, mostly of the first epochs, which would flatten all others.
 
-    higher: whether the high ones are the good ones. None where that leaves out nothing, or there is nothing.
+    None if there are none such.
     """
-    good = values[np.isfinite(values)] * (1 if higher else -1)
+    good = values[np.isfinite(values)] * (1 if higher_is_better else -1)
     if not len(good) or good.max() == good.min():
         return None
-    top, low = float(good.max()), float(np.quantile(good, BAD))
+    top, low = float(good.max()), float(np.quantile(good, OUTLIERS))
     cut = low - (top - low) * MARGIN
     if top - good.min() < FLAT * (top - cut):
         return None
     limits = cut, top + (top - cut) * MARGIN
-    return limits if higher else (-limits[1], -limits[0])
+    return limits if higher_is_better else (-limits[1], -limits[0])
 
 
-def _leave_out_bad(axis: Axes, higher: bool) -> None:
-    """Draw what is visible, and say how far the rest went."""
+def _cut_off_outliers(axis: Axes, higher_is_better: bool) -> None:
+    """Limit the axis to what is visible, and say how far the rest goes."""
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
-    limits = visible(drawn, higher)
-    if limits is not None:
-        axis.set_ylim(limits)
-        farthest, place = (np.nanmin(drawn), 0.03) if higher else (np.nanmax(drawn), 0.97)
-        told = f"{'from' if higher else 'to'} {farthest:.3g}"
-        axis.annotate(told, (0.01, place), xycoords="axes fraction", fontsize=8, va="bottom" if higher else "top")
+    limits = visible(drawn, higher_is_better)
+    if limits is None:
+        return
+    axis.set_ylim(limits)
+    if higher_is_better:
+        text, place, side = f"from {np.nanmin(drawn):.3g}", 0.03, "bottom"
+    else:
+        text, place, side = f"to {np.nanmax(drawn):.3g}", 0.97, "top"
+    axis.annotate(text, (0.01, place), xycoords="axes fraction", fontsize=8, va=side)
 
 
 def learning_rate(steps: pd.DataFrame) -> str | None:
-    """Return the learning rate over steps; None where it is always the same."""
+    """Return the learning rate by step; None if it is constant."""
     if "lr" not in steps or steps["lr"].nunique() < 2:
         return None
     figure, axis = _axes()
@@ -108,12 +111,12 @@ def _axes() -> tuple[Figure, Axes]:
 def _spread(curves: pd.DataFrame, column: str) -> pd.DataFrame | None:
     if column not in curves:
         return None
-    found = curves.dropna(subset=[column]).groupby("epoch")[column].agg(["mean", "min", "max"])
-    return found if len(found) else None
+    spread = curves.dropna(subset=[column]).groupby("epoch")[column].agg(["mean", "min", "max"])
+    return spread if len(spread) else None
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as an `<svg>` element, the same for the same figure."""
+    """Return a figure as an `<svg>` element, always the same for the same figure."""
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "cnnbench"}), any_script():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

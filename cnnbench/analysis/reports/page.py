@@ -1,4 +1,4 @@
-"""A page that needs nothing but itself: no network, no other file."""
+"""A self-contained page: sections of tables, figures and text as one HTML file, as Markdown, and for the terminal."""
 
 import base64
 import math
@@ -16,15 +16,15 @@ from jinja2 import Environment
 from cnnbench.errors import grouped
 from cnnbench.store.files import write_atomically
 
-SMALL_PICTURE = 850  # pixels of width
+SMALL_PICTURE = 850  # pixels wide
 
 
 @dataclass(frozen=True)
 class Table:
     """A table that can be sorted by any of its columns.
 
-    marked: the row that stands out. note: how it is read. is_brief: short enough for a terminal. decimals: of columns
-    that have not four.
+    marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
+    not four.
     """
 
     kind: ClassVar = "table"
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Lines:
-    """A list. leads: what comes before a colon stands out."""
+    """A list. leads: what comes before the first colon of a line is set in bold."""
 
     kind: ClassVar = "lines"
     title: str
@@ -58,7 +58,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as the bytes of a PNG file."""
+    """An image as the bytes of a PNG file."""
 
     kind: ClassVar = "picture"
     title: str
@@ -66,18 +66,19 @@ class Picture:
 
     @property
     def is_small(self) -> bool:
-        """Tell whether two of them fit side by side; the width is in the file's first bytes."""
+        """Tell whether two of them fit side by side."""
+        # Bytes 16 to 20 of a PNG file are the width.
         return int.from_bytes(self.png[16:20], "big") <= SMALL_PICTURE
 
     @property
     def address(self) -> str:
-        """Return the picture as an address that holds all of it."""
+        """Return the picture as a `data:` URL."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A text that is shown as it is, when it is asked for."""
+    """A preformatted text, folded until it is opened."""
 
     kind: ClassVar = "folded"
     title: str
@@ -86,7 +87,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Differences:
-    """Settings of several, of which two are chosen: where these differ is shown. chosen: the two at first."""
+    """Settings of many configurations; the page shows where two of them differ. chosen: the two at first."""
 
     kind: ClassVar = "differences"
     title: str
@@ -100,23 +101,23 @@ Section = Table | Lines | Drawing | Picture | Folded | Differences
 
 @dataclass(frozen=True)
 class Page:
-    """What is reported: a title, the outcome in a sentence, sections, and what of it is data for programs."""
+    """A report: a title, the outcome in a sentence, sections, and a table for programs (`report.csv`)."""
 
     title: str
-    said: str
+    summary: str
     sections: Sequence[Section]
     data: pd.DataFrame | None = None
 
     def html(self) -> str:
-        """Return the page for a browser; all text is shown as it is, whatever it holds."""
+        """Return the page as HTML; all text is escaped."""
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
         template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
-        return template.render(title=self.title, said=self.said, sections=self.sections, cells=_cells)
+        return template.render(title=self.title, summary=self.summary, sections=self.sections, cells=_cells)
 
     def markdown(self) -> str:
-        """Return what of the page is text."""
-        lines = [f"# {_flat(self.title)}", "", _flat(self.said)]
+        """Return summary, tables and lists as Markdown."""
+        lines = [f"# {_flat(self.title)}", "", _flat(self.summary)]
         for section in self.sections:
             if isinstance(section, Table):
                 lines += ["", f"## {section.title}", "", *_markdown_table(section)]
@@ -125,8 +126,8 @@ class Page:
         return "\n".join(lines) + "\n"
 
     def terminal(self) -> list[str]:
-        """Return what of the page is said on a terminal, line by line."""
-        lines = [f"  {_flat(self.said)}"]
+        """Return summary, brief tables and lists for a terminal, line by line."""
+        lines = [f"  {_flat(self.summary)}"]
         for section in self.sections:
             if isinstance(section, Table) and section.is_brief:
                 lines += ["", *_text_table(section)]
@@ -135,7 +136,7 @@ class Page:
         return lines
 
     def write(self, folder: Path) -> Path:
-        """Write `report.html`, `report.md` and, of data, `report.csv` into a folder, and return the first."""
+        """Write `report.html`, `report.md` and, if there are data, `report.csv` into a folder; return the first."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.data is not None:
             write_atomically(folder / "report.csv", self.data.to_csv(index=False).encode())
@@ -163,17 +164,17 @@ def _text_table(table: Table) -> list[str]:
 
 
 def _texts(table: Table) -> list[list[str]]:
-    """Return the head and the rows of a table as text."""
+    """Return the cells of a table as text, its head first."""
     names = [str(name) for name in table.content]
     rows = table.content.itertuples(index=False)
     return [
         names,
-        *([shown(value, table.decimals.get(name, 4)) for name, value in zip(names, row, strict=True)] for row in rows),
+        *([_shown(value, table.decimals.get(name, 4)) for name, value in zip(names, row, strict=True)] for row in rows),
     ]
 
 
 def _cells(table: Table) -> dict[str, Any]:
-    """Return the columns and rows of a table, with what is shown and what is sorted by."""
+    """Return columns and rows of a table for the template: what is shown, and what is sorted by."""
     content = table.content
     is_text = {name: not pd.api.types.is_numeric_dtype(content[name]) for name in content}
     return {
@@ -188,8 +189,8 @@ def _cells(table: Table) -> dict[str, Any]:
     }
 
 
-def shown(value: Any, decimals: int = 4) -> str:
-    """Return a value of a table as it is read: whole numbers grouped, others with so many decimals, NaN as nothing."""
+def _shown(value: Any, decimals: int = 4) -> str:
+    """Return a value of a table as text: integers grouped, NaN empty, other numbers with a fixed number of decimals."""
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, int | np.integer):

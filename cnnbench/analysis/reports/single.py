@@ -1,4 +1,4 @@
-"""The page of one run: what came out, how it got there, and what it was made of; from its folder alone."""
+"""The page of one run: its result, how its training went, its evaluation, its settings; from the run folder alone."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,86 +7,75 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cnnbench.analysis.reports.curves import learning_rate, overlaid
-from cnnbench.analysis.reports.learning import LOSS, Metric, course, principal
+from cnnbench.analysis.reports.curves import learning_rate, metric_curves
+from cnnbench.analysis.reports.learning import LOSS, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.config.compose import TYPED
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped
+from cnnbench.registry import TASKS
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.metrics import read_rows
+from cnnbench.store.query import RunSummary
 from cnnbench.tasks.evaluation import is_chance, wilson
 
-TITLES = {
-    "classes": "By class",
-    "confusion": "Which class was taken for which",
-    "calibration": "Is it right as often as it believes?",
-    "mistakes": "The most certain mistakes: number in the split, class, answer, probability",
-    "doubts": "The least certain hits",
-    "reconstructions-test": "Test images, and what is made of their codes",
-    "reconstructions-val": "The same of validation",
-    "tsne": "Codes of test images in two dimensions",
-}
-TOLD = ("command", "started", "ended", "seconds", "machine", "threads", "versions", "git", "data", "init", "parent")
+FACTS = ("command", "started", "ended", "seconds", "machine", "threads", "versions", "git", "data", "init", "parent")
 
 
-class Story:
-    """What the folder of a run tells."""
+class RunReport:
+    """What is reported of a run, finished or not."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.record = folder.record()
-        self.result = folder.result() if folder.is_completed else {}
-        rows = list(read_rows(folder.metrics_file))
-        self.epochs = pd.DataFrame([row for row in rows if row["row"] in ("epoch", "val")])
-        self.steps = pd.DataFrame([row for row in rows if row["row"] == "step"])
-        self.metrics = [name for name in self.result.get("test", {}) if name != "samples"]
-        if not self.metrics:
-            self.metrics = [str(name).removesuffix("/train") for name in self.epochs if str(name).endswith("/train")]
-        self.metric = principal(self.metrics, self.epochs, self.result)
-        self.higher = Metric.of(self.metric, self.result).higher
+        self.run = RunSummary(folder)
+        self.folder, self.record, self.result = folder, self.run.record, self.run.result
+        self.epochs = epoch_rows(self.run)
+        names = [name for name in self.result.get("test", {}) if name != "samples"]
+        names = names or [str(name).removesuffix("/train") for name in self.epochs if str(name).endswith("/train")]
+        self.metric = Metric.of(principal(names, self.epochs, self.result), self.result)
 
     @property
+    def figure_titles(self) -> Mapping[str, str]:
+        """Return the titles of the figures that the task draws, by name, in the order in which they are shown."""
+        task = self.run.config["task"]["name"]
+        return getattr(TASKS[task].factory, "figure_titles", {}) if task in TASKS else {}
+
     def title(self) -> str:
         """Return what was trained on what."""
-        choices = self.record.get("choices", {})
-        told = f"{choices.get('model', 'a network')} on {choices.get('data', 'data')}"
-        return f"{choices['experiment']}: {told}" if choices.get("experiment") else told
+        options = self.record.get("choices", {})
+        trained = f"{options.get('model', 'a network')} on {options.get('data', 'data')}"
+        return f"{options['experiment']}: {trained}" if options.get("experiment") else trained
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """Return the outcome in a sentence."""
         if not self.result:
             done = 0 if self.epochs.empty else int(self.epochs["epoch"].max())
             return f"Not finished: {self.record.get('status')} after {done} epochs."
-        test, chosen = self.result["test"], self.result["checkpoint"]
-        value, images = test.get(self.metric), test["samples"]
+        name, test, checkpoint = self.metric.name, self.result["test"], self.result["checkpoint"]
+        value, images = test.get(name), test["samples"]
         if value is None:
-            return f"{self.metric} of the test images is no number."
-        said = f"{self.metric} {value:.4f} on {grouped(images)} test images"
-        if self.metric == "accuracy":
+            return f"{name} on the test images is not a number."
+        measured = f"{name} {value:.4f} on {grouped(images)} test images"
+        if name == "accuracy":
             low, high = wilson(round(value * images), images)
-            said += f" (95 % interval {low:.4f} to {high:.4f})"
-        return f"{said}, with the weights of epoch {chosen['epoch']} of {self.result['epochs']}: {chosen['chosen']}."
+            measured += f" (95 % interval {low:.4f} to {high:.4f})"
+        weights = f"the weights of epoch {checkpoint['epoch']} of {self.result['epochs']}: {checkpoint['chosen']}"
+        return f"{measured}, with {weights}."
 
     def sections(self) -> Iterator[Section]:
-        """Yield what the page says, the answers first."""
-        yield Lines("What it says", self._remarks())
+        """Yield the sections of the page, the outcome first."""
+        yield Lines("Summary", self._remarks())
         if self.result:
-            splits = [split for split in ("train", "val", "test") if self.result.get(split)]
-            results = [self.result[split] for split in splits]
-            table = pd.DataFrame([{"images of": split} | found for split, found in zip(splits, results, strict=True)])
-            table.insert(1, "images", table.pop("samples"))
-            yield Table("Measured", table, marked=len(splits) - 1, is_brief=True)
-            if self.result.get("references"):
-                columns = ["metric", "split", "value", "ours", "source", "remark"]
-                table = pd.DataFrame(self.result["references"])[columns].rename(columns={"value": "published"})
-                yield Table("Published", table)
-        best = self.result.get("checkpoint", {}).get("epoch", 0)
-        for metric in dict.fromkeys((Metric(self.metric, self.higher), LOSS)):
-            drawing = overlaid([("", self.epochs)], metric, best)
+            yield self._metrics()
+        if self.result.get("references"):
+            columns = ["metric", "split", "value", "ours", "source", "remark"]
+            table = pd.DataFrame(self.result["references"])[columns].rename(columns={"value": "published"})
+            yield Table("Published results", table)
+        for metric in dict.fromkeys((self.metric, LOSS)):
+            drawing = metric_curves([("", self.epochs)], metric, self.result.get("checkpoint", {}).get("epoch", 0))
             if drawing is not None:
-                yield Drawing(f"{metric.name} over epochs", drawing)
-        rates = learning_rate(self.steps)
+                yield Drawing(f"{metric.name} by epoch", drawing)
+        rows = read_rows(self.folder.metrics_file)
+        rates = learning_rate(pd.DataFrame([row for row in rows if row["row"] == "step"]))
         if rates is not None:
             yield Drawing("Learning rate", rates)
         yield from self._evaluation()
@@ -94,70 +83,76 @@ class Story:
         yield from self._settings()
 
     def _remarks(self) -> list[str]:
-        found = course(self.epochs, self.metric, self.higher).remarks(self.metric)
+        name = self.metric.name
+        remarks = course(self.epochs, self.metric).remarks(name)
         train, val, test = (self.result.get(split, {}) for split in ("train", "val", "test"))
-        if train.get(self.metric) is not None and test.get(self.metric) is not None:
-            one, other = train[self.metric], test[self.metric]
-            found.append(f"{self.metric} {one:.4f} on training images and {other:.4f} on test images")
-        if self.metric == "accuracy" and None not in (val.get("accuracy"), test.get("accuracy")):
-            alike = is_chance(val["accuracy"], val["samples"], test["accuracy"], test["samples"])
-            found.append(
-                f"validation {val['accuracy']:.4f} and test {test['accuracy']:.4f} "
-                + ("differ by no more than chance" if alike else "differ by more than chance")
+        if train.get(name) is not None and test.get(name) is not None:
+            remarks.append(f"{name} {train[name]:.4f} on training images and {test[name]:.4f} on test images")
+        if name == "accuracy" and None not in (val.get(name), test.get(name)):
+            is_alike = is_chance(val[name], val["samples"], test[name], test["samples"])
+            remarks.append(
+                f"validation {val[name]:.4f} and test {test[name]:.4f} "
+                f"differ by {'no more' if is_alike else 'more'} than chance"
             )
-        if self.result.get("test_measured", 1) > 1:
-            found.append(
-                f"the test images were measured {self.result['test_measured']} times in the course of this run"
-            )
+        times = self.result.get("test_measured", 1)
+        if times > 1:
+            remarks.append(f"the test images were evaluated {times} times in the course of this run")
         departures = self.record.get("departures") or ()
         if departures:
-            found.append(f"not as the experiment says: {', '.join(departures)}")
-        return [*found, *self.result.get("notes", ())]
+            remarks.append(f"deviates from the experiment in {', '.join(departures)}")
+        return [*remarks, *self.result.get("notes", ())]
+
+    def _metrics(self) -> Table:
+        measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
+        table = pd.DataFrame([{"images of": split} | metrics for split, metrics in measured.items()])
+        table.insert(1, "images", table.pop("samples"))
+        return Table("Metrics", table, marked=len(table) - 1, is_brief=True)
 
     def _evaluation(self) -> Iterator[Section]:
-        """Yield what was found out about the checkpoint that was tested."""
-        kind = "last" if str(self.result.get("checkpoint", {}).get("chosen", "")).startswith("last") else "best"
-        folder = self.folder.evaluation("test", kind)
+        """Yield what the evaluation of the tested checkpoint wrote."""
+        folder = self.folder.evaluation("test", self.run.checkpoint_tested)
         if (folder / "classes.csv").is_file():
             classes = pd.read_csv(folder / "classes.csv", dtype={"class": str}, keep_default_na=False, na_values=[""])
             yield Table("Classes, the worst first", classes.sort_values(["top1", "class"]).round(4))
-        for path in sorted(folder.glob("*.png"), key=lambda path: _place(path.stem)):
-            yield Picture(TITLES.get(path.stem, path.stem), path.read_bytes())
+        names = list(self.figure_titles)
+        order = {path: names.index(path.stem) if path.stem in names else len(names) for path in folder.glob("*.png")}
+        for path in sorted(order, key=lambda path: (order[path], path)):
+            yield Picture(self.figure_titles.get(path.stem, path.stem), path.read_bytes())
 
     def _pictures(self) -> Iterator[Section]:
-        """Yield the last picture of each kind that the task drew."""
+        """Yield the last picture of each kind that the task drew during training."""
         last: dict[str, Path] = {}
         for path in sorted((self.folder.path / "pictures").glob("*-epoch-*.png")):
             last[path.stem.rpartition("-epoch-")[0]] = path
         for name, path in last.items():
-            yield Picture(f"{TITLES.get(name, name)}, epoch {int(path.stem.rpartition('-')[2])}", path.read_bytes())
+            epoch = int(path.stem.rpartition("-")[2])
+            yield Picture(f"{self.figure_titles.get(name, name)}, epoch {epoch}", path.read_bytes())
 
     def _settings(self) -> Iterator[Section]:
-        values, origins = flat(self.folder.config()), self.record.get("origins", {})
+        values, origins = flat(self.run.config), self.record.get("origins", {})
         try:
-            telling = set(flat(self.folder.run_config().non_default_settings()))
-        except UserError:  # made with a plugin, or by another version
-            telling = set(values)
-        kept = {key: value for key, value in values.items() if key in telling or origins.get(key) == TYPED}
-        rows = [(key, _plain(value), origins.get(key, "")) for key, value in kept.items()]
-        yield Table("Settings that count", pd.DataFrame(rows, columns=["setting", "value", "from"]))
+            shown = set(flat(self.folder.run_config().non_default_settings()))
+        except UserError:  # trained with a plugin, or by another version
+            shown = set(values)
+        rows = [
+            (key, _as_text(value), origins.get(key, ""))
+            for key, value in values.items()
+            if key in shown or origins.get(key) == TYPED
+        ]
+        yield Table("Settings not at their defaults", pd.DataFrame(rows, columns=["setting", "value", "from"]))
         yield Folded("config.yaml: every setting", self.folder.config_file.read_text(encoding="utf-8"))
-        facts = {key: self.record[key] for key in TOLD if self.record.get(key) is not None}
-        yield Folded("run.json: where and with what", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+        facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
+        text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+        yield Folded("run.json: command, machine, versions, data", text)
 
 
 def page_of(folder: RunFolder) -> Page:
-    """Return the page of a run. Raises UserError for one whose files cannot be read."""
-    story = Story(folder)
-    return Page(f"cnnbench: {story.title}", story.said(), list(story.sections()))
+    """Return the page of a run. Raises UserError if its files cannot be read."""
+    report = RunReport(folder)
+    return Page(f"cnnbench: {report.title()}", report.summary(), list(report.sections()))
 
 
-def _place(name: str) -> int:
-    names = list(TITLES)
-    return names.index(name) if name in names else len(names)
-
-
-def _plain(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "none"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

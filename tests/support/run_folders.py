@@ -1,29 +1,27 @@
-"""Folders of runs that were never trained, for reports to read."""
+"""Run folders without a training, for reports to read."""
 
 import json
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cnnbench.config.compose import open_composer
 from cnnbench.store.folder import RunFolder
-from cnnbench.training.plan import plan_run
+from tests.support.training import plan_of
 
 STARTED = count()
 
 
-def made(outputs: Path, accuracy: float | None, *words: str, status: str = "completed", **record: Any) -> Path:
-    """Write the folder of a run that came to this accuracy, without training it."""
-    with open_composer() as composer:
-        plan = plan_run(composer, ["data=synthetic", *words])
+def write_run(outputs: Path, accuracy: float | None, *words: str, status: str = "completed", **record: Any) -> Path:
+    """Write the folder of a run that reached this accuracy, without training it."""
+    plan = plan_of("data=synthetic", *words)
     folder = RunFolder(outputs / plan.run_path())
-    said = {
+    facts = {
         "identity": plan.config.identity(), "status": status, "choices": dict(plan.choices),
         "origins": dict(plan.origins),
         "started": f"{next(STARTED):06}",
         "data": {"window": [1, 28, 28]},
     }  # fmt: skip
-    folder.create(plan.config.to_dict(), plan.command, said | record)
+    folder.create(plan.config.to_dict(), plan.command, facts | record)
     rows = [
         {
             "row": "epoch",
@@ -47,8 +45,16 @@ def made(outputs: Path, accuracy: float | None, *words: str, status: str = "comp
     return folder.path
 
 
-def written(path: Path, **columns: list[float]) -> None:
-    """Give a run the epochs whose values are these, by metric and split (as accuracy_val)."""
+def write_dropout_runs(outputs: Path) -> Path:
+    """Write runs of three seeds with and without dropout, and return their folder."""
+    for seed, (plain, dropped) in enumerate(((0.90, 0.93), (0.88, 0.92), (0.91, 0.93))):
+        write_run(outputs, plain, "regularization.dropout=0.0", f"seed={seed}")
+        write_run(outputs, dropped, "regularization.dropout=0.5", f"seed={seed}")
+    return outputs
+
+
+def replace_epochs(path: Path, **columns: list[float]) -> None:
+    """Replace the epoch rows of a run; columns are named by metric and split, as in accuracy_val."""
     epochs = range(1, 1 + len(next(iter(columns.values()))))
     rows = [
         {"row": "epoch", "epoch": epoch, "step": 10 * epoch}

@@ -1,0 +1,153 @@
+"""What is explained: the network of a run, and images as it sees them."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench.analysis.explanation.layers import LISTED, NotPossible
+from cnnbench.analysis.predict import InputImage, images_from_files, images_from_split
+from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.data.images import Images, Stream
+from cnnbench.data.loader import as_pixels
+from cnnbench.errors import UserError, did_you_mean, listed
+from cnnbench.tasks.figures import plain
+
+MOST_IMAGES = 40
+MOST_CLASSES = 10  # of which an image is taken if none is named
+SHORT_FILE = 60  # characters of an image's name in that of a file
+NUM_VIEWS = 24  # of an image after augmentation
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A network of a run, on the CPU, some images, and what of them to draw.
+
+    which: checkpoint of the network. device: for what takes many images. split: where those come from.
+    train_row: row of the first image in the training split, if it is one of it. num_mapped: of how many images maps
+    are drawn. layer, filter, label: drawn in place of all layers, all maps, and the predicted class.
+    """
+
+    run: Run
+    which: Checkpoint
+    network: nn.Module
+    device: torch.device
+    inputs: Sequence[InputImage]
+    split: str
+    train_row: int | None = None
+    num_mapped: int = 1
+    layer: str | None = None
+    filter: int | None = None
+    label: int | None = None
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Return the images as the network sees them: cropped and normalised, float32 [N, C, H, W]."""
+        batches = self.run.batches_of(torch.stack([image.pixels for image in self.inputs]))
+        (batch,) = batches.epoch(torch.arange(len(batches)), len(batches))
+        return batch.images
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return images with the normalisation undone, float32 [B, C, H, W] in [0, 1]."""
+        data = self.run.record["data"]
+        return as_pixels(images, data["mean"], data["std"])
+
+    @cached_property
+    def score(self) -> Callable[[Tensor], Tensor]:
+        """Return what computes the score of every class, float32 [B, K]. Raises NotPossible if there are no classes.
+
+        Of two classes, the score is the margin over the other one: a network with one output scores only one of them.
+        """
+        scores = self.run.task.scores
+        if scores is None:
+            raise NotPossible(f"task {self.run.config.task.name} does not predict classes")
+
+        def score(images: Tensor) -> Tensor:
+            # A copy: the first layer may compute in place, which a leaf that requires a gradient does not allow.
+            values = scores(self.network(images.clone()))
+            return values - values.flip(1) if values.shape[1] == 2 else values
+
+        return score
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Return the probability of each class, float32 [N, K], as in evaluation."""
+        return self.run.predict(torch.stack([image.pixels for image in self.inputs]), self.network)
+
+    def augmented_views(self) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
+        """Return views of the first image, float32 [24, C, H, W], normalised; the augmentations; those left out.
+
+        A training image is augmented as in the epochs from 1 on. Left out is what blends two images. Raises
+        NotPossible if no augmentation remains.
+        """
+        run, active = self.run, self.run.augmentations
+        blending = tuple(name for name, part in active.items() if part.mix_probability)
+        applied = {name: part for name, part in active.items() if not part.mix_probability}
+        if not applied:
+            raise NotPossible(
+                f"the run's augmentation, {listed(blending)}, blends an image with another one" if blending
+                else "the run has no augmentation"
+            )  # fmt: skip
+        pixels = self.inputs[0].pixels
+        channels, height, width = pixels.shape
+        # Draws depend on the row, and on the number of training images: so this image stands in for all of them.
+        number = 1 if self.train_row is None else len(run.data("train"))
+        repeated = Stream(
+            lambda rows: pixels.expand(len(rows), -1, -1, -1), torch.arange(number), (channels, height, width)
+        )
+        batches = run.batches_of(Images(repeated, torch.zeros(number, dtype=torch.int64)), augmentations=applied)
+        row = torch.tensor([self.train_row or 0])
+        views = [next(iter(batches.epoch(row, 1, epoch))).images for epoch in range(1, NUM_VIEWS + 1)]
+        return torch.cat(views), tuple(applied), blending
+
+    def caption(self, number: int) -> str:
+        """Return the name of an image, and its class if that is known."""
+        image = self.inputs[number]
+        name = plain(Path(image.name).name)
+        return name if image.true is None else f"{name} ({plain(image.true)})"
+
+    def file_word(self, number: int) -> str:
+        """Return the part of a file's name that stands for an image, different for each."""
+        words = [re.sub(r"[^A-Za-z0-9._=-]+", "-", Path(image.name).stem)[:SHORT_FILE] for image in self.inputs]
+        return words[number] if words.count(words[number]) == 1 else f"{words[number]}-{number}"
+
+
+def explainer_of(
+    run: Run, which: Checkpoint, words: Sequence[str], split: str, rows: Sequence[int] | None
+) -> tuple[Explainer, list[str]]:
+    """Return a run's network with images of files and folders, or of a split, and why some files cannot be used.
+
+    rows: of the split; None: the first image of each of at most ten classes. Raises UserError if there is no image.
+    """
+    device = run.prepare_device()
+    network = run.model(which)
+    is_named = bool(words) or rows is not None
+    if words:
+        inputs, unusable = images_from_files(words, run.decode)
+    else:
+        rows = _first_of_each_class(run.data(split).labels, split) if rows is None else rows
+        inputs, unusable = images_from_split(run, split, rows), []
+    if len(inputs) > MOST_IMAGES:
+        raise UserError(f"{len(inputs)} images are too many to look at; name at most {MOST_IMAGES}.")
+    train_row = rows[0] if rows and not words and split == "train" else None
+    # Maps of images that nobody named, in every layer, would be a flood of figures.
+    return Explainer(run, which, network, device, inputs, split, train_row, len(inputs) if is_named else 1), unusable
+
+
+def _first_of_each_class(labels: Tensor, split: str) -> list[int]:
+    """Return the row of the first image of each class, of at most ten."""
+    if not len(labels):
+        raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
+    return [int((labels == label).nonzero()[0]) for label in sorted(set(labels.tolist()))[:MOST_CLASSES]]
+
+
+def label_of(name: str, classes: Sequence[str]) -> int:
+    """Return the label of a class. Raises UserError if there is no such class."""
+    if name not in classes:
+        available = listed(classes[:LISTED]) + (" …" if len(classes) > LISTED else "")
+        raise UserError(f"--class {name}: no such class{did_you_mean(name, classes)}; there are {available}.")
+    return list(classes).index(name)
