@@ -1,4 +1,4 @@
-"""To reconstruct images from their embeddings."""
+"""Reconstruction of images from embeddings."""
 
 from collections import OrderedDict
 from collections.abc import Mapping

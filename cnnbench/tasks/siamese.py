@@ -1,4 +1,4 @@
-"""To tell whether two images are of one class, by the distance of their embeddings."""
+"""Contrastive learning of embeddings from pairs of images."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -39,7 +39,7 @@ class Siamese(EmbeddingTask):
         self._margin = margin
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return the pairs of an epoch, int64 [N, 2]: an image, in the order of any task, and its partner."""
+        """Return the pairs of an epoch, int64 [N, 2]: images in the order of any task, with their partners."""
         anchors = super().order(labels, weights, generator)
         return pairs_of(anchors, labels, generator)
 
@@ -71,7 +71,7 @@ def contrastive(one: Tensor, other: Tensor, is_dissimilar: Tensor, margin: float
 
 
 def pairs_of(anchors: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return anchors with their partners, int64 [N, 2]: half of the pairs similar; none of an image alone in its class.
+    """Return anchors with partners, int64 [N, 2]: half of the pairs similar, except of images alone in their class.
 
     anchors: int64 [N], rows. labels: int64, of all rows, of at least two classes.
     """

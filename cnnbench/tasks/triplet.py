@@ -1,4 +1,4 @@
-"""To place an image nearer to images of its class than to others."""
+"""Learning of embeddings from triplets of images, random or mined in the batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
