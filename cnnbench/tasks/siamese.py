@@ -1,17 +1,16 @@
 """Contrastive learning of embeddings from pairs of images."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.registry import TASKS
-from cnnbench.tasks.embedding import EmbeddingTask, distances
+from cnnbench.tasks.embedding import Dimensions, EmbeddingTask, ShowEvery, distances
 from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class
 
 
@@ -30,10 +29,10 @@ class Siamese(EmbeddingTask):
         self,
         spec: DataSpec,
         *,
-        dimensions: PositiveInt | None = None,
+        dimensions: Dimensions = None,
         margin: PositiveFloat = 2.0,
         watch: Literal["recall@1", "loss"] = "recall@1",
-        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
+        show_every: ShowEvery = None,
     ) -> None:
         super().__init__(spec, dimensions, watch, show_every)
         self._margin = margin
