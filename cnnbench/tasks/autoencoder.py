@@ -1,21 +1,19 @@
-"""To reconstruct images from their embeddings."""
+"""Reconstruction of images from embeddings."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.models.build import Encoder, shape_error
 from cnnbench.models.encoders import upsampling_decoder
 from cnnbench.registry import TASKS
 from cnnbench.tasks.context import EvalContext
-from cnnbench.tasks.embedding import EncodingTask
+from cnnbench.tasks.embedding import Dimensions, EncodingTask, ShowEvery
 from cnnbench.tasks.figures import reconstructions
 
 SHOWN = 50  # images
@@ -39,13 +37,7 @@ class Autoencoder(EncodingTask):
         **EncodingTask.figure_titles,
     }
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        dimensions: PositiveInt | None = None,
-        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
-    ) -> None:
+    def __init__(self, spec: DataSpec, *, dimensions: Dimensions = None, show_every: ShowEvery = None) -> None:
         super().__init__(spec, dimensions, show_every)
 
     def wrap_model(self, model: nn.Module, spec: DataSpec) -> nn.Module:

@@ -48,7 +48,7 @@ class Task(OutputSpec, ABC):
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers a model returns per image."""
+        """The number of values that a model returns per image."""
         return self.spec.num_classes
 
     @property
@@ -94,10 +94,10 @@ class Task(OutputSpec, ABC):
         return EvalReport(metrics | (self.final_evaluation(context) if split == "test" else {}))
 
     def log_progress(self, context: EvalContext) -> None:
-        """Show the state of a training that is under way."""
+        """Show the progress of a training, as figures or in TensorBoard."""
 
     def final_evaluation(self, context: EvalContext) -> dict[str, float]:
-        """Show the result of a training, and return further metrics of the test images."""
+        """Show the result of a training, and return additional metrics of the test images."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""To tell classes apart."""
+"""Classification of images."""
 
 import math
 from collections.abc import Mapping

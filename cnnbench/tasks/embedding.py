@@ -3,12 +3,14 @@
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import SettingError
@@ -20,6 +22,8 @@ from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.figures import tsne_scatter
 from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
 
+Dimensions = PositiveInt | None
+ShowEvery = Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT]
 DIMENSIONS = 128  # of the embeddings of a model that is no encoder
 RANKS = (1, 5, 10)
 RECALLS = tuple(f"recall@{rank}" for rank in RANKS)

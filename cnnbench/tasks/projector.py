@@ -16,11 +16,20 @@ LARGEST_SPRITE = 8192  # side of the picture that holds the images of all points
 
 
 def write_embeddings(context: EvalContext, embeddings: Tensor, labels: Tensor) -> None:
-    """Write the embeddings of the context's held-out split for TensorBoard's projector, with images and classes."""
+    """Write embeddings of the held-out split, float32 [N, D], for TensorBoard's projector, with images and classes."""
+    from torch.utils.tensorboard import SummaryWriter
+
     split = context.held_out
-    name = split if split == "test" else f"{split}-epoch-{context.epoch:04}"
-    names = class_names(labels, context.data.spec.classes)
-    write_projector(context.folder / "embeddings" / name, embeddings, names, thumbnails(context, context.splits[split]))
+    folder = context.folder / "embeddings" / (split if split == "test" else f"{split}-epoch-{context.epoch:04}")
+    if folder.exists():  # of the same epoch, before the run was interrupted
+        shutil.rmtree(folder)
+    images = thumbnails(context, context.splits[split])
+    images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    rounded = np.round(embeddings.double().numpy(), 4)  # as text they would take three times the space otherwise
+    # A writer for each: a second one for the same folder does not know what the first has written.
+    writer = SummaryWriter(str(folder))
+    writer.add_embedding(rounded, class_names(labels, context.data.spec.classes), images, tag="codes")
+    writer.close()
 
 
 def thumbnails(context: EvalContext, batches: Batches) -> Tensor:
@@ -40,23 +49,6 @@ def thumbnails(context: EvalContext, batches: Batches) -> Tensor:
 def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
     """Return the class of each label, without what ends a line or a column of a table."""
     return [re.sub(r"\s", " ", classes[label]) for label in labels.tolist()]
-
-
-def write_projector(folder: Path, embeddings: Tensor, names: Sequence[str], images: Tensor) -> None:
-    """Write a folder that TensorBoard's projector shows, replacing what it held.
-
-    embeddings: float32 [N, D]. images: float32 [N, C, S, S] in [0, 1].
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    if folder.exists():  # of the same epoch, before the run was interrupted
-        shutil.rmtree(folder)
-    # A writer for each: a second one for the same folder does not know what the first has written.
-    writer = SummaryWriter(str(folder))
-    rounded = np.round(embeddings.double().numpy(), 4)  # as text they would take three times the space otherwise
-    images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-    writer.add_embedding(rounded, metadata=list(names), label_img=images, tag="codes")
-    writer.close()
 
 
 def save_arrays(folder: Path, embeddings: Tensor, labels: Tensor, classes: Sequence[str]) -> None:

@@ -1,17 +1,16 @@
-"""To tell whether two images are of one class, by the distance of their embeddings."""
+"""Contrastive learning of embeddings from pairs of images."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.registry import TASKS
-from cnnbench.tasks.embedding import EmbeddingTask, distances
+from cnnbench.tasks.embedding import Dimensions, EmbeddingTask, ShowEvery, distances
 from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class
 
 
@@ -30,16 +29,16 @@ class Siamese(EmbeddingTask):
         self,
         spec: DataSpec,
         *,
-        dimensions: PositiveInt | None = None,
+        dimensions: Dimensions = None,
         margin: PositiveFloat = 2.0,
         watch: Literal["recall@1", "loss"] = "recall@1",
-        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
+        show_every: ShowEvery = None,
     ) -> None:
         super().__init__(spec, dimensions, watch, show_every)
         self._margin = margin
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return the pairs of an epoch, int64 [N, 2]: an image, in the order of any task, and its partner."""
+        """Return the pairs of an epoch, int64 [N, 2]: images in the order of any task, with their partners."""
         anchors = super().order(labels, weights, generator)
         return pairs_of(anchors, labels, generator)
 
@@ -71,7 +70,7 @@ def contrastive(one: Tensor, other: Tensor, is_dissimilar: Tensor, margin: float
 
 
 def pairs_of(anchors: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return anchors with their partners, int64 [N, 2]: half of the pairs similar; none of an image alone in its class.
+    """Return anchors with partners, int64 [N, 2]: half of the pairs similar, except of images alone in their class.
 
     anchors: int64 [N], rows. labels: int64, of all rows, of at least two classes.
     """

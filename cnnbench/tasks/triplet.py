@@ -1,19 +1,18 @@
-"""To place an image nearer to images of its class than to others."""
+"""Learning of embeddings from triplets of images, random or mined in the batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
 from cnnbench.errors import SettingError
 from cnnbench.registry import TASKS
-from cnnbench.tasks.embedding import EmbeddingTask, distances
+from cnnbench.tasks.embedding import Dimensions, EmbeddingTask, ShowEvery, distances
 from cnnbench.tasks.pairs import has_partner, num_present, of_other_class, of_same_class, several_of_each
 
 
@@ -37,12 +36,12 @@ class Triplet(EmbeddingTask):
         self,
         spec: DataSpec,
         *,
-        dimensions: PositiveInt | None = None,
+        dimensions: Dimensions = None,
         margin: PositiveFloat = 1.0,
         mining: Literal["none", "hard", "semihard"] = "none",
         per_class: Annotated[int, Field(ge=2)] = 4,
         watch: Literal["recall@1", "loss"] = "recall@1",
-        show_every: Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT] = None,
+        show_every: ShowEvery = None,
     ) -> None:
         super().__init__(spec, dimensions, watch, show_every)
         self._margin, self._mining, self._per_class = margin, mining, per_class

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import cnnbench
 from cnnbench.analysis.export import formats
 from cnnbench.analysis.export.deployed import Deployed
-from cnnbench.analysis.run import scores_of
 from cnnbench.cli.export import FORMATS as NAMES
 from cnnbench.cli.export import main
 from cnnbench.data import prepare
@@ -108,7 +107,7 @@ def used(form: str, path: Path) -> tuple[Callable[[Tensor], Tensor], Any]:
 def by_hand(run: Path, pixels: Tensor, which: str | int = "best") -> Tensor:
     """Return what the network of a run gives for whole images."""
     opened = cnnbench.load_run(run)
-    if scores_of(opened.task) is not None:
+    if opened.task.scores is not None:
         return opened.predict(pixels, which)
     mean, std = (torch.tensor(opened.record["data"][name]).view(-1, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():

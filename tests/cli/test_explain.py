@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cnnbench.tasks.captions import plain
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -19,6 +18,7 @@ from cnnbench.analysis.explanation.pictures import KINDS as DRAW
 from cnnbench.analysis.run import load_run
 from cnnbench.cli.explain import KINDS, main
 from cnnbench.errors import UserError
+from cnnbench.tasks.figures import plain
 from tests.conftest import ended
 from tests.support.explaining import COLOUR, NETWORKS, ONCE, TASKS, untrained
 from tests.support.interruption import fingerprints, finished

@@ -22,7 +22,7 @@ def build(option: str, groups: Groups, **changed: Any) -> torch.optim.Optimizer:
     """Return the optimizer of an option, with settings changed."""
     settings = SETTINGS[option] | changed
     name = settings.pop("name")
-    made: torch.optim.Optimizer = OPTIMIZERS.build(Selection(name, settings), groups)
+    made: torch.optim.Optimizer = OPTIMIZERS.build(Selection(name, settings), groups=groups)
     return made
 
 

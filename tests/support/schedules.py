@@ -11,7 +11,7 @@ NAN = math.nan
 
 
 def schedule(name: str, horizon: Horizon = HORIZON, **settings: Any) -> Schedule:
-    made: Schedule = SCHEDULERS.build(Selection(name, settings), horizon)
+    made: Schedule = SCHEDULERS.build(Selection(name, settings), horizon=horizon)
     return made
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from cnnbench.tasks.evaluation.findings import EvalReport
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -18,6 +17,7 @@ from cnnbench.store import provenance
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.classification import Classification
+from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training import loop, trainer
 from cnnbench.training import result as result_of
 from cnnbench.training.setup import setup
