@@ -348,7 +348,7 @@ def test_a_plugin_task_is_exported_and_rebuilt(form, tmp_path, export, monkeypat
     begin = text.index("# rotations.py")
     plugin = tmp_path / "rotations.py"
     plugin.write_text(text[begin : text.index("```", begin)])
-    monkeypatch.setattr(TASKS, "_components", dict(TASKS._components))
+    monkeypatch.setattr(TASKS, "components", dict(TASKS.components))
     from cnnbench import train
 
     run = train([*SMALL, "model=lenet", "task=rotations", "epochs=1"], [str(plugin)]).path

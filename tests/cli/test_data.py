@@ -274,7 +274,7 @@ def test_what_makes_no_sense_is_one_clear_message(data, root, words, message):
 
 
 def test_data_sets_of_plugins_are_listed(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS._components))
+    monkeypatch.setattr(DATASETS, "components", dict(DATASETS.components))
     monkeypatch.setitem(ConfigStore.instance().repo, "data", {})
     (tmp_path / "mine.py").write_text(
         "from cnnbench.data.synthetic import synthetic\nfrom cnnbench.registry import DATASETS\n\n\n"

@@ -58,7 +58,7 @@ def registered():
         return Selection("mine", {})
 
     yield register
-    MODELS._components.pop("mine", None)
+    MODELS.components.pop("mine", None)
 
 
 @pytest.mark.parametrize("name", TEXTS)

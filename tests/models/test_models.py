@@ -225,8 +225,8 @@ def test_a_network_that_fits_no_data_is_told_why():
     on = spec(3, 32, 10)
 
     @MODELS.register("validate_output")
-    def validate_output(given):
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, given.num_classes + 1))
+    def validate_output(spec):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, spec.num_classes + 1))
 
     try:
         with pytest.raises(UserError, match=r"returns \(2, 11\) for two images, where scores of shape \(2, 10\)"):

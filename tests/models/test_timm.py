@@ -98,7 +98,7 @@ def test_published_weights_that_cannot_be_fetched_say_where_they_are(monkeypatch
         raise OSError("no network")
 
     source = pretrained({"architecture": architecture})
-    assert source.name == f"timm {architecture}.{tag}"
+    assert source.description == f"timm {architecture}.{tag}"
     monkeypatch.setattr("timm.create_model", no_network)
     with pytest.raises(
         UserError, match=rf"{where} cannot be fetched \(no network\); fetch it, and give init\.file=FILE"

@@ -121,7 +121,8 @@ class TestEverySchedule:
         ("name", "setting"), [(name, key) for name in SCHEDULERS for key in SCHEDULERS[name].schema.model_fields]
     )
     def test_every_setting_is_honoured(self, name, setting):
-        settings = {key: value for key, value in OPTIONS[name].items() if key not in SchedulerConfig.model_fields}
+        own = {key: value for key, value in OPTIONS[name].items() if key not in SchedulerConfig.model_fields}
+        settings = SCHEDULERS[name].defaults() | own
         del settings["name"]
         old = settings[setting]
         others = {"unit": "step", "milestones": [10], "multiplier": 2, "min_delta": 0.08, "min_fraction": 0.2}
@@ -227,10 +228,13 @@ def test_a_warm_up_leaves_less_for_what_comes_after_it():
         (["scheduler=one_cycle", "scheduler.warmup=3"], "scheduler.warmup=3  'one_cycle' warms up by itself; give 0"),
         (["scheduler=plateau", "data.val_fraction=0"], "has nothing to watch with data.val_fraction=0; give a"),
         (
-            ["scheduler=plateau", "epochs=6"],
+            ["scheduler=plateau", "scheduler.patience=5", "epochs=6"],
             "scheduler.patience=5  exceeds the 5 evaluations after the first in 6 epochs",
         ),
-        (["scheduler=plateau", "epochs=12", "eval_every=2"], "scheduler.patience=5  exceeds the 5 evaluations after"),
+        (
+            ["scheduler=plateau", "scheduler.patience=5", "epochs=12", "eval_every=2"],
+            "scheduler.patience=5  exceeds the 5 evaluations after",
+        ),
         (["scheduler=step", "scheduler.gamma=1.0"], "scheduler.gamma=1.0  must be a number above 0 and below 1"),
         (["scheduler=multistep", "scheduler.milestones=[]"], "scheduler.milestones=[]  must be a list, each"),
     ],

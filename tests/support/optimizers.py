@@ -15,7 +15,8 @@ from cnnbench.registry import OPTIMIZERS, Selection
 SETTINGS: dict[str, dict[str, Any]] = {}  # of every option, without those that all share
 for path in sorted((conf_dir() / "optimizer").glob("*.yaml")):
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    SETTINGS[path.stem] = {key: value for key, value in content.items() if key not in OptimizerConfig.model_fields}
+    own = {key: value for key, value in content.items() if key not in OptimizerConfig.model_fields}
+    SETTINGS[path.stem] = OPTIMIZERS[own["name"]].defaults() | own
 
 
 def build(option: str, groups: Groups, **changed: Any) -> torch.optim.Optimizer:

@@ -18,7 +18,7 @@ def rotations(tmp_path, monkeypatch) -> Path:
     begin = text.index("# rotations.py")
     path = tmp_path / "rotations.py"
     path.write_text(text[begin : text.index("```", begin)])
-    monkeypatch.setattr(TASKS, "_components", dict(TASKS.components))
+    monkeypatch.setattr(TASKS, "components", dict(TASKS.components))
     return path
 
 

@@ -232,9 +232,8 @@ def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monk
             super().__init__(spec, **settings)
             setattr(self, name, WRONG[name][0])
 
-    monkeypatch.setitem(
-        TASKS._components, "classification", Component("classification", _like(Broken), {"blends": True})
-    )
+    broken = Component("task", "classification", _like(Broken), {"blends": True})
+    monkeypatch.setitem(TASKS.components, "classification", broken)
     with pytest.raises(UserError, match=re.escape(WRONG[name][1])):
         go(*SMALL, "epochs=1", f"seed={list(WRONG).index(name)}")
     assert not outputs.exists()
@@ -246,7 +245,7 @@ def _like(broken: type) -> type:
 
 
 def test_checking_a_task_changes_no_number(outputs, monkeypatch):
-    monkeypatch.setattr("cnnbench.training.resolve.check_task", lambda *_: None)
+    monkeypatch.setattr("cnnbench.training.setup.check_task", lambda *_: None)
     untried = prepared(*words_of("classification"))
     monkeypatch.undo()
     assert same(weights_of(untried), weights_of(prepared(*words_of("classification"))))
