@@ -44,7 +44,12 @@ def _other_images(run: Run, words: Sequence[str]) -> PreparedData:
     """Return other images, cropped and normalised like those of the run."""
     own = run.config.data
     settings = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
-    same = [f"data.{key}={'null' if value is None else value}" for key, value in settings.items()]
+    typed = {word.partition("=")[0] for word in words}
+    same = [
+        f"data.{key}={'null' if value is None else value}"
+        for key, value in settings.items()
+        if f"data.{key}" not in typed
+    ]
     data = prepare(plan([f"data={words[0]}", *same, *words[1:]]).config.data)
     if data.spec.classes != run.classes:
         raise UserError(

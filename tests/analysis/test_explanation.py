@@ -324,8 +324,8 @@ def test_the_features_of_an_encoder_are_its_embeddings():
 
 def test_a_training_image_is_augmented_as_in_its_epochs(finished_once):
     explainer, _ = explainer_of(load_run(finished_once), "best", [], "train", [7, 3])
-    views, training, blending = explainer.augmented_views()
-    assert (training, blending, len(views)) == (("crop", "flip", "jitter"), (), NUM_VIEWS)
+    views, parts, blending = explainer.augmented_views()
+    assert (parts, blending, len(views)) == (("crop", "flip", "jitter"), (), NUM_VIEWS)
     train = prepared(*COLOUR).train
     for epoch, view in enumerate(views, start=1):
         (batch,) = train.epoch(torch.tensor([7]), 1, epoch)

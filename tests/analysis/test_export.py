@@ -21,7 +21,7 @@ from cnnbench.cli.export import FORMATS as NAMES
 from cnnbench.cli.export import main
 from cnnbench.data import prepare
 from cnnbench.registry import TASKS
-from tests.conftest import ended
+from tests.conftest import ended, latest
 from tests.support.interruption import fingerprints, finished, read
 from tests.support.photographs import write_classes
 from tests.support.training import SMALL
@@ -351,7 +351,7 @@ def test_a_plugin_task_is_exported_and_rebuilt(form, tmp_path, export, monkeypat
     monkeypatch.setattr(TASKS, "components", dict(TASKS.components))
     from cnnbench import train
 
-    run = train([*SMALL, "model=lenet", "task=rotations", "epochs=1"], [str(plugin)]).path
+    run = train(latest([*SMALL, "model=lenet", "task=rotations", "epochs=1"]), [str(plugin)]).path
     done = export(run, "--format", form, f"plugins={plugin}")
     assert (done.code, done.err) == (0, "")
     assert "outputs, float32 [N, 4]: of the network, as they are" in done.out

@@ -14,6 +14,7 @@ from cnnbench.config.compose import open_composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.validate import validate
 from cnnbench.store.folder import folder_name
+from cnnbench.sweeps.expand import resolve_all
 from cnnbench.training.plan import Plan, plan_run
 from tests.conftest import TINY
 
@@ -51,7 +52,7 @@ def swept(cnnbench, monkeypatch) -> Callable[..., Sequence[Plan]]:
 
     def plans_of(*words: str) -> Sequence[Plan]:
         taken: list[Plan] = []
-        monkeypatch.setattr("cnnbench.sweeps.slots.carry_out_all", lambda plans: taken.extend(plans) or 0)
+        monkeypatch.setattr("cnnbench.sweeps.slots.carry_out_all", lambda plans, *_: taken.extend(plans) or 0)
         outcome = cnnbench(*words)
         assert outcome.code == 0, outcome.err
         return taken
@@ -232,7 +233,7 @@ class TestSweepWords:
             assert names[0] == names[1]
 
     def test_a_job_that_comes_up_twice_is_one(self, swept):
-        assert [plan.config.seed for plan in swept("-m", "seed=0,1,0")] == [0, 1]
+        assert [plan.config.seed for plan in resolve_all(swept("-m", "seed=0,1,0"))] == [0, 1]
 
 
 class TestOwnFolder:

@@ -160,7 +160,7 @@ def test_files_are_explained_without_the_data(run, explain, tmp_path, monkeypatc
     def gone(_):
         raise UserError("the data are gone")
 
-    monkeypatch.setattr("cnnbench.analysis.run.preflight", gone)
+    monkeypatch.setattr("cnnbench.analysis.run.setup", gone)
     done = explain(run, folder)
     assert (done.code, f"not explained:\n  {folder / 'broken.png'} is empty" in done.err) == (2, True)
     assert "  left out: tsne: the data are gone\n" in done.out

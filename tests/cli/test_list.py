@@ -28,7 +28,7 @@ def several_runs_once(tmp_path_factory) -> Path:
         assert go(*words, "model=lenet_v2", "optimizer.lr=0.5", "seed=3") == 0
         kill(plan_of(*words, "model=mlp"), after_step=3, saves_every=2)
     (first,) = (path.parent for path in folder.glob("*/lenet/*/run.json"))
-    shutil.copytree(first, RunFolder(first).anew().path)
+    shutil.copytree(first, RunFolder(first).next_rerun().path)
     return folder
 
 

@@ -43,7 +43,7 @@ def my_mistake(spec):
 
 
 @OPTIMIZERS.register("my_descent")
-def my_descent(weights, *, lr: float):
+def my_descent(groups, *, lr: float):
     """Downhill."""
 '''
 

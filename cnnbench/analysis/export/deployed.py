@@ -70,7 +70,7 @@ def deployed(network: nn.Module, task: Task, about: Mapping[str, Any]) -> Deploy
     """Return a network for use. about: as from `described`."""
     pixels = about["pixels"]
     size = (pixels["channels"], pixels["height"], pixels["width"])
-    return Deployed(network, size, about["window"], about["mean"], about["std"](task))
+    return Deployed(network, size, about["window"], about["mean"], about["std"], task.scores)
 
 
 def rebuilt(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Deployed:
