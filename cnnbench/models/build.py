@@ -48,7 +48,7 @@ class OutputSpec:
 
     def validate_output(self, outputs: Any, spec: DataSpec) -> str | None:
         """Return what is wrong with the network's outputs for two images; None: nothing."""
-        return shape_error(outputs, (2, spec.num_outputs), "scores")
+        return shape_error(outputs, (2, spec.num_outputs), "scores (`spec.num_outputs`)")
 
 
 SCORES = OutputSpec()

@@ -15,10 +15,13 @@ from cnnbench.analysis.reports.statistics import Difference, Effect, Estimate, e
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError, grouped, listed
+from cnnbench.store.provenance import code_digest
 from cnnbench.store.query import RunSummary
 
 NAMED = 4  # settings in a sentence
 NOT_COMPARED = ("seed", "references", "source", "parent")
+CODE = "code"  # the column of the hash of what computes, where the same settings were trained with several
+OTHER_CODE = "Rows that differ in `code` alone: what computes was changed between them, so their seeds are not pooled."
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,10 @@ class Comparison:
 
     def remarks(self) -> list[str]:
         """Return the difference of each row to the baseline in words, and what else differs."""
-        return ["; ".join([f"{row.label}: {row.gained.sentence()}", *row.notes]) for row in self.rows if row.gained]
+        changed = [OTHER_CODE] if CODE in self.differing else []
+        return changed + [
+            "; ".join([f"{row.label}: {row.gained.sentence()}", *row.notes]) for row in self.rows if row.gained
+        ]
 
 
 def _whole(number: float) -> float:
@@ -151,6 +157,8 @@ def _whole(number: float) -> float:
 
 def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
     """Return the finished runs side by side, grouped over everything but the seed; the others are `skipped`.
+
+    Runs of the same settings that different code computed are configurations of their own.
 
     metric: None: what their task watches. baseline: `key=value` of the configuration to compare with; None: the first.
     Raises UserError if nothing is finished, and for an unknown metric or baseline.
@@ -177,18 +185,28 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
 
 
 def _grouped(finished: Sequence[RunSummary]) -> list[Group]:
-    groups: dict[str, dict[int, RunSummary]] = {}
-    configurations: dict[str, Configuration] = {}
+    groups: dict[str, dict[str, dict[int, RunSummary]]] = {}  # by settings, code and seed
+    settings: dict[str, dict[str, Any]] = {}
     for run in finished:
-        settings = {
+        compared = {
             key: value
             for key, value in flat(_settings(run)).items()
             if key.partition(".")[0] not in NOT_COMPARED and not has_no_effect_on_result(key)
         }
-        key = json.dumps(settings, sort_keys=True, default=str)
-        configurations[key] = Configuration.of(settings, run.record)
-        groups.setdefault(key, {})[run.values["seed"]] = run  # they come in order: the newest stays
-    return [Group(configurations[key], runs) for key, runs in groups.items()]
+        key = json.dumps(compared, sort_keys=True, default=str)
+        settings[key] = compared
+        of_code = groups.setdefault(key, {}).setdefault(code_digest(run.record)[:8], {})
+        of_code[run.values["seed"]] = run  # they come in order: the newest stays
+    return [
+        Group(
+            Configuration.of(
+                settings[key] | ({CODE: code} if len(by_code) > 1 else {}), list(runs.values())[-1].record
+            ),
+            runs,
+        )
+        for key, by_code in groups.items()
+        for code, runs in by_code.items()
+    ]
 
 
 def _settings(run: RunSummary) -> dict[str, Any]:
