@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnbench.analysis.run import Run, load_run, runs, sweep, train
+    from cnnbench.analysis.run import Run, load_run, runs
+    from cnnbench.api import sweep, train
     from cnnbench.registry import (
         register_augmentation,
         register_dataset,
@@ -34,8 +35,9 @@ def __getattr__(name: str) -> Any:
     """Import what notebooks and plugins use when it is first used: the commands answer at once without it."""
     if name not in __all__:
         raise AttributeError(f"module 'cnnbench' has no attribute '{name}'")
-    home = "cnnbench.registry" if name.startswith("register_") else "cnnbench.analysis.run"
-    return getattr(import_module(home), name)
+    is_carried_out = name in ("sweep", "train")
+    home = "registry" if name.startswith("register_") else "api" if is_carried_out else "analysis.run"
+    return getattr(import_module(f"cnnbench.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -126,7 +126,7 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
         from cnnbench.training.lr_finder import find_learning_rate
 
         return find_learning_rate(plans[0])
-    from cnnbench.analysis.run import write_comparison, write_page
+    from cnnbench.api import write_comparison, write_page
 
     if request.flags.multirun:
         from cnnbench.sweeps.slots import carry_out_all
@@ -191,7 +191,7 @@ class _Callable(ModuleType):
     """What makes `cnnbench.train([…])` train, although this file has the name of that function."""
 
     def __call__(self, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> "Run":
-        from cnnbench.analysis.run import train
+        from cnnbench.api import train
 
         return train(overrides, plugins)
 

@@ -1,7 +1,6 @@
 """A run opened again from its folder: its settings, its result, its data and its network."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from cnnbench.models.build import build_network
 from cnnbench.plugins import register_everything
 from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
-from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
+from cnnbench.store.folder import RunFolder
 from cnnbench.store.metrics import read_rows
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
@@ -39,7 +38,6 @@ from cnnbench.training.step import map_images
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cnnbench.config.compose import Composer
     from cnnbench.training.plan import Plan
 
 Checkpoint = str | int
@@ -294,66 +292,9 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> "Plan":
 
     config_dir: a folder of more YAML files. Raises UserError for a mistake.
     """
-    from cnnbench.training.plan import plan_run
-
-    with _composer(config_dir) as composer:
-        return plan_run(composer, list(words))
-
-
-def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
-    """Train, or continue, what `cnnbench …` would with these words, and return the run; a finished one is only opened.
-
-    Raises UserError for a mistake, TrainingError if training fails.
-    """
-    from cnnbench.training.resolve import resolve
-    from cnnbench.training.trainer import carry_out
-
-    register_everything(plugins)
-    resolved, _ = resolve(replace(plan(overrides), plugins=tuple(plugins)))
-    carry_out(resolved, write_page)
-    return load_run(_newest(resolved)[0].path, plugins)
-
-
-def sweep(overrides: Sequence[str], plugins: Sequence[str] = ()) -> list[Run]:
-    """Carry out what `cnnbench -m …` would with these words, and return the run of each job that has begun.
-
-    Raises UserError for a mistake in any of the jobs; a job that fails leaves the others running.
-    """
-    from cnnbench.sweeps.expand import plan_all, resolve_all
-    from cnnbench.sweeps.slots import carry_out_all
-
-    register_everything(plugins)
-    with _composer() as composer:
-        plans = resolve_all([replace(job, plugins=tuple(plugins)) for job in plan_all(composer, list(overrides))])
-    carry_out_all(plans, write_page, write_comparison)
-    return [load_run(folder.path, plugins) for job in plans for folder in _newest(job)]
-
-
-def write_page(folder: RunFolder) -> Path:
-    """Write the page of a finished run, and return its path."""
-    from cnnbench.analysis.reports.single import page_of  # with pandas, matplotlib, jinja2
-
-    return page_of(folder).write(folder.path)
-
-
-def write_comparison(manifest: Path) -> Path:
-    """Write the page that compares the runs of a sweep, and return its path."""
-    from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
-    from cnnbench.analysis.reports.comparison import compare
-    from cnnbench.store.query import comparison_title, runs_named
-
-    words = [str(manifest)]
-    return page_of(compare(runs_named(words)), comparison_title(words)).write(outputs_dir() / "reports" / manifest.stem)
-
-
-@contextmanager
-def _composer(config_dir: str | None = None) -> "Iterator[Composer]":
     from cnnbench.config.compose import open_composer
+    from cnnbench.training.plan import plan_run
 
     with open_composer([config_dir] if config_dir else []) as composer:
         composer.add_missing_options()
-        yield composer
-
-
-def _newest(plan: "Plan") -> list[RunFolder]:
-    return find_runs(outputs_dir(), plan.config.identity())[-1:]
+        return plan_run(composer, list(words))

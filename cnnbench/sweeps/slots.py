@@ -7,9 +7,10 @@ missing. A job that fails, exits or is killed leaves the others running.
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from cnnbench.errors import TrainingError, UserError
@@ -86,7 +87,8 @@ class _Processes:
         """Return the exit code of the job, and why it failed, where it could say so itself."""
         receiving, sending = self._context.Pipe(duplex=False)
         self._process = self._context.Process(target=_job, args=(plan, self._write_page, sending))
-        self._process.start()
+        with _without_main():
+            self._process.start()
         sending.close()
         self._process.join()
         try:
@@ -103,6 +105,17 @@ class _Processes:
             elif number == signal.SIGTERM or not sys.stdin.isatty():  # Ctrl-C reaches the whole group by itself
                 self._process.terminate()
         self.stopped_by = number
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a new process not import the script that asks for it: that would sweep again, wherever it has no guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _job(plan: Plan, write_page: WritePage | None, sending: Any) -> None:

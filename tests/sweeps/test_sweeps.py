@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -226,3 +228,12 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
     record = read(run / "run.json")
     assert record["status"] == "preempted"
     assert read(max((run / "checkpoints").glob("*.json")))["step"] == record["step"]
+
+
+def test_a_script_without_a_guard_can_sweep(tmp_path, outputs):
+    """Processes that import the script which starts them would start the sweep again."""
+    script = tmp_path / "script.py"
+    words = [*TINY, "model=mlp", "seed=0,1"]
+    script.write_text(f"import cnnbench\nprint(*(run.record['status'] for run in cnnbench.sweep({words!r})))\n")
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ran.stdout.splitlines()[-1] == "completed completed"
