@@ -40,11 +40,11 @@ def validate(
     config = reading.config()
     if config is None:
         raise ConfigError(reading.mistakes)
-    config, _, notes = settled(config, reading.typed, lambda one: obeyed(one, reading), reading.mistakes)
+    config, _, notes = adapt_until_valid(config, reading.typed, lambda one: check_rules(one, reading), reading.mistakes)
     return config, [*reading.notes, *notes]
 
 
-def obeyed(config: RunConfig, reading: "_Reading") -> None:
+def check_rules(config: RunConfig, reading: "_Reading") -> None:
     """Raise ConfigError with every rule on combinations of settings that a configuration breaks."""
     broken = list(violations(config, reading.typed))
     if reading.is_recorded:
@@ -56,7 +56,7 @@ def obeyed(config: RunConfig, reading: "_Reading") -> None:
         )
 
 
-def settled(
+def adapt_until_valid(
     config: RunConfig,
     typed: Collection[str],
     attempt: Callable[[RunConfig], Result],

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cnnbench.config.validate import settled
+from cnnbench.config.validate import adapt_until_valid
 from cnnbench.data.files import data_root
 from cnnbench.data.images import counts_per_class
 from cnnbench.errors import UserError
@@ -24,7 +24,7 @@ def resolve(plan: Plan) -> tuple[Plan, TrainingSetup]:
     """
     if plan.folder is not None or plan.parent is not None:  # what a run recorded is not adapted any more
         return plan, setup(plan.config)
-    config, training, notes = settled(plan.config, plan.typed, setup)
+    config, training, notes = adapt_until_valid(plan.config, plan.typed, setup)
     return replace(plan, config=config, notes=(*plan.notes, *notes)), training
 
 
