@@ -229,7 +229,10 @@ def test_a_network_that_fits_no_data_is_told_why():
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, spec.num_classes + 1))
 
     try:
-        with pytest.raises(UserError, match=r"returns \(2, 11\) for two images, where scores \(`spec\.num_outputs`\) of shape \(2, 10\)"):
+        with pytest.raises(
+            UserError,
+            match=r"returns \(2, 11\) for two images, where scores \(`spec\.num_outputs`\) of shape \(2, 10\)",
+        ):
             check_network(Selection("validate_output", {}), on)
     finally:
         del MODELS.components["validate_output"]
