@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.plugins import plugin_names
 
 
 class Argument:
@@ -72,6 +71,8 @@ class Verb:
             parser.add_argument(*argument.names, **argument.settings)
         flags = parser.parse_intermixed_args(arguments)
         if self.takes_plugins:
+            from cnnbench.plugins import plugin_names  # with pydantic
+
             flags.words, given = split_key_values(flags.words, "plugins")
             flags.plugins = plugin_names(given.get("plugins", ""))
             if PLUGINS in self.arguments and flags.words:

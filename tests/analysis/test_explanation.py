@@ -290,7 +290,7 @@ def test_features_are_the_inputs_of_the_layer_that_computes_the_scores(explainer
 
 def test_features_are_of_a_sample_without_replacement(explainer, monkeypatch):
     everything = features_of_test(explainer)
-    monkeypatch.setattr(features, "DRAWN", 15)
+    monkeypatch.setattr(features, "TSNE_POINTS", 15)
     some, again, others = (features_of_test(explainer, seed) for seed in (0, 0, 1))
     assert len(some.values) == 15
     assert torch.equal(some.values, again.values)

@@ -109,7 +109,12 @@ def test_the_page_of_a_run_has_all_sections(run):
         ("drawing", "loss by epoch"),
     ]  # fmt: skip
     titles = [title for _, title in kinds(run)]
-    for title in ("Classes, the worst first", "By class", "Confusion matrix", "Settings not at their defaults"):
+    for title in (
+        "Classes, the worst first",
+        "Accuracy by class",
+        "Confusion matrix",
+        "Settings not at their defaults",
+    ):
         assert title in titles
     page = page_of(RunFolder(run))
     test = read(run / "result.json")["test"]

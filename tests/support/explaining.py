@@ -34,6 +34,6 @@ def untrained(*words: str) -> Explainer:
     training = prepared(*SMALL, *words)
     record = {"data": {"mean": training.data.mean, "std": training.data.std, "classes": training.data.spec.classes}}
     run = Run(SimpleNamespace(record=lambda: record), training.config)
-    vars(run).update(setup=training, spec=training.data.spec)  # in place of what it would read
+    vars(run).update(training=training, spec=training.data.spec)  # in place of what it would read
     inputs = images_from_split(run, "test", [0, 1])
     return Explainer(run, "last", training.network.eval(), torch.device("cpu"), inputs, "test")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cnnbench.analysis.run import write_page
 from cnnbench.errors import Stopped
 from cnnbench.plugins import register_everything
 from cnnbench.store.checkpoint import load_newest
@@ -39,7 +40,7 @@ Scalars = dict[str, list[list[float]]]  # step and value of each point, by tag
 
 def go(*words: str) -> int:
     """Carry out a command, without the time that composing it takes every time."""
-    return carry_out(plan_of(*words))
+    return carry_out(plan_of(*words), write_page)
 
 
 def finished(words: Sequence[str], folder: Path) -> Path:
