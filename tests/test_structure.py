@@ -21,7 +21,7 @@ LAYERS = (
     ("training",),
     ("sweeps",),
     ("analysis",),
-    ("api",),
+    ("api", "export"),
     ("cli",),
     ("train",),
     ("__main__",),
