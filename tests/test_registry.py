@@ -170,7 +170,11 @@ class TestPlugins:
     @pytest.mark.parametrize(
         ("name", "content", "told"),
         [
-            ("gone.py", None, "gone.py: no such Python file; give a file, or the name of a module, that registers"),
+            (
+                "gone.py",
+                None,
+                "gone.py: no such Python file; give the path of a file, or the name of a module, that registers",
+            ),
             ("notes.txt", "notes", "notes.txt: no such Python file"),
             ("broken.py", "def x(:\n", "broken.py cannot be imported: "),
             ("lacks.py", "import not_there_at_all", "lacks.py cannot be imported: lacks.py:1: ModuleNotFoundError: "),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.analysis.run import write_page
+from cnnbench.api import write_page
 from cnnbench.errors import Stopped
 from cnnbench.plugins import register_everything
 from cnnbench.store.checkpoint import load_newest

@@ -18,14 +18,14 @@ import pytest
 from cnnbench.config.compose import open_composer
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
-from cnnbench.sweeps.expand import plan_all
+from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.training.plan import plan_run
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
 
 # A network that misbehaves, but only in its own process.
 MOODY = '''
-import multiprocessing, os, signal, sys
+import os, signal, sys
 from pathlib import Path
 import torch
 from torch import nn
@@ -33,17 +33,23 @@ from cnnbench.registry import MODELS
 
 @MODELS.register("moody")
 def moody(spec, *, mood: str) -> nn.Module:
-    """One dense layer, in a mood."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_classes))
-    is_real = multiprocessing.parent_process() is not None  # and not only looked at before the sweep begins
-    if is_real and not Path(__file__).with_name("cured").exists():
-        if mood == "raises":
-            raise RuntimeError("not in the mood")
-        if mood == "exits":
-            sys.exit(3)
-        if mood == "kills":
-            os.kill(os.getpid(), signal.SIGKILL)
-    return network
+    """One dense layer, in a mood once it is trained."""
+    return nn.Sequential(nn.Flatten(), Moody(spec.channels * spec.height * spec.width, spec.num_classes, mood))
+
+class Moody(nn.Linear):
+    def __init__(self, inputs, outputs, mood):
+        super().__init__(inputs, outputs)
+        self.mood = mood
+
+    def forward(self, features):
+        if self.training and torch.is_grad_enabled() and not Path(__file__).with_name("cured").exists():
+            if self.mood == "raises":
+                raise RuntimeError("not in the mood")
+            if self.mood == "exits":
+                sys.exit(3)
+            if self.mood == "kills":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(features)
 '''
 
 
@@ -104,10 +110,11 @@ def test_the_plans_of_a_grid_are_those_of_the_single_commands():
             assert single.command == plan.command
 
 
-def test_jobs_that_are_the_same_run_are_run_once():
-    plans = plans_of(*TINY, "seed=1,1", "regularization.dropout=null,0.5,0.50")
+def test_jobs_that_are_the_same_run_are_run_once(capsys):
+    plans = resolve_all(plans_of(*TINY, "seed=1,1", "regularization.dropout=null,0.5,0.50"))
     assert [plan.config.regularization.dropout for plan in plans] == [None, 0.5]
-    assert len(plans_of(*TINY, "num_workers=0,2")) == 1
+    assert capsys.readouterr().out.count(" is the same run as cnnbench ") == 4
+    assert len(resolve_all(plans_of(*TINY, "num_workers=0,2"))) == 1
 
 
 @pytest.fixture
@@ -153,7 +160,7 @@ def test_what_does_not_fit_the_data_is_told_for_all_jobs_before_any_starts(cnnbe
     assert "needs images of at least 16x16, and sees 8x8" in told[1]
     for commands, side in ((told[1], 16), (told[2], 8)):
         for dropout in (0.1, 0.2):  # the grid of the experiment
-            assert re.search(rf"cnnbench .*dropout={dropout} .*data\.image_size={side} ", commands)
+            assert re.search(rf"cnnbench .*dropout={dropout} .*data\.image_size={side}\n", f"{commands}\n")
     assert not outputs.exists()
 
 
@@ -198,15 +205,17 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
     assert all(read(run / "run.json")["status"] == "completed" for run in runs.values())
 
 
-def test_a_job_whose_code_changed_since_is_told_with_its_reason(cnnbench, outputs):
+def test_a_finished_job_of_other_code_is_shown_and_an_unfinished_one_is_not_gone_on_with(cnnbench, outputs):
     assert [go(*PLAIN, f"seed={seed}") for seed in (0, 1)] == [0, 0]
-    for run in runs_below(outputs).values():
-        if RunFolder.open(run).config()["seed"] == 1:
-            RunFolder.open(run).update(sources={})
+    for run in map(RunFolder.open, runs_below(outputs).values()):
+        run.update(code={"my_net.py": "another"})
+        if run.config()["seed"] == 1:
+            run.result_file.unlink()
+            run.update(status="paused")
     outcome = cnnbench("-m", *PLAIN, "seed=0,1")
     assert outcome.code == 1
     assert "1 of 2 runs completed" in outcome.out
-    assert re.search(r"failed: .*other code or data", outcome.out)
+    assert re.search(r"failed: .* began with other code or data", outcome.out)
 
 
 def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, outputs):
