@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+LONGEST = 200  # letters of what is quoted in a message
+
 
 class UserError(Exception):
     """Something the user can mend: the message says what, where and what to do. Exit code 2, no traceback."""
@@ -36,6 +38,11 @@ class SettingError(ConfigError):
 
     def __init__(self, given: str, problem: str, instead: Mapping[str, Any] | None = None) -> None:
         super().__init__([Mistake(given, problem, instead)])
+
+
+def shortened(text: str) -> str:
+    """Return what is quoted in a message: its beginning, where it is very long."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:

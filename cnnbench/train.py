@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top: `--help` and completion answer at once.
 """
 
+import errno
 import os
 import sys
 from argparse import Namespace
@@ -13,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import cnnbench
-from cnnbench.errors import Mistake, TrainingError, UserError
+from cnnbench.errors import Mistake, TrainingError, UserError, shortened
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TrainingError as error:
         _say(error)
         code = 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # of any path that was typed, wherever it is looked for
+            raise
+        _say(f"{shortened(str(error.filename))}: no file can have a name of that length")
+        code = 2
     except KeyboardInterrupt:
         _say("stopped at once; the last checkpoint is kept.")
         code = 130

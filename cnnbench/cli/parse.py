@@ -1,5 +1,6 @@
 """How the commands that follow a training are declared: a name, a text, options and what to run; and how they end."""
 
+import errno
 import os
 import re
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, shortened
 
 
 class Argument:
@@ -84,6 +85,11 @@ class Verb:
             code = 2
         except BrokenPipeError:  # the reader has closed the pipe, as `head` does; Python would complain when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            sys.stderr.write(f"{program}: {shortened(str(error.filename))}: no file can have a name of that length\n")
+            code = 2
         except KeyboardInterrupt:
             code = 130
         sys.exit(code)

@@ -34,10 +34,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import conf_dir, flat
-from cnnbench.errors import Mistake, UserError, did_you_mean, listed
+from cnnbench.errors import LONGEST, Mistake, UserError, did_you_mean, listed, shortened
 
 TYPED = "command line"
-LONGEST = 200  # letters of a word in a message
 SHADOWED = "data", "dataset"  # two names of one group
 
 
@@ -85,23 +84,31 @@ class Composer:
         try:
             return self._compose(checked)
         except (HydraException, OmegaConfBaseException):
-            return self._without_culprits(words)
+            return self._without_refused(words)
 
-    def _without_culprits(self, words: Sequence[str]) -> Composed:
-        """Find the words that Hydra refuses by trying each alone, and compose the others, for their mistakes' sake."""
-        accepted, culprits = [], []
-        for word in words:
-            try:
-                self._compose(self._check([word]))
-                accepted.append(word)
-            except (HydraException, OmegaConfBaseException) as error:
-                culprits.append(Mistake(_short(word), _first_lines(error)))
+    def _without_refused(self, words: Sequence[str]) -> Composed:
+        """Find the words that Hydra refuses, and compose the others, for their mistakes' sake."""
+        options = [word for word in words if word.partition("=")[0] in self._groups]
+        refused = self._refused(options, [])
+        options = [word for word in options if word not in refused]
+        # What may be set depends on the options.
+        refused |= self._refused([word for word in words if word not in options and word not in refused], options)
+        composed = self._compose(self._check([word for word in words if word not in refused]))
+        mistakes = [Mistake(shortened(word), problem) for word, problem in refused.items()]
+        return replace(composed, mistakes=(*composed.mistakes, *mistakes))
+
+    def _refused(self, words: Sequence[str], options: Sequence[str]) -> dict[str, str]:
+        """Return the words that cannot be composed together with the options, and why: by halves, a word at last."""
         try:
-            composed = self._compose(self._check(accepted))
-        except (HydraException, OmegaConfBaseException) as error:  # refused together only
-            together = Mistake(_short(" ".join(accepted)), _first_lines(error))
-            return Composed({}, {}, {}, {}, {}, (*culprits, together))
-        return replace(composed, mistakes=(*composed.mistakes, *culprits))
+            self._compose(self._check([*options, *words]))
+        except (HydraException, OmegaConfBaseException) as error:
+            if len(words) == 1:
+                return {words[0]: _first_lines(error)}
+            half = len(words) // 2
+            first = self._refused(words[:half], options)
+            taken = [word for word in words[:half] if word not in first]
+            return first | self._refused(words[half:], [*options, *taken])
+        return {}
 
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
@@ -144,14 +151,15 @@ class Composer:
             try:
                 override = self._parser.parse_override(word)
             except HydraException:
-                checked.mistakes.append(Mistake(_short(word), "is not of the form key=value"))
+                checked.mistakes.append(Mistake(shortened(word), "is not of the form key=value"))
                 continue
             key = override.key_or_group
-            problem = self._problem(override)
+            # Hydra looks for a file of the key's name, and fails in a traceback where no file can have it.
+            problem = self._problem(override) if len(key) <= LONGEST else "no such key"
             if not problem and checked.typed.get(key, word) != word:
                 problem = f"and {checked.typed[key]} set the same; give one of them"
             if problem:
-                checked.mistakes.append(Mistake(_short(word), problem))
+                checked.mistakes.append(Mistake(shortened(word), problem))
                 continue
             if key in OVERLAYS and not override.is_delete() and override.value() is None:
                 continue  # as if nothing had been typed; Hydra cannot take a null for a group
@@ -286,9 +294,5 @@ def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
         GlobalHydra.instance().clear()
 
 
-def _short(word: str) -> str:
-    return word if len(word) <= LONGEST else f"{word[:LONGEST]}…"
-
-
 def _first_lines(error: Exception) -> str:
-    return _short(" ".join(str(error).split("\n")[:2]))
+    return shortened(" ".join(str(error).split("\n")[:2]))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from cnnbench.data.images import ImageData, Images
 from cnnbench.data.split import TestFraction, stratified_split
@@ -12,14 +12,15 @@ from cnnbench.randomness import generator
 from cnnbench.registry import DATASETS
 
 SIDE = 32
+Number = Annotated[int, Field(ge=1, le=10_000_000)]  # 31 GB of pixels
 
 
 @DATASETS.register("synthetic")
 def synthetic(
     _root: Path,
     *,
-    num_train: PositiveInt,
-    num_test: PositiveInt,
+    num_train: Number,
+    num_test: Number,
     num_classes: Annotated[int, Field(ge=2, le=1000)],
     noise: Annotated[float, Field(ge=0, le=1)],
 ) -> ImageData:

@@ -223,3 +223,29 @@ def test_dataset_means_data(cnnbench, word, tmp_path):
     assert section[:3] == ["  name: synthetic", "  num_train: 2000", "  num_test: 500"]
     assert f"  root: {tmp_path}\n" in outcome.out
     assert "  num_classes: 3\n" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("x" * 5000 + "=1",),
+        ("optimizer." + "y" * 5000 + "=1",),
+        ("model=" + "z" * 5000,),
+        ("resume=" + "z" * 5000,),
+        ("init.file=" + "z" * 5000 + ".pt",),
+        ("data=image_folder", "data.folder=" + "z" * 5000),
+        ("--config-dir", "z" * 5000),
+        ("model.name=[]",),
+        ("data=synthetic", "data.num_train=1000000000000"),
+        ("data.image_size=50000",),
+        ("threads=1000000",),
+        ("-m", "seed=range(1,1)"),
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_the_very_long_and_the_very_large_are_refused_in_a_sentence(cnnbench, outputs, words):
+    outcome = cnnbench(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("cnnbench: ")
+    assert len(outcome.err) < 2500
+    assert not outputs.exists()
