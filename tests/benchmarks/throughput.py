@@ -38,13 +38,13 @@ from cnnbench.data.loader import Batches
 from cnnbench.models.build import build_network
 from cnnbench.optim.schedules import Horizon
 from cnnbench.plugins import register_everything
+from cnnbench.randomness import generator
 from cnnbench.registry import AUGMENTATIONS, Selection
 from cnnbench.store import checkpoint
 from cnnbench.training.journal import Journal
 from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import plan_run
-from cnnbench.training.resolve import preflight
-from cnnbench.training.setup import make_parts, plain_batches, set_up_torch
+from cnnbench.training.setup import TrainingSetup, make_augmentations, make_schedule, set_up_torch, setup
 from cnnbench.training.step import evaluate
 
 BATCH = 1024
@@ -124,16 +124,13 @@ class Bench:
         with open_composer() as composer:
             config = plan_run(composer, [*case.all_words(root), "data.val_fraction=0", "epochs=1"]).config
         set_up_torch(torch.device("cpu"), config, os.cpu_count() or 1)
-        ready = preflight(config)
-        data = ready.data
-        train = data.train[torch.arange(case.steps * BATCH) % len(data.train)]  # full batches, from few images made
-        ready = replace(ready, data=replace(data, train=train), horizon=Horizon(1, case.steps))
+        self.training = with_full_batches(setup(config), case.steps)  # (c)
+        data, train = self.training.data, self.training.data.train
 
         self.folder = folder
-        self.parts = make_parts(config, ready)  # (c)
-        self.test = plain_batches(ready, "test")
+        self.test = self.training.batches("test")
         self.observer = only_logging(Journal(folder, folder / "metrics.jsonl", Progress()))
-        self.bare = make_parts(config, ready)  # (b): the same network and optimizer, and the batches of (c)
+        self.bare = with_full_batches(setup(config), case.steps)  # (b): network and optimizer alike, the batches of (c)
         self.batches = list(self.bare.train.epoch(torch.arange(len(train)), BATCH))
         self.network = build_network(config.network(), data.spec)  # (a): torch's own defaults
         self.sgd = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.99)
@@ -161,13 +158,27 @@ class Bench:
             optimizer.step()
 
     def train(self) -> None:
-        fit(self.parts, Progress(), self.observer)  # without validation images, an epoch is its train part
+        fit(self.training, Progress(), self.observer)  # without validation images, an epoch is its train part
 
     def save(self) -> None:
-        weights = self.parts.network.state_dict()  # written twice, as a run does: now, and at its best
+        weights = self.training.network.state_dict()  # written twice, as a run does: now, and at its best
         best = {name: tensor.clone() for name, tensor in weights.items()}
-        content = {"network": weights, "optimizer": self.parts.optimizer.state_dict(), "best": {"weights": best}}
+        content = {"network": weights, "optimizer": self.training.optimizer.state_dict(), "best": {"weights": best}}
         checkpoint.save(self.folder, 1, content, {}, keep=2)
+
+
+def with_full_batches(training: TrainingSetup, steps: int) -> TrainingSetup:
+    """Return the training on as many full batches, of its images again and again: few have to be made."""
+    config, data, horizon = training.config, training.data, Horizon(1, steps)
+    train = data.train[torch.arange(steps * BATCH) % len(data.train)]
+    return replace(
+        training,
+        data=replace(data, train=train),
+        train=Batches(train, data.spec, data.mean, data.std, training.device, make_augmentations(config), config.seed),
+        order=lambda epoch: training.task.order(train.labels, None, generator(config.seed, "order", epoch)),
+        horizon=horizon,
+        schedule=make_schedule(config, horizon),
+    )
 
 
 def only_logging(journal: Journal) -> Any:
@@ -198,7 +209,7 @@ def report_case(case: Case, rounds: int, root: Path | None, folder: Path) -> Non
     bench = Bench(case, root, folder)
     training: Works = {NOTEBOOKS: bench.train_as_notebooks, BARE: bench.train_bare, CNNBENCH: bench.train}
     validation = f"a validation pass, {len(bench.test)} images"
-    validate = partial(evaluate, bench.parts, bench.parts.network, bench.test)
+    validate = partial(evaluate, bench.training, bench.training.network, bench.test)
     others: Works = {validation: validate, "a checkpoint, on disk": bench.save}
     spent = take_turns(training | others, rounds)
     print(f"\n## {case.title}\n\n| | images/s, median | lowest – highest | ms a step |\n|---|---:|---:|---:|")
