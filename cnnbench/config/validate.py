@@ -1,4 +1,4 @@
-"""From plain values to a configuration: every mistake is collected before any is told, and defaults are adapted.
+"""From plain values to a configuration: every mistake is collected before any is reported, and defaults are adapted.
 
 A value that was typed is used or refused. A value that a preset or a default brought gives way, with a note.
 """
@@ -65,8 +65,8 @@ def adapt_until_valid(
     """Return a configuration for which an attempt succeeds, what it returns, and notes on what was adapted.
 
     An attempt raises ConfigError for what does not fit. Where a mistake names values that would fit, the attempt is
-    made again with these, for its other mistakes' sake. In the end a mistake is told, unless nothing of it was typed:
-    then the values that fit are used. Raises ConfigError with all mistakes to be told, the known ones included.
+    made again with these, for its other mistakes' sake. In the end a mistake is reported, unless none of it was typed:
+    then the values that fit are used. Raises ConfigError with all mistakes to report, the known ones included.
     """
     found: dict[Mistake, None] = dict.fromkeys(known)
     while True:
@@ -79,9 +79,9 @@ def adapt_until_valid(
                 config = with_values(config, {key: value for one in new for key, value in (one.instead or {}).items()})
                 continue
             raise ConfigError([one for one in found if not _is_adaptable(one, typed)] or found) from error
-        told = [mistake for mistake in found if not _is_adaptable(mistake, typed)]
-        if told:
-            raise ConfigError(told)
+        reported = [mistake for mistake in found if not _is_adaptable(mistake, typed)]
+        if reported:
+            raise ConfigError(reported)
         return config, result, [_note(mistake) for mistake in found]
 
 
@@ -192,7 +192,7 @@ class _Reading:
         properties = schema.model_json_schema()["properties"] if schema.model_fields else {}
         for key, kind in kinds.items():
             if key in inner:
-                continue  # told already
+                continue  # reported already
             if kind == "extra_forbidden":
                 hint = did_you_mean(key[:LONGEST], meant_by or schema.model_fields.keys())
                 own = f"; '{prefix[:-1]}' takes {listed(schema.model_fields)}" if prefix and not hint else ""

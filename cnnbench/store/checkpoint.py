@@ -71,7 +71,7 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
         except UserError as error:
             warn(str(error))
     if steps:
-        raise UserError(f"{folder}: no checkpoint is whole. Type rerun=true to train anew beside this run.")
+        raise UserError(f"{folder}: no checkpoint is whole. Type rerun=true to train again in a new folder.")
     return None
 
 
