@@ -70,7 +70,7 @@ class Network(Option):
 
 
 def _run(flags: Namespace) -> None:
-    words = flags.words
+    words = ["data" if word == "dataset" else word for word in flags.words[:1]] + flags.words[1:]
     if len(words) > 2:
         raise UserError(f"takes a group and a word at most, not {listed(words)}")
     if flags.data and words and words[0] != "model":

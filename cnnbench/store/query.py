@@ -174,6 +174,7 @@ def _parse_condition(condition: str) -> tuple[str, Callable[[dict[str, Any]], bo
     if match is None:
         raise UserError(f"{condition}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
     key, sign, operand = match.groups()
+    key = re.sub(r"^dataset\b", "data", key)  # as good a name, here as on the command line
     if sign in ORDERINGS and _number(operand) is None:
         raise UserError(f"{condition}: '{operand}' is not a number.")
 

@@ -65,6 +65,7 @@ def test_runs_are_listed_with_their_metrics(several_runs, listing):
 
 CONDITIONS = {
     "model=lenet": ["lenet", "lenet"],
+    "model=lenet dataset=synthetic dataset.num_classes=3": ["lenet", "lenet"],
     "model=lenet*": ["lenet", "lenet", "lenet_v2"],
     "model=lenet* seed=3": ["lenet_v2"],
     "model.name=lenet": ["lenet", "lenet", "lenet_v2"],

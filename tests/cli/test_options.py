@@ -100,6 +100,10 @@ def test_every_option_has_a_line_with_a_summary(listing, group):
         assert [option["name"] for option in found if not option["summary"]] == []
 
 
+def test_dataset_is_a_name_of_the_group_data(listing):
+    assert listing("dataset") == listing("data")
+
+
 def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listing):
     found = {option["name"]: option for option in listing("model")}
     assert list(found) == files("model")
