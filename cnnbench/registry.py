@@ -132,7 +132,7 @@ class Component:
             return product
         expected, description = PRODUCTS[self.group]
         ancestors = {f"{base.__module__}.{base.__qualname__}" for base in type(product).__mro__}
-        if expected not in ancestors if expected else not callable(product):
+        if expected not in ancestors if expected else not _takes_two(product):
             raise UserError(f"{self}: returns a {type(product).__name__}, and must return {description}.")
         return product
 
@@ -161,6 +161,14 @@ def _type_of(parameter: inspect.Parameter) -> Any:
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     return type(parameter.default)
+
+
+def _takes_two(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(0, ())
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class Registry:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnnbench.errors import UserError
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -138,12 +140,10 @@ class ImageData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in (self.train, self.test):
-            if isinstance(part.pixels, Tensor):
-                assert part.pixels.dtype == torch.uint8, part.pixels.dtype
-                assert part.pixels.ndim == 4, part.pixels.shape
-            assert part.labels.dtype == torch.int64, part.labels.dtype
-            assert len(part.pixels) == len(part.labels)
+        for name, part in (("train", self.train), ("test", self.test)):
+            problem = _problem(part, len(self.classes))
+            if problem:
+                raise UserError(f"the data set's part '{name}': {problem}.")
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of all images, labels and class names, in their order."""
@@ -157,6 +157,18 @@ class ImageData:
                 digest.update(pixels.contiguous().numpy().data)
             digest.update(part.labels.numpy().data)
         return digest.hexdigest()
+
+
+def _problem(images: Images, num_classes: int) -> str:
+    """Return what is wrong with a part of a data set; empty: nothing."""
+    pixels, labels = images.pixels, images.labels
+    if isinstance(pixels, Tensor) and (pixels.dtype != torch.uint8 or pixels.ndim != 4):
+        return f"pixels must be uint8 [N, C, H, W], and are {pixels.dtype} {list(pixels.shape)}"
+    if labels.dtype != torch.int64 or labels.shape != (len(pixels),):
+        return f"labels must be int64 [{len(pixels)}], one per image, and are {labels.dtype} {list(labels.shape)}"
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        return f"labels go from {int(labels.min())} to {int(labels.max())}, and there are {num_classes} classes"
+    return ""
 
 
 def counts_per_class(labels: Tensor, num_classes: int) -> Sequence[int]:

@@ -23,7 +23,7 @@ from cnnbench.data.split import (
     stratified_split,
 )
 from cnnbench.errors import SettingError, UserError, grouped, listed
-from cnnbench.registry import DATASETS
+from cnnbench.registry import DATASETS, Selection
 
 MAX_IN_MEMORY = 2**30  # bytes of a split; a larger one is resized batch by batch
 
@@ -56,7 +56,7 @@ class PreparedData:
 @lru_cache(maxsize=1)  # the jobs of a sweep mostly share one data set, and are all checked before the first starts
 def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
     """settings: as JSON, which can be a key where a list is among them."""
-    data: ImageData = DATASETS[name].factory(root, **json.loads(settings))
+    data: ImageData = DATASETS.build(Selection(name, json.loads(settings)), root=root)
     return data, data.fingerprint()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.images import DataSpec, ImageData, Images
 from cnnbench.data.prepare import channel_statistics, crop_size, prepare, resize_and_convert
-from cnnbench.errors import SettingError
+from cnnbench.errors import SettingError, UserError
 from cnnbench.registry import DATASETS, Component, Selection
 from tests.support.zoo import FACTS
 
@@ -173,3 +173,22 @@ def test_a_network_returns_one_number_per_class_by_default():
     spec = DataSpec(1, 8, 8, ("cat", "dog", "fox", "owl"))
     assert (spec.num_outputs, spec.counts) == (4, ())
     assert replace(spec, outputs=1).num_outputs == 1
+
+
+# What a data set has to be --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "told"),
+    [
+        (torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]), r"pixels must be uint8 \[N, C, H, W\], and are torch.float32"),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), r"and are torch.uint8 \[2, 4, 4\]"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0]), r"labels must be int64 \[2\], one per image"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]), "labels go from 0 to 2, and there are 2"),
+    ],
+    ids=["float pixels", "no channels", "a label for two images", "a label without a class"],
+)
+def test_images_of_another_form_are_refused_in_a_sentence(pixels, labels, told):
+    good = Images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([0]))
+    with pytest.raises(UserError, match=f"the data set's part 'test': .*{told}"):
+        ImageData(good, Images(pixels, labels), ("a", "b"))

@@ -10,7 +10,10 @@ from torch.nn import functional
 from cnnbench.config.schema import OptimizerConfig
 from cnnbench.config.values import conf_dir
 from cnnbench.optim.optimizers import Groups
+from cnnbench.plugins import register_everything
 from cnnbench.registry import OPTIMIZERS, Selection
+
+register_everything()
 
 SETTINGS: dict[str, dict[str, Any]] = {}  # of every option, without those that all share
 for path in sorted((conf_dir() / "optimizer").glob("*.yaml")):
