@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 
 from cnnbench.config.compose import Composer, open_composer
-from cnnbench.plugins import register_everything
+from cnnbench.config.schema import GROUPS
+from cnnbench.plugins import PREFIX, register_everything
 from cnnbench.train import main
 
+register_everything()
 pytest.register_assert_rewrite("tests.support.interruption")  # its assertions say what differs, as those of tests do
 
 # Small and quick: three epochs of four steps, validation, test.
@@ -81,6 +84,19 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     register_everything()
     return folder
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_forgotten() -> Iterator[None]:
+    """Forget what a test registers: the plugin of one test is none of the next one's in the same process."""
+    before = {group: set(registry.components) for group, registry in GROUPS.items()}
+    yield
+    for group, registry in GROUPS.items():
+        for name in set(registry.components) - before[group]:
+            del registry.components[name]
+            ConfigStore.instance().repo.pop(group, None)
+            for module in [module for module in sys.modules if module.startswith(PREFIX)]:
+                del sys.modules[module]
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_where_all_are_damaged_that_is_an_error_and_no_fresh_start(folder):
     save_steps(folder, 5, 10)
     for path in folder.glob("*.pt"):
         rewrite(path, flip_a_bit)
-    with pytest.raises(UserError, match=r"no checkpoint is whole\. Type rerun=true to train anew beside this run"):
+    with pytest.raises(UserError, match=r"no checkpoint is whole\. Type rerun=true to train again in a new folder"):
         load_newest(folder, lambda _: None)
 
 
