@@ -8,6 +8,7 @@ from cnnbench.analysis.run import Run, load_run, plan
 from cnnbench.config.compose import open_composer
 from cnnbench.plugins import register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
+from cnnbench.store.provenance import code_hashes
 from cnnbench.store.query import comparison_title, runs_named
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.slots import carry_out_all
@@ -21,8 +22,8 @@ def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
 
     Raises UserError for a mistake, TrainingError if training fails.
     """
-    register_everything(plugins)
-    resolved, _ = resolve(replace(plan(overrides), plugins=tuple(plugins)))
+    code = code_hashes(register_everything(plugins))
+    resolved, _ = resolve(replace(plan(overrides), plugins=tuple(plugins), code=code))
     carry_out(resolved, write_page)
     return load_run(_newest_run(resolved)[0].path, plugins)
 
@@ -32,10 +33,11 @@ def sweep(overrides: Sequence[str], plugins: Sequence[str] = ()) -> list[Run]:
 
     Raises UserError for a mistake in any of the jobs; a job that fails leaves the others running.
     """
-    register_everything(plugins)
+    code = code_hashes(register_everything(plugins))  # once: code that is edited meanwhile is not recorded as if it ran
     with open_composer() as composer:
         composer.add_missing_options()
-        plans = resolve_all([replace(job, plugins=tuple(plugins)) for job in plan_all(composer, list(overrides))])
+        jobs = plan_all(composer, list(overrides))
+    plans = resolve_all([replace(job, plugins=tuple(plugins), code=code) for job in jobs])
     carry_out_all(plans, write_page, write_comparison)
     return [load_run(folder.path, plugins) for job in plans for folder in _newest_run(job)]
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench import api
 from cnnbench.config.compose import open_composer
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.provenance import code_hashes
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.training.plan import plan_run
 from tests.conftest import TINY
@@ -237,6 +239,13 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
     record = read(run / "run.json")
     assert record["status"] == "preempted"
     assert read(max((run / "checkpoints").glob("*.json")))["step"] == record["step"]
+
+
+def test_a_sweep_from_python_takes_the_hashes_of_its_code_once_for_all_jobs(outputs, monkeypatch):
+    taken = []
+    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda plans, *_: taken.extend(plans))
+    assert api.sweep([*TINY, "model=mlp", "seed=0,1"]) == []
+    assert [plan.code for plan in taken] == [code_hashes()] * 2
 
 
 def test_a_script_without_a_guard_can_sweep(tmp_path, outputs):
