@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cnnbench.analysis.run import Run, load_run, plan
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.plugins import register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
 from cnnbench.store.provenance import code_hashes
@@ -34,9 +34,7 @@ def sweep(overrides: Sequence[str], plugins: Sequence[str] = ()) -> list[Run]:
     Raises UserError for a mistake in any of the jobs; a job that fails leaves the others running.
     """
     code = code_hashes(register_everything(plugins))  # once: code that is edited meanwhile is not recorded as if it ran
-    with open_composer() as composer:
-        composer.add_missing_options()
-        jobs = plan_all(composer, list(overrides))
+    jobs = plan_all(Composer(), list(overrides))
     plans = resolve_all([replace(job, plugins=tuple(plugins), code=code) for job in jobs])
     carry_out_all(plans, write_page, write_comparison)
     return [load_run(folder.path, plugins) for job in plans for folder in _newest_run(job)]

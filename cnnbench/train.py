@@ -98,22 +98,21 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def plans_of(request: Request) -> "list[Plan]":
     """Return the plans that a request means, with the hashes of the code that will carry them out."""
-    from cnnbench.config.compose import open_composer
+    from cnnbench.config.compose import Composer
     from cnnbench.plugins import register_everything
     from cnnbench.store.provenance import code_hashes
     from cnnbench.training.plan import plan_resume, plan_run
 
     code = code_hashes(register_everything(request.plugins))
-    with open_composer([request.flags.config_dir] if request.flags.config_dir else []) as composer:
-        composer.add_missing_options()
-        if request.resume is not None:
-            plans = [plan_resume(request.resume, request.words, request.mistakes)]
-        elif request.flags.multirun:
-            from cnnbench.sweeps.expand import plan_all
+    composer = Composer([request.flags.config_dir] if request.flags.config_dir else [])
+    if request.resume is not None:
+        plans = [plan_resume(request.resume, request.words, request.mistakes)]
+    elif request.flags.multirun:
+        from cnnbench.sweeps.expand import plan_all
 
-            plans = plan_all(composer, request.words, request.mistakes)
-        else:
-            plans = [plan_run(composer, request.words, request.mistakes)]
+        plans = plan_all(composer, request.words, request.mistakes)
+    else:
+        plans = [plan_run(composer, request.words, request.mistakes)]
     controls = {"plugins": request.plugins, "rerun": request.rerun, "accept_stale": request.accept_stale}
     return [replace(plan, code=code, **controls) for plan in plans]  # type: ignore[arg-type]
 

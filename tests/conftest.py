@@ -17,7 +17,7 @@ import pytest
 import torch
 from hydra.core.config_store import ConfigStore
 
-from cnnbench.config.compose import Composer, open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.plugins import PREFIX, register_everything
 from cnnbench.train import main
@@ -99,11 +99,10 @@ def plugins_are_forgotten() -> Iterator[None]:
                 del sys.modules[module]
 
 
-@pytest.fixture
-def composer() -> Iterator[Composer]:
-    """Return what composes configurations, opened for this test: Hydra has one at a time in a process."""
-    with open_composer() as opened:
-        yield opened
+@pytest.fixture(scope="session")
+def composer() -> Composer:
+    """Return what composes configurations; a test that registers components makes one of its own."""
+    return Composer()
 
 
 def latest(words: Sequence[str]) -> list[str]:

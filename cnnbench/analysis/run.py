@@ -292,9 +292,7 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> "Plan":
 
     config_dir: a folder of more YAML files. Raises UserError for a mistake.
     """
-    from cnnbench.config.compose import open_composer
+    from cnnbench.config.compose import Composer
     from cnnbench.training.plan import plan_run
 
-    with open_composer([config_dir] if config_dir else []) as composer:
-        composer.add_missing_options()
-        return plan_run(composer, list(words))
+    return plan_run(Composer([config_dir] if config_dir else []), list(words))

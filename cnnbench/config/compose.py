@@ -6,26 +6,23 @@ The only file that imports Hydra's private modules.
 import copy
 import re
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
-from hydra.core.default_element import GroupDefault
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.default_element import GroupDefault, ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
@@ -62,16 +59,21 @@ class _Words:
 
 
 class Composer:
-    """Composes any number of configurations from one set of folders; made by `open_composer`."""
+    """Composes any number of configurations from `conf/` and the user's own folders of YAML files.
 
-    def __init__(self) -> None:
-        loader = GlobalHydra.instance().config_loader()
-        assert isinstance(loader, ConfigLoaderImpl)
-        loader.repository = _Repository(loader.repository)
-        self._loader = loader
-        self._parser = OverridesParser.create(config_loader=loader)
-        self._groups = {group: self._options(group) for group in loader.list_groups("") if group != "hydra"}
+    Its options are those files, and every registered component that has none of its name. Raises UserError where there
+    is no such folder.
+    """
+
+    def __init__(self, extra_folders: Sequence[str] = ()) -> None:
+        for folder in extra_folders:
+            if not Path(folder).is_dir():
+                raise UserError(f"--config-dir {folder}: there is no such folder")
+        self._loader = _Loader(extra_folders)
+        self._parser = OverridesParser.create(config_loader=self._loader)
+        self._groups = {group: self._options(group) for group in self._loader.list_groups("") if group != "hydra"}
         self._groups.pop("dataset", None)
+        self._add_components_without_file()
 
     def groups(self) -> dict[str, list[str]]:
         """Return the options of every group."""
@@ -125,8 +127,7 @@ class Composer:
         # Hydra writes Python's True; a single command would have `true` in its folder's name.
         return [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
 
-    def add_missing_options(self) -> None:
-        """Make an option of every registered component that has no YAML file of its name."""
+    def _add_components_without_file(self) -> None:
         for group, registry in GROUPS.items():
             for name in set(registry) - set(self._groups[group]):
                 node: dict[str, Any] = {name: {}} if group == "augmentation" else {"name": name}
@@ -187,7 +188,7 @@ class Composer:
         return f"no such {key}{did_you_mean(str(option)[:LONGEST], options)}; there are {listed(options)}"
 
     def _compose(self, checked: _Words) -> Composed:
-        config = hydra_compose("config", overrides=checked.overrides, return_hydra_config=True)
+        config = self._loader.load_configuration("config", checked.overrides, RunMode.RUN, from_shell=False)
         choices = {
             key: str(value) for key, value in config.hydra.runtime.choices.items() if key in self._groups and value
         }
@@ -201,8 +202,9 @@ class Composer:
         return Composed(plain, choices, origins, checked.typed, sweep, tuple(checked.mistakes))
 
     def _origins(self, checked: _Words) -> dict[str, str]:
+        """Return where each value of the last composition came from."""
         origins: dict[str, str] = {}
-        for part in self._loader.compute_defaults_list("config", checked.overrides, RunMode.RUN).defaults:
+        for part in self._loader.defaults:
             if part.config_path is None or part.config_path.startswith("hydra"):
                 continue
             loaded = self._loader.repository.load_config(part.config_path)
@@ -215,24 +217,54 @@ class Composer:
         return origins | {key: TYPED for key in checked.typed if key not in self._groups}
 
 
-class _Repository(ConfigRepository):
-    """The YAML files, each parsed once, in which `dataset` means `data`."""
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader over our files, without its global state; knows which files the last composition took."""
 
-    def __init__(self, original: Any) -> None:
-        self.sources = original.sources
-        self._loaded: dict[str, ConfigResult] = {}
+    def __init__(self, extra_folders: Sequence[str]) -> None:
+        version.setbase("1.3")
+        setup_globals()
+        JobRuntime.instance().set("name", "cnnbench")
+        search_path = create_config_search_path(str(conf_dir()))
+        for folder in extra_folders:
+            # Before Hydra's own last entry, which has to stay the last:
+            search_path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
+        super().__init__(search_path)
+        self.repository = _Repository(search_path)
+        self.defaults: list[ResultDefault] = []
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self.defaults = defaults
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+
+# Files as they were parsed, by path, time of the last change and size: parsing is most of what composing costs.
+_PARSED: dict[tuple[str, int, int], ConfigResult] = {}
+
+
+class _Repository(ConfigRepository):
+    """The YAML files, each parsed once in a process, in which `dataset` means `data`."""
 
     def __deepcopy__(self, _: Any) -> "_Repository":
-        return self  # Hydra copies its repository for every composition, and would parse everything again
+        return self  # Hydra copies its repository for every composition
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        if config_path not in self._loaded:
-            found = super().load_config(config_path) or super().load_config(_by_other_name(config_path))
-            if found is None:
-                return None
-            self._loaded[config_path] = _renamed(found)
-        found = self._loaded[config_path]
-        return replace(found, config=copy.deepcopy(found.config))  # merging would change what all share
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None:
+            return None
+        path = config_path if source.is_config(config_path) else _by_other_name(config_path)
+        if source.scheme() != "file":
+            return self._parse(path)
+        file = Path(source.path, f"{path.removesuffix('.yaml')}.yaml")
+        status = file.stat()
+        key = str(file), status.st_mtime_ns, status.st_size
+        if key not in _PARSED:
+            _PARSED[key] = self._parse(path)
+        return replace(_PARSED[key], config=copy.deepcopy(_PARSED[key].config))  # merging would change what all share
+
+    def _parse(self, config_path: str) -> ConfigResult:
+        found = super().load_config(config_path)
+        assert found is not None
+        return _renamed(found)
 
     def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
         own = super().get_group_options(group_name, results_filter)
@@ -274,24 +306,6 @@ def flag_parser() -> ArgumentParser:
 def override_parser() -> OverridesParser:
     """Return the parser of single words, `key=value`."""
     return OverridesParser.create()
-
-
-@contextmanager
-def open_composer(extra_folders: Sequence[str] = ()) -> Iterator[Composer]:
-    """Open the configuration files, those of the user's folders included, for as long as the context lasts."""
-    for folder in extra_folders:
-        if not Path(folder).is_dir():
-            raise UserError(f"--config-dir {folder}: there is no such folder")
-    version.setbase("1.3")
-    search_path = create_config_search_path(str(conf_dir()))
-    for folder in extra_folders:
-        # Before Hydra's own last entry, which has to stay the last:
-        search_path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
-    Hydra.create_main_hydra2(task_name="cnnbench", config_search_path=search_path)
-    try:
-        yield Composer()
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def _first_lines(error: Exception) -> str:

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from torchvision import transforms
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.models.build import build_network
@@ -121,8 +121,7 @@ class Bench:
     """A case made ready, each variant with weights of its own; a turn is one epoch."""
 
     def __init__(self, case: Case, root: Path | None, folder: Path) -> None:
-        with open_composer() as composer:
-            config = plan_run(composer, [*case.all_words(root), "data.val_fraction=0", "epochs=1"]).config
+        config = plan_run(Composer(), [*case.all_words(root), "data.val_fraction=0", "epochs=1"]).config
         set_up_torch(torch.device("cpu"), config, os.cpu_count() or 1)
         self.training = with_full_batches(setup(config), case.steps)  # (c)
         data, train = self.training.data, self.training.data.train

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import cnnbench as package
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.validate import validate
 from cnnbench.store.folder import folder_name
@@ -140,8 +140,8 @@ class TestShowingTheConfiguration:
         words = ["model=minialexnet_v4", "data=synthetic", "seed=3", "optimizer.lr=1e-3"]
         shown = cnnbench(*words, "--cfg", "job")
         assert (shown.code, shown.err) == (0, "")
-        with open_composer() as composer:
-            config = plan_run(composer, words).config
+        composer = Composer()
+        config = plan_run(composer, words).config
         values = yaml.safe_load(shown.out)
         assert values == config.to_dict()
         assert validate(values)[0].identity() == config.identity()
@@ -222,11 +222,11 @@ class TestSweepWords:
 
     def test_a_job_is_the_run_of_the_single_command(self, swept):
         plans = swept("-m", "regularization.batchnorm=true,false", "model=minialexnet_v2")
-        with open_composer() as composer:
-            singles = [
-                plan_run(composer, [f"regularization.batchnorm={value}", "model=minialexnet_v2"])
-                for value in ("true", "false")
-            ]
+        composer = Composer()
+        singles = [
+            plan_run(composer, [f"regularization.batchnorm={value}", "model=minialexnet_v2"])
+            for value in ("true", "false")
+        ]
         for plan, single in zip(plans, singles, strict=True):
             assert (plan.config, plan.command) == (single.config, single.command)
             names = [folder_name(each.named_by, each.config.identity()) for each in (plan, single)]

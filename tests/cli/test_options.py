@@ -10,7 +10,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from cnnbench.cli.options import main
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import conf_dir
 from cnnbench.models.build import smallest_side
@@ -111,13 +111,13 @@ def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listin
     assert unmeasured == ["timm", "torchvision"]
     assert "needs model.architecture=" in found["torchvision"]["summary"]
     assert found["alexnet_bn"]["images"] == [3, 224, 224]
-    with open_composer() as composer:
-        for name in ("lenet", "minialexnet_v4", "mlp"):
-            plan = plan_run(composer, [f"model={name}", "data=synthetic"])
-            training = setup(plan.config)
-            spec = training.data.spec
-            assert found[name]["parameters"] == training.parameters["total"]
-            assert found[name]["images"] == [spec.channels, spec.height, spec.width]
+    composer = Composer()
+    for name in ("lenet", "minialexnet_v4", "mlp"):
+        plan = plan_run(composer, [f"model={name}", "data=synthetic"])
+        training = setup(plan.config)
+        spec = training.data.spec
+        assert found[name]["parameters"] == training.parameters["total"]
+        assert found[name]["images"] == [spec.channels, spec.height, spec.width]
 
 
 def test_networks_are_measured_on_the_data_that_are_named(listing):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from torch import nn
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT as MARK
@@ -78,8 +78,7 @@ TOGETHER = {  # what a key cannot be set without, beside it
 @pytest.fixture(scope="module")
 def everything_on() -> dict[str, Any]:
     """Return the plain values of a run in which nothing is off."""
-    with open_composer() as opened:
-        values = opened.compose(EVERYTHING_ON).values
+    values = Composer().compose(EVERYTHING_ON).values
     return checked({key: value for key, value in values.items() if key not in OVERLAYS}).to_dict()
 
 
@@ -298,8 +297,7 @@ def test_a_folder_says_what_is_special_about_its_run(composer):
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_resume_takes_every_folder_name(cnnbench, outputs, words):
-    with open_composer() as composer:
-        plan = plan_run(composer, words)
+    plan = plan_run(Composer(), words)
     folder = make_folder(plan, outputs)
     shown = cnnbench(f"resume={folder}", "--cfg", "job")
     assert shown.code == 0, shown.err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.plugins import register_everything
 from cnnbench.registry import SCHEDULERS
 from cnnbench.training.plan import plan_run
@@ -132,8 +132,8 @@ def told() -> dict[str, str]:
             rounds.append(free := {})
         free[key] = word
     register_everything()
-    with open_composer() as opened:
-        answers = [mistakes_in(opened, *typed.values()) for typed in rounds]
+    opened = Composer()
+    answers = [mistakes_in(opened, *typed.values()) for typed in rounds]
     assert len(rounds) < 10
     return {word: problem for answer in answers for word, problem in answer.items()}
 

@@ -130,7 +130,6 @@ def test_an_augmentation_option_does_so_for_its_parts_in_the_order_in_which_they
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "augmentation"])
 def test_a_registered_name_is_an_option_with_or_without_a_file(composer, group):
-    composer.add_missing_options()
     for name in GROUPS[group]:
         required = [key for key, field in GROUPS[group][name].schema.model_fields.items() if field.is_required()]
         values = composer.compose([f"{group}={name}"]).values[group]

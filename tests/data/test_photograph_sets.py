@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cnnbench.cli.data import bring_files, inventory
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.data.folders import BACKGROUND
 from cnnbench.data.prepare import prepare
 from cnnbench.data.split import stratified_split
@@ -52,8 +52,7 @@ def test_the_balanced_caltech_has_15_7_and_9_of_every_class(tmp_path):
     write_classes(folder, {"a": 31, "b": 47, "c": 80, "d": 31})
     (folder / "a" / "tmp").write_text("")
     words = ["subset.per_class=22", "subset.test_per_class=9", "test_fraction=0.2904", "val_fraction=0.3182"]
-    with open_composer() as composer:
-        plan = plan_run(composer, ["data=caltech101", f"data.root={tmp_path}", *(f"data.{word}" for word in words)])
+    plan = plan_run(Composer(), ["data=caltech101", f"data.root={tmp_path}", *(f"data.{word}" for word in words)])
     data = prepare(plan.config.data)
     assert [counts(part, data.spec) for part in (data.train, data.val, data.test)] == [[15] * 4, [7] * 4, [9] * 4]
 
@@ -81,8 +80,7 @@ def test_cats_and_dogs_are_labelled_by_folder_or_file_name(tmp_path):
 
 @pytest.mark.parametrize("name", ["caltech101", "eight_scenes", "cats_dogs"])
 def test_a_missing_published_set_says_what_to_unpack_where(tmp_path, name):
-    with open_composer() as composer:
-        plan = plan_run(composer, [f"data={name}", f"data.root={tmp_path}"])
+    plan = plan_run(Composer(), [f"data={name}", f"data.root={tmp_path}"])
     folder = tmp_path / plan.config.data.settings["folder"]
     with pytest.raises(
         UserError, match=r"there is no such folder\.\n  to bring by hand: unpack .+\n  another"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.schema import Subset
 from cnnbench.data import cache as caching
 from cnnbench.data import prepare as preparing
@@ -109,8 +109,7 @@ def test_a_dry_run_shows_photographs_too(cnnbench, root, outputs):
 )
 def test_statistics_may_be_those_of_pretrained_networks(root, statistics, mean, std):
     words = WRITERS["image_folder"](root)
-    with open_composer() as composer:
-        plan = plan_run(composer, [*words, *TINY_TRAINING, f"data.statistics={statistics}"])
+    plan = plan_run(Composer(), [*words, *TINY_TRAINING, f"data.statistics={statistics}"])
     data = preparing.prepare(plan.config.data)
     assert (data.mean, data.std) == (mean, std)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.schema import DataConfig
 from cnnbench.data import prepare as preparing
 from cnnbench.data.images import DataSpec, Images, Stream
@@ -32,8 +32,7 @@ def streamed(pixels: torch.Tensor) -> Stream:
 @pytest.mark.parametrize("crop", [(14, 13), (9, 8)], ids=["whole", "cropped"])
 @pytest.mark.parametrize("word", options_of("augmentation"))
 def test_every_augmentation_does_the_same_to_a_stream(word, crop):
-    with open_composer() as composer:
-        augmentations = make_augmentations(plan_run(composer, [word, "data=synthetic", "data.crop=28"]).config)
+    augmentations = make_augmentations(plan_run(Composer(), [word, "data=synthetic", "data.crop=28"]).config)
     spec, labels = DataSpec(3, *crop, tuple("abc")), torch.arange(21) % 3
     order = torch.randperm(21, generator=torch.Generator().manual_seed(0))
     settings = (spec, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), CPU, augmentations, 5)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import SettingError, UserError
@@ -229,7 +229,7 @@ def test_minialexnet_pools_to_a_side_of_ones_choice():
 
 
 def test_a_head_is_part_of_a_configuration():
-    with open_composer() as composer:
-        config = plan_run(composer, ["head.units=[16,8]", "head.dropout=0.5"]).config
-        assert config.head == HeadConfig(units=[16, 8], dropout=0.5)
-        assert plan_run(composer, []).config.head == HeadConfig()
+    composer = Composer()
+    config = plan_run(composer, ["head.units=[16,8]", "head.dropout=0.5"]).config
+    assert config.head == HeadConfig(units=[16, 8], dropout=0.5)
+    assert plan_run(composer, []).config.head == HeadConfig()

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import UserError
@@ -116,9 +116,8 @@ def test_the_window_of_the_presets_is_the_one_that_their_size_is_stated_for():
 
 @pytest.mark.parametrize("option", ["none", "crop", "crop_flip", "crop_flip_jitter", "pad_crop_flip"])
 def test_the_size_never_changes_with_the_augmentation(option):
-    with open_composer() as composer:
-        words = ["model=minialexnet_v4", "data=synthetic", f"augmentation={option}"]
-        assert setup(plan_run(composer, words).config).parameters == {"total": 7_241_866, "trainable": 7_241_866}
+    words = ["model=minialexnet_v4", "data=synthetic", f"augmentation={option}"]
+    assert setup(plan_run(Composer(), words).config).parameters == {"total": 7_241_866, "trainable": 7_241_866}
 
 
 @pytest.mark.parametrize("num_classes", [5, 10, 100])
@@ -212,13 +211,12 @@ def test_an_image_that_is_too_small_is_told_the_smallest_side_that_works(name):
     ids=["whole images", "half of the side", "12 pixels"],
 )
 def test_doing_what_the_error_says_helps(words):
-    with open_composer() as composer:
-        with pytest.raises(UserError, match="needs images of at least 16x16") as refused:
-            setup(plan_run(composer, words).config)
-        assert "data.image_size" in str(refused.value)
-        assert "data.crop" in str(refused.value)
-        for way in re.findall(r"data\.\w+=[\d.]*\d", str(refused.value)):
-            setup(plan_run(composer, [*words, way]).config)
+    with pytest.raises(UserError, match="needs images of at least 16x16") as refused:
+        setup(plan_run(Composer(), words).config)
+    assert "data.image_size" in str(refused.value)
+    assert "data.crop" in str(refused.value)
+    for way in re.findall(r"data\.\w+=[\d.]*\d", str(refused.value)):
+        setup(plan_run(Composer(), [*words, way]).config)
 
 
 def test_a_network_that_fits_no_data_is_told_why():

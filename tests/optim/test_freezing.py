@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError
@@ -33,8 +33,7 @@ OPTIMIZERS = [path.stem for path in sorted((conf_dir() / "optimizer").glob("*.ya
 
 
 def plan(*words: str):
-    with open_composer() as composer:
-        return plan_run(composer, latest(words))
+    return plan_run(Composer(), latest(words))
 
 
 def trainable(*words: str, side: int = 224, num_classes: int = 10) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped
 from cnnbench.training.loop import Progress, fit
@@ -52,9 +52,7 @@ class Recorder:
 @lru_cache
 def plan_of(*words: str) -> Plan:
     """Return the plan of a command; composing it takes a while, and is done once."""
-    with open_composer() as composer:
-        composer.add_missing_options()
-        return plan_run(composer, latest(words))
+    return plan_run(Composer(), latest(words))
 
 
 def prepared(*words: str) -> TrainingSetup:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cnnbench import api
-from cnnbench.config.compose import open_composer
+from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes
@@ -76,9 +76,7 @@ def runs_below(outputs: Path) -> dict[str, Path]:
 
 
 def plans_of(*words: str, folders: tuple[str, ...] = ()) -> list:
-    with open_composer(folders) as composer:
-        composer.add_missing_options()
-        return plan_all(composer, words)
+    return plan_all(Composer(folders), words)
 
 
 # What a job is --------------------------------------------------------------------------------------------------------
@@ -103,13 +101,12 @@ GRID = ("regularization.batchnorm=true,false", "data.crop=null,0.875", "optimize
 def test_the_plans_of_a_grid_are_those_of_the_single_commands():
     plans = plans_of("model=lenet", "data=synthetic", *GRID)
     assert len({plan.config.identity() for plan in plans}) == len(plans) == 8
-    with open_composer() as composer:
-        composer.add_missing_options()
-        for plan in plans[::3]:
-            single = plan_run(composer, plan.command.split()[1:])
-            assert single.config == plan.config
-            assert dict(single.named_by) == dict(plan.named_by)
-            assert single.command == plan.command
+    composer = Composer()
+    for plan in plans[::3]:
+        single = plan_run(composer, plan.command.split()[1:])
+        assert single.config == plan.config
+        assert dict(single.named_by) == dict(plan.named_by)
+        assert single.command == plan.command
 
 
 def test_jobs_that_are_the_same_run_are_run_once(capsys):
