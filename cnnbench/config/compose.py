@@ -30,10 +30,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.schema import GROUPS, OVERLAYS
-from cnnbench.config.values import conf_dir, flat
+from cnnbench.config.values import TYPED, conf_dir, flat
 from cnnbench.errors import LONGEST, Mistake, UserError, did_you_mean, listed, shortened
 
-TYPED = "command line"
 SHADOWED = "data", "dataset"  # two names of one group
 
 

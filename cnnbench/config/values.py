@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+TYPED = "command line"  # the origin of a value that was typed
+
 
 def conf_dir() -> Path:
     """Return the folder of the configuration files: inside an installed package, next to it in a checkout."""

@@ -9,9 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench.config.compose import TYPED
 from cnnbench.config.run_config import RunConfig
-from cnnbench.config.values import flat
+from cnnbench.config.values import TYPED, flat
 from cnnbench.errors import grouped
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnbench.config.compose import TYPED
+from cnnbench.config.values import TYPED
 
 GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
 SHORT = 3  # columns; with more, a label names only what differs from the baseline

@@ -10,8 +10,7 @@ import yaml
 from cnnbench.analysis.reports.curves import learning_rate, metric_curves
 from cnnbench.analysis.reports.learning import LOSS, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
-from cnnbench.config.compose import TYPED
-from cnnbench.config.values import flat
+from cnnbench.config.values import TYPED, flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.registry import TASKS
 from cnnbench.store.folder import RunFolder
