@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,7 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
     return {name: syntax_hash(path.read_text(encoding="utf-8")) for name, path in files.items()}
 
 
+@lru_cache(maxsize=1024)  # a notebook and a sweep plan many runs with the same code
 def syntax_hash(source: str) -> str:
     """Return 16 hex digits that follow from what Python code does, not from how it is written down."""
     return hashlib.sha256("\0".join(_syntax(ast.parse(source))).encode()).hexdigest()[:16]
