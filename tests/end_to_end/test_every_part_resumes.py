@@ -10,6 +10,7 @@ from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of
+from tests.support.selection import diagonal, everyday
 from tests.support.training import SMALL, plan_of
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
@@ -51,20 +52,20 @@ OTHERS = {
 }
 
 
-def options() -> dict[str, list[str]]:
-    """Return the words that choose each option of the groups whose parts act while a network trains."""
-    found = {}
-    for group in ("optimizer", "scheduler", "augmentation"):
-        for file in sorted((conf_dir() / group).glob("*.yaml")):
-            word = f"{group}={file.stem}"
-            found[word] = [word, *NEEDS.get(word, [])]
-    return found
+GROUPS = "optimizer", "scheduler", "augmentation"  # whose parts act while a network trains
+OPTIONS = {group: [f"{group}={file.stem}" for file in sorted((conf_dir() / group).glob("*.yaml"))] for group in GROUPS}
 
 
-CASES = options() | OTHERS
+def words_of(*options: str) -> list[str]:
+    return [word for option in options for word in (option, *NEEDS.get(option, []))]
 
 
-@pytest.mark.parametrize("case", CASES)
+ALONE = {option: words_of(option) for options in OPTIONS.values() for option in options}
+TOGETHER = {" ".join(options): words_of(*options) for options in diagonal(*OPTIONS.values())}
+CASES = TOGETHER | ALONE | OTHERS
+
+
+@pytest.mark.parametrize("case", everyday(CASES, [*TOGETHER, *OTHERS]))
 def test_a_killed_run_ends_in_the_same_bits(case, outputs, tmp_path):
     words = (*WORDS, *CASES[case])
     unbroken = finished(words, tmp_path / "unbroken")

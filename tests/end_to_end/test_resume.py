@@ -23,6 +23,7 @@ from tests.support.interruption import (
     shown_by,
     stop,
 )
+from tests.support.selection import everyday
 from tests.support.training import plan_of
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
@@ -49,7 +50,7 @@ def test_weights_are_not_those_of_the_beginning(unbroken):
     assert not [name for name in initial if torch.equal(initial[name], trained[name])]
 
 
-@pytest.mark.parametrize("at_check", CHECKS)
+@pytest.mark.parametrize("at_check", everyday(CHECKS, (1, 5, 6, 7, 18)))
 def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(outputs, unbroken, at_check):
     stop(plan_of(*WORDS), at_check)
     run = only_run(outputs)
@@ -59,7 +60,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(outputs, unbrok
     assert_same(run, unbroken)
 
 
-@pytest.mark.parametrize("after_step", STEPS)
+@pytest.mark.parametrize("after_step", everyday(STEPS, (1, 4, 5, 9, 15)))
 def test_a_run_that_is_killed_after_any_step_goes_on_from_its_last_checkpoint_to_the_same_bits(
     outputs, unbroken, after_step
 ):
