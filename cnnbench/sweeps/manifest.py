@@ -22,6 +22,8 @@ def outcome(plan: Plan, code: int, reason: str) -> str:
         return f"killed by {signal.Signals(-code).name}"
     if code == 0 or code > 128:
         return str(record.get("status", "stopped"))
+    if code == 2:  # a mistake: nothing was computed, and nothing written
+        return f"not {'continued' if runs else 'started'}: {reason}"
     return f"failed: {reason or record.get('error') or f'exit code {code}'}"
 
 
