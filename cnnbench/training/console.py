@@ -1,15 +1,15 @@
 """The terminal: what was configured, how far the training is, what came out."""
 
+import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from cnnbench.config.run_config import RunConfig
 from cnnbench.config.values import TYPED, flat
 from cnnbench.errors import grouped
 from cnnbench.store.folder import RunFolder, shown
@@ -21,8 +21,12 @@ ETA_AFTER_STEPS = 20
 
 
 def say(text: str = "") -> None:
-    """Print a line at once, also into a file."""
-    print(text, flush=True)
+    """Print a line at once, also into a file; what the terminal cannot show is escaped.
+
+    Nothing is raised where nobody reads any more (`| head`, a pager that was left) or a disk is full: no training ends
+    for that.
+    """
+    _print(text, sys.stdout)
 
 
 def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: int, progress: Progress) -> None:
@@ -53,7 +57,7 @@ def header(plan: Plan, facts: Mapping[str, str]) -> None:
     model, data = choices.get("model", config.model.name), choices.get("data", config.data.name)
     say(f"{model} on {data}, seed {config.seed}")
     for name, value in facts.items():
-        say(f"  {name:<14} {value}")
+        say(f"  {name:<8}  {value}")
     say()
     values = config.to_dict()
     for fact in ("source", "parent"):  # no setting
@@ -93,52 +97,65 @@ def duration(seconds: float) -> str:
 
 
 class ProgressDisplay:
-    """A bar on a terminal; elsewhere a line an epoch."""
+    """A line an epoch, which stays: a table on a terminal, with a bar below it, and words in a file or a pipe."""
 
-    def __init__(self, config: RunConfig, num_steps: int, step: int, metrics: Collection[str]) -> None:
-        """metrics: those of validation that are printed after an epoch; all of them are in the rows."""
-        self.config, self.num_steps, self.metrics = config, num_steps, metrics
+    def __init__(self, epochs: int, num_steps: int, step: int, columns: Sequence[str]) -> None:
+        """step: where this process begins. columns: what is shown of the rows: `loss/train`, `accuracy/val`, …"""
+        self.epochs, self.num_steps, self.columns = epochs, num_steps, columns
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
         self.announced = False
-        self.val: str = ""
+        self.is_table = sys.stdout is not None and sys.stdout.isatty()
         self.bar: tqdm[Any] = tqdm(
-            total=num_steps, initial=step, unit="step", disable=None, leave=False, dynamic_ncols=True, smoothing=0.05,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left",
+            total=num_steps, initial=step, disable=None if sys.stderr else True, leave=False, dynamic_ncols=True,
+            smoothing=0.05, bar_format="{desc} |{bar}| {percentage:3.0f}%  {remaining} left",
         )  # fmt: skip
+        if self.is_table:
+            self._write(self._table_line("epoch", [_heading(column) for column in columns]))
 
     def step(self, row: Mapping[str, Any], progress: Progress) -> None:
         """Move on by one step."""
         self.images = progress.samples_trained if not self.images else self.images
         if not self.bar.disable:
-            self.bar.set_description_str(f"epoch {row['epoch']}/{self.config.epochs}", refresh=False)
-            self.bar.set_postfix_str(f"{_metrics(row, 'train')} {self.val}{self._speed(progress)}", refresh=False)
+            loss = next((f"  {_heading(key)} {_number(row[key])}" for key in self.columns if key in row), "")
+            text = f"epoch {row['epoch']}/{self.epochs}{loss}  {self._speed(progress)}"
+            self.bar.set_description_str(text, refresh=False)
             self.bar.update(row["step"] - self.bar.n)
         elif not self.announced and row["step"] - self.first_step >= ETA_AFTER_STEPS:
             self.announced = True
-            say(f"  {self._left(row['step'])} to go, after {ETA_AFTER_STEPS} steps{self._speed(progress)}")
+            say(f"  {self._left(row['step'])} to go, after {ETA_AFTER_STEPS} steps  {self._speed(progress)}")
 
     def validation(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
         """Show the metrics of a validation within an epoch."""
-        self.val = f"| val {_metrics(row, 'val')} "
-        if self.bar.disable:
-            say(f"  step {row['step']}/{self.num_steps}  {self.val}{'*' if is_best else ' '}{self._speed(progress)}")
+        self._line(f"step {row['step']}", row, progress, is_best)
 
     def epoch(self, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
         """Show the metrics of an epoch."""
-        shown = {key: value for key, value in row.items() if key.partition("/")[0] in self.metrics}
-        self.val = f"| val {_metrics(shown, 'val')} " if _metrics(shown, "val") else ""
-        if self.bar.disable:
-            width = len(str(self.config.epochs))
-            ends = "" if row["step"] >= self.num_steps else f", {self._left(row['step'])} left"
-            best = "*" if is_best else " "
-            say(
-                f"  epoch {row['epoch']:>{width}}/{self.config.epochs}  {_metrics(row, 'train')} "
-                f"{self.val}{best}{self._speed(progress)}{ends}"
-            )
+        width = len(str(self.epochs))
+        self._line(f"epoch {row['epoch']:>{width}}/{self.epochs}", row, progress, is_best)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Take the bar away."""
         self.bar.close()
+
+    def _line(self, when: str, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
+        if self.is_table:
+            cells = [_number(row[column]) if column in row else "" for column in self.columns]
+            self._write(
+                self._table_line(when.removeprefix("epoch "), cells) + (f"  {_green('best')}" if is_best else "")
+            )
+            return
+        metrics = "  ".join(f"{_heading(column)} {_number(row[column])}" for column in self.columns if column in row)
+        left = "" if row["step"] >= self.num_steps else f", {self._left(row['step'])} left"
+        self._write(f"  {when}  {metrics}  {'best' if is_best else '    '}  {self._speed(progress)}{left}")
+
+    def _table_line(self, first: str, cells: Sequence[str]) -> str:
+        width = max(len(f"step {self.num_steps}"), len(f"{self.epochs}/{self.epochs}"))
+        columns = (f"{cell:>{max(8, len(_heading(column)))}}" for cell, column in zip(cells, self.columns, strict=True))
+        return f"  {first:>{width}}  {'  '.join(columns)}".rstrip()
+
+    def _write(self, line: str) -> None:
+        with self.bar.external_write_mode():
+            say(line)
 
     def _left(self, step: int) -> str:
         """Return the time to the end, at the pace since this process began, validation included."""
@@ -148,7 +165,7 @@ class ProgressDisplay:
     def _speed(self, progress: Progress) -> str:
         seen = progress.samples_trained - self.images
         elapsed = time.perf_counter() - self.began
-        return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
+        return f"{grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
 def summary(result: Mapping[str, Any], folder: RunFolder, note: str = "", page: Path | None = None) -> None:
@@ -211,12 +228,32 @@ def tolerating(what: str) -> Iterator[None]:
 
 def error(text: object) -> None:
     """Print what went wrong, where errors are looked for."""
-    print(f"cnnbench: {text}", file=sys.stderr, flush=True)
+    _print(f"cnnbench: {text}", sys.stderr)
 
 
-def _metrics(row: Mapping[str, Any], split: str) -> str:
-    pairs = [(key.removesuffix(f"/{split}"), value) for key, value in row.items() if key.endswith(f"/{split}")]
-    return "  ".join(f"{name} {'nan' if value is None else format(value, '.4f')}" for name, value in pairs)
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is None:  # closed by the shell: `>&-`
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError:
+        with suppress(OSError, ValueError):  # what is buffered would fail once more when Python exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _heading(column: str) -> str:
+    name, _, split = column.partition("/")
+    return f"val {name}" if split == "val" else name
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"
+
+
+def _green(text: str) -> str:
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[32m{text}\x1b[0m"
 
 
 def _origin_above(key: str, origins: Mapping[str, str]) -> str:

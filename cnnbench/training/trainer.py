@@ -96,8 +96,10 @@ class Trainer:
             console.say(f"  note: {note}")
         self.journal = Journal(self.folder.path, self.folder.metrics_file, self.progress)
         task, num_steps = self.training.task, self.training.horizon.num_steps
-        shown = {*task.train_metrics, *(name for name, _ in task.watched)}
-        self.display = console.ProgressDisplay(self.config, num_steps, self.progress.step, shown)
+        shown = {*task.train_metrics, *(name for name, _ in task.watched)}  # all others are in the rows
+        columns = [f"{name}/train" for name in task.train_metrics]
+        columns += [f"{name}/val" for name in task.eval_metrics if name in shown and len(self.training.data.val)]
+        self.display = console.ProgressDisplay(self.config.epochs, num_steps, self.progress.step, columns)
         try:
             if self.config.parent is not None and not checkpoint.steps_in(self.folder.checkpoints):
                 self.save()  # from now on this run needs its parent no more

@@ -1,0 +1,119 @@
+"""What a training says: on a terminal of 80 columns, into a pipe, and where nobody reads any more."""
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+
+from cnnbench.train import main
+from cnnbench.training import console
+from tests.conftest import TINY, latest, only_run
+from tests.support.interruption import read
+
+COMMAND = [sys.executable, "-m", "cnnbench", *TINY]
+
+
+@pytest.fixture
+def in_terminal(monkeypatch) -> Callable[..., str]:
+    """Return what runs the command in a terminal of so many columns, and returns what that got to show."""
+
+    def run(columns: int, *words: str) -> str:
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        got: list[bytes] = []
+        reader = threading.Thread(target=_read, args=(leader, got))
+        reader.start()
+        with open(follower, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            patch.setattr(sys, "stderr", terminal)
+            with pytest.raises(SystemExit) as leaving:
+                main(latest((*TINY, *words)))
+        reader.join()
+        os.close(leader)
+        assert leaving.value.code == 0
+        return b"".join(got).decode()
+
+    return run
+
+
+def _read(leader: int, got: list[bytes]) -> None:
+    with suppress(OSError):  # nobody has the other end open any more
+        while True:
+            got.append(os.read(leader, 4096))
+
+
+def test_a_terminal_has_a_line_an_epoch_that_stays_and_a_bar_that_fits(in_terminal):
+    written = in_terminal(80, "epochs=4").replace("\r\n", "\n")
+    plain = re.sub(r"\x1b\[\d*m", "", written)
+    assert max(len(text) for text in re.split(r"[\r\n]", plain) if "/outputs/" not in text) <= 80
+    stays = [line.rpartition("\r")[2] for line in plain.split("\n")]
+    assert len([line for line in stays if re.fullmatch(r" +\d/4( +\d\.\d{4}){4}(  best)?", line)]) == 4
+    assert len([line for line in stays if line.split()[:3] == ["epoch", "loss", "accuracy"]]) == 1
+    bars = re.findall(r"epoch \d/4  loss [^\r\n]+", plain)
+    assert bars
+    assert all(re.search(r"\| +\d+%  \d\d:\d\d left", bar) and ", " not in bar for bar in bars)
+    assert "\x1b[32mbest" in written
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(in_terminal, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    written = in_terminal(100)
+    assert "best" in written
+    assert "\x1b[32m" not in written
+
+
+def test_validations_within_an_epoch_are_lines_of_the_same_table(in_terminal):
+    written = in_terminal(80, "eval_every=2", "eval_unit=step")
+    assert len(re.findall(r" step \d+ +\d\.\d{4} +\d\.\d{4}", written)) > 3
+
+
+def test_a_pipe_has_a_line_an_epoch_in_words(cnnbench):
+    ran = cnnbench(*TINY)
+    words = r"^  epoch \d/3  loss [\d.]+  accuracy [\d.]+  val loss [\d.]+  val accuracy"
+    assert len(re.findall(words, ran.out, re.MULTILINE)) == 3
+    assert not {"\x1b", "\r"} & {*ran.out}
+    assert ran.err == ""
+
+
+def test_a_reader_that_goes_away_ends_no_training(outputs):
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert read(only_run(outputs) / "run.json")["status"] == "completed"
+
+
+@pytest.mark.parametrize("redirected", ["> /dev/full", "2>&- >&-"])
+def test_an_output_that_cannot_be_written_ends_no_training(outputs, redirected):
+    command = " ".join(f"'{word}'" for word in COMMAND)
+    ran = subprocess.run(f"{command} {redirected}", shell=True, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert read(only_run(outputs) / "run.json")["status"] == "completed"
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    console.say("classes: été")
+    assert written.getvalue() == b"classes: \\xe9t\\xe9\n"
+
+
+def test_the_speed_after_a_resume_is_that_of_this_process(monkeypatch, capsys):
+    clock = iter([100.0, 110.0, 110.0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    display = console.ProgressDisplay(10, 1000, 900, ["loss/train"])
+    display.step({"step": 901, "epoch": 10, "loss/train": 1.0}, SimpleNamespace(samples_trained=90_100))
+    display.epoch({"step": 950, "epoch": 10, "loss/train": 1.0}, SimpleNamespace(samples_trained=95_100), False)
+    assert "500 images/s, about 10 s left" in capsys.readouterr().out
