@@ -75,6 +75,11 @@ class Component:
     factory: Callable[..., Any]
     facts: Mapping[str, Any]
 
+    @property
+    def is_from_plugin(self) -> bool:
+        """Tell whether it was registered outside of this package."""
+        return not self.factory.__module__.startswith("cnnbench.")
+
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The factory's parameters. Raises UserError where an annotation cannot be evaluated."""

@@ -10,8 +10,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, flat
 from cnnbench.errors import grouped
+from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
 from cnnbench.training.plan import Plan
@@ -63,10 +66,11 @@ def header(plan: Plan, facts: Mapping[str, str]) -> None:
     for fact in ("source", "parent"):  # no setting
         values.pop(fact, None)
     deviating = flat(config.non_default_settings())
+    unfamiliar = _prefixes_of_plugins(config)
     rows = []
     for key, value in flat(values).items():
         origin = origins.get(key) or _origin_above(key, origins)
-        if origin == TYPED or key in deviating:
+        if origin == TYPED or key in deviating or key.startswith(unfamiliar):
             rows.append((key, _plain(value), origin))
     table(("", "", ""), rows)
     say("  settings at their defaults are not shown; see --cfg job")
@@ -254,6 +258,15 @@ def _number(value: float | None) -> str:
 def _green(text: str) -> str:
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     return text if plain else f"\x1b[32m{text}\x1b[0m"
+
+
+def _prefixes_of_plugins(config: RunConfig) -> tuple[str, ...]:
+    """Return how the keys of those parts begin that plugins registered: nobody knows their defaults by name."""
+    components = {f"augmentation.{part.name}.": AUGMENTATIONS[part.name] for part in config.augmentation}
+    for group, registry in GROUPS.items():
+        if group != "augmentation":
+            components[f"{group}."] = registry[getattr(config, group).name]
+    return tuple(prefix for prefix, component in components.items() if component.is_from_plugin)
 
 
 def _origin_above(key: str, origins: Mapping[str, str]) -> str:

@@ -21,6 +21,14 @@ from cnnbench.training import console
 from tests.conftest import TINY, latest, only_run
 from tests.support.interruption import read
 
+MY_NET = """
+from torch import nn
+from cnnbench.registry import MODELS
+
+@MODELS.register("my_net")
+def my_net(spec, *, width: int = 8, depth: int = 2):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_outputs))
+"""
 COMMAND = [sys.executable, "-m", "cnnbench", *TINY]
 
 
@@ -117,3 +125,11 @@ def test_the_speed_after_a_resume_is_that_of_this_process(monkeypatch, capsys):
     display.step({"step": 901, "epoch": 10, "loss/train": 1.0}, SimpleNamespace(samples_trained=90_100))
     display.epoch({"step": 950, "epoch": 10, "loss/train": 1.0}, SimpleNamespace(samples_trained=95_100), False)
     assert "500 images/s, about 10 s left" in capsys.readouterr().out
+
+
+def test_the_header_shows_what_was_chosen_and_every_setting_of_a_plugin(cnnbench, tmp_path):
+    (tmp_path / "here" / "my_net.py").write_text(MY_NET)
+    shown = cnnbench(*TINY, "epochs=1", "plugins=my_net.py", "model=my_net", "model.width=9").out
+    assert re.search(r"^  model\.width +9 +command line$", shown, re.MULTILINE)
+    assert re.search(r"^  model\.depth +2 +default$", shown, re.MULTILINE)
+    assert "optimizer.nesterov" not in shown
