@@ -254,12 +254,12 @@ class Run:
 
 
 def load_run(path: str | Path, plugins: Sequence[str] = ()) -> Run:
-    """Return the run in a folder. Raises UserError if there is none.
+    """Return a run: by its folder, as `last`, or by a part of its path. Raises UserError if there is none.
 
     plugins: Python files that register what it was trained with.
     """
     register_everything(plugins)
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.named(str(path))
     return Run(folder, folder.run_config())
 
 

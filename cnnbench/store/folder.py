@@ -105,6 +105,32 @@ class RunFolder:
             )
         return folder
 
+    @classmethod
+    def named(cls, word: str) -> "RunFolder":
+        """Return the run that a word means: a folder; `last`, the run worked on last; a part of one run's path.
+
+        Of several runs with that part, the one whose path ends in it. Raises UserError for none, and for several.
+        """
+        if Path(word).expanduser().exists():
+            return cls.open(Path(word))
+        outputs = outputs_dir()
+        runs = {path.parent.relative_to(outputs).as_posix(): path for path in outputs.glob("*/*/*/run.json")}
+        if word == "last":
+            if not runs:
+                raise UserError(f"{word}: there are no runs in {outputs} yet.")
+            return cls(max(runs.values(), key=lambda path: path.stat().st_mtime_ns).parent)
+        found = [name for name in runs if word.strip("/") in name] if word.strip("/") else []
+        found = [name for name in found if name.endswith(word.strip("/"))] or found
+        if len(found) > 1:
+            names = "".join(f"\n  {name}" for name in sorted(found)[:8])
+            more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
+            raise UserError(
+                f"{word}: {len(found)} runs have this in their path; type more of one of them:{names}{more}"
+            )
+        if not found:
+            raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this in its path.")
+        return cls.open(runs[found[0]].parent)
+
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
         """Make the folder; `run.json` comes last, so that a folder without one is no run."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -109,15 +109,14 @@ def _read(path: Path) -> RunSummary:
 
 
 def runs_named(words: Sequence[str]) -> list[RunSummary]:
-    """Return the runs named by run folders, sweeps, folders above runs and patterns, each once.
+    """Return the runs named by folders, sweeps, folders above runs, patterns, `last` and parts of paths, each once.
 
     Raises UserError for a word that names none.
     """
     runs: dict[Path, RunSummary] = {}
     for word in words:
         paths = [Path(path) for path in sorted(glob(str(Path(word).expanduser()), recursive=True))]
-        if not paths:
-            raise UserError(f"{word}: there is no such run, sweep or folder.")
+        paths = paths or [RunFolder.named(word).path]
         for path in paths:
             if path.suffix == ".json" and path.is_file():
                 folders = sweep_folders(path)

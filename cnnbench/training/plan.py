@@ -143,14 +143,15 @@ def _with_initial_weights(composer: Composer, config: RunConfig, above: tuple[st
 
 
 def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
-    """Return the plan that goes on with the run in a folder.
+    """Return the plan that goes on with a run: its folder, `last`, or a part of its path.
 
     Words that cannot change the result apply to that run; others (`epochs=300`) make a run of its own, which starts
     from the last checkpoint of this one and leaves it as it is.
     """
     if not path:
         raise ConfigError([*mistakes, Mistake("resume=", "must be the folder of a run")])
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.named(path)
+    path = path if Path(path).expanduser().exists() else folder.shown_path  # `last` means another run tomorrow
     record = folder.record()
     recorded = folder.config()
     before = folder.run_config()

@@ -52,7 +52,8 @@ def test_a_sweep_is_the_runs_that_it_made(several_runs, report):
 
 
 @pytest.mark.parametrize(
-    ("words", "text"), [("nowhere", "there is no such run"), ("{several_runs} --metric top9", "they have")]
+    ("words", "text"),
+    [("nowhere", "there is no such folder, and no run below"), ("{several_runs} --metric top9", "they have")],
 )
 def test_what_cannot_be_reported_is_refused(words, text, several_runs, report):
     done = report(*words.format(several_runs=several_runs).split())

@@ -56,7 +56,7 @@ class TestCommand:
             (["data.crop=40"], "larger than the images"),
             (["batch_size=5000"], "exceeds the 1294 training images; use at most 1294"),
             (["scheduler=step", "scheduler.every=99"], "training ends after 40 epochs, before the first change"),
-            (["resume=nowhere"], "is no run folder"),
+            (["resume=nowhere"], "nowhere: there is no such folder, and no run below"),
             (["resume="], "must be the folder of a run"),
             (["accept_stale=1"], "must be true or false"),
         ],

@@ -1,0 +1,75 @@
+"""Which run is meant by a word: a folder, `last`, a part of a path."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cnnbench.analysis.run import load_run
+from cnnbench.errors import UserError
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.query import runs_named
+from tests.conftest import TINY, only_run
+from tests.support.interruption import read
+
+NAMES = ("digits/lenet/epochs4-ec85f338", "digits/lenet/epochs4-ec85f338-r2", "mnist/mlp/default-0a1b2c3d")
+
+
+@pytest.fixture
+def runs(outputs: Path) -> dict[str, Path]:
+    """Return three empty runs, of which the second was worked on last."""
+    for time, name in ((20, NAMES[0]), (30, NAMES[1]), (10, NAMES[2])):
+        folder = RunFolder(outputs / name)
+        folder.create({}, "cnnbench", {"identity": "0"})
+        os.utime(folder.record_file, (time, time))
+    return {name: outputs / name for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("last", 1),
+        ("0a1b", 2),
+        ("mnist", 2),
+        ("mlp/default", 2),
+        ("-r2", 1),
+        ("ec85f338", 0),
+        ("net/epochs4-ec85f338", 0),
+    ],
+)
+def test_a_word_means_one_run(runs, word, name):
+    assert RunFolder.named(word).path == runs[NAMES[name]]
+    assert [run.path for run in runs_named([word])] == [runs[NAMES[name]]]
+
+
+def test_a_folder_comes_before_what_has_its_name(runs, tmp_path):
+    RunFolder(tmp_path / "here" / "last").create({}, "cnnbench", {})
+    assert RunFolder.named("last").path == tmp_path / "here" / "last"
+    assert RunFolder.named(str(runs[NAMES[2]])).path == runs[NAMES[2]]
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("epochs4", "epochs4: 2 runs have this in their path; type more of one of them:\n  digits/lenet/epochs4-"),
+        ("lenet_v9", "lenet_v9: there is no such folder, and no run below .* has this in its path."),
+        ("/", "is no run folder: it has no run.json"),
+    ],
+)
+def test_a_word_that_means_none_or_several_is_refused(runs, word, problem):
+    with pytest.raises(UserError, match=problem):
+        RunFolder.named(word)
+
+
+def test_there_is_no_last_run_before_the_first():
+    with pytest.raises(UserError, match=r"last: there are no runs in .* yet"):
+        load_run("last")
+
+
+def test_a_command_that_went_on_with_the_last_run_names_it(cnnbench, outputs):
+    assert cnnbench(*TINY, "epochs=1").code == 0
+    run = only_run(outputs)
+    outcome = cnnbench("resume=last", "epochs=2")
+    assert outcome.code == 0, outcome.err
+    (longer,) = (path for path in run.parent.iterdir() if path != run)
+    assert read(longer / "run.json")["command"] == f"cnnbench resume={run} epochs=2"
