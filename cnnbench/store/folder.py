@@ -76,10 +76,18 @@ def folder_name(words: Mapping[str, str], identity: str) -> str:
     """
     parts = []
     for key, value in sorted(words.items()):
-        leaf, last = key.rpartition(".")[2], value.rstrip("/").rpartition("/")[2]  # of a path
-        parts.append(readable(value if key in NAMES else leaf + last))
+        parts.append(readable(value if key in NAMES else _named_value(key.rpartition(".")[2], value)))
     shown = readable("_".join(part for part in parts if part))[:80]
     return f"{shown or 'default'}-{identity[:8]}"
+
+
+def _named_value(name: str, value: str) -> str:
+    """Return `lr0.1`, `crop-null`, `folder-my_photos`: a number joins its name, and stays the same number."""
+    try:
+        float(value)
+    except ValueError:
+        return f"{name}-{readable(value.rstrip('/').rpartition('/')[2])}"  # of a path, its end
+    return name + re.sub(r"^\+|(?<=[eE])\+", "", value)  # `1e+3` would become `1e-3` with the characters allowed
 
 
 class RunFolder:
