@@ -33,6 +33,7 @@ from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import TYPED, conf_dir, flat
 from cnnbench.errors import LONGEST, Mistake, UserError, did_you_mean, listed, shortened
 
+FREE_TEXT = "name", "notes"
 SHADOWED = "data", "dataset"  # two names of one group
 
 
@@ -80,7 +81,7 @@ class Composer:
 
     def compose(self, words: Sequence[str]) -> Composed:
         """Return what the words make of the configuration files; mistakes are collected, not raised."""
-        words = list(map(data_for_dataset, words))
+        words = [quoted(data_for_dataset(word)) for word in words]
         checked = self._check(words)
         try:
             return self._compose(checked)
@@ -113,7 +114,7 @@ class Composer:
 
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
-        words = list(map(data_for_dataset, words))
+        words = [quoted(data_for_dataset(word)) for word in words]
         brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
         typed_keys = {word.partition("=")[0] for word in words}
         grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
@@ -294,6 +295,15 @@ def _renamed(loaded: ConfigResult) -> ConfigResult:
 def data_for_dataset(word: str) -> str:
     """Return `dataset=cifar100`, `dataset.root=…` or a key like them as `data…`: the configuration has one name."""
     return re.sub(r"^([+~]*)dataset(?=[=.]|$)", r"\1data", word)
+
+
+def quoted(word: str) -> str:
+    """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep."""
+    key, _, text = word.partition("=")
+    if key not in FREE_TEXT or text in ("", "null") or text[0] in "'\"":
+        return word
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{key}='{escaped}'".replace("${", r"\${")  # text, and no reference to another value
 
 
 def flag_parser() -> ArgumentParser:

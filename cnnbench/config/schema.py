@@ -44,9 +44,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+Listed = Annotated[list[str], BeforeValidator(lambda words: [words] if isinstance(words, str) else words)]
 Words = Annotated[
-    list[str],
-    BeforeValidator(lambda words: [words] if isinstance(words, str) else words),
+    Listed,
     Field(min_length=1, description="features, all_but_head, or names or patterns of modules"),
 ]
 
@@ -249,6 +249,9 @@ class TopLevelConfig(Section):
     log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
     max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
     report: Annotated[bool, NO_EFFECT_ON_RESULT] = True
+    name: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
+    notes: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
+    tags: Annotated[Listed, NO_EFFECT_ON_RESULT] = Field(default=[])
     references: Annotated[list[Reference], NO_EFFECT_ON_RESULT] = Field(default=[])
 
 

@@ -75,7 +75,7 @@ class RunSummary:
             return {"status": self.status}
         test = self.result.get("test", {})
         values: dict[str, Any] = flat(self.config) | {f"{name}/test": value for name, value in test.items()} | test
-        values |= self.record.get("choices", {})
+        values |= self.record.get("choices", {}) | self.record.get("labels", {})
         return values | {"status": self.status}
 
     @cached_property
@@ -181,6 +181,8 @@ def _parse_condition(condition: str) -> tuple[str, Callable[[dict[str, Any]], bo
         if key not in values:
             return False
         value, number = values[key], _number(values[key])
+        if isinstance(value, list) and sign in ("=", "!="):  # tags=wide: one of them
+            return any(fnmatchcase(str(item), operand) for item in (value, *value)) == (sign == "=")
         if sign not in ORDERINGS:
             shown = json.dumps(value) if isinstance(value, bool) or value is None else str(value)
             is_equal = not isinstance(value, bool) and number is not None and number == _number(operand)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from cnnbench.config.compose import Composed, Composer, override_parser
+from cnnbench.config.compose import Composed, Composer, override_parser, quoted
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.validate import validate
@@ -190,7 +190,7 @@ def _overridden(
     parser = override_parser()
     for word in words:
         try:
-            override = parser.parse_override(word)
+            override = parser.parse_override(quoted(word))
         except HydraException:
             mistakes.append(Mistake(word, "is not of the form key=value"))
             continue

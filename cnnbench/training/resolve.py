@@ -14,6 +14,7 @@ from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup, setup
 
+LABELS = "name", "notes", "tags"  # what users call their runs
 SHOWN = 6  # names of files
 
 
@@ -49,6 +50,9 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     existing = _existing(plan)
     if existing is None or plan.rerun:
         return _new_folder(plan), []
+    labels = {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
+    if labels:  # also of a finished run: they are no part of what was computed
+        existing.update(labels=existing.record().get("labels", {}) | labels)
     code, data = _code_changes(existing, plan), _data_changes(existing, training)
     unaccepted = data if existing.is_completed else [*code, *data]
     if unaccepted and not plan.accept_stale:
@@ -147,6 +151,7 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
         "split": data.split.hash(),
         "parameters": training.parameters,
         "notes": list(plan.notes),
+        "labels": {key: getattr(plan.config, key) for key in LABELS},
     } | {key: parent[key] for key in ("init",) if key in parent}
 
 

@@ -44,6 +44,12 @@ class RunReport:
         trained = f"{options.get('model', 'a network')} on {options.get('data', 'data')}"
         return f"{options['experiment']}: {trained}" if options.get("experiment") else trained
 
+    def labels(self) -> list[str]:
+        """Return what the user called the run, and noted about it."""
+        labels = self.record.get("labels", {})
+        tags = ", ".join(labels.get("tags") or ())
+        return [text for text in (labels.get("name"), labels.get("notes"), f"tags: {tags}" if tags else "") if text]
+
     def summary(self) -> str:
         """Return the outcome in a sentence."""
         if not self.result:
@@ -62,7 +68,7 @@ class RunReport:
 
     def sections(self) -> Iterator[Section]:
         """Yield the sections of the page, the outcome first."""
-        yield Lines("Summary", self._remarks())
+        yield Lines("Summary", [*self.labels(), *self._remarks()])
         if self.result:
             yield self._metrics()
         if self.result.get("references"):
