@@ -45,7 +45,7 @@ class WeightAverage:
         self._settings, self._trained, self._refresh = settings, network, refresh
         self._first_epoch = 1 if settings.kind == "ema" else int(settings.start * epochs) + 1
         self._refreshed_at: int | None = None
-        self._average = AveragedModel(network, use_buffers=settings.kind == "ema")
+        self._average = AveragedModel(network)
 
     @property
     def has_begun(self) -> bool:
