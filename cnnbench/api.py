@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from cnnbench.analysis.run import Run, load_run, plan
 from cnnbench.config.compose import Composer
 from cnnbench.plugins import register_everything
@@ -23,7 +25,7 @@ def train(overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Run:
     Raises UserError for a mistake, TrainingError if training fails.
     """
     code = code_hashes(register_everything(plugins))
-    resolved, _ = resolve(replace(plan(overrides), plugins=tuple(plugins), code=code))
+    resolved, _ = resolve(replace(plan(overrides), plugins=tuple(plugins), code=code), torch.device("cpu"))
     carry_out(resolved, write_page)
     return load_run(_newest_run(resolved)[0].path, plugins)
 

@@ -164,7 +164,8 @@ class Run:
 
         Raises UserError if the data or their split have changed since.
         """
-        training, record = setup(self.config.model_copy(update={"device": "cpu"})), self.record
+        on_cpu = {"device": "cpu", "precision": "fp32"}  # tf32 and fp16 are a GPU's; nothing is trained here
+        training, record = setup(self.config.model_copy(update=on_cpu)), self.record
         fingerprints = {"data": record["data"]["fingerprint"], "split": record["split"]}
         for name, current in (("data", training.data.fingerprint), ("split", training.data.split.hash())):
             if current != fingerprints[name]:

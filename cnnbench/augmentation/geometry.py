@@ -64,7 +64,7 @@ class Affine(Augmentation):
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         height, width = images.shape[2:]
-        angle, right, down, shear = (2 * draws[:, [0, 1, 2, 4]] - 1).unbind(1)
+        angle, right, down, _, shear = (2 * draws - 1).unbind(1)
         matrices = inverse_affine(
             torch.deg2rad(self.degrees * angle),
             (self.translate * width * right).round(),

@@ -23,7 +23,8 @@ class Mixing(Augmentation):
 
     def shares(self, draws: Tensor) -> Tensor:
         """Return shares from 0 to 1, float32 [M], that increase with the draws in [0, 1)."""
-        return self._quantiles.to(draws.device)[uniform_integers(draws, NUM_QUANTILES)]
+        self._quantiles = self._quantiles.to(draws.device)  # once: a copy for every batch would wait for the GPU
+        return self._quantiles[uniform_integers(draws, NUM_QUANTILES)]
 
 
 @AUGMENTATIONS.register("mixup", order=50)

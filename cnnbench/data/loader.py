@@ -133,22 +133,26 @@ class Batches:
         if any(part.mix_probability for part in self.augmentations.values()):
             tables[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch).to(self.device)
         group = 1 if order.ndim == 1 else order.shape[1]
-        order = order.flatten().to(self.device)
-        rows = torch.split(order, batch_size * group)
-        shifts = torch.split(shifts_of_repeats(order), batch_size * group)
-        parts = [partial(self._batch, *part, tables, group) for part in zip(rows, shifts, strict=True)][first:]
+        order = order.flatten()
+        columns = order, order.to(self.device), shifts_of_repeats(order).to(self.device)
+        splits = zip(*(torch.split(column, batch_size * group) for column in columns), strict=True)
+        parts = [partial(self._batch, tables, group, *split) for split in splits][first:]
         yield from (part() for part in parts) if num_workers == 0 else _prefetch(parts, num_workers)
 
-    def _batch(self, rows: Tensor, shifts: Tensor, tables: Mapping[str, Tensor], group: int) -> Batch:
+    def _batch(self, tables: Mapping[str, Tensor], group: int, cpu_rows: Tensor, rows: Tensor, shifts: Tensor) -> Batch:
+        """Return the batch of some rows, which are given on the CPU as well: bringing them back would wait for a GPU.
+
+        Nothing in here waits for it, but augmentations that select images.
+        """
         draws = {name: (table[rows] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
-        values, scale = self._cut(rows, draws).float(), 255.0  # [B, h, w*C]
+        values, scale = self._cut(cpu_rows, rows, draws).float(), 255.0  # [B, h, w*C]
         if self._resizes or any(part.changes_pixels for part in self.augmentations.values()):
             values, scale = self._apply(values.div_(255), draws), 1.0
         values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
         batch = Batch(self._as_images(values, self._crop_size), self.labels[rows], group=group)
         return self._mix(batch, draws) if MIXING in draws else batch
 
-    def _cut(self, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    def _cut(self, cpu_rows: Tensor, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Return what is cut out of the images, uint8 [B, h, w*C], flipped."""
         zeros = torch.zeros_like(rows)
         placement = CropPlacement(zeros, zeros)
@@ -156,7 +160,9 @@ class Batches:
             placement = part.sample_crop(placement, draws[name], self.margin)
         placements = self._placements
         if placements is None:
-            placements = self._view_placements(self._images.take(rows.cpu()).to(self.device, non_blocking=True))
+            pixels = self._images.take(cpu_rows)
+            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # what is not is waited for
+            placements = self._view_placements(pixels.to(self.device, non_blocking=True))
             rows = torch.arange(len(rows), device=self.device)
         if self._copies_each:
             places = zip(rows.tolist(), placement.top.tolist(), placement.left.tolist(), strict=True)

@@ -1,6 +1,7 @@
 """Averages of the weights of many steps, which often generalise better than the last weights."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -44,10 +45,7 @@ class WeightAverage:
         self._settings, self._trained, self._refresh = settings, network, refresh
         self._first_epoch = 1 if settings.kind == "ema" else int(settings.start * epochs) + 1
         self._refreshed_at: int | None = None
-        if settings.kind == "ema":
-            self._average = AveragedModel(network, multi_avg_fn=self._move, use_buffers=True)
-        else:
-            self._average = AveragedModel(network)
+        self._average = AveragedModel(network)
 
     @property
     def has_begun(self) -> bool:
@@ -57,7 +55,7 @@ class WeightAverage:
     def after_step(self) -> None:
         """Update the average after a step."""
         if self._settings.kind == "ema":
-            self._average.update_parameters(self._trained)
+            self._move()
 
     def after_epoch(self, epoch: int) -> None:
         """Update the average after an epoch, counted from 1."""
@@ -86,10 +84,19 @@ class WeightAverage:
     def _key(self) -> list[str | int]:
         return [self._settings.kind, self._first_epoch]
 
-    def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
-        decay = min(self._settings.decay, (1 + int(number)) / (10 + int(number)))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
+    @torch.no_grad()
+    def _move(self) -> None:
+        """Move the exponential average towards the weights; torch's own update would wait for a GPU to count."""
+        number = int(self._average.n_averaged)  # on the CPU
+        decay = min(self._settings.decay, (1 + number) / (10 + number))
+        pairs = zip(_tensors(self._average.module), _tensors(self._trained), strict=True)
+        for mean, value in pairs:
+            if number and mean.is_floating_point():
                 mean.lerp_(value.to(mean.dtype), 1 - decay)
             else:
-                mean.copy_(value)  # num_batches_tracked
+                mean.copy_(value)  # the first time, and num_batches_tracked
+        self._average.n_averaged += 1
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    return chain(network.parameters(), network.buffers())

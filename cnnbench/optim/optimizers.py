@@ -139,11 +139,11 @@ def penalized(parameters: Iterable[Parameter]) -> list[Parameter]:
 
 
 def penalty(weights: Iterable[Parameter], l1: float, l2: float) -> Tensor:
-    """Return l1 x the sum of |w| + l2 x the sum of w^2 over all weights, as a scalar with gradient."""
-    total = torch.zeros(())
+    """Return l1 x the sum of |w| + l2 x the sum of w^2 over all weights, as a scalar with gradient, where they are."""
+    terms = []
     for weight in weights:
         if l1:
-            total = total + l1 * weight.abs().sum().to(total)
+            terms.append(l1 * weight.abs().sum())
         if l2:
-            total = total + l2 * weight.square().sum().to(total)
-    return total
+            terms.append(l2 * weight.square().sum())
+    return sum(terms, torch.zeros(()))  # on a GPU too: one number joins what is there without being waited for

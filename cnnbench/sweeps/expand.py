@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.training import console
@@ -27,13 +29,14 @@ def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...
 def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
     """Return the plans adapted to their data, each run once; says which jobs are the same run.
 
-    Raises UserError with what is wrong with any of them, and in which commands.
+    All of it on the CPU: a GPU belongs to the jobs, and where it takes one process at a time it would be taken. Raises
+    UserError with what is wrong with any of them, and in which commands.
     """
     resolved: dict[str, Plan] = {}
     problems: dict[str, list[str]] = {}
     for plan in plans:
         try:
-            adapted, training = resolve(plan)
+            adapted, training = resolve(plan, torch.device("cpu"))
             initial_weights(training)
         except UserError as error:
             problems.setdefault(str(error), []).append(plan.command)

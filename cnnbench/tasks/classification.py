@@ -146,7 +146,10 @@ class Classification(Task):
         losses = functional.cross_entropy(scores, labels, reduction="none", label_smoothing=self._smoothing)
         if self._gamma:
             losses = focal(losses, self._gamma)
-        return losses if self._weights is None else losses * self._weights.to(losses.device)[labels]
+        if self._weights is None:
+            return losses
+        self._weights = self._weights.to(losses.device)  # once: a copy at every step would wait for the GPU
+        return losses * self._weights[labels]
 
 
 def focal(cross_entropies: Tensor, gamma: float) -> Tensor:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import torch
 
 from cnnbench.config.validate import adapt_until_valid
 from cnnbench.data.files import data_root
@@ -18,14 +21,16 @@ LABELS = "name", "notes", "tags"  # what users call their runs
 SHOWN = 6  # names of files
 
 
-def resolve(plan: Plan) -> tuple[Plan, TrainingSetup]:
+def resolve(plan: Plan, place: torch.device | None = None) -> tuple[Plan, TrainingSetup]:
     """Return the plan with defaults adapted to the data, and everything that its training is made of.
 
-    Raises ConfigError with every setting that does not fit, UserError for data and networks that do not work.
+    place: where that is built; None: on the configured device. Raises ConfigError with every setting that does not fit,
+    UserError for data and networks that do not work.
     """
+    attempt = partial(setup, place=place)
     if plan.folder is not None or plan.parent is not None:  # what a run recorded is not adapted any more
-        return plan, setup(plan.config)
-    config, training, notes = adapt_until_valid(plan.config, plan.typed, setup)
+        return plan, attempt(plan.config)
+    config, training, notes = adapt_until_valid(plan.config, plan.typed, attempt)
     return replace(plan, config=config, notes=(*plan.notes, *notes)), training
 
 

@@ -90,13 +90,14 @@ class TrainingSetup:
         return self.average.network_at(step)
 
 
-def setup(config: RunConfig) -> TrainingSetup:
+def setup(config: RunConfig, place: torch.device | None = None) -> TrainingSetup:
     """Build everything for a configuration, at its very beginning.
 
-    Raises ConfigError for settings that do not fit each other, the data or this machine, UserError for data, networks
-    and tasks that do not work.
+    place: where it is built; None: on the configured device. Raises ConfigError for settings that do not fit each
+    other, the data or this machine, UserError for data, networks and tasks that do not work.
     """
-    device = find_device(config)
+    configured = find_device(config)  # it has to be there, wherever this is built
+    device = configured if place is None else place
     data = prepare(config.data)
     task: Task = TASKS.build(config.objective(), spec=data.spec)
     task.validate(config)
@@ -136,7 +137,7 @@ def setup(config: RunConfig) -> TrainingSetup:
         penalized=penalized(network.parameters()) if config.regularization.l1 or config.regularization.l2 else [],
         freeze=freeze,
         head=head,
-        notes=(*data.notes, *_precision_notes(config, device)),
+        notes=(*data.notes, *_precision_notes(config, configured)),
         remarks=tuple(_remarks(config, task, trial, spec)),
     )
 

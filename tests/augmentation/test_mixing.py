@@ -22,7 +22,11 @@ def epoch_of(parts: dict, epoch: int = 3, batch_size: int = 100, num_workers: in
     values = labels.float().view(-1, 1, 1, 1).expand(-1, 1, 8, 6) / NUM
     batches._as_images = lambda rows, size: rows.view(len(rows), *size, -1).permute(0, 3, 1, 2)
     cut = batches._cut
-    batches._cut = lambda rows, draws: cut(rows, draws).float() + 255 * values[rows].permute(0, 2, 3, 1).flatten(2)
+
+    def cut_with_values(cpu_rows, rows, draws):
+        return cut(cpu_rows, rows, draws).float() + 255 * values[rows].permute(0, 2, 3, 1).flatten(2)
+
+    batches._cut = cut_with_values
     made = batches.epoch(labels, batch_size, epoch, 0, num_workers)
     return [(batch.images, batch.labels, batch.mixed) for batch in made]
 

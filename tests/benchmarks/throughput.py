@@ -1,8 +1,8 @@
 """How fast cnnbench trains, beside the notebooks' loop and the bare network: `python tests/benchmarks/throughput.py`.
 
 All take turns in one process, so that whatever else the machine does slows them alike: the ratios within a round are
-worth more than any single speed. Everything runs on the processor. OMP_WAIT_POLICY=ACTIVE measures with threads that
-wait awake, which is torch's way where it is not told otherwise.
+worth more than any single speed. Everything runs on the processor; `gpu.py` is for GPUs.
+OMP_WAIT_POLICY=ACTIVE measures with threads that wait awake, which is torch's way where it is not told otherwise.
 """
 
 import argparse
@@ -48,6 +48,7 @@ from cnnbench.training.setup import TrainingSetup, make_augmentations, make_sche
 from cnnbench.training.step import evaluate
 
 BATCH = 1024
+CPU = torch.device("cpu")
 Works = dict[str, Callable[[], object]]
 NOTEBOOKS = "(a) the notebooks' loop: DataLoader, PIL, sklearn, add_scalar"
 BARE = "(b) the bare network: forward, backward, update on ready batches"
@@ -122,7 +123,7 @@ class Bench:
 
     def __init__(self, case: Case, root: Path | None, folder: Path) -> None:
         config = plan_run(Composer(), [*case.all_words(root), "data.val_fraction=0", "epochs=1"]).config
-        set_up_torch(torch.device("cpu"), config, os.cpu_count() or 1)
+        set_up_torch(CPU, config, os.cpu_count() or 1)
         self.training = with_full_batches(setup(config), case.steps)  # (c)
         data, train = self.training.data, self.training.data.train
 
@@ -190,6 +191,12 @@ def only_logging(journal: Journal) -> Any:
     )
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
@@ -233,16 +240,20 @@ def report_command(case: Case, root: Path | None, folder: Path) -> None:
     print(f"| whole command, 2 epochs of {images // 2} images | {speed} |", flush=True)
 
 
-def report_augmentations(rounds: int) -> None:
+def report_augmentations(rounds: int, device: torch.device = CPU) -> None:
     """Print what a batch costs before the network sees it, the draws of its augmentations included."""
+
+    def make_all(batches: Batches) -> None:
+        deque(batches.epoch(order, BATCH), maxlen=0)
+        synchronize(device)
+
     steps = 8
     pixels, order = torch.randint(256, (steps * BATCH, 3, 32, 32), dtype=torch.uint8), torch.randperm(steps * BATCH)
     works: Works = {}
     for name, (window, settings) in AUGMENTED.items():
         spec = DataSpec(3, window, window, ("one", "other"))
         parts = {part: AUGMENTATIONS.build(Selection(part, values)) for part, values in settings.items()}
-        batches = Batches(Images(pixels, order), spec, (0.5,) * 3, (0.25,) * 3, torch.device("cpu"), parts)
-        works[name] = partial(lambda made: deque(made.epoch(order, BATCH), maxlen=0), batches)
+        works[name] = partial(make_all, Batches(Images(pixels, order), spec, (0.5,) * 3, (0.25,) * 3, device, parts))
     print(f"\n## Making a batch of {BATCH} from 3x32x32\n\n| | window | ms, median |\n|---|---:|---:|")
     for name, spent in take_turns(works, rounds).items():
         print(f"| {name} | {AUGMENTED[name][0]} | {1000 * median(spent) / steps:.2f} |")

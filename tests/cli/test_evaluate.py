@@ -39,6 +39,17 @@ def evaluate(capsys):
     return lambda *words: ended(main, [str(word) for word in words], capsys)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_a_run_in_a_precision_of_gpus_is_evaluated_on_any_machine(precision, outputs, evaluate, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnbench.training.setup.NVIDIA_ONLY", ())  # stands for a GPU: a processor computes in both
+        path = finished((*SMALL, "epochs=1", f"precision={precision}", *AVERAGED), outputs)
+    assert evaluate(path, "--split", "test").code == 0
+    assert evaluate(path, "--checkpoint", "last").code == 0
+    result = read(path / "result.json")["test"]
+    assert read(path / "evaluation" / "test-best" / "metrics.json")["loss"] == pytest.approx(result["loss"], rel=1e-3)
+
+
 def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
     result = read(run / "result.json")
     for split in ("test", "val", "train"):

@@ -180,3 +180,9 @@ def test_a_repeated_row_is_augmented_differently_every_time(num_workers):
     assert len(threes.unique(dim=0)) > 3
     once = next(iter(batches.epoch(torch.tensor([3]), 2, EPOCH))).images
     assert torch.equal(images[:1], once), "the first occurrence is as if there were no other"
+
+
+def test_rows_are_not_brought_back_from_the_device_to_load_images():
+    batches = Batches(streamed(make_images(3)), DataSpec(3, 8, 7, ("a",)), (0.4,) * 3, (0.2,) * 3, torch.device("meta"))
+    batch = next(batches.epoch(torch.arange(NUM), 4))  # nothing can be read from a meta tensor
+    assert (batch.images.device.type, tuple(batch.images.shape)) == ("meta", (4, 3, 8, 7))

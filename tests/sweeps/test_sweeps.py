@@ -14,6 +14,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import torch
 
 from cnnbench import api
 from cnnbench.config.compose import Composer
@@ -107,6 +108,15 @@ def test_the_plans_of_a_grid_are_those_of_the_single_commands():
         assert single.config == plan.config
         assert dict(single.named_by) == dict(plan.named_by)
         assert single.command == plan.command
+
+
+def test_the_jobs_of_a_sweep_are_prepared_without_their_device(monkeypatch):
+    monkeypatch.setattr("cnnbench.training.setup.find_device", lambda config: torch.device("meta"))
+    seen = []
+    monkeypatch.setattr("cnnbench.sweeps.expand.initial_weights", seen.append)
+    resolve_all(plan_all(Composer(), [*PLAIN, "seed=0,1"]))
+    assert [str(training.device) for training in seen] == ["cpu", "cpu"]
+    assert {str(weight.device) for training in seen for weight in training.network.parameters()} == {"cpu"}
 
 
 def test_jobs_that_are_the_same_run_are_run_once(capsys):
