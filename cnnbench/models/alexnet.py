@@ -3,8 +3,10 @@
 from collections import OrderedDict
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from cnnbench.data.images import DataSpec
 from cnnbench.models.plain import Dropout, PlainNetwork, num_features
@@ -29,6 +31,21 @@ class NormWithinChannels(nn.Module):
         return images / (1 + self.alpha * mean).pow(self.beta)
 
 
+class NormAcrossChannels(nn.LocalResponseNorm):
+    """torch's local response normalisation, with gradients that have the same bits every time on a GPU as well."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [B, C, H, W]."""
+        return self.summed(images) if images.is_cuda else super().forward(images)
+
+    def summed(self, images: Tensor) -> Tensor:
+        """Return the same by sums of neighbouring channels: torch takes `avg_pool3d`, which adds up in any order."""
+        around = pad(images.square(), (0, 0, 0, 0, self.size // 2, (self.size - 1) // 2))
+        channels = images.shape[1]
+        total = torch.stack([around[:, start : start + channels] for start in range(self.size)]).sum(0)
+        return images / (self.k + self.alpha * total / self.size).pow(self.beta)
+
+
 @MODELS.register("alexnet_lrn")
 def alexnet_lrn(
     spec: DataSpec,
@@ -50,7 +67,7 @@ def alexnet_lrn(
         if POOLED[number - 1]:
             features[f"pool{number}"] = nn.MaxPool2d(3, stride=2)
         if number <= 2:
-            across = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+            across = NormAcrossChannels(5, alpha=1e-4, beta=0.75, k=1.0)
             features[f"norm{number}"] = across if norm == "across" else NormWithinChannels(5, 1e-4, 0.75)
         channels = size
     return classifier(spec, nn.Sequential(OrderedDict(features)), units, dropout)

@@ -8,7 +8,7 @@ from torch import nn
 
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, UserError
-from cnnbench.models.alexnet import NormWithinChannels
+from cnnbench.models.alexnet import NormAcrossChannels, NormWithinChannels
 from cnnbench.models.build import avoid_onednn_bug, build_network, check_network
 from cnnbench.models.googlenet import BLOCKS, Inception
 from cnnbench.models.resnet import Block, StochasticDepth
@@ -42,6 +42,20 @@ def test_norm_within_channels_is_the_formula_of_the_source():
             mean = around.square().sum((2, 3)) / 25  # what lies outside counts as 0
             slow[:, :, row, column] = images[:, :, row, column] / (1 + 0.5 * mean) ** 0.75
     assert torch.allclose(NormWithinChannels(5, 0.5, 0.75)(images), slow, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_norm_across_channels_on_a_gpu_is_that_of_torch(size):
+    images = torch.randn(2, 7, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    norm = NormAcrossChannels(size, alpha=0.5, beta=0.75, k=2.0)
+    gradients = []
+    for forward in (norm, norm.summed):
+        leaf = images.clone().requires_grad_()
+        out = forward(leaf)
+        out.square().sum().backward()
+        gradients.append((out, leaf.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
