@@ -64,7 +64,7 @@ def caltech101(
     on_problem: OnProblem = "error",
     cache: Cache = True,
 ) -> ImageData:
-    """9 144 photographs of objects in 101 classes, and one of anything else, about 300x200, mostly colour.
+    """8 677 photographs of objects in 101 classes, about 300x200, mostly colour; 9 144 in 102 with the background.
 
     background: whether to include that class, BACKGROUND_Google. The other settings are those of image_folder.
     Source: Fei-Fei, Fergus, Perona 2004, Learning generative visual models from few training examples.
@@ -158,9 +158,10 @@ def find_folder(root: Path, folder: str, archive: str = "") -> Path:
     path = root / Path(folder).expanduser()
     if not path.is_dir():
         hint = f"\n  to bring by hand: unpack {archive}, into {path.parent}" if archive else ""
+        here = "" if Path(folder).expanduser().is_absolute() else f", nor {Path(folder)} in {Path.cwd()}"
         raise UserError(
-            f"{path}: there is no such folder.{hint}\n"
-            f"  another place: data.folder=FOLDER, a whole path (/…) or one below {root} (data.root, CNNBENCH_DATA)"
+            f"{path}: there is no such folder{here}.{hint}\n"
+            f"  another place: data.folder=FOLDER, here, below {root} (data.root, CNNBENCH_DATA), or a whole path"
         )
     return path
 

@@ -19,7 +19,9 @@ from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError, grouped, listed
 
 # Types of the settings that all data sets of photographs share:
-Folder = Annotated[str, Field(description="a folder of photographs, a whole path or below that of all data sets")]
+Folder = Annotated[
+    str, Field(description="a folder of photographs: in the current one, below that of all data sets, or a whole path")
+]
 Fit = Literal["crop", "stretch"]
 Cache = Annotated[bool, NO_EFFECT_ON_RESULT]
 OnProblem = Literal["error", "skip"]

@@ -60,12 +60,20 @@ def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
     return data, data.fingerprint()
 
 
+def root_of(config: DataConfig) -> Path:
+    """Return the folder that a data set is looked for in: for photographs the current one, where they are in it."""
+    photographs = DATASETS[config.name].facts.get("photographs")
+    folder = Path(config.settings["folder"] if photographs else "/").expanduser()
+    is_here = not folder.is_absolute() and folder.is_dir()
+    return Path.cwd() if is_here else data_root(config.root)
+
+
 def prepare(config: DataConfig) -> PreparedData:
     """Read a data set, select a subset of it, split, resize and measure it.
 
     Raises UserError for files that are missing or wrong, and SettingError for an impossible subset, split or crop.
     """
-    data, fingerprint = _load(config.name, json.dumps(dict(config.settings)), data_root(config.root))
+    data, fingerprint = _load(config.name, json.dumps(dict(config.settings)), root_of(config))
     data, rows = select_subset(data, config.subset, config.split_seed)
     split, notes = _split(config, data)
     if isinstance(data.train.pixels, Photographs):
@@ -92,7 +100,7 @@ def prepare(config: DataConfig) -> PreparedData:
 
 def prepare_local(config: DataConfig) -> PreparedData:
     """Prepare a data set without downloading it. Raises UserError where files are missing, or as `prepare` does."""
-    root, source = data_root(config.root), source_of(config.name)
+    root, source = root_of(config), source_of(config.name)
     missing = [] if source is None else source.missing(root)
     if source is not None and missing:
         raise UserError(

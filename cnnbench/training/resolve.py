@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cnnbench.config.validate import adapt_until_valid
-from cnnbench.data.files import data_root
 from cnnbench.data.images import counts_per_class
+from cnnbench.data.prepare import root_of
 from cnnbench.errors import UserError
 from cnnbench.store import provenance
 from cnnbench.store.files import write_json
@@ -80,8 +81,9 @@ def prepare_run_dir(
         return
     write_json(folder.split_file, _split_record(plan, training))
     values = plan.config.to_dict()
-    if values["data"]["root"] is not None:  # what was typed may be relative to a folder that nobody will remember
-        values["data"]["root"] = str(data_root(values["data"]["root"]))
+    root = root_of(plan.config.data)
+    if values["data"]["root"] is not None or root == Path.cwd():  # a current folder that nobody will remember
+        values["data"]["root"] = str(root)
     record = _first_record(plan, training) | ({"init": dict(init_record)} if init_record else {})
     folder.create(values, plan.command, record)
 

@@ -1,5 +1,6 @@
 """Folders of photographs: the label and part of each file; other files are reported or ignored."""
 
+import json
 import os
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from cnnbench.config.schema import Subset
 from cnnbench.data.image_files import find_images
 from cnnbench.errors import SettingError, UserError
+from tests.conftest import only_run
 from tests.support.photographs import (
     counts,
     labels_by_file,
@@ -120,7 +122,7 @@ def test_a_class_folder_without_images_is_reported_below_a_part_too(tmp_path):
 
 
 WRONG = {
-    "not there": ({}, r"own: there is no such folder\.\n  another place: data\.folder=FOLDER"),
+    "not there": ({}, r"own: there is no such folder, nor own in .*here\.\n  another place: data\.folder=FOLDER"),
     "one class": ({"a": {"": 3}}, r"own: there is only the class 'a'; at least two classes are required"),
     "no training part": (
         {"test": {"a": 2, "b": 2}, "training": {"a": 2}},
@@ -214,3 +216,17 @@ def test_a_link_to_nothing_or_itself_is_a_damaged_image_and_a_pipe_is_none(tmp_p
     assert text.startswith("2 of 18 images cannot be used:")
     assert f"{folder}/a/x.png cannot be read: No such file or directory" in text
     assert f"{folder}/a/y.png cannot be read: Too many levels of symbolic links" in text
+
+
+def test_photographs_in_the_current_folder_come_first(cnnbench, tmp_path, outputs, monkeypatch):
+    words = ("data=image_folder", "data.folder=own", "data.image_size=16", "epochs=1", "batch_size=4", "report=false",
+             "model=mlp", "threads=1", "device=cpu")  # fmt: skip
+    write_parts(tmp_path / "data" / "own", {"train": {"elsewhere": 8, "b": 8}, "test": {"b": 1}})
+    write_parts(tmp_path / "here" / "own", {"train": {"here": 8, "b": 8}, "test": {"b": 1}})
+    assert cnnbench(*words).code == 0
+    run = only_run(outputs)
+    assert json.loads((run / "run.json").read_text())["data"]["classes"] == ["b", "here"]
+    assert "folder: own" in (run / "config.yaml").read_text()
+    monkeypatch.chdir("/")  # where a resumption finds them again
+    longer = cnnbench(f"resume={run}", "epochs=2")
+    assert longer.code == 0, longer.err
