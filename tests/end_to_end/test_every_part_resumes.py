@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.config.values import conf_dir
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of
+from tests.support.options import walked, words_for
 from tests.support.training import SMALL, plan_of
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
@@ -55,9 +55,10 @@ def options() -> dict[str, list[str]]:
     """Return the words that choose each option of the groups whose parts act while a network trains."""
     found = {}
     for group in ("optimizer", "scheduler", "augmentation"):
-        for file in sorted((conf_dir() / group).glob("*.yaml")):
-            word = f"{group}={file.stem}"
-            found[word] = [word, *NEEDS.get(word, [])]
+        for option in walked(group):
+            if isinstance(option, str):
+                word = f"{group}={option}"
+                found[word] = [*words_for(group, option), *NEEDS.get(word, [])]
     return found
 
 
