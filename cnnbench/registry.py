@@ -128,7 +128,7 @@ class Component:
                 yield f"setting '{name}' has no type: write `{name}: int`, say{filled}"
             elif _is_foreign(_type_of(parameter)):
                 kind = _type_of(parameter).__name__
-                yield f"setting '{name}' is of type {kind}: take bool, int, float, str or list{filled}"
+                yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
         if self.group == "optimizer" and "lr" not in self.parameters:
             yield "has no setting `lr`, the learning rate that schedules scale"
         if self.facts.get("watches") and "patience" not in self.parameters:
