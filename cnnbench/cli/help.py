@@ -114,8 +114,8 @@ def without_a_file(group: str, texts: Iterable[str]) -> list[str]:
     package, registry, function = REGISTRIES[group]
     sources = "".join(file.read_text(encoding="utf-8") for file in (PACKAGE / package).glob("*.py"))
     names = set(re.findall(rf"""\b(?:{registry}\.register|{function})\(\s*["']([^"']+)""", sources))
-    stated = "\n".join(texts)
-    return sorted(name for name in names if not re.search(rf"(?m)^ *(name: {name}\b|{name}:)", stated))
+    key = r"^(\S+):" if group == "augmentation" else r"^ *name: (\S+)"  # an option lists its augmentations
+    return sorted(names - set(re.findall(key, "\n".join(texts), re.MULTILINE)))
 
 
 def _names_in(folders: list[Path], group: str) -> list[str]:

@@ -175,6 +175,8 @@ def test_what_the_package_registers_without_a_file_is_listed_in_the_help_too(lis
     exec(source, {"SCHEDULERS": SCHEDULERS})
     monkeypatch.setattr("cnnbench.cli.help.PACKAGE", tmp_path)
     assert "multistep, none, one_cycle, plateau, plugged_halves, polynomial" in " ".join(help_text().split())
+    (tmp_path / "optim" / "named_like_a_setting.py").write_text("@register_optimizer('momentum')")
+    assert registered_in_sources("optimizer", ["# As ever.\nname: sgd\nmomentum: 0.9\n"]) == ["momentum"]
     (halves,) = listing("scheduler", "plugged")
     assert halves["summary"] == "By halves."
 

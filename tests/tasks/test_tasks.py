@@ -193,7 +193,7 @@ def test_it_is_declared_which_way_each_metric_is_better_and_how_each_figure_is_t
 def test_neither_the_loop_nor_what_runs_it_names_a_task():
     for module in (loop, step, trainer, setup, train):
         text = inspect.getsource(module)
-        named = [name for name in TASKS if re.search(rf"""["']{name}["']|tasks\.{name}\b""", text)]
+        named = [name for name in ("classification", "autoencoder", "siamese", "triplet") if name in text]
         assert named == [], module.__name__
 
 
