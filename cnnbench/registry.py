@@ -1,8 +1,9 @@
 """Names in, objects out: the only place where a name in a file turns into something that runs.
 
 A factory's signature is its schema. Some parameters are filled by the program, recognised by name (`spec` of a model,
-see PROVIDED); all others are settings, with their types and ranges in the annotations, before or after `*`. A
-default is the value that changes nothing: settings that equal it are no part of a run's identity.
+see PROVIDED); all others are settings, before or after `*`: their types and ranges are in the annotations, or else are
+those of the defaults. A default is the value that changes nothing: settings that equal it are no part of a run's
+identity.
 What is registered is checked at once, and what a factory returns when it is built.
 """
 
@@ -48,6 +49,10 @@ PRODUCTS = {
 }
 
 
+class ContractError(UserError):
+    """A component that breaks the contract of its group: no other settings or data could mend it."""
+
+
 class Section(BaseModel):
     """Settings that stand together under one key."""
 
@@ -82,11 +87,11 @@ class Component:
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The factory's parameters. Raises UserError where an annotation cannot be evaluated."""
+        """The factory's parameters. Raises ContractError where an annotation cannot be evaluated."""
         try:
             found = inspect.signature(self.factory, eval_str=True).parameters
         except (NameError, SyntaxError, TypeError, ValueError) as error:
-            raise UserError(f"{self}: its signature cannot be read: {error}") from error
+            raise ContractError(f"{self}: its signature cannot be read: {error}") from error
         return {name: parameter for name, parameter in found.items() if parameter.kind not in ANY_KIND}
 
     @cached_property
@@ -112,25 +117,30 @@ class Component:
         return create_model(self.name, __config__=STRICT, **fields)
 
     def check(self) -> None:
-        """Raise UserError, in one sentence with file and line, where the factory breaks the contract of its group."""
+        """Raise ContractError, in one sentence with file and line, where the factory breaks its group's contract."""
+        for problem in self._problems():
+            raise ContractError(f"{self}: {problem}.")
+
+    def _problems(self) -> Iterator[str]:
+        names = ", ".join(f"`{name}`" for name in PROVIDED.get(self.group, ()))
+        filled = f"; what the program fills is called {names}" if names else ""
         for name, parameter in self.parameters.items():
-            if name in self.provided:
-                continue
             if parameter.kind is parameter.POSITIONAL_ONLY:
-                raise UserError(f"{self}: parameter '{name}' is positional-only; settings are given by name.")
-            if parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
-                names = listed(PROVIDED.get(self.group, ()))
-                hint = f" (the program fills {names})" if self.group in PROVIDED else ""
-                raise UserError(f"{self}: setting '{name}' has no type; write `{name}: int`, say{hint}.")
+                yield f"parameter '{name}' is positional-only, and all are given by name"
+            elif name in self.provided:
+                continue
+            elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
+                yield f"setting '{name}' has no type: write `{name}: int`, say{filled}"
+            elif _is_foreign(_type_of(parameter)):
+                kind = _type_of(parameter).__name__
+                yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
         if self.group == "optimizer" and "lr" not in self.parameters:
-            raise UserError(f"{self}: has no setting `lr`, the learning rate that schedules scale.")
+            yield "has no setting `lr`, the learning rate that schedules scale"
         if self.facts.get("watches") and "patience" not in self.parameters:
-            raise UserError(
-                f"{self}: watches validation, and has no setting `patience`: evaluations that it waits for."
-            )
+            yield "watches validation, and has no setting `patience`: evaluations that it waits for"
 
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
-        """Call the factory. Raises UserError where it returns something else than its group asks for."""
+        """Call the factory. Raises ContractError where it returns something else than its group asks for."""
         filled = {name: provided[what] for name, what in self.provided.items()}
         product = self.factory(**filled, **settings)
         if self.group not in PRODUCTS:
@@ -138,7 +148,7 @@ class Component:
         expected, description = PRODUCTS[self.group]
         ancestors = {f"{base.__module__}.{base.__qualname__}" for base in type(product).__mro__}
         if expected not in ancestors if expected else not _takes_two(product):
-            raise UserError(f"{self}: returns a {type(product).__name__}, and must return {description}.")
+            raise ContractError(f"{self}: returns a {type(product).__name__}, and must return {description}.")
         return product
 
     def defaults(self) -> dict[str, Any]:
@@ -153,10 +163,17 @@ class Component:
         """Return the first line of the factory's docstring."""
         return (inspect.getdoc(self.factory) or "").partition("\n")[0]
 
-    def __str__(self) -> str:
-        code = inspect.unwrap(self.factory)
+    @property
+    def file(self) -> str:
+        """The name of the file that defines the factory; empty where there is none."""
         try:
-            where = f"{Path(inspect.getsourcefile(code) or '').name}:{inspect.getsourcelines(code)[1]}: "
+            return Path(inspect.getsourcefile(inspect.unwrap(self.factory)) or "").name
+        except TypeError:
+            return ""
+
+    def __str__(self) -> str:
+        try:
+            where = f"{self.file}:{inspect.getsourcelines(inspect.unwrap(self.factory))[1]}: "
         except (OSError, TypeError):
             where = ""
         return f"{where}{self.group} '{self.name}'"
@@ -166,6 +183,12 @@ def _type_of(parameter: inspect.Parameter) -> Any:
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     return type(parameter.default)
+
+
+def _is_foreign(kind: Any) -> bool:
+    """Tell whether a type is a class whose objects are no values of YAML."""
+    is_class = isinstance(kind, type) and kind is not Any
+    return is_class and kind not in (bool, int, float, str, list, dict) and not issubclass(kind, Section)
 
 
 def _takes_two(function: Any) -> bool:

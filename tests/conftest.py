@@ -1,6 +1,7 @@
 """What all tests share: a folder of runs of their own, one thread, and the commands, in this process or another."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.plugins import PREFIX, register_everything
+from cnnbench.registry import TASKS
 from cnnbench.train import main
 
 register_everything()
@@ -172,6 +174,49 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from tests.support.interruption import WORDS, finished, outcome_of
 
     return outcome_of(finished(WORDS, tmp_path_factory.mktemp("unbroken")))
+
+
+@pytest.fixture
+def rotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the README's example of a task in a file of its own, as a user would have it."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    begin = text.index("# rotations.py")
+    path = tmp_path / "rotations.py"
+    path.write_text(text[begin : text.index("```", begin)], encoding="utf-8")
+    monkeypatch.delitem(TASKS.components, "rotations", raising=False)  # it may have been copied into the package
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """Return a function from a command to the folder of its run, trained once in a session; nobody may write there."""
+    from tests.support.interruption import fingerprints, finished
+
+    runs: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
+
+    def once(*words: str) -> Path:
+        if words not in runs:
+            run = finished(words, tmp_path_factory.mktemp("finished"))
+            runs[words] = run, fingerprints(run)
+        return runs[words][0]
+
+    yield once
+    for words, (run, before) in runs.items():
+        assert fingerprints(run) == before, f"a test wrote into the run that all share: {' '.join(words)}"
+
+
+@pytest.fixture
+def copy_of(finished_once: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function from a command to the folder of its run, a copy for this test alone."""
+    return lambda *words: Path(shutil.copytree(finished_once(*words), tmp_path / "run"))
+
+
+@pytest.fixture
+def run(copy_of: Callable[..., Path]) -> Path:
+    """Return the folder of a small finished run, a copy for this test alone."""
+    from tests.support.training import SHARED
+
+    return copy_of(*SHARED)
 
 
 def only_run(outputs: Path) -> Path:

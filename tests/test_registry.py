@@ -1,12 +1,14 @@
 """Names in, objects out: what can be registered, what a name can select, and code of one's own."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Annotated
 
 import pytest
+import yaml
 from hydra.core.config_store import ConfigStore
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -23,8 +25,8 @@ from torch import nn
 from cnnbench.registry import MODELS
 
 
-@MODELS.register("my_net")
-def my_net(spec, *, width: PositiveInt, depth: PositiveInt = 1):
+@MODELS.register("plugged_net")
+def plugged_net(spec, *, width: PositiveInt, depth: PositiveInt = 1):
     """A net of my own."""
     sizes = [spec.channels * spec.height * spec.width, *[width] * depth]
     dense = [layer for pair in zip(sizes, sizes[1:]) for layer in (nn.Linear(*pair), nn.ReLU())]
@@ -131,6 +133,13 @@ def test_every_registered_part_says_what_it_is_and_types_each_setting(group):
         assert GROUPS[group][name].schema.model_json_schema()["additionalProperties"] is False
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_default_comes_back_from_a_file_as_it_was(group):
+    for name in GROUPS[group]:
+        defaults = GROUPS[group][name].defaults()
+        assert yaml.safe_load(yaml.safe_dump(defaults)) == defaults, name
+
+
 def test_registering_everything_again_changes_nothing():
     before = {group: list(registry) for group, registry in GROUPS.items()}
     register_everything()
@@ -142,11 +151,11 @@ class TestPlugins:
 
     def test_a_network_of_ones_own_trains(self, cnnbench, outputs, tmp_path):
         (tmp_path / "here" / "my_net.py").write_text(MY_NET)
-        outcome = cnnbench("plugins=my_net.py", "model=my_net", "model.width=5", *TINY)
+        outcome = cnnbench("plugins=my_net.py", "model=plugged_net", "model.width=5", *TINY)
         assert outcome.code == 0, outcome.err
         run = only_run(outputs)
         record = json.loads((run / "run.json").read_text())
-        assert run.parent.name == "my_net"
+        assert run.parent.name == "plugged_net"
         assert record["plugins"] == ["my_net.py"]
         assert "my_net.py" in record["code"]
         assert record["parameters"]["total"] == 16 * 16 * 5 + 5 + 5 * 3 + 3
@@ -154,16 +163,22 @@ class TestPlugins:
 
     def test_its_settings_come_from_its_signature(self, cnnbench, tmp_path):
         (tmp_path / "my_net.py").write_text(MY_NET)
-        typed = [f"plugins={tmp_path}/my_net.py", "model=my_net", "--cfg", "job"]
+        typed = [f"plugins={tmp_path}/my_net.py", "model=plugged_net", "--cfg", "job"]
         shown = cnnbench(*typed, "model.width=5")
-        assert "model:\n  name: my_net\n  width: 5\n  depth: 1\n" in shown.out
+        assert "model:\n  name: plugged_net\n  width: 5\n  depth: 1\n" in shown.out
         refused = cnnbench(*typed, "model.dephth=2")
         assert refused.code == 2
         assert "model.width=    must be given: a whole number above 0" in refused.err
         assert "model.dephth=2  no such key; did you mean 'depth'?" in refused.err
 
+    def test_the_header_says_that_it_comes_from_a_signature(self, cnnbench, tmp_path):
+        (tmp_path / "my_net.py").write_text(MY_NET)
+        shown = cnnbench(f"plugins={tmp_path}/my_net.py", "model=plugged_net", "model.width=5", "epochs=1", *TINY).out
+        assert re.search(r"model\.name +plugged_net +signature in my_net\.py\n", shown)
+        assert re.search(r"optimizer\.lr +0\.05 +optimizer/sgd\n", shown)
+
     def test_it_is_known_only_where_it_is_plugged_in(self, cnnbench):
-        refused = cnnbench("model=my_net")
+        refused = cnnbench("model=plugged_net")
         assert refused.code == 2
         assert "no such model" in refused.err
 
@@ -178,7 +193,7 @@ class TestPlugins:
             ("notes.txt", "notes", "notes.txt: no such Python file"),
             ("broken.py", "def x(:\n", "broken.py cannot be imported: "),
             ("lacks.py", "import not_there_at_all", "lacks.py cannot be imported: lacks.py:1: ModuleNotFoundError: "),
-            ("twice.py", MY_NET.replace('"my_net"', '"lenet"'), "model 'lenet' is registered twice"),
+            ("twice.py", MY_NET.replace('"plugged_net"', '"lenet"'), "model 'lenet' is registered twice"),
         ],
         ids=["missing", "no Python", "syntax", "import", "name taken"],
     )
@@ -195,7 +210,7 @@ class TestPlugins:
     def test_a_file_mended_after_a_failure_is_read_anew(self, cnnbench, tmp_path):
         file = tmp_path / "my_net.py"
         file.write_text("import not_there_at_all")
-        typed = [f"plugins={file}", "model=my_net", "model.width=5", "--cfg", "job"]
+        typed = [f"plugins={file}", "model=plugged_net", "model.width=5", "--cfg", "job"]
         assert cnnbench(*typed).code == 2
         file.write_text(MY_NET)
         assert cnnbench(*typed).code == 0
@@ -205,7 +220,7 @@ class TestPlugins:
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
             files.append(tmp_path / name / "net.py")
-            files[-1].write_text(MY_NET.replace('"my_net"', f'"{name}"'))
+            files[-1].write_text(MY_NET.replace('"plugged_net"', f'"{name}"'))
         for _ in range(2):  # the command registers before it composes, and again where it trains
             assert [module.__file__ for module in register_everything(map(str, files))] == [str(file) for file in files]
 

@@ -1,12 +1,14 @@
 """`cnnbench --help`: read from the configuration files, comments included, without importing anything heavy."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill, indent
 
 from cnnbench.config.values import conf_dir
 from cnnbench.errors import UserError
 
+PACKAGE = Path(__file__).parents[1]
 HEAD = """\
 cnnbench trains a convolutional network from one line, and leaves honest numbers and a folder that explains them.
 
@@ -51,11 +53,22 @@ Flags:
 """
 
 
+# Where the parts of each group are registered: package, registry, function.
+REGISTRIES = {
+    "task": ("tasks", "TASKS", "register_task"),
+    "data": ("data", "DATASETS", "register_dataset"),
+    "model": ("models", "MODELS", "register_model"),
+    "augmentation": ("augmentation", "AUGMENTATIONS", "register_augmentation"),
+    "optimizer": ("optim", "OPTIMIZERS", "register_optimizer"),
+    "scheduler": ("optim", "SCHEDULERS", "register_scheduler"),
+}
+
+
 def help_text(own_folder: str | None = None) -> str:
     """Return the help; own_folder: of more YAML files, whose options are listed too."""
     folders = config_folders(own_folder)
     lines = [
-        fill(f"{group:<16}{', '.join(options_in(folders, group))}", width=112, subsequent_indent=" " * 16)
+        fill(f"{group:<16}{', '.join(_names_in(folders, group))}", width=112, subsequent_indent=" " * 16)
         for group in groups_in(folders)
     ]
     sections = [
@@ -92,6 +105,23 @@ def options_in(folders: list[Path], group: str) -> dict[str, Path]:
         for path in (folder / group).rglob("*.yaml")
     }
     return dict(sorted(files.items()))
+
+
+def without_a_file(group: str, texts: Iterable[str]) -> list[str]:
+    """Return what the package registers in a group and none of its files states, without importing it: that is slow."""
+    if group not in REGISTRIES:
+        return []
+    package, registry, function = REGISTRIES[group]
+    sources = "".join(file.read_text(encoding="utf-8") for file in (PACKAGE / package).glob("*.py"))
+    names = set(re.findall(rf"""\b(?:{registry}\.register|{function})\(\s*["']([^"']+)""", sources))
+    key = r"^(\S+):" if group == "augmentation" else r"^ *name: (\S+)"  # an option lists its augmentations
+    return sorted(names - set(re.findall(key, "\n".join(texts), re.MULTILINE)))
+
+
+def _names_in(folders: list[Path], group: str) -> list[str]:
+    files = options_in(folders, group)
+    texts = (path.read_text(encoding="utf-8") for path in files.values())
+    return sorted([*files, *without_a_file(group, texts)])
 
 
 def _keys(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cnnbench.cli.help import config_folders, groups_in, options_in
+from cnnbench.cli.help import config_folders, groups_in, options_in, without_a_file
 from cnnbench.cli.parse import JSON, Argument, Verb, say
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
@@ -99,8 +99,9 @@ def _run(flags: Namespace) -> None:
 
 def _options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) -> list[Option]:
     options = [Option(group, name, _headline(text)) for name, text in texts.items()]
-    is_undescribed = group in GROUPS and not all(option.summary for option in options)
-    if group != "model" and not plugins and not is_undescribed and not entry_points(group="cnnbench.plugins"):
+    is_described = group not in GROUPS or all(option.summary for option in options)
+    is_complete = is_described and not without_a_file(group, texts.values())
+    if group != "model" and not plugins and is_complete and not entry_points(group="cnnbench.plugins"):
         return options  # nothing has to be imported
 
     from cnnbench.plugins import register_everything

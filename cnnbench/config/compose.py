@@ -34,6 +34,7 @@ from cnnbench.config.values import TYPED, conf_dir, flat
 from cnnbench.errors import LONGEST, Mistake, UserError, did_you_mean, listed, shortened
 
 FREE_TEXT = "name", "notes"
+NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
 SHADOWED = "data", "dataset"  # two names of one group
 
 
@@ -210,7 +211,11 @@ class Composer:
             loaded = self._loader.repository.load_config(part.config_path)
             if loaded is None or not isinstance(loaded.config, DictConfig):
                 continue
-            source = part.config_path if "/" in part.config_path else "default"
+            group, _, option = part.config_path.partition("/")
+            if loaded.path == NO_FILE:
+                source = f"signature in {GROUPS[group][option].file}"
+            else:
+                source = part.config_path if option else "default"
             values = OmegaConf.to_container(loaded.config, resolve=False)
             prefix = f"{part.package}." if part.package else ""
             origins |= {f"{prefix}{key}": source for key in flat(values)}

@@ -13,7 +13,7 @@ from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError, SettingError, UserError
 from cnnbench.models.head import replace_head, trace_head
-from cnnbench.registry import MODELS, Selection
+from cnnbench.registry import MODELS, ContractError, Selection
 
 LARGEST_SIDE = 512
 ORIGINAL_HEAD = HeadConfig()
@@ -89,7 +89,7 @@ def check_network(
     """
     try:
         return pass_through(selection, spec, "cpu", head, output)
-    except ConfigError:  # nothing that images of another size could mend
+    except (ConfigError, ContractError):  # nothing that images of another size could mend
         raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
         side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), output))

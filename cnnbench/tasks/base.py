@@ -112,7 +112,13 @@ def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, nu
         batches = Batches(images, data.spec, data.mean, data.std, torch.device("cpu"))
         (batch,) = batches.epoch(torch.arange(len(images)).view(order.shape), num_samples)
         with torch.random.fork_rng(devices=()), torch.no_grad():
-            loss, sums = task.train_step(network.train(), batch)
+            returned = task.train_step(network.train(), batch)
+            if not (isinstance(returned, tuple) and len(returned) == 2):
+                raise UserError(
+                    f"task '{name}': train_step returns a {type(returned).__name__}, "
+                    "not a loss and the sum of each metric."
+                )
+            loss, sums = returned
             (ungrouped,) = batches.epoch(torch.arange(len(images)), len(images))
             rows = task.eval_step(network.eval(), ungrouped)
             metrics = task.compute_metrics(rows.float(), ungrouped.labels)

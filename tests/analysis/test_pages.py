@@ -15,24 +15,18 @@ from cnnbench.analysis.reports.single import page_of
 from cnnbench.cli.evaluate import main as evaluate
 from cnnbench.cli.report import main
 from cnnbench.store.folder import RunFolder
-from tests.conftest import ended
+from tests.conftest import ended, latest
 from tests.support import browser
 from tests.support.interruption import finished, read
-from tests.support.training import SMALL
+from tests.support.training import SHARED, SMALL
 from tests.tasks.test_tasks import CASES, words_of
 
 HOSTILE = '<script>document.title = "taken"</script>'
 
 
-@pytest.fixture(scope="module")
-def reported_once(tmp_path_factory) -> Path:
-    words = (*SMALL, "model=lenet_v2", "data.num_test=40", "report=true")
-    return finished(words, tmp_path_factory.mktemp("reported"))
-
-
 @pytest.fixture
-def run(reported_once, tmp_path) -> Path:
-    return Path(shutil.copytree(reported_once, tmp_path / "run"))
+def run(copy_of) -> Path:
+    return copy_of(*latest((*SHARED, "report=true")))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,6 @@ from tests.support.photographs import write_classes
 from tests.support.training import SMALL, prepared
 from tests.tasks.test_tasks import CASES, words_of
 
-AVERAGED = ("regularization.average.kind=ema",)
-
-
-@pytest.fixture(scope="module")
-def finished_once(tmp_path_factory) -> Path:
-    words = (*SMALL, "model=lenet_v2", "regularization.batchnorm=true", "data.num_test=40")
-    return finished(words, tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def run(finished_once, tmp_path) -> Path:
-    return Path(shutil.copytree(finished_once, tmp_path / "run"))
-
 
 @pytest.fixture
 def evaluate(capsys):
@@ -43,7 +29,7 @@ def evaluate(capsys):
 def test_a_run_in_a_precision_of_gpus_is_evaluated_on_any_machine(precision, outputs, evaluate, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("cnnbench.training.setup.NVIDIA_ONLY", ())  # stands for a GPU: a processor computes in both
-        path = finished((*SMALL, "epochs=1", f"precision={precision}", *AVERAGED), outputs)
+        path = finished((*SMALL, "epochs=1", f"precision={precision}", "regularization.average.kind=ema"), outputs)
     assert evaluate(path, "--split", "test").code == 0
     assert evaluate(path, "--checkpoint", "last").code == 0
     result = read(path / "result.json")["test"]
@@ -87,8 +73,8 @@ def test_averaged_weights_are_evaluated(kind, which, tmp_path, evaluate):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("classification")])
-def test_evaluation_reproduces_the_result_of_every_task(case, tmp_path, evaluate):
-    run = finished(words_of(case), tmp_path / "task")
+def test_evaluation_reproduces_the_result_of_every_task(case, copy_of, tmp_path, evaluate):
+    run = copy_of(*words_of(case))
     assert evaluate(run, "--out", tmp_path / "out").code == 0
     result = read(run / "result.json")["test"]
     result.pop("samples")
@@ -127,7 +113,7 @@ def test_the_worst_classes_come_first(run, evaluate):
 
 
 def test_other_images_are_normalised_with_the_statistics_of_the_run(run, evaluate):
-    words = ("data.num_train=80", "data.num_classes=3", "data.num_test=25", "data.image_size=16", "data.channels=1")
+    words = ("data.num_train=80", "data.num_classes=3", "data.num_test=25", "data.image_size=20")
     done = evaluate(run, "--data", "synthetic", *words, "data.noise=0.9")
     assert done.code == 0, done.err
     (folder,) = (run / "evaluation").iterdir()
@@ -138,7 +124,7 @@ def test_other_images_are_normalised_with_the_statistics_of_the_run(run, evaluat
 
 REFUSED = {
     "--data synthetic data.num_classes=4": "the network was trained for",
-    "--data synthetic data.num_classes=3 data.image_size=20": "gives 1x20x20 images; the network takes 1x16x16",
+    "--data synthetic data.num_classes=3 data.crop=20": "gives 3x20x20 images; the network takes 3x16x16",
     "--data nothing": "no such data",
     "--checkpoint 7": "has no checkpoint '7'; there are 'tested', 'best', 'last', '15'",
     "--checkpoint first": "has no checkpoint 'first'",
@@ -252,8 +238,8 @@ def test_predictions_have_the_accuracy_of_the_result(run):
         opened.data("valid")
 
 
-def test_a_task_without_classes_predicts_none(tmp_path):
-    run = finished(words_of("siamese"), tmp_path / "siamese")
+def test_a_task_without_classes_predicts_none(finished_once):
+    run = finished_once(*words_of("siamese"))
     with pytest.raises(UserError, match="task siamese does not predict classes"):
         cnnbench.load_run(run).predict(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
 

@@ -1,10 +1,8 @@
 """`cnnbench-explain`: which figures are drawn, for which images, and what is refused."""
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnbench.analysis.explanation import layers
-from cnnbench.analysis.explanation.explainer import Explainer, explainer_of
+from cnnbench.analysis.explanation.explainer import explainer_of
 from cnnbench.analysis.explanation.layers import NotPossible
 from cnnbench.analysis.explanation.pictures import KINDS as DRAW
 from cnnbench.analysis.run import load_run
@@ -20,7 +18,7 @@ from cnnbench.cli.explain import KINDS, main
 from cnnbench.errors import UserError
 from cnnbench.tasks.figures import plain
 from tests.conftest import ended
-from tests.support.explaining import COLOUR, NETWORKS, ONCE, TASKS, untrained
+from tests.support.explaining import NETWORKS, ONCE, TASKS, untrained
 from tests.support.interruption import fingerprints, finished
 from tests.support.photographs import write_classes
 from tests.tasks.test_tasks import words_of
@@ -29,21 +27,6 @@ from tests.tasks.test_tasks import words_of
 @pytest.fixture(scope="module", autouse=True)
 def needs_captum():
     pytest.importorskip("captum")
-
-
-@pytest.fixture(scope="module")
-def finished_once(tmp_path_factory) -> Path:
-    return finished(COLOUR, tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def run(finished_once, tmp_path) -> Path:
-    return Path(shutil.copytree(finished_once, tmp_path / "run"))
-
-
-@pytest.fixture
-def explainer(finished_once) -> Explainer:
-    return explainer_of(load_run(finished_once), "best", [], "test", [0, 3, 5])[0]
 
 
 @pytest.fixture
@@ -103,8 +86,8 @@ def test_by_default_every_kind_is_drawn_for_one_image_of_each_class(run, explain
 
 
 @pytest.mark.parametrize("case", ["siamese", "autoencoder"])
-def test_explaining_a_task_without_classes_writes_nothing_else(case, explain, tmp_path):
-    run = finished(words_of(case), tmp_path / "task")
+def test_explaining_a_task_without_classes_writes_nothing_else(case, explain, copy_of):
+    run = copy_of(*words_of(case))
     before = fingerprints(run)
     done = explain(run)
     assert done.code == 0, done.err

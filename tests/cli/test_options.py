@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
+from cnnbench.cli.help import help_text
+from cnnbench.cli.help import without_a_file as registered_in_sources
 from cnnbench.cli.options import main
 from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import conf_dir
 from cnnbench.models.build import smallest_side
+from cnnbench.registry import SCHEDULERS
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import setup
 from tests.conftest import Outcome, ended
+from tests.support.options import without_a_file
 
 MY_NET = '''
 from torch import nn
@@ -24,26 +28,26 @@ from torch import nn
 from cnnbench.registry import MODELS, OPTIMIZERS
 
 
-@MODELS.register("my_net")
-def my_net(spec, *, width: int = 4):
+@MODELS.register("plugged_net")
+def plugged_net(spec, *, width: int = 4):
     """A net of my own."""
     return nn.Sequential(nn.Conv2d(spec.channels, width, 5), nn.Flatten(), nn.LazyLinear(spec.num_outputs))
 
 
-@MODELS.register("my_choice")
-def my_choice(spec, *, width: int):
+@MODELS.register("plugged_choice")
+def plugged_choice(spec, *, width: int):
     """A net that asks."""
-    return my_net(spec, width=width)
+    return plugged_net(spec, width=width)
 
 
-@MODELS.register("my_mistake")
-def my_mistake(spec):
+@MODELS.register("plugged_mistake")
+def plugged_mistake(spec):
     """A net that fails."""
     raise AttributeError("weights")
 
 
-@OPTIMIZERS.register("my_descent")
-def my_descent(groups, *, lr: float):
+@OPTIMIZERS.register("plugged_descent")
+def plugged_descent(groups, *, lr: float):
     """Downhill."""
 '''
 
@@ -67,7 +71,7 @@ def listing(options: Callable[..., Outcome]) -> Callable[..., list[dict]]:
 
 
 @pytest.fixture
-def my_net(tmp_path: Path) -> Iterator[str]:
+def plugged_net(tmp_path: Path) -> Iterator[str]:
     """Return the path of a plugin, whose parts are forgotten after the test."""
     before = {group: dict(registry.components) for group, registry in GROUPS.items()}
     path = tmp_path / "my_net.py"
@@ -91,10 +95,14 @@ def files(group: str) -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
+def options_of(group: str) -> list[str]:
+    return sorted([*files(group), *(without_a_file(group) if group in GROUPS else ())])
+
+
 @pytest.mark.parametrize("group", [group for group in GROUPS_OF_FILES if group != "model"])
 def test_every_option_has_a_line_with_a_summary(listing, group):
     found = listing(group)
-    assert [option["name"] for option in found] == files(group)
+    assert [option["name"] for option in found] == options_of(group)
     assert {option["group"] for option in found} == {group}
     if group in GROUPS:
         assert [option["name"] for option in found if not option["summary"]] == []
@@ -106,9 +114,10 @@ def test_dataset_is_a_name_of_the_group_data(listing):
 
 def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listing):
     found = {option["name"]: option for option in listing("model")}
-    assert list(found) == files("model")
-    unmeasured = [name for name, option in found.items() if not option["parameters"] or not option["smallest"]]
-    assert unmeasured == ["timm", "torchvision"]
+    assert list(found) == options_of("model")
+    asked = [name for name, option in found.items() if "(needs model." in option["summary"]]
+    assert [name for name, option in found.items() if not option["parameters"] or not option["smallest"]] == asked
+    assert {"timm", "torchvision"} <= set(asked)
     assert "needs model.architecture=" in found["torchvision"]["summary"]
     assert found["alexnet_bn"]["images"] == [3, 224, 224]
     composer = Composer()
@@ -150,13 +159,32 @@ def test_a_word_is_part_of_a_name_or_a_pattern(listing, word, expected):
     assert [option["name"] for option in listing("data", word)] == expected
 
 
-def test_what_is_registered_without_a_file_is_listed_too(listing, my_net):
-    (descent,) = listing("optimizer", "my_", f"plugins={my_net}")
-    assert descent == {"group": "optimizer", "name": "my_descent", "summary": "Downhill."}
-    asks, fails, net = listing("model", "my_", f"plugins={my_net}")
+def test_what_is_registered_without_a_file_is_listed_too(listing, plugged_net):
+    (descent,) = listing("optimizer", "plugged_", f"plugins={plugged_net}")
+    assert descent == {"group": "optimizer", "name": "plugged_descent", "summary": "Downhill."}
+    asks, fails, net = listing("model", "plugged_", f"plugins={plugged_net}")
     assert asks["summary"] == "A net that asks. (needs model.width=…)"
     assert (asks["parameters"], fails["parameters"], fails["smallest"]) == (None, None, None)
-    assert (net["name"], net["summary"], net["smallest"]) == ("my_net", "A net of my own.", 5)
+    assert (net["name"], net["summary"], net["smallest"]) == ("plugged_net", "A net of my own.", 5)
+
+
+def test_what_the_package_registers_without_a_file_is_listed_in_the_help_too(listing, tmp_path, monkeypatch):
+    source = "@SCHEDULERS.register(\n    'plugged_halves')\ndef halves(horizon):\n    '''By halves.'''\n"
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "halves.py").write_text(source)
+    exec(source, {"SCHEDULERS": SCHEDULERS})
+    monkeypatch.setattr("cnnbench.cli.help.PACKAGE", tmp_path)
+    assert "multistep, none, one_cycle, plateau, plugged_halves, polynomial" in " ".join(help_text().split())
+    (tmp_path / "optim" / "named_like_a_setting.py").write_text("@register_optimizer('momentum')")
+    assert registered_in_sources("optimizer", ["# As ever.\nname: sgd\nmomentum: 0.9\n"]) == ["momentum"]
+    (halves,) = listing("scheduler", "plugged")
+    assert halves["summary"] == "By halves."
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_what_the_sources_register_is_found_without_importing_them(group):
+    stated = set(GROUPS[group]) - set(without_a_file(group))
+    assert stated <= set(registered_in_sources(group, ())) <= set(GROUPS[group])
 
 
 def test_files_of_an_own_folder_are_listed_too(listing, tmp_path):
@@ -189,11 +217,13 @@ def test_what_makes_no_sense_is_one_clear_message(options, words, message):
 def test_the_table_has_a_line_for_each_option(options):
     lines = options("model", "mini*").out.splitlines()
     assert " ".join(lines[0].split()) == "model= (on 10 classes) parameters on images of smallest what"
-    assert [line.split()[0] for line in lines[1:]] == [name for name in files("model") if name.startswith("mini")]
+    assert [line.split()[0] for line in lines[1:]] == [name for name in options_of("model") if name.startswith("mini")]
     row = next(line for line in lines if line.startswith("  minialexnet_v4 "))
     assert "  7 241 866       3x28x28         8  MiniAlexNet with dropout, windows and batch norm." in row
 
 
 @pytest.mark.parametrize("words", [["--help"], ["data"], ["experiment"]], ids=" ".join)
-def test_neither_help_nor_a_list_imports_torch(words):
+def test_neither_help_nor_a_list_of_files_imports_torch(words):
+    if words == ["data"] and without_a_file("data"):
+        pytest.skip("not all of them are files")
     assert in_a_process(*words).stdout.splitlines()[-1] == "False"

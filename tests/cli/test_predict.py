@@ -1,7 +1,6 @@
 """`cnnbench-predict`: classes of image files and of images of a run's own data."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,7 @@ from cnnbench.data.decode import decode
 from tests.conftest import ended
 from tests.support.interruption import finished
 from tests.support.photographs import write_classes
-from tests.support.training import SMALL
 from tests.tasks.test_tasks import words_of
-
-
-@pytest.fixture(scope="module")
-def finished_once(tmp_path_factory) -> Path:
-    return finished((*SMALL, "model=lenet", "data.image_size=20", "data.crop=16"), tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def run(finished_once, tmp_path) -> Path:
-    return Path(shutil.copytree(finished_once, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def test_files_are_converted_as_in_training_and_their_classes_predicted(run, pho
     opened = cnnbench.load_run(run)
     assert [Path(one["image"]).name for one in predictions] == ["a.png", "b.jpg", "c.png"]
     for one in predictions:
-        pixels = decode(Path(one["image"]), 20, 1, "crop").permute(2, 0, 1).unsqueeze(0)
+        pixels = decode(Path(one["image"]), 20, 3, "crop").permute(2, 0, 1).unsqueeze(0)
         best = opened.predict(pixels)[0].topk(2)
         expected = [opened.classes[label] for label in best.indices.tolist()]
         assert [answer["class"] for answer in one["answers"]] == expected
@@ -105,7 +93,7 @@ REFUSED = {
     "photos --split test --index 1": "give files or folders of images, or --split and --index",
     "--split test": "belong together",
     "--split test --index 1,x": "must be whole numbers separated by commas",
-    "--split test --index 1,99": "--index '99': test has 20 images, counted from 0",
+    "--split test --index 1,99": "--index '99': test has 40 images, counted from 0",
     "photos --top-k 0": "must be at least 1",
     "nowhere.png": "nowhere.png: no such file or folder",
 }
@@ -131,8 +119,8 @@ def test_a_folder_without_usable_images_is_refused(run, predict, tmp_path):
     )
 
 
-def test_a_task_without_classes_is_refused(tmp_path, photos, predict):
-    done = predict(finished(words_of("siamese"), tmp_path / "siamese"), photos)
+def test_a_task_without_classes_is_refused(finished_once, photos, predict):
+    done = predict(finished_once(*words_of("siamese")), photos)
     assert (done.code, "task siamese does not predict classes" in done.err) == (2, True)
 
 
@@ -196,8 +184,8 @@ def test_an_unknown_published_network_is_refused(predict, photos):
 
 
 def test_the_size_of_images_is_read_from_the_run_or_from_its_data(run):
-    assert cnnbench.load_run(run).size == (1, 20, 20)
+    assert cnnbench.load_run(run).size == (3, 20, 20)
     record = json.loads((run / "run.json").read_text())
     del record["data"]["size"]
     (run / "run.json").write_text(json.dumps(record))
-    assert cnnbench.load_run(run).size == (1, 20, 20)
+    assert cnnbench.load_run(run).size == (3, 20, 20)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.config.values import conf_dir
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of
+from tests.support.options import walked, words_for
 from tests.support.selection import diagonal, everyday
 from tests.support.training import SMALL, plan_of
 
@@ -53,15 +53,21 @@ OTHERS = {
 
 
 GROUPS = "optimizer", "scheduler", "augmentation"  # whose parts act while a network trains
-OPTIONS = {group: [f"{group}={file.stem}" for file in sorted((conf_dir() / group).glob("*.yaml"))] for group in GROUPS}
+OPTIONS = {group: [name for name in walked(group) if isinstance(name, str)] for group in GROUPS}
 
 
-def words_of(*options: str) -> list[str]:
-    return [word for option in options for word in (option, *NEEDS.get(option, []))]
+def words_of(options: dict[str, str]) -> list[str]:
+    return [
+        word
+        for group, option in options.items()
+        for word in (*words_for(group, option), *NEEDS.get(f"{group}={option}", []))
+    ]
 
 
-ALONE = {option: words_of(option) for options in OPTIONS.values() for option in options}
-TOGETHER = {" ".join(options): words_of(*options) for options in diagonal(*OPTIONS.values())}
+ALONE = {f"{group}={option}": words_of({group: option}) for group, options in OPTIONS.items() for option in options}
+TOGETHER = {
+    " ".join(options): words_of(dict(zip(GROUPS, options, strict=True))) for options in diagonal(*OPTIONS.values())
+}
 CASES = TOGETHER | ALONE | OTHERS
 
 

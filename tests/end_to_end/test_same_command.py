@@ -22,8 +22,8 @@ MY_NET = """
 from torch import nn
 from cnnbench.registry import MODELS
 
-@MODELS.register("my_net")
-def my_net(spec):
+@MODELS.register("plugged_net")
+def plugged_net(spec):
     return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_outputs))
 """
 STATES = {"finished": lambda: go(*PLAIN), "began": lambda: stop(plan_of(*PLAIN), at_check=4)}

@@ -15,13 +15,11 @@ from cnnbench.data.images import DataSpec
 from cnnbench.errors import SettingError, UserError
 from cnnbench.models.build import build_network, check_network, count_parameters, pass_through
 from cnnbench.models.head import NamedParts, is_below, trace_head
-from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS, Selection
 from cnnbench.training.plan import plan_run
 from tests.conftest import SMALL_FORMS
 from tests.models.test_models import TEXTS, count, preset, spec
-
-register_everything()
+from tests.support.options import side_for, walked
 
 HEADS = {
     "alexnet": "classifier.6",
@@ -38,6 +36,7 @@ HEADS = {
     "maxvit_t": "classifier.5",
     "regnet_x_400mf": "fc",
 }
+NAMING_FEATURES = ("alexnet", "conv_encoder", "embedding_net", "googlenet", "lenet", "minialexnet", "resnet", "vgg")
 
 
 def small_settings(name: str) -> dict:
@@ -61,26 +60,30 @@ def registered():
     MODELS.components.pop("mine", None)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_every_preset_has_a_head_that_gives_its_outputs_and_features_before_it(name):
-    on = spec(3, 96, 7)
+@pytest.mark.parametrize("name", walked("model"))
+def test_every_option_has_a_head_that_gives_its_outputs_and_features_before_it(name):
+    on = spec(3, 96 if name in SMALL_FORMS else side_for(name, at_least=96), 7)
     network = pass_through(preset(name, **small_settings(name)), on, "meta")
     parts = trace_head(network, on)
+    if name not in TEXTS and [network.get_submodule(layer).weight.shape[0] for layer in parts.output_layers] != [7]:
+        pytest.skip("its outputs are those of no layer")
     (head,) = parts.output_layers
     layer = network.get_submodule(head)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     assert layer.weight.shape[0] == 7
     names = list(network.state_dict())
     features, rest = parts.select("features", names), parts.select("all_but_head", names)
-    assert parts.select("head", names) == {f"{head}.weight", f"{head}.bias"}
-    assert rest == set(names) - {f"{head}.weight", f"{head}.bias"}
+    of_head = {name for name in names if name.startswith(f"{head}.")}
+    assert of_head - {f"{head}.bias"} == {f"{head}.weight"}
+    assert parts.select("head", names) == of_head
+    assert rest == set(names) - of_head
     assert features <= rest
     convolutions = {name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)} - {head}
     assert {f"{name}.weight" for name in convolutions} <= features
-    assert bool(features) == (name not in ("mlp", "mlp_encoder"))
+    assert bool(features) == bool(convolutions)
 
 
-@pytest.mark.parametrize("name", [name for name in TEXTS if name not in ("mlp", "timm", "torchvision")])
+@pytest.mark.parametrize("name", [name for name in TEXTS if name.startswith(NAMING_FEATURES)])
 def test_features_of_our_own_networks_are_their_module_of_that_name(name):
     selection, on = preset(name, **small_settings(name)), spec(3, 96, 7)
     network = pass_through(selection, on, "meta")

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from cnnbench.config.compose import Composer
-from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import ConfigError
 from cnnbench.models.build import build_network, count_parameters
@@ -17,6 +16,7 @@ from cnnbench.training.step import compute_gradients, set_learning_rates
 from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, latest, only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of, read, stop
+from tests.support.options import walked, words_for
 from tests.support.training import plan_of, prepared
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
@@ -29,7 +29,6 @@ WORDS = (
 FEATURES = (*WORDS, "freeze.what=features")
 FOR_ONE = (*FEATURES, "freeze.epochs=1", "freeze.then_lr=0.1")
 FOR_TWO = (*FEATURES, "freeze.epochs=2", "optimizer.lr_scale.head=10")
-OPTIMIZERS = [path.stem for path in sorted((conf_dir() / "optimizer").glob("*.yaml"))]
 
 
 def plan(*words: str):
@@ -113,9 +112,9 @@ def test_dropout_between_frozen_layers_is_off_and_that_before_the_head_is_on():
     assert modes(network, nn.Dropout) == {"classifier.2": False, "classifier.5": True}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", walked("optimizer"))
 def test_features_that_are_frozen_for_an_epoch_are_trained_from_the_next_on(optimizer, outputs):
-    words = (*FOR_ONE, f"optimizer={optimizer}", "optimizer.lr=0.01")
+    words = (*FOR_ONE, *words_for("optimizer", optimizer), "optimizer.lr=0.01")
     initial = {name: tensor.clone() for name, tensor in prepared(*words).network.state_dict().items()}
     stop(plan_of(*words), at_check=6)  # the first epoch is done
     run = only_run(outputs)

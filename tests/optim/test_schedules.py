@@ -3,22 +3,14 @@
 from typing import Any
 
 import pytest
-import yaml
 
-from cnnbench.config.schema import SchedulerConfig
-from cnnbench.config.values import conf_dir
 from cnnbench.errors import SettingError
-from cnnbench.optim.schedules import Horizon, warmed_up
-from cnnbench.plugins import register_everything
+from cnnbench.optim.schedules import Horizon, Schedule, warmed_up
 from cnnbench.registry import SCHEDULERS
-from tests.support.schedules import NAN, factors, schedule
+from tests.support.options import settings_of, walked
+from tests.support.schedules import HORIZON, NAN, factors, schedule
 
-register_everything()
-
-OPTIONS = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
-    for path in sorted((conf_dir() / "scheduler").glob("*.yaml"))
-}
+# Values for a training of six epochs.
 SPREAD = {
     "cosine": {"final_fraction": 0.1},
     "cosine_restarts": {"period": 2, "unit": "epoch", "multiplier": 2, "final_fraction": 0.1},
@@ -95,42 +87,47 @@ class TestWarmUp:
 class TestEverySchedule:
     """What holds for all that are registered."""
 
-    @pytest.mark.parametrize("name", list(SCHEDULERS))
-    def test_it_is_a_function_of_step_and_scores_alone(self, name):
-        settings = (SPREAD | COUNTING)[name]
-        scores = [0.1, 0.3, NAN, 0.2, 0.2, 0.1]
-        first, second = schedule(name, **settings), schedule(name, **settings)
-        forwards = [first(step, scores[: step // 5]) for step in range(30)]
-        backwards = [second(step, scores[: step // 5]) for step in reversed(range(30))]
-        assert forwards == backwards[::-1]
-        assert all(0 < factor <= 1 for factor in forwards)
+    def made(self, name: str) -> tuple[Schedule, int]:
+        """Return a schedule and the length of its training: with the values above, or else those of its option."""
+        if name in SPREAD | COUNTING:
+            return schedule(name, **(SPREAD | COUNTING)[name]), HORIZON.num_steps
+        own, horizon = settings_of("scheduler", name), Horizon(epochs=100, steps_per_epoch=5)
+        return schedule(own.pop("name"), horizon, **own), horizon.num_steps
 
-    @pytest.mark.parametrize("name", list(SCHEDULERS))
+    @pytest.mark.parametrize("name", walked("scheduler"))
+    def test_it_is_a_function_of_step_and_scores_alone(self, name):
+        (first, length), (second, _) = self.made(name), self.made(name)
+        scores = [0.1, 0.3, NAN, 0.2, 0.2, 0.1] * (length // 30)
+        forwards = [first(step, scores[: step // 5]) for step in range(length)]
+        backwards = [second(step, scores[: step // 5]) for step in reversed(range(length))]
+        assert forwards == backwards[::-1]
+        assert all(0 <= factor <= 1 for factor in forwards)
+        assert sum(forwards) > 0
+
+    @pytest.mark.parametrize("name", walked("scheduler"))
     def test_it_has_a_value_after_the_end(self, name):
         """Of a finished run that shall go on; also of a single step."""
-        assert 0 <= schedule(name, **(SPREAD | COUNTING)[name])(30, [0.1]) <= 1
+        made, length = self.made(name)
+        assert 0 <= made(length, [0.1]) <= 1
 
     @pytest.mark.parametrize("name", ["none", "cosine", "polynomial", "exponential"])
     def test_a_training_of_one_step_has_the_full_rate(self, name):
         assert factors(name, Horizon(1, 1), **(SPREAD | COUNTING)[name]) == [1.0]
 
-    def test_each_has_an_option_of_its_name(self):
-        assert set(SCHEDULERS) == set(OPTIONS)
-
     @pytest.mark.parametrize(
-        ("name", "setting"), [(name, key) for name in SCHEDULERS for key in SCHEDULERS[name].schema.model_fields]
+        ("name", "setting"),
+        [(name, key) for name in SPREAD | COUNTING for key in SCHEDULERS[name].schema.model_fields],
     )
     def test_every_setting_is_honoured(self, name, setting):
-        own = {key: value for key, value in OPTIONS[name].items() if key not in SchedulerConfig.model_fields}
-        settings = SCHEDULERS[name].defaults() | own
-        del settings["name"]
-        old = settings[setting]
+        own = settings_of("scheduler", name)
+        del own["name"]
+        old = own[setting]
         others = {"unit": "step", "milestones": [10], "multiplier": 2, "min_delta": 0.08, "min_fraction": 0.2}
         new = others[setting] if setting in others else old + 1 if isinstance(old, int) else old / 2 or 0.25
         scores = [number / 100 for number in range(10)] + [0.0] * 20
 
         def rates(**changed: Any) -> list[float]:
-            made = schedule(name, Horizon(40, 3), **(settings | changed))
+            made = schedule(name, Horizon(40, 3), **(own | changed))
             return [made(step, scores[: step // 3]) for step in range(120)]
 
         assert rates(**{setting: new}) != rates()

@@ -10,10 +10,6 @@ from cnnbench.analysis.run import Run
 from tests.support.training import SMALL, prepared
 
 ONCE = (*SMALL, "epochs=1", "data.num_test=40")
-COLOUR = (
-    *ONCE, "model=lenet_v2", "model.maps=[4,6]", "model.units=[12]", "data.channels=3", "data.image_size=20",
-    "data.crop=16", "augmentation=crop_flip_jitter",
-)  # fmt: skip
 NETWORKS = {
     "lenet": ("model=lenet", "model.maps=[4,6]", "model.units=[12]"),
     "mlp": ("model=mlp", "model.units=[12]"),

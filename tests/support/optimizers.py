@@ -1,33 +1,35 @@
-"""The optimizers of all options, and a small network for them to train."""
+"""Optimizers by option, and a small network for them to train."""
 
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnbench.config.schema import OptimizerConfig
-from cnnbench.config.values import conf_dir
-from cnnbench.optim.optimizers import Groups
-from cnnbench.plugins import register_everything
+from cnnbench.optim.optimizers import Groups, parameter_groups
 from cnnbench.registry import OPTIMIZERS, Selection
-
-register_everything()
-
-SETTINGS: dict[str, dict[str, Any]] = {}  # of every option, without those that all share
-for path in sorted((conf_dir() / "optimizer").glob("*.yaml")):
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    own = {key: value for key, value in content.items() if key not in OptimizerConfig.model_fields}
-    SETTINGS[path.stem] = OPTIMIZERS[own["name"]].defaults() | own
+from tests.support.options import settings_of
 
 
 def build(option: str, groups: Groups, **changed: Any) -> torch.optim.Optimizer:
     """Return the optimizer of an option, with settings changed."""
-    settings = SETTINGS[option] | changed
-    name = settings.pop("name")
-    made: torch.optim.Optimizer = OPTIMIZERS.build(Selection(name, settings), groups=groups)
+    own = settings_of("optimizer", option) | changed
+    name = own.pop("name")
+    made: torch.optim.Optimizer = OPTIMIZERS.build(Selection(name, own), groups=groups)
     return made
+
+
+def decays(option: str) -> bool:
+    """Tell whether an optimizer has weight decay, from which biases and norms can be left out."""
+    return "weight_decay" in settings_of("optimizer", option)
+
+
+def groups_of(option: str, network: nn.Module) -> Groups:
+    """Return the parameters of a network in two groups, as a run with this optimizer may have them."""
+    if decays(option):
+        return parameter_groups(network, decay_norm_and_bias=False)
+    first = next(name for name, _ in network.named_parameters())
+    return parameter_groups(network, decay_norm_and_bias=True, lr_factors={first: 0.5})
 
 
 def small_network(channels_last: bool = False, seed: int = 0) -> nn.Sequential:

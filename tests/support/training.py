@@ -16,6 +16,12 @@ from tests.conftest import TINY, latest
 
 SMALL = tuple(latest((*TINY, "data.num_train=80")))  # 72 images train, three epochs: four batches of 16, and one of 8
 
+# The run of tests of what is done with finished ones: colour, a crop of what there is, few maps.
+SHARED = (
+    *SMALL, "model=lenet_v2", "model.maps=[4,6]", "model.units=[12]", "data.channels=3", "data.image_size=20",
+    "data.crop=16", "data.num_test=40", "augmentation=crop_flip_jitter",
+)  # fmt: skip
+
 
 class Recorder:
     """Notes what it is told; asks for no checkpoint, and for a stop after `stop_after` steps."""

@@ -1,25 +1,7 @@
 """A task that somebody adds, in a file of their own: nothing in the package is touched."""
 
-from pathlib import Path
-
-import pytest
-
-from cnnbench.registry import TASKS
 from tests.conftest import TINY, only_run
 from tests.support.interruption import read
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-@pytest.fixture
-def rotations(tmp_path, monkeypatch) -> Path:
-    """Return the README's example, as a user would have it; registered for the time of the test."""
-    text = README.read_text()
-    begin = text.index("# rotations.py")
-    path = tmp_path / "rotations.py"
-    path.write_text(text[begin : text.index("```", begin)])
-    monkeypatch.setattr(TASKS, "components", dict(TASKS.components))
-    return path
 
 
 def test_the_example_of_the_readme_trains_resumes_and_starts_a_classifier(rotations, cnnbench, outputs):

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnnbench.config.values import conf_dir
 from cnnbench.training.dry_run import layers_of, operations_per_image
 from cnnbench.training.lr_finder import suggestion, try_rates
-from tests.conftest import SMALL_FORMS, only_run
+from tests.conftest import only_run
+from tests.support.options import walked, words_for
 from tests.support.selection import everyday
 from tests.support.training import SMALL, prepared, weights_of
 
@@ -130,8 +130,6 @@ def test_lr_find_is_for_one_run(cnnbench, words):
 
 # Short runs -----------------------------------------------------------------------------------------------------------
 
-MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
-
 
 @pytest.mark.parametrize("model", ["lenet", "lenet_v2", "mlp"])
 def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
@@ -142,11 +140,9 @@ def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
     assert run.name.startswith("overfit")
 
 
-@pytest.mark.parametrize("model", everyday(MODELS, ("lenet_v2", "resnet18_cifar", "googlenet_cifar")))
+@pytest.mark.parametrize("model", everyday(walked("model"), ("lenet_v2", "resnet18_cifar", "googlenet_cifar")))
 def test_a_few_steps_of_everything_run_with_every_model(cnnbench, model):
-    small = SMALL_FORMS.get(model, ())
-    ended = cnnbench(
-        "debug=fast", f"model={model}", "data=synthetic", *small, "threads=1", "device=cpu", "report=false"
-    )
+    words = words_for("model", model)
+    ended = cnnbench("debug=fast", *words, "data=synthetic", "threads=1", "device=cpu", "report=false")
     assert ended.code == 0, ended.err
     assert "2 epochs" in ended.out

@@ -1,0 +1,177 @@
+"""What people write first when they write a plugin: each is a run that works, or one sentence that says what to do."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.conftest import TINY, only_run
+from tests.support.interruption import read
+
+IMPORTS = """
+import torch
+from torch import nn
+from cnnbench import registry
+from cnnbench.augmentation.base import Augmentation
+from cnnbench.data.images import ImageData, Images
+from cnnbench.tasks.base import Task
+"""
+
+
+@dataclass
+class First:
+    """A file, the words that use it, and the sentence that it is refused with, or else what its training says."""
+
+    text: str
+    words: str
+    refusal: str = ""
+    says: str = ""
+
+
+TASK = '''
+@registry.register_task("first_task")
+class FirstTask(Task):
+    """Brightness."""
+
+    def train_step(self, network, batch):
+        loss = (network(batch.images).mean(1) - batch.images.mean((1, 2, 3))).square()
+        return {returned}
+
+    def eval_step(self, network, batch):
+        return (network(batch.images).mean(1) - batch.images.mean((1, 2, 3))).square()[:, None]
+'''
+DATA = '''
+@registry.register_dataset("first_data")
+def first_data(root):
+    """Dark and bright."""
+    labels = torch.arange(60) % 2
+    pixels = labels.view(-1, 1, 1, 1).expand(-1, 1, 16, 16) * 200
+    return {returned}
+'''
+NET = '''
+@registry.register_model("first_net")
+class FirstNet(nn.Module):
+    """One layer."""
+
+    def __init__({parameters}):
+        super().__init__()
+        self.pool, self.last = nn.AdaptiveAvgPool2d(4), nn.Linear({channels} * 16, {outputs})
+
+    def forward(self, images):
+        return {returned}
+'''
+INVERT = '''
+@registry.register_augmentation("first_invert")
+class Invert(Augmentation):
+    """A negative of every image."""
+
+    changes_pixels = True
+
+    def apply(self, images, draws):
+        return 1 - images
+'''
+SCORES = "self.last(self.pool(images).flatten(1))"
+
+FILES = {
+    "an augmentation without an order, chosen as an option": First(
+        INVERT, "augmentation=first_invert", says="augmentation.first_invert  none"
+    ),
+    "a schedule that watches validation without patience": First(
+        '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
+        "scheduler=first_falls",
+        "plugin.py:9: scheduler 'first_falls': watches validation, and has no setting `patience`",
+    ),
+    "a schedule of one argument": First(
+        '@registry.register_scheduler("first_falls")\ndef falls(horizon):\n    return lambda step: 1.0',
+        "scheduler=first_falls",
+        "scheduler 'first_falls': returns a function, and must return a function of the step and the scores.",
+    ),
+    "a schedule that calls the horizon something else": First(
+        '@registry.register_scheduler("first_falls")\ndef falls(total):\n    return lambda *_: 1.0',
+        "scheduler=first_falls",
+        "plugin.py:9: scheduler 'first_falls': setting 'total' has no type: write `total: int`, say; "
+        "what the program fills is called `horizon`.",
+    ),
+    "an optimizer without lr": First(
+        '@registry.register_optimizer("first_steps")\ndef steps(groups):\n    return torch.optim.SGD(groups, lr=0.1)',
+        "optimizer=first_steps",
+        "plugin.py:9: optimizer 'first_steps': has no setting `lr`, the learning rate that schedules scale",
+    ),
+    "an optimizer with lr alone": First(
+        '@registry.register_optimizer("first_steps")\n'
+        "def steps(groups, lr: float = 0.1):\n    return torch.optim.SGD(groups, lr)",
+        "optimizer=first_steps",
+    ),
+    "a keyword without annotation": First(
+        '@registry.register_model("first_net")\ndef net(spec, *, width):\n    return nn.Flatten()',
+        "model=lenet",
+        "plugin.py:9: model 'first_net': setting 'width' has no type: write `width: int`, say; what the program fills",
+    ),
+    "a keyword without annotation that has a default": First(
+        NET.format(parameters="self, in_channels, num_classes, gain=1.0", channels="in_channels", outputs="num_classes",
+                   returned=SCORES),
+        "model=first_net model.gain=2.0",
+    ),
+    "a default of which no file can state another": First(
+        NET.format(parameters="self, spec, act=nn.ReLU", channels="spec.channels", outputs="spec.num_outputs",
+                   returned=SCORES),
+        "model=first_net",
+        "plugin.py:9: model 'first_net': setting 'act' cannot be a type: take bool, int, float, str or list",
+    ),
+    "a class that knows nothing of the program": First(
+        NET.format(parameters="self, in_channels=1, num_classes=10", channels="in_channels", outputs="num_classes",
+                   returned=SCORES),
+        "model=first_net",
+    ),
+    "settings before the star": First(
+        NET.format(parameters="self, spec, width: int = 4, *, depth: int = 1", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net model.width=5 model.depth=2",
+    ),
+    "a network that ends in softmax": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
+                   returned=f"{SCORES}.softmax(1)"),
+        "model=first_net",
+        says="note: the network ends in a softmax; the loss applies its own: leave it out, or learning is slow",
+    ),
+    "a model that is no module": First(
+        '@registry.register_model("first_net")\ndef net(spec):\n    return lambda images: images',
+        "model=first_net",
+        "cnnbench: plugin.py:9: model 'first_net': returns a function, and must return an nn.Module.",
+    ),
+    "a data set of torch": First(
+        DATA.format(returned="torch.utils.data.TensorDataset(pixels, labels)"),
+        "data=first_data",
+        "plugin.py:9: data 'first_data': returns a TensorDataset, and must return an ImageData",
+    ),
+    "a data set of float images": First(
+        DATA.format(returned='ImageData(*[Images(pixels / 255, labels)] * 2, ("dark", "bright"))'),
+        "data=first_data",
+        "pixels must be uint8 [N, C, H, W], and are torch.float32 [60, 1, 16, 16]",
+    ),
+    "a data set": First(
+        DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
+    ),
+    "a task": First(TASK.format(returned="loss.mean(), loss.detach().sum()[None]"), "task=first_task"),
+    "a task whose step returns a scalar": First(
+        TASK.format(returned="loss.mean()"),
+        "task=first_task",
+        "task 'first_task': train_step returns a Tensor, not a loss and the sum of each metric.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_first_file_trains_or_is_refused_in_a_sentence(name, cnnbench, outputs, tmp_path):
+    first = FILES[name]
+    (tmp_path / "here" / "plugin.py").write_text(f"{IMPORTS}\n{first.text.strip()}\n")
+    tiny = [word for word in TINY if not word.startswith("data")] if "data=" in first.words else TINY
+    ended = cnnbench(*tiny, "epochs=1", "plugins=plugin.py", *first.words.split())
+    if first.refusal:
+        assert (ended.code, ended.out) == (2, "")
+        assert first.refusal in ended.err
+        assert len(ended.err.splitlines()) == 1
+        assert not outputs.exists()
+    else:
+        assert ended.code == 0, ended.err
+        assert first.says in ended.out
+        assert read(only_run(outputs) / "result.json")["epochs"] == 1
