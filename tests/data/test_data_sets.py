@@ -13,6 +13,7 @@ from cnnbench.data.images import DataSpec, ImageData, Images
 from cnnbench.data.prepare import channel_statistics, crop_size, prepare, resize_and_convert
 from cnnbench.errors import SettingError, UserError
 from cnnbench.registry import DATASETS, Component, Selection
+from tests.support.options import settings_of, walked
 from tests.support.zoo import FACTS
 
 # Data sets without a download -----------------------------------------------------------------------------------------
@@ -49,6 +50,23 @@ def test_synthetic_patterns_are_separable_and_equally_frequent():
     train, test = (part.pixels.flatten(1).float() for part in (data.train, data.test))
     nearest = data.train.labels[torch.cdist(test, train).argmin(1)]
     assert (nearest == data.test.labels).float().mean() > 0.9
+
+
+NEED_FILES = [name for name in DATASETS if DATASETS[name].facts["source"] or DATASETS[name].facts["photographs"]]
+
+
+@pytest.mark.parametrize("name", walked("data", without=NEED_FILES))
+def test_a_data_set_that_needs_no_files_is_the_same_each_time(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: (_ for _ in ()).throw(OSError("tests need no network")))
+    settings = settings_of("data", name)
+    component = DATASETS[settings.pop("name")]
+    try:
+        first, second = (component.build(settings, root=tmp_path) for _ in range(2))
+    except (UserError, OSError) as error:
+        pytest.skip(f"it needs files: {error}")
+    assert first.fingerprint() == second.fingerprint()
+    assert set(first.train.labels.tolist()) == set(range(len(first.classes)))
+    assert len(first.test) > 0
 
 
 def test_a_data_set_may_have_a_list_among_its_settings(monkeypatch):

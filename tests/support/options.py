@@ -71,10 +71,8 @@ def side_for(model: str, at_least: int) -> int:
 
 def walked(group: str, without: Collection[str] = ()) -> list[Any]:
     """Return every option of a group for `parametrize`; skipped are those with settings that only a file could give."""
-    return [
-        *(name for name in texts(group) if name not in without),
-        *(_unless_it_asks(group, name) for name in without_a_file(group)),
-    ]
+    asking = [_unless_it_asks(group, name) for name in without_a_file(group) if name not in without]
+    return [*(name for name in texts(group) if name not in without), *asking]
 
 
 def _unless_it_asks(group: str, name: str) -> Any:
