@@ -51,6 +51,13 @@ Words = Annotated[
 ]
 
 
+Names = Annotated[
+    list[str],
+    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),
+    Field(description="names of loggers, or [] for none"),
+]
+
+
 Factors = Annotated[
     dict[str, PositiveFloat],
     BeforeValidator(lambda values: flat(values) if isinstance(values, Mapping) else values),  # a.b=2 arrives nested
@@ -249,6 +256,7 @@ class TopLevelConfig(Section):
     log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
     max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
     report: Annotated[bool, NO_EFFECT_ON_RESULT] = True
+    logger: Annotated[Names, NO_EFFECT_ON_RESULT] = Field(default=["tensorboard"])
     references: Annotated[list[Reference], NO_EFFECT_ON_RESULT] = Field(default=[])
 
 

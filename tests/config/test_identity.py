@@ -45,8 +45,8 @@ EVERYTHING_ON = [
 ]  # fmt: skip
 
 NO_EFFECT_ON_RESULT = {
-    "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
-    "data.root", "checkpoint.every_seconds", "checkpoint.keep",
+    "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "logger",
+    "references", "data.root", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
 
 # What to set a key to that has nothing to derive another value from.
@@ -63,7 +63,7 @@ OTHER_VALUE = {
     "regularization.average.kind": "swa", "optimizer.lr_scale": {"head": 2.0}, "model.pool_to": 2,
     "optimizer.layer_decay": 0.5, "reach": 0.5, "init.experiment": "cnn_lab/lenet_mnist",
     "init.run": "outputs/run", "init.file": "weights.pt", "init.checkpoint": "last",
-    "task.watch": "loss", "tested": "last",
+    "task.watch": "loss", "tested": "last", "logger": ["mlflow"],
     "references": [{"metric": "accuracy", "value": 0.5, "split": "test", "source": "a book"}],
     "freeze.what": ["features"], "freeze.epochs": 1, "freeze.then_lr": 0.5, "head.units": [8], "head.dropout": 0.5,
 }  # fmt: skip
