@@ -85,7 +85,9 @@ def make_logger(name: str) -> Logger:
 
 
 def missing_package(name: str) -> str:
-    """Say how to install the package that a registered logger needs; nothing where it is installed."""
+    """Say how to install the package that a logger needs; nothing where it is installed, or there is no such logger."""
+    if name not in LOGGERS:
+        return ""
     package, install = (LOGGERS[name].facts[fact] for fact in ("package", "install"))
     is_missing = package and find_spec(package) is None
     return f"{package} is not installed: pip install {install or package}" if is_missing else ""

@@ -30,7 +30,7 @@ class WandB(Logger):
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cnnbench"), name=run.name, id=known_as, mode=mode,
             resume="allow" if is_online else None, dir=run.folder, notes=run.command, tags=_tags(run),
-            config={**run.settings, **run.chosen}, settings=wandb.Settings(console="off", silent=True),
+            config={**run.settings, **run.chosen}, settings=wandb.Settings(console="off", silent=True, init_timeout=30),
         )  # fmt: skip
         self._next = self._run.step if is_online else 0
         for values, step in run.history:
