@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cnnbench.registry import (
         register_augmentation,
         register_dataset,
+        register_logger,
         register_model,
         register_optimizer,
         register_scheduler,
@@ -21,6 +22,7 @@ __all__ = [
     "load_run",
     "register_augmentation",
     "register_dataset",
+    "register_logger",
     "register_model",
     "register_optimizer",
     "register_scheduler",

@@ -14,9 +14,11 @@ from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
+from cnnbench.registry import LOGGERS, Registry
 
-PACKAGES = ("data", "models", "augmentation", "optim", "tasks")
+PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.loggers")
 PREFIX = "cnnbench_plugin_"
+REGISTRIES: dict[str, Registry] = {**GROUPS, LOGGERS.group: LOGGERS}
 
 broken_entry_points: dict[str, str] = {}
 """Installed plugins that could not be loaded, and why: no reason to refuse commands that do not need them."""
@@ -89,12 +91,12 @@ def _load_file(path: Path) -> ModuleType:
 @contextmanager
 def _rolled_back_on_failure() -> Iterator[None]:
     """Forget what a module registered before it failed: mended, it is imported again."""
-    before = {group: dict(registry.components) for group, registry in GROUPS.items()}
+    before = {group: dict(registry.components) for group, registry in REGISTRIES.items()}
     try:
         yield
     except BaseException:
         for group, components in before.items():
-            GROUPS[group].components = components
+            REGISTRIES[group].components = components
         raise
 
 

@@ -46,6 +46,7 @@ PRODUCTS = {
     "optimizer": ("torch.optim.optimizer.Optimizer", "a torch.optim.Optimizer"),
     "scheduler": ("", "a function of the step and the scores"),
     "task": ("cnnbench.tasks.base.Task", "a Task (cnnbench.tasks.base)"),
+    "logger": ("cnnbench.training.loggers.base.Logger", "a Logger (cnnbench.training.loggers.base)"),
 }
 
 
@@ -309,12 +310,21 @@ class Tasks(Registry):
         return self._register(name, blends=blends)
 
 
+class Loggers(Registry):
+    """Classes of loggers; they have no settings in a configuration."""
+
+    def register(self, name: str, *, package: str = "", install: str = "") -> Callable[[Factory], Factory]:
+        """Return a decorator. package: module that has to be installed. install: what pip is given, if not its name."""
+        return self._register(name, package=package, install=install)
+
+
 MODELS = Models("model")
 DATASETS = Datasets("data")
 AUGMENTATIONS = Augmentations("augmentation")
 OPTIMIZERS = Optimizers("optimizer")
 SCHEDULERS = Schedulers("scheduler")
 TASKS = Tasks("task")
+LOGGERS = Loggers("logger")
 
 register_model = MODELS.register
 register_dataset = DATASETS.register
@@ -322,3 +332,4 @@ register_augmentation = AUGMENTATIONS.register
 register_optimizer = OPTIMIZERS.register
 register_scheduler = SCHEDULERS.register
 register_task = TASKS.register
+register_logger = LOGGERS.register

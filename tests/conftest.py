@@ -19,8 +19,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from cnnbench.config.compose import Composer
-from cnnbench.config.schema import GROUPS
-from cnnbench.plugins import PREFIX, register_everything
+from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
 from cnnbench.registry import TASKS
 from cnnbench.train import main
 
@@ -91,9 +90,9 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def plugins_are_forgotten() -> Iterator[None]:
     """Forget what a test registers: the plugin of one test is none of the next one's in the same process."""
-    before = {group: set(registry.components) for group, registry in GROUPS.items()}
+    before = {group: set(registry.components) for group, registry in REGISTRIES.items()}
     yield
-    for group, registry in GROUPS.items():
+    for group, registry in REGISTRIES.items():
         for name in set(registry.components) - before[group]:
             del registry.components[name]
             ConfigStore.instance().repo.pop(group, None)

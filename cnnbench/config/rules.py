@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import IN_MODEL, IN_TASK
 from cnnbench.errors import listed
-from cnnbench.registry import AUGMENTATIONS, MODELS, SCHEDULERS, TASKS, Section
+from cnnbench.registry import AUGMENTATIONS, LOGGERS, MODELS, SCHEDULERS, TASKS, Section
 
 PATIENCE = "regularization.early_stopping.patience"
 NO_STOPPING = {PATIENCE: None, "regularization.early_stopping.min_delta": 0.0}
@@ -30,6 +30,9 @@ def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
     yield from _learning_rate(config)
     yield from _augmentation(config, typed)
     yield from _transfer(config)
+    for name in config.logger:
+        if name not in LOGGERS:
+            yield Violation("logger", config.logger, f"no such logger as '{name}'; there are {listed(LOGGERS)}, or []")
 
 
 def _overrides(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:

@@ -45,10 +45,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 Listed = Annotated[list[str], BeforeValidator(lambda words: [words] if isinstance(words, str) else words)]
-Words = Annotated[
-    Listed,
-    Field(min_length=1, description="features, all_but_head, or names or patterns of modules"),
-]
+Words = Annotated[Listed, Field(min_length=1, description="features, all_but_head, or names or patterns of modules")]
+
+
+Names = Annotated[Listed, Field(description="names of loggers, or [] for none")]
 
 
 Factors = Annotated[
@@ -252,6 +252,7 @@ class TopLevelConfig(Section):
     name: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     notes: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     tags: Annotated[Listed, NO_EFFECT_ON_RESULT] = Field(default=[])
+    logger: Annotated[Names, NO_EFFECT_ON_RESULT] = Field(default=["tensorboard"])
     references: Annotated[list[Reference], NO_EFFECT_ON_RESULT] = Field(default=[])
 
 

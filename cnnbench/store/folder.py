@@ -6,6 +6,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   split.json       which rows of the training part validate
   metrics.jsonl    step rows and epoch rows
   events.out.…     TensorBoard's view of them
+  wandb/           W&B's, where it was asked for
   checkpoints/     step-N.pt and its manifest step-N.json
   result.json      what came out
   report.html      the page to open; report.md the same as text

@@ -17,6 +17,7 @@ from cnnbench.errors import UserError, grouped
 from cnnbench.store.folder import outputs_dir, shown
 from cnnbench.training import console
 from cnnbench.training.init import trial
+from cnnbench.training.loggers.base import missing_package
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating, train_step
@@ -64,6 +65,8 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
         _show_effort(training, loss, seconds, size)
         for note in (*plan.notes, *training.notes, *init_notes, *training.remarks):
             console.say(f"  note: {note}")
+        for name in filter(missing_package, training.config.logger):
+            console.say(f"  warning: logger '{name}' will be off: {missing_package(name)}")
         console.say(f"  pictures: {shown(folder)}")
     return seconds, size
 

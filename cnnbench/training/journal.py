@@ -1,79 +1,94 @@
-"""The rows of a run: `metrics.jsonl` is the truth, TensorBoard a view of it.
+"""The rows of a run: `metrics.jsonl` is the truth, and loggers show it elsewhere.
 
 Rows hold no times, so that an interrupted and continued run ends with the same rows as an unbroken one.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
-
+from cnnbench.errors import UserError
 from cnnbench.store.files import finite, write_atomically
 from cnnbench.store.metrics import AXES, read_rows
+from cnnbench.training import console
+from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, make_logger
 from cnnbench.training.loop import Progress
 
 
 class Journal:
-    """Writes the rows of one run; `progress` says where it goes on from."""
+    """Writes the rows of one run; `progress` says where it goes on from.
 
-    def __init__(self, folder: Path, metrics_file: Path, progress: Progress) -> None:
+    A logger that fails is left out from then on, with a warning.
+    """
+
+    def __init__(self, metrics_file: Path, progress: Progress) -> None:
         kept = [row for row in read_rows(metrics_file) if _is_before(row, progress)]
         if metrics_file.exists():
             write_atomically(metrics_file, "".join(map(_line, kept)).encode())
         self._file = metrics_file.open("a", buffering=1, encoding="utf-8")  # a row is there as soon as it is written
-        # TensorBoard forgets everything from `purge_step` on: the last step kept is purged too, and shown again,
-        # because an epoch row of the same step may have been written after the checkpoint.
-        self._writer = SummaryWriter(str(folder), purge_step=progress.step, max_queue=1000, flush_secs=10)
-        self._events: Any = self._writer.file_writer
-        for row in kept:
-            if row["step"] == progress.step:
-                self._show(row)
+        self._loggers: dict[str, Logger] = {}
+        self.history = [_scalars(row) for row in kept]
+
+    def begin(self, names: Iterable[str], run: LoggedRun, known_as: Mapping[str, str]) -> dict[str, str]:
+        """Let loggers begin to show the run, and return what each knows it by."""
+        ids: dict[str, str | None] = dict(known_as)
+        for name in dict.fromkeys(names):
+            try:
+                logger = make_logger(name)
+                ids[name] = logger.begin(run, known_as.get(name))
+                self._loggers[name] = logger
+            except Exception as error:  # noqa: BLE001 - whatever it is, that is no reason to lose a training
+                _warn(name, error)
+        return {name: known for name, known in ids.items() if known is not None}
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
         self._file.write(_line(row))
-        self._show(row)
+        values, step = _scalars(row)
+        self._each(lambda logger: logger.scalars(values, step))
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Show values in TensorBoard only."""
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._events.add_summary(summary, step)
+    def image(self, name: str, pixels: Any, step: int) -> None:
+        """Show an image, uint8 [H, W, 3]."""
+        self._each(lambda logger: logger.image(name, pixels, step))
 
-    def picture(self, name: str, pixels: Any, step: int) -> None:
-        """Show a picture, uint8 [H, W, 3], in TensorBoard."""
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
-
-    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Fill TensorBoard's hparams tab: what was chosen, and what came out. The run stays one run there."""
-        plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
-        }
-        for summary in hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-            self._events.add_summary(summary)
+    def result(self, metrics: Scalars, step: int) -> None:
+        """Show the metrics on the test images, of the network as it was after a step."""
+        self._each(lambda logger: logger.result(metrics, step))
 
     def flush(self) -> None:
         """Put every row on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._writer.flush()
+        self._each(lambda logger: logger.flush())
 
-    def close(self) -> None:
-        """Put every row on disk, and end."""
+    def close(self, status: str, files: Sequence[Path] = ()) -> None:
+        """Put every row on disk, and end. files: what loggers may keep of the run folder."""
         self.flush()
         self._file.close()
-        self._writer.close()
+        self._each(lambda logger: logger.end(status, files))
 
-    def _show(self, row: Mapping[str, Any]) -> None:
-        # Two measurements of one name would draw one zigzag: the running values of steps get names of their own.
-        values = {key: value for key, value in row.items() if key not in AXES and value is not None}
-        if row["row"] == "step":
-            values = {f"step/{key.removesuffix('/train')}": value for key, value in values.items()}
-        self.scalars(values, row["step"])
+    def _each(self, act: Callable[[Logger], None]) -> None:
+        for name, logger in tuple(self._loggers.items()):
+            try:
+                act(logger)
+            except Exception as error:  # noqa: BLE001 - as above
+                del self._loggers[name]
+                _warn(name, error)
+
+
+def _warn(name: str, error: Exception) -> None:
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    console.say(f"  warning: logger '{name}' is off: {reason}")
+
+
+def _scalars(row: Mapping[str, Any]) -> tuple[Scalars, int]:
+    """Return what loggers show of a row, and its step."""
+    values = {key: value for key, value in row.items() if key not in AXES and value is not None}
+    if row["row"] == "step":  # under names of their own: one name for two measurements would draw one zigzag
+        values = {f"step/{key.removesuffix('/train')}": value for key, value in values.items()}
+    return values, row["step"]
 
 
 def _is_before(row: Mapping[str, Any], progress: Progress) -> bool:

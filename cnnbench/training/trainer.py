@@ -19,6 +19,7 @@ from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
 from cnnbench.training.journal import Journal
+from cnnbench.training.loggers.base import LoggedRun, chosen_settings
 from cnnbench.training.loop import Progress, fit, restore, snapshot
 from cnnbench.training.plan import Plan
 from cnnbench.training.resolve import prepare_run_dir, resolve, resolve_run_dir, with_code
@@ -94,7 +95,8 @@ class Trainer:
         console.announce(self.plan, self.training, self.folder, self.threads, self.progress)
         for note in (*self._notes(), *self._schedule_notes(), *self.training.remarks):
             console.say(f"  note: {note}")
-        self.journal = Journal(self.folder.path, self.folder.metrics_file, self.progress)
+        self.journal = Journal(self.folder.metrics_file, self.progress)
+        self._begin_logging()
         task, num_steps = self.training.task, self.training.horizon.num_steps
         shown = {*task.train_metrics, *(name for name, _ in task.watched)}  # all others are in the rows
         columns = [f"{name}/train" for name in task.train_metrics]
@@ -108,8 +110,8 @@ class Trainer:
             self.display.close()
             result = self._test()
         except Stopped:
-            self._end(self.stop.status)
             self.display.close()
+            self._end(self.stop.status)
             console.say(f"  {self.stop.status} at step {self.progress.step} of {num_steps}")
             console.say(f"  to go on, type the same command again, or: cnnbench resume={self.folder.shown_path}")
             return self.stop.exit_code
@@ -118,11 +120,12 @@ class Trainer:
             raise
         finally:
             self.display.close()
-            self.journal.close()
         page = None
         if write_page is not None:
             with console.tolerating("its page"):
                 page = write_page(self.folder)
+        files = (self.folder.result_file, self.folder.page)
+        self.journal.close("completed", [file for file in files if file.is_file()])
         console.summary(result, self.folder, page=page)
         return 0
 
@@ -169,6 +172,17 @@ class Trainer:
         checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
         self.last_save = time.monotonic()
 
+    def _begin_logging(self) -> None:
+        progress, record = self.progress, self.folder.record()
+        measured = progress.best.step if record.get("test_measured") and progress.best is not None else progress.step
+        run = LoggedRun(
+            self.folder.path, self.plan.command, flat(self.config.to_dict()),
+            chosen_settings(self.config, record, tuple(self.plan.typed)), self.training.task.train_metrics,
+            min(progress.step, measured), self.journal.history,
+        )  # fmt: skip
+        ids = self.journal.begin(self.config.logger, run, record.get("loggers", {}))
+        self.folder.update(loggers=ids or None)
+
     def _context(self, network: nn.Module, epoch: int, step: int, splits: tuple[str, ...]) -> EvalContext:
         """Return what a task may look at: these splits, without augmentation."""
         data = self.training.data
@@ -176,7 +190,7 @@ class Trainer:
             network, data,
             Splits(self.training.batches, (name for name in splits if len(getattr(data, name)))),
             lambda batches, step: map_images(network, batches, step, self.config), self.folder.path, epoch,
-            lambda name, picture: self.journal.picture(name, picture, step),
+            lambda name, picture: self.journal.image(name, picture, step),
         )  # fmt: skip
 
     # Beginning and end --------------------------------------------------------------------------------------------
@@ -241,16 +255,18 @@ class Trainer:
         context = self._context(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
         metrics, report = measure(self.training, progress, context, chosen["step"])
         test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
-        self.journal.scalars(test, chosen["step"])
-        self.journal.hparams(flat(self.config.to_dict()), test)
+        self.journal.result(test, chosen["step"])
         rows = read_rows(self.folder.metrics_file)
         result = result_record(self.training, progress, chosen, metrics, rows, record, self._seconds(), self._notes())
         write_json(self.folder.result_file, result)
         if self.config.report:
             with console.tolerating("evaluation files"):
                 report.write(self.folder.evaluation("test", chosen["kind"]), context.log_image)
+        self.journal.flush()
         self._end("completed")
         return result
 
     def _end(self, status: str) -> None:
         self.folder.update(status=status, ended=now(), seconds=self._seconds(), step=self.progress.step)
+        if status != "completed":  # else loggers are given the page as well
+            self.journal.close(status)

@@ -42,6 +42,7 @@ from cnnbench.randomness import generator
 from cnnbench.registry import AUGMENTATIONS, Selection
 from cnnbench.store import checkpoint
 from cnnbench.training.journal import Journal
+from cnnbench.training.loggers.base import LoggedRun
 from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import TrainingSetup, make_augmentations, make_schedule, set_up_torch, setup
@@ -129,7 +130,10 @@ class Bench:
 
         self.folder = folder
         self.test = self.training.batches("test")
-        self.observer = only_logging(Journal(folder, folder / "metrics.jsonl", Progress()))
+        journal = Journal(folder / "metrics.jsonl", Progress())
+        (folder / "config.yaml").touch()  # shown by TensorBoard
+        journal.begin(config.logger, LoggedRun(folder, "", {}, {}, self.training.task.train_metrics, 0, ()), {})
+        self.observer = only_logging(journal)
         self.bare = with_full_batches(setup(config), case.steps)  # (b): network and optimizer alike, the batches of (c)
         self.batches = list(self.bare.train.epoch(torch.arange(len(train)), BATCH))
         self.network = build_network(config.network(), data.spec)  # (a): torch's own defaults

@@ -8,18 +8,22 @@ import torch
 from cnnbench.errors import UserError
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.folder import RunFolder
-from cnnbench.training import loop
+from cnnbench.training import loop, trainer
 from cnnbench.training.setup import setup
+from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
 from tests.support.interruption import (
     PLAIN,
     WORDS,
+    Killed,
     assert_same,
     differences,
     fingerprints,
     go,
     kill,
     read,
+    rows_of,
+    scalars_of,
     shown_by,
     stop,
 )
@@ -118,6 +122,24 @@ def test_a_damaged_newest_checkpoint_costs_a_warning_and_no_bit(outputs, unbroke
     assert f"warning: {newest} is damaged" in (said := capsys.readouterr().out)
     assert "going on from the checkpoint before it" in said
     assert_same(run, unbroken)
+
+
+def test_a_run_that_was_killed_after_its_test_shows_one_test_point_of_each_metric(outputs, monkeypatch):
+    """The tested checkpoint is of an earlier step than the last: more than the last step has to be forgotten."""
+
+    def die(path, values):
+        raise Killed
+
+    accuracies = iter([0.5, 0.9, 0.4])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": 1.0, "accuracy": next(accuracies)})
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_json", die)
+        with pytest.raises(Killed):
+            carry_out(plan_of(*PLAIN))
+    assert go(*PLAIN) == 0
+    run = only_run(outputs)
+    assert (read(run / "result.json")["checkpoint"]["step"], read(run / "run.json")["step"]) == (10, 15)
+    assert scalars_of(run) == shown_by(rows_of(run), read(run / "result.json"))
 
 
 CUTS = {

@@ -87,6 +87,7 @@ def test_more_epochs_make_a_run_of_their_own_that_equals_a_direct_one(outputs, t
         part.pop("identity")
     assert differences(continued["checkpoint"], direct["checkpoint"]) == []
     assert continued["rows"] == direct["rows"]
+    assert continued["scalars"] == direct["scalars"]
     assert differences(continued["result"], direct["result"]) == []
 
 

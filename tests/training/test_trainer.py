@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from cnnbench.config.validate import validate
 from cnnbench.plugins import register_everything
@@ -177,20 +175,6 @@ def test_a_place_that_cannot_hold_runs_is_a_clear_error(cnnbench, tmp_path, monk
     assert outcome.code == 2
     assert "cannot be made" in outcome.err
     assert "CNNBENCH_OUTPUTS=FOLDER names another place" in outcome.err
-
-
-def test_tensorboard_has_the_settings_with_the_final_metrics_and_no_second_run(finished):
-    assert [path.name for path in finished.iterdir() if path.is_dir()] == ["checkpoints"]
-    (events,) = finished.rglob("*tfevents*")
-    metadata = EventAccumulator(str(events)).Reload().summary_metadata
-    plugin_data = {tag: HParamsPluginData.FromString(entry.plugin_data.content) for tag, entry in metadata.items()
-                   if tag.startswith("_hparams_/")}  # fmt: skip
-    started = plugin_data["_hparams_/session_start_info"].session_start_info.hparams
-    assert started["optimizer.lr"].number_value == 0.05
-    assert started["model.pool"].string_value == "max"
-    assert started["optimizer.nesterov"].bool_value is False
-    metrics = [info.name.tag for info in plugin_data["_hparams_/experiment"].experiment.metric_infos]
-    assert sorted(metrics) == ["accuracy/test", "ece/test", "loss/test"]
 
 
 # Numbers that are none ------------------------------------------------------------------------------------------------

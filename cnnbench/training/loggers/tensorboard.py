@@ -1,0 +1,108 @@
+"""TensorBoard: scalars, images, the settings that runs differ in, and the configuration as text."""
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnnbench.registry import LOGGERS
+from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, as_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@LOGGERS.register("tensorboard")
+class TensorBoard(Logger):
+    """Event files in the run folder: `tensorboard --logdir outputs`."""
+
+    def begin(self, run: LoggedRun, known_as: str | None) -> None:
+        """Go on in a file of its own; TensorBoard forgets of earlier ones what comes after `run.step`."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._summary = Summary
+        is_new = not any(run.folder.glob("events.out.tfevents.*"))
+        step = 0 if is_new else run.step
+        self._writer = SummaryWriter(str(run.folder), purge_step=step, max_queue=1000, flush_secs=10)
+        self._events: Any = self._writer.file_writer
+        if step == 0:
+            self._describe(run)
+        for values, at in run.history:
+            if at >= step:  # the step itself is forgotten too: its epoch may have ended after the last checkpoint
+                self.scalars(values, at)
+
+    def scalars(self, values: Scalars, step: int) -> None:
+        """Add a point to each curve."""
+        value = self._summary.Value
+        self._events.add_summary(
+            self._summary(value=[value(tag=tag, simple_value=number) for tag, number in values.items()]), step
+        )
+
+    def image(self, name: str, pixels: "np.ndarray[Any, Any]", step: int) -> None:
+        """Show an image."""
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Put all events on disk."""
+        self._writer.flush()
+
+    def result(self, metrics: Scalars, step: int) -> None:
+        """Add the one point of each metric on the test images."""
+        self.scalars(metrics, step)
+
+    def end(self, status: str, files: Sequence[Path]) -> None:
+        """Close the file; a trial of HPARAMS ends when its run is completed, since it cannot begin again."""
+        if status == "completed":
+            from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
+            from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
+
+            self._hparams("session_end_info", SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time()))
+        self._writer.close()
+
+    def _describe(self, run: LoggedRun) -> None:
+        """Write what is known before the first step: settings, texts, and which curves belong in one chart."""
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
+
+        # No summary of the whole experiment: without one TensorBoard itself finds the settings in which the runs that
+        # it shows differ, and puts those first.
+        started = SessionStartInfo(group_name=_trial_name(run.name), start_time_secs=time.time())
+        for key, value in run.chosen.items():
+            if isinstance(value, bool):
+                started.hparams[key].bool_value = value
+            elif isinstance(value, int | float) and not _is_label(key):
+                started.hparams[key].number_value = value
+            else:
+                started.hparams[key].string_value = as_text(value)
+        self._hparams("session_start_info", started)
+        charts = {name: ["Multiline", [f"^{re.escape(name)}/(train|val)$"]] for name in run.metrics}
+        self._writer.add_custom_scalars({"train and validation": charts})
+        self._text("command", f"    {run.command}")
+        self._text("configuration", f"```\n{(run.folder / 'config.yaml').read_text(encoding='utf-8')}\n```")
+
+    def _text(self, tag: str, markdown: str) -> None:
+        from torch.utils.tensorboard.summary import text
+
+        summary = text(tag, markdown)  # type: ignore[no-untyped-call]
+        summary.value[0].tag = tag  # without a suffix that repeats what it is
+        self._events.add_summary(summary, 0)
+
+    def _hparams(self, kind: str, content: Any) -> None:
+        from tensorboard.plugins.hparams import metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        about = metadata.create_summary_metadata(HParamsPluginData(**{kind: content}))
+        value = self._summary.Value(tag=f"_hparams_/{kind}", metadata=about, tensor=metadata.NULL_TENSOR)
+        self._events.add_summary(self._summary(value=[value]), 0)
+
+
+def _trial_name(folder: str) -> str:
+    """Return the name of a run folder with its hash first: columns of HPARAMS show no more than 13 letters."""
+    parts = re.fullmatch(r"(.+)-([0-9a-f]{8}(?:-r\d+)?)", folder)
+    return f"{parts[2]} {parts[1]}" if parts else folder
+
+
+def _is_label(key: str) -> bool:
+    """Tell whether a number only tells things apart: `seed 3`, where TensorBoard would write 3.0000."""
+    return key.rpartition(".")[2] in ("seed", "split_seed", "noise_seed", "fold")
