@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -19,10 +20,30 @@ from cnnbench.training.setup import TrainingSetup
 
 ETA_AFTER_STEPS = 20
 
+ProgressMode = Literal["auto", "bar", "lines", "quiet"]
+"""What is printed of a training: a bar, lines, or nothing at all; auto: a bar on a terminal, elsewhere lines."""
+_mode: ContextVar[ProgressMode] = ContextVar("_mode", default="auto")
+
+
+@contextmanager
+def showing(mode: ProgressMode) -> Iterator[None]:
+    """Print so much, in this thread, until the end."""
+    before = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(before)
+
+
+def progress_mode() -> ProgressMode:
+    """Return what is printed of a training, to be passed on to another process."""
+    return _mode.get()
+
 
 def say(text: str = "") -> None:
     """Print a line at once, also into a file."""
-    print(text, flush=True)
+    if _mode.get() != "quiet":
+        print(text, flush=True)
 
 
 def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: int, progress: Progress) -> None:
@@ -93,7 +114,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressDisplay:
-    """A bar on a terminal; elsewhere a line an epoch."""
+    """A bar, or a line an epoch."""
 
     def __init__(self, config: RunConfig, num_steps: int, step: int, metrics: Collection[str]) -> None:
         """metrics: those of validation that are printed after an epoch; all of them are in the rows."""
@@ -101,9 +122,10 @@ class ProgressDisplay:
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
         self.announced = False
         self.val: str = ""
+        has_no_bar = {"auto": None, "bar": False}.get(_mode.get(), True)  # None: not where there is no terminal
         self.bar: tqdm[Any] = tqdm(
-            total=num_steps, initial=step, unit="step", disable=None, leave=False, dynamic_ncols=True, smoothing=0.05,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left",
+            total=num_steps, initial=step, unit="step", disable=has_no_bar, leave=False, dynamic_ncols=True,
+            smoothing=0.05, bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left",
         )  # fmt: skip
 
     def step(self, row: Mapping[str, Any], progress: Progress) -> None:
