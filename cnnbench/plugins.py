@@ -14,6 +14,7 @@ from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
+from cnnbench.registry import METRICS
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks")
 PREFIX = "cnnbench_plugin_"
@@ -27,16 +28,17 @@ def plugin_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip(" '\"") for part in text.strip("[]").split(",") if part.strip())
 
 
-def register_everything(plugins: Iterable[str] = ()) -> tuple[ModuleType, ...]:
+def register_everything(plugins: str | Iterable[str] = ()) -> tuple[ModuleType, ...]:
     """Register all components, and return the modules that came from outside the package.
 
-    plugins: paths of Python files, and names of modules. Raises UserError for one that cannot be imported.
+    plugins: paths of Python files, and names of modules; as text with commas between. Raises UserError for one that
+    cannot be imported.
     """
     for name in PACKAGES:
         package = importlib.import_module(f"cnnbench.{name}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    return (*_entry_points(), *map(_load, plugins))
+    return (*_entry_points(), *map(_load, plugin_names(plugins) if isinstance(plugins, str) else plugins))
 
 
 def _entry_points() -> Iterator[ModuleType]:
@@ -89,12 +91,12 @@ def _load_file(path: Path) -> ModuleType:
 @contextmanager
 def _rolled_back_on_failure() -> Iterator[None]:
     """Forget what a module registered before it failed: mended, it is imported again."""
-    before = {group: dict(registry.components) for group, registry in GROUPS.items()}
+    before = [(registry, dict(registry.components)) for registry in (*GROUPS.values(), METRICS)]
     try:
         yield
     except BaseException:
-        for group, components in before.items():
-            GROUPS[group].components = components
+        for registry, components in before:
+            registry.components = components
         raise
 
 
