@@ -10,10 +10,10 @@ from cnnbench.analysis.run import Run, load_run
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
-from cnnbench.errors import Mistake, SettingError, Stopped
+from cnnbench.errors import Mistake, SettingError, Stopped, UserError
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
-from cnnbench.store.provenance import code_hashes
+from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.store.query import RunSummary, comparison_title, runs_named
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.slots import carry_out_all
@@ -96,6 +96,10 @@ def sweep(
             register_everything(asked.plugins)
         )  # once: edits from now on are not recorded as if they ran
         jobs = plan_all(_composer(config_dir), asked.words, asked.mistakes)
+        typed = {name for job in jobs for name in typed_code(job.config)}
+        if typed:
+            where = "is defined in this notebook or script, which the processes of a sweep do not have"
+            raise UserError(f"{', '.join(sorted(typed))} {where}: put it into a file, plugins=FILE.")
         plans = resolve_all([asked.applied_to(job, code) for job in jobs])
         code_of_end = carry_out_all(plans, write_page, write_comparison, (), command_line(["-m", *asked.words]))
     if code_of_end and code_of_end > 128:
@@ -206,7 +210,8 @@ class _Request:
         )
 
     def applied_to(self, planned: Plan, code: Mapping[str, str]) -> Plan:
-        """Return a plan with all that is no setting of the run."""
+        """Return a plan with all that is no setting of the run. code: hashes of what computes."""
+        code = {**code, **typed_code(planned.config)}
         return replace(planned, code=code, plugins=self.plugins, rerun=self.rerun, accept_stale=self.accept_stale)
 
 

@@ -14,10 +14,14 @@ from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
-from cnnbench.registry import METRICS
+from cnnbench.registry import METRICS, Registry
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks")
 PREFIX = "cnnbench_plugin_"
+REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), METRICS)
+
+_imported: dict[str, bytes] = {}
+"""Content of each plugin file as it was imported, by the name of its module."""
 
 broken_entry_points: dict[str, str] = {}
 """Installed plugins that could not be loaded, and why: no reason to refuse commands that do not need them."""
@@ -72,9 +76,14 @@ def _load_file(path: Path) -> ModuleType:
             "no such Python file; give the path of a file, or the name of a module, that registers something."
         )
     name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and loaded.__file__ == str(path):
+    loaded, content = sys.modules.get(name), path.read_bytes()
+    if loaded is not None and _imported.get(name) == content:
         return loaded
+    for registry in REGISTRIES:  # edited since, next to a notebook that goes on
+        for component in [
+            component for component in registry.components.values() if component.factory.__module__ == name
+        ]:
+            del registry.components[component.name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -85,13 +94,14 @@ def _load_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _imported[name] = content
     return module
 
 
 @contextmanager
 def _rolled_back_on_failure() -> Iterator[None]:
     """Forget what a module registered before it failed: mended, it is imported again."""
-    before = [(registry, dict(registry.components)) for registry in (*GROUPS.values(), METRICS)]
+    before = [(registry, dict(registry.components)) for registry in REGISTRIES]
     try:
         yield
     except BaseException:

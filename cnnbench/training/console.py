@@ -46,6 +46,11 @@ def say(text: str = "") -> None:
         print(text, flush=True)
 
 
+def warn(text: str) -> None:
+    """Print a line that is never left out: where nothing else is printed, it goes where errors do."""
+    print(text, flush=True, file=sys.stderr if _mode.get() == "quiet" else sys.stdout)
+
+
 def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: int, progress: Progress) -> None:
     """Print what is about to be trained; of a job in a sweep, only where."""
     config, data, spec = training.config, training.data, training.data.spec
@@ -173,9 +178,9 @@ class ProgressDisplay:
         return f" {grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
-def summary(result: Mapping[str, Any], folder: RunFolder, note: str = "", page: Path | None = None) -> None:
+def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = None) -> None:
     """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page to open."""
-    say(note)
+    say()
     splits = [split for split in ("train", "val", "test") if result.get(split)]
     names = [name for name in result["test"] if name != "samples"]
     say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")

@@ -46,13 +46,15 @@ def carried_out(
     An interrupted run is continued; the result of a finished one is shown. Raises UserError where it cannot be carried
     out, or code or data changed since it began, and TrainingError where training fails.
     """
-    plan = with_code(plan, provenance.code_hashes(register_everything(plan.plugins)))
+    modules = register_everything(plan.plugins)
+    plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
     plan, training = resolve(plan)
     folder, changes = resolve_run_dir(plan, training)
     if folder.is_completed:
-        lines = [f"finished {folder.record()['ended']}; rerun=true trains it again."]
-        lines += [f"note: made with other {change}" for change in changes]
-        console.summary(folder.result(), folder, "\n".join(lines), folder.page if folder.page.is_file() else None)
+        console.say(f"finished {folder.record()['ended']}; rerun=true trains it again.")
+        for change in changes:
+            console.warn(f"note: made with other {change}")
+        console.summary(folder.result(), folder, page=folder.page if folder.page.is_file() else None)
         return 0, folder
     init_record: dict[str, Any] = {}
     if plan.config.source is not None and not checkpoint.steps_in(folder.checkpoints):
