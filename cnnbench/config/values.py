@@ -10,7 +10,7 @@ from typing import Any
 from cnnbench.errors import UserError
 
 TYPED = "command line"  # the origin of a value that was typed
-NEEDS_NO_QUOTES = r"[\w.:/\\@%+*?$-]+"  # re.ASCII
+NEEDS_NO_QUOTES = r"[\w.:/@%+*?$-]+"  # re.ASCII
 SYNTAX = r"[\w.:/\\@%+*?$,\[\]{}' -]*|(range|choice|interval|glob|sort|shuffle)\(.*\)"  # lists, grids and the like
 
 Words = str | Mapping[str, Any] | Iterable[str]
