@@ -166,7 +166,7 @@ def test_config_dir_adds_options(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "tiny.yaml").write_text("name: mlp\nunits: [3]\nactivation: relu\n")
     assert api.plan(model="tiny", config_dir=tmp_path).config.model.settings["units"] == [3]
-    run = tiny("model=tiny", config_dir=tmp_path, epochs=1)
+    run = tiny("model=tiny", "epochs=1", config_dir=tmp_path)
     assert run.record["choices"]["model"] == "tiny"
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
         api.sweep(model="tiny", config_dir="nowhere")
@@ -641,7 +641,7 @@ CELL = """
 class Mine(nn.Module):
     def __init__(self, spec, *, width: int = 4):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.Linear(width, spec.num_outputs))
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(256, width), nn.Linear(width, spec.num_outputs))
 
     def forward(self, images):
         return self.layers(images)
@@ -667,6 +667,16 @@ def test_a_cell_can_be_run_again_and_counts_as_code(tmp_path):
     assert typed_code(config) != before
     assert typed_code(api.plan(TINY, model="mlp").config) == {}
     assert api.plan(TINY, model="mine").code["model 'mine'"] == typed_code(config)["model 'mine'"]
+
+
+def test_a_finished_run_says_that_its_cell_was_another(tmp_path, capsys):
+    run_cell(CELL, tmp_path)
+    before = tiny("model=mine", "epochs=1")
+    assert "model 'mine'" in before.record["code"]
+    run_cell(CELL.replace("self.layers(images)", "2 * self.layers(images)"), tmp_path)
+    assert tiny("model=mine", "epochs=1").path == before.path
+    assert capsys.readouterr().err == "note: made with other code: model 'mine'\n"
+    assert not same(weights(tiny("model=mine", "epochs=1", rerun=True)), weights(before))
 
 
 def test_a_sweep_says_that_its_processes_do_not_know_a_cell(tmp_path):
