@@ -585,6 +585,13 @@ def test_metrics_change_no_weights(run):
     assert same(weights(measured), weights(run))
 
 
+def test_the_metric_of_the_readme_is_measured():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    begin = text.index('@cnnbench.register_metric("macro_f1")')
+    exec(text[begin : text.index("```", begin)], {"cnnbench": cnnbench})
+    assert 0.5 < api.load_run(api.runs()["path"][0]).result["test"]["macro_f1"] < 1
+
+
 def test_a_metric_without_a_value_is_not_a_number():
     def needs_all_classes(predictions) -> float:
         if len(predictions.labels.unique()) < 3:
