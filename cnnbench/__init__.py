@@ -1,15 +1,21 @@
-"""Convolutional-network experiments, one command each."""
+"""Convolutional-network experiments, one command each, and from Python what the names below do.
+
+train, sweep, plan: as the commands do. load_run, runs: what was trained; each is a Run. register_…: components of one's
+own. UserError, TrainingError, Stopped: what these raise.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnbench.analysis.run import Run, load_run, runs
-    from cnnbench.api import sweep, train
+    from cnnbench.analysis.run import Run, load_run
+    from cnnbench.api import plan, runs, sweep, train
+    from cnnbench.errors import Stopped, TrainingError, UserError
     from cnnbench.registry import (
         register_augmentation,
         register_dataset,
         register_logger,
+        register_metric,
         register_model,
         register_optimizer,
         register_scheduler,
@@ -19,10 +25,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Run",
+    "Stopped",
+    "TrainingError",
+    "UserError",
     "load_run",
+    "plan",
     "register_augmentation",
     "register_dataset",
     "register_logger",
+    "register_metric",
     "register_model",
     "register_optimizer",
     "register_scheduler",
@@ -32,14 +43,20 @@ __all__ = [
     "train",
 ]
 
+_HOMES = {
+    "analysis.run": ("Run", "load_run"),
+    "api": ("plan", "runs", "sweep", "train"),
+    "errors": ("Stopped", "TrainingError", "UserError"),
+    "registry": tuple(name for name in __all__ if name.startswith("register_")),
+}
+
 
 def __getattr__(name: str) -> Any:
     """Import what notebooks and plugins use when it is first used: the commands answer at once without it."""
-    if name not in __all__:
-        raise AttributeError(f"module 'cnnbench' has no attribute '{name}'")
-    is_carried_out = name in ("sweep", "train")
-    home = "registry" if name.startswith("register_") else "api" if is_carried_out else "analysis.run"
-    return getattr(import_module(f"cnnbench.{home}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"cnnbench.{home}"), name)
+    raise AttributeError(f"module 'cnnbench' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -3,12 +3,23 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnbench.analysis.run import Run
 
 LONGEST = 200  # letters of what is quoted in a message
 
 
-class UserError(Exception):
+class Explained(Exception):  # noqa: N818 - subclasses say whether it is an error
+    """An exception whose message says all there is to say, so that commands and notebooks show nothing else."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython prints in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class UserError(Explained):
     """Something the user can mend: the message says what, where and what to do. Exit code 2, no traceback."""
 
 
@@ -74,9 +85,17 @@ def sized(number: float) -> str:
     return f"{number:.0f} B"
 
 
-class TrainingError(Exception):
+class TrainingError(Explained):
     """A training that cannot go on: it diverged, or its folder cannot be written. Exit code 1, no traceback."""
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The run was asked to stop; raised between two steps, where a checkpoint can be written."""
+class Stopped(Explained):
+    """A training that ends before its last epoch, because it was asked to; nothing went wrong.
+
+    Raised between two steps, where a checkpoint can be written: by signals, a limit of time, or an `on_epoch` of one's
+    own. `cnnbench.train` raises it with the run, which the same call continues.
+    """
+
+    def __init__(self, message: str = "", run: "Run | None" = None) -> None:
+        super().__init__(message)
+        self.run = run

@@ -14,11 +14,14 @@ from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
-from cnnbench.registry import LOGGERS, Registry
+from cnnbench.registry import LOGGERS, METRICS, Registry
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.loggers")
 PREFIX = "cnnbench_plugin_"
-REGISTRIES: dict[str, Registry] = {**GROUPS, LOGGERS.group: LOGGERS}
+REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), LOGGERS, METRICS)
+
+_imported: dict[str, bytes] = {}
+"""Content of each plugin file as it was imported, by the name of its module."""
 
 broken_entry_points: dict[str, str] = {}
 """Installed plugins that could not be loaded, and why: no reason to refuse commands that do not need them."""
@@ -29,16 +32,17 @@ def plugin_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip(" '\"") for part in text.strip("[]").split(",") if part.strip())
 
 
-def register_everything(plugins: Iterable[str] = ()) -> tuple[ModuleType, ...]:
+def register_everything(plugins: str | Iterable[str] = ()) -> tuple[ModuleType, ...]:
     """Register all components, and return the modules that came from outside the package.
 
-    plugins: paths of Python files, and names of modules. Raises UserError for one that cannot be imported.
+    plugins: paths of Python files, and names of modules; as text with commas between. Raises UserError for one that
+    cannot be imported.
     """
     for name in PACKAGES:
         package = importlib.import_module(f"cnnbench.{name}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    return (*_entry_points(), *map(_load, plugins))
+    return (*_entry_points(), *map(_load, plugin_names(plugins) if isinstance(plugins, str) else plugins))
 
 
 def _entry_points() -> Iterator[ModuleType]:
@@ -72,9 +76,12 @@ def _load_file(path: Path) -> ModuleType:
             "no such Python file; give the path of a file, or the name of a module, that registers something."
         )
     name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and loaded.__file__ == str(path):
+    loaded, content = sys.modules.get(name), path.read_bytes()
+    if loaded is not None and _imported.get(name) == content:
         return loaded
+    for registry in REGISTRIES:  # a file that was edited since, beside a notebook that goes on
+        for own in [own for own in registry.components.values() if own.factory.__module__ == name]:
+            del registry.components[own.name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -85,18 +92,19 @@ def _load_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _imported[name] = content
     return module
 
 
 @contextmanager
 def _rolled_back_on_failure() -> Iterator[None]:
     """Forget what a module registered before it failed: mended, it is imported again."""
-    before = {group: dict(registry.components) for group, registry in REGISTRIES.items()}
+    before = [(registry, dict(registry.components)) for registry in REGISTRIES]
     try:
         yield
     except BaseException:
-        for group, components in before.items():
-            REGISTRIES[group].components = components
+        for registry, components in before:
+            registry.components = components
         raise
 
 

@@ -8,6 +8,7 @@ What is registered is checked at once, and what a factory returns when it is bui
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ PROVIDED: dict[str, dict[str, str]] = {
     "optimizer": {"groups": "groups", "params": "groups"},
     "scheduler": {"horizon": "horizon"},
     "task": {"spec": "spec"},
+    "metric": {"predictions": "predictions"},
 }  # fmt: skip
 
 # By group: the class of what a factory must return, and how to say it. By name: importing torch here would make every
@@ -47,7 +49,7 @@ PRODUCTS = {
     "scheduler": ("", "a function of the step and the scores"),
     "task": ("cnnbench.tasks.base.Task", "a Task (cnnbench.tasks.base)"),
     "logger": ("cnnbench.training.loggers.base.Logger", "a Logger (cnnbench.training.loggers.base)"),
-}
+}  # a metric returns whatever `float` takes
 
 
 class ContractError(UserError):
@@ -139,6 +141,8 @@ class Component:
             yield "has no setting `lr`, the learning rate that schedules scale"
         if self.facts.get("watches") and "patience" not in self.parameters:
             yield "watches validation, and has no setting `patience`: evaluations that it waits for"
+        if self.group == "metric" and (required := [*self.schema.model_json_schema().get("required", ())]):
+            yield f"is a function of `predictions` alone; give {listed(required)} a default"
 
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
         """Call the factory. Raises ContractError where it returns something else than its group asks for."""
@@ -200,6 +204,12 @@ def _takes_two(function: Any) -> bool:
     return True
 
 
+def _is_the_same_cell(before: Callable[..., Any], now: Callable[..., Any]) -> bool:
+    """Tell whether a definition is run again, as cells of a notebook are; a file is imported once."""
+    names = {(factory.__module__, factory.__qualname__) for factory in (before, now)}
+    return names == {("__main__", now.__qualname__)}
+
+
 class Registry:
     """The components of one group of the configuration, by name; subclasses state the facts that they keep."""
 
@@ -210,7 +220,7 @@ class Registry:
     def _register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
         def enter(factory: Factory) -> Factory:
             taken = self.components.get(name)
-            if taken is not None:
+            if taken is not None and not _is_the_same_cell(taken.factory, factory):
                 where = f"{taken.factory.__module__}.{taken.factory.__qualname__}"
                 raise UserError(
                     f"{self.group} '{name}' is registered twice: it is already {where}; choose another name."
@@ -318,6 +328,16 @@ class Loggers(Registry):
         return self._register(name, package=package, install=install)
 
 
+class Metrics(Registry):
+    """Functions of a classifier's predictions."""
+
+    def register(self, name: str, *, higher_is_better: bool = True) -> Callable[[Factory], Factory]:
+        """Return a decorator of a function of `predictions`, a `Predictions`, to a number."""
+        if not re.fullmatch(r"[\w@-]+", name):  # of keys such as name/val, and of columns
+            raise UserError(f"metric '{name}': a name has letters, digits, _, - and @ only.")
+        return self._register(name, higher_is_better=higher_is_better)
+
+
 MODELS = Models("model")
 DATASETS = Datasets("data")
 AUGMENTATIONS = Augmentations("augmentation")
@@ -325,6 +345,7 @@ OPTIMIZERS = Optimizers("optimizer")
 SCHEDULERS = Schedulers("scheduler")
 TASKS = Tasks("task")
 LOGGERS = Loggers("logger")
+METRICS = Metrics("metric")
 
 register_model = MODELS.register
 register_dataset = DATASETS.register
@@ -333,3 +354,4 @@ register_optimizer = OPTIMIZERS.register
 register_scheduler = SCHEDULERS.register
 register_task = TASKS.register
 register_logger = LOGGERS.register
+register_metric = METRICS.register

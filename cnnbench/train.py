@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cnnbench
 from cnnbench.errors import Mistake, TrainingError, UserError, shortened
@@ -193,12 +193,12 @@ def _let_hydra_answer(flags: Namespace, arguments: Sequence[str]) -> int:
 
 
 class _Callable(ModuleType):
-    """What makes `cnnbench.train([…])` train, although this file has the name of that function."""
+    """What makes `cnnbench.train(…)` train, although this file has the name of that function."""
 
-    def __call__(self, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> "Run":
+    def __call__(self, *words: Any, **settings: Any) -> "Run":
         from cnnbench.api import train
 
-        return train(overrides, plugins)
+        return train(*words, **settings)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -90,12 +90,12 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def plugins_are_forgotten() -> Iterator[None]:
     """Forget what a test registers: the plugin of one test is none of the next one's in the same process."""
-    before = {group: set(registry.components) for group, registry in REGISTRIES.items()}
+    before = {registry.group: set(registry.components) for registry in REGISTRIES}
     yield
-    for group, registry in REGISTRIES.items():
-        for name in set(registry.components) - before[group]:
+    for registry in REGISTRIES:
+        for name in set(registry.components) - before[registry.group]:
             del registry.components[name]
-            ConfigStore.instance().repo.pop(group, None)
+            ConfigStore.instance().repo.pop(registry.group, None)
             for module in [module for module in sys.modules if module.startswith(PREFIX)]:
                 del sys.modules[module]
 

@@ -24,7 +24,7 @@ def evaluate_run(
     """
     device = run.prepare_device()
     images = _other_images(run, data) if data else run.training.data
-    if not len(getattr(images, split)):
+    if not len(getattr(images, split, ())):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     network = run.model(which).to(device)
     context = EvalContext(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.run_config import RunConfig
-from cnnbench.config.values import flat
+from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batch, Batches
@@ -34,10 +34,13 @@ from cnnbench.training.setup import (
     setup,
 )
 from cnnbench.training.step import map_images
+from cnnbench.training.torch_state import borrowed_torch
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cnnbench.analysis.explanation.pictures import Explanation
+    from cnnbench.tasks.evaluation import EvalReport
     from cnnbench.training.plan import Plan
 
 Checkpoint = str | int
@@ -56,6 +59,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.record.get('status')})"
+
+    def _repr_html_(self) -> str:
+        from cnnbench.analysis.notebook import run_as_html
+
+        return run_as_html(self.folder)
 
     @property
     def path(self) -> Path:
@@ -114,6 +122,7 @@ class Run:
         """Return `best` or `last` for `tested`, and any other checkpoint as it is."""
         return self.tested if which == "tested" else which
 
+    @borrowed_torch()
     def model(self, which: Checkpoint = "tested") -> nn.Module:
         """Return the network with the weights of a checkpoint (averaged ones, if the run averages weights).
 
@@ -129,8 +138,7 @@ class Run:
         else:
             weights = content["network"]
         spec = replace(self.spec, outputs=self.task.num_outputs)
-        with torch.random.fork_rng(devices=()):
-            network = build_network(self.config.network(), spec, self.config.head, self.task)
+        network = build_network(self.config.network(), spec, self.config.head, self.task)
         network.load_state_dict(weights)
         return network.to(memory_format=torch.channels_last).eval()
 
@@ -159,6 +167,7 @@ class Run:
     # Its data ---------------------------------------------------------------------------------------------------------
 
     @cached_property
+    @borrowed_torch()
     def training(self) -> TrainingSetup:
         """Return everything that the training was made of, with its data, as at its beginning, on the CPU.
 
@@ -246,6 +255,42 @@ class Run:
             network, self.batches_of(images), lambda network, batch: scores(network(batch.images)).softmax(1)
         )
 
+    # As the commands do -----------------------------------------------------------------------------------------------
+
+    @borrowed_torch()
+    def evaluate(self, split: str = "test", which: Checkpoint = "tested", data: Words = ()) -> "EvalReport":
+        """Return metrics, tables and figures of the network on a split, as `cnnbench evaluate`.
+
+        data: other images, as words: `"image_folder data.folder=photos"`. `.write(FOLDER)` makes files of it.
+        """
+        from cnnbench.analysis.evaluate import evaluate_run
+
+        return evaluate_run(self, split, self.resolve(which), as_words(data, {}))
+
+    @borrowed_torch()
+    def explain(self, images: str | Path | Sequence[str | Path] = (), **options: Any) -> "Explanation":
+        """Return figures of what the network looks at, as `cnnbench explain`: a notebook shows them.
+
+        images: files and folders. options: what="gradcam,kernels", split, index, which, layer, filter, label.
+        """
+        from cnnbench.analysis.explanation.pictures import explain_run
+
+        return explain_run(self, images, **options)
+
+    @borrowed_torch()
+    def export(self, form: str, out: str | Path | None = None, which: Checkpoint = "tested") -> Path:
+        """Write the network as `onnx`, `torch_export` or `safetensors`, as `cnnbench export`, and return the file."""
+        from cnnbench.analysis.export.formats import usable
+        from cnnbench.analysis.export.verified import export_run
+
+        return export_run(self, self.resolve(which), usable(form), None if out is None else Path(out)).path
+
+    def report(self) -> Path:
+        """Write the page of the run anew, as `cnnbench report`, and return its file."""
+        from cnnbench.analysis.reports.single import page_of
+
+        return page_of(self.folder).write(self.path)
+
     def prepare_device(self) -> torch.device:
         """Set up arithmetic as in the training (threads, precision), and return the device that is available for it."""
         name = "auto" if self.config.device.startswith("cuda") else self.config.device
@@ -254,7 +299,7 @@ class Run:
         return device
 
 
-def load_run(path: str | Path, plugins: Sequence[str] = ()) -> Run:
+def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:
     """Return a run: by its folder, as `last`, or by a part of its path. Raises UserError if there is none.
 
     plugins: Python files that register what it was trained with.
@@ -262,30 +307,6 @@ def load_run(path: str | Path, plugins: Sequence[str] = ()) -> Run:
     register_everything(plugins)
     folder = RunFolder.named(str(path))
     return Run(folder, folder.run_config())
-
-
-def runs(pattern: str = "outputs/**", plugins: Sequence[str] = ()) -> "pd.DataFrame":
-    """Return a row for each run whose folder matches a pattern: path, status, settings, results.
-
-    Settings have their dotted names, results names like `accuracy/test`; `plugins` as in `load_run`.
-    """
-    import pandas as pd
-
-    register_everything(plugins)
-    rows = []
-    start = Path(Path(pattern).anchor)
-    for record in sorted(start.glob(f"{Path(pattern).relative_to(start)}/run.json")):
-        run = RunSummary(RunFolder(record.parent))
-        row = {"path": str(run.path), "status": run.record.get("status")} | flat(run.config)
-        if run.result:
-            row |= {
-                f"{name}/{split}": value
-                for split in ("train", "val", "test")
-                for name, value in run.result.get(split, {}).items()
-            }
-            row |= {"parameters": run.result["parameters"]["total"], "seconds": run.result["seconds"]["train"]}
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def plan(words: Sequence[str], config_dir: str | None = None) -> "Plan":

@@ -1,10 +1,20 @@
-"""Nested plain values, as YAML holds them, their dotted keys, and where the YAML files are."""
+"""Nested plain values, as YAML holds them, their dotted keys, how they are typed, and where the YAML files are."""
 
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from cnnbench.errors import UserError
+
 TYPED = "command line"  # the origin of a value that was typed
+NEEDS_NO_QUOTES = r"[\w.:/@%+*?$-]+"  # re.ASCII
+SYNTAX = r"[\w.:/\\@%+*?$,\[\]{}' -]*|(range|choice|interval|glob|sort|shuffle)\(.*\)"  # lists, grids and the like
+
+Words = str | Mapping[str, Any] | Iterable[str]
+"""What a command would be given: a line, its words, or settings by dotted key."""
 
 
 def conf_dir() -> Path:
@@ -35,3 +45,48 @@ def set_value(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
             values[key] = {}
         values = values[key]
     values[path[-1]] = value
+
+
+def as_words(words: Words, settings: Mapping[str, Any], is_grid: bool = False) -> list[str]:
+    """Return what was given in Python as the words of a command: `optimizer={"lr": 0.1}` is `optimizer.lr=0.1`.
+
+    is_grid: a list is one value for each job, in place of a setting that is a list. Raises UserError for what is none.
+    """
+    given: list[Any] = []
+    if isinstance(words, Mapping):
+        settings = {**words, **settings}
+    elif isinstance(words, str):
+        try:
+            given = shlex.split(words)
+        except ValueError as error:
+            raise UserError(f"{words}: a quote is not closed.") from error
+    else:
+        given = list(words) if isinstance(words, Iterable) else [words]
+    for word in given:
+        if not isinstance(word, str):
+            raise UserError(f"{word!r} is no setting; give words such as 'epochs=3', or keywords: epochs=3.")
+    for key, value in flat(settings).items():
+        is_many = is_grid and isinstance(value, list | tuple | range)
+        given.append(f"{key}={','.join(map(_element, value)) if is_many else as_typed(value)}")
+    return given
+
+
+def as_typed(value: Any) -> str:
+    """Return a value of Python as it would be typed; text is taken as if it had been."""
+    return value if isinstance(value, str) and re.fullmatch(SYNTAX, value, re.ASCII) else _element(value)
+
+
+def _element(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Integral | Real):
+        return str(int(value)) if isinstance(value, Integral) else repr(float(value))
+    if isinstance(value, list | tuple | range):
+        return f"[{','.join(map(_element, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_element(inner)}' for key, inner in value.items())}}}"
+    text = str(value)
+    if re.fullmatch(NEEDS_NO_QUOTES, text, re.ASCII):
+        return text
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"

@@ -1,14 +1,22 @@
 """What a data set consists of, and what a model needs to know about it."""
 
 import hashlib
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
+from io import BytesIO
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from cnnbench.errors import UserError
+
+SHOWN = 16  # images in a notebook
+THUMBNAIL = 48  # pixels
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,26 @@ class Images:
         pixels = self.pixels[rows]
         assert not isinstance(pixels, Photographs), "photographs have to be decoded first"
         return pixels.load(pixels.rows) if isinstance(pixels, Stream) else pixels
+
+    def __repr__(self) -> str:
+        size = "" if isinstance(self.pixels, Photographs) else f"{'x'.join(map(str, self.size))}, "
+        return f"Images({len(self)}, {size}{len(set(self.labels.tolist()))} classes)"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: how many there are, and the first of them."""
+        has_none = isinstance(self.pixels, Photographs) or not len(self)
+        first = "" if has_none else _thumbnails(self.take(torch.arange(min(len(self), SHOWN))))
+        return f"<div>{escape(repr(self))}</div>{first}"
+
+
+def _thumbnails(pixels: Tensor) -> str:
+    """Return images, uint8 [N, C, H, W], as one small picture in HTML."""
+    side = min(THUMBNAIL, *pixels.shape[2:])
+    small = functional.interpolate(pixels.float(), (side, side), mode="area").round().to(torch.uint8)
+    strip = torch.cat(list(small.expand(-1, 3, -1, -1)), dim=2).permute(1, 2, 0).numpy()
+    content = BytesIO()
+    Image.fromarray(strip).save(content, "PNG")
+    return f'<img alt="" src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
 
 
 @dataclass(frozen=True)

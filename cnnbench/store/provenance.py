@@ -6,13 +6,17 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from inspect import getsource, isclass, isfunction
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
 import cnnbench
+from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import GROUPS
 
 # What computes. A console message, a command or a report changes no result, and makes no finished run outdated.
 COMPUTES = (
@@ -31,6 +35,28 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
     files = {f"cnnbench/{path.relative_to(package).as_posix()}": path for path in _files_that_compute(package)}
     files |= {Path(module.__file__).name: Path(module.__file__) for module in plugins if module.__file__}
     return {name: syntax_hash(path.read_text(encoding="utf-8")) for name, path in files.items()}
+
+
+def typed_code(config: RunConfig) -> dict[str, str]:
+    """Return the hash of each component of a run that no module holds: it was typed into a notebook or a script."""
+    chosen = {group: getattr(config, group) for group in GROUPS}
+    parts = [(group, part) for group, some in chosen.items() for part in (some if isinstance(some, tuple) else (some,))]
+    components = [GROUPS[group][part.name] for group, part in parts]
+    return {
+        f"{component.group} '{component.name}'": syntax_hash(_source_of(component.factory))
+        for component in components
+        if component.factory.__module__ == "__main__"
+    }
+
+
+def _source_of(factory: Callable[..., Any]) -> str:
+    """Return the source of a function, or of the methods of a class, of which a notebook does not know more."""
+    is_class = isclass(factory)
+    functions = [part for part in vars(factory).values() if isfunction(part)] if is_class else [factory]
+    try:
+        return "".join(dedent(getsource(function)) for function in functions)
+    except OSError:  # typed into a bare interpreter
+        return ""
 
 
 @lru_cache(maxsize=1024)  # a notebook and a sweep plan many runs with the same code

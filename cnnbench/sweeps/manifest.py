@@ -2,14 +2,13 @@
 
 import hashlib
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cnnbench.store.files import write_json
 from cnnbench.store.folder import find_runs, now, outputs_dir
 from cnnbench.training import console
-from cnnbench.training.plan import Plan, command_line
+from cnnbench.training.plan import Plan
 
 
 def outcome(plan: Plan, code: int, reason: str) -> str:
@@ -27,7 +26,7 @@ def outcome(plan: Plan, code: int, reason: str) -> str:
     return f"failed: {reason or record.get('error') or f'exit code {code}'}"
 
 
-def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str]) -> Path:
+def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str) -> Path:
     """Write down which runs belong together, for the reports, and return where."""
     identities = [plan.config.identity() for plan in plans]
     folder = outputs_dir() / "sweeps"
@@ -44,7 +43,7 @@ def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str]) -> Path:
         for plan, identity, outcome, of_job in zip(plans, identities, outcomes, runs, strict=True)
     ]
     path = folder / f"{name}.json"
-    write_json(path, {"command": command_line(sys.argv[1:]), "ended": now(), "jobs": jobs})
+    write_json(path, {"command": command, "ended": now(), "jobs": jobs})
     return path
 
 

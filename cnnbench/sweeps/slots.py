@@ -18,7 +18,8 @@ from cnnbench.store.folder import shown
 from cnnbench.sweeps.expand import resolve_all
 from cnnbench.sweeps.manifest import outcome, summarize, write_manifest
 from cnnbench.training import console
-from cnnbench.training.plan import Plan
+from cnnbench.training.plan import Plan, command_line
+from cnnbench.training.signals import handled
 from cnnbench.training.trainer import WritePage, carry_out
 
 Compare = Callable[[Path], Path]
@@ -30,11 +31,12 @@ def carry_out_all(
     write_page: WritePage | None = None,
     compare: Compare | None = None,
     preload: Sequence[str] = (),
+    command: str | None = None,
 ) -> int:
     """Run every plan, one after another, and return 0 if all have their result.
 
     write_page, compare: make the page of a run and that of the sweep. preload: modules that the end of a job needs,
-    imported once instead of by every job.
+    imported once instead of by every job. command: what makes this sweep; None: the command line of the process.
     """
     before = set(sys.modules)
     plans = resolve_all(plans)
@@ -49,7 +51,7 @@ def carry_out_all(
             if processes.stopped_by:
                 break
     outcomes += ["not started"] * (len(plans) - len(outcomes))
-    manifest = write_manifest(plans, outcomes)
+    manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
     summarize(plans, outcomes)
     if compare is not None and reports and outcomes.count("completed") > 1:
         with console.tolerating("the comparison"):
@@ -76,7 +78,7 @@ class _Processes:
         self.stopped_by: int | None = None
 
     def __enter__(self) -> "_Processes":
-        self._before = {number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = handled((signal.SIGINT, signal.SIGTERM), self._pass_on)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +88,9 @@ class _Processes:
     def run(self, plan: Plan) -> tuple[int, str]:
         """Return the exit code of the job, and why it failed, where it could say so itself."""
         receiving, sending = self._context.Pipe(duplex=False)
-        self._process = self._context.Process(target=_job, args=(plan, self._write_page, sending))
+        self._process = self._context.Process(
+            target=_job, args=(plan, self._write_page, console.progress_mode(), sending)
+        )
         with _without_main():
             self._process.start()
         sending.close()
@@ -118,9 +122,10 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _job(plan: Plan, write_page: WritePage | None, sending: Any) -> None:
+def _job(plan: Plan, write_page: WritePage | None, mode: console.ProgressMode, sending: Any) -> None:
     try:
-        sys.exit(carry_out(plan, write_page))
+        with console.showing(mode):
+            sys.exit(carry_out(plan, write_page))
     except (UserError, TrainingError) as error:
         console.error(error)
         sending.send(str(error).partition("\n")[0])

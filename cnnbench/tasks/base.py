@@ -27,6 +27,8 @@ class Task(OutputSpec, ABC):
     eval_metrics: tuple[str, ...] = ("loss",)
     watched: tuple[tuple[str, bool], ...] = (("loss", False),)
     """Validation metrics that decide which epoch is best, the most important first; True: higher is better."""
+    own_metrics: tuple[str, ...] = ()
+    """Those of `eval_metrics` that its user registered, and wants to see after each epoch."""
     is_classifier = False
     """Whether outputs stand for classes, so that the last layer is of no use for other classes."""
     show_every: int | None = None

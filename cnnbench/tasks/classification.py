@@ -1,7 +1,7 @@
 """Classification of images."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
-from cnnbench.errors import SettingError
-from cnnbench.registry import TASKS
+from cnnbench.errors import SettingError, UserError, listed
+from cnnbench.registry import METRICS, TASKS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport, Predictions, evaluate_classifier
@@ -28,8 +28,9 @@ class Classification(Task):
     classes with a single output, the logit of the second one.
     class_weights: weight of an image in training by its class; none: 1; balanced: every class counts as much.
     label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
-    watch: the validation metric that decides which epoch is best, when to stop early, and when a plateau is reached;
-    the other one breaks ties.
+    metrics: registered ones, functions of predictions, that are measured besides.
+    watch: the validation metric that decides which epoch is best, when to stop early, and when a plateau is reached:
+    accuracy, where the loss breaks ties, loss, where accuracy does, or one of `metrics`.
     The loss of evaluations is the mean cross entropy, whatever is trained on, so that runs can be compared. A blended
     sample counts for both of its classes, in loss and accuracy.
     Raises SettingError for a loss that does not fit the classes or the other settings.
@@ -37,7 +38,7 @@ class Classification(Task):
 
     train_metrics = ("loss", "accuracy")
     is_classifier = True
-    watched = (("accuracy", True), ("loss", False))
+    watched: tuple[tuple[str, bool], ...] = (("accuracy", True), ("loss", False))
     higher_is_better: Mapping[str, bool] = {"loss": False, "accuracy": True, "top5": True, "ece": False}
     figure_titles: Mapping[str, str] = {
         "classes": "Accuracy by class",
@@ -55,12 +56,21 @@ class Classification(Task):
         focal_gamma: Annotated[float, Field(gt=0)] = 2.0,
         class_weights: Literal["none", "balanced"] | list[PositiveFloat] = "none",
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        watch: Literal["accuracy", "loss"] = "accuracy",
+        metrics: list[str] | None = None,
+        watch: str = "accuracy",
     ) -> None:
         super().__init__(spec)
-        if watch == "loss":
-            self.watched = (("loss", False), ("accuracy", True))
-        self.eval_metrics = ("loss", "accuracy", "top5") if spec.num_classes > 5 else ("loss", "accuracy")
+        self._means = ("loss", "accuracy", "top5") if spec.num_classes > 5 else ("loss", "accuracy")
+        self.own_metrics = tuple(metrics or ())
+        self.eval_metrics = (*self._means, *self.own_metrics)
+        check_metrics(self.own_metrics, (*self.higher_is_better, "samples"), spec.classes)
+        directions = {name: METRICS[name].facts["higher_is_better"] for name in self.own_metrics}
+        self.higher_is_better = {**self.higher_is_better, **directions}
+        if watch not in ("accuracy", "loss", *self.own_metrics):
+            known = listed(("accuracy", "loss", *self.own_metrics))
+            raise SettingError(f"task.watch={watch}", f"is not measured; there are {known}")
+        tie_breaker = "accuracy" if watch == "loss" else "loss"
+        self.watched = tuple((name, self.higher_is_better[name]) for name in (watch, tie_breaker))
         self._is_binary = loss == "binary"
         self._gamma = focal_gamma if loss == "focal" else 0.0
         self._smoothing = label_smoothing
@@ -105,35 +115,50 @@ class Classification(Task):
         return losses.mean(), torch.stack([losses.detach().sum(), correct.sum()])
 
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
-        return self._measure(self.scores(network(batch.images)), batch)
+        return self._measure(self.scores(network(batch.images)), batch, with_probabilities=bool(self.own_metrics))
+
+    def compute_metrics(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return means over images, and the user's own metrics. rows: float32 [N, M], or with probabilities [N, M + K].
+
+        NaN where one of these has no value, as the area under a curve of images of a single class.
+        """
+        means, probabilities = rows.tensor_split([len(self._means)], dim=1)
+        metrics = dict(zip(self._means, means.double().mean(0).tolist(), strict=True))
+        predictions = Predictions(probabilities, labels, self.spec.classes)
+        for name in self.own_metrics:
+            try:
+                metrics[name] = float(METRICS[name].build({}, predictions=predictions))
+            except (ValueError, ArithmeticError):  # the function works: see `check_metrics`
+                metrics[name] = math.nan
+        return metrics
 
     def evaluate(self, context: EvalContext, split: str) -> EvalReport:
         """Return metrics with tables and figures by class, of confusions, calibration and single predictions."""
         batches, classes = context.splits[split], self.spec.classes
 
         def step(network: nn.Module, batch: Batch) -> Tensor:
-            scores = self.scores(network(batch.images))
-            return torch.cat([self._measure(scores, batch), scores.softmax(1)], dim=1)
+            return self._measure(self.scores(network(batch.images)), batch, with_probabilities=True)
 
         rows, labels = context.map_batches(batches, step), batches.labels.cpu()
-        measured, probabilities = torch.split(rows, [len(self.eval_metrics), len(classes)], dim=1)
+        probabilities = rows[:, len(self._means) :].contiguous()
         files = getattr(context.data, split).files()
 
         def pixels(rows: Tensor) -> Tensor:
             (batch,) = batches.epoch(rows, len(rows))
             return context.pixels(batch.images)
 
-        metrics = self.compute_metrics(measured, labels) | (self.final_evaluation(context) if split == "test" else {})
+        metrics = self.compute_metrics(rows, labels) | (self.final_evaluation(context) if split == "test" else {})
         return evaluate_classifier(metrics, Predictions(probabilities, labels, classes, files), pixels)
 
-    def _measure(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return the eval metrics of each image, float32 [B, M], from scores [B, K]."""
+    def _measure(self, scores: Tensor, batch: Batch, with_probabilities: bool) -> Tensor:
+        """Return what is averaged over images, float32 [B, M], from scores [B, K]; with probabilities: [B, M + K]."""
         losses = functional.cross_entropy(scores, batch.labels, reduction="none")
         columns = [losses, (scores.argmax(1) == batch.labels).to(losses.dtype)]
-        if "top5" in self.eval_metrics:
+        if "top5" in self._means:
             in_top5 = scores.topk(5, dim=1).indices == batch.labels.unsqueeze(1)
             columns.append(in_top5.any(1).to(losses.dtype))
-        return torch.stack(columns, dim=1)
+        measured = torch.stack(columns, dim=1)
+        return torch.cat([measured, scores.softmax(1)], dim=1) if with_probabilities else measured
 
     def _blended_losses(self, scores: Tensor, batch: Batch) -> Tensor:
         losses = self._losses(scores, batch.labels)
@@ -173,3 +198,24 @@ def weights_of_classes(class_weights: str | list[float], spec: DataSpec) -> Tens
     else:
         weights = 1 / counts
     return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def check_metrics(names: Sequence[str], taken: Collection[str], classes: tuple[str, ...]) -> None:
+    """Try registered metrics on random predictions in which every class occurs.
+
+    Raises SettingError for one that does not exist, that is measured anyway, or that fails.
+    """
+    labels = torch.arange(len(classes)).repeat(2)
+    scores = torch.randn(len(labels), len(classes), generator=torch.Generator().manual_seed(0))
+    predictions = Predictions(scores.softmax(1), labels, classes)
+    for name in names:
+        given = f"task.metrics=[{','.join(names)}]"
+        if name in taken or names.count(name) > 1:
+            raise SettingError(given, f"'{name}' is measured already; leave it out, or register it by another name")
+        try:
+            float(METRICS[name].build({}, predictions=predictions))
+        except UserError as error:
+            raise SettingError(given, str(error)) from error
+        except Exception as error:
+            problem = f"{METRICS[name]} fails on random predictions: {type(error).__name__}: {error}"
+            raise SettingError(given, problem) from error

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cnnbench.errors import listed
 from cnnbench.store.files import write_atomically, write_json
 from cnnbench.tasks import figures
 
@@ -47,6 +49,19 @@ class EvalReport:
         for name, figure in self.figures.items():
             log_image(name, figures.save(folder / f"{name}.png", figure()))
         write_json(folder / "metrics.json", dict(self.metrics))
+
+    def __repr__(self) -> str:
+        measured = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        return f"EvalReport({measured}; tables {listed(self.tables)}; figures {listed(self.figures)})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the metrics, and which tables and figures there are."""
+        import pandas as pd
+
+        parts = [pd.DataFrame([self.metrics]).to_html(index=False, border=0)]
+        for kind, names in (("tables", self.tables), ("figures", self.figures)):
+            parts += [f"<div>{kind}: <code>{escape(', '.join(names))}</code></div>"] if names else []
+        return "".join(parts)
 
 
 @dataclass(frozen=True)

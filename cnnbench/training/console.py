@@ -5,8 +5,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
 
@@ -22,6 +23,25 @@ from cnnbench.training.setup import TrainingSetup
 
 ETA_AFTER_STEPS = 20
 
+ProgressMode = Literal["auto", "bar", "lines", "quiet"]
+"""What is printed of a training: a bar, lines, or nothing at all; auto: a bar on a terminal, elsewhere lines."""
+_mode: ContextVar[ProgressMode] = ContextVar("_mode", default="auto")
+
+
+@contextmanager
+def showing(mode: ProgressMode) -> Iterator[None]:
+    """Print so much, in this thread, until the end."""
+    before = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(before)
+
+
+def progress_mode() -> ProgressMode:
+    """Return what is printed of a training, to be passed on to another process."""
+    return _mode.get()
+
 
 def say(text: str = "") -> None:
     """Print a line at once, also into a file; what the terminal cannot show is escaped.
@@ -29,7 +49,13 @@ def say(text: str = "") -> None:
     Nothing is raised where nobody reads any more (`| head`, a pager that was left) or a disk is full: no training ends
     for that.
     """
-    _print(text, sys.stdout)
+    if _mode.get() != "quiet":
+        _print(text, sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Print a line that is never left out: where nothing else is printed, it goes where errors do."""
+    _print(text, sys.stderr if _mode.get() == "quiet" else sys.stdout)
 
 
 def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: int, progress: Progress) -> None:
@@ -109,8 +135,9 @@ class ProgressDisplay:
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
         self.announced = False
         self.is_table = sys.stdout is not None and sys.stdout.isatty()
+        has_no_bar = {"auto": None, "bar": False}.get(_mode.get(), True)  # None: not where there is no terminal
         self.bar: tqdm[Any] = tqdm(
-            total=num_steps, initial=step, disable=None if sys.stderr else True, leave=False, dynamic_ncols=True,
+            total=num_steps, initial=step, disable=has_no_bar if sys.stderr else True, leave=False, dynamic_ncols=True,
             smoothing=0.05, bar_format="{desc} |{bar}| {percentage:3.0f}%  {remaining} left",
         )  # fmt: skip
         if self.is_table:
@@ -172,9 +199,9 @@ class ProgressDisplay:
         return f"{grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
-def summary(result: Mapping[str, Any], folder: RunFolder, note: str = "", page: Path | None = None) -> None:
+def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = None) -> None:
     """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page to open."""
-    say(note)
+    say()
     splits = [split for split in ("train", "val", "test") if result.get(split)]
     names = [name for name in result["test"] if name != "samples"]
     say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")

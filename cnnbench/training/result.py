@@ -73,6 +73,7 @@ def result_record(
         "parameters": training.parameters,
         "references": references,
         "watched": [list(metric) for metric in watched],
+        "higher_is_better": dict(training.task.higher_is_better),
         "reached": reached(config.reach, watched[0], rows),
         "departures": record.get("departures", []),
         "seconds": {"train": progress.train_seconds, "total": total_seconds},

@@ -1,9 +1,11 @@
 """Stopping on request: Ctrl-C, a signal from a scheduler, or a limit of time."""
 
 import signal
+import threading
 import time
+from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from cnnbench.errors import Stopped
 
@@ -19,18 +21,17 @@ class StopRequests:
     def __init__(self, max_minutes: float | None = None) -> None:
         self.signal: int | None = None
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in self.SIGNALS:
-            self._before[number] = signal.signal(number, self._on_signal)
+        self._before = handled(self.SIGNALS, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
@@ -53,3 +54,13 @@ class StopRequests:
             raise Stopped(signal.Signals(self.signal).name)
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise Stopped("max_minutes")
+
+
+def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Let a function handle signals, and return what handled each before.
+
+    Nothing is changed outside the main thread: Python delivers signals there, and allows no other to set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in numbers}

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +30,33 @@ from cnnbench.training.step import evaluating, map_images
 
 WritePage = Callable[[RunFolder], Path]
 """Makes the page of a finished run, and returns where it lies."""
+OnEpoch = Callable[[RunFolder, Mapping[str, Any]], None]
+"""Is called with the row of each epoch after it is written; raises Stopped to stop after this epoch."""
 
 
 def carry_out(plan: Plan, write_page: WritePage | None = None) -> int:
-    """Do what the plan says, and return the exit code: 0, or 128 + the number of the signal that stopped it.
+    """Do what the plan says, and return the exit code: 0, or 128 + the number of the signal that stopped it."""
+    return carried_out(plan, write_page)[0]
+
+
+def carried_out(
+    plan: Plan, write_page: WritePage | None = None, on_epoch: OnEpoch | None = None
+) -> tuple[int, RunFolder]:
+    """Do what the plan says, and return the exit code and the run, which is not finished where it was stopped.
 
     An interrupted run is continued; the result of a finished one is shown. Raises UserError where it cannot be carried
     out, or code or data changed since it began, and TrainingError where training fails.
     """
-    plan = with_code(plan, provenance.code_hashes(register_everything(plan.plugins)))
+    modules = register_everything(plan.plugins)
+    plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
     plan, training = resolve(plan)
     folder, changes = resolve_run_dir(plan, training)
     if folder.is_completed:
-        lines = [f"finished {folder.record()['ended']}; rerun=true trains it again."]
-        lines += [f"note: made with other {change}" for change in changes]
-        console.summary(folder.result(), folder, "\n".join(lines), folder.page if folder.page.is_file() else None)
-        return 0
+        console.say(f"finished {folder.record()['ended']}; rerun=true trains it again.")
+        for change in changes:
+            console.warn(f"note: made with other {change}")
+        console.summary(folder.result(), folder, page=folder.page if folder.page.is_file() else None)
+        return 0, folder
     init_record: dict[str, Any] = {}
     if plan.config.source is not None and not checkpoint.steps_in(folder.checkpoints):
         from cnnbench.training.init import load_initial_weights
@@ -61,7 +72,8 @@ def carry_out(plan: Plan, write_page: WritePage | None = None) -> int:
         prepare_run_dir(folder, plan, training, init_record)
         try:
             with StopRequests(plan.config.max_minutes) as stop:
-                return Trainer(plan, training, folder, stop).run(write_page if plan.config.report else None)
+                trainer = Trainer(plan, training, folder, stop, on_epoch)
+                return trainer.run(write_page if plan.config.report else None), folder
         except BaseException as error:
             status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.update(status=status, error=f"{type(error).__name__}: {error}", ended=now())
@@ -71,8 +83,16 @@ def carry_out(plan: Plan, write_page: WritePage | None = None) -> int:
 class Trainer:
     """A run while it is being worked on; the observer of its loop."""
 
-    def __init__(self, plan: Plan, training: TrainingSetup, folder: RunFolder, stop: StopRequests) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        training: TrainingSetup,
+        folder: RunFolder,
+        stop: StopRequests,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
         self.plan, self.training, self.folder, self.stop = plan, training, folder, stop
+        self.told_of_epochs = on_epoch
         self.config = plan.config
         self.began = self.last_save = time.monotonic()
         record = folder.record()
@@ -98,7 +118,7 @@ class Trainer:
         self.journal = Journal(self.folder.metrics_file, self.progress)
         self._begin_logging()
         task, num_steps = self.training.task, self.training.horizon.num_steps
-        shown = {*task.train_metrics, *(name for name, _ in task.watched)}  # all others are in the rows
+        shown = {*task.train_metrics, *task.own_metrics, *(name for name, _ in task.watched)}  # others are in the rows
         columns = [f"{name}/train" for name in task.train_metrics]
         columns += [f"{name}/val" for name in task.eval_metrics if name in shown and len(self.training.data.val)]
         self.display = console.ProgressDisplay(self.config.epochs, num_steps, self.progress.step, columns)
@@ -150,6 +170,8 @@ class Trainer:
             network = self.training.evaluated(progress.step)
             with evaluating(network):
                 self.training.task.log_progress(self._context(network, epoch, progress.step, ("train", "val")))
+        if self.told_of_epochs is not None:
+            self.told_of_epochs(self.folder, row)
 
     def check_stop(self) -> None:
         """Raise Stopped if a signal has come, or the time is over."""

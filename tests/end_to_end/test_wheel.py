@@ -30,7 +30,7 @@ def test_a_wheel_built_from_the_source_distribution_trains_from_another_folder(t
     run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source), cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
-        assert "cnnbench/conf/config.yaml" in packed.namelist()
+        assert {"cnnbench/conf/config.yaml", "cnnbench/py.typed"} <= set(packed.namelist())
         packed.extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -1,8 +1,13 @@
 """Every kind of figure that explains a network: what `--what` names, and what is drawn for it."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -11,7 +16,7 @@ from torch import Tensor
 from cnnbench.analysis.evaluate import evaluate_run
 from cnnbench.analysis.explanation import sheets
 from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
-from cnnbench.analysis.explanation.explainer import Explainer
+from cnnbench.analysis.explanation.explainer import Explainer, explainer_of, label_of
 from cnnbench.analysis.explanation.features import features_of
 from cnnbench.analysis.explanation.layers import (
     Maps,
@@ -22,9 +27,11 @@ from cnnbench.analysis.explanation.layers import (
     maps_of_layer,
     spread,
 )
-from cnnbench.errors import UserError, grouped
-from cnnbench.tasks.figures import plain, tsne_scatter
+from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.errors import UserError, did_you_mean, grouped, listed
+from cnnbench.tasks.figures import any_script, plain, tsne_scatter
 
+DPI = 80  # of figures in a notebook
 GALLERIES = {"mistakes": "the most confident mistakes", "doubts": "the least confident correct predictions"}
 
 
@@ -35,6 +42,39 @@ class Picture:
     name: str
     line: str
     figure: Figure
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows."""
+        content = BytesIO()
+        with any_script():
+            self.figure.savefig(content, format="png", dpi=DPI, bbox_inches="tight")
+        return content.getvalue()
+
+
+@dataclass(frozen=True)
+class Explanation(Sequence[Picture]):
+    """The figures that explain a network. left_out: what could not be drawn, and why, a line each."""
+
+    pictures: tuple[Picture, ...]
+    left_out: tuple[str, ...] = ()
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.pictures[place]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __repr__(self) -> str:
+        return "\n".join(["Explanation:", *(f"  {picture.name}: {picture.line}" for picture in self.pictures)])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: every figure under its name."""
+        parts = [
+            f"<figure><figcaption><code>{escape(picture.name)}</code>: {escape(picture.line)}</figcaption>"
+            f'<img alt="" src="data:image/png;base64,{b64encode(picture._repr_png_()).decode()}"></figure>'
+            for picture in self.pictures
+        ]
+        return "".join([*parts, *(f"<p>left out: {escape(line)}</p>" for line in self.left_out)])
 
 
 def _draw_activations(explainer: Explainer) -> Iterator[Picture]:
@@ -172,3 +212,44 @@ KINDS: Mapping[str, Callable[[Explainer], Iterator[Picture]]] = {
     "tsne": _draw_tsne,
     "augmentation": _draw_augmentation,
 }
+
+
+def explain_run(
+    run: Run,
+    images: str | Path | Sequence[str | Path] = (),
+    what: str | Sequence[str] = (),
+    split: str = "test",
+    index: Sequence[int] | None = None,
+    which: Checkpoint = "tested",
+    layer: str | None = None,
+    filter: int | None = None,
+    label: str | None = None,
+) -> Explanation:
+    """Return figures of some kinds, by default all that are possible, of image files or of images of a split.
+
+    images: files and folders. what: names of kinds, as text with commas between. index: of the split; None: the first
+    image of each class. layer, filter, label: as `Explainer` has them, the label by its class. Raises UserError for
+    what there is not, for images that cannot be used, and for a kind that is named and not possible.
+    """
+    files = [str(image) for image in ([images] if isinstance(images, str | Path) else images)]
+    what = [kind.strip() for kind in what.split(",")] if isinstance(what, str) else what
+    for kind in what:
+        if kind not in KINDS:
+            raise UserError(f"'{kind}' is not drawn{did_you_mean(kind, list(KINDS))}; there are {listed(KINDS)}.")
+    explainer, unusable = explainer_of(run, run.resolve(which), files, split, index)
+    if unusable:
+        raise UserError("\n".join(["images that cannot be used:", *(f"  {problem}" for problem in unusable)]))
+    number = None if label is None else label_of(label, run.classes)
+    explainer = replace(explainer, layer=layer, filter=filter, label=number)
+    pictures: list[Picture] = []
+    left_out = []
+    for kind, draw in KINDS.items():
+        if what and kind not in what:
+            continue
+        try:
+            pictures += draw(explainer)
+        except NotPossible as error:
+            if what:
+                raise UserError(f"{kind}: {error}.") from error
+            left_out.append(f"{kind}: {error}")
+    return Explanation(tuple(pictures), tuple(left_out))

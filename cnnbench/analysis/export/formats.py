@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.analysis.export.deployed import Deployed, rebuilt
+from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.plugins import register_everything
 
 WEIGHTS = "weights and buffers of the network, by name; without cropping, normalisation and softmax"
@@ -156,3 +158,14 @@ FORMATS = {
         ),
     )
 }  # fmt: skip
+
+
+def usable(name: str) -> Format:
+    """Return a format by name. Raises UserError if there is none, or packages that it needs are not installed."""
+    if name not in FORMATS:
+        raise UserError(f"'{name}' is no format{did_you_mean(name, list(FORMATS))}; there are {listed(FORMATS)}.")
+    form = FORMATS[name]
+    missing = [package for package in form.packages if find_spec(package) is None]
+    if missing:
+        raise UserError(f"{name} needs {listed(missing)}: pip install {form.install}")
+    return form

@@ -32,7 +32,8 @@ class Metric:
     @classmethod
     def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":
         """Return a metric; its direction is the task's, if `result.json` has it."""
-        return cls(name, dict(result.get("watched", ())).get(name, name not in LOWER_IS_BETTER))
+        directions = dict(result.get("watched", ())) | result.get("higher_is_better", {})
+        return cls(name, directions.get(name, name not in LOWER_IS_BETTER))
 
     @property
     def sign(self) -> int:
