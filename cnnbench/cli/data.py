@@ -1,4 +1,4 @@
-"""`cnnbench-data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
+"""`cnnbench data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from cnnbench.errors import UserError, grouped, listed
 ABOUT = """\
 Lists data sets, shows what they contain, and copies files to where they are looked for.
 
-  cnnbench-data list                                    data sets, and whether and where their files are
-  cnnbench-data info cifar10                            classes, images of each split and class, mean, checksums
-  cnnbench-data info cifar10 data.val_fraction=0.2      ... with any setting of the main command
-  cnnbench-data prepare cifar10 --from ~/Downloads      find the files there, verify them, copy those that are missing
+  cnnbench data list                                    data sets, and whether and where their files are
+  cnnbench data info cifar10                            classes, images of each split and class, mean, checksums
+  cnnbench data info cifar10 data.val_fraction=0.2      ... with any setting of the main command
+  cnnbench data prepare cifar10 --from ~/Downloads      find the files there, verify them, copy those that are missing
 
 Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in the user's cache folder. Nothing is
 downloaded here, and no file is overwritten. plugins=my_data.py registers data sets of your own.

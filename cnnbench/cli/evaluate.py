@@ -1,4 +1,4 @@
-"""`cnnbench-evaluate`: a trained network by class, by its mistakes, and on other data."""
+"""`cnnbench evaluate`: a trained network by class, by its mistakes, and on other data."""
 
 import re
 from argparse import Namespace
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 ABOUT = """\
 Evaluates the network of a run again: metrics, figures by class, confusions, mistakes, calibration.
 
-  cnnbench-evaluate outputs/RUN                              the test images, with the checkpoint that was tested
-  cnnbench-evaluate outputs/RUN --split val                  ... validation; or train
-  cnnbench-evaluate outputs/RUN --checkpoint last            ... the last checkpoint; or one by its step
-  cnnbench-evaluate outputs/RUN --data image_folder data.folder=my_photos      ... other images of the same classes
+  cnnbench evaluate outputs/RUN                              the test images, with the checkpoint that was tested
+  cnnbench evaluate outputs/RUN --split val                  ... validation; or train
+  cnnbench evaluate outputs/RUN --checkpoint last            ... the last checkpoint; or one by its step
+  cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos      ... other images of the same classes
 
 Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the run's own test images and the checkpoint
 that was tested, the metrics are those of result.json, to the last digit. Nothing else in the run folder is changed.

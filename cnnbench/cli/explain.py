@@ -1,4 +1,4 @@
-"""`cnnbench-explain`: what a network has learnt and what it looks at, as figures."""
+"""`cnnbench explain`: what a network has learnt and what it looks at, as figures."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 ABOUT = """\
 Draws what the network of a run has learnt and what it looks at.
 
-  cnnbench-explain outputs/RUN                                     the first test image of each class, ten at most
-  cnnbench-explain outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
-  cnnbench-explain outputs/RUN --split test --index 13,43          images of the run's own data
-  cnnbench-explain outputs/RUN --what gradcam --class cat          one kind of figure, for a class of your choice
-  cnnbench-explain outputs/RUN --layer features.relu2 --filter 5   one map of a layer
+  cnnbench explain outputs/RUN                                     the first test image of each class, ten at most
+  cnnbench explain outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
+  cnnbench explain outputs/RUN --split test --index 13,43          images of the run's own data
+  cnnbench explain outputs/RUN --what gradcam --class cat          one kind of figure, for a class of your choice
+  cnnbench explain outputs/RUN --layer features.relu2 --filter 5   one map of a layer
 
 activations: the maps of layers for an image. kernels: the weights of the first layer. gradcam, saliency: the evidence
 for the class, by layer and by pixel. gallery: the most confident mistakes and the least confident correct predictions

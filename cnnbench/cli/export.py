@@ -1,4 +1,4 @@
-"""`cnnbench-export`: a trained network as one file that others can use, compared with the network of the run."""
+"""`cnnbench export`: a trained network as one file that others can use, compared with the network of the run."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 ABOUT = """\
 Writes the network of a run as one file, with all that others need to know to use it; next to it the same as JSON.
 
-  cnnbench-export outputs/RUN --format onnx               pixels in, probabilities out, wherever ONNX runs
-  cnnbench-export outputs/RUN --format torch_export       ... wherever torch runs; cnnbench is not needed
-  cnnbench-export outputs/RUN --format safetensors        the bare weights by name, and how to build the network
-  cnnbench-export outputs/RUN --format onnx --checkpoint last --out digits.onnx
+  cnnbench export outputs/RUN --format onnx               pixels in, probabilities out, wherever ONNX runs
+  cnnbench export outputs/RUN --format torch_export       ... wherever torch runs; cnnbench is not needed
+  cnnbench export outputs/RUN --format safetensors        the bare weights by name, and how to build the network
+  cnnbench export outputs/RUN --format onnx --checkpoint last --out digits.onnx
 
 Cropping, normalisation, and for a classifier the softmax are part of the network. Before a file gets its name, it is
 read again and compared with the network of the run on test images. It is written to RUN/export/CHECKPOINT.onnx, .pt2

@@ -33,13 +33,13 @@ What to do with a run:
 
 Afterwards, each with a --help of its own:
 
-  cnnbench-list         which runs there are
-  cnnbench-evaluate     metrics by class, confusions, calibration
-  cnnbench-predict      the classes predicted for any image
-  cnnbench-explain      maps of layers, kernels, Grad-CAM, saliency, t-SNE, augmented views
-  cnnbench-report       everything about a run on a page; or runs side by side, over seeds
-  cnnbench-export       the network as one file: ONNX, torch.export, safetensors
-  cnnbench-options      the options of every group;   cnnbench-data      the data sets
+  cnnbench list         which runs there are
+  cnnbench evaluate     metrics by class, confusions, calibration
+  cnnbench predict      the classes predicted for any image
+  cnnbench explain      maps of layers, kernels, Grad-CAM, saliency, t-SNE, augmented views
+  cnnbench report       everything about a run on a page; or runs side by side, over seeds
+  cnnbench export       the network as one file: ONNX, torch.export, safetensors
+  cnnbench options      the options of every group;   cnnbench data      the data sets
 
 Flags:
 

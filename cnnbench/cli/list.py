@@ -1,4 +1,4 @@
-"""`cnnbench-list`: which runs there are, and how they ended."""
+"""`cnnbench list`: which runs there are, and how they ended."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from cnnbench.store.query import RunSummary, prunable, runs_below, runs_matching
 ABOUT = """\
 Lists runs: their status, when they ended, test metrics, size and folder.
 
-  cnnbench-list                                        everything in ./outputs, or $CNNBENCH_OUTPUTS
-  cnnbench-list data=mnist 'model=lenet*' 'accuracy>0.98'      runs that meet all conditions
-  cnnbench-list status=interrupted                     ... any setting or test metric: optimizer.lr=0.1, seed!=0
-  cnnbench-list --in FOLDER --json                     another folder; for programs
-  cnnbench-list --prune                                the size of interrupted and superseded runs
-  cnnbench-list data=mnist --prune --yes               ... delete those that meet the conditions
+  cnnbench list                                        everything in ./outputs, or $CNNBENCH_OUTPUTS
+  cnnbench list data=mnist 'model=lenet*' 'accuracy>0.98'      runs that meet all conditions
+  cnnbench list status=interrupted                     ... any setting or test metric: optimizer.lr=0.1, seed!=0
+  cnnbench list --in FOLDER --json                     another folder; for programs
+  cnnbench list --prune                                the size of interrupted and superseded runs
+  cnnbench list data=mnist --prune --yes               ... delete those that meet the conditions
 """
 
 

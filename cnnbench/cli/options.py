@@ -1,4 +1,4 @@
-"""`cnnbench-options`: the options of every group of settings, a line each.
+"""`cnnbench options`: the options of every group of settings, a line each.
 
 The files of `conf/` are read as text, which is fast. Only networks are built, without weights, to be measured.
 """
@@ -27,11 +27,11 @@ PHOTOGRAPH = 224  # side of the images on which networks are measured that do no
 ABOUT = """\
 Lists the options of every group of settings, a line each: cnnbench GROUP=OPTION.
 
-  cnnbench-options                        everything
-  cnnbench-options data                   the data sets
-  cnnbench-options model 'mini*'          networks whose name matches a pattern, or contains a word
-  cnnbench-options model --data mnist     ... measured on the images of a data set whose files are there
-  cnnbench-options model plugins=my_net.py
+  cnnbench options                        everything
+  cnnbench options data                   the data sets
+  cnnbench options model 'mini*'          networks whose name matches a pattern, or contains a word
+  cnnbench options model --data mnist     ... measured on the images of a data set whose files are there
+  cnnbench options model plugins=my_net.py
 
 For a network it shows the number of parameters, the size of the images on which they were counted (cropped, where a
 preset says so), and the side of the smallest image on which it works.

@@ -52,7 +52,7 @@ SPLITS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class Verb:
-    """A command: its name after `cnnbench-`, its help text, its arguments, and what it does with them.
+    """A command: its name after `cnnbench`, its help text, its arguments, and what it does with them.
 
     run: imports what is heavy itself, so that `--help` answers at once; raises UserError for mistakes. `flags.words`
     holds the positional words without `plugins=`, whose files are in `flags.plugins`.
@@ -66,7 +66,7 @@ class Verb:
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run the command line, and exit: 0 done, 2 a mistake of the user's, 130 interrupted."""
-        program, code = f"cnnbench-{self.name}", 0
+        program, code = f"cnnbench {self.name}", 0
         parser = ArgumentParser(program, description=self.about, formatter_class=RawDescriptionHelpFormatter)
         for argument in self.arguments:
             parser.add_argument(*argument.names, **argument.settings)

@@ -1,4 +1,4 @@
-"""`cnnbench-predict`: the classes that a network predicts for images."""
+"""`cnnbench predict`: the classes that a network predicts for images."""
 
 import json
 import re
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 ABOUT = """\
 Predicts the classes of images: the most probable ones, with their probabilities.
 
-  cnnbench-predict outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
-  cnnbench-predict outputs/RUN --split test --index 13,43,53       images of the run's own data, with their true class
-  cnnbench-predict torchvision/resnet50 photo.jpg --top-k 3        a published network, with ImageNet's class names
-  cnnbench-predict outputs/RUN photo.jpg --picture figure.png      each image next to its predictions; --json: JSON
+  cnnbench predict outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
+  cnnbench predict outputs/RUN --split test --index 13,43,53       images of the run's own data, with their true class
+  cnnbench predict torchvision/resnet50 photo.jpg --top-k 3        a published network, with ImageNet's class names
+  cnnbench predict outputs/RUN photo.jpg --picture figure.png      each image next to its predictions; --json: JSON
 """
 LONGEST_NAME = 28  # characters, in the table
 BATCH_SIZE = 64

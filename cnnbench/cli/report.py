@@ -1,4 +1,4 @@
-"""`cnnbench-report`: everything about a run on one page, or runs side by side."""
+"""`cnnbench report`: everything about a run on one page, or runs side by side."""
 
 import re
 from argparse import Namespace
@@ -16,11 +16,11 @@ ABOUT = """\
 Writes the page of a run, or compares runs: grouped by configuration over their seeds, with intervals, and differences
 paired by seed.
 
-  cnnbench-report outputs/RUN                              everything about a run; the page is written to its folder
-  cnnbench-report outputs/sweeps/1a2b3c4d.json             the runs of a sweep
-  cnnbench-report outputs/mnist 'outputs/digits/lenet*'    all runs below folders
-  cnnbench-report outputs/mnist --baseline regularization.dropout=0.0 --metric loss
-  cnnbench-report outputs/mnist --out my_report            writes report.html, report.md and report.csv there
+  cnnbench report outputs/RUN                              everything about a run; the page is written to its folder
+  cnnbench report outputs/sweeps/1a2b3c4d.json             the runs of a sweep
+  cnnbench report outputs/mnist 'outputs/digits/lenet*'    all runs below folders
+  cnnbench report outputs/mnist --baseline regularization.dropout=0.0 --metric loss
+  cnnbench report outputs/mnist --out my_report            writes report.html, report.md and report.csv there
 
 A comparison answers: which is best, is that chance, which learns first, which overfits, what does each setting change?
 The page is self-contained. Runs that are not finished, or cannot be read, are listed and skipped.

@@ -18,7 +18,6 @@ import cnnbench
 from cnnbench.analysis.export import formats
 from cnnbench.analysis.export.deployed import Deployed
 from cnnbench.cli.export import FORMATS as NAMES
-from cnnbench.cli.export import main
 from cnnbench.data import prepare
 from cnnbench.registry import TASKS
 from tests.conftest import ended, latest
@@ -76,7 +75,7 @@ def run(run_of) -> Path:
 
 @pytest.fixture
 def export(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("export", [str(word) for word in words], capsys)
 
 
 def file_of(run: Path, form: str, which: str = "best") -> Path:

@@ -1,4 +1,4 @@
-"""`cnnbench-evaluate`, and a run opened from Python."""
+"""`cnnbench evaluate`, and a run opened from Python."""
 
 import json
 import os
@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import cnnbench
-from cnnbench.cli.evaluate import main
 from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, latest
@@ -36,7 +35,7 @@ def run(finished_once, tmp_path) -> Path:
 
 @pytest.fixture
 def evaluate(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("evaluate", [str(word) for word in words], capsys)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])

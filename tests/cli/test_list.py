@@ -1,4 +1,4 @@
-"""`cnnbench-list`: runs listed, filtered and pruned."""
+"""`cnnbench list`: runs listed, filtered and pruned."""
 
 import json
 import shutil
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.cli.list import main
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support.interruption import fingerprints, finished, kill
@@ -39,7 +38,7 @@ def several_runs(several_runs_once, outputs) -> Path:
 
 @pytest.fixture
 def listing(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("list", [str(word) for word in words], capsys)
 
 
 def listed_models(listing, *words: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`cnnbench-options`: the list is complete, and the measures of networks are right."""
+"""`cnnbench options`: the list is complete, and the measures of networks are right."""
 
 import json
 import subprocess
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from cnnbench.cli.options import main
 from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import conf_dir
@@ -51,7 +50,7 @@ def my_descent(groups, *, lr: float):
 @pytest.fixture
 def options(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     def run(*words: str) -> Outcome:
-        return ended(main, words, capsys)
+        return ended("options", words, capsys)
 
     return run
 

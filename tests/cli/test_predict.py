@@ -1,4 +1,4 @@
-"""`cnnbench-predict`: classes of image files and of images of a run's own data."""
+"""`cnnbench predict`: classes of image files and of images of a run's own data."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import cnnbench
-from cnnbench.cli.predict import main
 from cnnbench.data.decode import decode
 from tests.conftest import ended
 from tests.support.interruption import finished
@@ -31,7 +30,7 @@ def run(finished_once, tmp_path) -> Path:
 
 @pytest.fixture
 def predict(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("predict", [str(word) for word in words], capsys)
 
 
 @pytest.fixture
