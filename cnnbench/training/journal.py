@@ -13,8 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cnnbench.store.files import finite, write_atomically
-from cnnbench.store.metrics import AXES, read_rows
+from cnnbench.store.files import AXES, finite, read_rows, write_atomically
 from cnnbench.training.loop import Progress
 
 
