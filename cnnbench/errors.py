@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from textwrap import TextWrapper
 from typing import Any
 
 LONGEST = 200  # letters of what is quoted in a message
+WIDTH = 100  # of a message, where what is quoted is no longer
 
 
 class UserError(Exception):
@@ -29,7 +31,10 @@ class ConfigError(UserError):
         width = min(40, max(len(mistake.given) for mistake in self.mistakes))
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
         lines = [f"{count} in the configuration, nothing was started:"]
-        lines += [f"  {mistake.given:<{width}}  {mistake.problem}" for mistake in self.mistakes]
+        for mistake in self.mistakes:
+            given = f"  {mistake.given:<{width}}  "
+            wrapper = TextWrapper(WIDTH, given, " " * (width + 4), break_long_words=False, break_on_hyphens=False)
+            lines += wrapper.wrap(mistake.problem) or [given.rstrip()]
         super().__init__("\n".join(lines))
 
 

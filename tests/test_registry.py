@@ -160,7 +160,7 @@ class TestPlugins:
         refused = cnnbench(*typed, "model.dephth=2")
         assert refused.code == 2
         assert "model.width=    must be given: a whole number above 0" in refused.err
-        assert "model.dephth=2  no such key; did you mean 'depth'?" in refused.err
+        assert "model.dephth=2  no such key; did you mean 'model.depth'?" in refused.err
 
     def test_it_is_known_only_where_it_is_plugged_in(self, cnnbench):
         refused = cnnbench("model=my_net")

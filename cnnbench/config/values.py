@@ -1,10 +1,12 @@
-"""Nested plain values, as YAML holds them, their dotted keys, and where the YAML files are."""
+"""Nested plain values, as YAML holds them, their dotted keys, words that set them, and where the YAML files are."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 TYPED = "command line"  # the origin of a value that was typed
+FREE_TEXT = "name", "notes"
 
 
 def conf_dir() -> Path:
@@ -35,3 +37,17 @@ def set_value(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
             values[key] = {}
         values = values[key]
     values[path[-1]] = value
+
+
+def data_for_dataset(word: str) -> str:
+    """Return `dataset=cifar100`, `dataset.root=…` or a key like them as `data…`: the configuration has one name."""
+    return re.sub(r"^([+~]*)dataset(?=[=.]|$)", r"\1data", word)
+
+
+def quoted(word: str) -> str:
+    """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep."""
+    key, _, text = word.partition("=")
+    if key not in FREE_TEXT or text in ("", "null") or text[0] in "'\"":
+        return word
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{key}='{escaped}'".replace("${", r"\${")  # text, and no reference to another value
