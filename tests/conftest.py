@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -116,7 +115,7 @@ def ended(verb: str, words: Sequence[str], capsys: pytest.CaptureFixture[str]) -
     """Return how a command ends that is run in this process; without a verb it trains."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as leaving:
-        import_module(f"cnnbench.cli.{verb}").main(words) if verb else main(words)
+        main([verb, *words] if verb else words)
     captured = capsys.readouterr()
     code = leaving.value.code
     assert isinstance(code, int)
