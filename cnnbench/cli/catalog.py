@@ -84,9 +84,10 @@ def general_settings() -> list[Setting]:
 
 
 def run_folders() -> list[str]:
-    """Return the folders of all runs, as one types them."""
+    """Return what names a run: the folder of each, as one types it, and `last`."""
     outputs = os.environ.get("CNNBENCH_OUTPUTS") or "outputs"
-    return sorted(os.path.dirname(path) for path in glob(f"{outputs}/*/*/*/run.json"))
+    runs = sorted(os.path.dirname(path) for path in glob(f"{outputs}/*/*/*/run.json"))
+    return [*runs, "last"] if runs else []
 
 
 def sweeps() -> list[str]:

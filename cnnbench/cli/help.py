@@ -21,7 +21,7 @@ usage: cnnbench [train] [GROUP=OPTION ...] [KEY=VALUE ...]
   cnnbench model=minialexnet_v4 data=cifar10 epochs=30
   cnnbench -m model=lenet,mlp seed=0,1,2       a sweep: six runs
   cnnbench list                                the runs there are
-  cnnbench resume outputs/RUN epochs=80        train a run for longer
+  cnnbench resume last epochs=80               train a run for longer
   cnnbench report outputs/digits               compare runs on a page
 
 The same command again continues an interrupted run, and shows the result of a

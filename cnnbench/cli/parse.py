@@ -95,11 +95,11 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-RUN = Argument("run", metavar="RUN", complete=run_folders, help="the folder of a run; cnnbench list shows them")
+RUN = Argument("run", metavar="RUN", complete=run_folders, help="folder of a run, a part of its path, or last")
 IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(
     "--checkpoint", type=checkpoint, default="tested", metavar="WHICH",
-    help="best, last, or a step that was kept; default: the one tested",
+    help="best, last, or a step; default: the one that was tested",
 )  # fmt: skip
 INDEX = Argument("--index", type=indices, metavar="N,N,…", help="images of the split, counted from 0")
 JSON = Argument("--json", action="store_true", help="print JSON, for programs")

@@ -115,7 +115,9 @@ VERB = Verb(
     "predict",
     ABOUT,
     (
-        Argument("run", metavar="RUN", complete=run_folders, help="the folder of a run, or torchvision/NAME"),
+        Argument(
+            "run", metavar="RUN", complete=run_folders, help="folder of a run, part of its path, last; torchvision/NAME"
+        ),
         IMAGES,
         Argument("--split", choices=SPLITS, metavar="SPLIT", help="test, val or train: images of the run's own data"),
         INDEX,

@@ -6,16 +6,14 @@ from cnnbench.cli.train import CONFIG
 ABOUT = """\
 Continues a run where it stopped, or trains it for longer.
 
-  cnnbench resume outputs/RUN                  continue after a crash or Ctrl-C
-  cnnbench resume outputs/RUN num_workers=2    ... with settings that cannot
-                                               change the result
-  cnnbench resume outputs/RUN epochs=80        train for longer: a new run that
-                                               starts from the last checkpoint
-  cnnbench resume=outputs/RUN epochs=80        the same
+  cnnbench resume last                    after a crash, a kill or Ctrl-C
+  cnnbench resume outputs/RUN device=cpu  the same run, on another device
+  cnnbench resume outputs/RUN epochs=80   for longer: a run of its own, which
+                                          starts from the last checkpoint
+  cnnbench resume=outputs/RUN epochs=80   the same
 
-Whenever a run is interrupted, its result is the same, bit for bit. Data, model,
-task, seed and batch size of a run cannot change; its own folder is never
-overwritten by another run.
+Interrupted or not, a run ends in the same weights, bit for bit. What cannot
+change are its data, model, task, seed and batch size.
 """
 SETTINGS = Argument("words", nargs="*", metavar="KEY=VALUE", help="settings that differ from now on")
 

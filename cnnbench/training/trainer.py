@@ -110,7 +110,7 @@ class Trainer:
             self._end(self.stop.status)
             self.display.close()
             console.say(f"  {self.stop.status} at step {self.progress.step} of {num_steps}")
-            console.say(f"  to go on, type the same command again, or: cnnbench resume={self.folder.shown_path}")
+            console.say(f"  to go on, type the same command again, or: cnnbench resume {self.folder.shown_path}")
             return self.stop.exit_code
         except BaseException:
             self._end("failed")

@@ -85,7 +85,7 @@ def test_the_help_shows_commands_and_examples(cnnbench, tmp_path, flag):
     outcome = cnnbench(flag)
     assert (outcome.code, outcome.err) == (0, "")
     assert all(re.search(rf"^  {verb}  .*\w", outcome.out, re.MULTILINE) for verb in VERBS)
-    assert all(word in outcome.out for word in ("minialexnet_v4", "resume outputs/RUN", "-m ", "train --help"))
+    assert all(word in outcome.out for word in ("minialexnet_v4", "resume last", "-m ", "train --help"))
     assert len(outcome.out.splitlines()) <= 50, "what a newcomer needs, on one screen"
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 

@@ -74,7 +74,7 @@ def test_a_plugin_that_is_named_is_completed_without_being_imported(complete, cn
 
 @pytest.mark.parametrize("line", ["evaluate ", "explain ", "export ", "predict ", "resume ", "report "])
 def test_run_folders_are_completed(complete, runs, line):
-    assert complete(line) == runs
+    assert complete(line) == [*runs, "last"]
     assert complete(f"{line}outputs/digits/m") == runs[1:]
 
 

@@ -68,7 +68,7 @@ def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
 
 
 MISSING = {
-    "explain": "cnnbench explain: RUN is missing: the folder of a run; cnnbench list shows them.",
+    "explain": "cnnbench explain: RUN is missing: folder of a run, a part of its path, or last.",
     "predict": "cnnbench predict: RUN is missing",
     "evaluate": "cnnbench evaluate: RUN is missing",
     "resume": "cnnbench resume: RUN is missing",
