@@ -251,7 +251,7 @@ def test_files_below_the_root_can_be_brought_from_there(data, root, digits):
         (["info"], "info needs the name of one data set"),
         (["info", "cifar"], "no such data; did you mean 'cifar10"),
         (["info", "digits", "data.crop=99"], "larger than the images"),
-        (["info", "digits", "data.vla_fraction=0"], "did you mean 'val_fraction'?"),
+        (["info", "digits", "data.vla_fraction=0"], "did you mean 'data.val_fraction'?"),
         (["list", "mnist"], "list takes no name"),
         (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE have an effect here"),
         (["prepare", "mnist"], "prepare needs --from FOLDER"),

@@ -160,7 +160,7 @@ def test_contradicting_flags_are_refused(several_runs, listing, tmp_path):
 
 def test_a_list_imports_neither_torch_nor_hydra(several_runs, outputs):
     code = (
-        "import sys\nfrom cnnbench.cli.list import main\ntry: main(['model=lenet'])\n"
+        "import sys\nfrom cnnbench.train import main\ntry: main(['list', 'model=lenet'])\n"
         "finally: print({'torch', 'hydra', 'omegaconf', 'numpy', 'pandas'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -78,8 +78,8 @@ def my_net(tmp_path: Path) -> Iterator[str]:
 
 
 def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys, cnnbench.cli.options as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    code = "import sys\nfrom cnnbench.train import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    return subprocess.run([sys.executable, "-c", code, "options", *words], capture_output=True, text=True, check=True)
 
 
 GROUPS_OF_FILES = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())

@@ -111,9 +111,9 @@ def test_resume_as_a_verb_and_as_a_setting_are_the_same(cnnbench, outputs):
 
 
 def test_a_mistake_is_said_by_the_verb_that_was_typed(cnnbench):
-    assert cnnbench("evaluate", "nowhere").err.startswith("cnnbench evaluate: nowhere ")
+    assert cnnbench("evaluate", "nowhere").err.startswith("cnnbench evaluate: nowhere: there is no such folder")
     assert cnnbench("train", "epoch=3").err.startswith("cnnbench train: 1 mistake")
-    assert cnnbench("resume", "nowhere").err.startswith("cnnbench resume: nowhere ")
+    assert cnnbench("resume", "nowhere").err.startswith("cnnbench resume: nowhere: there is no such folder")
 
 
 class TestHelp:
