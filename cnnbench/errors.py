@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
 
 LONGEST = 200  # letters of what is quoted in a message
+WIDTH = 100  # of a message, where what is quoted is no longer
 
 
 class Explained(Exception):  # noqa: N818 - subclasses say whether it is an error
@@ -40,7 +42,10 @@ class ConfigError(UserError):
         width = min(40, max(len(mistake.given) for mistake in self.mistakes))
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
         lines = [f"{count} in the configuration, nothing was started:"]
-        lines += [f"  {mistake.given:<{width}}  {mistake.problem}" for mistake in self.mistakes]
+        for mistake in self.mistakes:
+            given = f"  {mistake.given:<{width}}  "
+            wrapper = TextWrapper(WIDTH, given, " " * (width + 4), break_long_words=False, break_on_hyphens=False)
+            lines += wrapper.wrap(mistake.problem) or [given.rstrip()]
         super().__init__("\n".join(lines))
 
 

@@ -9,18 +9,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cnnbench
+from cnnbench.cli.parse import VERBS, asks_for_help, verb_and_words
 from cnnbench.errors import Mistake, TrainingError, UserError, shortened
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
     from cnnbench.training.plan import Plan
 
-NOT_HYDRAS_USE = ("config_name", "config_path", "package", "experimental_rerun")
 # What the end of a run needs, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job of a sweep.
 REPORTING = (
     "cnnbench.analysis.reports.single",
@@ -34,10 +33,12 @@ REPORTING = (
 class Request:
     """What was typed: flags, controls, and the words that configure a run."""
 
-    flags: Namespace
-    words: list[str] = field(default_factory=list)
+    is_sweep: bool
+    shows_config: bool
+    config_dir: str | None
     resume: str | None = None
     plugins: tuple[str, ...] = ()
+    words: list[str] = field(default_factory=list)
     rerun: bool = False
     accept_stale: bool = False
     dry_run: bool = False
@@ -54,44 +55,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = run_command(words)
     except UserError as error:
-        _say(error)
+        _say(words, error)
         code = 2
     except TrainingError as error:
-        _say(error)
+        _say(words, error)
         code = 1
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does; Python would complain when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # of any path that was typed, wherever it is looked for
             raise
-        _say(f"{shortened(str(error.filename))}: no file can have a name of that length")
+        _say(words, f"{shortened(str(error.filename))}: no file can have a name of that length")
         code = 2
     except KeyboardInterrupt:
-        _say("stopped at once; the last checkpoint is kept.")
+        _say(words, "stopped at once; the last checkpoint is kept.")
         code = 130
     sys.exit(code)
 
 
-def _say(text: object) -> None:
-    sys.stderr.write(f"cnnbench: {text}\n")
+def _say(words: Sequence[str], text: object) -> None:
+    verb = f" {words[0]}" if words and words[0] in VERBS else ""
+    sys.stderr.write(f"cnnbench{verb}: {text}\n")
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the words of a command line say, and return the exit code."""
-    if not {"-h", "--help"}.isdisjoint(arguments):
-        from cnnbench.cli.help import help_text
+    verb, words = verb_and_words(arguments)
+    if asks_for_help(words):
+        from cnnbench.cli.help import overview
 
-        sys.stdout.write(help_text(_own_folder(arguments)))
+        sys.stdout.write(overview() if len(words) == len(arguments) else verb.help_text(words))
         return 0
-    if "--version" in arguments:
+    flags = verb.parse(words)
+    if verb.run is not None:
+        verb.run(flags)
+        return 0
+    if vars(flags).get("version"):
         sys.stdout.write(f"cnnbench {cnnbench.__version__}\n")
         return 0
-    from cnnbench.config.compose import flag_parser
-
-    flags = flag_parser().parse_intermixed_args(list(arguments))
-    for flag in NOT_HYDRAS_USE:
-        if getattr(flags, flag):
-            raise UserError(f"--{flag.replace('_', '-')} is Hydra's, and means nothing here; see cnnbench --help")
-    if flags.hydra_help or flags.info or flags.shell_completion or flags.cfg not in (None, "job"):
-        return _let_hydra_answer(flags, arguments)
     request = read_request(flags)
     return _do(request, plans_of(request))
 
@@ -104,10 +106,10 @@ def plans_of(request: Request) -> "list[Plan]":
     from cnnbench.training.plan import plan_resume, plan_run
 
     code = code_hashes(register_everything(request.plugins))
-    composer = Composer([request.flags.config_dir] if request.flags.config_dir else [])
+    composer = Composer([request.config_dir] if request.config_dir else [])
     if request.resume is not None:
         plans = [plan_resume(request.resume, request.words, request.mistakes)]
-    elif request.flags.multirun:
+    elif request.is_sweep:
         from cnnbench.sweeps.expand import plan_all
 
         plans = plan_all(composer, request.words, request.mistakes)
@@ -118,7 +120,7 @@ def plans_of(request: Request) -> "list[Plan]":
 
 
 def _do(request: Request, plans: "Sequence[Plan]") -> int:
-    if request.flags.cfg:
+    if request.shows_config:
         import yaml
 
         sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
@@ -133,7 +135,7 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
         return find_learning_rate(plans[0])
     from cnnbench.api import write_comparison, write_page
 
-    if request.flags.multirun:
+    if request.is_sweep:
         from cnnbench.sweeps.slots import carry_out_all
 
         return carry_out_all(plans, write_page, write_comparison, REPORTING)
@@ -144,52 +146,28 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
 
 def read_request(flags: Namespace) -> Request:
     """Separate the words that configure a run from those that say what to do with it."""
-    from cnnbench.plugins import plugin_names
-
-    request, mistakes = Request(flags), []
-    for word in flags.overrides:
+    typed, mistakes = vars(flags), []
+    # `cnnbench resume RUN` has fewer flags than a training that begins.
+    is_sweep, shows_config = typed.get("multirun", False), typed["cfg"] is not None
+    request = Request(is_sweep, shows_config, typed.get("config_dir"), typed.get("run"), flags.plugins)
+    for word in flags.words:
         key, _, value = word.partition("=")
         if key == "resume":
             request.resume = value
-        elif key == "plugins":
-            if not value:
-                mistakes.append(Mistake(word, "must be Python files or module names, with commas between"))
-            request.plugins = plugin_names(value)
         elif key in ("rerun", "accept_stale", "dry_run", "lr_find"):
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
             setattr(request, key, value == "true")
         else:
             request.words.append(word)
-    if request.resume is not None and flags.multirun:
+    if request.resume is not None and is_sweep:
         mistakes.append(Mistake("-m", "and resume= exclude each other; to go on with a sweep, type it again"))
-    if flags.cfg and flags.multirun:
+    if shows_config and is_sweep:
         mistakes.append(Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run"))
-    if request.lr_find and (flags.multirun or request.dry_run or request.resume is not None):
+    if request.lr_find and (is_sweep or request.dry_run or request.resume is not None):
         mistakes.append(Mistake("lr_find=true", "is for one run that has not begun: without -m, dry_run and resume"))
     request.mistakes = tuple(mistakes)
     return request
-
-
-def _own_folder(arguments: Sequence[str]) -> str | None:
-    """Return what --config-dir says, where Hydra's parser of flags is not worth its import."""
-    folder = next((word for before, word in pairwise(arguments) if before in ("--config-dir", "-cd")), None)
-    joined = next((word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")), None)
-    return folder or joined
-
-
-def _let_hydra_answer(flags: Namespace, arguments: Sequence[str]) -> int:
-    """Leave help, completion and the like to Hydra; none of them runs anything."""
-    import hydra
-
-    from cnnbench.config.compose import data_for_dataset
-    from cnnbench.config.values import conf_dir
-
-    if flags.hydra_help:  # it composes the words first, and fails in a traceback
-        arguments = [word for word in arguments if word not in flags.overrides]
-    sys.argv = ["cnnbench", *map(data_for_dataset, arguments)]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
-    return 0
 
 
 class _Callable(ModuleType):

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -113,13 +112,11 @@ def latest(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(kept))
 
 
-def ended(
-    command: Callable[[Sequence[str]], None], words: Sequence[str], capsys: pytest.CaptureFixture[str]
-) -> Outcome:
-    """Return how a command ends that is run in this process."""
+def ended(verb: str, words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Outcome:
+    """Return how a command ends that is run in this process; without a verb it trains."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as leaving:
-        command(words)
+        main([verb, *words] if verb else words)
     captured = capsys.readouterr()
     code = leaving.value.code
     assert isinstance(code, int)
@@ -131,17 +128,17 @@ def cnnbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Return the command, run in this process."""
 
     def run(*words: str) -> Outcome:
-        return ended(main, latest(words), capsys)
+        return ended("", latest(words), capsys)
 
     return run
 
 
 @pytest.fixture
 def command_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Return what runs a command that takes a run folder, by its name, in this process."""
+    """Return what runs a verb in this process."""
 
-    def run(name: str, *words: str) -> Outcome:
-        return ended(import_module(f"cnnbench.cli.{name}").main, words, capsys)
+    def run(verb: str, *words: str) -> Outcome:
+        return ended(verb, words, capsys)
 
     return run
 

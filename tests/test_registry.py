@@ -169,7 +169,7 @@ class TestPlugins:
         refused = cnnbench(*typed, "model.dephth=2")
         assert refused.code == 2
         assert "model.width=    must be given: a whole number above 0" in refused.err
-        assert "model.dephth=2  no such key; did you mean 'depth'?" in refused.err
+        assert "model.dephth=2  no such key; did you mean 'model.depth'?" in refused.err
 
     def test_the_header_says_that_it_comes_from_a_signature(self, cnnbench, tmp_path):
         (tmp_path / "my_net.py").write_text(MY_NET)

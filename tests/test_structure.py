@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import cnnbench
+from cnnbench.cli.help import overview
+from cnnbench.cli.parse import VERBS, verb_named
 
 PACKAGE = Path(cnnbench.__file__).parent
 LAYERS = (
@@ -84,3 +86,17 @@ def test_no_file_is_long(path):
 def test_hydras_internals_are_used_in_one_file():
     users = {path.name for path in SOURCES if "hydra._internal" in path.read_text(encoding="utf-8")}
     assert users == {"compose.py"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_readme_and_has_a_help_text_for_a_terminal(verb):
+    assert f"cnnbench {verb}" in (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    assert [line for line in verb_named(verb).help_text().splitlines() if len(line) > 80] == []
+    assert len(verb_named(verb).arguments) == len([one for one in verb_named(verb).arguments if one.settings["help"]])
+
+
+def test_every_file_of_a_verb_is_in_the_table_which_the_help_shows():
+    files = [path for path in (PACKAGE / "cli").glob("*.py") if "\nVERB = Verb(" in path.read_text(encoding="utf-8")]
+    assert {path.stem for path in files} == set(VERBS)
+    assert all(verb_named(verb).name == verb for verb in VERBS)
+    assert [line for line in overview().splitlines() if len(line) > 80] == []

@@ -20,8 +20,8 @@ from cnnbench.models.build import build_network
 from cnnbench.plugins import register_everything
 from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
+from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
-from cnnbench.store.metrics import read_rows
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
 from cnnbench.training.loop import restore

@@ -1,23 +1,27 @@
-"""`cnnbench-data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
+"""`cnnbench data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
 
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnbench.cli.catalog import all_options
 from cnnbench.cli.parse import Argument, Verb, path, say, split_key_values
 from cnnbench.errors import UserError, grouped, listed
 
 ABOUT = """\
-Lists data sets, shows what they contain, and copies files to where they are looked for.
+Lists data sets, shows what is in them, and puts files where they belong.
 
-  cnnbench-data list                                    data sets, and whether and where their files are
-  cnnbench-data info cifar10                            classes, images of each split and class, mean, checksums
-  cnnbench-data info cifar10 data.val_fraction=0.2      ... with any setting of the main command
-  cnnbench-data prepare cifar10 --from ~/Downloads      find the files there, verify them, copy those that are missing
+  cnnbench data list            data sets, and whether their files are there
+  cnnbench data info cifar10    classes, images by split and class, mean
+  cnnbench data info cifar10 data.val_fraction=0.2
+  cnnbench data prepare cifar10 --from ~/Downloads
+                                verify and copy the files that are there
 
-Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in the user's cache folder. Nothing is
-downloaded here, and no file is overwritten. plugins=my_data.py registers data sets of your own.
+Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in
+the cache folder of the user. Nothing is downloaded here, and no file is
+overwritten.
 """
+ACTIONS = ("list", "info", "prepare")
 
 
 def _run(flags: Namespace) -> None:
@@ -134,11 +138,18 @@ VERB = Verb(
     "data",
     ABOUT,
     (
-        Argument("action", choices=("list", "info", "prepare")),
-        Argument("words", nargs="*", metavar="NAME or KEY=VALUE", help="a data set; settings, as in data.root=FOLDER"),
-        Argument("--from", dest="origin", type=path, metavar="FOLDER", help="prepare: a folder at or above the files"),
-        Argument("--unverified", action="store_true", help="prepare: also accept files that are not the originals"),
+        Argument("action", choices=ACTIONS, metavar="|".join(ACTIONS), help="what to do, as above"),
+        Argument(
+            "words",
+            nargs="*",
+            metavar="NAME|KEY=VALUE",
+            complete=lambda: all_options()["data"],
+            help="a data set, and settings such as data.root=FOLDER",
+        ),
+        Argument(
+            "--from", dest="origin", type=path, metavar="FOLDER", help="prepare: the folder of the files, or one above"
+        ),
+        Argument("--unverified", action="store_true", help="prepare: take files that are not the originals too"),
     ),
     _run,
 )
-main = VERB.main

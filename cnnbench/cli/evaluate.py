@@ -1,4 +1,4 @@
-"""`cnnbench-evaluate`: a trained network by class, by its mistakes, and on other data."""
+"""`cnnbench evaluate`: a trained network by class, by its mistakes, and on other data."""
 
 import re
 from argparse import Namespace
@@ -6,21 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.parse import CHECKPOINT, PLUGINS, RUN, SPLITS, Argument, Verb, path, say, writing
+from cnnbench.cli.catalog import all_options
+from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, say, writing
 
 if TYPE_CHECKING:
     from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\
-Evaluates the network of a run again: metrics, figures by class, confusions, mistakes, calibration.
+Evaluates the network of a run again: by class, with confusions and calibration.
 
-  cnnbench-evaluate outputs/RUN                              the test images, with the checkpoint that was tested
-  cnnbench-evaluate outputs/RUN --split val                  ... validation; or train
-  cnnbench-evaluate outputs/RUN --checkpoint last            ... the last checkpoint; or one by its step
-  cnnbench-evaluate outputs/RUN --data image_folder data.folder=my_photos      ... other images of the same classes
+  cnnbench evaluate outputs/RUN                     on the test images
+  cnnbench evaluate outputs/RUN --split val         ... validation; or train
+  cnnbench evaluate outputs/RUN --checkpoint last   another checkpoint
+  cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos
+                                                    other images, same classes
 
-Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the run's own test images and the checkpoint
-that was tested, the metrics are those of result.json, to the last digit. Nothing else in the run folder is changed.
+Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
+test images of the run and the checkpoint that was tested, the metrics are those
+of result.json, to the last digit. Nothing else in the run folder is changed.
 """
 SHOWN = 20  # classes in the terminal: the worst
 
@@ -62,12 +65,17 @@ VERB = Verb(
     ABOUT,
     (
         RUN,
-        Argument("--split", choices=SPLITS, default="test"),
+        Argument("--split", choices=SPLITS, default="test", metavar="SPLIT", help="test, val or train; default: test"),
         CHECKPOINT,
-        Argument("--data", nargs="+", default=[], metavar="WORD", help="a data set, and settings data.KEY=VALUE"),
-        Argument("--out", type=path, metavar="FOLDER", help="where to write tables and figures"),
-        PLUGINS,
+        Argument(
+            "--data",
+            nargs="+",
+            default=[],
+            metavar="NAME",
+            complete=lambda: all_options()["data"],
+            help="another data set, and data.KEY=VALUE …",
+        ),
+        Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN/evaluation"),
     ),
     _run,
 )
-main = VERB.main

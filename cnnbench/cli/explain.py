@@ -1,4 +1,4 @@
-"""`cnnbench-explain`: what a network has learnt and what it looks at, as figures."""
+"""`cnnbench explain`: what a network has learnt and what it looks at, as figures."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -13,18 +13,24 @@ if TYPE_CHECKING:
     from cnnbench.analysis.explanation.pictures import Picture
 
 ABOUT = """\
-Draws what the network of a run has learnt and what it looks at.
+Draws what the network of a run has learnt, and what it looks at.
 
-  cnnbench-explain outputs/RUN                                     the first test image of each class, ten at most
-  cnnbench-explain outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
-  cnnbench-explain outputs/RUN --split test --index 13,43          images of the run's own data
-  cnnbench-explain outputs/RUN --what gradcam --class cat          one kind of figure, for a class of your choice
-  cnnbench-explain outputs/RUN --layer features.relu2 --filter 5   one map of a layer
+  cnnbench explain outputs/RUN              the first test image of ten classes
+  cnnbench explain outputs/RUN photo.jpg    image files, and folders of them
+  cnnbench explain outputs/RUN --split test --index 13,43
+  cnnbench explain outputs/RUN --what gradcam --class cat
+  cnnbench explain outputs/RUN --layer features.relu2 --filter 5
 
-activations: the maps of layers for an image. kernels: the weights of the first layer. gradcam, saliency: the evidence
-for the class, by layer and by pixel. gallery: the most confident mistakes and the least confident correct predictions
-of a split. tsne: its features in two dimensions. augmentation: 24 augmented views of an image.
-Figures are written to RUN/explanation/, or to --out. Nothing else in the run folder is changed.
+activations    the feature maps of layers for an image
+kernels        the weights of the first layer
+gradcam        the evidence for a class, by place in a layer
+saliency       the evidence for a class, by pixel
+gallery        the most confident mistakes, the least confident correct ones
+tsne           the features of a split in two dimensions
+augmentation   24 augmented views of an image
+
+Figures are written to RUN/explanation/, or to --out. Nothing else in the run
+folder is changed. gradcam and saliency need pip install 'cnnbench[explain]'.
 """
 KINDS = ("activations", "kernels", "gradcam", "saliency", "gallery", "tsne", "augmentation")
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}
@@ -94,15 +100,14 @@ VERB = Verb(
     (
         RUN,
         IMAGES,
-        Argument("--what", metavar="KIND,…", help=f"of {', '.join(KINDS)}; default: all that are possible"),
-        Argument("--split", choices=SPLITS, help="images of the run's own data, also for gallery and tsne"),
+        Argument("--what", metavar="KIND,…", help="figures of these kinds; default: all possible"),
+        Argument("--split", choices=SPLITS, metavar="SPLIT", help="test, val or train; also for gallery and tsne"),
         INDEX,
-        Argument("--layer", metavar="NAME", help="for activations and gradcam"),
-        Argument("--filter", type=int, metavar="N", help="one map of --layer, large; counted from 0"),
-        Argument("--class", dest="class_", metavar="NAME", help="for gradcam and saliency; default: the predicted one"),
+        Argument("--layer", metavar="NAME", help="of activations and gradcam; default: several"),
+        Argument("--filter", type=int, metavar="N", help="one feature map of --layer, counted from 0"),
+        Argument("--class", dest="class_", metavar="NAME", help="of gradcam and saliency; default: the predicted one"),
         CHECKPOINT,
-        Argument("--out", type=path, metavar="FOLDER", help="where to write figures; default: RUN/explanation"),
+        Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN/explanation"),
     ),
     _run,
 )
-main = VERB.main

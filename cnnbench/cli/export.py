@@ -1,11 +1,11 @@
-"""`cnnbench-export`: a trained network as one file that others can use, compared with the network of the run."""
+"""`cnnbench export`: a trained network as one file that others can use, compared with the network of the run."""
 
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import CHECKPOINT, PLUGINS, RUN, Argument, Verb, path, say
+from cnnbench.cli.parse import CHECKPOINT, RUN, Argument, Verb, path, say
 from cnnbench.errors import UserError, sized
 
 if TYPE_CHECKING:
@@ -13,16 +13,21 @@ if TYPE_CHECKING:
     from cnnbench.analysis.export.verified import Exported
 
 ABOUT = """\
-Writes the network of a run as one file, with all that others need to know to use it; next to it the same as JSON.
+Writes the network of a run as one file, with all that is needed to use it.
 
-  cnnbench-export outputs/RUN --format onnx               pixels in, probabilities out, wherever ONNX runs
-  cnnbench-export outputs/RUN --format torch_export       ... wherever torch runs; cnnbench is not needed
-  cnnbench-export outputs/RUN --format safetensors        the bare weights by name, and how to build the network
-  cnnbench-export outputs/RUN --format onnx --checkpoint last --out digits.onnx
+  cnnbench export outputs/RUN --format onnx
+  cnnbench export outputs/RUN --format torch_export --checkpoint last
+  cnnbench export outputs/RUN --format onnx --out digits.onnx
 
-Cropping, normalisation, and for a classifier the softmax are part of the network. Before a file gets its name, it is
-read again and compared with the network of the run on test images. It is written to RUN/export/CHECKPOINT.onnx, .pt2
-or .safetensors, or to --out. A file that --out names is never overwritten.
+onnx           pixels in, probabilities out, wherever ONNX runs
+torch_export   the same wherever torch runs; cnnbench is not needed
+safetensors    the bare weights by name, and how to build the network
+
+Crop, normalisation, and the softmax of a classifier are part of the network.
+Before a file gets its name, it is read again and compared with the network of
+the run on test images. It is written to RUN/export/, next to a description as
+JSON; a file that --out names is never overwritten. onnx needs
+pip install 'cnnbench[onnx]'.
 """
 FORMATS = ("safetensors", "onnx", "torch_export")
 
@@ -78,11 +83,9 @@ VERB = Verb(
     ABOUT,
     (
         RUN,
-        Argument("--format", choices=FORMATS, required=True),
+        Argument("--format", choices=FORMATS, required=True, metavar="FORMAT", help=", ".join(FORMATS)),
         CHECKPOINT,
-        Argument("--out", type=path, metavar="FILE", help="a new file"),
-        PLUGINS,
+        Argument("--out", type=path, metavar="FILE", help="a new file; default: RUN/export/CHECKPOINT.onnx"),
     ),
     _run,
 )
-main = VERB.main

@@ -1,129 +1,128 @@
-"""`cnnbench --help`: read from the configuration files, comments included, without importing anything heavy."""
+"""`cnnbench help`: pages of documentation; and what `cnnbench --help` says to begin with."""
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
-from textwrap import fill, indent
+from argparse import Namespace
+from collections.abc import Iterator
+from textwrap import wrap
 
-from cnnbench.config.values import conf_dir
-from cnnbench.errors import UserError
+from cnnbench.cli.catalog import PACKAGE, general_settings
+from cnnbench.cli.parse import VERBS, WIDTH, Argument, Verb, columns, say, verb_named
+from cnnbench.errors import UserError, did_you_mean
 
-PACKAGE = Path(__file__).parents[1]
-HEAD = """\
-cnnbench trains a convolutional network from one line, and leaves honest numbers and a folder that explains them.
+DOCS = PACKAGE / "docs"
+OVERVIEW = """\
+cnnbench trains convolutional networks, and leaves honest numbers and a folder
+that explains them.
 
-usage: cnnbench [-m] [GROUP=OPTION] [KEY=VALUE] ...
+usage: cnnbench [train] [GROUP=OPTION ...] [KEY=VALUE ...]
+       cnnbench COMMAND ...
 
-  cnnbench                                                  LeNet on digits that need no download: seconds
-  cnnbench model=minialexnet_v4 data=cifar100 epochs=150    one run
-  cnnbench -m regularization.dropout=0,0.5 seed=0,1,2       a sweep: six runs
-  cnnbench resume=outputs/digits/lenet/RUN epochs=80        continue a run, for longer
+  cnnbench                                     LeNet on digits, in seconds
+  cnnbench model=minialexnet_v4 data=cifar10 epochs=30
+  cnnbench -m model=lenet,mlp seed=0,1,2       a sweep: six runs
+  cnnbench list                                the runs there are
+  cnnbench resume last epochs=80               train a run for longer
+  cnnbench report outputs/digits               compare runs on a page
 
-The same command again continues an interrupted run, and shows the result of a finished one.
-Runs are below ./outputs or $CNNBENCH_OUTPUTS; data sets in the user's cache folder, $CNNBENCH_DATA or data.root.
+The same command again continues an interrupted run, and shows the result of a
+finished one. Runs are in ./outputs, or $CNNBENCH_OUTPUTS; data sets in the
+cache folder of the user, or $CNNBENCH_DATA.
+
+Commands (cnnbench COMMAND --help says more):
+{verbs}
+
+Often typed (cnnbench train --help shows all options and settings):
+  model=resnet20_cifar        data=cifar10          epochs=30    batch_size=128
+  optimizer=adam              optimizer.lr=0.001    seed=1       max_minutes=20
+  regularization.dropout=0.5  augmentation=flip     device=cpu   dry_run=true
 """
+ABOUT = """\
+Prints a page of documentation.
 
-TAIL = """\
-What to do with a run:
-
-  resume=FOLDER         continue the run in a folder; with keys that change the result: a new run that starts from it
-  rerun=true            train again, in a new folder; nothing is overwritten
-  accept_stale=true     use a run although code or data have changed since
-  dry_run=true          build and show everything, try three steps, train nothing
-  lr_find=true          try learning rates, and say at which the loss falls fastest
-  plugins=my_net.py     register what a Python file of your own defines
-
-Afterwards, each with a --help of its own:
-
-  cnnbench-list         which runs there are
-  cnnbench-evaluate     metrics by class, confusions, calibration
-  cnnbench-predict      the classes predicted for any image
-  cnnbench-explain      maps of layers, kernels, Grad-CAM, saliency, t-SNE, augmented views
-  cnnbench-report       everything about a run on a page; or runs side by side, over seeds
-  cnnbench-export       the network as one file: ONNX, torch.export, safetensors
-  cnnbench-options      the options of every group;   cnnbench-data      the data sets
-
-Flags:
-
-  -m                    every combination of comma-separated values, each a run
-  --cfg job             show the whole configuration of a command, run nothing
-  --config-dir FOLDER   a folder of your own YAML files, laid out like the groups above
-  --version             show the version
-  -sc install=bash      print the shell completion; use: eval "$(cnnbench -sc install=bash)"
+  cnnbench help                  which pages there are
+  cnnbench help settings         every setting, with its default
+  cnnbench help evaluate         as cnnbench evaluate --help
 """
+SETTINGS = "every setting that does not depend on an option, with its default and meaning"
 
 
-# Where the parts of each group are registered: package, registry, function.
-REGISTRIES = {
-    "task": ("tasks", "TASKS", "register_task"),
-    "data": ("data", "DATASETS", "register_dataset"),
-    "model": ("models", "MODELS", "register_model"),
-    "augmentation": ("augmentation", "AUGMENTATIONS", "register_augmentation"),
-    "optimizer": ("optim", "OPTIMIZERS", "register_optimizer"),
-    "scheduler": ("optim", "SCHEDULERS", "register_scheduler"),
-}
+def overview() -> str:
+    """Return what `cnnbench --help` prints."""
+    return OVERVIEW.format(verbs="\n".join(columns(tuple(VERBS.items()), 15)))
 
 
-def help_text(own_folder: str | None = None) -> str:
-    """Return the help; own_folder: of more YAML files, whose options are listed too."""
-    folders = config_folders(own_folder)
-    lines = [
-        fill(f"{group:<16}{', '.join(_names_in(folders, group))}", width=112, subsequent_indent=" " * 16)
-        for group in groups_in(folders)
-    ]
-    sections = [
-        HEAD,
-        "Groups, and the options of each (GROUP=OPTION):\n",
-        indent("\n".join(lines), "  ") + "\n",
-        "Keys that belong to no group, and their default values (KEY=VALUE):\n",
-        indent(_keys((conf_dir() / "config.yaml").read_text(encoding="utf-8")), "  "),
-        "Keys of a group start with its name: optimizer.lr=0.1 data.val_fraction=0.2 model.dropout=0.5",
-        "regularization.batchnorm=true. `cnnbench --cfg job` shows all of them; the files in",
-        f"{conf_dir()} say what each means.\n",
-        TAIL,
-    ]
-    return "\n".join(sections)
+def topics() -> dict[str, str]:
+    """Return the pages, each in a line: files of `docs/`, and the list of settings, which is read from `conf/`."""
+    pages = {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in DOCS.glob("*.md")}
+    return dict(sorted((pages | {"settings": SETTINGS}).items()))
 
 
-def config_folders(own_folder: str | None) -> list[Path]:
-    """Return the folders of the configuration files. Raises UserError if the user's own does not exist."""
-    if own_folder and not Path(own_folder).is_dir():
-        raise UserError(f"--config-dir {own_folder}: there is no such folder")
-    return [conf_dir(), *([Path(own_folder)] if own_folder else [])]
+def page(topic: str) -> str:
+    """Return a page. Raises UserError where there is none of that name."""
+    if topic in VERBS:
+        return verb_named(topic).help_text()
+    if topic == "settings":
+        rows = tuple((f"{one.key}={one.value}" if one.value else one.key, one.comment) for one in general_settings())
+        return "\n".join([f"{SETTINGS[0].upper()}{SETTINGS[1:]}.", "", *columns(rows, 33)])
+    if topic not in topics():
+        known = [*topics(), *VERBS]
+        raise UserError(f"there is no page '{topic}'{did_you_mean(topic, known) or ';'} cnnbench help lists them.")
+    return "\n".join(in_columns((DOCS / f"{topic}.md").read_text(encoding="utf-8")))
 
 
-def groups_in(folders: list[Path]) -> list[str]:
-    """Return the groups that have files."""
-    return sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
+def _first_sentence(markdown: str) -> str:
+    text = " ".join(markdown.split("\n\n")[1].split())
+    return re.split(r"(?<=[.:]) ", text, maxsplit=1)[0].rstrip(".:")
 
 
-def options_in(folders: list[Path], group: str) -> dict[str, Path]:
-    """Return the files of a group by option, in the order of their names."""
-    files = {
-        path.relative_to(folder / group).with_suffix("").as_posix(): path
-        for folder in folders
-        for path in (folder / group).rglob("*.yaml")
-    }
-    return dict(sorted(files.items()))
+def in_columns(markdown: str) -> Iterator[str]:
+    """Yield the lines of a page as a terminal shows them: paragraphs wrapped, a row of a table as a small list."""
+    for number, part in enumerate(re.split(r"(?ms)^(```.*?^```)$", markdown)):
+        is_code = number % 2 == 1
+        for block in [part] if is_code else part.strip("\n").split("\n\n"):
+            if is_code:
+                yield from block.splitlines()
+            elif block.startswith("|"):
+                yield from _table(block)
+            elif block:
+                yield from _paragraph(block)
+            if block:
+                yield ""
 
 
-def without_a_file(group: str, texts: Iterable[str]) -> list[str]:
-    """Return what the package registers in a group and none of its files states, without importing it: that is slow."""
-    if group not in REGISTRIES:
-        return []
-    package, registry, function = REGISTRIES[group]
-    sources = "".join(file.read_text(encoding="utf-8") for file in (PACKAGE / package).glob("*.py"))
-    names = set(re.findall(rf"""\b(?:{registry}\.register|{function})\(\s*["']([^"']+)""", sources))
-    key = r"^(\S+):" if group == "augmentation" else r"^ *name: (\S+)"  # an option lists its augmentations
-    return sorted(names - set(re.findall(key, "\n".join(texts), re.MULTILINE)))
+def _paragraph(block: str) -> Iterator[str]:
+    for item in re.split(r"\n(?=[-*] |\d+\. )", block):
+        mark = re.match(r"[-*] |\d+\. ", item)
+        yield from wrap(" ".join(item.split()), WIDTH, subsequent_indent=" " * (mark.end() if mark else 0))
 
 
-def _names_in(folders: list[Path], group: str) -> list[str]:
-    files = options_in(folders, group)
-    texts = (path.read_text(encoding="utf-8") for path in files.values())
-    return sorted([*files, *without_a_file(group, texts)])
+def _table(block: str) -> Iterator[str]:
+    rows = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in block.splitlines()]
+    head, _, *rest = [[cell.strip().replace("\\|", "|") for cell in row] for row in rows]
+    for row in rest:
+        yield from wrap(row[0], WIDTH)
+        for title, cell in zip(head[1:], row[1:], strict=True):
+            text = f"{title}: {cell}" if len(head) > 2 else cell
+            yield from wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
 
 
-def _keys(text: str) -> str:
-    """Return what follows the defaults list of the primary configuration, comments included."""
-    return re.split(r"(?m)^(?=epochs:)", text, maxsplit=1)[-1]
+def _run(flags: Namespace) -> None:
+    if flags.topic is not None:
+        say(page(flags.topic).rstrip("\n"))
+        return
+    say("Pages, each printed by cnnbench help PAGE:", "")
+    say(*columns(tuple(topics().items())))
+    say("", "cnnbench COMMAND --help says what a command does.")
+
+
+def _complete() -> list[str]:
+    return [*topics(), *VERBS]
+
+
+VERB = Verb(
+    "help",
+    ABOUT,
+    (Argument("topic", nargs="?", metavar="PAGE", complete=_complete, help="a page, or a command"),),
+    _run,
+    takes_plugins=False,
+)

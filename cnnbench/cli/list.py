@@ -1,27 +1,30 @@
-"""`cnnbench-list`: which runs there are, and how they ended."""
+"""`cnnbench list`: which runs there are, and how they ended."""
 
 import json
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.parse import JSON, Argument, Verb, path, say
 from cnnbench.errors import UserError, sized
-from cnnbench.store.files import finite
-from cnnbench.store.folder import outputs_dir
-from cnnbench.store.query import RunSummary, prunable, runs_below, runs_matching
+
+if TYPE_CHECKING:
+    from cnnbench.store.query import RunSummary
 
 ABOUT = """\
 Lists runs: their status, when they ended, test metrics, size and folder.
 
-  cnnbench-list                                        everything in ./outputs, or $CNNBENCH_OUTPUTS
-  cnnbench-list data=mnist 'model=lenet*' 'accuracy>0.98'      runs that meet all conditions
-  cnnbench-list status=interrupted                     ... any setting or test metric: optimizer.lr=0.1, seed!=0
-  cnnbench-list --in FOLDER --json                     another folder; for programs
-  cnnbench-list --prune                                the size of interrupted and superseded runs
-  cnnbench-list data=mnist --prune --yes               ... delete those that meet the conditions
+  cnnbench list                               all in ./outputs
+  cnnbench list data=mnist 'accuracy>0.98'    that meet all of the conditions
+  cnnbench list 'model=lenet*' 'seed!=0' status=interrupted
+  cnnbench list --in FOLDER --json            elsewhere; for programs
+  cnnbench list --prune                       what could be removed
+  cnnbench list data=mnist --prune --yes      remove it
+
+Conditions are on any setting, test metric, or the status. What can be removed
+are runs that were interrupted, and those superseded by a later one.
 """
 
 
@@ -30,6 +33,10 @@ def _run(flags: Namespace) -> None:
         raise UserError("--yes is for --prune")
     if flags.prune and flags.json:
         raise UserError("--prune and --json exclude each other")
+
+    from cnnbench.store.folder import outputs_dir
+    from cnnbench.store.query import runs_below, runs_matching
+
     outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
     if not outputs.is_dir():
         raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
@@ -43,7 +50,7 @@ def _run(flags: Namespace) -> None:
         say(*_table(matching, outputs))
 
 
-def _table(runs: Sequence[RunSummary], outputs: Path) -> list[str]:
+def _table(runs: "Sequence[RunSummary]", outputs: Path) -> list[str]:
     rows = [("status", "since", "test", "size", "where")]
     for run in runs:
         since = str(run.record.get("ended") or run.record.get("started") or "")[:16].replace("T", " ")
@@ -59,8 +66,10 @@ def _table(runs: Sequence[RunSummary], outputs: Path) -> list[str]:
 
 
 def _prune(
-    everything: Sequence[RunSummary], matching: Sequence[RunSummary], outputs: Path, is_confirmed: bool
+    everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, is_confirmed: bool
 ) -> list[str]:
+    from cnnbench.store.query import prunable
+
     folders = {run.path for run in matching}
     reasons = [(run, reason) for run, reason in prunable(everything) if run.path in folders]
     if not reasons:
@@ -77,7 +86,9 @@ def _prune(
     return [*lines, f"{total}, removed"]
 
 
-def _plain(run: RunSummary) -> dict[str, Any]:
+def _plain(run: "RunSummary") -> dict[str, Any]:
+    from cnnbench.store.files import finite
+
     plain: dict[str, Any] = finite(
         {
             "path": str(run.path),
@@ -97,13 +108,23 @@ VERB = Verb(
     "list",
     ABOUT,
     (
-        Argument("conditions", nargs="*", metavar="CONDITION", help="key=value, key>number, …"),
-        Argument("--in", dest="outputs", type=path, metavar="FOLDER", help="folder of the runs"),
+        Argument(
+            "conditions",
+            nargs="*",
+            metavar="CONDITION",
+            help="key=value, key!=value, key>number, …; * stands for any text",
+        ),
+        Argument(
+            "--in",
+            dest="outputs",
+            type=path,
+            metavar="FOLDER",
+            help="the folder of the runs; default: $CNNBENCH_OUTPUTS or ./outputs",
+        ),
         JSON,
-        Argument("--prune", action="store_true", help="show what could be removed"),
-        Argument("--yes", action="store_true", help="with --prune: remove it"),
+        Argument("--prune", action="store_true", help="show interrupted and superseded runs"),
+        Argument("--yes", action="store_true", help="with --prune: remove them for good"),
     ),
     _run,
     takes_plugins=False,
 )
-main = VERB.main

@@ -1,4 +1,4 @@
-"""`cnnbench-options`: the options of every group of settings, a line each.
+"""`cnnbench options`: the options of every group of settings, a line each.
 
 The files of `conf/` are read as text, which is fast. Only networks are built, without weights, to be measured.
 """
@@ -13,11 +13,8 @@ from importlib.metadata import entry_points
 from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from cnnbench.cli.help import config_folders, groups_in, options_in, without_a_file
+from cnnbench.cli.catalog import config_folders, groups_in, options_in, without_a_file
 from cnnbench.cli.parse import JSON, Argument, Verb, say
-from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 
 if TYPE_CHECKING:
@@ -25,16 +22,17 @@ if TYPE_CHECKING:
 
 PHOTOGRAPH = 224  # side of the images on which networks are measured that do not work on small ones
 ABOUT = """\
-Lists the options of every group of settings, a line each: cnnbench GROUP=OPTION.
+Lists what can be chosen in each group, a line each: cnnbench GROUP=OPTION.
 
-  cnnbench-options                        everything
-  cnnbench-options data                   the data sets
-  cnnbench-options model 'mini*'          networks whose name matches a pattern, or contains a word
-  cnnbench-options model --data mnist     ... measured on the images of a data set whose files are there
-  cnnbench-options model plugins=my_net.py
+  cnnbench options                       everything
+  cnnbench options data                  the data sets
+  cnnbench options model 'mini*'         whose name matches, or has this part
+  cnnbench options model --data mnist    networks, measured on these images
+  cnnbench options model plugins=my_net.py
 
-For a network it shows the number of parameters, the size of the images on which they were counted (cropped, where a
-preset says so), and the side of the smallest image on which it works.
+Of a network it shows the number of parameters, the size of the images on which
+they were counted (cropped, where a preset says so), and the side of the
+smallest image on which it works.
 """
 
 
@@ -98,6 +96,8 @@ def _run(flags: Namespace) -> None:
 
 
 def _options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) -> list[Option]:
+    from cnnbench.config.schema import GROUPS
+
     options = [Option(group, name, _headline(text)) for name, text in texts.items()]
     is_described = group not in GROUPS or all(option.summary for option in options)
     is_complete = is_described and not without_a_file(group, texts.values())
@@ -128,6 +128,8 @@ def _headline(text: str) -> str:
 
 def _node(group: str, text: str) -> dict[str, Any]:
     """Return what a file sets in its own group; a preset may set keys of others too."""
+    import yaml
+
     content = yaml.safe_load(text) or {}
     node = content.get(group, content)
     return dict(node) if isinstance(node, Mapping) else {}
@@ -135,6 +137,8 @@ def _node(group: str, text: str) -> dict[str, Any]:
 
 def _measured(option: Option, text: str, spec: "DataSpec") -> Network:
     """Return a network measured on these images, cropped if its file says so."""
+    import yaml
+
     from cnnbench.data.prepare import crop_size
     from cnnbench.models.build import count_parameters, pass_through, smallest_side, works
     from cnnbench.registry import MODELS, Selection
@@ -193,15 +197,20 @@ def _lines(options: Sequence[Option]) -> list[str]:
     return lines[:-1]
 
 
+def _groups() -> list[str]:
+    return groups_in(config_folders(None))
+
+
 VERB = Verb(
     "options",
     ABOUT,
     (
-        Argument("words", nargs="*", metavar="GROUP WORD", help="one group; part of a name, or a shell pattern"),
-        Argument("--data", metavar="NAME", help="measure networks on this data set; default: 3x32x32, 10 classes"),
+        Argument(
+            "words", nargs="*", metavar="GROUP WORD", complete=_groups, help="a group; part of a name, or a pattern"
+        ),
+        Argument("--data", metavar="NAME", help="images to measure on; default: 3x32x32, 10 classes"),
         JSON,
-        Argument("--config-dir", metavar="FOLDER", help="a folder of your own YAML files, laid out like conf/"),
+        Argument("--config-dir", metavar="FOLDER", help="your own YAML files, in folders named after groups"),
     ),
     _run,
 )
-main = VERB.main

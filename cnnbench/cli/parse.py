@@ -1,24 +1,81 @@
-"""How the commands that follow a training are declared: a name, a text, options and what to run; and how they end."""
+"""The verbs of `cnnbench`: the table of them, and how each is declared: a text, arguments, and what it does."""
 
-import errno
-import os
 import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from typing import Any, NoReturn
 
-from cnnbench.errors import UserError, shortened
+from cnnbench.cli.catalog import all_keys, all_options, run_folders
+from cnnbench.config.hints import as_typed, meant_by_word
+from cnnbench.errors import UserError, did_you_mean, shortened
+
+VERBS = {
+    "train": "train a network; the word itself can be left out",
+    "resume": "continue a run, or train it for longer",
+    "list": "the runs there are: status, test metrics, size",
+    "report": "a page on a run, or runs side by side over their seeds",
+    "evaluate": "a run by class, with confusions and calibration",
+    "predict": "the classes of image files",
+    "explain": "feature maps, kernels, Grad-CAM, saliency, t-SNE",
+    "export": "the network as one file: ONNX, torch.export, safetensors",
+    "options": "what can be chosen in each group, a line each",
+    "data": "data sets: which are there, what is in them",
+    "new": "a model, data set, task, … of your own: a file to start from",
+    "help": "pages of documentation",
+    "completion": "complete words with Tab in bash, zsh or fish",
+}
+"""Every verb in a line. What it does is in the module of its name, as `VERB`, imported when it is typed."""
+
+WIDTH = 80
+INDENT = 25  # of the second column of a help text
+Rows = tuple[tuple[str, str], ...]
+"""Names, each with a text."""
 
 
 class Argument:
-    """One argument of a command: what `ArgumentParser.add_argument` takes."""
+    """One argument of a verb: what `ArgumentParser.add_argument` takes, and what completes it.
 
-    def __init__(self, *names: str, **settings: Any) -> None:
-        self.names, self.settings = names, settings
+    complete: returns what it may be; without it, and without choices, shells complete names of files.
+    """
+
+    def __init__(self, *names: str, complete: Callable[[], Sequence[str]] | None = None, **settings: Any) -> None:
+        self.names, self.complete, self.settings = names, complete, settings
+
+    @property
+    def is_flag(self) -> bool:
+        """Tell whether it begins with a dash."""
+        return self.names[0].startswith("-")
+
+    @property
+    def is_needed(self) -> bool:
+        """Tell whether a command without it is refused."""
+        return self.settings.get("required", False) if self.is_flag else self.settings.get("nargs") not in ("*", "?")
+
+    @property
+    def takes_value(self) -> bool:
+        """Tell whether a word has to follow the flag."""
+        return self.settings.get("action") is None
+
+    @property
+    def name(self) -> str:
+        """Return what argparse calls it in its messages."""
+        return "/".join(self.names) if self.is_flag else str(self.settings["metavar"])
+
+    def shown(self) -> str:
+        """Return the argument as a help text shows it: RUN, --split SPLIT, --json."""
+        if not self.is_flag:
+            return self.name
+        return ", ".join(self.names) + (f" {self.settings['metavar']}" if self.takes_value else "")
+
+    def optional(self) -> str:
+        """Return an argument that can be left out as a usage line shows it: [IMAGE ...]."""
+        return f"[{self.shown()}{' ...' if self.settings['nargs'] == '*' else ''}]"
 
 
 def checkpoint(text: str) -> str | int:
@@ -38,61 +95,152 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-RUN = Argument("run", metavar="RUN", help="folder of a run")
-IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them; plugins=FILE")
-PLUGINS = Argument("words", nargs="*", metavar="plugins=FILE", help="Python files that the run was made with")
+RUN = Argument("run", metavar="RUN", complete=run_folders, help="folder of a run, a part of its path, or last")
+IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(
-    "--checkpoint", type=checkpoint, default="tested", metavar="best|last|N",
-    help="best on validation, last, or the one saved after step N; default: the one that was tested",
+    "--checkpoint", type=checkpoint, default="tested", metavar="WHICH",
+    help="best, last, or a step; default: the one that was tested",
 )  # fmt: skip
 INDEX = Argument("--index", type=indices, metavar="N,N,…", help="images of the split, counted from 0")
 JSON = Argument("--json", action="store_true", help="print JSON, for programs")
 SPLITS = ("test", "val", "train")
 
 
+class _Parser(ArgumentParser):
+    """Raises UserError for a mistake, in place of printing how the command is used, and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(re.sub("^argument ", "", message))
+
+
 @dataclass(frozen=True)
 class Verb:
-    """A command: its name after `cnnbench-`, its help text, its arguments, and what it does with them.
+    """A verb: its name, its help text, its arguments, and what it does with them.
 
-    run: imports what is heavy itself, so that `--help` answers at once; raises UserError for mistakes. `flags.words`
-    holds the positional words without `plugins=`, whose files are in `flags.plugins`.
+    about: what it does in a sentence, and after an empty line examples and remarks.
+    run: imports what is heavy itself, so that `--help` answers at once; raises UserError for mistakes. `flags.plugins`
+    has the files and modules of `plugins=`, wherever that was typed. None: it trains, which `cnnbench.train` does.
+    sections: of the help text, besides the arguments, from the words that were typed.
     """
 
     name: str
     about: str
     arguments: Sequence[Argument]
-    run: Callable[[Namespace], None]
+    run: Callable[[Namespace], None] | None
     takes_plugins: bool = field(default=True, kw_only=True)
+    sections: Callable[[Sequence[str]], dict[str, Rows]] | None = field(default=None, kw_only=True)
 
-    def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the command line, and exit: 0 done, 2 a mistake of the user's, 130 interrupted."""
-        program, code = f"cnnbench-{self.name}", 0
-        parser = ArgumentParser(program, description=self.about, formatter_class=RawDescriptionHelpFormatter)
+    def parse(self, words: Sequence[str]) -> Namespace:
+        """Return the arguments by name. Raises UserError that says what is missing, or means nothing."""
+        given: dict[str, str] = {}
+        if self.takes_plugins:
+            words, given = split_key_values(words, "plugins")
+        parser = _Parser(add_help=False)
         for argument in self.arguments:
             parser.add_argument(*argument.names, **argument.settings)
-        flags = parser.parse_intermixed_args(arguments)
-        if self.takes_plugins:
+        try:
+            flags, unknown = parser.parse_known_intermixed_args(list(words))
+        except UserError as error:
+            raise UserError(f"{self._in_words(str(error))} {self._see}") from error
+        if unknown:
+            raise UserError(f"{self._unknown(unknown, words)} {self._see}")
+        flags.plugins = ()
+        if given:
             from cnnbench.plugins import plugin_names  # with pydantic
 
-            flags.words, given = split_key_values(flags.words, "plugins")
-            flags.plugins = plugin_names(given.get("plugins", ""))
-            if PLUGINS in self.arguments and flags.words:
-                parser.error(f"unknown: {' '.join(flags.words)}")
-        try:
-            self.run(flags)
-        except UserError as error:
-            sys.stderr.write(f"{program}: {error}\n")
-            code = 2
-        except BrokenPipeError:  # the reader has closed the pipe, as `head` does; Python would complain when it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            sys.stderr.write(f"{program}: {shortened(str(error.filename))}: no file can have a name of that length\n")
-            code = 2
-        except KeyboardInterrupt:
-            code = 130
-        sys.exit(code)
+            flags.plugins = plugin_names(given["plugins"])
+            if not flags.plugins:
+                raise UserError("plugins= must name Python files or modules, with commas between.")
+        return flags
+
+    @property
+    def _see(self) -> str:
+        return f"See cnnbench {self.name} --help."
+
+    def _in_words(self, message: str) -> str:
+        """Return what argparse says about a mistake as one says it."""
+        kind, _, names = message.partition(": ")
+        if kind != "the following arguments are required":
+            return f"{message}."
+        # Those of which there may be none are listed as well.
+        missing = [one for one in self.arguments if one.is_needed and one.name in names.split(", ")]
+        return " ".join(f"{one.shown()} is missing: {one.settings['help']}." for one in missing)
+
+    def _unknown(self, unknown: Sequence[str], words: Sequence[str]) -> str:
+        """Return a message about words that argparse does not know."""
+        flags = {flag.lstrip("-"): flag for one in self.arguments if one.is_flag for flag in one.names}
+        hint = did_you_mean(unknown[0].lstrip("-").partition("=")[0], flags)
+        settings = [_as_setting(word, words) for word in unknown if word.startswith("--")]
+        if settings and not hint and any("KEY=VALUE" in one.shown() for one in self.arguments):
+            hint = f"; settings are typed without dashes: {' '.join(settings)}."
+        return f"{' '.join(unknown)}: no such argument{hint or '.'}"
+
+    def help_text(self, words: Sequence[str] = ()) -> str:
+        """Return what `--help` prints: what the verb does, how it is typed, examples, arguments."""
+        first, _, rest = self.about.rstrip().partition("\n\n")
+        usage = ["usage: cnnbench", self.name]
+        usage += [one.shown() + " ..." * (one.settings.get("nargs") == "+") for one in self.arguments if one.is_needed]
+        usage += [one.optional() for one in self.arguments if not one.is_needed and not one.is_flag]
+        usage += ["[OPTION ...]"] * any(one.is_flag and not one.is_needed for one in self.arguments)
+        rows = [(one.shown(), one.settings["help"]) for one in self.arguments]
+        if self.takes_plugins:
+            rows.append(("plugins=FILE,…", "Python files of your own that register what is needed"))
+        parts = {"Arguments": tuple(rows)} | (self.sections(words) if self.sections else {})
+        tables = ["".join(f"{line}\n" for line in [f"{title}:", *columns(part)]) for title, part in parts.items()]
+        return "\n".join([f"{first}\n\n{' '.join(usage)}\n\n{rest}\n", *tables])
+
+
+def _as_setting(flag: str, words: Sequence[str]) -> str:
+    """Return `--batch-size 64` as it is typed here: batch_size=64."""
+    name, _, value = flag.lstrip("-").partition("=")
+    following = [*words, ""][list(words).index(flag) + 1]
+    return as_typed(name.replace("-", "_"), value or following, all_keys())
+
+
+def verb_named(name: str) -> Verb:
+    """Return a verb of the table."""
+    verb: Verb = import_module(f"cnnbench.cli.{name}").VERB
+    return verb
+
+
+def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
+    """Return the verb of a command, and the words that follow: the first word that sets nothing, else `train`.
+
+    Raises UserError, with what was probably meant, where there is no such verb.
+    """
+    name, *words = arguments or [""]
+    if not name or "=" in name or name.startswith(("-", "+", "~")):
+        return verb_named("train"), arguments
+    if name not in VERBS:
+        raise UserError(_no_verb(name, words))
+    return verb_named(name), words
+
+
+def _no_verb(name: str, words: Sequence[str]) -> str:
+    """Return a message about a first word that is no verb."""
+    if Path(name, "run.json").is_file():
+        return f"{name} is a run; say what to do with it: cnnbench resume {name}, or evaluate, report, explain."
+    following = next((word for word in words[:1] if "=" not in word), "")
+    hint = meant_by_word(name, following, all_options(), all_keys(), VERBS)
+    return f"no such command '{shortened(name)}'{hint}{'' if hint.endswith('?') else '.'} See cnnbench --help."
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Tell whether the help text is asked for, whatever else is."""
+    return "-h" in words or "--help" in words
+
+
+def columns(rows: Rows, indent: int = INDENT, width: int = WIDTH) -> list[str]:
+    """Return a name and a text in each row as lines: the texts below each other, wrapped."""
+    lines = []
+    for name, text in rows:
+        first, *others = wrap(text, width - indent) or [""]
+        begin = f"  {name}"
+        if len(begin) > indent - 2:
+            lines.append(begin)
+            begin = ""
+        lines += [f"{begin:<{indent}}{first}".rstrip(), *(f"{'':<{indent}}{line}" for line in others)]
+    return lines
 
 
 @contextmanager

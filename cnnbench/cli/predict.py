@@ -1,4 +1,4 @@
-"""`cnnbench-predict`: the classes that a network predicts for images."""
+"""`cnnbench predict`: the classes that a network predicts for images."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.cli.catalog import run_folders
 from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, JSON, SPLITS, Argument, Verb, path, say
 from cnnbench.errors import UserError
 
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
     from cnnbench.analysis.predict import InputImage
 
 ABOUT = """\
-Predicts the classes of images: the most probable ones, with their probabilities.
+Predicts the classes of images: the most probable ones, with probabilities.
 
-  cnnbench-predict outputs/RUN photo.jpg more_photos/              image files and folders, converted as in training
-  cnnbench-predict outputs/RUN --split test --index 13,43,53       images of the run's own data, with their true class
-  cnnbench-predict torchvision/resnet50 photo.jpg --top-k 3        a published network, with ImageNet's class names
-  cnnbench-predict outputs/RUN photo.jpg --picture figure.png      each image next to its predictions; --json: JSON
+  cnnbench predict outputs/RUN photo.jpg folder/       image files and folders
+  cnnbench predict outputs/RUN --split test --index 13,43
+                                                       images of its own data
+  cnnbench predict torchvision/resnet50 photo.jpg      a published network
+  cnnbench predict outputs/RUN photo.jpg --picture figure.png
+
+Image files are converted as in training. With --picture, each image is drawn
+next to its predictions.
 """
 LONGEST_NAME = 28  # characters, in the table
 BATCH_SIZE = 64
@@ -110,15 +115,16 @@ VERB = Verb(
     "predict",
     ABOUT,
     (
-        Argument("run", metavar="RUN", help="folder of a run, or torchvision/NAME"),
+        Argument(
+            "run", metavar="RUN", complete=run_folders, help="folder of a run, part of its path, last; torchvision/NAME"
+        ),
         IMAGES,
-        Argument("--split", choices=SPLITS, help="images of the run's own data"),
+        Argument("--split", choices=SPLITS, metavar="SPLIT", help="test, val or train: images of the run's own data"),
         INDEX,
         CHECKPOINT,
-        Argument("--top-k", type=int, default=5, metavar="K", help="number of classes for each image"),
+        Argument("--top-k", type=int, default=5, metavar="K", help="classes shown for each image; default: 5"),
         JSON,
-        Argument("--picture", type=path, metavar="FILE", help="draw each image next to its predictions"),
+        Argument("--picture", type=path, metavar="FILE", help="draw the images with their predictions"),
     ),
     _run,
 )
-main = VERB.main

@@ -1,4 +1,4 @@
-"""`cnnbench-report`: everything about a run on one page, or runs side by side."""
+"""`cnnbench report`: everything about a run on one page, or runs side by side."""
 
 import re
 from argparse import Namespace
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnbench.cli.catalog import run_folders, sweeps
 from cnnbench.cli.parse import Argument, Verb, path, say, writing
 
 if TYPE_CHECKING:
@@ -13,17 +14,20 @@ if TYPE_CHECKING:
     from cnnbench.store.query import RunSummary
 
 ABOUT = """\
-Writes the page of a run, or compares runs: grouped by configuration over their seeds, with intervals, and differences
-paired by seed.
+Writes a page on a run, or compares runs grouped over their seeds.
 
-  cnnbench-report outputs/RUN                              everything about a run; the page is written to its folder
-  cnnbench-report outputs/sweeps/1a2b3c4d.json             the runs of a sweep
-  cnnbench-report outputs/mnist 'outputs/digits/lenet*'    all runs below folders
-  cnnbench-report outputs/mnist --baseline regularization.dropout=0.0 --metric loss
-  cnnbench-report outputs/mnist --out my_report            writes report.html, report.md and report.csv there
+  cnnbench report outputs/RUN                     everything about a run
+  cnnbench report outputs/sweeps/1a2b3c4d.json    the runs of a sweep
+  cnnbench report outputs/mnist 'outputs/digits/lenet*'
+                                                  all runs in folders
+  cnnbench report outputs/mnist --baseline model=lenet --metric loss
+  cnnbench report outputs/mnist --out my_report
 
-A comparison answers: which is best, is that chance, which learns first, which overfits, what does each setting change?
-The page is self-contained. Runs that are not finished, or cannot be read, are listed and skipped.
+A comparison says which is best and whether that may be chance, which learns
+first, which overfits, and what each setting changes; with 95 % intervals, and
+differences paired by seed. Written are report.html, which needs no other file,
+report.md and report.csv. Runs that are not finished or cannot be read are
+listed and skipped.
 """
 
 
@@ -62,11 +66,16 @@ VERB = Verb(
     "report",
     ABOUT,
     (
-        Argument("words", nargs="+", metavar="RUN|SWEEP|FOLDER", help="runs, sweeps, folders above runs, patterns"),
-        Argument("--baseline", metavar="KEY=VALUE", help="the configuration to compare with; default: the first"),
-        Argument("--metric", help="on the test images; default: accuracy, recall@1 or loss"),
-        Argument("--out", type=path, metavar="FOLDER", help="default: the run folder, or outputs/reports/NAME"),
+        Argument(
+            "words",
+            nargs="+",
+            metavar="RUN|SWEEP|FOLDER",
+            complete=lambda: [*run_folders(), *sweeps()],
+            help="runs, sweeps, folders of runs, and patterns",
+        ),
+        Argument("--baseline", metavar="KEY=VALUE", help="what to compare with; default: the first"),
+        Argument("--metric", metavar="NAME", help="of the test images; default: accuracy, recall@1 or loss"),
+        Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN, or outputs/reports/NAME"),
     ),
     _run,
 )
-main = VERB.main

@@ -5,7 +5,6 @@ The only file that imports Hydra's private modules.
 
 import copy
 import re
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import GroupDefault, ResultDefault
@@ -29,11 +28,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cnnbench.config.schema import GROUPS, OVERLAYS
-from cnnbench.config.values import TYPED, conf_dir, flat
-from cnnbench.errors import LONGEST, Mistake, UserError, did_you_mean, listed, shortened
+from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
+from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
+from cnnbench.config.values import TYPED, conf_dir, data_for_dataset, flat, quoted
+from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
 
-FREE_TEXT = "name", "notes"
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
 SHADOWED = "data", "dataset"  # two names of one group
 
@@ -116,6 +115,9 @@ class Composer:
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
         words = [quoted(data_for_dataset(word)) for word in words]
+        mistakes = [read for read in map(self._read, words) if isinstance(read, Mistake)]
+        if mistakes:
+            raise ConfigError(mistakes)
         brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
         typed_keys = {word.partition("=")[0] for word in words}
         grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
@@ -136,10 +138,16 @@ class Composer:
                 self._groups[group] = sorted([*self._groups[group], name])
 
     def _sweeps(self, word: str) -> bool:
+        read = self._read(word)
+        return isinstance(read, Override) and bool(read.is_sweep_override())
+
+    def _read(self, word: str) -> Override | Mistake:
         try:
-            return bool(self._parser.parse_override(word).is_sweep_override())
+            override: Override = self._parser.parse_override(word)
         except HydraException:
-            return False
+            hint = "" if "=" in word else meant_by_word(word, "", self._groups, known_keys())
+            return Mistake(shortened(word), f"is not of the form key=value{hint}")
+        return override
 
     def _options(self, group: str) -> list[str]:
         options = list(self._loader.get_group_options(group, ObjectType.CONFIG))
@@ -150,10 +158,9 @@ class Composer:
     def _check(self, words: Sequence[str]) -> _Words:
         checked = _Words()
         for word in words:
-            try:
-                override = self._parser.parse_override(word)
-            except HydraException:
-                checked.mistakes.append(Mistake(shortened(word), "is not of the form key=value"))
+            override = self._read(word)
+            if isinstance(override, Mistake):
+                checked.mistakes.append(override)
                 continue
             key = override.key_or_group
             # Hydra looks for a file of the key's name, and fails in a traceback where no file can have it.
@@ -180,13 +187,25 @@ class Composer:
             return "is Hydra's; --config-dir FOLDER adds a folder of your own YAML files"
         if key == "hydra" or key.startswith(("hydra/", "hydra.")):
             return "is for Hydra's own launcher, which cnnbench does not use"
-        if key not in self._groups or override.is_delete():
+        group = key.removesuffix(".name")
+        if group in GROUPS and group != key:
+            chosen = closest(str(override.value())[:LONGEST], self._groups[group])
+            return f"cannot be set alone; type {group}={chosen or 'OPTION'}"
+        return None if key not in self._groups or override.is_delete() else self._option_problem(key, override.value())
+
+    def _option_problem(self, group: str, option: Any) -> str | None:
+        options = self._groups[group]
+        several = option if isinstance(option, list) else [option]
+        unknown = next((str(one) for one in several if one not in options), None)
+        if option is None and group in OVERLAYS:
             return None
-        option = override.value()
-        if option in self._groups[key] or (option is None and key in OVERLAYS):
+        if unknown is not None:
+            return no_such_option(group, unknown[:LONGEST], options)
+        if several is not option:
             return None
-        options = self._groups[key]
-        return f"no such {key}{did_you_mean(str(option)[:LONGEST], options)}; there are {listed(options)}"
+        files = [self._loader.repository.load_config(f"{group}/{one}") for one in several]
+        settings = [flat(OmegaConf.to_container(file.config)) for file in files if file is not None]
+        return several_options(group, several, {key: value for each in settings for key, value in each.items()})
 
     def _compose(self, checked: _Words) -> Composed:
         config = self._loader.load_configuration("config", checked.overrides, RunMode.RUN, from_shell=False)
@@ -295,26 +314,6 @@ def _renamed(loaded: ConfigResult) -> ConfigResult:
         with open_dict(config):
             config["data"] = OmegaConf.merge(config.get("data") or {}, config.pop("dataset"))
     return loaded
-
-
-def data_for_dataset(word: str) -> str:
-    """Return `dataset=cifar100`, `dataset.root=…` or a key like them as `data…`: the configuration has one name."""
-    return re.sub(r"^([+~]*)dataset(?=[=.]|$)", r"\1data", word)
-
-
-def quoted(word: str) -> str:
-    """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep."""
-    key, _, text = word.partition("=")
-    if key not in FREE_TEXT or text in ("", "null") or text[0] in "'\"":
-        return word
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{key}='{escaped}'".replace("${", r"\${")  # text, and no reference to another value
-
-
-def flag_parser() -> ArgumentParser:
-    """Return the parser of Hydra's flags: -m, --cfg, --config-dir and the like."""
-    parser: ArgumentParser = get_args_parser()
-    return parser
 
 
 def override_parser() -> OverridesParser:

@@ -3,10 +3,19 @@
 A default here is the value that changes nothing: settings that equal it are no part of a run's identity.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import BeforeValidator, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from cnnbench.config.values import flat
 from cnnbench.registry import (
@@ -268,3 +277,34 @@ SECTIONS: dict[str, type[Section]] = {
     "freeze": FreezeConfig,
     "head": HeadConfig,
 }
+
+
+def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
+    """Return the keys of all settings, dotted, with those of the chosen component of each group; None: of every one.
+
+    Where several end alike, the one that is meant most often comes first.
+    """
+    schemas: dict[str, list[type[BaseModel]]] = {"regularization": [Regularization]}
+    for group in ("optimizer", "data", "model", "scheduler", "task"):
+        names = [name for name in GROUPS[group] if chosen is None or chosen.get(group) == name]
+        schemas[group] = [
+            *([CHOICES[group]] if group in CHOICES else []),
+            *(GROUPS[group][name].schema for name in names),
+        ]
+    schemas |= {section: [schema] for section, schema in SECTIONS.items() if section not in schemas}
+    schemas |= {f"augmentation.{name}": [AUGMENTATIONS[name].schema] for name in AUGMENTATIONS}
+    keys = [key for section, parts in schemas.items() for schema in parts for key in _keys_in(schema, section)]
+    return list(dict.fromkeys([*TopLevelConfig.model_fields, *GROUPS, *OVERLAYS, *SECTIONS, *keys]))
+
+
+def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in schema.model_fields.items():
+        if is_section(field.annotation):
+            yield from _keys_in(field.annotation, f"{prefix}.{name}")
+        elif name != "part":
+            yield f"{prefix}.{name}"
+
+
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    """Tell whether the type of a setting is a section of settings."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)

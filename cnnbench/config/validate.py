@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from cnnbench.config.hints import meant_by_key
 from cnnbench.config.rules import violations
 from cnnbench.config.run_config import RunConfig
-from cnnbench.config.schema import CHOICES, GROUPS, OVERLAYS, SECTIONS, Choice, DataConfig, TopLevelConfig
+from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section, known_keys
 from cnnbench.config.values import set_value
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
-from cnnbench.registry import AUGMENTATIONS, DATASETS, Section, Selection
+from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
 LONGEST = 200  # letters of a value in a message
@@ -124,14 +125,16 @@ class _Reading:
     ) -> None:
         self.values, self.typed, self.mistakes, self.is_recorded = values, typed, mistakes, is_recorded
         self.notes: list[str] = []
+        self.chosen: dict[str, str] = {}
 
     def config(self) -> RunConfig | None:
         """Return the configuration, or None where a value is missing or has the wrong type."""
         before = len(self.mistakes)
         nested = {key: self._nested(key) for key in (*GROUPS, *SECTIONS)}
+        self.chosen = {group: str(nested[group].get("name")) for group in GROUPS}
         self._fold(nested["data"])
         facts = {key: self.values.pop(key, None) for key in ("source", "parent")}
-        top = self._section(TopLevelConfig, self.values, "", self._meant_by(nested))
+        top = self._section(TopLevelConfig, self.values, "")
         parts: dict[str, Any] = {
             group: self._choice(group, nested[group]) for group in GROUPS if group != "augmentation"
         }
@@ -150,17 +153,18 @@ class _Reading:
         word = self.as_typed(key, value)
         self.mistakes.append(Mistake(word if len(word) <= LONGEST else f"{word[:LONGEST]}…", problem))
 
-    def _meant_by(self, nested: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Return what a key at the top may have been meant for, by what may have been typed: `lr` for optimizer.lr."""
-        names = [*TopLevelConfig.model_fields, *GROUPS, *SECTIONS, *OVERLAYS, *CONTROLS]
-        leaves = {leaf: f"{section}.{leaf}" for section, values in nested.items() for leaf in values if leaf != "name"}
-        leaves |= {
-            leaf: f"{section}.{leaf}"
-            for section, schema in (CHOICES | SECTIONS).items()
-            for leaf in schema.model_fields
-            if leaf not in leaves
-        }
-        return leaves | {name: name for name in names}
+    def _unknown(self, key: str, value: Any, known: Iterable[str]) -> None:
+        """Note a key that does not exist, and what may have been meant, or else what its section knows."""
+        section, _, leaf = key.rpartition(".")
+        registry = GROUPS.get(section, ())
+        having = [name for name in registry if GROUPS[section][name].accepts(leaf)]
+        if having:
+            hint = f"; it is a setting of {listed(having)}, not of '{self.chosen[section]}'"
+        else:
+            typed = self.as_typed(key, value).partition("=")[2]
+            hint = meant_by_key(key[:LONGEST], typed[:LONGEST], [*known_keys(self.chosen), *CONTROLS])
+        otherwise = f"; '{section}' takes {listed(known)}" if section else "; cnnbench help settings lists all"
+        self._mistake(key, value, f"no such key{hint or otherwise}")
 
     def _nested(self, key: str) -> dict[str, Any]:
         values = self.values.pop(key, {})
@@ -169,13 +173,11 @@ class _Reading:
         self._mistake(key, values, "is a group of settings; name one of its options, or set one of its keys")
         raise ConfigError(self.mistakes)  # all that is in it would seem to be missing
 
-    def _section(
-        self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str, meant_by: Mapping[str, str] | None = None
-    ) -> Any:
+    def _section(self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Any:
         """Return the values as their schema has them, or None where something is wrong with them."""
         values = {key: value for key, value in values.items() if value != "???"}  # Hydra's word for what must be given
         inner = {key: value for key, value in values.items() if key in schema.model_fields}
-        inner = {key: value for key, value in inner.items() if _is_section(schema.model_fields[key].annotation)}
+        inner = {key: value for key, value in inner.items() if is_section(schema.model_fields[key].annotation)}
         checked: dict[str, Any] = {}
         for key, value in inner.items():
             inner_schema: Any = schema.model_fields[key].annotation
@@ -194,9 +196,7 @@ class _Reading:
             if key in inner:
                 continue  # reported already
             if kind == "extra_forbidden":
-                hint = did_you_mean(key[:LONGEST], meant_by or schema.model_fields.keys())
-                own = f"; '{prefix[:-1]}' takes {listed(schema.model_fields)}" if prefix and not hint else ""
-                self._mistake(prefix + key, values[key], f"no such key{hint}{own}")
+                self._unknown(prefix + key, values[key], schema.model_fields)
             elif kind == "missing":
                 self._mistake(prefix + key, "", f"must be given: {_allowed(properties[key])}")
             else:
@@ -241,8 +241,7 @@ class _Reading:
             own = GROUPS[group][name].schema.model_fields
             both = [*own, *(key for key in schema.model_fields if key != "part")]
             for key in set(values) - set(own) - {"name"}:
-                hint = did_you_mean(key[:LONGEST], both) or f"; '{group}' takes {listed(both)}"
-                self._mistake(f"{group}.{key}", values.pop(key), f"no such key{hint}")
+                self._unknown(f"{group}.{key}", values.pop(key), both)
         part = self._selection(group, values)
         choice: Choice | None = self._section(schema, {"part": part or Selection("", {}), **shared}, f"{group}.")
         return None if part is None else choice
@@ -254,8 +253,8 @@ class _Reading:
             if settings is None:
                 continue
             if name not in AUGMENTATIONS:
-                hint = did_you_mean(name[:LONGEST], AUGMENTATIONS)
-                self._mistake(f"augmentation.{name}", settings, f"no such augmentation{hint}; {listed(AUGMENTATIONS)}")
+                hint = did_you_mean(name[:LONGEST], AUGMENTATIONS) or "; cnnbench options augmentation lists all"
+                self._mistake(f"augmentation.{name}", settings, f"no such augmentation{hint}")
             elif not isinstance(settings, Mapping):
                 self._mistake(f"augmentation.{name}", settings, "takes settings of its own, or null for none")
             else:
@@ -302,7 +301,3 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     }  # fmt: skip
     limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
     return " ".join([kind, " and ".join(limits)]).strip()
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)

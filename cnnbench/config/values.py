@@ -1,4 +1,4 @@
-"""Nested plain values, as YAML holds them, their dotted keys, how they are typed, and where the YAML files are."""
+"""Nested plain values, as YAML holds them, their dotted keys, words that set them, and where the YAML files are."""
 
 import re
 import shlex
@@ -10,6 +10,7 @@ from typing import Any
 from cnnbench.errors import UserError
 
 TYPED = "command line"  # the origin of a value that was typed
+FREE_TEXT = "name", "notes"
 NEEDS_NO_QUOTES = r"[\w.:/@%+*?$-]+"  # re.ASCII
 SYNTAX = r"[\w.:/\\@%+*?$,\[\]{}' -]*|(range|choice|interval|glob|sort|shuffle)\(.*\)"  # lists, grids and the like
 
@@ -86,7 +87,22 @@ def _element(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{_element(inner)}' for key, inner in value.items())}}}"
     text = str(value)
-    if re.fullmatch(NEEDS_NO_QUOTES, text, re.ASCII):
-        return text
+    return text if re.fullmatch(NEEDS_NO_QUOTES, text, re.ASCII) else _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"
+
+
+def data_for_dataset(word: str) -> str:
+    """Return `dataset=cifar100`, `dataset.root=…` or a key like them as `data…`: the configuration has one name."""
+    return re.sub(r"^([+~]*)dataset(?=[=.]|$)", r"\1data", word)
+
+
+def quoted(word: str) -> str:
+    """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep."""
+    key, _, text = word.partition("=")
+    if key not in FREE_TEXT or text in ("", "null") or text[0] in "'\"":
+        return word
+    return f"{key}={_in_quotes(text)}".replace("${", r"\${")  # text, and no reference to another value

@@ -105,7 +105,7 @@ def prepare_local(config: DataConfig) -> PreparedData:
     if source is not None and missing:
         raise UserError(
             f"{source.title} is not in {root / source.folder}: missing are {', '.join(missing)}.\n"
-            f"  to bring it: cnnbench-data prepare {config.name} --from FOLDER; or let a training download it\n"
+            f"  to bring it: cnnbench data prepare {config.name} --from FOLDER; or let a training download it\n"
             f"  another folder: data.root=FOLDER, or the environment variable CNNBENCH_DATA"
         )
     return prepare(config)

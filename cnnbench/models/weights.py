@@ -52,7 +52,7 @@ def file_source(given: str) -> WeightSource:
     """Return the weights in a file that holds a state dict. Raises UserError where there is none."""
     path = Path(given).expanduser().resolve()
     if not path.is_file():
-        raise UserError("no such file. Runs already started from it can be continued with resume=FOLDER")
+        raise UserError("no such file. Runs already started from it can be continued with cnnbench resume RUN")
     if path.suffix not in SUFFIXES:
         raise UserError(f"must be a state dict: a file {listed_suffixes()}")
     with path.open("rb") as file:

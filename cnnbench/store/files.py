@@ -1,10 +1,14 @@
-"""Files that are whole or not there: written under another name, flushed to disk, renamed."""
+"""Files that outlast a kill: written whole or not at all, under another name first; rows that may be cut short."""
 
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+AXES = ("row", "epoch", "step")
+"""What every row of `metrics.jsonl` has."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -34,6 +38,20 @@ def finite(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [finite(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a metrics file; a last line that was cut short by a kill is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and all(axis in row for axis in AXES):
+                yield row
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -12,8 +12,8 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   report.html      the page to open; report.md the same as text
   evaluation/      figures by class, confusion matrix, the prediction for every image
   pictures/        reconstructions and the like, of tasks that have something to show
-  explanation/     what the network looks at: written by `cnnbench-explain`
-  export/          the network for use elsewhere: written by `cnnbench-export`
+  explanation/     what the network looks at: written by `cnnbench explain`
+  export/          the network for use elsewhere: written by `cnnbench export`
   embeddings/      TensorBoard's projector, and test.npz
 """
 

@@ -157,7 +157,7 @@ def _is_docstring(node: Any) -> bool:
 
 
 def _gpu_name(device: str) -> str:
-    import torch  # `cnnbench-list` imports this file, and no torch
+    import torch  # `cnnbench list` imports this file, and no torch
 
     return torch.cuda.get_device_name(device)
 

@@ -18,7 +18,7 @@ from cnnbench.training.plan import Plan
 from cnnbench.training.resolve import resolve
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
 
-HOW_TO_CONTINUE = "Runs already started from it can be continued with resume=FOLDER"
+HOW_TO_CONTINUE = "Runs already started from it can be continued with cnnbench resume RUN"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.store.files import finite, write_atomically
-from cnnbench.store.metrics import AXES, read_rows
+from cnnbench.store.files import AXES, finite, read_rows, write_atomically
 from cnnbench.training import console
 from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, make_logger
 from cnnbench.training.loop import Progress

@@ -9,11 +9,11 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from cnnbench.config.compose import Composed, Composer, override_parser, quoted
+from cnnbench.config.compose import Composed, Composer, override_parser
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.validate import validate
-from cnnbench.config.values import TYPED, copied, flat, set_value
+from cnnbench.config.values import TYPED, copied, flat, quoted, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
@@ -166,7 +166,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
         return replace(plan, folder=folder.path)
     steps = checkpoint.steps_in(folder.checkpoints)
     if not steps:
-        raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume={path}")
+        raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume {path}")
     trained = checkpoint.manifest(folder.checkpoints, steps[-1])["epoch"]
     if after.epochs <= trained:
         problem = f"{trained} epochs are trained already; give more than that"

@@ -13,9 +13,8 @@ from cnnbench.config.values import flat
 from cnnbench.errors import Stopped, UserError
 from cnnbench.plugins import register_everything
 from cnnbench.store import checkpoint, provenance
-from cnnbench.store.files import write_atomically, write_json
+from cnnbench.store.files import read_rows, write_atomically, write_json
 from cnnbench.store.folder import RunFolder, now
-from cnnbench.store.metrics import read_rows
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
 from cnnbench.training.journal import Journal
@@ -133,7 +132,7 @@ class Trainer:
             self.display.close()
             self._end(self.stop.status)
             console.say(f"  {self.stop.status} at step {self.progress.step} of {num_steps}")
-            console.say(f"  to go on, type the same command again, or: cnnbench resume={self.folder.shown_path}")
+            console.say(f"  to go on, type the same command again, or: cnnbench resume {self.folder.shown_path}")
             return self.stop.exit_code
         except BaseException:
             self._end("failed")

@@ -9,7 +9,6 @@ import pytest
 
 from cnnbench.analysis.reports.compared import answers, effect_sentences, learning_of, learning_table
 from cnnbench.analysis.reports.comparison import compare
-from cnnbench.cli.report import main
 from cnnbench.errors import UserError
 from cnnbench.store.query import runs_named
 from tests.conftest import ended
@@ -23,7 +22,7 @@ def several_runs(outputs) -> Path:
 
 @pytest.fixture
 def report(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("report", [str(word) for word in words], capsys)
 
 
 def test_configurations_are_rows_and_seeds_are_not(several_runs):

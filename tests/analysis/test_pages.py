@@ -12,8 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnbench.analysis.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
 from cnnbench.analysis.reports.page import Page as Document
 from cnnbench.analysis.reports.single import page_of
-from cnnbench.cli.evaluate import main as evaluate
-from cnnbench.cli.report import main
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, latest
 from tests.support import browser
@@ -31,7 +29,7 @@ def run(copy_of) -> Path:
 
 @pytest.fixture
 def report(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("report", [str(word) for word in words], capsys)
 
 
 def kinds(run: Path) -> list[tuple[str, str]]:
@@ -50,7 +48,7 @@ def test_a_training_ends_with_a_page_to_open(outputs, cnnbench):
 
 
 def test_a_training_writes_the_same_evaluation_as_the_command(run, tmp_path, capsys):
-    assert ended(evaluate, [str(run), "--out", str(tmp_path / "again")], capsys).code == 0
+    assert ended("evaluate", [str(run), "--out", str(tmp_path / "again")], capsys).code == 0
     kept = run / "evaluation" / "test-best"
     names = sorted(path.name for path in kept.iterdir())
     assert names == sorted(path.name for path in (tmp_path / "again").iterdir())

@@ -1,4 +1,4 @@
-"""`cnnbench-data`: data sets listed, described, and imported from files downloaded by hand."""
+"""`cnnbench data`: data sets listed, described, and imported from files downloaded by hand."""
 
 import gzip
 import hashlib
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from cnnbench.cli.data import main
 from cnnbench.data import prepare as prepare_module
 from cnnbench.data.cifar import CIFAR10
 from cnnbench.data.mnist import FASHION_MNIST, MNIST
@@ -24,7 +23,7 @@ FILES = list(MNIST.files)
 @pytest.fixture
 def data(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     def run(*words: str) -> Outcome:
-        return ended(main, words, capsys)
+        return ended("data", words, capsys)
 
     return run
 
@@ -134,7 +133,7 @@ def test_info_downloads_nothing(data, root, monkeypatch):
     outcome = data("info", "mnist")
     assert outcome.code == 2
     assert f"MNIST is not in {root}/MNIST/raw: missing are {', '.join(FILES)}" in outcome.err
-    assert "cnnbench-data prepare mnist --from FOLDER" in outcome.err
+    assert "cnnbench data prepare mnist --from FOLDER" in outcome.err
     assert not root.exists()
 
 
@@ -252,7 +251,7 @@ def test_files_below_the_root_can_be_brought_from_there(data, root, digits):
         (["info"], "info needs the name of one data set"),
         (["info", "cifar"], "no such data; did you mean 'cifar10"),
         (["info", "digits", "data.crop=99"], "larger than the images"),
-        (["info", "digits", "data.vla_fraction=0"], "did you mean 'val_fraction'?"),
+        (["info", "digits", "data.vla_fraction=0"], "did you mean 'data.val_fraction'?"),
         (["list", "mnist"], "list takes no name"),
         (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE have an effect here"),
         (["prepare", "mnist"], "prepare needs --from FOLDER"),

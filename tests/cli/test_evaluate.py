@@ -1,4 +1,4 @@
-"""`cnnbench-evaluate`, and a run opened from Python."""
+"""`cnnbench evaluate`, and a run opened from Python."""
 
 import json
 import os
@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import cnnbench
-from cnnbench.cli.evaluate import main
 from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, latest
@@ -22,7 +21,7 @@ from tests.tasks.test_tasks import CASES, words_of
 
 @pytest.fixture
 def evaluate(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("evaluate", [str(word) for word in words], capsys)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])

@@ -1,4 +1,4 @@
-"""`cnnbench-explain`: which figures are drawn, for which images, and what is refused."""
+"""`cnnbench explain`: which figures are drawn, for which images, and what is refused."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from cnnbench.analysis.explanation.explainer import explainer_of
 from cnnbench.analysis.explanation.layers import NotPossible
 from cnnbench.analysis.explanation.pictures import KINDS as DRAW
 from cnnbench.analysis.run import load_run
-from cnnbench.cli.explain import KINDS, main
+from cnnbench.cli.explain import KINDS
 from cnnbench.errors import UserError
 from cnnbench.tasks.figures import plain
 from tests.conftest import ended
@@ -31,7 +31,7 @@ def needs_captum():
 
 @pytest.fixture
 def explain(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("explain", [str(word) for word in words], capsys)
 
 
 ALL = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
@@ -149,7 +149,7 @@ def test_files_are_explained_without_the_data(run, explain, tmp_path, monkeypatc
     assert "  left out: tsne: the data are gone\n" in done.out
     assert len(list((run / "explanation").iterdir())) == 4 + 3 * 2
     assert "--what tsne: the data are gone" in explain(run, folder, "--what", "tsne").err
-    assert explain(run).err == "cnnbench-explain: the data are gone\n"
+    assert explain(run).err == "cnnbench explain: the data are gone\n"
 
 
 MISTAKES = {

@@ -1,4 +1,4 @@
-"""`cnnbench-export`: what is wrong with a command is said before anything heavy is imported."""
+"""`cnnbench export`: what is wrong with a command is said before anything heavy is imported."""
 
 import subprocess
 import sys

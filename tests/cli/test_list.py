@@ -1,4 +1,4 @@
-"""`cnnbench-list`: runs listed, filtered and pruned."""
+"""`cnnbench list`: runs listed, filtered and pruned."""
 
 import json
 import shutil
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.cli.list import main
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended
 from tests.support.interruption import fingerprints, finished, kill
@@ -39,7 +38,7 @@ def several_runs(several_runs_once, outputs) -> Path:
 
 @pytest.fixture
 def listing(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("list", [str(word) for word in words], capsys)
 
 
 def listed_models(listing, *words: str) -> list[str]:
@@ -161,7 +160,7 @@ def test_contradicting_flags_are_refused(several_runs, listing, tmp_path):
 
 def test_a_list_imports_neither_torch_nor_hydra(several_runs, outputs):
     code = (
-        "import sys\nfrom cnnbench.cli.list import main\ntry: main(['model=lenet'])\n"
+        "import sys\nfrom cnnbench.train import main\ntry: main(['list', 'model=lenet'])\n"
         "finally: print({'torch', 'hydra', 'omegaconf', 'numpy', 'pandas'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

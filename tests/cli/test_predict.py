@@ -1,4 +1,4 @@
-"""`cnnbench-predict`: classes of image files and of images of a run's own data."""
+"""`cnnbench predict`: classes of image files and of images of a run's own data."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import cnnbench
-from cnnbench.cli.predict import main
 from cnnbench.data.decode import decode
 from tests.conftest import ended
 from tests.support.interruption import finished
@@ -19,7 +18,7 @@ from tests.tasks.test_tasks import words_of
 
 @pytest.fixture
 def predict(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("predict", [str(word) for word in words], capsys)
 
 
 @pytest.fixture
@@ -178,7 +177,7 @@ def test_a_published_network_predicts_its_own_classes(photos, predict, monkeypat
 
 def test_an_unknown_published_network_is_refused(predict, photos):
     done = predict("torchvision/resnet5", photos)
-    assert (done.code, "did you mean 'resnet50'?" in done.err) == (2, True)
+    assert (done.code, "did you mean 'resnet50'?" in " ".join(done.err.split())) == (2, True)
     done = predict("torchvision/resnet50", "--split", "test", "--index", "0")
     assert (done.code, "has no data of its own" in done.err) == (2, True)
 

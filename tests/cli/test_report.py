@@ -1,4 +1,4 @@
-"""`cnnbench-report`: pages, Markdown, CSV, and what is refused."""
+"""`cnnbench report`: pages, Markdown, CSV, and what is refused."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from cnnbench.analysis.reports.comparison import compare
-from cnnbench.cli.report import main
 from cnnbench.store.query import runs_named
 from tests.conftest import ended
 from tests.support.interruption import fingerprints
@@ -23,7 +22,7 @@ def several_runs(outputs) -> Path:
 
 @pytest.fixture
 def report(capsys):
-    return lambda *words: ended(main, [str(word) for word in words], capsys)
+    return lambda *words: ended("report", [str(word) for word in words], capsys)
 
 
 def test_unfinished_and_unreadable_runs_are_named_and_skipped(several_runs, report):

@@ -196,7 +196,6 @@ def test_the_order_in_which_words_are_typed_does_not_matter(composer):
     [
         ("optimizer.lr=1", "optimizer.lr=1.0"),
         ("optimizer.lr=0.001", "optimizer.lr=1e-3"),
-        ("model.name=lenet", "model=lenet"),
         ("data=digits", "seed=0"),
         ("regularization.l1=0", "regularization.dropout=null"),
         ("regularization.dropout=0", "regularization.batchnorm=false"),

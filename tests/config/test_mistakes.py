@@ -32,7 +32,7 @@ class TestCommand:
         ]
 
     def test_mistakes_in_words_options_keys_values_and_controls_are_told_together(self, cnnbench, tmp_path):
-        words = ["lenet", "model=lenett", "seed=0,1", "hydra.run.dir=x", "epoch=3", "batch_size=0", "rerun=maybe"]
+        words = ["model=lenett", "lenet", "seed=0,1", "hydra.run.dir=x", "epoch=3", "batch_size=0", "rerun=maybe"]
         told = self.refused(cnnbench, tmp_path, *words)
         assert "7 mistakes" in told
         assert all(word in told for word in words)
@@ -150,24 +150,34 @@ def test_nothing_but_wrong_values_is_told(told):
 
 MISREAD = {
     "epoch=3": "did you mean 'epochs'?",
-    "data.vla_fraction=0": "did you mean 'val_fraction'?",
+    "data.vla_fraction=0": "did you mean 'data.val_fraction'?",
     "data.nois=0": "no such key",
-    "regularization.droput=0.5": "did you mean 'dropout'?",
-    "model.activatoin=relu": "did you mean 'activation'?",
-    "optimizer.beta1=0.9": "'optimizer' takes 'lr', 'momentum', 'weight_decay', 'nesterov'",
-    "checkpoint.kep=1": "did you mean 'keep'?",
+    "regularization.droput=0.5": "did you mean 'regularization.dropout'?",
+    "model.activatoin=relu": "did you mean 'model.activation'?",
+    "optimizer.beta3=0.9": "'optimizer' takes 'lr', 'momentum', 'weight_decay', 'nesterov'",
+    "optimizer.beta1=0.9": "it is a setting of 'adam', 'adamw', 'muon', 'nadam', 'radam', not of 'sgd'",
+    "model.blocks=[2,2]": "it is a setting of 'resnet', not of 'lenet'",
+    "checkpoint.kep=1": "did you mean 'checkpoint.keep'?",
     "model=lenett": "did you mean 'lenet'?",
     "optimizer=adm": "did you mean 'adam'?",
     "data=cifar": "did you mean 'cifar10",
     "experiment=cnn_lab/lenet": "did you mean 'cnn_lab/lenet_",
     "augmentation.flp.p=1": "did you mean 'flip'?",
-    "scheduler.name=cosin": "did you mean 'cosine'?",
     "task=regression": "there are 'autoencoder', 'classification'",
     "seed=0,1": "put -m before it",
     "model=lenet,lenet_v2": "put -m before it",
     "hydra.run.dir=/tmp/elsewhere": "Hydra's own launcher",
     "hydra/launcher=basic": "Hydra's own launcher",
-    "epochs": "is not of the form key=value",
+    "epochs": "is not of the form key=value; did you mean 'epochs=…'?",
+    "lenet": "is not of the form key=value; did you mean 'model=lenet'?",
+    "lenet_mnist": "did you mean 'experiment=cnn_lab/lenet_mnist'?",
+    "model": "type model=OPTION, one of those that cnnbench options model lists",
+    "output=x": "type CNNBENCH_OUTPUTS=x cnnbench …",
+    "verbose=true": "no such key; cnnbench help settings lists all",
+    "model=my_net": "cnnbench options model lists all",
+    "data=nowhere": "there are 'caltech101', 'cats_dogs', ",
+    "regularization=[dropout,batchnrom]": "did you mean 'batchnorm'?",
+    "optimizer=[adam,sgd]": "-m optimizer=adam,sgd",
     "resum=outputs/x": "did you mean 'resume'?",
     "+foo=3": "no such key",
     "foo.bar=3": "no such key",
@@ -186,6 +196,35 @@ def test_a_word_that_nothing_reads_is_told_what_was_meant(composer, word):
     told = mistakes_in(composer, word)
     assert list(told) == [word], "one mistake, quoted as it was typed"
     assert MISREAD[word] in told[word]
+
+
+TYPED_INSTEAD = {
+    "patience=3": "regularization.early_stopping.patience=3",
+    "dropout=0.5": "regularization.dropout=0.5",
+    "weight_decay=0.1": "optimizer.weight_decay=0.1",
+    "learning_rate=0.1": "optimizer.lr=0.1",
+    "data.batch_size=16": "batch_size=16",
+    "batchsize=16": "batch_size=16",
+    "workers=2": "num_workers=2",
+    "gpu=0": "device=cuda:0",
+    "gpu=true": "device=cuda",
+    "amp=true": "precision=bf16",
+    "pretrained=true": "init.weights=imagenet model=torchvision model.architecture=resnet18",
+    "optimizer.name=adam": "optimizer=adam",
+    "model.name=resnet18": "model=resnet18",
+    "scheduler.name=cosin": "scheduler=cosine",
+    "regularization=[dropout,batchnorm]": "regularization.dropout=0.5 regularization.batchnorm=true",
+    "augmentation=[flip,crop]": "data=synthetic data.crop=0.8 augmentation.flip.p=0.5 augmentation.crop={}",
+}
+
+
+@pytest.mark.parametrize("word", TYPED_INSTEAD)
+def test_a_word_of_another_program_is_told_what_to_type_here_and_that_works(composer, word):
+    (problem,) = mistakes_in(composer, word).values()
+    instead = TYPED_INSTEAD[word].removeprefix("data=synthetic data.crop=0.8 ")
+    key = instead.partition("=")[0]
+    assert problem.endswith((f"did you mean '{key}'?", f"type {instead}", f"type the settings of each: {instead}"))
+    plan_run(composer, TYPED_INSTEAD[word].split())
 
 
 def test_a_missing_group_is_told_its_options(composer):

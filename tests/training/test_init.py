@@ -141,7 +141,7 @@ def test_a_killed_run_needs_its_source_no_more(source, outputs, tmp_path, cnnben
     ended = cnnbench(*words)
     assert ended.code == 2
     assert "is no run folder" in ended.err
-    assert "Runs already started from it can be continued with resume=FOLDER" in ended.err
+    assert "Runs already started from it can be continued with cnnbench resume RUN" in ended.err
     assert carry_out(plan_resume(str(run), [])) == 0
     assert differences(outcome_of(run), outcome_of(unbroken)) == []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnbench.store.metrics import read_rows
+from cnnbench.store.files import read_rows
 from cnnbench.store.query import RunSummary
 
 PRINCIPAL = ("accuracy", "recall@1")

@@ -13,8 +13,8 @@ from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture
 from cnnbench.config.values import TYPED, flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.registry import TASKS
+from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
-from cnnbench.store.metrics import read_rows
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.evaluation import is_chance, wilson
 

@@ -1,0 +1,122 @@
+"""What was probably meant by a word that means nothing: the thing to type, for messages."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from cnnbench.errors import listed
+
+MOST_LISTED = 12  # options that a message names
+CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
+
+# Settings as other programs call them, and what to type here; {} is the value that was typed.
+ELSEWHERE = {
+    "amp": "precision=bf16",
+    "arch": "model={}",
+    "architecture": "model={}",
+    "augment": "augmentation={}",
+    "batch": "batch_size={}",
+    "batch_norm": "regularization.batchnorm=true",
+    "ckpt": "init.run=RUN",
+    "cuda": "device=cuda",
+    "data_dir": "data.root={}",
+    "early_stopping": "regularization.early_stopping.patience=5",
+    "gpu": "device=cuda:{}",
+    "gpus": "device=cuda",
+    "learning_rate": "optimizer.lr={}",
+    "lr_scheduler": "scheduler={}",
+    "max_steps": "epochs=N",
+    "mixed_precision": "precision=bf16",
+    "net": "model={}",
+    "network": "model={}",
+    "output": "CNNBENCH_OUTPUTS={} cnnbench …",
+    "output_dir": "CNNBENCH_OUTPUTS={} cnnbench …",
+    "outputs": "CNNBENCH_OUTPUTS={} cnnbench …",
+    "pretrained": "init.weights=imagenet model=torchvision model.architecture=resnet18",
+    "steps": "epochs=N",
+    "workers": "num_workers={}",
+}
+
+
+def meant_by_key(key: str, value: str, keys: Sequence[str]) -> str:
+    """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is near.
+
+    keys: all that exist, dotted; of those that end alike the first is meant.
+    """
+    if key in ELSEWHERE:
+        return f"; type {as_typed(key, value, keys)}"
+    found = closest_key(key, keys)
+    return f"; did you mean '{found}'?" if found else ""
+
+
+def as_typed(key: str, value: str, keys: Sequence[str]) -> str:
+    """Return a setting as it is typed, under the name that it has here."""
+    if key == "gpu" and not value.isdigit():
+        key = "gpus"
+    if key in ELSEWHERE:
+        return ELSEWHERE[key].format(value or "…")
+    return f"{closest_key(key, keys) or key}={value or '…'}"
+
+
+def closest_key(key: str, keys: Sequence[str]) -> str:
+    """Return the key that one of the wrong section, or one spelt otherwise, stands for; empty: nothing is near."""
+    section, _, leaf = key.rpartition(".")
+    alike = [one for one in keys if one.rpartition(".")[2] == leaf]
+    if alike:
+        return alike[0]
+    leaves = {one.rpartition(".")[2]: one for one in reversed(keys) if one.rpartition(".")[0] == section}
+    if leaves:
+        return leaves.get(closest(leaf, leaves), "")
+    return closest(key, [one for one in keys if ("." in one) == bool(section)])
+
+
+def meant_by_word(
+    word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Iterable[str] = ()
+) -> str:
+    """Return "; did you mean 'model=lenet'?", or what else to type, for a word without `=`; empty: nothing is near.
+
+    following: the word after it, as in `epochs 3`. options: by group. verbs: where one was expected.
+    """
+    if word in options:
+        if following in options[word]:
+            return f"; type {word}={following}"
+        return f"; type {word}=OPTION, one of those that cnnbench options {word} lists"
+    key = word if word in keys else next((one for one in keys if one.endswith(f".{word}")), "")
+    settings = {f"{group}={option}": option for group, names in options.items() for option in names}
+    meant = [setting for setting, option in settings.items() if word in (option, option.rpartition("/")[2])]
+    meant += [f"{key}={following or '…'}"] * bool(key)
+    if not meant:
+        close = closest(word, [*verbs, *settings.values(), *keys])
+        meant = [setting for setting, option in settings.items() if option == close]
+        meant += [f"{close}={following or '…'}"] * (close in keys) + [close] * (close in verbs)
+    return f"; did you mean {' or '.join(repr(one) for one in meant)}?" if meant else ""
+
+
+def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
+    """Return what is wrong with an option that does not exist, and what to type."""
+    found = closest(option, options)
+    if found:
+        return f"no such {group}; did you mean '{found}'?"
+    if Path(f"{option}.py").is_file():
+        return f"no such {group}; type plugins={option}.py too"
+    is_short = len(options) <= MOST_LISTED
+    known = f"there are {listed(options)}" if is_short else f"cnnbench options {group} lists all {len(options)}"
+    is_extended = group not in ("regularization", "experiment", "debug")
+    return f"no such {group}; {known}{'; plugins=FILE adds those of your own' if is_extended else ''}"
+
+
+def several_options(group: str, options: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Return what to type in place of a list of options; settings: of all of them, by dotted key in the group."""
+    if group not in ("regularization", "augmentation"):
+        return f"takes one option; to run each of them: -m {group}={','.join(options)}"
+    words = (
+        f"{group}.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()
+    )
+    return f"takes one option; type the settings of each: {' '.join(words)}"
+
+
+def closest(word: str, known: Collection[str]) -> str:
+    """Return the known word that is spelt most alike; empty: none is near."""
+    return next(iter(get_close_matches(word, known, n=1, cutoff=CLOSE)), "")

@@ -1,0 +1,141 @@
+"""The verbs of `cnnbench`: which there are, how they are typed, and what a word that is none of them is told."""
+
+import re
+
+import pytest
+
+from cnnbench.cli.help import in_columns
+from cnnbench.cli.parse import VERBS, verb_named
+from tests.conftest import TINY, only_run
+
+
+def test_each_verb_says_what_it_does_how_it_is_typed_and_what_it_takes(cnnbench, command_of):
+    for name in VERBS:
+        text = cnnbench(name, "--help").out
+        first, usage, *_ = text.split("\n\n")
+        assert first.endswith(".")
+        assert usage.startswith(f"usage: cnnbench {name}")
+        assert re.search(rf"^  cnnbench {name}|cnnbench completion", text, re.MULTILINE), "an example"
+        for argument in verb_named(name).arguments:
+            assert f"\n  {argument.shown()}" in text
+        assert command_of("help", name).out == text
+
+
+def test_every_flag_of_an_example_exists(cnnbench):
+    for name in VERBS:
+        flags = {flag for argument in verb_named(name).arguments for flag in argument.names if argument.is_flag}
+        examples = re.findall(rf"^  cnnbench {name} .*", verb_named(name).about, re.MULTILINE)
+        assert set(re.findall(r" (--?[a-z][a-z-]*)", "\n".join(examples))) <= flags | {"--help"}
+
+
+UNKNOWN = {
+    "evalute outputs/RUN": "no such command 'evalute'; did you mean 'evaluate'?",
+    "lst": "did you mean 'list'?",
+    "lenet": "did you mean 'model=lenet'?",
+    "lenett": "did you mean 'model=lenet'?",
+    "digits": "did you mean 'data=digits'?",
+    "cnn_lab/lenet_mnist": "did you mean 'experiment=cnn_lab/lenet_mnist'?",
+    "lenet_mnist": "did you mean 'experiment=cnn_lab/lenet_mnist'?",
+    "experiment_name": "did you mean 'experiment=…'?",
+    "dropout": "did you mean 'regularization=dropout' or 'regularization.dropout=…'?",
+    "none": "did you mean 'augmentation=none' or 'regularization=none' or 'scheduler=none'?",
+    "epochs 3": "did you mean 'epochs=3'?",
+    "lr 0.1": "did you mean 'optimizer.lr=0.1'?",
+    "model resnet18": "; type model=resnet18.",
+    "model": "type model=OPTION, one of those that cnnbench options model lists.",
+    "zzz": "no such command 'zzz'. See cnnbench --help.",
+    "x" * 3000: "no file can have a name of that length",
+}
+
+
+@pytest.mark.parametrize("words", UNKNOWN, ids=lambda words: words[:20])
+def test_a_first_word_that_is_no_verb_is_told_what_was_meant(cnnbench, tmp_path, words):
+    outcome = cnnbench(*words.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert UNKNOWN[words] in outcome.err
+    assert outcome.err.startswith("cnnbench: ")
+    assert len(outcome.err.splitlines()) == 1
+    assert len(outcome.err) < 400
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    outcome = cnnbench(str(tmp_path / "run"))
+    assert outcome.code == 2
+    assert f"cnnbench resume {tmp_path / 'run'}" in outcome.err
+
+
+MISSING = {
+    "explain": "cnnbench explain: RUN is missing: folder of a run, a part of its path, or last.",
+    "predict": "cnnbench predict: RUN is missing",
+    "evaluate": "cnnbench evaluate: RUN is missing",
+    "resume": "cnnbench resume: RUN is missing",
+    "report": "cnnbench report: RUN|SWEEP|FOLDER is missing",
+    "export outputs/RUN": "cnnbench export: --format FORMAT is missing: safetensors, onnx, torch_export.",
+    "data": "cnnbench data: list|info|prepare is missing",
+    "new model": "cnnbench new: NAME is missing",
+    "evaluate outputs/RUN --spilt val": "--spilt val: no such argument; did you mean '--split'?",
+    "evaluate outputs/RUN outputs/OTHER": "outputs/OTHER: no such argument.",
+    "explain outputs/RUN --filter one": "--filter: invalid int value: 'one'",
+    "predict outputs/RUN --index 1-3": "--index: must be whole numbers separated by commas, such as 13,43,53",
+}
+
+
+@pytest.mark.parametrize("words", MISSING)
+def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
+    outcome = cnnbench(*words.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert MISSING[words] in outcome.err
+    assert outcome.err.endswith(f" See cnnbench {words.split()[0]} --help.\n")
+    assert "IMAGE is missing" not in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_train_is_what_a_command_without_a_verb_does(cnnbench):
+    words = ["model=lenet_v2", "seed=3", "--cfg", "job"]
+    assert cnnbench("train", *words).out == cnnbench(*words).out != ""
+
+
+def test_resume_as_a_verb_and_as_a_setting_are_the_same(cnnbench, outputs):
+    assert cnnbench(*TINY, "epochs=1").code == 0
+    run = only_run(outputs)
+    shown = [cnnbench(*words, "num_workers=1", "--cfg", "job") for words in (["resume", str(run)], [f"resume={run}"])]
+    assert shown[0].out == shown[1].out != ""
+    refused = [cnnbench(*words, "seed=1").err for words in (["resume", str(run)], [f"resume={run}"])]
+    assert refused[0].removeprefix("cnnbench resume: ") == refused[1].removeprefix("cnnbench: ")
+    assert "finished" in cnnbench("resume", str(run)).out
+    assert cnnbench("resume", str(run), "epochs=2").code == 0
+    assert len(list(outputs.glob("*/*/*/result.json"))) == 2
+
+
+def test_a_mistake_is_said_by_the_verb_that_was_typed(cnnbench):
+    assert cnnbench("evaluate", "nowhere").err.startswith("cnnbench evaluate: nowhere: there is no such folder")
+    assert cnnbench("train", "epoch=3").err.startswith("cnnbench train: 1 mistake")
+    assert cnnbench("resume", "nowhere").err.startswith("cnnbench resume: nowhere: there is no such folder")
+
+
+class TestHelp:
+    """Pages of documentation."""
+
+    def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
+        lines = cnnbench("help").out.splitlines()
+        assert [line.split()[0] for line in lines if re.match("  [a-z]", line)] == ["architecture", "settings"]
+        assert "Where everything lives" in " ".join(lines)
+
+    def test_a_page_is_printed_for_a_terminal(self, cnnbench):
+        text = cnnbench("help", "architecture").out
+        assert text.startswith("# Architecture\n")
+        assert max(len(line) for line in text.splitlines()) <= 80
+        assert "training.resolve.resolve_run_dir" in text
+        assert "|" not in re.sub(r"`[^`]*`", "", text), "tables are lists"
+
+    def test_code_of_a_page_stays_as_it_is(self):
+        code = f"```sh\ncnnbench model=lenet\n\n| {'long ' * 20}\n```"
+        assert "\n".join(in_columns(f"Text.\n\n{code}\n\nMore.")) == f"Text.\n\n{code}\n\nMore.\n"
+
+    def test_a_page_that_is_not_there_is_named(self, cnnbench):
+        outcome = cnnbench("help", "architcture")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "no page 'architcture'; did you mean 'architecture'?" in outcome.err
