@@ -1,16 +1,16 @@
 """What a user did wrong, said so that it can be mended at once."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from textwrap import TextWrapper
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
 
 LONGEST = 200  # letters of what is quoted in a message
-WIDTH = 100  # of a message, where what is quoted is no longer
 
 
 class Explained(Exception):  # noqa: N818 - subclasses say whether it is an error
@@ -42,10 +42,7 @@ class ConfigError(UserError):
         width = min(40, max(len(mistake.given) for mistake in self.mistakes))
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
         lines = [f"{count} in the configuration, nothing was started:"]
-        for mistake in self.mistakes:
-            given = f"  {mistake.given:<{width}}  "
-            wrapper = TextWrapper(WIDTH, given, " " * (width + 4), break_long_words=False, break_on_hyphens=False)
-            lines += wrapper.wrap(mistake.problem) or [given.rstrip()]
+        lines += [f"  {mistake.given:<{width}}  {mistake.problem}" for mistake in self.mistakes]
         super().__init__("\n".join(lines))
 
 
@@ -59,6 +56,17 @@ class SettingError(ConfigError):
 def shortened(text: str) -> str:
     """Return what is quoted in a message: its beginning, where it is very long."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def wrapped(message: str, width: int) -> str:
+    """Return a message for a terminal: what does not fit in a line goes on below the text of that line."""
+    lines = []
+    for line in message.splitlines():
+        begin = re.match(r"( +\S.*?  +|)", line)  # of a row: what was given, before the problem
+        indent = begin.end() if begin is not None and 0 < begin.end() <= width // 2 else 4
+        pieces = wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+        lines += pieces if len(line) > width else [line]
+    return "\n".join(lines) + "\n"
 
 
 def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:

@@ -9,12 +9,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from shutil import get_terminal_size
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cnnbench
 from cnnbench.cli.parse import VERBS, asks_for_help, verb_and_words
-from cnnbench.errors import Mistake, TrainingError, UserError, shortened
+from cnnbench.errors import Mistake, TrainingError, UserError, shortened, wrapped
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
@@ -76,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _say(words: Sequence[str], text: object) -> None:
     verb = f" {words[0]}" if words and words[0] in VERBS else ""
-    sys.stderr.write(f"cnnbench{verb}: {text}\n")
+    message = f"cnnbench{verb}: {text}\n"
+    sys.stderr.write(wrapped(message, get_terminal_size().columns) if sys.stderr.isatty() else message)
 
 
 def run_command(arguments: Sequence[str]) -> int:

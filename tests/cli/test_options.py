@@ -83,7 +83,7 @@ def plugged_net(tmp_path: Path) -> Iterator[str]:
 
 def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
     code = (
-        "import sys\nfrom cnnbench.train import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+        "import sys; from cnnbench.train import main as m\ntry: m(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
     )
     return subprocess.run([sys.executable, "-c", code, "options", *words], capture_output=True, text=True, check=True)
 

@@ -11,6 +11,21 @@ from tests.support.mistakes import accepted, mistakes_in
 register_everything()
 
 
+def test_long_messages_are_wrapped_for_a_terminal_and_for_no_program(cnnbench, monkeypatch):
+    words = ["data=nowhere", "modle=lenet"]
+    whole = cnnbench(*words).err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    wrapped = cnnbench(*words).err
+    assert len(whole.splitlines()) == 3
+    assert " ".join(wrapped.split()) == " ".join(whole.split())
+    lines = wrapped.splitlines()
+    assert len(lines) > 4
+    assert [line for line in lines if len(line) > 80] == []
+    column = lines[1].index("no such data")
+    assert {len(line) - len(line.lstrip()) for line in lines[2:4]} == {column}, "below the problem"
+
+
 class TestCommand:
     """The whole command, and what it leaves behind."""
 
