@@ -5,7 +5,7 @@ The only file that imports Hydra's private modules.
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from cnnbench.config.values import TYPED, conf_dir, data_for_dataset, flat, quot
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
-SHADOWED = "data", "dataset"  # two names of one group
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Composer:
             self._compose(self._check([*options, *words]))
         except (HydraException, OmegaConfBaseException) as error:
             if len(words) == 1:
-                return {words[0]: _first_lines(error)}
+                return {words[0]: shortened(" ".join(str(error).split("\n")[:2]))}
             half = len(words) // 2
             first = self._refused(words[:half], options)
             taken = [word for word in words[:half] if word not in first]
@@ -115,7 +114,7 @@ class Composer:
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
         words = [quoted(data_for_dataset(word)) for word in words]
-        mistakes = [read for read in map(self._read, words) if isinstance(read, Mistake)]
+        mistakes = [read for read in (read_word(word, self._groups) for word in words) if isinstance(read, Mistake)]
         if mistakes:
             raise ConfigError(mistakes)
         brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
@@ -138,16 +137,8 @@ class Composer:
                 self._groups[group] = sorted([*self._groups[group], name])
 
     def _sweeps(self, word: str) -> bool:
-        read = self._read(word)
+        read = read_word(word, self._groups)
         return isinstance(read, Override) and bool(read.is_sweep_override())
-
-    def _read(self, word: str) -> Override | Mistake:
-        try:
-            override: Override = self._parser.parse_override(word)
-        except HydraException:
-            hint = "" if "=" in word else meant_by_word(word, "", self._groups, known_keys())
-            return Mistake(shortened(word), f"is not of the form key=value{hint}")
-        return override
 
     def _options(self, group: str) -> list[str]:
         options = list(self._loader.get_group_options(group, ObjectType.CONFIG))
@@ -158,7 +149,7 @@ class Composer:
     def _check(self, words: Sequence[str]) -> _Words:
         checked = _Words()
         for word in words:
-            override = self._read(word)
+            override = read_word(word, self._groups)
             if isinstance(override, Mistake):
                 checked.mistakes.append(override)
                 continue
@@ -301,7 +292,7 @@ class _Repository(ConfigRepository):
 
 
 def _by_other_name(path: str) -> str:
-    return re.sub(rf"^{SHADOWED[0]}(?=/|$)", SHADOWED[1], path)
+    return re.sub(r"^data(?=/|$)", "dataset", path)
 
 
 def _renamed(loaded: ConfigResult) -> ConfigResult:
@@ -316,10 +307,11 @@ def _renamed(loaded: ConfigResult) -> ConfigResult:
     return loaded
 
 
-def override_parser() -> OverridesParser:
-    """Return the parser of single words, `key=value`."""
-    return OverridesParser.create()
-
-
-def _first_lines(error: Exception) -> str:
-    return shortened(" ".join(str(error).split("\n")[:2]))
+def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Override | Mistake:
+    """Return what a word says, `key=value`, or that it says nothing. options: of each group; one may be meant."""
+    try:
+        override: Override = OverridesParser.create().parse_override(quoted(word))
+    except HydraException:
+        hint = "" if "=" in word or options is None else meant_by_word(word, "", options, known_keys())
+        return Mistake(shortened(word), f"is not of the form key=value{hint}")
+    return override

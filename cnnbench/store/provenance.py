@@ -20,7 +20,7 @@ from cnnbench.config.schema import GROUPS
 
 # What computes. A console message, a command or a report changes no result, and makes no finished run outdated.
 COMPUTES = (
-    "augmentation", "data", "models", "optim", "tasks", "randomness.py", "registry.py", "training/setup.py",
+    "augmentation", "data", "models", "optim", "tasks", "registry", "randomness.py", "training/setup.py",
     "training/init.py", "training/step.py", "training/loop.py",
 )  # fmt: skip
 LIBRARIES = ("torch", "torchvision", "numpy", "hydra-core", "scikit-learn")

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-
-from cnnbench.config.compose import Composed, Composer, override_parser
+from cnnbench.config.compose import Composed, Composer, read_word
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.validate import validate
-from cnnbench.config.values import TYPED, copied, flat, quoted, set_value
+from cnnbench.config.values import TYPED, copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
@@ -187,12 +185,10 @@ def _overridden(
     values: dict[str, Any] = copied(recorded)
     typed: dict[str, str] = {}
     mistakes = []
-    parser = override_parser()
     for word in words:
-        try:
-            override = parser.parse_override(quoted(word))
-        except HydraException:
-            mistakes.append(Mistake(word, "is not of the form key=value"))
+        override = read_word(word)
+        if isinstance(override, Mistake):
+            mistakes.append(override)
             continue
         key = override.key_or_group
         if key in GROUPS or key in ("regularization", *OVERLAYS):

@@ -176,7 +176,7 @@ def test_what_the_package_registers_without_a_file_is_known_without_importing_it
     exec(source, {"SCHEDULERS": SCHEDULERS})
     monkeypatch.setattr("cnnbench.cli.catalog.PACKAGE", tmp_path)
     assert {"multistep", "plugged_halves", "polynomial"} <= {*all_options()["scheduler"]}
-    (tmp_path / "optim" / "named_like_a_setting.py").write_text("@register_optimizer('momentum')")
+    (tmp_path / "optim" / "named_like_a_setting.py").write_text("@register_optimizer('momentum')\ndef _(): ...")
     assert registered_in_sources("optimizer", ["# As ever.\nname: sgd\nmomentum: 0.9\n"]) == ["momentum"]
     (halves,) = listing("scheduler", "plugged")
     assert halves["summary"] == "By halves."
