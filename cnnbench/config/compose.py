@@ -105,7 +105,7 @@ class Composer:
             self._compose(self._check([*options, *words]))
         except (HydraException, OmegaConfBaseException) as error:
             if len(words) == 1:
-                return {words[0]: _first_lines(error)}
+                return {words[0]: shortened(" ".join(str(error).split("\n")[:2]))}
             half = len(words) // 2
             first = self._refused(words[:half], options)
             taken = [word for word in words[:half] if word not in first]
@@ -115,10 +115,12 @@ class Composer:
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
         words = [quoted(data_for_dataset(word)) for word in words]
-        mistakes = [read for read in map(self._read, words) if isinstance(read, Mistake)]
+        read = {word: self._read(word) for word in words}
+        mistakes = [one for one in read.values() if isinstance(one, Mistake)]
         if mistakes:
             raise ConfigError(mistakes)
-        brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
+        single = [word for word, one in read.items() if isinstance(one, Override) and not one.is_sweep_override()]
+        brought = self.compose(single).sweep
         typed_keys = {word.partition("=")[0] for word in words}
         grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
         try:
@@ -136,10 +138,6 @@ class Composer:
                 node: dict[str, Any] = {name: {}} if group == "augmentation" else {"name": name}
                 ConfigStore.instance().store(name=name, group=group, node=node)
                 self._groups[group] = sorted([*self._groups[group], name])
-
-    def _sweeps(self, word: str) -> bool:
-        read = self._read(word)
-        return isinstance(read, Override) and bool(read.is_sweep_override())
 
     def _read(self, word: str) -> Override | Mistake:
         try:
@@ -319,7 +317,3 @@ def _renamed(loaded: ConfigResult) -> ConfigResult:
 def override_parser() -> OverridesParser:
     """Return the parser of single words, `key=value`."""
     return OverridesParser.create()
-
-
-def _first_lines(error: Exception) -> str:
-    return shortened(" ".join(str(error).split("\n")[:2]))
