@@ -23,7 +23,7 @@ import cnnbench
 from cnnbench import api
 from cnnbench.analysis.explanation.pictures import Explanation, Picture
 from cnnbench.analysis.run import Run
-from cnnbench.config.compose import override_parser
+from cnnbench.config.compose import read_word
 from cnnbench.config.values import as_words
 from cnnbench.data.images import Images
 from cnnbench.errors import ConfigError, Stopped, TrainingError, UserError
@@ -126,9 +126,9 @@ def test_words_keywords_and_mappings_say_the_same(words, settings, expected):
 def test_hydra_reads_what_was_given(value):
     (word,) = as_words((), {"key": [value]})  # in a list nothing is taken as typed
     expected = str(value) if isinstance(value, Path) else value
-    assert override_parser().parse_override(word).value() == [expected]
+    assert read_word(word).value() == [expected]
     if not isinstance(value, dict):
-        assert override_parser().parse_override(as_words((), {"key": value})[0]).value() == expected
+        assert read_word(as_words((), {"key": value})[0]).value() == expected
 
 
 def test_what_is_no_word_is_refused():

@@ -114,10 +114,12 @@ class Composer:
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
         words = [quoted(data_for_dataset(word)) for word in words]
-        mistakes = [read for read in (read_word(word, self._groups) for word in words) if isinstance(read, Mistake)]
+        read = {word: read_word(word, self._groups) for word in words}
+        mistakes = [one for one in read.values() if isinstance(one, Mistake)]
         if mistakes:
             raise ConfigError(mistakes)
-        brought = self.compose([word for word in words if not self._sweeps(word)]).sweep
+        single = [word for word, one in read.items() if isinstance(one, Override) and not one.is_sweep_override()]
+        brought = self.compose(single).sweep
         typed_keys = {word.partition("=")[0] for word in words}
         grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
         try:
@@ -135,10 +137,6 @@ class Composer:
                 node: dict[str, Any] = {name: {}} if group == "augmentation" else {"name": name}
                 ConfigStore.instance().store(name=name, group=group, node=node)
                 self._groups[group] = sorted([*self._groups[group], name])
-
-    def _sweeps(self, word: str) -> bool:
-        read = read_word(word, self._groups)
-        return isinstance(read, Override) and bool(read.is_sweep_override())
 
     def _options(self, group: str) -> list[str]:
         options = list(self._loader.get_group_options(group, ObjectType.CONFIG))

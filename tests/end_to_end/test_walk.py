@@ -28,7 +28,8 @@ def file_of(frame: FrameType | None) -> str:
 def walked(outputs) -> dict[str, set[str]]:
     """Return the files whose functions run until the first step, each with the files that call into it."""
     register_everything()
-    importlib.import_module("cnnbench.api")  # what is imported on the way is no function of the way
+    for module in ("cnnbench.api", "cnnbench.cli.train"):  # what is imported on the way is no function of the way
+        importlib.import_module(module)
     callers: dict[str, set[str]] = {}
 
     def follow(frame: FrameType, event: str, _: object) -> None:

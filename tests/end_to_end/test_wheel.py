@@ -38,6 +38,8 @@ def test_a_wheel_built_from_the_source_distribution_trains_from_another_folder(t
     where = run("-c", "import cnnbench; print(cnnbench.__file__)", cwd=elsewhere, PYTHONPATH=installed)
     assert where.startswith(installed)
     assert "minialexnet_v4" in run("-m", "cnnbench", "--help", cwd=elsewhere, PYTHONPATH=installed)
+    assert "# Architecture" in run("-m", "cnnbench", "help", "architecture", cwd=elsewhere, PYTHONPATH=installed)
+    assert "wrote mine.py" in run("-m", "cnnbench", "new", "model", "mine", cwd=elsewhere, PYTHONPATH=installed)
     assert "epochs: 2" in run("-m", "cnnbench", "--cfg", "job", "epochs=2", cwd=elsewhere, PYTHONPATH=installed)
     run("-m", "cnnbench", "epochs=1", "threads=1", cwd=elsewhere, PYTHONPATH=installed)
     assert list(outputs.glob("digits/lenet/*/result.json"))
