@@ -7,12 +7,18 @@ identity.
 What is registered is checked at once, and what a factory returns when it is built.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, create_model
+
 from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.registry.component import PROVIDED, Component, ContractError, Section, Selection
+from cnnbench.registry.contract import PRODUCTS, PROVIDED, STRICT, ContractError, Section, problems
 
 __all__ = [
     "AUGMENTATIONS", "DATASETS", "LOGGERS", "METRICS", "MODELS", "OPTIMIZERS", "PROVIDED", "SCHEDULERS", "TASKS",
@@ -21,6 +27,125 @@ __all__ = [
 ]  # fmt: skip
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+ANY_KIND = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # *args, **kwargs
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A registered name together with the settings chosen for it."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    def flat(self) -> dict[str, Any]:
+        """Return the selection as it stands in YAML: `name` first, then every setting."""
+        return {"name": self.name, **self.settings}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered factory. facts: what its group wants to know about it besides."""
+
+    group: str
+    name: str
+    factory: Callable[..., Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def is_from_plugin(self) -> bool:
+        """Tell whether it was registered outside of this package."""
+        return not self.factory.__module__.startswith("cnnbench.")
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The factory's parameters. Raises ContractError where an annotation cannot be evaluated."""
+        try:
+            found = inspect.signature(self.factory, eval_str=True).parameters
+        except (NameError, SyntaxError, TypeError, ValueError) as error:
+            raise ContractError(f"{self}: its signature cannot be read: {error}") from error
+        return {name: parameter for name, parameter in found.items() if parameter.kind not in ANY_KIND}
+
+    @cached_property
+    def provided(self) -> dict[str, str]:
+        """What the program provides for which parameter."""
+        names = PROVIDED.get(self.group, {})
+        first = next(iter(names), None)
+        return {
+            name: names[name.lstrip("_")]
+            for name, parameter in self.parameters.items()
+            if name.lstrip("_") in names
+            and (name.lstrip("_") == first or parameter.annotation in (parameter.empty, int))
+        }
+
+    @cached_property
+    def types(self) -> dict[str, Any]:
+        """The annotation of each parameter, or else the type of its default."""
+        return {
+            name: type(one.default) if one.annotation is one.empty else one.annotation
+            for name, one in self.parameters.items()
+        }
+
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """The settings as a strict pydantic model."""
+        fields: dict[str, Any] = {
+            name: (self.types[name], ... if parameter.default is parameter.empty else parameter.default)
+            for name, parameter in self.parameters.items()
+            if name not in self.provided
+        }
+        return create_model(self.name, __config__=STRICT, **fields)
+
+    def check(self) -> None:
+        """Raise ContractError, in one sentence with file and line, where the factory breaks its group's contract."""
+        for problem in problems(self):
+            raise ContractError(f"{self}: {problem}.")
+
+    def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
+        """Call the factory. Raises ContractError where it returns something else than its group asks for."""
+        filled = {name: provided[what] for name, what in self.provided.items()}
+        product = self.factory(**filled, **settings)
+        if self.group not in PRODUCTS:
+            return product
+        expected, description = PRODUCTS[self.group]
+        ancestors = {f"{base.__module__}.{base.__qualname__}" for base in type(product).__mro__}
+        if expected not in ancestors if expected else not _takes_two(product):
+            raise ContractError(f"{self}: returns a {type(product).__name__}, and must return {description}.")
+        return product
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the settings that have a default in the signature."""
+        return {key: field.default for key, field in self.schema.model_fields.items() if not field.is_required()}
+
+    def accepts(self, setting: str) -> bool:
+        """Tell whether the factory has this setting."""
+        return setting in self.schema.model_fields
+
+    def summary(self) -> str:
+        """Return the first line of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+    @property
+    def file(self) -> str:
+        """The name of the file that defines the factory; empty where there is none."""
+        try:
+            return Path(inspect.getsourcefile(inspect.unwrap(self.factory)) or "").name
+        except (OSError, TypeError):  # typed into a notebook
+            return ""
+
+    def __str__(self) -> str:
+        try:
+            where = f"{self.file}:{inspect.getsourcelines(inspect.unwrap(self.factory))[1]}: "
+        except (OSError, TypeError):
+            where = ""
+        return f"{where}{self.group} '{self.name}'"
+
+
+def _takes_two(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(0, ())
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_the_same_cell(before: Callable[..., Any], now: Callable[..., Any]) -> bool:

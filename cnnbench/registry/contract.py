@@ -1,0 +1,78 @@
+"""What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from cnnbench.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from cnnbench.registry import Component
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+# By group: parameter names that the program fills, and what each is called among what it provides. Names other than
+# the first are for classes written without cnnbench in mind, and count only where they are untyped or `int`.
+PROVIDED: dict[str, dict[str, str]] = {
+    "model": {
+        "spec": "spec", "in_channels": "channels", "in_chans": "channels", "channels": "channels",
+        "num_classes": "outputs", "num_outputs": "outputs", "image_size": "image_size",
+    },
+    "data": {"root": "root"},
+    "augmentation": {},
+    "optimizer": {"groups": "groups", "params": "groups"},
+    "scheduler": {"horizon": "horizon"},
+    "task": {"spec": "spec"},
+    "metric": {"predictions": "predictions"},
+}  # fmt: skip
+
+# By group: the class of what a factory must return, and how to say it. By name: importing torch here would make every
+# command wait for it.
+PRODUCTS = {
+    "model": ("torch.nn.modules.module.Module", "an nn.Module"),
+    "data": ("cnnbench.data.images.ImageData", "an ImageData (cnnbench.data.images)"),
+    "augmentation": ("cnnbench.augmentation.base.Augmentation", "an Augmentation (cnnbench.augmentation.base)"),
+    "optimizer": ("torch.optim.optimizer.Optimizer", "a torch.optim.Optimizer"),
+    "scheduler": ("", "a function of the step and the scores"),
+    "task": ("cnnbench.tasks.base.Task", "a Task (cnnbench.tasks.base)"),
+    "logger": ("cnnbench.training.loggers.base.Logger", "a Logger (cnnbench.training.loggers.base)"),
+}  # a metric returns whatever `float` takes
+
+
+class ContractError(UserError):
+    """A component that breaks the contract of its group: no other settings or data could mend it."""
+
+
+class Section(BaseModel):
+    """Settings that stand together under one key."""
+
+    model_config = STRICT
+
+
+def problems(component: "Component") -> Iterator[str]:
+    """Yield what is wrong with a component, each in words that follow its name."""
+    names = ", ".join(f"`{name}`" for name in PROVIDED.get(component.group, ()))
+    filled = f"; what the program fills is called {names}" if names else ""
+    for name, parameter in component.parameters.items():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            yield f"parameter '{name}' is positional-only, and all are given by name"
+        elif name in component.provided:
+            continue
+        elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
+            yield f"setting '{name}' has no type: write `{name}: int`, say{filled}"
+        elif _is_foreign(component.types[name]):
+            kind = component.types[name].__name__
+            yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
+    if component.group == "optimizer" and "lr" not in component.parameters:
+        yield "has no setting `lr`, the learning rate that schedules scale"
+    if component.facts.get("watches") and "patience" not in component.parameters:
+        yield "watches validation, and has no setting `patience`: evaluations that it waits for"
+    if component.group == "metric" and (required := [*component.schema.model_json_schema().get("required", ())]):
+        yield f"is a function of `predictions` alone; give {listed(required)} a default"
+
+
+def _is_foreign(kind: Any) -> bool:
+    """Tell whether a type is a class whose objects are no values of YAML."""
+    is_class = isinstance(kind, type) and kind is not Any
+    return is_class and kind not in (bool, int, float, str, list, dict) and not issubclass(kind, Section)
