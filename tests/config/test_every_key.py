@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from cnnbench.config.compose import FREE_TEXT, Composer
-from cnnbench.config.values import flat
+from cnnbench.config.compose import Composer
+from cnnbench.config.values import FREE_TEXT, flat
 from cnnbench.errors import UserError
 from cnnbench.plugins import register_everything
 from cnnbench.training.plan import plan_run
