@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(words, f"{shortened(str(error.filename))}: no file can have a name of that length")
         code = 2
     except KeyboardInterrupt:
-        _say(words, "stopped at once; the last checkpoint is kept.")
+        is_training = not words or words[0] not in VERBS or words[0] in ("train", "resume")
+        _say(words, "stopped at once; the last checkpoint is kept." if is_training else "interrupted.")
         code = 130
     sys.exit(code)
 

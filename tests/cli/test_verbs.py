@@ -1,6 +1,8 @@
 """The verbs of `cnnbench`: which there are, how they are typed, and what a word that is none of them is told."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -114,6 +116,25 @@ def test_a_mistake_is_said_by_the_verb_that_was_typed(cnnbench):
     assert cnnbench("evaluate", "nowhere").err.startswith("cnnbench evaluate: nowhere: there is no such folder")
     assert cnnbench("train", "epoch=3").err.startswith("cnnbench train: 1 mistake")
     assert cnnbench("resume", "nowhere").err.startswith("cnnbench resume: nowhere: there is no such folder")
+
+
+def test_ctrl_c_is_no_traceback(cnnbench, monkeypatch, outputs):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    outputs.mkdir()
+    monkeypatch.setattr("cnnbench.store.query.runs_below", interrupt)
+    outcome = cnnbench("list")
+    assert (outcome.code, outcome.err) == (130, "cnnbench list: interrupted.\n")
+
+
+def test_a_reader_that_goes_away_is_no_mistake():
+    done = subprocess.run(
+        f"{sys.executable} -m cnnbench help settings | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"
 
 
 class TestHelp:
