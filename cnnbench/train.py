@@ -162,6 +162,8 @@ def read_request(flags: Namespace) -> Request:
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
             setattr(request, key, value == "true")
+        elif word in VERBS:
+            mistakes.append(Mistake(word, f"is a command, which comes first: cnnbench {word} …"))
         else:
             request.words.append(word)
     if request.resume is not None and is_sweep:

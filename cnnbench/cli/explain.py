@@ -76,7 +76,8 @@ def _kinds_of(flags: Namespace) -> Sequence[str]:
     kinds = [word.strip() for word in flags.what.split(",")] if flags.what else KINDS
     for kind in kinds:
         if kind not in KINDS:
-            raise UserError(f"--what {kind}: no such kind{did_you_mean(kind, KINDS)}; there are {listed(KINDS)}.")
+            hint = did_you_mean(kind, KINDS) or f"; there are {listed(KINDS)}."
+            raise UserError(f"--what {kind}: no such kind{hint}")
     for option, value in (("layer", flags.layer), ("filter", flags.filter), ("class", flags.class_)):
         if value is not None and not set(KINDS_WITH[option]) & set(kinds):
             raise UserError(f"--{option}: is for {listed(KINDS_WITH[option])}, which --what does not name.")

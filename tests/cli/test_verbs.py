@@ -96,6 +96,12 @@ def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
     assert len(outcome.err.splitlines()) == 1
 
 
+def test_a_verb_in_another_place_is_told_where_it_belongs(cnnbench):
+    told = cnnbench("model=lenet", "evaluate", "epoch=3").err
+    assert "  evaluate  is a command, which comes first: cnnbench evaluate …" in told
+    assert "did you mean 'epochs'?" in told
+
+
 def test_train_is_what_a_command_without_a_verb_does(cnnbench):
     words = ["model=lenet_v2", "seed=3", "--cfg", "job"]
     assert cnnbench("train", *words).out == cnnbench(*words).out != ""
