@@ -65,7 +65,7 @@ OTHER_VALUE = {
     "optimizer.layer_decay": 0.5, "reach": 0.5, "init.experiment": "cnn_lab/lenet_mnist",
     "init.run": "outputs/run", "init.file": "weights.pt", "init.checkpoint": "last",
     "task.watch": "loss", "tested": "last", "name": "mine", "notes": "wide, for longer", "tags": ["lab3"],
-    "logger": ["mlflow"],
+    "logger": ["mlflow"], "task.metrics": ["mine"],
     "references": [{"metric": "accuracy", "value": 0.5, "split": "test", "source": "a book"}],
     "freeze.what": ["features"], "freeze.epochs": 1, "freeze.then_lr": 0.5, "head.units": [8], "head.dropout": 0.5,
 }  # fmt: skip
