@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = run_command(words)
-        sys.stdout.flush()  # a reader that has gone away is noticed here, not when Python ends
+        if sys.stdout is not None:  # closed: `>&-`
+            sys.stdout.flush()  # a reader that has gone away is noticed here, not when Python ends
     except UserError as error:
         _say(words, error)
         code = 2

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tests.conftest import ended
 from tests.support.explaining import NETWORKS, ONCE, TASKS, untrained
 from tests.support.interruption import fingerprints, finished
 from tests.support.photographs import write_classes
+from tests.support.selection import diagonal, everyday
 from tests.tasks.test_tasks import words_of
 
 
@@ -37,8 +39,10 @@ def explain(capsys):
 ALL = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("task", TASKS)
+PAIRS = list(product(TASKS, NETWORKS))
+
+
+@pytest.mark.parametrize(("task", "network"), everyday(PAIRS, diagonal(TASKS, NETWORKS)))
 def test_every_kind_of_every_task_and_network_is_drawn_or_not_possible(task, network, monkeypatch):
     monkeypatch.setattr(layers, "MOST_LAYERS", 2)
     explainer = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")

@@ -38,8 +38,8 @@ def change_code(monkeypatch) -> str:
 
 
 def change_data(monkeypatch) -> str:
-    def changed(config):
-        training = setup(config)
+    def changed(config, place=None):
+        training = setup(config, place)
         object.__setattr__(training.data, "fingerprint", "0")
         return training
 

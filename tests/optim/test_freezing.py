@@ -1,5 +1,7 @@
 """Parts that stay as they are, for a while or always, and training that are trained at rates of their own."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, latest, only_run
 from tests.support.interruption import child_of, differences, finished, go, kill, outcome_of, read, stop
 from tests.support.options import walked, words_for
+from tests.support.selection import diagonal, everyday
 from tests.support.training import plan_of, prepared
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
@@ -138,8 +141,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("after_step", [3, 7, 12])
-@pytest.mark.parametrize("case", CASES)
+KILLS = 3, 7, 12  # in the first phase, at its end, in the second
+
+
+@pytest.mark.parametrize(("case", "after_step"), everyday(product(CASES, KILLS), diagonal(CASES, KILLS)))
 def test_a_killed_run_goes_on_to_the_same_bits_in_either_phase(case, after_step, outputs, tmp_path_factory):
     unbroken = finished(CASES[case], tmp_path_factory.mktemp("unbroken"))
     kill(plan_of(*CASES[case]), after_step, saves_every=2)

@@ -15,12 +15,17 @@ def everyday(cases: Iterable[Any], chosen: Collection[Any]) -> list[Any]:
     cases = list(cases)
     assert not (missing := [case for case in chosen if case not in cases]), missing
     thorough = pytest.mark.thorough
-    return [pytest.param(case, marks=thorough) if _is_plain(case) and case not in chosen else case for case in cases]
+    return [
+        pytest.param(*(case if type(case) is tuple else (case,)), marks=thorough)
+        if _is_plain(case) and case not in chosen
+        else case
+        for case in cases
+    ]
 
 
 def _is_plain(case: Any) -> bool:
-    """Tell a value from one that is marked already, to be skipped."""
-    return isinstance(case, str | int)
+    """Tell a value, or a tuple of them, from one that is marked already, to be skipped."""
+    return isinstance(case, str | int) or type(case) is tuple
 
 
 def diagonal(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:
