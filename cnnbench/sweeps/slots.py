@@ -5,9 +5,10 @@ missing. A job that fails, exits or is killed leaves the others running.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -89,7 +90,7 @@ class _Processes:
         """Return the exit code of the job, and why it failed, where it could say so itself."""
         receiving, sending = self._context.Pipe(duplex=False)
         self._process = self._context.Process(
-            target=_job, args=(plan, self._write_page, console.progress_mode(), sending)
+            target=_job, args=(plan, self._write_page, console.progress_mode(), dict(os.environ), sending)
         )
         with _without_main():
             self._process.start()
@@ -122,7 +123,11 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _job(plan: Plan, write_page: WritePage | None, mode: console.ProgressMode, sending: Any) -> None:
+def _job(
+    plan: Plan, write_page: WritePage | None, mode: console.ProgressMode, environment: Mapping[str, str], sending: Any
+) -> None:
+    os.environ.clear()  # the server has what was set when it began: for the first sweep of a notebook
+    os.environ.update(environment)
     try:
         with console.showing(mode):
             sys.exit(carry_out(plan, write_page))

@@ -255,6 +255,12 @@ def test_a_sweep_from_python_takes_the_hashes_of_its_code_once_for_all_jobs(outp
     assert [plan.code for plan in taken] == [code_hashes()] * 2
 
 
+def test_the_jobs_of_a_second_sweep_have_the_environment_of_that_time(tmp_path, monkeypatch):
+    for name in ("first", "second"):  # of one process, whose jobs are started by the same server
+        monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / name))
+        assert len(api.sweep([*TINY, "model=mlp", "seed=0,1"])) == 2
+
+
 def test_a_script_without_a_guard_can_sweep(tmp_path, outputs):
     """Processes that import the script which starts them would start the sweep again."""
     script = tmp_path / "script.py"
