@@ -268,6 +268,12 @@ def test_a_training_shows_as_much_as_it_is_asked_to(capfd, progress, has_lines, 
     assert bool(printed.err) == has_bar
 
 
+def test_how_much_is_printed_is_one_of_four():
+    with pytest.raises(UserError, match=r"^progress='loud': must be one of 'auto', 'bar', 'lines', 'quiet'"):
+        api.train(TINY, model="mlp", progress="loud")  # type: ignore[arg-type]
+    assert api.runs().empty
+
+
 def test_the_processes_of_a_sweep_are_as_quiet(capfd):
     assert len(api.sweep(TINY, model="mlp", seed=[0, 1], progress="quiet")) == 2
     assert capfd.readouterr().out == ""
@@ -388,6 +394,28 @@ def test_flags_for_a_gpu_are_given_back_too():
         assert torch.are_deterministic_algorithms_enabled()
         assert state_of_process() != before
     assert state_of_process() == before
+
+
+def test_gpus_that_a_training_woke_up_are_seeded_as_their_user_said(monkeypatch):
+    from cnnbench.training.torch_state import borrowed_torch
+
+    torch.manual_seed(41)
+    awake, seeds = [False], []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: awake[0])
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seeds.append(seed) if awake[0] else None)
+    with borrowed_torch():
+        pass
+    assert seeds == []
+    with borrowed_torch():
+        awake[0] = True
+        torch.default_generator.manual_seed(5)
+    assert seeds == [41]
+    states = [torch.zeros(16, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", seeds.append)
+    with borrowed_torch():
+        pass
+    assert seeds[1] is states
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, get_args
 
 from tqdm import tqdm
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, flat
-from cnnbench.errors import grouped
+from cnnbench.errors import UserError, grouped, listed
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
@@ -30,7 +30,9 @@ _mode: ContextVar[ProgressMode] = ContextVar("_mode", default="auto")
 
 @contextmanager
 def showing(mode: ProgressMode) -> Iterator[None]:
-    """Print so much, in this thread, until the end."""
+    """Print so much, in this thread, until the end. Raises UserError for a mode that there is not."""
+    if mode not in get_args(ProgressMode):
+        raise UserError(f"progress={mode!r}: must be one of {listed(get_args(ProgressMode))}.")
     before = _mode.set(mode)
     try:
         yield

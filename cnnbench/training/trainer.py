@@ -91,7 +91,7 @@ class Trainer:
         on_epoch: OnEpoch | None = None,
     ) -> None:
         self.plan, self.training, self.folder, self.stop = plan, training, folder, stop
-        self.told_of_epochs = on_epoch
+        self.epoch_callback = on_epoch
         self.config = plan.config
         self.began = self.last_save = time.monotonic()
         record = folder.record()
@@ -169,8 +169,8 @@ class Trainer:
             network = self.training.evaluated(progress.step)
             with evaluating(network):
                 self.training.task.log_progress(self._context(network, epoch, progress.step, ("train", "val")))
-        if self.told_of_epochs is not None:
-            self.told_of_epochs(self.folder, row)
+        if self.epoch_callback is not None:
+            self.epoch_callback(self.folder, row)
 
     def check_stop(self) -> None:
         """Raise Stopped if a signal has come, or the time is over."""
