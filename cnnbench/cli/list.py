@@ -62,7 +62,8 @@ def _table(runs: "Sequence[RunSummary]", outputs: Path) -> list[str]:
         for row in rows
     ]
     lines += [f"  {run.problem}" for run in runs if run.problem]
-    return [*lines, f"  {len(runs)} runs, {sized(sum(run.size for run in runs))}, in {outputs}"]
+    number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    return [*lines, f"  {number}, {sized(sum(run.size for run in runs))}, in {outputs}"]
 
 
 def _prune(

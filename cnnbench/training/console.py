@@ -312,4 +312,6 @@ def _plain(value: Any) -> str:
         return "null"
     if isinstance(value, Mapping):
         return "none"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

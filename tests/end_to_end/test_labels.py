@@ -16,7 +16,9 @@ def labels(outputs):
 
 
 def test_labels_are_recorded_and_change_neither_run_nor_folder(cnnbench, outputs):
-    assert cnnbench(*SHORT, "name=baseline", "notes=wider, it's for ${you}", "tags=[lab3,wide]").code == 0
+    shown = cnnbench(*SHORT, "name=baseline", "notes=wider, it's for ${you}", "tags=[lab3,wide]")
+    assert shown.code == 0, shown.err
+    assert "[lab3, wide] " in shown.out
     assert labels(outputs) == {"name": "baseline", "notes": "wider, it's for ${you}", "tags": ["lab3", "wide"]}
     assert plan([*SHORT, "name=x"]).config.identity() == plan(SHORT).config.identity()
     assert "baseline" not in str(only_run(outputs))
