@@ -79,7 +79,7 @@ def _load_file(path: Path) -> ModuleType:
     loaded, content = sys.modules.get(name), path.read_bytes()
     if loaded is not None and _imported.get(name) == content:
         return loaded
-    for registry in REGISTRIES:  # a file that was edited since, beside a notebook that goes on
+    for registry in REGISTRIES:  # a file that was edited while a notebook goes on
         for own in [own for own in registry.components.values() if own.factory.__module__ == name]:
             del registry.components[own.name]
     spec = importlib.util.spec_from_file_location(name, path)

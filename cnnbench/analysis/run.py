@@ -286,7 +286,7 @@ class Run:
         return export_run(self, self.resolve(which), usable(form), None if out is None else Path(out)).path
 
     def report(self) -> Path:
-        """Write the page of the run anew, as `cnnbench report`, and return its file."""
+        """Write the page of the run again, as `cnnbench report`, and return its file."""
         from cnnbench.analysis.reports.single import page_of
 
         return page_of(self.folder).write(self.path)

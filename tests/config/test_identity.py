@@ -316,14 +316,3 @@ def test_a_folder_is_named_after_the_last_part_of_a_path(composer):
     words = ["data=image_folder", "data.folder=/home/me/photos/pets/", "freeze.what=features", "init.weights=imagenet"]
     plan = plan_run(composer, [*words, "model=torchvision", "model.architecture=alexnet"])
     assert folder_name(plan.named_by, "0123456789") == "folder-pets_features_imagenet_architecture-alexnet-01234567"
-
-
-@pytest.mark.parametrize(
-    ("typed", "named"),
-    [
-        ("1e+3", "lr1e3"), ("1E+03", "lr1E03"), ("1e-3", "lr1e-3"), ("-0.5", "lr-0.5"), ("+2", "lr2"), ("007", "lr007"),
-        ("null", "lr-null"), ("true", "lr-true"), ("[1,2]", "lr-1-2"), ("inf", "lrinf"),
-    ],
-)  # fmt: skip
-def test_a_number_in_a_folders_name_stays_that_number(typed, named):
-    assert folder_name({"optimizer.lr": typed}, "0123456789") == f"{named}-01234567"

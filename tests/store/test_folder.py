@@ -7,7 +7,7 @@ import pytest
 
 from cnnbench.analysis.run import load_run
 from cnnbench.errors import UserError
-from cnnbench.store.folder import RunFolder
+from cnnbench.store.folder import RunFolder, folder_name
 from cnnbench.store.query import runs_named
 from tests.conftest import TINY, only_run
 from tests.support.interruption import read
@@ -73,3 +73,14 @@ def test_a_command_that_went_on_with_the_last_run_names_it(cnnbench, outputs):
     assert outcome.code == 0, outcome.err
     (longer,) = (path for path in run.parent.iterdir() if path != run)
     assert read(longer / "run.json")["command"] == f"cnnbench resume={run} epochs=2"
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("1e+3", "lr1e3"), ("1E+03", "lr1E03"), ("1e-3", "lr1e-3"), ("-0.5", "lr-0.5"), ("+2", "lr2"), ("007", "lr007"),
+        ("null", "lr-null"), ("true", "lr-true"), ("[1,2]", "lr-1-2"), ("inf", "lrinf"),
+    ],
+)  # fmt: skip
+def test_a_number_in_a_folders_name_stays_that_number(typed, named):
+    assert folder_name({"optimizer.lr": typed}, "0123456789") == f"{named}-01234567"
