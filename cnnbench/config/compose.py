@@ -1,9 +1,8 @@
 """Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from.
 
-The only file that imports Hydra's private modules.
+Only this file and `files` import Hydra's private modules.
 """
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,28 +11,26 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
-from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
 from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
 from cnnbench.config.values import TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
-
-NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
 
 
 @dataclass(frozen=True)
@@ -172,6 +169,8 @@ class Composer:
         key = override.key_or_group
         if override.is_sweep_override():
             return "is several values; put -m before it to run each of them"
+        if outside_reference(override.value()):
+            return REFUSED
         if key == "hydra.searchpath":
             return "is Hydra's; --config-dir FOLDER adds a folder of your own YAML files"
         if key == "hydra" or key.startswith(("hydra/", "hydra.")):
@@ -242,67 +241,12 @@ class _Loader(ConfigLoaderImpl):
             # Before Hydra's own last entry, which has to stay the last:
             search_path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
         super().__init__(search_path)
-        self.repository = _Repository(search_path)
+        self.repository = OptionFiles(search_path)
         self.defaults: list[ResultDefault] = []
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self.defaults = defaults
         return super()._compose_config_from_defaults_list(defaults, repo)
-
-
-# Files as they were parsed, by path, time of the last change and size: parsing is most of what composing costs.
-_PARSED: dict[tuple[str, int, int], ConfigResult] = {}
-
-
-class _Repository(ConfigRepository):
-    """The YAML files, each parsed once in a process, in which `dataset` means `data`."""
-
-    def __deepcopy__(self, _: Any) -> "_Repository":
-        return self  # Hydra copies its repository for every composition
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        source = self._find_object_source(config_path, ObjectType.CONFIG)
-        if source is None:
-            return None
-        path = config_path if source.is_config(config_path) else _by_other_name(config_path)
-        if source.scheme() != "file":
-            return self._parse(path)
-        file = Path(source.path, f"{path.removesuffix('.yaml')}.yaml")
-        status = file.stat()
-        key = str(file), status.st_mtime_ns, status.st_size
-        if key not in _PARSED:
-            _PARSED[key] = self._parse(path)
-        return replace(_PARSED[key], config=copy.deepcopy(_PARSED[key].config))  # merging would change what all share
-
-    def _parse(self, config_path: str) -> ConfigResult:
-        found = super().load_config(config_path)
-        assert found is not None
-        return _renamed(found)
-
-    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
-        own = super().get_group_options(group_name, results_filter)
-        return sorted({*own, *super().get_group_options(_by_other_name(group_name), results_filter)})
-
-    def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
-        found = super()._find_object_source(config_path, object_type)
-        other = _by_other_name(config_path)
-        return found if found or other == config_path else super()._find_object_source(other, object_type)
-
-
-def _by_other_name(path: str) -> str:
-    return re.sub(r"^data(?=/|$)", "dataset", path)
-
-
-def _renamed(loaded: ConfigResult) -> ConfigResult:
-    """Return what a file says, with `data` where it says `dataset`: as a key of its own, or among its defaults."""
-    for default in loaded.defaults_list or ():
-        if isinstance(default, GroupDefault) and default.group is not None:
-            default.group = re.sub(r"^(/?)dataset$", r"\1data", default.group)
-    config = loaded.config
-    if isinstance(config, DictConfig) and "dataset" in config:
-        with open_dict(config):
-            config["data"] = OmegaConf.merge(config.get("data") or {}, config.pop("dataset"))
-    return loaded
 
 
 def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Override | Mistake:

@@ -1,0 +1,110 @@
+"""The YAML files that Hydra composes: read once, under both names of `data`, and harmless."""
+
+import copy
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.default_element import GroupDefault
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cnnbench.errors import UserError, shortened
+
+NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
+# `${optimizer.lr}` takes the value of another setting. `${oc.env:HOME}` is a function, and would write what it finds
+# in the environment into configurations, event files and pages that are passed on. Functions can be nested, even in
+# their own names, so nothing but a plain reference passes.
+PLAIN_REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
+REFERENCE = re.compile(r"(?<!\\)(?:\\\\)*(\$\{.*)", re.DOTALL)  # a backslash makes it text, two do not
+
+REFUSED = "is refused: a setting may refer to another one, as in ${optimizer.lr}, and to nothing else"
+
+
+def outside_reference(value: Any) -> str:
+    """Return the first reference in a value, however nested, to more than another setting; empty: there is none."""
+    for text in _texts(value):
+        if found := REFERENCE.search(PLAIN_REFERENCE.sub("", text)):
+            return found[1]
+    return ""
+
+
+def _check_references(loaded: ConfigResult, config_path: str) -> None:
+    content = [OmegaConf.to_container(loaded.config, resolve=False), *map(vars, loaded.defaults_list or ())]
+    if found := outside_reference(content):
+        raise UserError(f"{config_path}.yaml in {loaded.path.removeprefix('file://')}: {shortened(found)} {REFUSED}.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for each in value.items() for part in each for text in _texts(part))
+    elif isinstance(value, list):
+        yield from (text for each in value for text in _texts(each))
+
+
+# Files as they were parsed, by path, time of the last change and size: parsing is most of what composing costs.
+_PARSED: dict[tuple[str, int, int], ConfigResult] = {}
+
+
+class OptionFiles(ConfigRepository):
+    """The YAML files of all options, each parsed once in a process, in which `dataset` means `data`.
+
+    Loading one raises UserError if it refers to anything but other settings.
+    """
+
+    def __deepcopy__(self, _: Any) -> "OptionFiles":
+        return self  # Hydra copies its repository for every composition
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return what a file says; None: there is no such file."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None:
+            return None
+        path = config_path if source.is_config(config_path) else _by_other_name(config_path)
+        if source.scheme() != "file":
+            return self._parse(path)
+        file = Path(source.path, f"{path.removesuffix('.yaml')}.yaml")
+        status = file.stat()
+        key = str(file), status.st_mtime_ns, status.st_size
+        if key not in _PARSED:
+            _PARSED[key] = self._parse(path)
+        return replace(_PARSED[key], config=copy.deepcopy(_PARSED[key].config))  # merging would change what all share
+
+    def _parse(self, config_path: str) -> ConfigResult:
+        found = super().load_config(config_path)
+        assert found is not None
+        if found.path != NO_FILE and not config_path.startswith("hydra"):
+            _check_references(found, config_path)
+        return _renamed(found)
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        """Return the options of a group, under either name of `data`."""
+        own = super().get_group_options(group_name, results_filter)
+        return sorted({*own, *super().get_group_options(_by_other_name(group_name), results_filter)})
+
+    def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
+        found = super()._find_object_source(config_path, object_type)
+        other = _by_other_name(config_path)
+        return found if found or other == config_path else super()._find_object_source(other, object_type)
+
+
+def _by_other_name(path: str) -> str:
+    return re.sub(r"^data(?=/|$)", "dataset", path)
+
+
+def _renamed(loaded: ConfigResult) -> ConfigResult:
+    """Return what a file says, with `data` where it says `dataset`: as a key of its own, or among its defaults."""
+    for default in loaded.defaults_list or ():
+        if isinstance(default, GroupDefault) and default.group is not None:
+            default.group = re.sub(r"^(/?)dataset$", r"\1data", default.group)
+    config = loaded.config
+    if isinstance(config, DictConfig) and "dataset" in config:
+        with open_dict(config):
+            config["data"] = OmegaConf.merge(config.get("data") or {}, config.pop("dataset"))
+    return loaded
