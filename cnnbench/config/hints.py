@@ -1,4 +1,4 @@
-"""What was probably meant by a word that means nothing: the thing to type, for messages."""
+"""Suggestions for messages: what to type instead of a word that is not valid."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ ELSEWHERE = {
 
 
 def meant_by_key(key: str, value: str, keys: Sequence[str]) -> str:
-    """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is near.
+    """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is close.
 
     keys: all that exist, dotted; of those that end alike the first is meant.
     """
@@ -61,7 +61,7 @@ def as_typed(key: str, value: str, keys: Sequence[str]) -> str:
 
 
 def closest_key(key: str, keys: Sequence[str]) -> str:
-    """Return the key that one of the wrong section, or one spelt otherwise, stands for; empty: nothing is near."""
+    """Return the key that one of the wrong section, or one misspelt, stands for; empty: nothing is close."""
     section, _, leaf = key.rpartition(".")
     alike = [one for one in keys if one.rpartition(".")[2] == leaf]
     if alike:
@@ -75,7 +75,7 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
 def meant_by_word(
     word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Iterable[str] = ()
 ) -> str:
-    """Return "; did you mean 'model=lenet'?", or what else to type, for a word without `=`; empty: nothing is near.
+    """Return "; did you mean 'model=lenet'?", or what else to type, for a word without `=`; empty: nothing is close.
 
     following: the word after it, as in `epochs 3`. options: by group. verbs: where one was expected.
     """
@@ -118,5 +118,5 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
 
 
 def closest(word: str, known: Collection[str]) -> str:
-    """Return the known word that is spelt most alike; empty: none is near."""
+    """Return the known word that is spelt most alike; empty: none is close."""
     return next(iter(get_close_matches(word, known, n=1, cutoff=CLOSE)), "")

@@ -99,7 +99,7 @@ class RunConfig(TopLevelConfig):
 
 
 def has_no_effect_on_result(key: str) -> bool:
-    """Tell whether the setting of this dotted key cannot change a result."""
+    """Return whether the setting of this dotted key cannot change a result."""
     path, _, leaf = key.rpartition(".")
     sections: dict[str, type[BaseModel]] = {"": TopLevelConfig, **CHOICES, **SECTIONS}
     schemas = [sections[path]] if path in sections else []

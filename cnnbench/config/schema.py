@@ -1,4 +1,4 @@
-"""Every setting of a run that is no setting of one registered component: its type, range and default.
+"""Every setting of a run that does not belong to a registered component: its type, range and default.
 
 A default here is the value that changes nothing: settings that equal it are no part of a run's identity.
 """
@@ -39,14 +39,14 @@ GROUPS: dict[str, Registry] = {
     "scheduler": SCHEDULERS,
 }
 
-OVERLAYS = ("experiment", "debug")  # groups whose options have no keys of their own, and fix those of others
+OVERLAYS = ("experiment", "debug")  # groups whose options set the keys of other groups
 
 # Marks of settings:
 NO_EFFECT_ON_RESULT = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
 IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
-MOST_SIDE = 4096  # of images in memory; more is a slip of the keyboard
+MOST_SIDE = 4096  # of images in memory; more is a typing mistake
 MOST_THREADS = 1024  # torch aborts the process when the system refuses it a thread
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -125,7 +125,7 @@ class Clipping(Section):
 class Averaging(Section):
     """Evaluate and keep an average of the weights of many steps.
 
-    ema: exponential, after every step. swa: of the epochs from `start` on, each as much as any other.
+    ema: exponential, after every step. swa: of the epochs from `start` on, all equally weighted.
     """
 
     kind: Literal["none", "ema", "swa"] = "none"
@@ -197,7 +197,7 @@ class OptimizerConfig(Choice):
 
 
 class SchedulerConfig(Choice):
-    """How the learning rate changes; `warmup`: rising in a straight line before anything else."""
+    """How the learning rate changes; `warmup`: length of a linear rise before the schedule."""
 
     warmup: NonNegativeInt = 0
     warmup_unit: Literal["epoch", "step"] = "epoch"
@@ -306,5 +306,5 @@ def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:
-    """Tell whether the type of a setting is a section of settings."""
+    """Return whether the type of a setting is a section of settings."""
     return isinstance(annotation, type) and issubclass(annotation, Section)

@@ -47,7 +47,7 @@ UNKNOWN = {
     "model resnet18": "; type model=resnet18.",
     "model": "type model=OPTION, one of those that cnnbench options model lists.",
     "zzz": "no such command 'zzz'. See cnnbench --help.",
-    "x" * 3000: "no file can have a name of that length",
+    "x" * 3000: "no file name can be that long",
 }
 
 

@@ -54,7 +54,7 @@ def test_early_stopping_without_validation_is_refused(composer):
 
 def test_one_penalty_given_twice_is_refused(composer):
     told = mistakes_in(composer, "regularization.l2=0.1", "optimizer.weight_decay=0.01")
-    assert told == {"regularization.l2=0.1": "twice: optimizer.weight_decay=0.01 is on too"}
+    assert told == {"regularization.l2=0.1": "penalises weights twice, with optimizer.weight_decay=0.01; give one"}
     accepted(composer, "regularization.l1=0.1", "optimizer.weight_decay=0.01")
 
 
@@ -105,7 +105,7 @@ def test_flips_that_were_chosen_are_refused_on_digits_unless_they_are_left_out(c
     told = mistakes_in(composer, *words)
     assert list(told) == ["augmentation=crop_flip"]
     assert (
-        "brings augmentation.flip, which can change what an image of 'digits' shows" in told["augmentation=crop_flip"]
+        "includes augmentation.flip, which can change what an image of 'digits' shows" in told["augmentation=crop_flip"]
     )
     plan = accepted(composer, *words, "augmentation.flip=null")
     assert [part.name for part in plan.config.augmentation] == ["crop"]
@@ -114,7 +114,7 @@ def test_flips_that_were_chosen_are_refused_on_digits_unless_they_are_left_out(c
 def test_flips_that_are_typed_stay_on_digits_and_that_is_said(composer):
     plan = accepted(composer, "augmentation.flip.p=0.25")
     assert [part.name for part in plan.config.augmentation] == ["flip"]
-    assert plan.notes == ("augmentation.flip can change what an image of 'digits' shows; on, as typed",)
+    assert plan.notes == ("augmentation.flip can change what an image of 'digits' shows; kept, as typed",)
 
 
 def test_flips_of_data_that_keep_their_labels_are_not_worth_a_note(composer):
