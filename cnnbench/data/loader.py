@@ -140,7 +140,7 @@ class Batches:
         yield from (part() for part in parts) if num_workers == 0 else _prefetch(parts, num_workers)
 
     def _batch(self, tables: Mapping[str, Tensor], group: int, cpu_rows: Tensor, rows: Tensor, shifts: Tensor) -> Batch:
-        """Return the batch of some rows, which are given on the CPU as well: bringing them back would wait for a GPU.
+        """Return the batch of some rows, which are given on the CPU as well: copying them back would wait for a GPU.
 
         Nothing in here waits for it, but augmentations that select images.
         """
