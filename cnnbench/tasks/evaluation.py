@@ -27,7 +27,7 @@ CERTAIN = 1.959963984540054  # standard deviations: the quantile of a two-sided 
 BINS = 15  # of calibration, as in Guo et al. 2017
 LISTED = 5  # most likely classes in the table of predictions
 SHOWN = 24  # images of a gallery
-LONGEST = 14  # letters of a class over one of them
+LONGEST = 14  # characters of a class above an image
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cnnbench.tasks.evaluation import Calibration
 
 DPI = 120
-SHORT = 18  # letters of a name
+SHORT = 18  # characters of a name
 IMAGE_WIDTH, LINE_HEIGHT = 1.3, 0.17  # inches: of an image and the gap to the next, of a line of its caption
 GROUPS_PER_ROW = 4
 MOST_NAMED = 40  # classes whose names are written at an axis
@@ -29,7 +29,7 @@ PERPLEXITY = 30.0
 
 
 def plain(name: str, longest: int = SHORT) -> str:
-    """Return a name as one printable line of at most `longest` letters."""
+    """Return a name as one printable line of at most `longest` characters."""
     name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 

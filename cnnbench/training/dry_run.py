@@ -29,7 +29,7 @@ BYTES_A_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
 
 def dry_run_all(plans: Sequence[Plan]) -> int:
-    """Show what every plan would do; one in full, several in a line each. Return 0, or 1 if any could not be run."""
+    """Show what every plan would do: one in full, several in one line each. Return 0, or 1 if any could not be run."""
     if len(plans) == 1:
         seconds, _ = dry_run(plans[0])
         return 0 if math.isfinite(seconds) else 1
@@ -66,7 +66,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
         for note in (*plan.notes, *training.notes, *init_notes, *training.remarks):
             console.say(f"  note: {note}")
         for name in filter(missing_package, training.config.logger):
-            console.say(f"  warning: logger '{name}' will be off: {missing_package(name)}")
+            console.say(f"  warning: logger '{name}' will be disabled: {missing_package(name)}")
         console.say(f"  pictures: {shown(folder)}")
     return seconds, size
 

@@ -63,7 +63,7 @@ def test_a_run_of_other_data_and_an_unfinished_one_of_other_code_are_not_gone_on
     with pytest.raises(UserError) as refused:
         go(*PLAIN)
     lines = str(refused.value).splitlines()
-    assert lines[:2] == [f"{run} {state} with other code or data than there is now:", f"  {said}"]
+    assert lines[:2] == [f"{run} {state} with code or data that have changed since:", f"  {said}"]
     assert [line.split()[0] for line in lines[3:]] == ["rerun=true", "accept_stale=true"]
     assert fingerprints(outputs) == before
 

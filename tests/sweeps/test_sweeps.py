@@ -224,7 +224,7 @@ def test_a_finished_job_of_other_code_is_shown_and_an_unfinished_one_is_not_gone
     outcome = cnnbench("-m", *PLAIN, "seed=0,1")
     assert outcome.code == 1
     assert "1 of 2 runs completed" in outcome.out
-    assert re.search(r"not continued: .* began with other code or data", outcome.out)
+    assert re.search(r"not continued: .* was started with code or data that have changed since", outcome.out)
 
 
 def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, outputs):

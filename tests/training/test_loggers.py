@@ -57,7 +57,7 @@ def without_packages(monkeypatch):
 def test_a_missing_package_is_told_before_training_which_goes_on_without_it(outputs, capsys, name):
     assert go(*PLAIN, f"logger=[{name},tensorboard]") == 0
     said = capsys.readouterr().out
-    told = f"logger '{name}' is off: {name} is not installed: pip install 'cnnbench[{name}]'\n"
+    told = f"logger '{name}' is disabled: {name} is not installed: pip install 'cnnbench[{name}]'\n"
     assert 0 < said.index(told) < said.index("epoch 1/3")
     assert said.count("warning") == 1
     assert scalars_of(only_run(outputs))
