@@ -1,4 +1,4 @@
-"""What is explained: the network of a run, and images as it sees them."""
+"""The network to explain, and images as it sees them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.tasks.figures import plain
 
 MOST_IMAGES = 40
-MOST_CLASSES = 10  # of which an image is taken if none is named
-SHORT_FILE = 60  # characters of an image's name in that of a file
+MOST_CLASSES = 10  # one image of each is taken if none is named
+SHORT_FILE = 60  # characters of an image's name in the name of a file
 NUM_VIEWS = 24  # of an image after augmentation
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network of a run, on the CPU, some images, and what of them to draw.
+    """The network of a run, on the CPU, some images, and what to draw of them.
 
     which: checkpoint of the network. device: for what takes many images. split: where those come from.
-    train_row: row of the first image in the training split, if it is one of it. num_mapped: of how many images maps
+    train_row: row of the first image in the training split, if it is there. num_mapped: number of images whose maps
     are drawn. layer, filter, label: drawn in place of all layers, all maps, and the predicted class.
     """
 

@@ -117,7 +117,7 @@ class Kernels:
 
     @property
     def is_colour(self) -> bool:
-        """Tell whether each kernel can be drawn as one picture in colour."""
+        """Return whether each kernel can be drawn as one picture in colour."""
         return self.weights.shape[1] == 3
 
     @property

@@ -67,7 +67,7 @@ class Deployed(nn.Module):
 
 
 def deployed(network: nn.Module, task: Task, about: Mapping[str, Any]) -> Deployed:
-    """Return a network for use. about: as from `described`."""
+    """Return a deployed network. about: as from `described`."""
     pixels = about["pixels"]
     size = (pixels["channels"], pixels["height"], pixels["width"])
     return Deployed(network, size, about["window"], about["mean"], about["std"], task.scores)

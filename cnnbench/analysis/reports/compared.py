@@ -1,4 +1,4 @@
-"""The page of runs side by side: which is best, which learns first, which overfits, and how sure that is."""
+"""The page of runs side by side: which is best, which learns fastest, which overfits, and how certain that is."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cnnbench.analysis.reports.page import Differences, Drawing, Lines, Page, Se
 from cnnbench.analysis.reports.statistics import estimate, paired_difference
 
 NAMED = 4  # configurations in a sentence
-ALMOST = 0.99  # of the worst best value: the last of it is a matter of chance
+ALMOST = 0.99  # of the worst best value: the last percent is a matter of chance
 MOST_CURVES = 12
 MOST_COMPARED = 60  # configurations whose settings are put into the page
 HOW_TO_READ = "Δ: difference to the baseline, paired by seed; ±95%: by Student's t, over seeds."

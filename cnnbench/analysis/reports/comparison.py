@@ -225,7 +225,7 @@ def _baseline(groups: Sequence[Group], condition: str | None) -> Group:
     if len(fitting) != 1:
         number = f"{len(fitting)}" if fitting else "none"
         raise UserError(
-            f"--baseline {condition}: fits {number} of {len(groups)} configurations; name one by KEY=VALUE."
+            f"--baseline {condition}: matches {number} of {len(groups)} configurations; name one by KEY=VALUE."
         )
     return fitting[0]
 

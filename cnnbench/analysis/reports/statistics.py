@@ -32,7 +32,7 @@ class Difference:
 
     @property
     def is_resolved(self) -> bool:
-        """Tell whether the interval excludes zero."""
+        """Return whether the interval excludes zero."""
         return abs(self.estimate.mean) > self.estimate.half
 
     def sentence(self, unit: str = "seeds") -> str:
