@@ -153,7 +153,7 @@ class TestHelp:
     def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
         lines = cnnbench("help").out.splitlines()
         assert [line.split()[0] for line in lines if re.match("  [a-z]", line)] == ["architecture", "settings"]
-        assert "Where everything lives" in " ".join(lines)
+        assert "Where everything is" in " ".join(lines)
 
     def test_a_page_is_printed_for_a_terminal(self, cnnbench):
         text = cnnbench("help", "architecture").out
