@@ -131,7 +131,7 @@ class Verb:
     sections: Callable[[Sequence[str]], dict[str, Rows]] | None = field(default=None, kw_only=True)
 
     def parse(self, words: Sequence[str]) -> Namespace:
-        """Return the arguments by name. Raises UserError that says what is missing, or means nothing."""
+        """Return the arguments by name. Raises UserError for arguments that are missing or invalid."""
         given: dict[str, str] = {}
         if self.takes_plugins:
             words, given = split_key_values(words, "plugins")

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnnbench.errors import listed
 
-MOST_LISTED = 12  # options that a message names
+MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
 
 # Settings as other programs call them, and what to type here; {} is the value that was typed.
@@ -101,7 +101,7 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
         return f"no such {group}; did you mean '{found}'?"
     if Path(f"{option}.py").is_file():
         return f"no such {group}; type plugins={option}.py too"
-    is_short = len(options) <= MOST_LISTED
+    is_short = len(options) <= MAX_LISTED
     known = f"there are {listed(options)}" if is_short else f"cnnbench options {group} lists all {len(options)}"
     is_extended = group not in ("regularization", "experiment", "debug")
     return f"no such {group}; {known}{'; plugins=FILE adds those of your own' if is_extended else ''}"

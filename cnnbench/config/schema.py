@@ -46,8 +46,8 @@ NO_EFFECT_ON_RESULT = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
 IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
-MOST_SIDE = 4096  # of images in memory; more is a typing mistake
-MOST_THREADS = 1024  # torch aborts the process when the system refuses it a thread
+MAX_SIDE = 4096  # of images in memory; more is a typing mistake
+MAX_THREADS = 1024  # torch aborts the process when the system refuses it a thread
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -174,7 +174,7 @@ class DataConfig(Choice):
     split_seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: NonNegativeInt | None = None
-    image_size: Annotated[int, Field(gt=0, le=MOST_SIDE)] | None = None
+    image_size: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     channels: Literal[1, 3] | None = None
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     statistics: Literal["own", "imagenet", "half"] = "own"
@@ -254,7 +254,7 @@ class TopLevelConfig(Section):
     ] = "auto"
     deterministic: Annotated[bool, NO_EFFECT_ON_RESULT] = True
     num_workers: Annotated[NonNegativeInt, NO_EFFECT_ON_RESULT] = 0
-    threads: Annotated[Annotated[int, Field(gt=0, le=MOST_THREADS)] | None, NO_EFFECT_ON_RESULT] = None
+    threads: Annotated[Annotated[int, Field(gt=0, le=MAX_THREADS)] | None, NO_EFFECT_ON_RESULT] = None
     log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
     max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
     report: Annotated[bool, NO_EFFECT_ON_RESULT] = True

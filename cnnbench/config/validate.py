@@ -204,7 +204,7 @@ class _Reading:
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:
-        """Derive the validation fraction from the folds: what is recorded is true, and no preset renames a run."""
+        """Derive the validation fraction from the folds, so that the record is true and no preset renames a run."""
         folds, fold = data.get("folds"), data.get("fold")
         if folds is None and fold is not None:
             self._mistake("data.fold", fold, "needs data.folds, the number of folds")

@@ -161,7 +161,7 @@ class Batches:
         placements = self._placements
         if placements is None:
             pixels = self._images.take(cpu_rows)
-            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # what is not is waited for
+            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # else the copy blocks
             placements = self._view_placements(pixels.to(self.device, non_blocking=True))
             rows = torch.arange(len(rows), device=self.device)
         if self._copies_each:

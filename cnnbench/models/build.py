@@ -17,7 +17,7 @@ from cnnbench.registry import MODELS, ContractError, Selection
 
 LARGEST_SIDE = 512
 ORIGINAL_HEAD = HeadConfig()
-FEWEST_SAFE_CHANNELS = 16  # of strided 1x1 convolutions; see avoid_onednn_bug
+MIN_SAFE_CHANNELS = 16  # of strided 1x1 convolutions; see avoid_onednn_bug
 
 
 class Encoder(nn.Module):
@@ -171,7 +171,7 @@ def avoid_onednn_bug(network: nn.Module) -> nn.Module:
             and layer.kernel_size == (1, 1)
             and layer.stride != (1, 1)
             and layer.padding == (0, 0)
-            and layer.in_channels // layer.groups < FEWEST_SAFE_CHANNELS
+            and layer.in_channels // layer.groups < MIN_SAFE_CHANNELS
         ):
             layer.__class__ = SubsampledConv2d
     return network

@@ -290,7 +290,7 @@ def _green(text: str) -> str:
 
 
 def _prefixes_of_plugins(config: RunConfig) -> tuple[str, ...]:
-    """Return the key prefixes of parts that plugins registered, whose defaults nobody knows by name."""
+    """Return the key prefixes of parts that plugins registered, whose defaults are not generally known."""
     components = {f"augmentation.{part.name}.": AUGMENTATIONS[part.name] for part in config.augmentation}
     for group, registry in GROUPS.items():
         if group != "augmentation":

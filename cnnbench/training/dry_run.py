@@ -25,7 +25,7 @@ from cnnbench.training.step import evaluate, evaluating, train_step
 NUM_SAMPLES = 16
 NUM_LISTED = 6
 STEPS_TRIED = 3
-BYTES_A_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
+BYTES_PER_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
 
 def dry_run_all(plans: Sequence[Plan]) -> int:
@@ -173,7 +173,7 @@ def _bytes_on_disk(training: TrainingSetup) -> float:
     )
     copies = 1 + (training.val is not None) + (training.average is not None)  # the network, its best, its average
     rows = training.horizon.num_steps / training.config.log_every
-    return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_A_ROW)
+    return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_PER_ROW)
 
 
 def _show_effort(training: TrainingSetup, loss: float, seconds: float, size: float) -> None:

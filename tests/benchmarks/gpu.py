@@ -1,4 +1,4 @@
-"""How fast cnnbench trains on an NVIDIA GPU, beside the bare network: `python tests/benchmarks/gpu.py --out FOLDER`.
+"""How fast cnnbench trains on an NVIDIA GPU, next to the bare network: `python tests/benchmarks/gpu.py --out FOLDER`.
 
 As in `throughput.py` all take turns in one process. The bare network computes on ready batches that lie on the GPU, in
 the same layout and precision, step by step and, as what no loop in Python can reach, as one CUDA graph. FOLDER gets

@@ -1,8 +1,8 @@
-"""How fast cnnbench trains, beside the notebooks' loop and the bare network: `python tests/benchmarks/throughput.py`.
+"""How fast cnnbench trains, next to the notebooks' loop and the bare network: `python tests/benchmarks/throughput.py`.
 
 All take turns in one process, so that whatever else the machine does slows them alike: the ratios within a round are
 worth more than any single speed. Everything runs on the processor; `gpu.py` is for GPUs.
-OMP_WAIT_POLICY=ACTIVE measures with threads that wait awake, which is torch's way where it is not told otherwise.
+OMP_WAIT_POLICY=ACTIVE measures with threads that wait awake, which is torch's default.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The verbs of `cnnbench`: which there are, how they are typed, and what a word that is none of them is told."""
+"""The verbs of `cnnbench`: which there are, how they are typed, and how a word that is none of them is answered."""
 
 import os
 import re
@@ -52,7 +52,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("words", UNKNOWN, ids=lambda words: words[:20])
-def test_a_first_word_that_is_no_verb_is_told_what_was_meant(cnnbench, tmp_path, words):
+def test_a_first_word_that_is_no_verb_is_answered_with_what_was_meant(cnnbench, tmp_path, words):
     outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert UNKNOWN[words] in outcome.err
@@ -96,10 +96,10 @@ def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_verb_in_another_place_is_told_where_it_belongs(cnnbench):
-    told = cnnbench("model=lenet", "evaluate", "epoch=3").err
-    assert "  evaluate  is a command, which comes first: cnnbench evaluate …" in told
-    assert "did you mean 'epochs'?" in told
+def test_a_verb_in_another_place_is_answered_with_where_it_belongs(cnnbench):
+    message = cnnbench("model=lenet", "evaluate", "epoch=3").err
+    assert "  evaluate  is a command, which comes first: cnnbench evaluate …" in message
+    assert "did you mean 'epochs'?" in message
 
 
 def test_train_is_what_a_command_without_a_verb_does(cnnbench):

@@ -57,7 +57,7 @@ def test_resuming_a_folder_goes_on_in_it(cnnbench, outputs, unbroken, more):
 def test_resuming_a_finished_run_shows_its_result(cnnbench, parent, monkeypatch):
     before = fingerprints(parent)
     monkeypatch.chdir(parent.parent)
-    outcome = cnnbench(f"resume={parent.name}")  # as typed from beside it
+    outcome = cnnbench(f"resume={parent.name}")  # as typed from the folder above it
     assert outcome.code == 0
     assert "finished" in outcome.out
     assert fingerprints(parent) == before
@@ -112,7 +112,7 @@ def test_a_continued_run_that_is_killed_before_its_first_checkpoint_goes_on_from
     assert [row["epoch"] for row in rows_of(child) if row["row"] == "epoch"] == [1, 2, 3, 4]
 
 
-def test_a_run_that_stopped_early_can_be_told_to_go_on_without_stopping(outputs):
+def test_a_run_that_stopped_early_can_be_resumed_without_early_stopping(outputs):
     stopping = ("regularization.early_stopping.patience=1", "regularization.early_stopping.min_delta=0.9")
     assert go(*PLAIN, *stopping) == 0
     parent = only_run(outputs)

@@ -78,7 +78,7 @@ def stop(plan: Plan, at_check: int) -> None:
 
 
 def kill(plan: Plan, after_step: int, saves_every: int) -> None:
-    """Carry out a plan until after a step; nothing is saved then, but was every so many steps before."""
+    """Carry out a plan until after a step; nothing is saved then, but was every few steps before."""
     on_step = Trainer.on_step
 
     def die(self: Trainer, row: dict[str, Any], progress: Progress) -> None:

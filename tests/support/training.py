@@ -24,7 +24,7 @@ SHARED = (
 
 
 class Recorder:
-    """Notes what it is told; asks for no checkpoint, and for a stop after `stop_after` steps."""
+    """Records its calls; asks for no checkpoint, and for a stop after `stop_after` steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.steps: list[dict[str, Any]] = []

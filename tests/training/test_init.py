@@ -111,7 +111,7 @@ def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
     assert start.record["reinitialised"].keys() == HEAD
 
 
-def test_layers_that_only_one_of_them_has_are_told(source):
+def test_layers_that_only_one_of_them_has_are_printed(source):
     words = (*SOURCE, "regularization.batchnorm=false", "head.units=[8]", f"init.run={source}")
     record = initial_weights(prepared(*words)).record
     assert {name.split(".")[1][:4] for name in record["skipped"]} == {"norm", "line"}

@@ -109,8 +109,8 @@ def _chosen(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
     total, height, width = maps.values.shape
     times = f", the last of {maps.uses} times that it is used" if maps.uses > 1 else ""
     if only is None:
-        some = f"the first {sheets.MOST_TILES} of " if total > sheets.MOST_TILES else ""
-        return maps.values[: sheets.MOST_TILES], 0, f"{some}{maps.size}{times}"
+        some = f"the first {sheets.MAX_TILES} of " if total > sheets.MAX_TILES else ""
+        return maps.values[: sheets.MAX_TILES], 0, f"{some}{maps.size}{times}"
     if only >= total:
         raise UserError(f"--filter {only}: {maps.layer} has {maps.size}, counted from 0.")
     return maps.values[only : only + 1], only, f"map {only} of {total}, {height}x{width}{times}"
@@ -118,7 +118,7 @@ def _chosen(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
 
 def _draw_kernels(explainer: Explainer) -> Iterator[Picture]:
     kernels = first_kernels(explainer.network, explainer.images[:1])
-    most = sheets.MOST_TILES if kernels.is_colour else max(1, sheets.MOST_TILES // kernels.weights.shape[1])
+    most = sheets.MAX_TILES if kernels.is_colour else max(1, sheets.MAX_TILES // kernels.weights.shape[1])
     some = f"the first {most} of " if len(kernels.weights) > most else ""
     title = f"{kernels.layer}: {some}{kernels.size}"
     yield Picture("kernels", title, sheets.kernels_sheet(kernels.weights[:most], title))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 STATUS = {"completed": "FINISHED", "failed": "FAILED"}  # any other: KILLED, which may continue
-MOST_METRICS, MOST_PARAMS, LONGEST_PARAM = 1000, 100, 6000  # that MLflow takes at once
+MAX_METRICS, MAX_PARAMS, LONGEST_PARAM = 1000, 100, 6000  # that MLflow takes at once
 
 
 @LOGGERS.register("mlflow", package="mlflow", install="'cnnbench[mlflow]'")
@@ -45,7 +45,7 @@ class MLflow(Logger):
             self._id = self._client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
             # The few settings that were chosen: MLflow lists parameters by name, and draws the first that differ.
             params = [Param(key, as_text(value)[:LONGEST_PARAM]) for key, value in run.chosen.items()]
-            self._client.log_batch(self._id, params=params[:MOST_PARAMS])
+            self._client.log_batch(self._id, params=params[:MAX_PARAMS])
             self._client.log_artifact(self._id, str(run.folder / "config.yaml"))
         for values, step in run.history:
             self.scalars(values, step)
@@ -65,8 +65,8 @@ class MLflow(Logger):
 
     def flush(self) -> None:
         """Send what was kept."""
-        for start in range(0, len(self._waiting), MOST_METRICS):
-            self._client.log_batch(self._id, metrics=self._waiting[start : start + MOST_METRICS])
+        for start in range(0, len(self._waiting), MAX_METRICS):
+            self._client.log_batch(self._id, metrics=self._waiting[start : start + MAX_METRICS])
         self._waiting.clear()
 
     def result(self, metrics: Scalars, step: int) -> None:
