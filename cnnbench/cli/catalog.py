@@ -97,7 +97,7 @@ def sweeps() -> list[str]:
 
 
 def all_keys() -> list[str]:
-    """Return the groups and the settings of all options and of none; of keys that end alike, the likeliest first."""
+    """Return the groups and the settings of all options and of none; of similar keys, the likeliest first."""
     of_groups = [
         f"{group}.{setting}" for group in HOMES for settings in registered_in(group).values() for setting in settings
     ]

@@ -120,7 +120,7 @@ class Verb:
     about: what it does in a sentence, and after an empty line examples and remarks.
     run: imports what is heavy itself, so that `--help` answers at once; raises UserError for mistakes. `flags.plugins`
     has the files and modules of `plugins=`, wherever that was typed. None: it trains, which `cnnbench.train` does.
-    sections: of the help text, besides the arguments, from the words that were typed.
+    sections: of the help text, in addition to the arguments, from the words that were typed.
     """
 
     name: str

@@ -43,7 +43,7 @@ ELSEWHERE = {
 def meant_by_key(key: str, value: str, keys: Sequence[str]) -> str:
     """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is close.
 
-    keys: all that exist, dotted; of those that end alike the first is meant.
+    keys: all that exist, dotted; of those that end in the same name the first is meant.
     """
     if key in ELSEWHERE:
         return f"; type {as_typed(key, value, keys)}"
@@ -118,5 +118,5 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
 
 
 def closest(word: str, known: Collection[str]) -> str:
-    """Return the known word that is spelt most alike; empty: none is close."""
+    """Return the known word of the most similar spelling; empty: none is close."""
     return next(iter(get_close_matches(word, known, n=1, cutoff=CLOSE)), "")

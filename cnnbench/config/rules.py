@@ -116,7 +116,7 @@ def _regularization(config: RunConfig, typed: Collection[str]) -> Iterator[Viola
             problem = f"has no effect with regularization.average.kind={average.kind}; it is for {kind}"
             yield Violation(f"regularization.average.{key}", getattr(average, key), problem)
     stopping = regularization.early_stopping
-    # Of a run that is resumed with patience=null, say; min_delta is moot then.
+    # Of a run that is resumed with patience=null, say; min_delta has no effect then.
     if stopping.patience is None and stopping.min_delta and PATIENCE not in typed:
         problem = f"has no effect without {PATIENCE}"
         yield Violation("regularization.early_stopping.min_delta", stopping.min_delta, problem)

@@ -282,7 +282,7 @@ SECTIONS: dict[str, type[Section]] = {
 def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
     """Return the keys of all settings, dotted, with those of the chosen component of each group; None: of every one.
 
-    Where several end alike, the one that is meant most often comes first.
+    Where several end in the same name, the one most often meant comes first.
     """
     schemas: dict[str, list[type[BaseModel]]] = {"regularization": [Regularization]}
     for group in ("optimizer", "data", "model", "scheduler", "task"):

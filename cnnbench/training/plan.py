@@ -112,7 +112,7 @@ def _switched_off_already(composer: Composer, words: Sequence[str], composed: Co
         return []
     without = composer.compose([word for word in words if word.lstrip("+") not in off.values()])
     present = without.values.get("augmentation") or {}
-    problem = "has no effect: it is off already; leave it out"
+    problem = "has no effect: it is disabled already; leave it out"
     return [Mistake(word, problem) for key, word in off.items() if key.split(".")[1] not in present]
 
 

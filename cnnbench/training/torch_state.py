@@ -90,7 +90,7 @@ def _gpus_are_initialised() -> bool:
 def _precisions() -> Iterator[Callable[[], object]]:
     """Yield what restores how float32 is multiplied.
 
-    torch has an old and a new way to say that; reading the old one fails where somebody has used the new one.
+    torch has an old and a new way to say that; reading the old one fails once the new one was used.
     """
     old = (
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),

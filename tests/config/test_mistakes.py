@@ -75,7 +75,7 @@ class TestCommand:
             (["resume="], "must be the folder of a run"),
             (["accept_stale=1"], "must be true or false"),
         ],
-        ids=["window", "batch", "schedule", "run folder", "no folder", "control"],
+        ids=["crop", "batch", "schedule", "run folder", "no folder", "control"],
     )
     def test_what_only_the_data_or_the_parts_can_show_is_refused_as_well(self, cnnbench, tmp_path, words, text):
         assert text in self.refused(cnnbench, tmp_path, *words)

@@ -80,7 +80,7 @@ def test_a_schedule_whose_first_change_lies_beyond_the_end_is_refused(composer, 
         (["augmentation.jitter.brightness=0"], "all strengths are 0"),
         (["augmentation.jitter.saturation=0.3"], "saturation changes nothing in gray images"),
     ],
-    ids=["window of the whole image", "preset without its window", "strength 0", "saturation of gray"],
+    ids=["crop of the whole image", "preset without its crop", "strength 0", "saturation of gray"],
 )
 def test_an_augmentation_that_changes_nothing_is_refused(composer, words, text):
     (problem,) = mistakes_in(composer, *words).values()

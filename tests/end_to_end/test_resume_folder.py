@@ -1,4 +1,4 @@
-"""`resume=FOLDER`: a run goes on in its folder, or for longer in one of its own; nothing else can change."""
+"""`resume=FOLDER`: a run continues in its folder, or for longer in a new one; nothing else can change."""
 
 import re
 import shutil

@@ -106,7 +106,7 @@ class TestEverySchedule:
 
     @pytest.mark.parametrize("name", walked("scheduler"))
     def test_it_has_a_value_after_the_end(self, name):
-        """Of a finished run that shall go on; also of a single step."""
+        """Of a finished run that is trained for longer; also of a single step."""
         made, length = self.made(name)
         assert 0 <= made(length, [0.1]) <= 1
 

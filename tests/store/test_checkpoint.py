@@ -107,7 +107,7 @@ def test_a_checkpoint_just_written_is_never_the_one_that_is_removed(folder):
     save_steps(folder, 8, 12, keep=2)
     (folder / "step-000000012.pt").write_bytes(b"damaged")
     assert load_newest(folder, lambda _: None)["progress"]["step"] == 8
-    save_steps(folder, 9, keep=1)  # gone on from 8, with checkpoint.keep=1
+    save_steps(folder, 9, keep=1)  # continued from 8, with checkpoint.keep=1
     assert load_newest(folder, lambda _: None)["progress"]["step"] == 9
 
 

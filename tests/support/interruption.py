@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed and gone on with, and what each of them ended in, to the last bit."""
+"""Runs that are stopped, killed and continued, and what each of them ended in, to the last bit."""
 
 import hashlib
 import json
@@ -161,7 +161,7 @@ def assert_same(run: Path, unbroken: dict[str, Any]) -> None:
 
 
 def child_of(parent: Path) -> Path:
-    """Return the folder of the run that goes on from another one."""
+    """Return the folder of the run that continues another one."""
     runs = [path.parent for path in parent.parents[2].glob("*/*/*/run.json")]
     (child,) = [run for run in runs if run != parent]
     return child

@@ -86,7 +86,7 @@ def test_validations_within_an_epoch_are_lines_of_the_same_table(in_terminal):
     assert len(re.findall(r" step \d+ +\d\.\d{4} +\d\.\d{4}", written)) > 3
 
 
-def test_a_pipe_has_a_line_an_epoch_in_words(cnnbench):
+def test_a_pipe_has_a_line_of_text_per_epoch(cnnbench):
     ran = cnnbench(*TINY)
     words = r"^  epoch \d/3  loss [\d.]+  accuracy [\d.]+  val loss [\d.]+  val accuracy"
     assert len(re.findall(words, ran.out, re.MULTILINE)) == 3

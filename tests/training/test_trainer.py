@@ -173,7 +173,7 @@ def test_a_place_that_cannot_hold_runs_is_a_clear_error(cnnbench, tmp_path, monk
     monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / "file"))
     outcome = cnnbench(*PLAIN)
     assert outcome.code == 2
-    assert "cannot be made" in outcome.err
+    assert "cannot be created" in outcome.err
     assert "CNNBENCH_OUTPUTS=FOLDER names another place" in outcome.err
 
 

@@ -134,7 +134,7 @@ def explainer_of(
     if len(inputs) > MAX_IMAGES:
         raise UserError(f"{len(inputs)} images are too many to look at; name at most {MAX_IMAGES}.")
     train_row = rows[0] if rows and not words and split == "train" else None
-    # Maps of images that nobody named, in every layer, would be a flood of figures.
+    # Maps of images that were not named, in every layer, would be a flood of figures.
     return Explainer(run, which, network, device, inputs, split, train_row, len(inputs) if is_named else 1), unusable
 
 
