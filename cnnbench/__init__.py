@@ -1,7 +1,7 @@
-"""Convolutional-network experiments, one command each, and from Python what the names below do.
+"""Convolutional-network experiments, one command each; from Python with the names below.
 
-train, sweep, plan: as the commands do. load_run, runs: what was trained; each is a Run. register_…: components of one's
-own. UserError, TrainingError, Stopped: what these raise.
+train, sweep, plan: as the commands do. load_run, runs: what was trained; each is a Run. register_…: your own
+components. UserError, TrainingError, Stopped: what these raise.
 """
 
 from importlib import import_module

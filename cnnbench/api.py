@@ -1,4 +1,4 @@
-"""What notebooks and scripts call: trainings and sweeps, as the commands carry them out, and which runs there are."""
+"""The Python API for notebooks and scripts: train, sweep and plan as the commands do, and a table of runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Plugins = str | Sequence[str]
 """Python files, or names of modules, that register components."""
 OnEpoch = Callable[[Run, Mapping[str, Any]], None]
-"""Gets the run, and the row of an epoch: epoch, step, loss/train, accuracy/val, … To stop there: raise Stopped."""
+"""Called with the run and the row of an epoch: epoch, step, loss/train, accuracy/val, … May raise Stopped to stop."""
 COMMANDS = ("dry_run", "lr_find")
 
 
@@ -47,13 +47,13 @@ def train(
     """Train, or continue, what `cnnbench …` would with these words, and return the run; a finished one is only opened.
 
     words: `"data=digits epochs=1"`, a list of such words, or a mapping. settings: the same as keywords, `epochs=1`,
-    `optimizer={"lr": 0.1}` or `**{"optimizer.lr": 0.1}`. resume: a run to go on with. rerun: train a finished run
-    again. accept_stale: go on although code or data changed. config_dir: a folder of more YAML files. progress: a bar,
-    lines or nothing, `quiet`; auto: a bar on a terminal, elsewhere lines. on_epoch: called after each epoch.
+    `optimizer={"lr": 0.1}` or `**{"optimizer.lr": 0.1}`. resume: a run to continue. rerun: train a finished run
+    again. accept_stale: continue although code or data changed. config_dir: a folder of more YAML files. progress: a
+    bar, lines or nothing, `quiet`; auto: a bar on a terminal, elsewhere lines. on_epoch: called after each epoch.
 
     Raises UserError for a mistake, TrainingError if training fails, and Stopped if it was stopped: by Ctrl-C, by
-    `max_minutes`, or by `on_epoch`; the same call goes on. Random generators, threads and flags of torch are given back
-    as they were; trainings in several threads take turns.
+    `max_minutes`, or by `on_epoch`; the same call continues. Random generators, threads and flags of torch are
+    restored afterwards; trainings in several threads take turns.
     """
     controls: dict[str, Any] = {"resume": resume, "rerun": rerun, "accept_stale": accept_stale}
     planned = plan(words, plugins, config_dir=config_dir, **controls, **settings)
@@ -66,7 +66,7 @@ def train(
         record = folder.record()
         raise Stopped(
             f"{record['status']} after step {record['step']}; a checkpoint is kept.\n"
-            f"To go on, call the same again, or: cnnbench.train(resume={folder.shown_path!r})",
+            f"To continue, make the same call again, or: cnnbench.train(resume={folder.shown_path!r})",
             run,
         )
     return run
@@ -82,7 +82,7 @@ def sweep(
     progress: ProgressMode = "auto",
     **settings: Any,
 ) -> list[Run]:
-    """Carry out what `cnnbench -m …` would with these words, and return the run of each job that has begun.
+    """Carry out what `cnnbench -m …` would with these words, and return the run of each job that was started.
 
     Arguments are those of `train`, where a list is one value for each job: `model=["lenet", "mlp"], seed=range(3)`.
     Raises UserError for a mistake in any of the jobs, and Stopped if the sweep was; a job that fails leaves the others
@@ -90,7 +90,7 @@ def sweep(
     """
     asked = _Request.of(as_words(words, settings, is_grid=True), plugins, None, rerun, accept_stale)
     if asked.resume is not None:
-        raise SettingError(f"resume={asked.resume}", "is for one run; to go on with a sweep, call the same again")
+        raise SettingError(f"resume={asked.resume}", "is for one run; to continue a sweep, make the same call again")
     with borrowed_torch(), showing(progress):
         code = code_hashes(
             register_everything(asked.plugins)
@@ -98,12 +98,12 @@ def sweep(
         jobs = plan_all(_composer(config_dir), asked.words, asked.mistakes)
         typed = {name for job in jobs for name in typed_code(job.config)}
         if typed:
-            where = "is defined in this notebook or script, which the processes of a sweep do not have"
-            raise UserError(f"{', '.join(sorted(typed))} {where}: put it into a file, plugins=FILE.")
+            where = "is defined in this notebook or script, which the processes of a sweep cannot import"
+            raise UserError(f"{', '.join(sorted(typed))} {where}: put it into a file and give plugins=FILE.")
         plans = resolve_all([asked.applied_to(job, code) for job in jobs])
         code_of_end = carry_out_all(plans, write_page, write_comparison, (), command_line(["-m", *asked.words]))
     if code_of_end and code_of_end > 128:
-        raise Stopped("stopped; finished jobs are kept.\nTo go on, call the same again.")
+        raise Stopped("stopped; finished jobs are kept.\nTo continue, make the same call again.")
     return [load_run(folder.path, asked.plugins) for job in plans for folder in _newest_run(job)]
 
 
@@ -174,7 +174,7 @@ def write_comparison(manifest: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Request:
-    """What was asked for: words that configure a run, and what to do with it besides."""
+    """The arguments of a call: words that configure a run, and controls that say what to do with it."""
 
     words: list[str]
     plugins: tuple[str, ...]
@@ -192,7 +192,7 @@ class _Request:
         rerun: bool = False,
         accept_stale: bool = False,
     ) -> "_Request":
-        """Return what arguments ask for; words may say the same, as those of a command do."""
+        """Return the request of a call; words may hold controls too, as on the command line."""
         named = plugin_names(plugins) if isinstance(plugins, str) else plugins
         values = {key: value for key, _, value in (word.partition("=") for word in words) if key in CONTROLS}
         switches = {key: values.get(key, "false") for key in ("rerun", "accept_stale")}
@@ -210,7 +210,7 @@ class _Request:
         )
 
     def applied_to(self, planned: Plan, code: Mapping[str, str]) -> Plan:
-        """Return a plan with all that is no setting of the run. code: hashes of what computes."""
+        """Return the plan with the controls of the request. code: hashes of the code that computes."""
         code = {**code, **typed_code(planned.config)}
         return replace(planned, code=code, plugins=self.plugins, rerun=self.rerun, accept_stale=self.accept_stale)
 

@@ -1,4 +1,4 @@
-"""What a user did wrong, said so that it can be mended at once."""
+"""Errors for users: messages that say what is wrong, where, and what to do."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
 
-LONGEST = 200  # letters of what is quoted in a message
+LONGEST = 200  # characters that a message quotes
 
 
 class Explained(Exception):  # noqa: N818 - subclasses say whether it is an error
-    """An exception whose message says all there is to say, so that commands and notebooks show nothing else."""
+    """An exception whose message is complete: commands and notebooks show no traceback."""
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints in place of a traceback."""
@@ -22,7 +22,7 @@ class Explained(Exception):  # noqa: N818 - subclasses say whether it is an erro
 
 
 class UserError(Explained):
-    """Something the user can mend: the message says what, where and what to do. Exit code 2, no traceback."""
+    """An error that the user can fix: the message says what, where and what to do. Exit code 2, no traceback."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class ConfigError(UserError):
 
 
 class SettingError(ConfigError):
-    """One setting that cannot be: what was given, the problem, and for a default, the values that would fit instead."""
+    """One invalid setting: what was given, the problem, and for a default, values that would fit instead."""
 
     def __init__(self, given: str, problem: str, instead: Mapping[str, Any] | None = None) -> None:
         super().__init__([Mistake(given, problem, instead)])
 
 
 def shortened(text: str) -> str:
-    """Return what is quoted in a message: its beginning, where it is very long."""
+    """Return a text to quote in a message, cut short if it is very long."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def wrapped(message: str, width: int) -> str:
-    """Return a message for a terminal: what does not fit in a line goes on below the text of that line."""
+    """Return a message wrapped for a terminal, with continuation lines below the text of their line."""
     lines = []
     for line in message.splitlines():
         begin = re.match(r"( +\S.*?  +|)", line)  # of a row: what was given, before the problem
@@ -91,7 +91,7 @@ def grouped(number: float) -> str:
 
 
 def sized(number: float) -> str:
-    """Return a number of bytes as it is read: 1.2 MB."""
+    """Return a number of bytes with a unit: 1.2 MB."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= size:
             return f"{number / size:.1f} {unit}"
@@ -103,10 +103,10 @@ class TrainingError(Explained):
 
 
 class Stopped(Explained):
-    """A training that ends before its last epoch, because it was asked to; nothing went wrong.
+    """A training that was asked to end before its last epoch; nothing went wrong.
 
-    Raised between two steps, where a checkpoint can be written: by signals, a limit of time, or an `on_epoch` of one's
-    own. `cnnbench.train` raises it with the run, which the same call continues.
+    Raised between two steps, where a checkpoint can be written: by signals, a limit of time, or a user's `on_epoch`.
+    `cnnbench.train` raises it with the run, which the same call continues.
     """
 
     def __init__(self, message: str = "", run: "Run | None" = None) -> None:

@@ -98,7 +98,7 @@ def _load_file(path: Path) -> ModuleType:
 
 @contextmanager
 def _rolled_back_on_failure() -> Iterator[None]:
-    """Forget what a module registered before it failed: mended, it is imported again."""
+    """Forget what a module registered before it failed: once fixed, it is imported again."""
     before = [(registry, dict(registry.components)) for registry in REGISTRIES]
     try:
         yield

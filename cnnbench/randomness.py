@@ -23,7 +23,7 @@ def generator(seed: int, purpose: str, when: int = 0) -> torch.Generator:
 
 
 def uniform_table(num_rows: int, num_columns: int, seed: int, purpose: str, epoch: int) -> Tensor:
-    """Return draws from [0, 1), float32 [num_rows, num_columns]: a row a training image, wherever in a batch it is."""
+    """Return draws from [0, 1), float32 [num_rows, num_columns]; the row of an image does not depend on its batch."""
     return torch.rand(num_rows, num_columns, generator=generator(seed, purpose, epoch))
 
 

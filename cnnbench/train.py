@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # of any path that was typed, wherever it is looked for
             raise
-        _say(words, f"{shortened(str(error.filename))}: no file can have a name of that length")
+        _say(words, f"{shortened(str(error.filename))}: no file name can be that long")
         code = 2
     except KeyboardInterrupt:
         is_training = not words or words[0] not in VERBS or words[0] in ("train", "resume")
@@ -168,11 +168,11 @@ def read_request(flags: Namespace) -> Request:
         else:
             request.words.append(word)
     if request.resume is not None and is_sweep:
-        mistakes.append(Mistake("-m", "and resume= exclude each other; to go on with a sweep, type it again"))
+        mistakes.append(Mistake("-m", "and resume= exclude each other; to continue a sweep, type its command again"))
     if shows_config and is_sweep:
         mistakes.append(Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run"))
     if request.lr_find and (is_sweep or request.dry_run or request.resume is not None):
-        mistakes.append(Mistake("lr_find=true", "is for one run that has not begun: without -m, dry_run and resume"))
+        mistakes.append(Mistake("lr_find=true", "is for one new run: without -m, dry_run and resume"))
     request.mistakes = tuple(mistakes)
     return request
 

@@ -46,7 +46,7 @@ SMALL_FORMS: dict[str, tuple[str, ...]] = {
     **{f"vgg{depth}": ("data.image_size=32", "model.width=4", "model.units=[16]") for depth in (11, 13, 16, 19)},
 }
 
-# What some data sets and experiments have to be told before anything else.
+# Settings that some data sets and experiments require.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "csv": ("data.folder=photos", "data.train=list.csv"),
     "image_folder": ("data.folder=photos",),
@@ -73,7 +73,7 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of this test's runs; the working directory is an empty folder beside it."""
+    """Return the folder of this test's runs; the working directory is an empty folder next to it."""
     folder = tmp_path / "outputs"
     here = tmp_path / "here"
     here.mkdir()

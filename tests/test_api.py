@@ -181,7 +181,7 @@ def test_a_list_of_a_sweep_is_a_value_for_each_job(monkeypatch):
         ("mlp", 0), ("mlp", 1), ("lenet", 0), ("lenet", 1),
     ]  # fmt: skip
     assert command.startswith("cnnbench -m data=synthetic")
-    with pytest.raises(ConfigError, match="is for one run; to go on with a sweep, call the same again"):
+    with pytest.raises(ConfigError, match="is for one run; to continue a sweep, make the same call again"):
         api.sweep(resume="outputs")
 
 
@@ -207,7 +207,9 @@ def test_a_notebook_shows_the_message_alone():
 
 def test_a_training_that_was_stopped_is_not_returned_as_if_it_were_done():
     words = ("model=mlp", "epochs=2")
-    with pytest.raises(Stopped, match=r"^paused after step 1; a checkpoint is kept\.\nTo go on, call the same") as end:
+    with pytest.raises(
+        Stopped, match=r"^paused after step 1; a checkpoint is kept\.\nTo continue, make the same"
+    ) as end:
         tiny(*words, max_minutes=1e-9)
     assert end.value.run is not None
     assert end.value.run.record["status"] == "paused"

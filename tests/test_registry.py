@@ -79,13 +79,13 @@ def test_a_name_is_registered_once(shapes):
 
 
 @pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])
-def test_an_unknown_name_is_told_the_nearest_and_all_there_are(shapes, name, hint):
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are(shapes, name, hint):
     with pytest.raises(UserError) as refused:
         shapes[name]
-    told = str(refused.value)
-    assert told.startswith(f"no shape is called '{name}'{hint}")
-    assert told.endswith("There are: 'circle', 'square'.")
-    assert ("did you mean" in told) == bool(hint)
+    message = str(refused.value)
+    assert message.startswith(f"no shape is called '{name}'{hint}")
+    assert message.endswith("There are: 'circle', 'square'.")
+    assert ("did you mean" in message) == bool(hint)
 
 
 def test_only_keywords_are_settings(shapes):
@@ -183,7 +183,7 @@ class TestPlugins:
         assert "no such model" in refused.err
 
     @pytest.mark.parametrize(
-        ("name", "content", "told"),
+        ("name", "content", "message"),
         [
             (
                 "gone.py",
@@ -197,13 +197,15 @@ class TestPlugins:
         ],
         ids=["missing", "no Python", "syntax", "import", "name taken"],
     )
-    def test_a_file_that_cannot_be_plugged_in_is_told_why(self, cnnbench, tmp_path, name, content, told):
+    def test_a_file_that_cannot_be_plugged_in_is_refused_with_the_reason(
+        self, cnnbench, tmp_path, name, content, message
+    ):
         file = tmp_path / name
         if content is not None:
             file.write_text(content)
         outcome = cnnbench(f"plugins={file}")
         assert outcome.code == 2
-        assert told in outcome.err
+        assert message in outcome.err
         assert "Traceback" not in outcome.err
         assert not (tmp_path / "outputs").exists()
 
@@ -260,13 +262,13 @@ class TestFilesSelectOnly:
             "name: pathlib.Path.touch\n",
             "name: torchvision.models.resnet18\n",
         ],
-        ids=["target alone", "target beside a name", "name of a method", "name of a function"],
+        ids=["target alone", "target next to a name", "name of a method", "name of a function"],
     )
     def test_a_file_with_a_target_is_refused(self, cnnbench, tmp_path, canary, text):
         (tmp_path / "own" / "model").mkdir(parents=True)
         (tmp_path / "own" / "model" / "evil.yaml").write_text(text.replace("{canary}", str(canary)))
-        told = self.refused(cnnbench, canary, "model=evil", "--config-dir", str(tmp_path / "own"))
-        assert "no such model" in told or "_target_" in told
+        output = self.refused(cnnbench, canary, "model=evil", "--config-dir", str(tmp_path / "own"))
+        assert "no such model" in output or "_target_" in output
 
     @pytest.mark.parametrize(
         "word",
@@ -281,8 +283,8 @@ class TestFilesSelectOnly:
         plugin.write_text(f"open({str(canary)!r}, 'w')\n")
         (tmp_path / "own" / "experiment").mkdir(parents=True)
         (tmp_path / "own" / "experiment" / "shared.yaml").write_text(f"# @package _global_\nplugins: {plugin}\n")
-        told = self.refused(cnnbench, canary, "experiment=shared", "--config-dir", str(tmp_path / "own"))
-        assert f"plugins={plugin}" in told
+        output = self.refused(cnnbench, canary, "experiment=shared", "--config-dir", str(tmp_path / "own"))
+        assert f"plugins={plugin}" in output
 
 
 def test_what_only_measuring_and_drawing_need_is_not_imported_when_a_training_starts():

@@ -67,7 +67,7 @@ def test_imports_go_one_way(path):
     for module in imported(path):
         other = room(module)
         if other and other != own:
-            assert RANK[other] < RANK[own], f"{own} imports {module}, which is above it or beside it"
+            assert RANK[other] < RANK[own], f"{own} imports {module}, which is above it or on its level"
 
 
 def test_every_room_has_its_place():

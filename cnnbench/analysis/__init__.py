@@ -1,1 +1,1 @@
-"""What comes after training: a run opened again, evaluated, explained, exported, reported."""
+"""What comes after training: a run opened, evaluated, explained, exported, reported."""

@@ -1,4 +1,4 @@
-"""The network of a run evaluated again: on its own images, or on others of the same classes."""
+"""Evaluates the network of a run: on its own images, or on others of the same classes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,8 +19,8 @@ def evaluate_run(
 ) -> EvalReport:
     """Return metrics, tables and figures of the network of a run on a split.
 
-    data: words for other images, as `cnnbench` takes them: a data set and its settings. folder: for what a task draws
-    by itself. Raises UserError if there are no such images, or the network was not built for them.
+    data: words for other images, as `cnnbench` takes them: a data set and its settings. folder: for figures that a task
+    draws. Raises UserError if there are no such images, or the network was not built for them.
     """
     device = run.prepare_device()
     images = _other_images(run, data) if data else run.training.data

@@ -1,4 +1,4 @@
-"""What a notebook shows of a run."""
+"""How a notebook shows a run."""
 
 from html import escape
 
@@ -9,7 +9,7 @@ from cnnbench.store.query import RunSummary
 
 
 def run_as_html(folder: RunFolder) -> str:
-    """Return what was trained on what, how it stands, what came out, and where it is; all text is escaped."""
+    """Return model, data, status, result and folder of a run as HTML; all text is escaped."""
     run = RunSummary(folder)
     names = {group: run.config[group]["name"] for group in ("model", "data")} | run.record.get("choices", {})
     facts = (

@@ -1,4 +1,4 @@
-"""A run opened again from its folder: its settings, its result, its data and its network."""
+"""A run opened from its folder: its settings, its result, its data and its network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cnnbench.training.plan import Plan
 
 Checkpoint = str | int
-"""`tested`: the one that the result is of; `best` on validation; `last`; or the step after which it was saved."""
+"""`tested`: the one that was tested; `best` on validation; `last`; or the step after which it was saved."""
 Step = Callable[[nn.Module, Batch], Tensor]
 """What to compute of a batch with a network: a row for each image."""
 CPU = torch.device("cpu")
@@ -169,7 +169,7 @@ class Run:
     @cached_property
     @borrowed_torch()
     def training(self) -> TrainingSetup:
-        """Return everything that the training was made of, with its data, as at its beginning, on the CPU.
+        """Return the setup of the training, with its data, as before its first step, on the CPU.
 
         Raises UserError if the data or their split have changed since.
         """
@@ -178,7 +178,7 @@ class Run:
         fingerprints = {"data": record["data"]["fingerprint"], "split": record["split"]}
         for name, current in (("data", training.data.fingerprint), ("split", training.data.split.hash())):
             if current != fingerprints[name]:
-                raise UserError(f"{self.path}: the {name} changed since the training; nothing measured now would hold.")
+                raise UserError(f"{self.path}: the {name} changed since the training; results would not be comparable.")
         return training
 
     def data(self, split: str = "test") -> Images:

@@ -71,7 +71,7 @@ class Augmentation:
     mix_probability = 0.0
 
     def is_off(self) -> bool:
-        """Tell whether the settings switch it off on purpose."""
+        """Return whether the settings switch it off on purpose."""
         return self.p == 0
 
     def problem(self, margin: CropMargin) -> str | None:

@@ -51,7 +51,7 @@ class Jitter(Augmentation):
     ) -> None:
         self.strengths = (brightness, contrast, saturation)
         self.hue = hue
-        self.num_draws = 4 if hue else 3  # without hue the three draws are what they were before it was added
+        self.num_draws = 4 if hue else 3  # without hue, the same three draws as before it was added
 
     def problem(self, margin: CropMargin) -> str | None:  # noqa: D102
         if not any(self.strengths) and not self.hue:

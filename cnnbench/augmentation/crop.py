@@ -45,7 +45,7 @@ class Crop(Augmentation):
 
 @AUGMENTATIONS.register("flip", order=20)
 class Flip(Augmentation):
-    """Mirror an image, left to right, with probability p."""
+    """Flip an image horizontally with probability p."""
 
     num_draws = 1
 
@@ -58,7 +58,7 @@ class Flip(Augmentation):
 
 @AUGMENTATIONS.register("vertical_flip", order=22)
 class VerticalFlip(Flip):
-    """Mirror an image, top to bottom, with probability p."""
+    """Flip an image vertically with probability p."""
 
     def sample_crop(self, placement: CropPlacement, draws: Tensor, margin: CropMargin) -> CropPlacement:  # noqa: D102
         return replace(placement, vflipped=draws[:, 0] < self.p)

@@ -29,7 +29,7 @@ class Rotation(Augmentation):
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: D102
         zeros = torch.zeros_like(draws[:, 0])
-        angles = torch.deg2rad(-self.degrees * (2 * draws[:, 0] - 1))  # counter-clockwise where above 0
+        angles = torch.deg2rad(-self.degrees * (2 * draws[:, 0] - 1))  # counter-clockwise if positive
         return warp(images, inverse_affine(angles, zeros, zeros, zeros + 1, zeros), "bilinear")
 
 

@@ -32,7 +32,7 @@ class Mixup(Mixing):
     """Blend a sample with another one of its batch, pixel by pixel, with probability p.
 
     The share of each follows Beta(alpha, alpha): mostly one of the two for a small alpha, uniform for alpha=1.
-    Source: Zhang et al. 2018, arXiv:1710.09412, with a share of its own for every sample.
+    Source: Zhang et al. 2018, arXiv:1710.09412, with a separate share for every sample.
     """
 
     num_draws = 1
@@ -47,7 +47,7 @@ class CutMix(Mixing):
     """Paste a box of another sample of the batch into a sample, with probability p.
 
     The box's area follows Beta(alpha, alpha), its centre is any pixel; what extends beyond the border is cut off before
-    the shares are measured. Source: Yun et al. 2019, arXiv:1905.04899, with a box of its own for every sample.
+    the shares are measured. Source: Yun et al. 2019, arXiv:1905.04899, with a separate box for every sample.
     """
 
     num_draws = 3

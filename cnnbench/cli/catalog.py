@@ -42,7 +42,7 @@ def config_folders(own_folder: str | None) -> list[Path]:
 
 
 def config_dir_in(words: Sequence[str]) -> str | None:
-    """Return what --config-dir says among words that need not make sense otherwise."""
+    """Return the value of --config-dir among words that may be invalid."""
     after = (word for before, word in pairwise(words) if before in ("--config-dir", "-cd"))
     joined = (word.partition("=")[2] for word in words if word.startswith("--config-dir="))
     return next(iter([*after, *joined]), None)
@@ -84,20 +84,20 @@ def general_settings() -> list[Setting]:
 
 
 def run_folders() -> list[str]:
-    """Return what names a run: the folder of each, as one types it, and `last`."""
+    """Return the words that name a run: the folder of each, as typed, and `last`."""
     outputs = os.environ.get("CNNBENCH_OUTPUTS") or "outputs"
     runs = sorted(os.path.dirname(path) for path in glob(f"{outputs}/*/*/*/run.json"))
     return [*runs, "last"] if runs else []
 
 
 def sweeps() -> list[str]:
-    """Return the files of all sweeps, as one types them."""
+    """Return the files of all sweeps, as typed."""
     outputs = os.environ.get("CNNBENCH_OUTPUTS") or "outputs"
     return sorted(glob(f"{outputs}/sweeps/*.json"))
 
 
 def all_keys() -> list[str]:
-    """Return the groups, and every setting of them, of all options and of none; those that come first are meant."""
+    """Return the groups and the settings of all options and of none; of similar keys, the likeliest first."""
     of_groups = [
         f"{group}.{setting}" for group in HOMES for settings in registered_in(group).values() for setting in settings
     ]
@@ -107,7 +107,7 @@ def all_keys() -> list[str]:
 
 
 def settings_of(text: str, prefix: str = "") -> list[Setting]:
-    """Return the settings of a YAML file; a key above others has no value, and stands where it has a comment."""
+    """Return the settings of a YAML file; a key above others has no value, and is listed if it has a comment."""
     settings: list[Setting] = []
     above: list[tuple[int, str]] = []  # indentation and name of the keys above
     lines = text.splitlines()
@@ -137,7 +137,7 @@ def registered_in(group: str, plugins: Iterable[Path] = ()) -> dict[str, list[st
 
 
 def without_a_file(group: str, texts: Iterable[str]) -> list[str]:
-    """Return what cnnbench registers in a group and none of its files, given as text, states."""
+    """Return what cnnbench registers in a group and none of its files, given as text, names."""
     key = r"^(\S+):" if group == "augmentation" else r"^ *name: (\S+)"  # an option lists its augmentations
     stated = set(re.findall(key, "\n".join(texts), re.MULTILINE))
     return sorted(set(registered_in(group) if group in HOMES else ()) - stated)

@@ -1,4 +1,4 @@
-"""`cnnbench completion`: what a shell asks for when Tab is pressed. Reads files as text, and imports nothing heavy."""
+"""`cnnbench completion`: what a shell calls when Tab is pressed. Reads files as text, and imports nothing heavy."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ from cnnbench.cli import catalog
 from cnnbench.cli.parse import VERBS, Argument, Verb, say, verb_named
 
 ABOUT = """\
-Prints what completes words with Tab: commands, run folders, options, settings.
+Prints the script for Tab completion of commands, run folders and settings.
 
   eval "$(cnnbench completion bash)"      in ~/.bashrc
   eval "$(cnnbench completion zsh)"       in ~/.zshrc
@@ -106,7 +106,7 @@ def _settings(current: str, before: Sequence[str]) -> list[str]:
         keys = [f"{one}=" for one in _keys(folders, before)]
         controls = [f"{one}=" for one in (*VALUES, "resume", "plugins")]
         found = [one for one in dict.fromkeys([*groups, *keys, *controls]) if one.startswith(current)]
-        return [one for one in found if current or "." not in one]  # those of sections are too many to begin with
+        return [one for one in found if current or "." not in one]  # those of sections are too many to start with
     if key in ("resume", "init.run"):
         values: Iterable[str] = catalog.run_folders()
     elif key == "plugins":
@@ -120,7 +120,7 @@ def _settings(current: str, before: Sequence[str]) -> list[str]:
 
 
 def _keys(folders: Sequence[Path], before: Sequence[str]) -> list[str]:
-    """Return the keys of all options, and those of what has been chosen, or is by default."""
+    """Return the keys of all options, and those of what is chosen, typed or by default."""
     keys = [setting.key for setting in catalog.general_settings() if setting.value]
     chosen = {"model": "lenet", "data": "digits", "optimizer": "sgd", "scheduler": "cosine", "task": "classification"}
     chosen |= {key: value for key, _, value in (word.partition("=") for word in before) if key in catalog.HOMES}

@@ -24,8 +24,8 @@ torch_export   the same wherever torch runs; cnnbench is not needed
 safetensors    the bare weights by name, and how to build the network
 
 Crop, normalisation, and the softmax of a classifier are part of the network.
-Before a file gets its name, it is read again and compared with the network of
-the run on test images. It is written to RUN/export/, next to a description as
+Before a file is kept, it is read back and compared with the network of the run
+on test images. It is written to RUN/export/, next to a description as
 JSON; a file that --out names is never overwritten. onnx needs
 pip install 'cnnbench[onnx]'.
 """

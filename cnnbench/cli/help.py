@@ -1,4 +1,4 @@
-"""`cnnbench help`: pages of documentation; and what `cnnbench --help` says to begin with."""
+"""`cnnbench help`: pages of documentation, and the overview of `cnnbench --help`."""
 
 import re
 from argparse import Namespace
@@ -11,8 +11,8 @@ from cnnbench.errors import UserError, did_you_mean
 
 DOCS = PACKAGE / "docs"
 OVERVIEW = """\
-cnnbench trains convolutional networks, and leaves honest numbers and a folder
-that explains them.
+cnnbench trains convolutional networks, and writes each run into a folder with
+all that is needed to understand, repeat and continue it.
 
 usage: cnnbench [train] [GROUP=OPTION ...] [KEY=VALUE ...]
        cnnbench COMMAND ...
@@ -20,7 +20,7 @@ usage: cnnbench [train] [GROUP=OPTION ...] [KEY=VALUE ...]
   cnnbench                                     LeNet on digits, in seconds
   cnnbench model=minialexnet_v4 data=cifar10 epochs=30
   cnnbench -m model=lenet,mlp seed=0,1,2       a sweep: six runs
-  cnnbench list                                the runs there are
+  cnnbench list                                list all runs
   cnnbench resume last epochs=80               train a run for longer
   cnnbench report outputs/digits               compare runs on a page
 
@@ -39,7 +39,7 @@ Often typed (cnnbench train --help shows all options and settings):
 ABOUT = """\
 Prints a page of documentation.
 
-  cnnbench help                  which pages there are
+  cnnbench help                  the list of pages
   cnnbench help settings         every setting, with its default
   cnnbench help evaluate         as cnnbench evaluate --help
 """
@@ -52,7 +52,7 @@ def overview() -> str:
 
 
 def topics() -> dict[str, str]:
-    """Return the pages, each in a line: files of `docs/`, and the list of settings, which is read from `conf/`."""
+    """Return the pages, with a line on each: files of `docs/`, and the list of settings, which is read from `conf/`."""
     pages = {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in DOCS.glob("*.md")}
     return dict(sorted((pages | {"settings": SETTINGS}).items()))
 

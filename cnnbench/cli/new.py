@@ -1,4 +1,4 @@
-"""`cnnbench new`: a file of one's own to start from, which trains as it is."""
+"""`cnnbench new`: a file to start your own component from, which trains as it is."""
 
 import keyword
 import re
@@ -18,7 +18,7 @@ Writes a file of your own to start from: NAME.py in this folder, which trains.
   cnnbench new data my_images          a data set
   cnnbench new augmentation my_blur    or optimizer, scheduler, task
 
-No file is overwritten. What to type to use it is said.
+No file is overwritten. The next commands to type are printed.
 """
 TEMPLATES = Path(__file__).with_name("templates")
 

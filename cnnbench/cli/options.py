@@ -1,4 +1,4 @@
-"""`cnnbench options`: the options of every group of settings, a line each.
+"""`cnnbench options`: the options of every group of settings, one per line.
 
 The files of `conf/` are read as text, which is fast. Only networks are built, without weights, to be measured.
 """
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 PHOTOGRAPH = 224  # side of the images on which networks are measured that do not work on small ones
 ABOUT = """\
-Lists what can be chosen in each group, a line each: cnnbench GROUP=OPTION.
+Lists what can be chosen in each group, one per line: cnnbench GROUP=OPTION.
 
   cnnbench options                       everything
   cnnbench options data                  the data sets
-  cnnbench options model 'mini*'         whose name matches, or has this part
+  cnnbench options model 'mini*'         names that match, or contain this
   cnnbench options model --data mnist    networks, measured on these images
   cnnbench options model plugins=my_net.py
 
-Of a network it shows the number of parameters, the size of the images on which
-they were counted (cropped, where a preset says so), and the side of the
-smallest image on which it works.
+For a network it shows the number of parameters, the size of the images for
+which they were counted (cropped if a preset says so), and the side of the
+smallest image that it accepts.
 """
 
 
@@ -184,7 +184,7 @@ def _lines(options: Sequence[Option]) -> list[str]:
         first = next(option for option in options if option.group == group)
         if isinstance(first, Network):
             classes = f"on {first.classes} classes"
-            rows.insert(0, [f"model= ({classes})", "parameters", "on images of", "smallest", "what"])
+            rows.insert(0, [f"model= ({classes})", "parameters", "image size", "smallest", "description"])
         else:
             lines.append(f"{group}=")
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -18,19 +18,19 @@ from cnnbench.errors import UserError, did_you_mean, shortened
 VERBS = {
     "train": "train a network; the word itself can be left out",
     "resume": "continue a run, or train it for longer",
-    "list": "the runs there are: status, test metrics, size",
-    "report": "a page on a run, or runs side by side over their seeds",
-    "evaluate": "a run by class, with confusions and calibration",
-    "predict": "the classes of image files",
-    "explain": "feature maps, kernels, Grad-CAM, saliency, t-SNE",
-    "export": "the network as one file: ONNX, torch.export, safetensors",
-    "options": "what can be chosen in each group, a line each",
-    "data": "data sets: which are there, what is in them",
-    "new": "a model, data set, task, … of your own: a file to start from",
-    "help": "pages of documentation",
+    "list": "list runs: status, test metrics, size",
+    "report": "write a page on a run, or one that compares runs",
+    "evaluate": "evaluate a run by class, with confusions and calibration",
+    "predict": "predict the classes of image files",
+    "explain": "draw feature maps, kernels, Grad-CAM, saliency, t-SNE",
+    "export": "write the network as ONNX, torch.export, safetensors",
+    "options": "list what can be chosen in each group",
+    "data": "list and inspect data sets, import their files",
+    "new": "write a template for a model, data set, task, …",
+    "help": "show a page of documentation",
     "completion": "complete words with Tab in bash, zsh or fish",
 }
-"""Every verb in a line. What it does is in the module of its name, as `VERB`, imported when it is typed."""
+"""Every verb, with a line of help. Its `VERB` is in the module of its name, imported when it is typed."""
 
 WIDTH = 80
 INDENT = 25  # of the second column of a help text
@@ -49,17 +49,17 @@ class Argument:
 
     @property
     def is_flag(self) -> bool:
-        """Tell whether it begins with a dash."""
+        """Return whether it begins with a dash."""
         return self.names[0].startswith("-")
 
     @property
     def is_needed(self) -> bool:
-        """Tell whether a command without it is refused."""
+        """Return whether a command without it is refused."""
         return self.settings.get("required", False) if self.is_flag else self.settings.get("nargs") not in ("*", "?")
 
     @property
     def takes_value(self) -> bool:
-        """Tell whether a word has to follow the flag."""
+        """Return whether a word has to follow the flag."""
         return self.settings.get("action") is None
 
     @property
@@ -107,7 +107,7 @@ SPLITS = ("test", "val", "train")
 
 
 class _Parser(ArgumentParser):
-    """Raises UserError for a mistake, in place of printing how the command is used, and leaving."""
+    """Raises UserError for a mistake, instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(re.sub("^argument ", "", message))
@@ -120,7 +120,7 @@ class Verb:
     about: what it does in a sentence, and after an empty line examples and remarks.
     run: imports what is heavy itself, so that `--help` answers at once; raises UserError for mistakes. `flags.plugins`
     has the files and modules of `plugins=`, wherever that was typed. None: it trains, which `cnnbench.train` does.
-    sections: of the help text, besides the arguments, from the words that were typed.
+    sections: of the help text, in addition to the arguments, from the words that were typed.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Verb:
     sections: Callable[[Sequence[str]], dict[str, Rows]] | None = field(default=None, kw_only=True)
 
     def parse(self, words: Sequence[str]) -> Namespace:
-        """Return the arguments by name. Raises UserError that says what is missing, or means nothing."""
+        """Return the arguments by name. Raises UserError for arguments that are missing or invalid."""
         given: dict[str, str] = {}
         if self.takes_plugins:
             words, given = split_key_values(words, "plugins")
@@ -158,7 +158,7 @@ class Verb:
         return f"See cnnbench {self.name} --help."
 
     def _in_words(self, message: str) -> str:
-        """Return what argparse says about a mistake as one says it."""
+        """Return what argparse says about a mistake in plain words."""
         kind, _, names = message.partition(": ")
         if kind != "the following arguments are required":
             return f"{message}."
@@ -226,7 +226,7 @@ def _no_verb(name: str, words: Sequence[str]) -> str:
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
-    """Tell whether the help text is asked for, whatever else is."""
+    """Return whether the help text is asked for."""
     return "-h" in words or "--help" in words
 
 
@@ -245,7 +245,7 @@ def columns(rows: Rows, indent: int = INDENT, width: int = WIDTH) -> list[str]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn an error of writing to a folder into a UserError that names the option."""
+    """Turn an error in writing to a folder into a UserError that names the option."""
     try:
         yield
     except OSError as error:
@@ -253,7 +253,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Print lines, at once also where they are piped."""
+    """Print lines, flushed even into a pipe."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 

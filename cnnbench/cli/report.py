@@ -24,10 +24,10 @@ Writes a page on a run, or compares runs grouped over their seeds.
   cnnbench report outputs/mnist --out my_report
 
 A comparison says which is best and whether that may be chance, which learns
-first, which overfits, and what each setting changes; with 95 % intervals, and
-differences paired by seed. Written are report.html, which needs no other file,
-report.md and report.csv. Runs that are not finished or cannot be read are
-listed and skipped.
+fastest, which overfits, and what each setting changes; with 95 % intervals,
+and differences paired by seed. It writes report.html, which needs no other
+file, report.md and report.csv. Runs that are not finished or cannot be read
+are listed and skipped.
 """
 
 

@@ -15,7 +15,7 @@ Trains a network, tests it once, and writes a page about it.
   cnnbench model=vgg16_cifar data=cifar10 dry_run=true     check everything
 
 The same command again continues an interrupted run, and shows the result of a
-finished one. What is typed wins over what a preset or an experiment brings.
+finished one. What is typed overrides what a preset or an experiment sets.
 """
 CONTROLS = (
     ("rerun=true", "train again, in a new folder; nothing is overwritten"),
@@ -37,7 +37,7 @@ def sections(words: Sequence[str] = ()) -> dict[str, Rows]:
     choices["experiment"] = f"{len(recipes)} recipes, such as cnn_lab/lenet_mnist; cnnbench options experiment"
     settings = [one for one in general_settings() if "." not in one.key and one.value]
     return {
-        "Groups and their options (cnnbench options says what each is)": tuple(choices.items()),
+        "Groups and their options (cnnbench options describes them)": tuple(choices.items()),
         "Settings and their defaults (cnnbench help settings lists all)": tuple(
             (f"{one.key}={one.value}", one.comment) for one in settings
         ),

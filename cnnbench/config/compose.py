@@ -1,4 +1,4 @@
-"""Hydra composes, and does nothing else: from the words typed to plain values, and where each value came from.
+"""Hydra only composes: from the words typed to plain values, and where each value came from.
 
 Only this file and `files` import Hydra's private modules.
 """
@@ -35,19 +35,19 @@ from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
 
 @dataclass(frozen=True)
 class Composed:
-    """What Hydra made of the words typed."""
+    """The configuration that Hydra composed from the words typed."""
 
     values: dict[str, Any]
     choices: dict[str, str]  # group -> chosen option: {"model": "minialexnet_v4", …}
     origins: dict[str, str]  # dotted key -> where its value came from; keys that nobody set are missing
     typed: dict[str, str]  # dotted key or group -> the argument as typed
-    sweep: dict[str, str]  # a grid that an experiment brings, by key
+    sweep: dict[str, str]  # the grid of an experiment, by key
     mistakes: tuple[Mistake, ...] = ()
 
 
 @dataclass
 class _Words:
-    """The overrides that Hydra shall see, and what was wrong with the others."""
+    """The overrides for Hydra, and what is wrong with the others."""
 
     overrides: list[str] = field(default_factory=list)
     typed: dict[str, str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Composer:
             return self._without_refused(words)
 
     def _without_refused(self, words: Sequence[str]) -> Composed:
-        """Find the words that Hydra refuses, and compose the others, for their mistakes' sake."""
+        """Find the words that Hydra refuses, and compose the others, to find their mistakes too."""
         options = [word for word in words if word.partition("=")[0] in self._groups]
         refused = self._refused(options, [])
         options = [word for word in options if word not in refused]
@@ -96,7 +96,7 @@ class Composer:
         return replace(composed, mistakes=(*composed.mistakes, *mistakes))
 
     def _refused(self, words: Sequence[str], options: Sequence[str]) -> dict[str, str]:
-        """Return the words that cannot be composed together with the options, and why: by halves, a word at last."""
+        """Return the words that cannot be composed together with the options, and why, found by bisection."""
         try:
             self._compose(self._check([*options, *words]))
         except (HydraException, OmegaConfBaseException) as error:
@@ -152,7 +152,7 @@ class Composer:
             # Hydra looks for a file of the key's name, and fails in a traceback where no file can have it.
             problem = self._problem(override) if len(key) <= LONGEST else "no such key"
             if not problem and checked.typed.get(key, word) != word:
-                problem = f"and {checked.typed[key]} set the same; give one of them"
+                problem = f"and {checked.typed[key]} set the same key; give one of them"
             if problem:
                 checked.mistakes.append(Mistake(shortened(word), problem))
                 continue
@@ -168,7 +168,7 @@ class Composer:
     def _problem(self, override: Override) -> str | None:
         key = override.key_or_group
         if override.is_sweep_override():
-            return "is several values; put -m before it to run each of them"
+            return "has several values; put -m before it to run each of them"
         if outside_reference(override.value()):
             return REFUSED
         if key == "hydra.searchpath":
@@ -250,7 +250,7 @@ class _Loader(ConfigLoaderImpl):
 
 
 def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Override | Mistake:
-    """Return what a word says, `key=value`, or that it says nothing. options: of each group; one may be meant."""
+    """Return what a word says, `key=value`, or a mistake. options: of each group, for suggestions."""
     try:
         override: Override = OverridesParser.create().parse_override(quoted(word))
     except HydraException:

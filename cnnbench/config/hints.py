@@ -1,4 +1,4 @@
-"""What was probably meant by a word that means nothing: the thing to type, for messages."""
+"""Suggestions for messages: what to type instead of a word that is not valid."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from cnnbench.errors import listed
 
-MOST_LISTED = 12  # options that a message names
+MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
 
 # Settings as other programs call them, and what to type here; {} is the value that was typed.
@@ -41,9 +41,9 @@ ELSEWHERE = {
 
 
 def meant_by_key(key: str, value: str, keys: Sequence[str]) -> str:
-    """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is near.
+    """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is close.
 
-    keys: all that exist, dotted; of those that end alike the first is meant.
+    keys: all that exist, dotted; of those that end in the same name the first is meant.
     """
     if key in ELSEWHERE:
         return f"; type {as_typed(key, value, keys)}"
@@ -61,7 +61,7 @@ def as_typed(key: str, value: str, keys: Sequence[str]) -> str:
 
 
 def closest_key(key: str, keys: Sequence[str]) -> str:
-    """Return the key that one of the wrong section, or one spelt otherwise, stands for; empty: nothing is near."""
+    """Return the key that one of the wrong section, or one misspelt, stands for; empty: nothing is close."""
     section, _, leaf = key.rpartition(".")
     alike = [one for one in keys if one.rpartition(".")[2] == leaf]
     if alike:
@@ -75,7 +75,7 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
 def meant_by_word(
     word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Iterable[str] = ()
 ) -> str:
-    """Return "; did you mean 'model=lenet'?", or what else to type, for a word without `=`; empty: nothing is near.
+    """Return "; did you mean 'model=lenet'?", or what else to type, for a word without `=`; empty: nothing is close.
 
     following: the word after it, as in `epochs 3`. options: by group. verbs: where one was expected.
     """
@@ -101,7 +101,7 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
         return f"no such {group}; did you mean '{found}'?"
     if Path(f"{option}.py").is_file():
         return f"no such {group}; type plugins={option}.py too"
-    is_short = len(options) <= MOST_LISTED
+    is_short = len(options) <= MAX_LISTED
     known = f"there are {listed(options)}" if is_short else f"cnnbench options {group} lists all {len(options)}"
     is_extended = group not in ("regularization", "experiment", "debug")
     return f"no such {group}; {known}{'; plugins=FILE adds those of your own' if is_extended else ''}"
@@ -118,5 +118,5 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
 
 
 def closest(word: str, known: Collection[str]) -> str:
-    """Return the known word that is spelt most alike; empty: none is near."""
+    """Return the known word of the most similar spelling; empty: none is close."""
     return next(iter(get_close_matches(word, known, n=1, cutoff=CLOSE)), "")

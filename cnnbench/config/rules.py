@@ -1,4 +1,4 @@
-"""What single settings cannot show: combinations that have no effect, or that exclude each other."""
+"""Rules on combinations of settings: those that have no effect, or that exclude each other."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ NO_STOPPING = {PATIENCE: None, "regularization.early_stopping.min_delta": 0.0}
 
 
 class Violation(NamedTuple):
-    """A setting that does not go with the others, why, and values that would, where it is a default."""
+    """A setting that conflicts with others, why, and for a default, values that would not."""
 
     key: str
     value: Any
@@ -22,7 +22,7 @@ class Violation(NamedTuple):
 
 
 def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
-    """Yield every combination that makes no sense. typed: the keys that were typed; blame falls on them first."""
+    """Yield every invalid combination. typed: the keys that were typed; they are blamed first."""
     yield from _overrides(config, typed)
     yield from _data(config, typed)
     yield from _evaluation(config, typed)
@@ -68,7 +68,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
                 "reach", config.reach, f"has nothing to measure {nothing}; give a fraction", {"reach": None}
             )
         if config.tested == "last":
-            problem = f"has no effect {nothing}: there is no other; give best here"
+            problem = f"has no effect {nothing}: there is no best checkpoint, the last is tested anyway; give best here"
             yield Violation("tested", "last", problem, {"tested": "best"})
         for key, value in (("eval_every", config.eval_every), ("task.watch", config.task.settings.get("watch"))):
             if key in typed:
@@ -78,7 +78,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
             problem = f"has nothing to watch {nothing}; give a fraction, or null here"
             yield Violation(PATIENCE, stopping, problem, NO_STOPPING)
         if SCHEDULERS[config.scheduler.name].facts["watches"]:
-            problem = f"has nothing to watch {nothing}; give a fraction, or take another one"
+            problem = f"has nothing to watch {nothing}; give a fraction, or choose another scheduler"
             yield Violation("scheduler.name", config.scheduler.name, problem)
     if config.eval_unit == "epoch":
         yield from evaluated_too_rarely(config, config.epochs, f"{config.epochs} epochs")
@@ -105,7 +105,7 @@ def _regularization(config: RunConfig, typed: Collection[str]) -> Iterator[Viola
     decay = config.optimizer.settings.get("weight_decay")
     if regularization.l2 and decay:
         if "optimizer.weight_decay" in typed:
-            problem = f"twice: optimizer.weight_decay={decay} is on too"
+            problem = f"penalises weights twice, with optimizer.weight_decay={decay}; give one"
             yield Violation("regularization.l2", regularization.l2, problem)
         else:
             problem = f"would penalise weights twice, with regularization.l2={regularization.l2}"
@@ -116,7 +116,7 @@ def _regularization(config: RunConfig, typed: Collection[str]) -> Iterator[Viola
             problem = f"has no effect with regularization.average.kind={average.kind}; it is for {kind}"
             yield Violation(f"regularization.average.{key}", getattr(average, key), problem)
     stopping = regularization.early_stopping
-    # Of a run that goes on with patience=null, say; min_delta is moot then.
+    # Of a run that is resumed with patience=null, say; min_delta has no effect then.
     if stopping.patience is None and stopping.min_delta and PATIENCE not in typed:
         problem = f"has no effect without {PATIENCE}"
         yield Violation("regularization.early_stopping.min_delta", stopping.min_delta, problem)
@@ -143,7 +143,7 @@ def _transfer(config: RunConfig) -> Iterator[Violation]:
         yield Violation("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
     if init.weights and not MODELS[config.model.name].facts["pretrained"]:
         having = listed(name for name in MODELS if MODELS[name].facts["pretrained"])
-        problem = f"there are none for '{config.model.name}'; there are for {having}"
+        problem = f"'{config.model.name}' has no pretrained weights; these models have: {having}"
         yield Violation("init.weights", init.weights, problem)
     if freeze.what is None and freeze.epochs is not None:
         yield Violation("freeze.epochs", freeze.epochs, "has no effect without freeze.what")
@@ -170,7 +170,7 @@ def _augmentation(config: RunConfig, typed: Collection[str]) -> Iterator[Violati
     first, probability = next(iter(probabilities.items()))
     if not TASKS[config.task.name].facts["blends"]:
         name = first.split(".")[1]
-        problem = f"mixes images of classes, which task={config.task.name} cannot learn from; set it to null"
+        problem = f"mixes images of different classes, which task={config.task.name} cannot learn from; set it to null"
         yield Violation(f"augmentation.{name}", settings[name], problem)
     if sum(probabilities.values()) > 1 + 1e-9:  # decimal fractions add up to 1 only nearly
         key = next((key for key in probabilities if key in typed), first)

@@ -69,7 +69,7 @@ class RunConfig(TopLevelConfig):
 
         Settings without an effect on the result are left out, and those at the default of the code: a new setting
         renames no run. What `regularization` overrides counts as the setting of the model: the same network is the
-        same run. Initial weights count by their content, wherever they lie.
+        same run. Initial weights count by their content, wherever they are stored.
         """
         moved = [key for where in (IN_MODEL, IN_TASK) for key in self.regularization.overrides(where)]
         canonical = self._non_defaults(self.objective(), self.network(), moved)
@@ -99,7 +99,7 @@ class RunConfig(TopLevelConfig):
 
 
 def has_no_effect_on_result(key: str) -> bool:
-    """Tell whether the setting of this dotted key cannot change a result."""
+    """Return whether the setting of this dotted key cannot change a result."""
     path, _, leaf = key.rpartition(".")
     sections: dict[str, type[BaseModel]] = {"": TopLevelConfig, **CHOICES, **SECTIONS}
     schemas = [sections[path]] if path in sections else []

@@ -1,4 +1,4 @@
-"""Every setting of a run that is no setting of one registered component: its type, range and default.
+"""Every setting of a run that does not belong to a registered component: its type, range and default.
 
 A default here is the value that changes nothing: settings that equal it are no part of a run's identity.
 """
@@ -39,15 +39,15 @@ GROUPS: dict[str, Registry] = {
     "scheduler": SCHEDULERS,
 }
 
-OVERLAYS = ("experiment", "debug")  # groups whose options have no keys of their own, and fix those of others
+OVERLAYS = ("experiment", "debug")  # groups whose options set the keys of other groups
 
 # Marks of settings:
 NO_EFFECT_ON_RESULT = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
 IN_TASK = "overrides the task's setting of this name; null: as the task has it"
 
-MOST_SIDE = 4096  # of images in memory; more is a slip of the keyboard
-MOST_THREADS = 1024  # torch aborts the process when the system refuses it a thread
+MAX_SIDE = 4096  # of images in memory; more is a typing mistake
+MAX_THREADS = 1024  # torch aborts the process when the system refuses it a thread
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -125,7 +125,7 @@ class Clipping(Section):
 class Averaging(Section):
     """Evaluate and keep an average of the weights of many steps.
 
-    ema: exponential, after every step. swa: of the epochs from `start` on, each as much as any other.
+    ema: exponential, after every step. swa: of the epochs from `start` on, all equally weighted.
     """
 
     kind: Literal["none", "ema", "swa"] = "none"
@@ -174,7 +174,7 @@ class DataConfig(Choice):
     split_seed: Seed = 0
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: NonNegativeInt | None = None
-    image_size: Annotated[int, Field(gt=0, le=MOST_SIDE)] | None = None
+    image_size: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     channels: Literal[1, 3] | None = None
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     statistics: Literal["own", "imagenet", "half"] = "own"
@@ -197,7 +197,7 @@ class OptimizerConfig(Choice):
 
 
 class SchedulerConfig(Choice):
-    """How the learning rate changes; `warmup`: rising in a straight line before anything else."""
+    """How the learning rate changes; `warmup`: length of a linear rise before the schedule."""
 
     warmup: NonNegativeInt = 0
     warmup_unit: Literal["epoch", "step"] = "epoch"
@@ -254,7 +254,7 @@ class TopLevelConfig(Section):
     ] = "auto"
     deterministic: Annotated[bool, NO_EFFECT_ON_RESULT] = True
     num_workers: Annotated[NonNegativeInt, NO_EFFECT_ON_RESULT] = 0
-    threads: Annotated[Annotated[int, Field(gt=0, le=MOST_THREADS)] | None, NO_EFFECT_ON_RESULT] = None
+    threads: Annotated[Annotated[int, Field(gt=0, le=MAX_THREADS)] | None, NO_EFFECT_ON_RESULT] = None
     log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
     max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
     report: Annotated[bool, NO_EFFECT_ON_RESULT] = True
@@ -282,7 +282,7 @@ SECTIONS: dict[str, type[Section]] = {
 def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
     """Return the keys of all settings, dotted, with those of the chosen component of each group; None: of every one.
 
-    Where several end alike, the one that is meant most often comes first.
+    Where several end in the same name, the one most often meant comes first.
     """
     schemas: dict[str, list[type[BaseModel]]] = {"regularization": [Regularization]}
     for group in ("optimizer", "data", "model", "scheduler", "task"):
@@ -306,5 +306,5 @@ def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:
-    """Tell whether the type of a setting is a section of settings."""
+    """Return whether the type of a setting is a section of settings."""
     return isinstance(annotation, type) and issubclass(annotation, Section)

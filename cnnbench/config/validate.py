@@ -1,6 +1,6 @@
 """From plain values to a configuration: every mistake is collected before any is reported, and defaults are adapted.
 
-A value that was typed is used or refused. A value that a preset or a default brought gives way, with a note.
+A value that was typed is used or refused. A value from a preset or a default is adapted, with a note.
 """
 
 import json
@@ -18,7 +18,7 @@ from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
-LONGEST = 200  # letters of a value in a message
+LONGEST = 200  # characters of a value in a message
 
 Result = TypeVar("Result")
 
@@ -34,7 +34,7 @@ def validate(
     values: nested plain values in the layout of `conf/`.
     typed: the arguments of the command line by the dotted key or the group that they set; messages quote them.
     mistakes: already known; they are raised together with those found here.
-    is_recorded: the values are those of a run: what was decided then is decided, and only what is typed is judged.
+    is_recorded: the values are those of an existing run: they stay as they are, and only what is typed is checked.
     Raises ConfigError with every mistake.
     """
     reading = _Reading(dict(values), typed or {}, list(mistakes), is_recorded)
@@ -66,7 +66,7 @@ def adapt_until_valid(
     """Return a configuration for which an attempt succeeds, what it returns, and notes on what was adapted.
 
     An attempt raises ConfigError for what does not fit. Where a mistake names values that would fit, the attempt is
-    made again with these, for its other mistakes' sake. In the end a mistake is reported, unless none of it was typed:
+    made again with these, to find its other mistakes. In the end a mistake is reported, unless none of it was typed:
     then the values that fit are used. Raises ConfigError with all mistakes to report, the known ones included.
     """
     found: dict[Mistake, None] = dict.fromkeys(known)
@@ -204,18 +204,18 @@ class _Reading:
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:
-        """Derive the validation fraction from the folds: what is recorded is true, and no preset renames a run."""
+        """Derive the validation fraction from the folds, so that the record is true and no preset renames a run."""
         folds, fold = data.get("folds"), data.get("fold")
         if folds is None and fold is not None:
-            self._mistake("data.fold", fold, "is one of data.folds; give their number too")
+            self._mistake("data.fold", fold, "needs data.folds, the number of folds")
         if type(folds) is not int or folds < 2:
             return
         if fold is None:
-            self._mistake("data.folds", folds, f"needs data.fold, which of them validates: 0 to {folds - 1}")
+            self._mistake("data.folds", folds, f"needs data.fold, the one to validate on: 0 to {folds - 1}")
         elif type(fold) is int and fold >= folds:
-            self._mistake("data.fold", fold, f"must be below data.folds={folds}; they count from 0")
+            self._mistake("data.fold", fold, f"must be below data.folds={folds}; folds are counted from 0")
         if "data.val_fraction" in self.typed:
-            problem = f"and data.folds={folds} exclude each other: the folds define what validates"
+            problem = f"and data.folds={folds} exclude each other: the folds define the validation part"
             self._mistake("data.val_fraction", data.get("val_fraction"), problem)
         data["val_fraction"] = 1 / folds
 
@@ -266,23 +266,23 @@ class _Reading:
         return tuple(sorted(parts, key=lambda part: AUGMENTATIONS[part.name].facts["order"]))
 
     def _is_left_out(self, name: str, data: DataConfig | None) -> bool:
-        """Tell whether an augmentation that can change what an image shows was brought by a preset, not typed."""
+        """Return whether an augmentation that can change what an image shows comes from a preset, and was not typed."""
         if data is None or self.is_recorded or name not in DATASETS[data.name].facts["breaks_labels"]:
             return False
         changes = f"can change what an image of '{data.name}' shows"
         if any(f"{key}.".startswith(f"augmentation.{name}.") for key in self.typed):
-            self.notes.append(f"augmentation.{name} {changes}; on, as typed")
+            self.notes.append(f"augmentation.{name} {changes}; kept, as typed")
             return False
         if "augmentation" in self.typed:
-            ways = f"augmentation.{name}=null leaves it out, augmentation.{name}.KEY=VALUE keeps it"
-            self._mistake("augmentation", "", f"brings augmentation.{name}, which {changes}; {ways}")
+            ways = f"augmentation.{name}=null removes it, augmentation.{name}.KEY=VALUE keeps it"
+            self._mistake("augmentation", "", f"includes augmentation.{name}, which {changes}; {ways}")
         else:
             self.notes.append(f"augmentation.{name} is left out: it {changes}")
         return True
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
-    """Say in words what a JSON schema allows."""
+    """Return in words what a JSON schema allows."""
     if "description" in schema:
         return str(schema["description"])
     if "anyOf" in schema:

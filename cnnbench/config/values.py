@@ -51,7 +51,7 @@ def set_value(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
 def as_words(words: Words, settings: Mapping[str, Any], is_grid: bool = False) -> list[str]:
     """Return what was given in Python as the words of a command: `optimizer={"lr": 0.1}` is `optimizer.lr=0.1`.
 
-    is_grid: a list is one value for each job, in place of a setting that is a list. Raises UserError for what is none.
+    is_grid: a list is one value for each job, in place of a setting that is a list. Raises UserError for anything else.
     """
     given: list[Any] = []
     if isinstance(words, Mapping):

@@ -112,7 +112,7 @@ def _download(source: Source, root: Path) -> None:
         raise UserError(
             f"{source.title} is not in {folder}, and could not be downloaded ({error}).\n"
             f"  missing there: {', '.join(source.missing(root))} (also as .gz)\n"
-            f"  to bring by hand: {' '.join(source.archives)}\n"
+            f"  to download by hand: {' '.join(source.archives)}\n"
             f"  another folder: data.root=FOLDER, or the environment variable CNNBENCH_DATA"
         ) from error
 
@@ -151,7 +151,7 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{root} cannot be made: {error}; data.root=FOLDER names another place.") from error
+        raise UserError(f"{root} cannot be created: {error}; data.root=FOLDER names another place.") from error
     with tempfile.TemporaryDirectory(prefix=".import-", dir=root) as scratch:
         copies, unreadable = _copy_matches(source, missing, sorted(paths), Path(scratch))
         selected = _select_copies(source, missing, copies, unreadable, verify)

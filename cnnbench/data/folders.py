@@ -157,7 +157,7 @@ def find_folder(root: Path, folder: str, archive: str = "") -> Path:
     """Return a folder, relative to that of all data sets. Raises UserError where it is not there."""
     path = root / Path(folder).expanduser()
     if not path.is_dir():
-        hint = f"\n  to bring by hand: unpack {archive}, into {path.parent}" if archive else ""
+        hint = f"\n  to download by hand: unpack {archive}, into {path.parent}" if archive else ""
         here = "" if Path(folder).expanduser().is_absolute() else f", nor {Path(folder)} in {Path.cwd()}"
         raise UserError(
             f"{path}: there is no such folder{here}.{hint}\n"

@@ -76,7 +76,7 @@ def image_data(
 
 
 def content_digest(path: Path) -> str:
-    """Return the sha256 (hex) of a file's content, or of its path where it cannot be read: decoding will say why."""
+    """Return the sha256 (hex) of a file's content, or of its path where it cannot be read: decoding reports why."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ THUMBNAIL = 48  # pixels
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What data tell a model: the shape of the crop that the network sees, and the classes.
+    """What a model needs to know about data: the shape of the crop that the network sees, and the classes.
 
     counts: training images by class, as they are labelled; empty where unknown.
     outputs: numbers that a network returns per image; None: one per class.

@@ -140,7 +140,7 @@ class Batches:
         yield from (part() for part in parts) if num_workers == 0 else _prefetch(parts, num_workers)
 
     def _batch(self, tables: Mapping[str, Tensor], group: int, cpu_rows: Tensor, rows: Tensor, shifts: Tensor) -> Batch:
-        """Return the batch of some rows, which are given on the CPU as well: bringing them back would wait for a GPU.
+        """Return the batch of some rows, which are given on the CPU as well: copying them back would wait for a GPU.
 
         Nothing in here waits for it, but augmentations that select images.
         """
@@ -161,7 +161,7 @@ class Batches:
         placements = self._placements
         if placements is None:
             pixels = self._images.take(cpu_rows)
-            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # what is not is waited for
+            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # else the copy blocks
             placements = self._view_placements(pixels.to(self.device, non_blocking=True))
             rows = torch.arange(len(rows), device=self.device)
         if self._copies_each:

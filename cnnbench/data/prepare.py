@@ -91,7 +91,7 @@ def prepare(config: DataConfig) -> PreparedData:
         note = f"label_noise: {grouped(num_wrong)} of {grouped(len(labels))} training labels are wrong on purpose"
         notes = (*notes, note)
     counts = tuple(counts_per_class(labels, len(data.classes)))
-    class_weights(config.sampling, counts)  # refused here, before anything starts, where they do not fit the classes
+    class_weights(config.sampling, counts)  # refused here, before anything starts, if they do not fit the classes
     return PreparedData(
         DataSpec(channels, *crop, data.classes, counts), Images(train.pixels, labels), val, test,
         Split(rows[split.train], rows[split.val]), mean, std, fingerprint, notes,
@@ -105,7 +105,7 @@ def prepare_local(config: DataConfig) -> PreparedData:
     if source is not None and missing:
         raise UserError(
             f"{source.title} is not in {root / source.folder}: missing are {', '.join(missing)}.\n"
-            f"  to bring it: cnnbench data prepare {config.name} --from FOLDER; or let a training download it\n"
+            f"  to import it: cnnbench data prepare {config.name} --from FOLDER; or let a training download it\n"
             f"  another folder: data.root=FOLDER, or the environment variable CNNBENCH_DATA"
         )
     return prepare(config)
@@ -121,7 +121,7 @@ def _split(config: DataConfig, data: ImageData) -> tuple[Split, tuple[str, ...]]
         if not data.is_val.any():
             problem = "leaves no image of the data set's own validation part; data.val_fraction=0 trains without one"
             raise SettingError("data.subset", problem)
-        note = "validation is the data set's own, whatever data.val_fraction says"
+        note = "the data set has its own validation part; data.val_fraction is ignored"
         return split_by(data.is_val), (*data.notes, note)
     return stratified_split(labels, num_classes, config.val_fraction, config.split_seed), data.notes
 
@@ -132,7 +132,7 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     assert isinstance(train, Photographs)
     assert isinstance(test, Photographs)
     if config.image_size is None:
-        problem = "photographs differ in size; give the side to resize them to, as in 256"
+        problem = "photographs differ in size; give the side to resize them to, such as 256"
         raise SettingError("data.image_size=null", problem)
     photographs = train + test
     stream, problems, notes = decode_photographs(photographs, config.image_size, config.channels or 3)
@@ -196,7 +196,7 @@ def statistics_of(images: Images, kind: str) -> Statistics:
     channels = images.size[0]
     if kind == "imagenet":
         if channels != 3:
-            raise SettingError("data.statistics=imagenet", "needs three channels, the images have one; data.channels=3")
+            raise SettingError("data.statistics=imagenet", "needs three channels, these have one; set data.channels=3")
         return IMAGENET
     return ((0.5,) * channels, (0.5,) * channels) if kind == "half" else channel_statistics(images)
 

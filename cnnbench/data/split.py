@@ -203,7 +203,7 @@ def add_label_noise(labels: Tensor, num_classes: int, rate: float, seed: int) ->
         raise SettingError(given, "with one class there is no wrong label; give 0")
     draws = generator(seed, "label noise")
     rows = torch.randperm(len(labels), generator=draws)[:number]
-    shifts = torch.randint(1, num_classes, (len(labels),), generator=draws)  # modulo the classes, never back to its own
+    shifts = torch.randint(1, num_classes, (len(labels),), generator=draws)  # modulo the classes, never the same
     noisy = labels.clone()
     noisy[rows] = (labels[rows] + shifts[rows]) % num_classes
     return noisy, number

@@ -17,7 +17,7 @@ from cnnbench.registry import MODELS, ContractError, Selection
 
 LARGEST_SIDE = 512
 ORIGINAL_HEAD = HeadConfig()
-FEWEST_SAFE_CHANNELS = 16  # of strided 1x1 convolutions; see avoid_onednn_bug
+MIN_SAFE_CHANNELS = 16  # of strided 1x1 convolutions; see avoid_onednn_bug
 
 
 class Encoder(nn.Module):
@@ -59,7 +59,7 @@ def shape_error(outputs: Any, expected: tuple[int, ...], what: str) -> str | Non
     if isinstance(outputs, Tensor) and tuple(outputs.shape) == expected:
         return None
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    return f"it returns {shape} for two images, where {what} of shape {expected} are needed"
+    return f"it returns {shape} for two images; {what} of shape {expected} are needed"
 
 
 def build_network(
@@ -89,7 +89,7 @@ def check_network(
     """
     try:
         return pass_through(selection, spec, "cpu", head, output)
-    except (ConfigError, ContractError):  # nothing that images of another size could mend
+    except (ConfigError, ContractError):  # images of another size would not help
         raise
     except (UserError, RuntimeError, ValueError, IndexError) as error:
         side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), output))
@@ -130,7 +130,7 @@ def works(selection: Selection, spec: DataSpec, output: OutputSpec = SCORES) -> 
 def smallest_side(fits: Callable[[int], bool]) -> int | None:
     """Return the smallest side that fits, where every larger one fits too; None: none up to 512.
 
-    It doubles until one fits, then bisects.
+    Doubles until one fits, then bisects.
     """
     high = 1
     while not fits(high):
@@ -171,7 +171,7 @@ def avoid_onednn_bug(network: nn.Module) -> nn.Module:
             and layer.kernel_size == (1, 1)
             and layer.stride != (1, 1)
             and layer.padding == (0, 0)
-            and layer.in_channels // layer.groups < FEWEST_SAFE_CHANNELS
+            and layer.in_channels // layer.groups < MIN_SAFE_CHANNELS
         ):
             layer.__class__ = SubsampledConv2d
     return network

@@ -27,8 +27,8 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
             hub = f"https://huggingface.co/{known.hf_hub_id}/resolve/main/model.safetensors"
             where = hub if known.hf_hub_id else known.url
             raise UserError(
-                f"init.weights=imagenet: {where} cannot be fetched ({str(error).splitlines()[0]}); fetch it, and give "
-                "init.file=FILE instead of init.weights"
+                f"init.weights=imagenet: {where} cannot be downloaded ({str(error).splitlines()[0]}); "
+                "get it elsewhere, and give init.file=FILE instead of init.weights"
             ) from error
         return state
 

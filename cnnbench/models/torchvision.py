@@ -25,7 +25,7 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
             state: Mapping[str, Any] = weights.get_state_dict(check_hash=True)
         except OSError as error:
             raise UserError(
-                f"init.weights=imagenet: {weights.url} cannot be fetched ({error}); fetch it, and put it at {place}"
+                f"init.weights=imagenet: {weights.url} cannot be downloaded ({error}); put it at {place}"
             ) from error
         return state
 

@@ -1,4 +1,4 @@
-"""Weights that a network can begin with: where they come from, and which of them fit."""
+"""Weights to initialise a network with: where they come from, and which of them fit."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
@@ -18,9 +18,9 @@ SHOWN = 8  # tensors in an error
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Weights that are somewhere, not loaded yet.
+    """A source of weights, not loaded yet.
 
-    setting: that named them. identity: the same for the same weights, wherever they lie. description: for a sentence.
+    setting: that named them. identity: the same for the same weights anywhere. description: for a sentence.
     metadata: what is recorded of them, plain values. data: what `run.json` says of the data they were trained on.
     """
 
@@ -98,7 +98,7 @@ def match(
     for name, shape in own.items():
         is_head = is_below(name, head)
         if name not in given:
-            reinitialised[name] = "the source has none"
+            reinitialised[name] = "not in the source"
         elif given[name].shape != shape:
             reinitialised[name] = f"the head is built for {outputs} outputs"
             misfits |= {} if is_head else {name: (given[name].shape, shape)}
@@ -108,8 +108,8 @@ def match(
         raise UserError(_misfit_message(source, model, network, misfits))
     weights = {name: given[name] for name in own if name not in reinitialised}
     if not weights:
-        raise UserError(f"{source.setting}: fits nothing in '{model}': no name of its tensors is one here.")
-    return Matched(weights, reinitialised, {name: "there is none here" for name in given if name not in own})
+        raise UserError(f"{source.setting}: fits nothing in '{model}': they have no tensor names in common.")
+    return Matched(weights, reinitialised, {name: "not in this network" for name in given if name not in own})
 
 
 def _own_name(name: str, own: Collection[str]) -> str:

@@ -60,7 +60,7 @@ class WeightAverage:
     def after_epoch(self, epoch: int) -> None:
         """Update the average after an epoch, counted from 1."""
         num_averaged = epoch - self._first_epoch + 1
-        # Not twice: a run that was stopped while it validated comes here again.
+        # Not twice: a run that was stopped during validation comes here again.
         if self._settings.kind == "swa" and num_averaged > int(self._average.n_averaged):
             self._average.update_parameters(self._trained)
 

@@ -15,7 +15,7 @@ class FreezePlan:
     """Which parameters of a network are frozen, until when, and the learning-rate factors of the others.
 
     eval_modules: modules that stay in evaluation mode while frozen, so that their batch norms keep their statistics and
-    their dropout is off. epochs: that all of it stays frozen; None: to the end. lr_factors: by parameter, where not 1.
+    their dropout is off. epochs: for which it is frozen; None: to the end. lr_factors: by parameter, where not 1.
     """
 
     frozen: frozenset[str] = frozenset()

@@ -146,4 +146,4 @@ def penalty(weights: Iterable[Parameter], l1: float, l2: float) -> Tensor:
             terms.append(l1 * weight.abs().sum())
         if l2:
             terms.append(l2 * weight.square().sum())
-    return sum(terms, torch.zeros(()))  # on a GPU too: one number joins what is there without being waited for
+    return sum(terms, torch.zeros(()))  # on a GPU too: one number joins what is there without waiting for the device

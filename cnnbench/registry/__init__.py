@@ -44,7 +44,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Component:
-    """A registered factory. facts: what its group wants to know about it besides."""
+    """A registered factory. facts: what else its group records about it."""
 
     group: str
     name: str
@@ -53,7 +53,7 @@ class Component:
 
     @property
     def is_from_plugin(self) -> bool:
-        """Tell whether it was registered outside of this package."""
+        """Return whether it was registered outside of this package."""
         return not self.factory.__module__.startswith("cnnbench.")
 
     @cached_property
@@ -101,7 +101,7 @@ class Component:
             raise ContractError(f"{self}: {problem}.")
 
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
-        """Call the factory. Raises ContractError where it returns something else than its group asks for."""
+        """Call the factory. Raises ContractError where it returns something other than its group requires."""
         filled = {name: provided[what] for name, what in self.provided.items()}
         product = self.factory(**filled, **settings)
         if self.group not in PRODUCTS:
@@ -117,7 +117,7 @@ class Component:
         return {key: field.default for key, field in self.schema.model_fields.items() if not field.is_required()}
 
     def accepts(self, setting: str) -> bool:
-        """Tell whether the factory has this setting."""
+        """Return whether the factory has this setting."""
         return setting in self.schema.model_fields
 
     def summary(self) -> str:
@@ -149,7 +149,7 @@ def _takes_two(function: Any) -> bool:
 
 
 def _is_the_same_cell(before: Callable[..., Any], now: Callable[..., Any]) -> bool:
-    """Tell whether a definition is run again, as cells of a notebook are; a file is imported once."""
+    """Return whether a definition is run again, as cells of a notebook are; a file is imported once."""
     names = {(factory.__module__, factory.__qualname__) for factory in (before, now)}
     return names == {("__main__", now.__qualname__)}
 
@@ -162,7 +162,7 @@ class Registry:
         self.components: dict[str, Component] = {}
 
     def _register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
-        def enter(factory: Factory) -> Factory:
+        def decorate(factory: Factory) -> Factory:
             taken = self.components.get(name)
             if taken is not None and not _is_the_same_cell(taken.factory, factory):
                 where = f"{taken.factory.__module__}.{taken.factory.__qualname__}"
@@ -174,7 +174,7 @@ class Registry:
             self.components[name] = component
             return factory
 
-        return enter
+        return decorate
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self.components))
@@ -233,7 +233,7 @@ class Augmentations(Registry):
     """Classes of augmentations."""
 
     def register(self, name: str, *, order: int = 30, excludes: tuple[str, ...] = ()) -> Callable[[Factory], Factory]:
-        """Return a decorator. order: when it acts among others. excludes: augmentations that it cannot go with."""
+        """Return a decorator. order: when it acts. excludes: augmentations that it cannot be combined with."""
         return self._register(name, order=order, excludes=excludes)
 
 

@@ -41,7 +41,7 @@ PRODUCTS = {
 
 
 class ContractError(UserError):
-    """A component that breaks the contract of its group: no other settings or data could mend it."""
+    """A component that breaks the contract of its group: no other settings or data could fix it."""
 
 
 class Section(BaseModel):
@@ -73,6 +73,6 @@ def problems(component: "Component") -> Iterator[str]:
 
 
 def _is_foreign(kind: Any) -> bool:
-    """Tell whether a type is a class whose objects are no values of YAML."""
+    """Return whether a type is a class whose objects are no values of YAML."""
     is_class = isinstance(kind, type) and kind is not Any
     return is_class and kind not in (bool, int, float, str, list, dict) and not issubclass(kind, Section)

@@ -23,7 +23,7 @@ FORMAT = 2
 def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any], keep: int) -> None:
     """Write one checkpoint, then remove all but the newest `keep`.
 
-    content: nested dicts and lists of tensors and plain values. facts: what shall be known without loading it.
+    content: nested dicts and lists of tensors and plain values. facts: what can be known without loading it.
     Raises TrainingError where weights are not finite, or the disk is full; older checkpoints stay.
     """
     _refuse_non_finite(content["network"], step)

@@ -1,7 +1,7 @@
 """The run directory: the contract between training and everything that comes after it.
 
 outputs/<data>/<model>/<what-differs>-<hash8>/
-  config.yaml      every value that counted, and as a comment the command line that made it
+  config.yaml      every setting, and as a comment the command line that made it
   run.json         status, times, versions, device, code, data, parameter counts
   split.json       which rows of the training part validate
   metrics.jsonl    step rows and epoch rows

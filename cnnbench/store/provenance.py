@@ -71,7 +71,7 @@ def changed_names(before: Code, now: Code) -> list[str]:
 
 
 def code_digest(record: Mapping[str, Any]) -> str:
-    """Return one hash of all code that a run was made with; runs of before recorded whole files, as `sources`."""
+    """Return one hash of all code that a run was made with; older runs recorded whole files, as `sources`."""
     code: Code = record.get("code") or record.get("sources") or {}
     return hashlib.sha256(repr(sorted(code.items())).encode()).hexdigest()[:16]
 

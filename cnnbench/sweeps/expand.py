@@ -29,7 +29,7 @@ def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...
 def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
     """Return the plans adapted to their data, each run once; says which jobs are the same run.
 
-    All of it on the CPU: a GPU belongs to the jobs, and where it takes one process at a time it would be taken. Raises
+    All of it on the CPU: a GPU that takes one process at a time has to be free for the jobs. Raises
     UserError with what is wrong with any of them, and in which commands.
     """
     resolved: dict[str, Plan] = {}

@@ -12,7 +12,7 @@ from cnnbench.training.plan import Plan
 
 
 def outcome(plan: Plan, code: int, reason: str) -> str:
-    """Say how a job ended, by what its folder holds rather than by what its process said."""
+    """Return how a job ended, judged by its folder rather than by its process."""
     runs = find_runs(outputs_dir(), plan.config.identity())
     if code == 0 and runs and runs[-1].is_completed:
         return "completed"
@@ -27,7 +27,7 @@ def outcome(plan: Plan, code: int, reason: str) -> str:
 
 
 def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str) -> Path:
-    """Write down which runs belong together, for the reports, and return where."""
+    """Write the manifest that says which runs belong together, and return its path."""
     identities = [plan.config.identity() for plan in plans]
     folder = outputs_dir() / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str)
 
 
 def summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
-    """Print a line a job: how it ended, its test metrics, its folder."""
+    """Print a line per job: how it ended, its test metrics, its folder."""
     console.say()
     for plan, outcome in zip(plans, outcomes, strict=True):
         runs = find_runs(outputs_dir(), plan.config.identity())

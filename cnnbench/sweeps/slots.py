@@ -1,6 +1,6 @@
 """Carries out the jobs of a sweep, each in a process of its own.
 
-A job is the same run, in the same folder, as the single command would be; typing the sweep again does what is
+A job is the same run, in the same folder, as the single command would be; typing the sweep again runs what is
 missing. A job that fails, exits or is killed leaves the others running.
 """
 
@@ -24,7 +24,7 @@ from cnnbench.training.signals import handled
 from cnnbench.training.trainer import WritePage, carry_out
 
 Compare = Callable[[Path], Path]
-"""Makes the page that compares the runs of a sweep, and returns where it lies."""
+"""Writes the page that compares the runs of a sweep, and returns its path."""
 
 
 def carry_out_all(
@@ -36,7 +36,7 @@ def carry_out_all(
 ) -> int:
     """Run every plan, one after another, and return 0 if all have their result.
 
-    write_page, compare: make the page of a run and that of the sweep. preload: modules that the end of a job needs,
+    write_page, compare: write the page of a run and that of the sweep. preload: modules that the end of a job needs,
     imported once instead of by every job. command: what makes this sweep; None: the command line of the process.
     """
     before = set(sys.modules)
@@ -58,7 +58,7 @@ def carry_out_all(
         with console.tolerating("the comparison"):
             console.say(f"  page        {shown(compare(manifest))}")
     if processes.stopped_by:
-        console.say("stopped; the same command again does what is missing.")
+        console.say("stopped; the same command again runs what is missing.")
         return 128 + processes.stopped_by
     return 0 if all(outcome == "completed" for outcome in outcomes) else 1
 
@@ -98,7 +98,7 @@ class _Processes:
         self._process.join()
         try:
             reason = str(receiving.recv()) if receiving.poll() else ""
-        except EOFError:  # it ended without a word
+        except EOFError:  # it ended without a message
             reason = ""
         return int(self._process.exitcode or 0), reason
 
@@ -114,7 +114,7 @@ class _Processes:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Let a new process not import the script that asks for it: that would sweep again, wherever it has no guard."""
+    """Let a new process not import the script that asks for it: that would start the sweep again if it has no guard."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

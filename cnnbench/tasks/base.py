@@ -55,7 +55,7 @@ class Task(OutputSpec, ABC):
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of a network that knows nothing, where it is known."""
+        """The loss of guessing at random, if it is known."""
         return None
 
     def validate(self, config: RunConfig) -> None:

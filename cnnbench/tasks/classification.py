@@ -28,10 +28,10 @@ class Classification(Task):
     classes with a single output, the logit of the second one.
     class_weights: weight of an image in training by its class; none: 1; balanced: every class counts as much.
     label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
-    metrics: registered ones, functions of predictions, that are measured besides.
+    metrics: registered ones, functions of predictions, that are measured too.
     watch: the validation metric that decides which epoch is best, when to stop early, and when a plateau is reached:
     accuracy, where the loss breaks ties, loss, where accuracy does, or one of `metrics`.
-    The loss of evaluations is the mean cross entropy, whatever is trained on, so that runs can be compared. A blended
+    The loss in evaluation is always the mean cross entropy, so that runs can be compared. A blended
     sample counts for both of its classes, in loss and accuracy.
     Raises SettingError for a loss that does not fit the classes or the other settings.
     """
@@ -81,7 +81,7 @@ class Classification(Task):
             problem = f"has no effect with task.loss={loss}; set that to focal"
             raise SettingError(f"task.focal_gamma={focal_gamma}", problem)
         if self._gamma and label_smoothing:
-            problem = "means nothing with task.loss=focal; leave out one"
+            problem = "has no meaning with task.loss=focal; leave out one"
             raise SettingError(f"label_smoothing={label_smoothing}", problem)
 
     @property
@@ -120,7 +120,7 @@ class Classification(Task):
     def compute_metrics(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
         """Return means over images, and the user's own metrics. rows: float32 [N, M], or with probabilities [N, M + K].
 
-        NaN where one of these has no value, as the area under a curve of images of a single class.
+        NaN where a metric is undefined, such as the area under a curve for images of a single class.
         """
         means, probabilities = rows.tensor_split([len(self._means)], dim=1)
         metrics = dict(zip(self._means, means.double().mean(0).tolist(), strict=True))
@@ -211,7 +211,7 @@ def check_metrics(names: Sequence[str], taken: Collection[str], classes: tuple[s
     for name in names:
         given = f"task.metrics=[{','.join(names)}]"
         if name in taken or names.count(name) > 1:
-            raise SettingError(given, f"'{name}' is measured already; leave it out, or register it by another name")
+            raise SettingError(given, f"'{name}' is measured already; leave it out, or register it under another name")
         try:
             float(METRICS[name].build({}, predictions=predictions))
         except UserError as error:

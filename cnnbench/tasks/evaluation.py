@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     LogImage = Callable[[str, "np.ndarray[Any, Any]"], None]
 
-CERTAIN = 1.959963984540054  # standard deviations: the quantile of a two-sided 95 % interval
+Z_95 = 1.959963984540054  # standard deviations: the quantile of a two-sided 95 % interval
 BINS = 15  # of calibration, as in Guo et al. 2017
 LISTED = 5  # most likely classes in the table of predictions
 SHOWN = 24  # images of a gallery
-LONGEST = 14  # letters of a class over one of them
+LONGEST = 14  # characters of a class above an image
 
 
 @dataclass(frozen=True)
@@ -231,13 +231,13 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     """
     if not total:
         return math.nan, math.nan
-    share, z2 = correct / total, CERTAIN**2
+    share, z2 = correct / total, Z_95**2
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = CERTAIN / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    half = Z_95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def is_chance(one: float, images: int, other: float, others: int) -> bool:
     """Return whether two shares of that many images differ insignificantly, at the 5 % level."""
     spread = math.sqrt(one * (1 - one) / images + other * (1 - other) / others)
-    return abs(one - other) <= CERTAIN * spread
+    return abs(one - other) <= Z_95 * spread

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from cnnbench.tasks.evaluation import Calibration
 
 DPI = 120
-SHORT = 18  # letters of a name
+SHORT = 18  # characters of a name
 IMAGE_WIDTH, LINE_HEIGHT = 1.3, 0.17  # inches: of an image and the gap to the next, of a line of its caption
 GROUPS_PER_ROW = 4
-MOST_NAMED = 40  # classes whose names are written at an axis
-MOST_COUNTED = 20  # classes whose confusions are written into the picture
+MAX_NAMED = 40  # classes whose names are written at an axis
+MAX_COUNTED = 20  # classes whose confusions are written into the picture
 TSNE_POINTS = 2_000  # t-SNE takes about 6 s for them
 PERPLEXITY = 30.0
 
 
 def plain(name: str, longest: int = SHORT) -> str:
-    """Return a name as one printable line of at most `longest` letters."""
+    """Return a name as one printable line of at most `longest` characters."""
     name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
@@ -130,7 +130,7 @@ def _draw_grid(axis: "Axes", images: Tensor, columns: int, above: int, captions:
 def class_bars(per_class: "pd.DataFrame") -> "Figure":
     """Return the number of images of each class, its top1 (with interval) and top5; from `Predictions.per_class`."""
     number = len(per_class)
-    figure = _figure(9, 1.4 + 0.26 * min(number, MOST_NAMED))
+    figure = _figure(9, 1.4 + 0.26 * min(number, MAX_NAMED))
     counts, shares = figure.subplots(1, 2, sharey=True)
     places = np.arange(number)
     counts.barh(places, per_class["images"], color="tab:gray")
@@ -160,7 +160,7 @@ def confusion_matrix(counts: "pd.DataFrame") -> "Figure":
     axis.set_ylabel("class")
     for which in ("x", "y"):
         _name_ticks(axis, which, list(counts.columns))
-    for row, column in zip(*values.nonzero(), strict=True) if number <= MOST_COUNTED else ():
+    for row, column in zip(*values.nonzero(), strict=True) if number <= MAX_COUNTED else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axis.text(column, row, str(values[row, column]), ha="center", va="center", fontsize=7, color=colour)
     return figure
@@ -198,7 +198,7 @@ def prediction_bars(
 
 
 def _name_ticks(axis: "Axes", which: str, names: Sequence[str]) -> None:
-    if len(names) > MOST_NAMED:
+    if len(names) > MAX_NAMED:
         return
     ticks = axis.xaxis if which == "x" else axis.yaxis
     ticks.set_ticks(range(len(names)))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cnnbench.tasks.pairs import num_present
 
-MOST_QUERIES = 10_000  # of more images every n-th is a query: 50 000 against each other take as long as an epoch
+MAX_QUERIES = 10_000  # of more images every n-th is a query: 50 000 against each other take as long as an epoch
 CHUNK = 512
 NEIGHBOURS = 5
 NEVER = 2**62
@@ -20,7 +20,7 @@ def recall_at(embeddings: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> lis
     others = len(embeddings) - 1
     if others < 1:
         return [float("nan")] * len(ranks)
-    number = min(len(embeddings), MOST_QUERIES)
+    number = min(len(embeddings), MAX_QUERIES)
     queries = torch.arange(number) * len(embeddings) // number
     parts, deepest = torch.split(queries, CHUNK), min(max(ranks), others)
     first_match = torch.cat([_first_match(embeddings, labels, part, deepest) for part in parts])

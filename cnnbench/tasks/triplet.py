@@ -60,7 +60,7 @@ class Triplet(EmbeddingTask):
             fitting = max(2 * per_class, size - size % per_class)
             raise SettingError(f"batch_size={size}", problem, {"batch_size": fitting})
         if config.data.sampling != "natural":
-            problem = f"has no effect with task.mining={self._mining}, which has an order of its own; give natural"
+            problem = f"has no effect with task.mining={self._mining}, which orders images itself; give natural"
             raise SettingError(f"data.sampling={config.data.sampling}", problem)
 
     def order(self, labels: Tensor, weights: Tensor | None, generator: torch.Generator) -> Tensor:

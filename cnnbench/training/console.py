@@ -30,7 +30,7 @@ _mode: ContextVar[ProgressMode] = ContextVar("_mode", default="auto")
 
 @contextmanager
 def showing(mode: ProgressMode) -> Iterator[None]:
-    """Print so much, in this thread, until the end. Raises UserError for a mode that there is not."""
+    """Set how much is printed, in this thread, within the context. Raises UserError for an unknown mode."""
     if mode not in get_args(ProgressMode):
         raise UserError(f"progress={mode!r}: must be one of {listed(get_args(ProgressMode))}.")
     before = _mode.set(mode)
@@ -48,15 +48,15 @@ def progress_mode() -> ProgressMode:
 def say(text: str = "") -> None:
     """Print a line at once, also into a file; what the terminal cannot show is escaped.
 
-    Nothing is raised where nobody reads any more (`| head`, a pager that was left) or a disk is full: no training ends
-    for that.
+    Nothing is raised where the reader is gone (`| head`, a closed pager) or the disk is full: no training ends for
+    that.
     """
     if _mode.get() != "quiet":
         _print(text, sys.stdout)
 
 
 def warn(text: str) -> None:
-    """Print a line that is never left out: where nothing else is printed, it goes where errors do."""
+    """Print a line in every mode: where nothing else is printed, to stderr."""
     _print(text, sys.stderr if _mode.get() == "quiet" else sys.stdout)
 
 
@@ -76,7 +76,7 @@ def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: in
         "folder": folder.shown_path,
     }
     if progress.step:
-        facts["going on"] = f"from step {progress.step} of {training.horizon.num_steps}"
+        facts["resuming"] = f"from step {progress.step} of {training.horizon.num_steps}"
     if config.parent is not None:
         facts["parent"] = shown(Path(folder.record()["parent"]["folder"]))
     header(plan, facts)
@@ -129,10 +129,10 @@ def duration(seconds: float) -> str:
 
 
 class ProgressDisplay:
-    """A line an epoch, which stays: a table on a terminal, with a bar below it, and words in a file or a pipe."""
+    """A line per epoch: a table on a terminal, with a bar below it, and text in a file or a pipe."""
 
     def __init__(self, epochs: int, num_steps: int, step: int, columns: Sequence[str]) -> None:
-        """step: where this process begins. columns: what is shown of the rows: `loss/train`, `accuracy/val`, …"""
+        """step: where this process starts. columns: what is shown of the rows: `loss/train`, `accuracy/val`, …"""
         self.epochs, self.num_steps, self.columns = epochs, num_steps, columns
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
         self.announced = False
@@ -146,7 +146,7 @@ class ProgressDisplay:
             self._write(self._table_line("epoch", [_heading(column) for column in columns]))
 
     def step(self, row: Mapping[str, Any], progress: Progress) -> None:
-        """Move on by one step."""
+        """Advance by one step."""
         self.images = progress.samples_trained if not self.images else self.images
         if not self.bar.disable:
             loss = next((f"  {_heading(key)} {_number(row[key])}" for key in self.columns if key in row), "")
@@ -167,7 +167,7 @@ class ProgressDisplay:
         self._line(f"epoch {row['epoch']:>{width}}/{self.epochs}", row, progress, is_best)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.close()
 
     def _line(self, when: str, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
@@ -191,7 +191,7 @@ class ProgressDisplay:
             say(line)
 
     def _left(self, step: int) -> str:
-        """Return the time to the end, at the pace since this process began, validation included."""
+        """Return the time to the end, at the pace since this process started, validation included."""
         pace = (time.perf_counter() - self.began) / max(1, step - self.first_step)
         return f"about {duration(pace * (self.num_steps - step))}"
 
@@ -229,7 +229,7 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
 
 
 def reached(result: Mapping[str, Any]) -> str:
-    """Say in which epoch validation reached the goal; nothing where there was none."""
+    """Return in which epoch validation reached the goal; empty where there was none."""
     goal = result.get("reached")
     if not goal:
         return ""
@@ -252,7 +252,7 @@ def _published(result: Mapping[str, Any]) -> None:
 
 @contextmanager
 def tolerating(what: str) -> Iterator[None]:
-    """Say that something could not be written, whatever the reason: that is no reason to lose a training."""
+    """Print that something could not be written, for any reason: no training should be lost for it."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
@@ -260,7 +260,7 @@ def tolerating(what: str) -> Iterator[None]:
 
 
 def error(text: object) -> None:
-    """Print what went wrong, where errors are looked for."""
+    """Print an error to stderr."""
     _print(f"cnnbench: {text}", sys.stderr)
 
 
@@ -290,7 +290,7 @@ def _green(text: str) -> str:
 
 
 def _prefixes_of_plugins(config: RunConfig) -> tuple[str, ...]:
-    """Return how the keys of those parts begin that plugins registered: nobody knows their defaults by name."""
+    """Return the key prefixes of parts that plugins registered, whose defaults are not generally known."""
     components = {f"augmentation.{part.name}.": AUGMENTATIONS[part.name] for part in config.augmentation}
     for group, registry in GROUPS.items():
         if group != "augmentation":
@@ -299,7 +299,7 @@ def _prefixes_of_plugins(config: RunConfig) -> tuple[str, ...]:
 
 
 def _origin_above(key: str, origins: Mapping[str, str]) -> str:
-    """Return where a setting came from that was set as part of a whole, such as `{}`; else it is a default."""
+    """Return where a setting came from that was set as part of a mapping, such as `{}`; else it is a default."""
     while "." in key:
         key = key.rpartition(".")[0]
         if key in origins:

@@ -25,11 +25,11 @@ from cnnbench.training.step import evaluate, evaluating, train_step
 NUM_SAMPLES = 16
 NUM_LISTED = 6
 STEPS_TRIED = 3
-BYTES_A_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
+BYTES_PER_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
 
 def dry_run_all(plans: Sequence[Plan]) -> int:
-    """Show what every plan would do; one in full, several in a line each. Return 0, or 1 if any could not be run."""
+    """Show what every plan would do: one in full, several in one line each. Return 0, or 1 if any could not be run."""
     if len(plans) == 1:
         seconds, _ = dry_run(plans[0])
         return 0 if math.isfinite(seconds) else 1
@@ -66,7 +66,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
         for note in (*plan.notes, *training.notes, *init_notes, *training.remarks):
             console.say(f"  note: {note}")
         for name in filter(missing_package, training.config.logger):
-            console.say(f"  warning: logger '{name}' will be off: {missing_package(name)}")
+            console.say(f"  warning: logger '{name}' will be disabled: {missing_package(name)}")
         console.say(f"  pictures: {shown(folder)}")
     return seconds, size
 
@@ -173,7 +173,7 @@ def _bytes_on_disk(training: TrainingSetup) -> float:
     )
     copies = 1 + (training.val is not None) + (training.average is not None)  # the network, its best, its average
     rows = training.horizon.num_steps / training.config.log_every
-    return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_A_ROW)
+    return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_PER_ROW)
 
 
 def _show_effort(training: TrainingSetup, loss: float, seconds: float, size: float) -> None:

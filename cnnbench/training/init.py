@@ -23,7 +23,7 @@ HOW_TO_CONTINUE = "Runs already started from it can be continued with cnnbench r
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights that a network begins with, those that fit it, and what is recorded of them."""
+    """The weights that a network is initialised with, those that fit it, and what is recorded of them."""
 
     weights: dict[str, Tensor]
     record: dict[str, Any]
@@ -93,16 +93,16 @@ def _run_source(path: str, which: str) -> WeightSource:
 
 
 def initial_weights(training: TrainingSetup) -> InitialWeights | None:
-    """Return the weights that a run begins with; None where they are random, or those of the run that it continues.
+    """Return the initial weights of a run; None where they are random, or those of the run that it continues.
 
-    Raises UserError where they do not fit the network, or differ from those that the run began with.
+    Raises UserError where they do not fit the network, or differ from those that the run started with.
     """
     config = training.config
     source = find_source(config) if config.source is not None and config.parent is None else None
     if source is None:
         return None
     if source.identity != config.source:
-        raise UserError(f"{source.setting}: is not what it was when this run was made; begin one without resume=.")
+        raise UserError(f"{source.setting}: has changed since this run was started; start a new one without resume=.")
     matched = _matched(source, training)
     counts = {
         "loaded": len(matched.weights), "reinitialised": matched.reinitialised, "skipped": matched.skipped,
@@ -122,7 +122,7 @@ def load_initial_weights(training: TrainingSetup) -> dict[str, Any]:
 
 
 def trial(plan: Plan) -> tuple[Plan, TrainingSetup, list[str]]:
-    """Return a plan adapted to the data, its training with initial weights, and notes on these: to be tried out."""
+    """Return a plan adapted to the data, its training with initial weights, and notes on these, for a trial."""
     register_everything(plan.plugins)
     plan, training = resolve(plan)
     record = load_initial_weights(training)
@@ -137,7 +137,7 @@ def _matched(source: WeightSource, training: TrainingSetup) -> Matched:
     if task != training.config.task.name:
         head_reason = f"the task was {task}"
     elif training.task.is_classifier and classes not in (None, own):
-        head_reason = "the classes are others"
+        head_reason = "the classes differ"
     try:
         return match(
             source, training.network, training.head.head, training.config.model.name, head_reason,
@@ -162,5 +162,5 @@ def _notes(source: WeightSource, training: TrainingSetup, matched: Matched) -> l
         epochs = f"{metadata['epochs']} + {training.config.epochs}"
         notes.append(f"init.run was trained on the same data; total training: {epochs} epochs")
         if metadata["split"] != data.split.hash():
-            notes.append("init.run split these data otherwise: images that validate here were trained on there")
+            notes.append("init.run split these data differently: it was trained on images of this validation split")
     return notes

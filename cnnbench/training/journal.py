@@ -17,7 +17,7 @@ from cnnbench.training.loop import Progress
 
 
 class Journal:
-    """Writes the rows of one run; `progress` says where it goes on from.
+    """Writes the rows of one run; `progress` says where it continues.
 
     A logger that fails is left out from then on, with a warning.
     """
@@ -38,7 +38,7 @@ class Journal:
                 logger = make_logger(name)
                 ids[name] = logger.begin(run, known_as.get(name))
                 self._loggers[name] = logger
-            except Exception as error:  # noqa: BLE001 - whatever it is, that is no reason to lose a training
+            except Exception as error:  # noqa: BLE001 - no training should be lost for it
                 _warn(name, error)
         return {name: known for name, known in ids.items() if known is not None}
 
@@ -79,7 +79,7 @@ class Journal:
 
 def _warn(name: str, error: Exception) -> None:
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    console.say(f"  warning: logger '{name}' is off: {reason}")
+    console.say(f"  warning: logger '{name}' is disabled: {reason}")
 
 
 def _scalars(row: Mapping[str, Any]) -> tuple[Scalars, int]:

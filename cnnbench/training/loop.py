@@ -97,7 +97,7 @@ class Observer(Protocol):
         """Write a checkpoint."""
 
     def check_stop(self) -> None:
-        """Raise Stopped if the training shall end here."""
+        """Raise Stopped if the training should end here."""
 
 
 def fit(training: TrainingSetup, progress: Progress, observer: Observer) -> None:

@@ -29,7 +29,7 @@ class Plan:
 
     choices: the option of each group. origins: where values came from, by dotted key. typed: words by the key or the
     group that they set. code: hashes of what computes, taken when the run was planned.
-    folder: of the run to go on with; None: found by the configuration's identity.
+    folder: of the run to continue; None: found by the configuration's identity.
     parent: folder of the run whose last checkpoint this one starts from.
     """
 
@@ -61,7 +61,7 @@ class Plan:
         return Path(*above, folder_name(self.named_by, self.config.identity()))
 
     def deviations(self) -> list[str]:
-        """Return what was typed besides an experiment, and makes its figures another experiment's."""
+        """Return what was typed in addition to an experiment, and changes its result."""
         if "experiment" not in self.choices:
             return []
         values = {**self.choices, **self.named_by}  # without what cannot change a result
@@ -77,7 +77,7 @@ def plan_run(
 ) -> Plan:
     """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included.
 
-    above: experiments that begin with this one. is_job: it is one of a sweep, where a value may switch something off.
+    above: experiments initialised with this one. is_job: it is one of a sweep, where a value may switch something off.
     """
     composed = composer.compose(words)
     mistakes += composed.mistakes
@@ -112,7 +112,7 @@ def _switched_off_already(composer: Composer, words: Sequence[str], composed: Co
         return []
     without = composer.compose([word for word in words if word.lstrip("+") not in off.values()])
     present = without.values.get("augmentation") or {}
-    problem = "has no effect: it is off without this; leave it out"
+    problem = "has no effect: it is disabled already; leave it out"
     return [Mistake(word, problem) for key, word in off.items() if key.split(".")[1] not in present]
 
 
@@ -120,30 +120,31 @@ def _with_initial_weights(composer: Composer, config: RunConfig, above: tuple[st
     """Return the configuration with its initial weights pinned by content, those of an experiment by its run."""
     if not any(config.init.model_dump(exclude={"checkpoint"}).values()):
         return config
-    from cnnbench.training.init import with_source  # only a run that begins with something needs all that
+    from cnnbench.training.init import with_source  # only a run with initial weights needs all that
 
     name = config.init.experiment
     if name is None:
         return with_source(config)
     given = f"init.experiment={name}"
     if name in above:
-        raise ConfigError([Mistake(given, "begins with itself; give another one")])
+        raise ConfigError([Mistake(given, "is initialised with itself; give another one")])
     try:
         identity = plan_run(composer, [f"experiment={name}"], above=(*above, name)).config.identity()
     except ConfigError as error:
         raise ConfigError([Mistake(given, mistake.problem) for mistake in error.mistakes]) from error
     runs = [run for run in find_runs(outputs_dir(), identity) if run.is_completed]
     if not runs:
-        problem = f"is not trained in {outputs_dir()}: cnnbench experiment={name}; or init.run=FOLDER takes any run"
+        ways = f"cnnbench experiment={name} trains it; init.run=FOLDER takes any other"
+        problem = f"has no finished run in {outputs_dir()}: {ways}"
         raise ConfigError([Mistake(given, problem)])
     init = config.init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
     return with_source(config.model_copy(update={"init": init}))
 
 
 def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:
-    """Return the plan that goes on with a run: its folder, `last`, or a part of its path.
+    """Return the plan that continues a run, given by its folder, `last`, or a part of its path.
 
-    Words that cannot change the result apply to that run; others (`epochs=300`) make a run of its own, which starts
+    Words that cannot change the result apply to that run; others (`epochs=300`) make a new run, which starts
     from the last checkpoint of this one and leaves it as it is.
     """
     if not path:
@@ -192,12 +193,12 @@ def _overridden(
             continue
         key = override.key_or_group
         if key in GROUPS or key in ("regularization", *OVERLAYS):
-            problem = f"a run goes on with the parts it has; set single keys, as in {key}.KEY=VALUE"
+            problem = f"a resumed run keeps its parts; set single keys, as in {key}.KEY=VALUE"
             mistakes.append(Mistake(word, problem))
         elif override.is_sweep_override():
-            mistakes.append(Mistake(word, "is several values; resuming takes one"))
+            mistakes.append(Mistake(word, "has several values; resuming takes one"))
         elif any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED_ON_RESUME) and not has_no_effect_on_result(key):
-            problem = "cannot change in a run that goes on; start a run of its own without resume="
+            problem = "cannot change in a resumed run; start a new one without resume="
             mistakes.append(Mistake(word, problem))
         else:
             typed[key] = word

@@ -1,4 +1,4 @@
-"""From a plan to a training that is set up and the folder of its run: the one that is there, or a new one."""
+"""From a plan to a training that is set up, and the folder of its run: an existing one, or a new one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ def resolve(plan: Plan, place: torch.device | None = None) -> tuple[Plan, Traini
     UserError for data and networks that do not work.
     """
     attempt = partial(setup, place=place)
-    if plan.folder is not None or plan.parent is not None:  # what a run recorded is not adapted any more
+    if plan.folder is not None or plan.parent is not None:  # what a run has recorded is no longer adapted
         return plan, attempt(plan.config)
     config, training, notes = adapt_until_valid(plan.config, plan.typed, attempt)
     return replace(plan, config=config, notes=(*plan.notes, *notes)), training
@@ -49,7 +49,7 @@ def with_code(plan: Plan, code: Mapping[str, str]) -> Plan:
 
 
 def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, list[str]]:
-    """Return the run that the plan goes on with or shows, and what changed since; its folder may not exist yet.
+    """Return the run that the plan continues or shows, and what changed since; its folder may not exist yet.
 
     Raises UserError for a finished run whose data changed, and for an unfinished one whose code or data changed.
     """
@@ -82,7 +82,7 @@ def prepare_run_dir(
     write_json(folder.split_file, _split_record(plan, training))
     values = plan.config.to_dict()
     root = root_of(plan.config.data)
-    if values["data"]["root"] is not None or root == Path.cwd():  # a current folder that nobody will remember
+    if values["data"]["root"] is not None or root == Path.cwd():  # another command may run elsewhere
         values["data"]["root"] = str(root)
     record = _first_record(plan, training) | ({"init": dict(init_record)} if init_record else {})
     folder.create(values, plan.command, record)
@@ -118,14 +118,14 @@ def _shown(names: list[str]) -> str:
 
 
 def _stale_message(existing: RunFolder, changes: list[str]) -> str:
-    state = "finished" if existing.is_completed else "began"
+    state = "was finished" if existing.is_completed else "was started"
     return "\n".join(
         [
-            f"{existing.shown_path} {state} with other code or data than there is now:",
+            f"{existing.shown_path} {state} with code or data that have changed since:",
             *(f"  {change}" for change in changes),
-            "two ways on:",
-            "  rerun=true         trains again, in a folder of its own; nothing is overwritten",
-            "  accept_stale=true  takes the run as it is",
+            "choose one:",
+            "  rerun=true         trains again, in a new folder; nothing is overwritten",
+            "  accept_stale=true  uses the run as it is",
         ]
     )
 

@@ -22,8 +22,8 @@ def select_checkpoint(training: TrainingSetup, progress: Progress) -> tuple[nn.M
         network.load_state_dict(best.weights)
         chosen = {"kind": "best", "chosen": "best on validation"}
         return network, {**chosen, "epoch": best.epoch, "step": best.step}
-    unvalidated = "without validation" if training.val is None else "validation never gave a number"
-    why = "as tested=last wants" if best is not None else unvalidated
+    unvalidated = "without validation" if training.val is None else "no finite validation metric"
+    why = "since tested=last" if best is not None else unvalidated
     return network, {"kind": "last", "chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
 
 
@@ -57,7 +57,7 @@ def result_record(
 ) -> dict[str, Any]:
     """Return what `result.json` says. rows: of metrics.jsonl. record: what `run.json` says."""
     config, watched = training.config, training.task.watched
-    unvalidated = ["data.val_fraction=0: there was no validation, the last checkpoint was tested"]
+    unvalidated = ["data.val_fraction=0: no validation, the last checkpoint was tested"]
     references = [
         {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
         for reference in config.references

@@ -1,7 +1,7 @@
-"""From a configuration to everything that a training is made of, built once.
+"""From a configuration to everything that a training consists of, built once.
 
-The same objects go on to the loop, to a dry run, to the learning-rate finder and to evaluation. What has to be tried
-before that is tried on a copy of the network.
+The loop, a dry run, the learning-rate finder and evaluation use the same objects. What has to be tried before that is
+tried on a copy of the network.
 """
 
 import copy
@@ -36,7 +36,7 @@ from cnnbench.tasks.base import Task, check_task
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one for each core that this process may use
 NVIDIA_ONLY = ("tf32", "fp16")
-USUAL_MOMENTUM = 0.9  # worth no remark
+USUAL_MOMENTUM = 0.9  # needs no remark
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class TrainingSetup:
         self.freeze.set_train_mode(self.network, epoch)
 
     def evaluated(self, step: int) -> nn.Module:
-        """Return the network that is measured and kept: the trained one, or the average of what it has been."""
+        """Return the network that is evaluated and kept: the trained one, or the average of its weights."""
         if self.average is None or not self.average.has_begun:
             return self.network
         return self.average.network_at(step)
 
 
 def setup(config: RunConfig, place: torch.device | None = None) -> TrainingSetup:
-    """Build everything for a configuration, at its very beginning.
+    """Build everything for a configuration, as it is before the first step.
 
     place: where it is built; None: on the configured device. Raises ConfigError for settings that do not fit each
     other, the data or this machine, UserError for data, networks and tasks that do not work.
@@ -225,7 +225,7 @@ def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
 
 
 def make_optimizer(config: RunConfig, network: nn.Module, freeze: FreezePlan) -> Optimizer:
-    """Return the configured optimizer of what is trained, sooner or later; what never is gets no gradients.
+    """Return the configured optimizer of all parameters that are ever trained; the others get no gradients.
 
     Raises ConfigError where that is too little.
     """
@@ -283,17 +283,17 @@ def _remarks(config: RunConfig, task: Task, network: nn.Module, spec: DataSpec) 
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     if any(isinstance(first, nn.Dropout) and isinstance(second, norms) for first, second in pairwise(layers)):
         yield (
-            "dropout comes right before batch norm: the statistics of training, with dropout, are used without it "
+            "dropout comes right before batch norm: its statistics are taken with dropout, and used without it "
             "(Li et al. 2018, arXiv:1801.05134)"
         )
     if config.freeze.what and config.source is None and config.parent is None:
         yield "frozen layers are randomly initialised: nothing is loaded; see init"
     if config.init.weights and config.data.statistics == "own":
-        yield "published weights learnt with other figures for normalising; see data.statistics"
+        yield "pretrained weights were trained with other normalisation; see data.statistics"
     if task.is_classifier and spec.num_outputs > 1 and _ends_in_softmax(network, spec):
         yield "the network ends in a softmax; the loss applies its own: leave it out, or learning is slow"
     settings = config.optimizer.settings
     momentum = settings.get("momentum", 0.0)
     if momentum > USUAL_MOMENTUM:
         rate = settings["lr"] / (1 - momentum)
-        yield f"with momentum {momentum}, each gradient counts lr / (1 - momentum) = {rate:.3g} in the long run"
+        yield f"with momentum {momentum}, the effective learning rate is lr / (1 - momentum) = {rate:.3g}"

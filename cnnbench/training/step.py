@@ -1,4 +1,4 @@
-"""One step: an update of the weights by a batch, or what a network gives for the images of a split."""
+"""One step: an update of the weights by a batch, or the outputs of a network for the images of a split."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ def set_learning_rates(training: TrainingSetup, factor: float) -> None:
 
 
 def compute_gradients(training: TrainingSetup, batch: Batch) -> Tensor:
-    """Put the gradient of the batch's loss into the weights, and return the sum of each train metric over its samples.
+    """Compute the gradient of the batch's loss, and return the sum of each train metric over its samples.
 
     Where `accumulate` splits the batch, every part counts by its samples: the gradient is that of the whole batch
     (batch norm alone sees the parts one by one).
@@ -116,7 +116,7 @@ def map_images(
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every layer into evaluation mode, without gradients, and back into the mode it was in, whatever happens."""
+    """Put every layer into evaluation mode, without gradients, and back into its own mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""What torch keeps for a whole process, borrowed for as long as cnnbench computes, and given back as it was found."""
+"""Torch's process-wide state, borrowed for as long as cnnbench computes, and restored afterwards."""
 
 import os
 import threading
@@ -20,9 +20,9 @@ NEW = "fp32_precision"
 
 @contextmanager
 def borrowed_torch() -> Iterator[None]:
-    """Compute like a process of its own: with torch's defaults, whatever its user has set, and leaving no trace.
+    """Compute as in a new process: with torch's defaults, whatever its user has set, and without side effects.
 
-    Also a decorator. Generators, threads, flags and default dtype are as before at the end, whatever happens. While
+    Also a decorator. Generators, threads, flags and default dtype are restored at the end, even after an error. While
     this lasts, other threads of the process do see what is set here.
     """
     with _ONE_AT_A_TIME:
@@ -71,26 +71,26 @@ def _set_workspace(value: str | None) -> None:
 
 
 def _gpu_generators() -> Callable[[], object]:
-    """Return what restores the generators of GPUs, without waking these up: that takes memory and a second."""
-    if _gpus_are_awake():
+    """Return what restores the generators of GPUs, without initialising these: that takes memory and a second."""
+    if _gpus_are_initialised():
         return _kept(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
     seed = torch.initial_seed()  # by `torch.manual_seed`, it counts for GPUs too; nothing can have been drawn there yet
 
     def restore() -> None:
-        if _gpus_are_awake():
+        if _gpus_are_initialised():
             torch.cuda.manual_seed_all(seed)
 
     return restore
 
 
-def _gpus_are_awake() -> bool:
+def _gpus_are_initialised() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _precisions() -> Iterator[Callable[[], object]]:
     """Yield what restores how float32 is multiplied.
 
-    torch has an old and a new way to say that; reading the old one fails where somebody has used the new one.
+    torch has an old and a new way to say that; reading the old one fails once the new one was used.
     """
     old = (
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),

@@ -65,7 +65,7 @@ def carried_out(
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder.path} cannot be made: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
+            f"{folder.path} cannot be created: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
         ) from error
     with folder.lock():
         prepare_run_dir(folder, plan, training, init_record)

@@ -100,12 +100,12 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize(("data", "name"), LEFT_OUT)
 def test_augmentations_that_would_change_the_class_are_refused_unless_their_settings_are_typed(composer, data, name):
-    with pytest.raises(ConfigError, match=f"augmentation={name} +brings augmentation.{name}, which can change what an"):
+    with pytest.raises(ConfigError, match=f"augmentation={name} +includes augmentation.{name}, which can change what"):
         plan_run(composer, [f"data={data}", f"augmentation={name}"])
     typed = f"augmentation.{name}={{}}" if name == "trivial" else f"augmentation.{name}.p=0.5"
     plan = plan_run(composer, [f"data={data}", typed])
     assert [part.name for part in plan.config.augmentation] == [name]
-    assert f"augmentation.{name} can change what an image of '{data}' shows; on, as typed" in plan.notes
+    assert f"augmentation.{name} can change what an image of '{data}' shows; kept, as typed" in plan.notes
 
 
 @pytest.mark.parametrize("data", ["fashion_mnist", "cifar10", "cifar100", "synthetic"])

@@ -1,4 +1,4 @@
-"""How fast cnnbench trains on an NVIDIA GPU, beside the bare network: `python tests/benchmarks/gpu.py --out FOLDER`.
+"""How fast cnnbench trains on an NVIDIA GPU, next to the bare network: `python tests/benchmarks/gpu.py --out FOLDER`.
 
 As in `throughput.py` all take turns in one process. The bare network computes on ready batches that lie on the GPU, in
 the same layout and precision, step by step and, as what no loop in Python can reach, as one CUDA graph. FOLDER gets
@@ -77,7 +77,7 @@ CASES = {
 
 
 class Bench:
-    """A case made ready on a device, each variant with weights of its own; a turn is one epoch."""
+    """A case set up on a device, each variant with its own weights; a turn is one epoch."""
 
     def __init__(self, case: Case, device: torch.device, out: Path) -> None:
         words = [*case.words.split(), f"batch_size={case.batch}", f"device={device}", "data.val_fraction=0", "epochs=1"]
@@ -140,7 +140,7 @@ class Bench:
 
 
 def with_images(training: TrainingSetup, number: int) -> TrainingSetup:
-    """Return the training on that many of its images, again and again: few have to be made."""
+    """Return the training on that many of its images, again and again: few have to be generated."""
     config, data = training.config, training.data
     train = data.train[torch.arange(number) % len(data.train)]
     return replace(

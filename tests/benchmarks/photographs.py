@@ -1,7 +1,7 @@
 """What photographs cost a batch, kept decoded and decoded again: `python tests/benchmarks/photographs.py [FOLDER]`.
 
 Both take turns in one process, over the same images in the same order. FOLDER: one folder a class; without it images
-of 500x375 pixels are made and saved as JPEG.
+of 500x375 pixels are generated and saved as JPEG.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = flags.folder
         if folder is None:
-            folder = Path(scratch, "made")
+            folder = Path(scratch, "synthetic")
             folder.mkdir()
             make(folder, flags.images)
         data = image_folder(folder, folder=str(folder), test_fraction=0.2, fit="crop")

@@ -1,8 +1,8 @@
-"""How fast cnnbench trains, beside the notebooks' loop and the bare network: `python tests/benchmarks/throughput.py`.
+"""How fast cnnbench trains, next to the notebooks' loop and the bare network: `python tests/benchmarks/throughput.py`.
 
 All take turns in one process, so that whatever else the machine does slows them alike: the ratios within a round are
 worth more than any single speed. Everything runs on the processor; `gpu.py` is for GPUs.
-OMP_WAIT_POLICY=ACTIVE measures with threads that wait awake, which is torch's way where it is not told otherwise.
+OMP_WAIT_POLICY=ACTIVE measures with threads that wait awake, which is torch's default.
 """
 
 import argparse
@@ -63,25 +63,25 @@ class Case:
     title: str
     steps: int
     words: str
-    made: str  # words for the images, where no real ones are given
+    synthetic: str  # words for the images, where no real ones are given
     real: str | None = None
     augmentations: tuple[nn.Module, ...] = ()  # of the notebooks' loop; cnnbench's come with its model
 
     def all_words(self, root: Path | None) -> list[str]:
         """Return the words of a command that trains this network, on real images where their folder is given."""
-        data = [f"data={self.real}", f"data.root={root}"] if self.real and root else self.made.split()
+        data = [f"data={self.real}", f"data.root={root}"] if self.real and root else self.synthetic.split()
         return [*self.words.split(), f"batch_size={BATCH}", "device=cpu", *data]
 
 
 GRAY = "data=synthetic data.num_train=15360 data.num_test=4096 data.image_size=28 data.channels=1"
 COLOUR = "data=synthetic data.num_train=4096 data.num_test=2048 data.num_classes=100"
-WINDOWS = (transforms.RandomCrop(28), transforms.RandomHorizontalFlip())
+CROPS = (transforms.RandomCrop(28), transforms.RandomHorizontalFlip())
 CASES = {
     "lenet": Case("LeNet on 1x28x28", 30, "model=lenet optimizer=sgd_heavy scheduler=none", GRAY, "mnist"),
-    "v4": Case("minialexnet_v4 on 28x28 of 3x32x32", 4, "model=minialexnet_v4", COLOUR, augmentations=WINDOWS),
+    "v4": Case("minialexnet_v4 on 28x28 of 3x32x32", 4, "model=minialexnet_v4", COLOUR, augmentations=CROPS),
 }
 RECTANGLES: dict[str, Any] = {"scale": [0.02, 0.33], "ratio": [0.3, 3.3]}
-AUGMENTED: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {  # name -> window, settings of each part
+AUGMENTED: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {  # name -> crop, settings of each part
     "gather and normalise only": (32, {}),
     "crop": (28, {"crop": {}}),
     "crop, padding 4": (32, {"crop": {"padding": 4}}),
@@ -120,7 +120,7 @@ class PilImages(Dataset[tuple[Any, int]]):
 
 
 class Bench:
-    """A case made ready, each variant with weights of its own; a turn is one epoch."""
+    """A case that is set up, each variant with weights of its own; a turn is one epoch."""
 
     def __init__(self, case: Case, root: Path | None, folder: Path) -> None:
         config = plan_run(Composer(), [*case.all_words(root), "data.val_fraction=0", "epochs=1"]).config
@@ -172,7 +172,7 @@ class Bench:
 
 
 def with_full_batches(training: TrainingSetup, steps: int) -> TrainingSetup:
-    """Return the training on as many full batches, of its images again and again: few have to be made."""
+    """Return the training on as many full batches, of its images again and again: few have to be generated."""
     config, data, horizon = training.config, training.data, Horizon(1, steps)
     train = data.train[torch.arange(steps * BATCH) % len(data.train)]
     return replace(
@@ -235,7 +235,7 @@ def report_case(case: Case, rounds: int, root: Path | None, folder: Path) -> Non
 
 
 def report_command(case: Case, root: Path | None, folder: Path) -> None:
-    """Print what a whole command takes, from the interpreter's start to the test result, images made included."""
+    """Print what a whole command takes, from the interpreter's start to the test result, generating images included."""
     command = [sys.executable, "-m", "cnnbench", *case.all_words(root), "epochs=2"]
     took = seconds(partial(subprocess.check_output, command, env=os.environ | {"CNNBENCH_OUTPUTS": str(folder)}))
     result = json.loads(next(folder.rglob("result.json")).read_text())
@@ -254,11 +254,11 @@ def report_augmentations(rounds: int, device: torch.device = CPU) -> None:
     steps = 8
     pixels, order = torch.randint(256, (steps * BATCH, 3, 32, 32), dtype=torch.uint8), torch.randperm(steps * BATCH)
     works: Works = {}
-    for name, (window, settings) in AUGMENTED.items():
-        spec = DataSpec(3, window, window, ("one", "other"))
+    for name, (crop, settings) in AUGMENTED.items():
+        spec = DataSpec(3, crop, crop, ("one", "other"))
         parts = {part: AUGMENTATIONS.build(Selection(part, values)) for part, values in settings.items()}
         works[name] = partial(make_all, Batches(Images(pixels, order), spec, (0.5,) * 3, (0.25,) * 3, device, parts))
-    print(f"\n## Making a batch of {BATCH} from 3x32x32\n\n| | window | ms, median |\n|---|---:|---:|")
+    print(f"\n## Preparing a batch of {BATCH} from 3x32x32\n\n| | crop | ms, median |\n|---|---:|---:|")
     for name, spent in take_turns(works, rounds).items():
         print(f"| {name} | {AUGMENTED[name][0]} | {1000 * median(spent) / steps:.2f} |")
 
@@ -275,7 +275,7 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--root", type=Path, help="folder that holds MNIST/raw; without it, images are made")
+    parser.add_argument("--root", type=Path, help="folder that holds MNIST/raw; without it, images are synthetic")
     parser.add_argument("--only", choices=sorted(CASES))
     chosen = parser.parse_args()
     register_everything()

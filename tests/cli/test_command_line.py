@@ -132,8 +132,8 @@ def test_the_version_is_printed(cnnbench):
 
 
 def test_the_header_shows_settings_and_their_origins(cnnbench):
-    window = ("augmentation=crop", "data.crop=16", "data.image_size=20")
-    shown = cnnbench(*TINY, *window, "regularization=dropout", "optimizer.momentum=0", "epochs=1").out
+    cropped = ("augmentation=crop", "data.crop=16", "data.image_size=20")
+    shown = cnnbench(*TINY, *cropped, "regularization=dropout", "optimizer.momentum=0", "epochs=1").out
     rows = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
     shown_rows = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
     assert shown_rows["augmentation.crop.padding"] == ("0", "augmentation/crop")

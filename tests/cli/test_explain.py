@@ -44,7 +44,7 @@ PAIRS = list(product(TASKS, NETWORKS))
 
 @pytest.mark.parametrize(("task", "network"), everyday(PAIRS, diagonal(TASKS, NETWORKS)))
 def test_every_kind_of_every_task_and_network_is_drawn_or_not_possible(task, network, monkeypatch):
-    monkeypatch.setattr(layers, "MOST_LAYERS", 2)
+    monkeypatch.setattr(layers, "MAX_LAYERS", 2)
     explainer = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")
     drawn, none = [], []
     for kind in ALL:

@@ -1,4 +1,4 @@
-"""The verbs of `cnnbench`: which there are, how they are typed, and what a word that is none of them is told."""
+"""The verbs of `cnnbench`: which there are, how they are typed, and how a word that is none of them is answered."""
 
 import os
 import re
@@ -47,12 +47,12 @@ UNKNOWN = {
     "model resnet18": "; type model=resnet18.",
     "model": "type model=OPTION, one of those that cnnbench options model lists.",
     "zzz": "no such command 'zzz'. See cnnbench --help.",
-    "x" * 3000: "no file can have a name of that length",
+    "x" * 3000: "no file name can be that long",
 }
 
 
 @pytest.mark.parametrize("words", UNKNOWN, ids=lambda words: words[:20])
-def test_a_first_word_that_is_no_verb_is_told_what_was_meant(cnnbench, tmp_path, words):
+def test_a_first_word_that_is_no_verb_is_answered_with_what_was_meant(cnnbench, tmp_path, words):
     outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert UNKNOWN[words] in outcome.err
@@ -96,10 +96,10 @@ def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_verb_in_another_place_is_told_where_it_belongs(cnnbench):
-    told = cnnbench("model=lenet", "evaluate", "epoch=3").err
-    assert "  evaluate  is a command, which comes first: cnnbench evaluate …" in told
-    assert "did you mean 'epochs'?" in told
+def test_a_verb_in_another_place_is_answered_with_where_it_belongs(cnnbench):
+    message = cnnbench("model=lenet", "evaluate", "epoch=3").err
+    assert "  evaluate  is a command, which comes first: cnnbench evaluate …" in message
+    assert "did you mean 'epochs'?" in message
 
 
 def test_train_is_what_a_command_without_a_verb_does(cnnbench):
@@ -153,7 +153,7 @@ class TestHelp:
     def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
         lines = cnnbench("help").out.splitlines()
         assert [line.split()[0] for line in lines if re.match("  [a-z]", line)] == ["architecture", "settings"]
-        assert "Where everything lives" in " ".join(lines)
+        assert "Where everything is" in " ".join(lines)
 
     def test_a_page_is_printed_for_a_terminal(self, cnnbench):
         text = cnnbench("help", "architecture").out

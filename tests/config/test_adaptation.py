@@ -57,13 +57,13 @@ def test_a_crop_that_a_preset_brings_gives_way_to_a_size_that_is_typed(composer,
 
 
 def test_what_is_typed_is_held_to(composer):
-    told = mistakes_in(composer, *SYNTHETIC, "batch_size=64")
-    assert told == {"batch_size=64": "exceeds the 45 training images; use at most 45"}
+    mistakes = mistakes_in(composer, *SYNTHETIC, "batch_size=64")
+    assert mistakes == {"batch_size=64": "exceeds the 45 training images; use at most 45"}
 
 
-def test_what_only_the_data_show_is_told_with_all_else(composer):
-    told = mistakes_in(composer, "data.crop=40", "batch_size=5000", "scheduler=step", "scheduler.every=99")
-    assert set(told) == {"data.crop=40", "batch_size=5000", "scheduler.every=99"}
+def test_what_only_the_data_show_is_reported_with_all_else(composer):
+    mistakes = mistakes_in(composer, "data.crop=40", "batch_size=5000", "scheduler=step", "scheduler.every=99")
+    assert set(mistakes) == {"data.crop=40", "batch_size=5000", "scheduler.every=99"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every key of every configuration, mistyped and contradicted: each is told, and nothing is written."""
+"""Every key of every configuration, mistyped and contradicted: each is reported, and nothing is written."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -48,23 +48,23 @@ def test_the_words_are_many(keys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_mistyped_key_is_told_in_one_answer(name, opened, keys):
+def test_every_mistyped_key_is_reported_in_one_message(name, opened, keys):
     words = [f"{key[:-1]}qq=1" for key in keys[name]]
-    told = mistakes_in(opened, *COMMANDS[name], *words, sees_data=False)
-    assert set(words) <= set(told)
-    assert all(told[word] for word in words)
+    mistakes = mistakes_in(opened, *COMMANDS[name], *words, sees_data=False)
+    assert set(words) <= set(mistakes)
+    assert all(mistakes[word] for word in words)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_value_of_another_kind_is_told_in_one_answer(name, opened, keys):
+def test_every_value_of_another_kind_is_reported_in_one_message(name, opened, keys):
     typed = {word.partition("=")[0] for word in COMMANDS[name]}
     words = [f"{key}=[{{a: [1]}}]" for key in keys[name] if key not in {*typed, *NAMES, *FREE_TEXT}]
-    told = mistakes_in(opened, *COMMANDS[name], *words, sees_data=False)
-    assert [word for word in words if not told.get(word)] == []
+    mistakes = mistakes_in(opened, *COMMANDS[name], *words, sees_data=False)
+    assert [word for word in words if not mistakes.get(word)] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_value_alone_is_taken_or_told(name, opened, keys):
+def test_every_value_alone_is_used_or_reported(name, opened, keys):
     """A value that may be right or wrong: whatever it is, there is a plan or a message, and never anything else."""
     for value in ("-1", "null", "[]"):
         words = _apart([f"{key}={value}" for key in keys[name] if key not in NAMES])

@@ -69,7 +69,7 @@ OTHER_VALUE = {
     "references": [{"metric": "accuracy", "value": 0.5, "split": "test", "source": "a book"}],
     "freeze.what": ["features"], "freeze.epochs": 1, "freeze.then_lr": 0.5, "head.units": [8], "head.dropout": 0.5,
 }  # fmt: skip
-TOGETHER = {  # what a key cannot be set without, beside it
+TOGETHER = {  # what a key cannot be set without
     "data.folds": {"fold": 0}, "data.fold": {"folds": 2}, "optimizer.decay_norm_and_bias": {"weight_decay": 0.01},
     "task.focal_gamma": {"loss": "focal"}, "regularization.average.start": {"kind": "swa"},
     "init.checkpoint": {"run": "outputs/run"}, "freeze.epochs": {"what": ["features"]},

@@ -37,33 +37,33 @@ class TestCommand:
         assert left == ["here"], "a command that is refused writes nothing"
         return outcome.err
 
-    def test_three_mistakes_are_told_in_one_answer(self, cnnbench, tmp_path):
-        told = self.refused(cnnbench, tmp_path, "epoch=3", "modle=lenet", "optimizer.lr=fast")
-        assert told.splitlines() == [
+    def test_three_mistakes_are_reported_in_one_message(self, cnnbench, tmp_path):
+        output = self.refused(cnnbench, tmp_path, "epoch=3", "modle=lenet", "optimizer.lr=fast")
+        assert output.splitlines() == [
             "cnnbench: 3 mistakes in the configuration, nothing was started:",
             "  epoch=3            no such key; did you mean 'epochs'?",
             "  modle=lenet        no such key; did you mean 'model'?",
             "  optimizer.lr=fast  must be a number above 0",
         ]
 
-    def test_mistakes_in_words_options_keys_values_and_controls_are_told_together(self, cnnbench, tmp_path):
+    def test_mistakes_in_words_options_keys_values_and_controls_are_reported_together(self, cnnbench, tmp_path):
         words = ["model=lenett", "lenet", "seed=0,1", "hydra.run.dir=x", "epoch=3", "batch_size=0", "rerun=maybe"]
-        told = self.refused(cnnbench, tmp_path, *words)
-        assert "7 mistakes" in told
-        assert all(word in told for word in words)
+        output = self.refused(cnnbench, tmp_path, *words)
+        assert "7 mistakes" in output
+        assert all(word in output for word in words)
 
     def test_what_hydra_refuses_hides_no_other_mistake(self, cnnbench, tmp_path):
-        told = self.refused(cnnbench, tmp_path, "~augmentation.crop", "modle=lenet", "optimizer.lr=fast")
-        assert "3 mistakes" in told
-        assert "  ~augmentation.crop " in told
-        assert "did you mean 'model'?" in told
-        assert "must be a number above 0" in told
+        output = self.refused(cnnbench, tmp_path, "~augmentation.crop", "modle=lenet", "optimizer.lr=fast")
+        assert "3 mistakes" in output
+        assert "  ~augmentation.crop " in output
+        assert "did you mean 'model'?" in output
+        assert "must be a number above 0" in output
 
-    def test_mistakes_of_a_sweep_are_told_before_any_job_starts(self, cnnbench, tmp_path):
-        told = self.refused(cnnbench, tmp_path, "-m", "epochs=3,0,true", "modle=lenet")
-        assert "epochs=0 " in told
-        assert "epochs=true " in told
-        assert told.count("modle=lenet") == 1
+    def test_mistakes_of_a_sweep_are_reported_before_any_job_starts(self, cnnbench, tmp_path):
+        output = self.refused(cnnbench, tmp_path, "-m", "epochs=3,0,true", "modle=lenet")
+        assert "epochs=0 " in output
+        assert "epochs=true " in output
+        assert output.count("modle=lenet") == 1
 
     @pytest.mark.parametrize(
         ("words", "text"),
@@ -75,7 +75,7 @@ class TestCommand:
             (["resume="], "must be the folder of a run"),
             (["accept_stale=1"], "must be true or false"),
         ],
-        ids=["window", "batch", "schedule", "run folder", "no folder", "control"],
+        ids=["crop", "batch", "schedule", "run folder", "no folder", "control"],
     )
     def test_what_only_the_data_or_the_parts_can_show_is_refused_as_well(self, cnnbench, tmp_path, words, text):
         assert text in self.refused(cnnbench, tmp_path, *words)
@@ -137,8 +137,8 @@ WRONG_VALUES = {
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, str]:
-    """Return what is told of each wrong value, by word; as many as have different keys are typed in one command."""
+def problems() -> dict[str, str]:
+    """Return the message on each wrong value, by word; as many as have different keys are typed in one command."""
     rounds: list[dict[str, str]] = []
     for word in WRONG_VALUES:
         key = word.partition("=")[0]
@@ -154,13 +154,13 @@ def told() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("word", WRONG_VALUES)
-def test_a_value_of_the_wrong_kind_is_told_what_is_allowed(told, word):
-    assert told[word].startswith("must be ")
-    assert WRONG_VALUES[word] in told[word]
+def test_a_value_of_the_wrong_kind_is_answered_with_what_is_allowed(problems, word):
+    assert problems[word].startswith("must be ")
+    assert WRONG_VALUES[word] in problems[word]
 
 
-def test_nothing_but_wrong_values_is_told(told):
-    assert set(told) == set(WRONG_VALUES)
+def test_nothing_but_wrong_values_is_reported(problems):
+    assert set(problems) == set(WRONG_VALUES)
 
 
 MISREAD = {
@@ -207,10 +207,10 @@ MISREAD = {
 
 
 @pytest.mark.parametrize("word", MISREAD)
-def test_a_word_that_nothing_reads_is_told_what_was_meant(composer, word):
-    told = mistakes_in(composer, word)
-    assert list(told) == [word], "one mistake, quoted as it was typed"
-    assert MISREAD[word] in told[word]
+def test_a_word_that_nothing_reads_is_answered_with_what_was_meant(composer, word):
+    mistakes = mistakes_in(composer, word)
+    assert list(mistakes) == [word], "one mistake, quoted as it was typed"
+    assert MISREAD[word] in mistakes[word]
 
 
 TYPED_INSTEAD = {
@@ -234,7 +234,7 @@ TYPED_INSTEAD = {
 
 
 @pytest.mark.parametrize("word", TYPED_INSTEAD)
-def test_a_word_of_another_program_is_told_what_to_type_here_and_that_works(composer, word):
+def test_a_word_of_another_program_is_answered_with_what_to_type_here_and_that_works(composer, word):
     (problem,) = mistakes_in(composer, word).values()
     instead = TYPED_INSTEAD[word].removeprefix("data=synthetic data.crop=0.8 ")
     key = instead.partition("=")[0]
@@ -242,7 +242,7 @@ def test_a_word_of_another_program_is_told_what_to_type_here_and_that_works(comp
     plan_run(composer, TYPED_INSTEAD[word].split())
 
 
-def test_a_missing_group_is_told_its_options(composer):
+def test_a_missing_group_is_answered_with_its_options(composer):
     (problem,) = mistakes_in(composer, "~scheduler").values()
     assert "no such scheduler" in problem
     assert all(f"'{name}'" in problem for name in SCHEDULERS)

@@ -26,9 +26,9 @@ def network_without_places() -> Iterator[str]:
     del MODELS.components["bare"]
 
 
-def test_a_batch_larger_than_the_training_set_is_told_the_largest(composer):
-    told = mistakes_in(composer, "batch_size=1295")
-    assert told == {"batch_size=1295": "exceeds the 1294 training images; use at most 1294"}
+def test_a_batch_larger_than_the_training_set_is_answered_with_the_largest(composer):
+    mistakes = mistakes_in(composer, "batch_size=1295")
+    assert mistakes == {"batch_size=1295": "exceeds the 1294 training images; use at most 1294"}
 
 
 @pytest.mark.parametrize("words", [["batch_size=11"], ["batch_size=1"]], ids=["the last of many", "every one"])
@@ -53,8 +53,8 @@ def test_early_stopping_without_validation_is_refused(composer):
 
 
 def test_one_penalty_given_twice_is_refused(composer):
-    told = mistakes_in(composer, "regularization.l2=0.1", "optimizer.weight_decay=0.01")
-    assert told == {"regularization.l2=0.1": "twice: optimizer.weight_decay=0.01 is on too"}
+    mistakes = mistakes_in(composer, "regularization.l2=0.1", "optimizer.weight_decay=0.01")
+    assert mistakes == {"regularization.l2=0.1": "penalises weights twice, with optimizer.weight_decay=0.01; give one"}
     accepted(composer, "regularization.l1=0.1", "optimizer.weight_decay=0.01")
 
 
@@ -80,7 +80,7 @@ def test_a_schedule_whose_first_change_lies_beyond_the_end_is_refused(composer, 
         (["augmentation.jitter.brightness=0"], "all strengths are 0"),
         (["augmentation.jitter.saturation=0.3"], "saturation changes nothing in gray images"),
     ],
-    ids=["window of the whole image", "preset without its window", "strength 0", "saturation of gray"],
+    ids=["crop of the whole image", "preset without its crop", "strength 0", "saturation of gray"],
 )
 def test_an_augmentation_that_changes_nothing_is_refused(composer, words, text):
     (problem,) = mistakes_in(composer, *words).values()
@@ -102,10 +102,11 @@ def test_flips_that_a_preset_brings_are_left_out_on_digits_and_that_is_said(comp
 
 def test_flips_that_were_chosen_are_refused_on_digits_unless_they_are_left_out(composer):
     words = ["augmentation=crop_flip", "data.crop=28"]
-    told = mistakes_in(composer, *words)
-    assert list(told) == ["augmentation=crop_flip"]
+    mistakes = mistakes_in(composer, *words)
+    assert list(mistakes) == ["augmentation=crop_flip"]
     assert (
-        "brings augmentation.flip, which can change what an image of 'digits' shows" in told["augmentation=crop_flip"]
+        "includes augmentation.flip, which can change what an image of 'digits' shows"
+        in mistakes["augmentation=crop_flip"]
     )
     plan = accepted(composer, *words, "augmentation.flip=null")
     assert [part.name for part in plan.config.augmentation] == ["crop"]
@@ -114,7 +115,7 @@ def test_flips_that_were_chosen_are_refused_on_digits_unless_they_are_left_out(c
 def test_flips_that_are_typed_stay_on_digits_and_that_is_said(composer):
     plan = accepted(composer, "augmentation.flip.p=0.25")
     assert [part.name for part in plan.config.augmentation] == ["flip"]
-    assert plan.notes == ("augmentation.flip can change what an image of 'digits' shows; on, as typed",)
+    assert plan.notes == ("augmentation.flip can change what an image of 'digits' shows; kept, as typed",)
 
 
 def test_flips_of_data_that_keep_their_labels_are_not_worth_a_note(composer):

@@ -197,7 +197,7 @@ def test_a_network_returns_one_number_per_class_by_default():
 
 
 @pytest.mark.parametrize(
-    ("pixels", "labels", "told"),
+    ("pixels", "labels", "message"),
     [
         (torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]), r"pixels must be uint8 \[N, C, H, W\], and are torch.float32"),
         (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), r"and are torch.uint8 \[2, 4, 4\]"),
@@ -206,7 +206,7 @@ def test_a_network_returns_one_number_per_class_by_default():
     ],
     ids=["float pixels", "no channels", "a label for two images", "a label without a class"],
 )
-def test_images_of_another_form_are_refused_in_a_sentence(pixels, labels, told):
+def test_images_of_another_form_are_refused_in_a_sentence(pixels, labels, message):
     good = Images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([0]))
-    with pytest.raises(UserError, match=f"the data set's part 'test': .*{told}"):
+    with pytest.raises(UserError, match=f"the data set's part 'test': .*{message}"):
         ImageData(good, Images(pixels, labels), ("a", "b"))

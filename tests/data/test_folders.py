@@ -61,7 +61,7 @@ def test_folders_named_like_parts_are_the_parts(tmp_path, val):
     write_parts(tmp_path / "own", {"train": {"a": 5, "b": 6}, val: {"b": 2, "a": 1}, "TEST": {"b": 3, "a": 4}})
     data = prepared("image_folder", tmp_path, folder="own")
     assert [counts(part, data.spec) for part in (data.train, data.val, data.test)] == [[5, 6], [1, 2], [4, 3]]
-    assert "validation is the data set's own, whatever data.val_fraction says" in data.notes
+    assert "the data set has its own validation part; data.val_fraction is ignored" in data.notes
     assert all(file.startswith(f"{name}/") for file, name in labels_by_file(own(tmp_path)).items())
 
 

@@ -83,7 +83,7 @@ def test_a_missing_published_set_says_what_to_unpack_where(tmp_path, name):
     plan = plan_run(Composer(), [f"data={name}", f"data.root={tmp_path}"])
     folder = tmp_path / plan.config.data.settings["folder"]
     with pytest.raises(
-        UserError, match=r"there is no such folder, nor .+ in .+\.\n  to bring by hand: unpack .+\n  another"
+        UserError, match=r"there is no such folder, nor .+ in .+\.\n  to download by hand: unpack .+\n  another"
     ) as missing:
         prepare(plan.config.data)
     assert f", into {folder.parent}\n" in str(missing.value)

@@ -154,13 +154,13 @@ def test_too_few_images_for_folds_are_a_clear_error(labels, folds, message):
 @pytest.mark.parametrize(
     ("words", "given", "problem"),
     [
-        (["data.folds=5"], "data.folds=5", "needs data.fold, which of them validates: 0 to 4"),
-        (["data.fold=1"], "data.fold=1", "is one of data.folds; give their number too"),
-        (["data.folds=5", "data.fold=5"], "data.fold=5", "must be below data.folds=5; they count from 0"),
+        (["data.folds=5"], "data.folds=5", "needs data.fold, the one to validate on: 0 to 4"),
+        (["data.fold=1"], "data.fold=1", "needs data.folds, the number of folds"),
+        (["data.folds=5", "data.fold=5"], "data.fold=5", "must be below data.folds=5; folds are counted from 0"),
         (
             ["data.folds=5", "data.fold=0", "data.val_fraction=0.2"],
             "data.val_fraction=0.2",
-            "and data.folds=5 exclude each other: the folds define what validates",
+            "and data.folds=5 exclude each other: the folds define the validation part",
         ),
         (["data.folds=1", "data.fold=0"], "data.folds=1", "must be a whole number at least 2 or null"),
         (

@@ -34,7 +34,7 @@ def spoil(path: Path) -> str:
 
 
 def test_intact_files_are_not_reported(folder):
-    assert prepare_folder(folder).notes == ("validation is the data set's own, whatever data.val_fraction says",)
+    assert prepare_folder(folder).notes == ("the data set has its own validation part; data.val_fraction is ignored",)
 
 
 def test_unusable_training_images_are_an_error_and_left_out_on_request(folder):

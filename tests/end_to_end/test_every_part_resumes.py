@@ -1,4 +1,4 @@
-"""Every part that can be chosen trains, and goes on to the same bits after a kill: whatever state it has is kept."""
+"""Every part that can be chosen trains, and resumes to the same bits after a kill: all of its state is kept."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.support.training import SMALL, plan_of
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
 
-# 72 images train: three epochs of five steps. Colour, room for a window to move in, and layers with states.
+# 72 images train: three epochs of five steps. Colour, room for a crop to move in, and layers with states.
 WORDS = (
     *SMALL, "model=lenet_v2", "data.channels=3", "data.image_size=20", "data.crop=16",
     "regularization.dropout=0.3", "regularization.batchnorm=true",

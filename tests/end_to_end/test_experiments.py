@@ -131,7 +131,7 @@ def test_a_run_that_goes_on_from_an_experiment_still_says_what_was_done_otherwis
     assert f"deviates    {', '.join(departures)}" in ended.out
 
 
-# Channels, side of the window, classes; parameters in all, and those that are trained from the first step on.
+# Channels, side of the crop, classes; parameters in all, and those that are trained from the first step on.
 COUNTS = {
     "architectures/vgg16_caltech101": (3, 224, 102, 134_678_438, 134_678_438),
     "architectures/vgg16_caltech101_tuned": (3, 224, 102, 135_335_590, 1_075_046),

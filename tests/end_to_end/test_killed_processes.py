@@ -1,4 +1,4 @@
-"""A process that is killed for good, at any place, and gone on with, ends in the same bits as an unbroken one."""
+"""A process that is killed for good, at any place, and continued, ends with the same bits as an unbroken one."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""A run that is stopped or killed anywhere, and gone on with, ends in the same bits as an unbroken one."""
+"""A run that is stopped or killed anywhere, and continued, ends with the same bits as an unbroken one."""
 
 import os
 

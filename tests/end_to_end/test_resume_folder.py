@@ -1,4 +1,4 @@
-"""`resume=FOLDER`: a run goes on in its folder, or for longer in one of its own; nothing else can change."""
+"""`resume=FOLDER`: a run continues in its folder, or for longer in a new one; nothing else can change."""
 
 import re
 import shutil
@@ -57,7 +57,7 @@ def test_resuming_a_folder_goes_on_in_it(cnnbench, outputs, unbroken, more):
 def test_resuming_a_finished_run_shows_its_result(cnnbench, parent, monkeypatch):
     before = fingerprints(parent)
     monkeypatch.chdir(parent.parent)
-    outcome = cnnbench(f"resume={parent.name}")  # as typed from beside it
+    outcome = cnnbench(f"resume={parent.name}")  # as typed from the folder above it
     assert outcome.code == 0
     assert "finished" in outcome.out
     assert fingerprints(parent) == before
@@ -112,7 +112,7 @@ def test_a_continued_run_that_is_killed_before_its_first_checkpoint_goes_on_from
     assert [row["epoch"] for row in rows_of(child) if row["row"] == "epoch"] == [1, 2, 3, 4]
 
 
-def test_a_run_that_stopped_early_can_be_told_to_go_on_without_stopping(outputs):
+def test_a_run_that_stopped_early_can_be_resumed_without_early_stopping(outputs):
     stopping = ("regularization.early_stopping.patience=1", "regularization.early_stopping.min_delta=0.9")
     assert go(*PLAIN, *stopping) == 0
     parent = only_run(outputs)
@@ -130,13 +130,13 @@ def test_what_a_new_horizon_does_to_the_learning_rate_is_said(outputs, capsys):
 
 REFUSALS = {
     "another optimizer": ("optimizer=adam", r"with the parts it has; set single keys, as in optimizer\.KEY=VALUE"),
-    "another augmentation": ("augmentation=crop", "goes on with the parts it has"),
-    "an experiment": ("experiment=cnn_lab/lenet_mnist", "goes on with the parts it has"),
-    "another seed": ("seed=1", "cannot change in a run that goes on; start a run of its own without resume="),
-    "another network": ("model.units=[10]", "cannot change in a run that goes on"),
-    "other data": ("data.val_fraction=0.2", "cannot change in a run that goes on"),
-    "other steps": ("batch_size=8", "cannot change in a run that goes on"),
-    "several values": ("epochs=4,5", "is several values; resuming takes one"),
+    "another augmentation": ("augmentation=crop", "a resumed run keeps its parts"),
+    "an experiment": ("experiment=cnn_lab/lenet_mnist", "a resumed run keeps its parts"),
+    "another seed": ("seed=1", "cannot change in a resumed run; start a new one without resume="),
+    "another network": ("model.units=[10]", "cannot change in a resumed run"),
+    "other data": ("data.val_fraction=0.2", "cannot change in a resumed run"),
+    "other steps": ("batch_size=8", "cannot change in a resumed run"),
+    "several values": ("epochs=4,5", "has several values; resuming takes one"),
     "fewer epochs": ("epochs=2", "3 epochs are trained already; give more than that"),
     "an unknown key": ("epoch=4", "no such key; did you mean 'epochs'"),
     "batch norm": ("regularization.batchnorm=true", "regularization.batchnorm=true"),

@@ -1,4 +1,4 @@
-"""The same command again: a finished run is shown, one that began goes on, and what has changed since is told."""
+"""The same command again: a finished run is shown, one that was started continues, and changes since are reported."""
 
 import re
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def test_a_run_of_other_data_and_an_unfinished_one_of_other_code_are_not_gone_on
     with pytest.raises(UserError) as refused:
         go(*PLAIN)
     lines = str(refused.value).splitlines()
-    assert lines[:2] == [f"{run} {state} with other code or data than there is now:", f"  {said}"]
+    assert lines[:2] == [f"{run} {state} with code or data that have changed since:", f"  {said}"]
     assert [line.split()[0] for line in lines[3:]] == ["rerun=true", "accept_stale=true"]
     assert fingerprints(outputs) == before
 
@@ -151,7 +151,7 @@ def test_what_to_do_with_a_run_is_true_or_false(cnnbench, outputs, word):
     assert not outputs.exists()
 
 
-def test_a_run_that_failed_is_tried_again_and_its_old_error_is_not_told(outputs, monkeypatch):
+def test_a_run_that_failed_is_tried_again_and_its_old_error_is_not_printed(outputs, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "fit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

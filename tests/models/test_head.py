@@ -132,7 +132,7 @@ def test_a_word_stands_for_modules_with_all_below_them(word):
 
 
 class OutOfOrder(nn.Module):
-    """Layers that are made in another order than they run, a hidden one as wide as the outputs."""
+    """Layers that are defined in another order than they run, a hidden one as wide as the outputs."""
 
     def __init__(self, num_outputs: int) -> None:
         super().__init__()

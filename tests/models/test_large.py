@@ -147,7 +147,7 @@ def test_auxiliary_classifiers_where_there_are_none_are_refused():
 
 
 @pytest.mark.parametrize(("name", "side"), [("alexnet_lrn", 66), ("alexnet_bn", 66)])
-def test_images_that_are_too_small_for_an_alexnet_are_told_what_works(name, side):
+def test_for_images_that_are_too_small_for_an_alexnet_the_side_that_works_is_named(name, side):
     settings = {"maps": [4, 8, 8, 8, 8], "units": [16]} | ({"norm": "across"} if name == "alexnet_lrn" else {})
     with pytest.raises(UserError, match=r"needs images of at least 67x67, and sees 66x66"):
         check_network(Selection(name, settings), spec(3, side))

@@ -192,13 +192,13 @@ def test_a_network_without_either_has_none(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_image_that_is_too_small_is_told_the_smallest_side_that_works(name):
+def test_for_an_image_that_is_too_small_the_smallest_side_that_works_is_named(name):
     if works(preset(name), spec(3, 2, 10)):
         pytest.skip("none is too small")
     with pytest.raises(UserError) as refused:
         check_network(preset(name), spec(3, 2, 10))
-    told = re.search(r"needs images of at least (\d+)x\1, and sees 2x2", str(refused.value))
-    side = int(told[1])
+    match = re.search(r"needs images of at least (\d+)x\1, and sees 2x2", str(refused.value))
+    side = int(match[1])
     assert count(preset(name), spec(3, side, 10)) > 0
     with pytest.raises(UserError, match=f"at least {side}x{side}, and sees {side - 1}x{side - 1}"):
         check_network(preset(name), spec(3, side - 1, 10))
@@ -218,7 +218,7 @@ def test_doing_what_the_error_says_helps(words):
         setup(plan_run(Composer(), [*words, way]).config)
 
 
-def test_a_network_that_fits_no_data_is_told_why():
+def test_a_network_that_fits_no_data_is_refused_with_the_reason():
     on = spec(3, 32, 10)
 
     @MODELS.register("validate_output")

@@ -101,7 +101,7 @@ def test_published_weights_that_cannot_be_fetched_say_where_they_are(monkeypatch
     assert source.description == f"timm {architecture}.{tag}"
     monkeypatch.setattr("timm.create_model", no_network)
     with pytest.raises(
-        UserError, match=rf"{where} cannot be fetched \(no network\); fetch it, and give init\.file=FILE"
+        UserError, match=rf"{where} cannot be downloaded \(no network\); get it elsewhere, and give init\.file=FILE"
     ):
         source.load()
 

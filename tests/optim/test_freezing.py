@@ -258,7 +258,7 @@ def test_what_is_trained_cannot_change_in_a_run_that_goes_on(word, cnnbench, out
     assert go(*WORDS, "epochs=1") == 0
     ended = cnnbench(f"resume={only_run(outputs)}", "epochs=4", word)
     assert ended.code == 2
-    assert "cannot change in a run that goes on" in ended.err
+    assert "cannot change in a resumed run" in ended.err
 
 
 def test_freezing_what_chance_made_is_remarked_on(cnnbench):

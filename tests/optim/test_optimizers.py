@@ -224,7 +224,7 @@ class TestOptimizers:
     def test_a_mistake_says_that_there_is_no_decay_to_take_away(self, cnnbench):
         refused = cnnbench("optimizer=adam", "optimizer.decay_norm_and_bias=false", "--cfg", "job")
         assert refused.code == 2
-        told = "optimizer.decay_norm_and_bias=false  has no effect without optimizer.weight_decay; give one, or true"
-        assert told in refused.err
+        message = "optimizer.decay_norm_and_bias=false  has no effect without optimizer.weight_decay; give one, or true"
+        assert message in refused.err
         words = ["optimizer=adam", "optimizer.decay_norm_and_bias=false", "optimizer.weight_decay=0.1", "--cfg", "job"]
         assert cnnbench(*words).code == 0

@@ -79,8 +79,8 @@ class TestWarmUp:
     @pytest.mark.parametrize("warmup", [30, 31])
     def test_one_as_long_as_the_training_is_an_error(self, warmup):
         assert Horizon(6, 5, warmup=29).num_main_steps == 1
-        told = f"scheduler.warmup={warmup}  must be shorter than the whole training of 30 steps; warm up for less"
-        with pytest.raises(SettingError, match=told):
+        message = f"scheduler.warmup={warmup}  must be shorter than the whole training of 30 steps; warm up for less"
+        with pytest.raises(SettingError, match=message):
             Horizon(6, 5, warmup=warmup)
 
 
@@ -106,7 +106,7 @@ class TestEverySchedule:
 
     @pytest.mark.parametrize("name", walked("scheduler"))
     def test_it_has_a_value_after_the_end(self, name):
-        """Of a finished run that shall go on; also of a single step."""
+        """Of a finished run that is trained for longer; also of a single step."""
         made, length = self.made(name)
         assert 0 <= made(length, [0.1]) <= 1
 
@@ -134,7 +134,7 @@ class TestEverySchedule:
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "told", "instead"),
+    ("name", "changed", "message", "instead"),
     [
         ("step", {"every": 6}, "training ends after 6 epochs, before the first change", {"every": 3}),
         ("step", {"every": 30, "unit": "step"}, "training ends after 30 steps, before the first", {"every": 15}),
@@ -153,14 +153,16 @@ class TestEverySchedule:
          {"up": 14, "down": 14}),
     ],
 )  # fmt: skip
-def test_what_could_never_have_an_effect_is_an_error_and_what_would_have_one_is_offered(name, changed, told, instead):
+def test_what_could_never_have_an_effect_is_an_error_and_what_would_have_one_is_offered(
+    name, changed, message, instead
+):
     settings = (SPREAD | COUNTING)[name] | changed
     with pytest.raises(SettingError) as refused:
         schedule(name, **settings)
     (mistake,) = refused.value.mistakes
     setting = next(iter(changed))
     assert mistake.given == f"scheduler.{setting}={changed[setting]}"
-    assert mistake.problem.startswith(told)
+    assert mistake.problem.startswith(message)
     if instead is None:
         assert mistake.instead is None
     else:
@@ -220,7 +222,7 @@ def test_a_warm_up_leaves_less_for_what_comes_after_it():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["scheduler=one_cycle", "scheduler.warmup=3"], "scheduler.warmup=3  'one_cycle' warms up by itself; give 0"),
         (["scheduler=plateau", "data.val_fraction=0"], "has nothing to watch with data.val_fraction=0; give a"),
@@ -236,10 +238,10 @@ def test_a_warm_up_leaves_less_for_what_comes_after_it():
         (["scheduler=multistep", "scheduler.milestones=[]"], "scheduler.milestones=[]  must be a list, each"),
     ],
 )
-def test_combinations_without_effect_are_mistakes(cnnbench, words, told):
+def test_combinations_without_effect_are_mistakes(cnnbench, words, message):
     outcome = cnnbench(*words, "--cfg", "job")
     assert outcome.code == 2
-    assert told in outcome.err
+    assert message in outcome.err
 
 
 @pytest.mark.parametrize(

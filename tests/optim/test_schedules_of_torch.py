@@ -86,7 +86,7 @@ class TestAgainstTorch:
         expected = torch_factors(lambda optimizer: torchs.PolynomialLR(optimizer, 29, power))
         assert factors("polynomial", power=power) == pytest.approx(expected, abs=1e-9)
 
-    def test_polynomial_ends_where_it_is_told(self):
+    def test_polynomial_ends_at_the_final_fraction(self):
         got = factors("polynomial", power=2.0, final_fraction=0.2)
         assert got == pytest.approx([0.2 + 0.8 * ((29 - step) / 29) ** 2 for step in range(30)], rel=1e-12)
 

@@ -71,9 +71,9 @@ def test_the_checkpoint_of_a_run_holds_tensors_and_plain_values_only(cnnbench, o
     with zipfile.ZipFile(path) as archive:
         assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    wanted = {argument for operation, argument, _ in pickletools.genops(pickled) if operation.name == "GLOBAL"}
+    used = {argument for operation, argument, _ in pickletools.genops(pickled) if operation.name == "GLOBAL"}
     kinds = {f"torch {kind}Storage" for kind in ("Float", "Long", "Int", "Bool", "Double")}
-    assert wanted <= {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | kinds
+    assert used <= {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | kinds
 
 
 def test_the_manifest_says_what_the_file_is(folder):
@@ -107,7 +107,7 @@ def test_a_checkpoint_just_written_is_never_the_one_that_is_removed(folder):
     save_steps(folder, 8, 12, keep=2)
     (folder / "step-000000012.pt").write_bytes(b"damaged")
     assert load_newest(folder, lambda _: None)["progress"]["step"] == 8
-    save_steps(folder, 9, keep=1)  # gone on from 8, with checkpoint.keep=1
+    save_steps(folder, 9, keep=1)  # continued from 8, with checkpoint.keep=1
     assert load_newest(folder, lambda _: None)["progress"]["step"] == 9
 
 
@@ -275,7 +275,7 @@ def test_a_run_on_a_full_disk_ends_with_a_clear_error_and_goes_on_when_there_is_
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "completed"
     assert record["sessions"][1]["step"] == 6
-    assert "error" not in record, "the error of an earlier session is still told"
+    assert "error" not in record, "the error of an earlier session is still recorded"
 
 
 @pytest.mark.parametrize("there_before", [True, False])

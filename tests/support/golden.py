@@ -1,6 +1,6 @@
 """Three trainings whose weights are known to the last bit, and two run folders of an earlier version.
 
-`python -m tests.support.golden` records weights anew: only where a change of what is computed is meant. The folders
+`python -m tests.support.golden` records weights again: only where a change of what is computed is meant. The folders
 below tests/golden/runs/ stay as they are: they are what users have on their disks.
 """
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed and gone on with, and what each of them ended in, to the last bit."""
+"""Runs that are stopped, killed and continued, and what each of them ended in, to the last bit."""
 
 import hashlib
 import json
@@ -78,7 +78,7 @@ def stop(plan: Plan, at_check: int) -> None:
 
 
 def kill(plan: Plan, after_step: int, saves_every: int) -> None:
-    """Carry out a plan until after a step; nothing is saved then, but was every so many steps before."""
+    """Carry out a plan until after a step; nothing is saved then, but was every few steps before."""
     on_step = Trainer.on_step
 
     def die(self: Trainer, row: dict[str, Any], progress: Progress) -> None:
@@ -161,7 +161,7 @@ def assert_same(run: Path, unbroken: dict[str, Any]) -> None:
 
 
 def child_of(parent: Path) -> Path:
-    """Return the folder of the run that goes on from another one."""
+    """Return the folder of the run that continues another one."""
     runs = [path.parent for path in parent.parents[2].glob("*/*/*/run.json")]
     (child,) = [run for run in runs if run != parent]
     return child

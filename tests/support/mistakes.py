@@ -1,4 +1,4 @@
-"""Commands that are refused, with what they are told, and commands that are accepted."""
+"""Commands that are refused, with the messages, and commands that are accepted."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def accepted(composer: Composer, *words: str) -> Plan:
 
 
 def mistakes_in(composer: Composer, *words: str, sees_data: bool = True) -> dict[str, str]:
-    """Return what a command is told, by what it quotes; sees_data: also of what only the data can show."""
+    """Return the problems of a refused command, by what they quote; sees_data: also those that only data show."""
     with pytest.raises(ConfigError) as refused:
         accepted(composer, *words) if sees_data else plan_run(composer, words)
     return {mistake.given: mistake.problem for mistake in refused.value.mistakes}

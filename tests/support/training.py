@@ -24,7 +24,7 @@ SHARED = (
 
 
 class Recorder:
-    """Notes what it is told; asks for no checkpoint, and for a stop after `stop_after` steps."""
+    """Records its calls; asks for no checkpoint, and for a stop after `stop_after` steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.steps: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ def plan_of(*words: str) -> Plan:
 
 
 def prepared(*words: str) -> TrainingSetup:
-    """Return what the training of a command is made of, at its very beginning."""
+    """Return the setup of the training of a command, before its first step."""
     training = setup(plan_of(*words).config)
     set_up_torch(training.device, training.config, 1)
     return training

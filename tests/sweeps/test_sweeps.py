@@ -149,7 +149,7 @@ def test_an_experiment_may_bring_a_grid_and_what_is_typed_wins(own_experiments):
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_mistakes_of_all_jobs_are_told_before_any_starts(cnnbench, outputs):
+def test_the_mistakes_of_all_jobs_are_reported_before_any_starts(cnnbench, outputs):
     outcome = cnnbench("-m", *TINY, "model=lenet,lenett", "optimizer.lr=0.1,fast", "epoch=3")
     assert outcome.code == 2
     assert "3 mistakes in the configuration, nothing was started" in outcome.err
@@ -159,15 +159,15 @@ def test_the_mistakes_of_all_jobs_are_told_before_any_starts(cnnbench, outputs):
     assert not outputs.exists()
 
 
-def test_what_does_not_fit_the_data_is_told_for_all_jobs_before_any_starts(cnnbench, outputs, own_experiments):
+def test_what_does_not_fit_the_data_is_reported_for_all_jobs_before_any_starts(cnnbench, outputs, own_experiments):
     words = ("experiment=ablation", "seed=0", "batch_size=5000", "data.image_size=16,8")
     outcome = cnnbench("-m", "--config-dir", own_experiments, *TINY, *words)
     assert outcome.code == 2
     assert "nothing was started." in outcome.err
-    told = outcome.err.split("\n  in: ")
-    assert re.search(r"batch_size=5000 +exceeds the 65 training images; use at most 65$", told[0])
-    assert "needs images of at least 16x16, and sees 8x8" in told[1]
-    for commands, side in ((told[1], 16), (told[2], 8)):
+    messages = outcome.err.split("\n  in: ")
+    assert re.search(r"batch_size=5000 +exceeds the 65 training images; use at most 65$", messages[0])
+    assert "needs images of at least 16x16, and sees 8x8" in messages[1]
+    for commands, side in ((messages[1], 16), (messages[2], 8)):
         for dropout in (0.1, 0.2):  # the grid of the experiment
             assert re.search(rf"cnnbench .*dropout={dropout} .*data\.image_size={side}\n", f"{commands}\n")
     assert not outputs.exists()
@@ -189,8 +189,8 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
     words = ("-m", *PLAIN[:-2], "model=moody", "model.mood=raises,exits,kills,fine", f"plugins={plugin}")
     outcome = cnnbench(*words)
     assert outcome.code == 1
-    told = {line.split("  ")[1]: line for line in outcome.out.splitlines() if "moody/" in line and "  " in line}
-    summary = "\n".join(told.values())
+    lines = {line.split("  ")[1]: line for line in outcome.out.splitlines() if "moody/" in line and "  " in line}
+    summary = "\n".join(lines.values())
     assert "1 of 4 runs completed" in outcome.out
     assert "failed: RuntimeError: not in the mood" in summary
     assert re.search(r"failed: (SystemExit: 3|exit code 3)", summary)
@@ -224,7 +224,7 @@ def test_a_finished_job_of_other_code_is_shown_and_an_unfinished_one_is_not_gone
     outcome = cnnbench("-m", *PLAIN, "seed=0,1")
     assert outcome.code == 1
     assert "1 of 2 runs completed" in outcome.out
-    assert re.search(r"not continued: .* began with other code or data", outcome.out)
+    assert re.search(r"not continued: .* was started with code or data that have changed since", outcome.out)
 
 
 def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, outputs):

@@ -15,7 +15,7 @@ from cnnbench.tasks.evaluation import BINS, SHOWN, Predictions, evaluate_classif
 NAMES = tuple("abcdefgh")
 
 
-def made(labels: list[int] | Tensor, number: int = 8, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def synthetic(labels: list[int] | Tensor, number: int = 8, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Return probabilities that often favour the label, labels, and names of classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.as_tensor(labels)
@@ -25,11 +25,11 @@ def made(labels: list[int] | Tensor, number: int = 8, seed: int = 0) -> tuple[Te
 
 
 CASES = {
-    "random": made(torch.randint(8, (300,), generator=torch.Generator().manual_seed(1))),
-    "classes without images": made([0, 3, 3, 7, 7, 7, 0, 3, 7, 7]),
-    "one class only": made([2] * 20),
-    "one image": made([1]),
-    "two classes": made([0, 1, 1, 0, 1], number=2),
+    "random": synthetic(torch.randint(8, (300,), generator=torch.Generator().manual_seed(1))),
+    "classes without images": synthetic([0, 3, 3, 7, 7, 7, 0, 3, 7, 7]),
+    "one class only": synthetic([2] * 20),
+    "one image": synthetic([1]),
+    "two classes": synthetic([0, 1, 1, 0, 1], number=2),
     "all tied": (torch.full((6, 3), 1 / 3), torch.tensor([0, 1, 2, 2, 1, 0]), NAMES[:3]),
 }
 

@@ -39,7 +39,7 @@ def test_recall_is_how_often_one_of_the_nearest_is_alike(labels):
 
 def test_of_many_images_some_ask_and_all_answer(monkeypatch):
     embeddings = embeddings_of(LABELS)
-    monkeypatch.setattr(retrieval, "MOST_QUERIES", 25)
+    monkeypatch.setattr(retrieval, "MAX_QUERIES", 25)
     monkeypatch.setattr(retrieval, "CHUNK", 7)
     expected = [slow_recall(embeddings, LABELS, rank, range(0, 100, 4)) for rank in RANKS]
     assert recall_at(embeddings, LABELS, RANKS) == pytest.approx(expected, abs=1e-12)

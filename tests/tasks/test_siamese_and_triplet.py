@@ -194,7 +194,7 @@ def test_a_split_of_one_class_has_no_loss(task, labels):
 
 REFUSED = {
     "data.subset.first=12 data.num_classes=9 batch_size=5": "to train on",
-    "augmentation=cutmix": "mixes images of classes, which task=siamese cannot learn from; set it to null",
+    "augmentation=cutmix": "mixes images of different classes, which task=siamese cannot learn from; set it to null",
     "task.dimensions=7": "task.dimensions=7  the model is an encoder with embeddings of 6",
     "task=triplet task.per_class=8": "has no effect with task.mining=none",
     "task=triplet task.mining=hard batch_size=18": "must be a multiple of task.per_class=4",

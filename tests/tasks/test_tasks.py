@@ -142,7 +142,7 @@ def _shown(case: str) -> tuple[str, ...]:
 
 
 def _files(run: Path) -> dict[str, bytes]:
-    """Return what lies among pictures and codes; of TensorBoard's events, which have times in them, how many."""
+    """Return the contents of pictures and embeddings; of TensorBoard's events, which have times in them, the number."""
     files = [path for name in ("pictures", "embeddings") for path in (run / name).rglob("*") if path.is_file()]
     events = [path for path in files if path.name.startswith("events")]
     found = {str(path.relative_to(run)): path.read_bytes() for path in files if path not in events}
@@ -231,7 +231,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_task_that_does_not_work_is_told_before_anything_is_written(name, monkeypatch, outputs):
+def test_a_task_that_does_not_work_is_reported_before_anything_is_written(name, monkeypatch, outputs):
     class Broken(TASKS["classification"].factory):
         def __init__(self, spec, **settings):
             super().__init__(spec, **settings)

@@ -34,7 +34,7 @@ COMMAND = [sys.executable, "-m", "cnnbench", *TINY]
 
 @pytest.fixture
 def in_terminal(monkeypatch) -> Callable[..., str]:
-    """Return what runs the command in a terminal of so many columns, and returns what that got to show."""
+    """Return a function that runs the command in a terminal of a given width, and returns what is printed."""
 
     def run(columns: int, *words: str) -> str:
         leader, follower = pty.openpty()
@@ -74,7 +74,7 @@ def test_a_terminal_has_a_line_an_epoch_that_stays_and_a_bar_that_fits(in_termin
     assert "\x1b[32mbest" in written
 
 
-def test_colours_are_left_out_where_they_are_not_wanted(in_terminal, monkeypatch):
+def test_colours_are_left_out_where_they_are_disabled(in_terminal, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     written = in_terminal(100)
     assert "best" in written
@@ -86,7 +86,7 @@ def test_validations_within_an_epoch_are_lines_of_the_same_table(in_terminal):
     assert len(re.findall(r" step \d+ +\d\.\d{4} +\d\.\d{4}", written)) > 3
 
 
-def test_a_pipe_has_a_line_an_epoch_in_words(cnnbench):
+def test_a_pipe_has_a_line_of_text_per_epoch(cnnbench):
     ran = cnnbench(*TINY)
     words = r"^  epoch \d/3  loss [\d.]+  accuracy [\d.]+  val loss [\d.]+  val accuracy"
     assert len(re.findall(words, ran.out, re.MULTILINE)) == 3

@@ -39,8 +39,8 @@ def test_operations_are_two_for_every_multiplication_and_addition():
 
 
 def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
-    window = ("augmentation=crop_flip", "data.image_size=20", "data.crop=16")
-    ended = cnnbench(*SMALL, *window, "dry_run=true", "scheduler.warmup=1", "optimizer.momentum=0.95")
+    cropped = ("augmentation=crop_flip", "data.image_size=20", "data.crop=16")
+    ended = cnnbench(*SMALL, *cropped, "dry_run=true", "scheduler.warmup=1", "optimizer.momentum=0.95")
     assert ended.code == 0, ended.err
     for shown in (
         "features.conv1", "6x12x12", "parameters; ", "0 frozen", "FLOP forward an image", "3 classes", "pattern 0",

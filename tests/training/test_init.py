@@ -99,7 +99,7 @@ def test_the_same_data_are_said_and_another_split_of_them(source, cnnbench):
     assert "note: init.run was trained on the same data; total training: 3 + 2 epochs" in out
     assert "split these data otherwise" not in out
     out = cnnbench(*words, "data.split_seed=7").out
-    assert "note: init.run split these data otherwise: images that validate here were trained on there" in out
+    assert "note: init.run split these data differently: it was trained on images of this validation split" in out
 
 
 def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
@@ -111,14 +111,14 @@ def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
     assert start.record["reinitialised"].keys() == HEAD
 
 
-def test_layers_that_only_one_of_them_has_are_told(source):
+def test_layers_that_only_one_of_them_has_are_printed(source):
     words = (*SOURCE, "regularization.batchnorm=false", "head.units=[8]", f"init.run={source}")
     record = initial_weights(prepared(*words)).record
     assert {name.split(".")[1][:4] for name in record["skipped"]} == {"norm", "line"}
-    assert set(record["skipped"].values()) == {"there is none here"}
+    assert set(record["skipped"].values()) == {"not in this network"}
     assert record["reinitialised"] == dict.fromkeys(
         [f"head.linear.{layer}.{kind}" for layer in ("linear1", "linear") for kind in ("weight", "bias")],
-        "the source has none",
+        "not in the source",
     )
 
 
@@ -160,7 +160,7 @@ def test_a_source_that_has_changed_meanwhile_is_refused(source, outputs, tmp_pat
     path = save_weights(source, tmp_path / "weights.pt")
     kill(plan(*OTHER_DATA, f"init.file={path}"), after_step=2, saves_every=100)
     save_weights(source, path, features__conv1__bias=torch.zeros(6))
-    with pytest.raises(UserError, match=r"is not what it was when this run was made"):
+    with pytest.raises(UserError, match=r"has changed since this run was started"):
         carry_out(plan_resume(str(only_run(outputs)), []))
 
 
@@ -227,8 +227,8 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
     ended = cnnbench(*words)
     assert ended.code == 2
     place = tmp_path / "torch" / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
-    assert "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth cannot be fetched" in ended.err
-    assert f"fetch it, and put it at {place}" in ended.err
+    assert "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth cannot be downloaded" in ended.err
+    assert f"download it, and put it at {place}" in ended.err
     assert not outputs.exists()
     import torchvision.models as zoo
 
@@ -242,7 +242,7 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
         "classifier.1.bias",
     }
     assert plan(*words).config.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
-    remark = "published weights learnt with other figures for normalising; see data.statistics"
+    remark = "pretrained weights were trained with other normalisation; see data.statistics"
     assert remark in prepared(*words).remarks
     assert remark not in prepared(*words, "data.statistics=imagenet").remarks
 
@@ -255,7 +255,7 @@ REFUSED = {
     "init.file=broken.txt": "must be a state dict: a file .pt, .pth or .safetensors",
     "init.file=broken.pt": "broken.pt is no state dict: ",
     "init.file=list.pt": "list.pt is no state dict: it must hold tensors by their names, and nothing else",
-    "init.file=strange.pt": "fits nothing in 'lenet': no name of its tensors is one here",
+    "init.file=strange.pt": "fits nothing in 'lenet': they have no tensor names in common",
     "init.run=source init.file=list.pt": "and init.run exclude each other; give one",
     "init.checkpoint=last": "has no effect without init.run",
     "init.weights=imagenet": "there are none for 'lenet'; there are for 'timm', 'torchvision'",

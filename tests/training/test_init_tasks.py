@@ -68,7 +68,7 @@ def test_a_head_of_another_task_is_begun_anew_even_where_it_would_fit(tmp_path):
 
 @pytest.fixture
 def own(tmp_path) -> Path:
-    """Return a folder with an experiment, one that begins with it, and one that begins with itself."""
+    """Return a folder with an experiment, one that begins with it, and one that is initialised with itself."""
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)
     base = (conf_dir() / "experiment" / "transfer_lab" / "siamese_mnist.yaml").read_text()
@@ -85,12 +85,12 @@ def test_a_run_begins_with_that_of_an_experiment_wherever_it_lies(own, cnnbench,
     asked = ("--config-dir", str(own))
     early = cnnbench(*asked, "experiment=second")
     assert early.code == 2
-    assert f"init.experiment=first  is not trained in {outputs}: cnnbench experiment=first" in early.err
+    assert f"init.experiment=first  has no finished run in {outputs}: cnnbench experiment=first" in early.err
     assert not outputs.exists()
     assert cnnbench(*asked, "experiment=first").code == 0
     (first,) = (path.parent for path in outputs.rglob("run.json"))
     RunFolder(first).update(status="paused")
-    assert "is not trained in" in cnnbench(*asked, "experiment=second").err
+    assert "has no finished run in" in cnnbench(*asked, "experiment=second").err
     RunFolder(first).update(status="completed")
     ended = cnnbench(*asked, "experiment=second")
     assert ended.code == 0, ended.err
@@ -105,7 +105,7 @@ def test_a_run_begins_with_that_of_an_experiment_wherever_it_lies(own, cnnbench,
 
 def test_an_experiment_that_is_none_or_begins_with_itself_is_refused(own, cnnbench, outputs):
     ended = cnnbench("--config-dir", str(own), "experiment=circle")
-    assert (ended.code, "init.experiment=circle  begins with itself" in ended.err) == (2, True)
+    assert (ended.code, "init.experiment=circle  is initialised with itself" in ended.err) == (2, True)
     ended = cnnbench("init.experiment=nothing")
     assert (ended.code, "init.experiment=nothing  no such experiment" in ended.err) == (2, True)
     ended = cnnbench("init.experiment=cnn_lab/lenet_mnist", "init.run=somewhere")

@@ -40,7 +40,7 @@ def test_a_logger_is_no_part_of_the_identity_of_a_run():
     assert plan.run_path() == plan_of().run_path()
 
 
-def test_a_logger_that_does_not_exist_is_a_mistake_that_is_told_before_anything_is_started(cnnbench, outputs):
+def test_a_logger_that_does_not_exist_is_a_mistake_that_is_reported_before_anything_is_started(cnnbench, outputs):
     outcome = cnnbench(*PLAIN, "logger=[tensorboard,mlfow]")
     assert outcome.code == 2
     assert "no such logger as 'mlfow'; there are 'mlflow', 'tensorboard', 'wandb', or []" in outcome.err
@@ -54,11 +54,11 @@ def without_packages(monkeypatch):
 
 @pytest.mark.usefixtures("without_packages")
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_a_missing_package_is_told_before_training_which_goes_on_without_it(outputs, capsys, name):
+def test_a_missing_package_is_reported_before_training_which_continues_without_it(outputs, capsys, name):
     assert go(*PLAIN, f"logger=[{name},tensorboard]") == 0
     said = capsys.readouterr().out
-    told = f"logger '{name}' is off: {name} is not installed: pip install 'cnnbench[{name}]'\n"
-    assert 0 < said.index(told) < said.index("epoch 1/3")
+    line = f"logger '{name}' is disabled: {name} is not installed: pip install 'cnnbench[{name}]'\n"
+    assert 0 < said.index(line) < said.index("epoch 1/3")
     assert said.count("warning") == 1
     assert scalars_of(only_run(outputs))
 
@@ -97,7 +97,7 @@ class Diary(Logger):
 '''
 
 
-def test_a_plugin_brings_a_logger_that_is_told_everything_in_order(cnnbench, outputs, tmp_path):
+def test_a_plugin_registers_a_logger_that_is_called_in_order(cnnbench, outputs, tmp_path):
     (tmp_path / "diary.py").write_text(PLUGIN)
     words = (*PLAIN, f"plugins={tmp_path / 'diary.py'}", "logger=diary")
     assert cnnbench(*words, "report=true").code == 0
@@ -133,7 +133,7 @@ class Broken(Logger):
 
 
 @pytest.mark.parametrize("method", ["begin", "scalars", "image", "flush", "result", "end"])
-def test_a_logger_that_fails_anywhere_ends_no_training_and_is_told_once(outputs, capsys, monkeypatch, method):
+def test_a_logger_that_fails_anywhere_ends_no_training_and_is_reported_once(outputs, capsys, monkeypatch, method):
     register_logger("broken")(Broken)
     monkeypatch.setattr(Broken, "method", method)
     monkeypatch.setattr(Broken, "calls", 0)

@@ -226,7 +226,7 @@ STOPS = {
     "no patience set": (ACCURACY, [0.5, 0.5, 0.5, 0.5], None, 0.0, 4),
     "after two in vain": (ACCURACY, [0.5, 0.6, 0.6, 0.6, 0.9], 2, 0.0, 4),
     "after one in vain": (ACCURACY, [0.5, 0.4, 0.9], 1, 0.0, 2),
-    "improvement starts the count anew": (ACCURACY, [0.5, 0.4, 0.6, 0.5, 0.5, 0.9], 2, 0.0, 5),
+    "improvement restarts the count": (ACCURACY, [0.5, 0.4, 0.6, 0.5, 0.5, 0.9], 2, 0.0, 5),
     "too little counts as none": (ACCURACY, [0.5, 0.55, 0.6, 0.9], 2, 0.25, 3),
     "exactly min_delta is too little": (ACCURACY, [0.5, 0.75, 0.75, 0.9], 2, 0.25, 3),
     "small gains add up": (ACCURACY, [0.5, 0.6, 0.8, 0.8, 0.8, 1.0], 2, 0.25, 5),

@@ -1,4 +1,4 @@
-"""A run that is told to stop, by a signal or a limit of time: the step ends, it saves, and says how to go on."""
+"""A run that is asked to stop, by a signal or a limit of time: the step ends, it saves, and says how to continue."""
 
 import signal
 

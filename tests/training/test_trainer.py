@@ -76,7 +76,7 @@ def test_without_validation_the_last_checkpoint_is_tested_and_the_result_says_so
         "step": 15,
     }
     assert "val" not in result
-    note = "data.val_fraction=0: there was no validation, the last checkpoint was tested"
+    note = "data.val_fraction=0: no validation, the last checkpoint was tested"
     assert result["notes"] == [note]
     assert note in capsys.readouterr().out
     assert not [key for row in rows_of(run) for key in row if key.endswith("/val")]
@@ -173,7 +173,7 @@ def test_a_place_that_cannot_hold_runs_is_a_clear_error(cnnbench, tmp_path, monk
     monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / "file"))
     outcome = cnnbench(*PLAIN)
     assert outcome.code == 2
-    assert "cannot be made" in outcome.err
+    assert "cannot be created" in outcome.err
     assert "CNNBENCH_OUTPUTS=FOLDER names another place" in outcome.err
 
 

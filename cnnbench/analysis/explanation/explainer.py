@@ -1,4 +1,4 @@
-"""What is explained: the network of a run, and images as it sees them."""
+"""The network to explain, and images as it sees them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,18 +17,18 @@ from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.tasks.figures import plain
 
-MOST_IMAGES = 40
-MOST_CLASSES = 10  # of which an image is taken if none is named
-SHORT_FILE = 60  # characters of an image's name in that of a file
+MAX_IMAGES = 40
+MAX_CLASSES = 10  # one image of each is taken if none is named
+SHORT_FILE = 60  # characters of an image's name in the name of a file
 NUM_VIEWS = 24  # of an image after augmentation
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network of a run, on the CPU, some images, and what of them to draw.
+    """The network of a run, on the CPU, some images, and what to draw of them.
 
     which: checkpoint of the network. device: for what takes many images. split: where those come from.
-    train_row: row of the first image in the training split, if it is one of it. num_mapped: of how many images maps
+    train_row: row of the first image in the training split, if it is there. num_mapped: number of images whose maps
     are drawn. layer, filter, label: drawn in place of all layers, all maps, and the predicted class.
     """
 
@@ -131,10 +131,10 @@ def explainer_of(
     else:
         rows = _first_of_each_class(run.data(split).labels, split) if rows is None else rows
         inputs, unusable = images_from_split(run, split, rows), []
-    if len(inputs) > MOST_IMAGES:
-        raise UserError(f"{len(inputs)} images are too many to look at; name at most {MOST_IMAGES}.")
+    if len(inputs) > MAX_IMAGES:
+        raise UserError(f"{len(inputs)} images are too many to look at; name at most {MAX_IMAGES}.")
     train_row = rows[0] if rows and not words and split == "train" else None
-    # Maps of images that nobody named, in every layer, would be a flood of figures.
+    # Maps of images that were not named, in every layer, would be a flood of figures.
     return Explainer(run, which, network, device, inputs, split, train_row, len(inputs) if is_named else 1), unusable
 
 
@@ -142,7 +142,7 @@ def _first_of_each_class(labels: Tensor, split: str) -> list[int]:
     """Return the row of the first image of each class, of at most ten."""
     if not len(labels):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
-    return [int((labels == label).nonzero()[0]) for label in sorted(set(labels.tolist()))[:MOST_CLASSES]]
+    return [int((labels == label).nonzero()[0]) for label in sorted(set(labels.tolist()))[:MAX_CLASSES]]
 
 
 def label_of(name: str, classes: Sequence[str]) -> int:

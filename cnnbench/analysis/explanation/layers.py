@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.training.step import evaluating
 
-MOST_LAYERS = 8  # whose maps are drawn unless a layer is named
+MAX_LAYERS = 8  # whose maps are drawn unless a layer is named
 LISTED = 20  # names in a message
 
 Hook = Callable[[str, nn.Module, Any, Any], None]
@@ -85,9 +85,9 @@ def convolutions(network: nn.Module, image: Tensor) -> list[str]:
 
 def spread(names: list[str]) -> list[str]:
     """Return at most eight of the names, evenly spread, the first and the last among them."""
-    if len(names) <= MOST_LAYERS:
+    if len(names) <= MAX_LAYERS:
         return names
-    return [names[place] for place in torch.linspace(0, len(names) - 1, MOST_LAYERS).round().long().tolist()]
+    return [names[place] for place in torch.linspace(0, len(names) - 1, MAX_LAYERS).round().long().tolist()]
 
 
 def maps_of_layer(network: nn.Module, image: Tensor, name: str) -> Maps:
@@ -117,7 +117,7 @@ class Kernels:
 
     @property
     def is_colour(self) -> bool:
-        """Tell whether each kernel can be drawn as one picture in colour."""
+        """Return whether each kernel can be drawn as one picture in colour."""
         return self.weights.shape[1] == 3
 
     @property

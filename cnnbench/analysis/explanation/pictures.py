@@ -53,7 +53,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Explanation(Sequence[Picture]):
-    """The figures that explain a network. left_out: what could not be drawn, and why, a line each."""
+    """The figures that explain a network. left_out: what could not be drawn, and why, one line each."""
 
     pictures: tuple[Picture, ...]
     left_out: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def _draw_activations(explainer: Explainer) -> Iterator[Picture]:
 
 
 def not_drawn(explainer: Explainer) -> str:
-    """Return which activations are drawn only if they are asked for; empty if there are none."""
+    """Return which activations are drawn only on request; empty if there are none."""
     images = len(explainer.inputs) - explainer.num_mapped
     layers = 0
     if explainer.layer is None:
@@ -105,12 +105,12 @@ def not_drawn(explainer: Explainer) -> str:
 
 
 def _chosen(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
-    """Return the maps to draw, the number of the first, and what they are. Raises UserError for one there is not."""
+    """Return the maps to draw, the number of the first, and what they are. Raises UserError for an unknown number."""
     total, height, width = maps.values.shape
     times = f", the last of {maps.uses} times that it is used" if maps.uses > 1 else ""
     if only is None:
-        some = f"the first {sheets.MOST_TILES} of " if total > sheets.MOST_TILES else ""
-        return maps.values[: sheets.MOST_TILES], 0, f"{some}{maps.size}{times}"
+        some = f"the first {sheets.MAX_TILES} of " if total > sheets.MAX_TILES else ""
+        return maps.values[: sheets.MAX_TILES], 0, f"{some}{maps.size}{times}"
     if only >= total:
         raise UserError(f"--filter {only}: {maps.layer} has {maps.size}, counted from 0.")
     return maps.values[only : only + 1], only, f"map {only} of {total}, {height}x{width}{times}"
@@ -118,7 +118,7 @@ def _chosen(maps: Maps, only: int | None) -> tuple[Tensor, int, str]:
 
 def _draw_kernels(explainer: Explainer) -> Iterator[Picture]:
     kernels = first_kernels(explainer.network, explainer.images[:1])
-    most = sheets.MOST_TILES if kernels.is_colour else max(1, sheets.MOST_TILES // kernels.weights.shape[1])
+    most = sheets.MAX_TILES if kernels.is_colour else max(1, sheets.MAX_TILES // kernels.weights.shape[1])
     some = f"the first {most} of " if len(kernels.weights) > most else ""
     title = f"{kernels.layer}: {some}{kernels.size}"
     yield Picture("kernels", title, sheets.kernels_sheet(kernels.weights[:most], title))
@@ -130,7 +130,7 @@ def _draw_gradcam(explainer: Explainer) -> Iterator[Picture]:
     layer = last_with_maps(network, image) if explainer.layer is None else explainer.layer
     maps = maps_of_layer(network, image, layer)
     if maps.values[0].numel() == 1:
-        raise NotPossible(f"{layer} has maps of one pixel, which cannot say where")
+        raise NotPossible(f"{layer} has maps of one pixel, which cannot show where")
     labels = _labels(explainer)
     heat = gradcam(score, network.get_submodule(layer), explainer.images, labels)
     line = f"Grad-CAM of {layer} ({maps.size})"
@@ -229,7 +229,7 @@ def explain_run(
 
     images: files and folders. what: names of kinds, as text with commas between. index: of the split; None: the first
     image of each class. layer, filter, label: as `Explainer` has them, the label by its class. Raises UserError for
-    what there is not, for images that cannot be used, and for a kind that is named and not possible.
+    unknown names, for images that cannot be used, and for a kind that is named and not possible.
     """
     files = [str(image) for image in ([images] if isinstance(images, str | Path) else images)]
     what = [kind.strip() for kind in what.split(",")] if isinstance(what, str) else what

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-MOST_TILES = 256  # in one figure
+MAX_TILES = 256  # in one figure
 TILE = 48  # pixels that a tile has at least: smaller ones are enlarged, each pixel to a square
-PAIRS_IN_A_ROW = 4
-VIEWS_IN_A_ROW = 5
-LETTERS_AN_INCH = 14
+PAIRS_PER_ROW = 4
+VIEWS_PER_ROW = 5
+CHARACTERS_PER_INCH = 14
 DIMMED = 0.6  # brightness of an image below a heat map
 
 Array = np.ndarray[Any, Any]
@@ -61,7 +61,7 @@ def views_sheet(image: Tensor, views: Tensor, title: str) -> Figure:
     images = torch.cat([image.unsqueeze(0), views]).permute(0, 2, 3, 1).numpy()
     figure = Figure(figsize=(6.6, 6.6 * image.shape[1] / image.shape[2] + 0.6), layout="compressed")
     values = images[..., 0] if images.shape[3] == 1 else images
-    _show_tiles(figure.subplots(), values, VIEWS_IN_A_ROW, "gray", (0, 1))
+    _show_tiles(figure.subplots(), values, VIEWS_PER_ROW, "gray", (0, 1))
     return _titled(figure, title)
 
 
@@ -70,7 +70,7 @@ def pairs_sheet(images: Tensor, heat: Tensor, captions: Sequence[str], title: st
 
     images: float32 [N, C, H, W] in [0, 1]. heat: float32 [N, H, W], at least 0. is_overlaid: drawn over the image.
     """
-    columns = min(PAIRS_IN_A_ROW, len(images))
+    columns = min(PAIRS_PER_ROW, len(images))
     rows = -(-len(images) // columns)
     width = 2.7 if columns > 1 else 5.6
     row_height = width / 2 * images.shape[2] / images.shape[3] + 0.4
@@ -92,7 +92,7 @@ def pairs_sheet(images: Tensor, heat: Tensor, captions: Sequence[str], title: st
 
 
 def _titled(figure: Figure, title: str) -> Figure:
-    letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
+    letters = int(figure.get_figwidth() * CHARACTERS_PER_INCH)
     figure.suptitle(textwrap.fill(title, letters), fontsize=9, parse_math=False)
     return figure
 

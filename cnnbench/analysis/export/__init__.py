@@ -1,1 +1,1 @@
-"""Networks in files that others can use: with what was done to images before them, and checked against the run."""
+"""Networks in files that others can use: with the preprocessing of images, and checked against the run."""

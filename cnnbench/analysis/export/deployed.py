@@ -67,7 +67,7 @@ class Deployed(nn.Module):
 
 
 def deployed(network: nn.Module, task: Task, about: Mapping[str, Any]) -> Deployed:
-    """Return a network for use. about: as from `described`."""
+    """Return a deployed network. about: as from `described`."""
     pixels = about["pixels"]
     size = (pixels["channels"], pixels["height"], pixels["width"])
     return Deployed(network, size, about["window"], about["mean"], about["std"], task.scores)
@@ -117,12 +117,12 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
             "side": width,
             "fit": run.fit,
             "means": "how an image file becomes pixels: resized, bilinear with antialiasing; crop: the shorter side "
-            "to `side`, and the square in the middle taken; stretch: both sides",
+            "to `side`, then the central square is cropped; stretch: both sides",
         } if height == width else None,
         "window": (spec.height, spec.width),
         "mean": data["mean"],
         "std": data["std"],
-        "normalised": "the middle of the pixels, of the size `window`; (pixels / 255 - mean) / std, by channel",
+        "normalised": "the central crop of the pixels, of the size `window`; (pixels / 255 - mean) / std, by channel",
         "output": {"name": name, "dtype": "float32", "shape": tuple(outputs.shape[1:]), "means": MEANINGS[name]},
         "verified": verified,
         "network": {

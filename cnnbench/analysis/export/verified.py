@@ -17,10 +17,10 @@ from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.errors import UserError
 from cnnbench.store.files import write_atomically, write_json
 
-MOST_DIFFERENCE = 1e-4  # between the outputs of a file and those of the network
+MAX_DIFFERENCE = 1e-4  # between the outputs of a file and those of the network
 BATCH_SIZE = 64  # the first image comes alone, so that a file for one batch size only is refused
-MOST_IMAGES, FEWEST_IMAGES = 256, 16  # to compare on
-MOST_VALUES = 2**23  # of these images together: large ones are slow
+MAX_IMAGES, MIN_IMAGES = 256, 16  # to compare on
+MAX_VALUES = 2**23  # of these images together: large ones are slow
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
     network = run.model(which).to(memory_format=torch.contiguous_format)
     pixels, source, notes = _sample(run)
     expected = _outputs_of(run, network, pixels)
-    verified = {"on": source, "images": len(pixels), "greatest_difference_allowed": MOST_DIFFERENCE}
+    verified = {"on": source, "images": len(pixels), "greatest_difference_allowed": MAX_DIFFERENCE}
     about = {"format": form.name, "holds": form.holds} | described(run, which, expected, verified)
     try:
         content = form.write(deployed(network, run.task, about), about)
@@ -78,7 +78,7 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
 def _sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
     """Return pixels to compare on, uint8 [N, C, H, W], what they are, and notes on that."""
     size = run.size
-    number = min(MOST_IMAGES, max(FEWEST_IMAGES, MOST_VALUES // math.prod(size)))
+    number = min(MAX_IMAGES, max(MIN_IMAGES, MAX_VALUES // math.prod(size)))
     try:
         images = run.data("test")
         if not len(images):
@@ -119,10 +119,10 @@ def _largest_difference(form: Format, path: Path, about: Mapping[str, Any], pixe
         raise UserError(f"--format {form.name}: {name} have the shape {shapes}; the file was removed.")
     scale = 1.0 if name == "probabilities" else float(expected.abs().max().clamp_min(1e-12))
     difference = float((outputs - expected).abs().max()) / scale
-    if not difference <= MOST_DIFFERENCE:  # not `>`: NaN is refused too
+    if not difference <= MAX_DIFFERENCE:  # not `>`: NaN is refused too
         raise UserError(
             f"--format {form.name}: {name} differ from those of the network by up to {difference:.2g} on {images}, "
-            f"where {MOST_DIFFERENCE:.0e} is allowed; the file was removed."
+            f"where {MAX_DIFFERENCE:.0e} is allowed; the file was removed."
         )
     return difference
 

@@ -1,1 +1,1 @@
-"""What runs say together: which configuration is better, by how much, and how sure that is."""
+"""Reports on runs: which configuration is better, by how much, and how certain that is."""

@@ -1,4 +1,4 @@
-"""Which settings distinguish configurations: as few columns as possible, in the words that people typed."""
+"""Which settings distinguish configurations: as few columns as possible, named as they are typed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def _follows(key: str, group: str, configurations: Sequence[Configuration]) -> b
 
 
 def _is_of_another_part(key: str, configurations: Sequence[Configuration]) -> bool:
-    """Tell whether a setting belongs to one part of its group only: momentum, where some configurations have Adam."""
+    """Return whether a setting belongs to one part of its group only: momentum, where some configurations have Adam."""
     name = f"{key.rpartition('.')[0]}.name"
     return key != name and _differs(name, configurations) and not all(key in one.settings for one in configurations)
 

@@ -1,4 +1,4 @@
-"""The page of runs side by side: which is best, which learns first, which overfits, and how sure that is."""
+"""The page of runs side by side: which is best, which learns fastest, which overfits, and how certain that is."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from cnnbench.analysis.reports.page import Differences, Drawing, Lines, Page, Se
 from cnnbench.analysis.reports.statistics import estimate, paired_difference
 
 NAMED = 4  # configurations in a sentence
-ALMOST = 0.99  # of the worst best value: the last of it is a matter of chance
-MOST_CURVES = 12
-MOST_COMPARED = 60  # configurations whose settings are put into the page
+ALMOST = 0.99  # of the worst best value: the last percent is a matter of chance
+MAX_CURVES = 12
+MAX_COMPARED = 60  # configurations whose settings are put into the page
 HOW_TO_READ = "Δ: difference to the baseline, paired by seed; ±95%: by Student's t, over seeds."
 
 
@@ -96,7 +96,7 @@ def page_of(comparison: Comparison, title: str) -> Page:
     sections.append(learning_table(comparison, learning))
     if len(references):
         sections.append(Table("Published results", references))
-    if 1 < len(rows) <= MOST_COMPARED:
+    if 1 < len(rows) <= MAX_COMPARED:
         place = rows.index(comparison.baseline)
         other = rows.index(best) if best is not comparison.baseline else int(place == 0)
         labels = [row.label for row in rows]
@@ -111,7 +111,7 @@ def page_of(comparison: Comparison, title: str) -> Page:
 def _drawn(comparison: Comparison) -> list[Row]:
     """Return the baseline and the best others, in the order of the table."""
     ranked = [comparison.baseline, *comparison.ranked(), *comparison.rows]
-    chosen = list({id(row): row for row in ranked})[:MOST_CURVES]
+    chosen = list({id(row): row for row in ranked})[:MAX_CURVES]
     return [row for row in comparison.rows if id(row) in chosen]
 
 

@@ -111,7 +111,7 @@ class Comparison:
         return next(iter(self.ranked()), self.rows[0])
 
     def effects(self) -> list[Effect]:
-        """Return the effect of each setting, the others being alike; none if only one setting differs."""
+        """Return the effect of each setting, all others being equal; none if only one setting differs."""
         keys = self.differing if len(self.differing) > 1 else ()
         rows = [self.baseline, *(row for row in self.rows if row is not self.baseline)]
         cells = [{key: row.group.configuration.text(key) for key in keys} for row in rows]
@@ -225,7 +225,7 @@ def _baseline(groups: Sequence[Group], condition: str | None) -> Group:
     if len(fitting) != 1:
         number = f"{len(fitting)}" if fitting else "none"
         raise UserError(
-            f"--baseline {condition}: fits {number} of {len(groups)} configurations; name one by KEY=VALUE."
+            f"--baseline {condition}: matches {number} of {len(groups)} configurations; name one by KEY=VALUE."
         )
     return fitting[0]
 
@@ -239,7 +239,7 @@ def _row(group: Group, base: Group, metric: str, differing: Sequence[str]) -> Ro
 
 
 def _other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
-    """Return what differs between a configuration and the baseline as a consequence, or besides the columns."""
+    """Return what differs between a configuration and the baseline as a consequence, or in addition to the columns."""
     notes = []
     for key, what in (("total", "parameters"), ("trainable", "trained parameters")):
         own, theirs = (one.estimate("parameters", key).mean for one in (group, base))

@@ -45,7 +45,7 @@ LOSS = Metric("loss", higher_is_better=False)
 
 
 def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, Any]) -> str:
-    """Return the most telling of the metrics that were measured during training.
+    """Return the main one of the metrics that were measured during training.
 
     Accuracy or recall, else what its task watches first, else its loss.
     """
@@ -71,7 +71,7 @@ class Course:
 
     @property
     def overfits(self) -> bool:
-        """Tell whether the validation loss rose while the training loss kept falling."""
+        """Return whether the validation loss rose while the training loss kept falling."""
         return self.rise >= RISEN and self.train_loss[1] < self.train_loss[0]
 
     def remarks(self, metric: str) -> list[str]:

@@ -66,7 +66,7 @@ class Picture:
 
     @property
     def is_small(self) -> bool:
-        """Tell whether two of them fit side by side."""
+        """Return whether two of them fit side by side."""
         # Bytes 16 to 20 of a PNG file are the width.
         return int.from_bytes(self.png[16:20], "big") <= SMALL_PICTURE
 

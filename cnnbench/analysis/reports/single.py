@@ -22,7 +22,7 @@ FACTS = ("command", "started", "ended", "seconds", "machine", "threads", "versio
 
 
 class RunReport:
-    """What is reported of a run, finished or not."""
+    """The report of a run, finished or not."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.run = RunSummary(folder)
@@ -39,13 +39,13 @@ class RunReport:
         return getattr(TASKS[task].factory, "figure_titles", {}) if task in TASKS else {}
 
     def title(self) -> str:
-        """Return what was trained on what."""
+        """Return the model and the data as a title."""
         options = self.record.get("choices", {})
         trained = f"{options.get('model', 'a network')} on {options.get('data', 'data')}"
         return f"{options['experiment']}: {trained}" if options.get("experiment") else trained
 
     def labels(self) -> list[str]:
-        """Return what the user called the run, and noted about it."""
+        """Return the name, notes and tags that the user gave the run."""
         labels = self.record.get("labels", {})
         tags = ", ".join(labels.get("tags") or ())
         return [text for text in (labels.get("name"), labels.get("notes"), f"tags: {tags}" if tags else "") if text]

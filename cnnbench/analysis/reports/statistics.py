@@ -32,7 +32,7 @@ class Difference:
 
     @property
     def is_resolved(self) -> bool:
-        """Tell whether the interval excludes zero."""
+        """Return whether the interval excludes zero."""
         return abs(self.estimate.mean) > self.estimate.half
 
     def sentence(self, unit: str = "seeds") -> str:
@@ -50,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Effect:
-    """The difference that one setting makes between two values, over all pairs of configurations alike otherwise."""
+    """The difference that one setting makes between two values, over all pairs of otherwise equal configurations."""
 
     key: str
     before: str
@@ -103,7 +103,7 @@ def effects(cells: Sequence[Mapping[str, str]], values: Sequence[Mapping[int, fl
     """Return, for each setting, the effect of each value compared with that of the first configuration.
 
     cells: the differing settings of each configuration. values: the metric by seed, of each. Only configurations that
-    are alike in all other settings are compared, seed by seed; a setting without such pairs has no effect here.
+    are equal in all other settings are compared, seed by seed; a setting without such pairs has no effect here.
     """
     all_effects = []
     for key in cells[0]:

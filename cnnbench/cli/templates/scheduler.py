@@ -1,4 +1,4 @@
-"""A learning-rate schedule: a function of the step. Warm-up comes by itself: scheduler.warmup=5."""
+"""A learning-rate schedule: a function of the step. Warm-up is built in: scheduler.warmup=5."""
 
 from collections.abc import Sequence
 from typing import Annotated

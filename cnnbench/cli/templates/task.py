@@ -1,4 +1,4 @@
-"""A task: what is learnt, how it is measured, and which measure decides. The rest of cnnbench stays as it is."""
+"""A task: what is learnt, how it is measured, and which metric selects the best epoch."""
 
 import torch
 from torch import Tensor, nn

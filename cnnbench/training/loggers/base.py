@@ -21,11 +21,11 @@ COMPARED = ("model", "data", "optimizer", "optimizer.lr", "batch_size", "epochs"
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run that begins, or that goes on after it was interrupted.
+    """A run that starts, or that continues after it was interrupted.
 
     folder: its name is readable and unique. settings: all of them, by dotted key. chosen: the few to compare runs by.
     metrics: names of what is measured on train and val.
-    step: from which on earlier sessions may have shown more than the run knows of now, or the same.
+    step: from here on, earlier sessions may have shown steps that the run will repeat.
     history: scalars that are known already, with their steps.
     """
 
@@ -51,7 +51,7 @@ class Logger:
     """
 
     def begin(self, run: LoggedRun, known_as: str | None) -> str | None:
-        """Begin to show a run, or go on; return what this logger knows it by.
+        """Start to show a run, or continue; return what this logger knows it by.
 
         known_as: what the first call for this run returned; None: this is the first.
         """

@@ -1,4 +1,4 @@
-"""MLflow: a run of its own in the store that MLFLOW_TRACKING_URI names, else in a database below `outputs`."""
+"""MLflow: a run in the store that MLFLOW_TRACKING_URI names, else in a database below `outputs`."""
 
 import logging
 import os
@@ -15,8 +15,8 @@ from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, as_text
 if TYPE_CHECKING:
     import numpy as np
 
-STATUS = {"completed": "FINISHED", "failed": "FAILED"}  # any other: KILLED, which may go on
-MOST_METRICS, MOST_PARAMS, LONGEST_PARAM = 1000, 100, 6000  # that MLflow takes at once
+STATUS = {"completed": "FINISHED", "failed": "FAILED"}  # any other: KILLED, which may continue
+MAX_METRICS, MAX_PARAMS, LONGEST_PARAM = 1000, 100, 6000  # that MLflow takes at once
 
 
 @LOGGERS.register("mlflow", package="mlflow", install="'cnnbench[mlflow]'")
@@ -24,8 +24,8 @@ class MLflow(Logger):
     """MLflow, without a network unless MLFLOW_TRACKING_URI names a server."""
 
     def begin(self, run: LoggedRun, known_as: str | None) -> str:
-        """Make a run, or go on with the one of this id where the store still has it."""
-        # A server that cannot be reached shall cost seconds, not the 20 minutes that MLflow would try.
+        """Create a run, or continue the one of this id if the store still has it."""
+        # A server that cannot be reached should cost seconds, not the 20 minutes for which MLflow would try.
         for name, value in (("MAX_RETRIES", "1"), ("TIMEOUT", "10")):
             os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
         from mlflow import MlflowClient
@@ -45,14 +45,14 @@ class MLflow(Logger):
             self._id = self._client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
             # The few settings that were chosen: MLflow lists parameters by name, and draws the first that differ.
             params = [Param(key, as_text(value)[:LONGEST_PARAM]) for key, value in run.chosen.items()]
-            self._client.log_batch(self._id, params=params[:MOST_PARAMS])
+            self._client.log_batch(self._id, params=params[:MAX_PARAMS])
             self._client.log_artifact(self._id, str(run.folder / "config.yaml"))
         for values, step in run.history:
             self.scalars(values, step)
         return self._id
 
     def scalars(self, values: Scalars, step: int) -> None:
-        """Keep values until the next flush, but for those that an earlier session has sent."""
+        """Keep values until the next flush, except those that an earlier session has sent."""
         now = int(1000 * time.time())
         for name, value in values.items():
             key = re.sub(r"[^\w/. :-]", "_", name)  # recall@1
@@ -65,8 +65,8 @@ class MLflow(Logger):
 
     def flush(self) -> None:
         """Send what was kept."""
-        for start in range(0, len(self._waiting), MOST_METRICS):
-            self._client.log_batch(self._id, metrics=self._waiting[start : start + MOST_METRICS])
+        for start in range(0, len(self._waiting), MAX_METRICS):
+            self._client.log_batch(self._id, metrics=self._waiting[start : start + MAX_METRICS])
         self._waiting.clear()
 
     def result(self, metrics: Scalars, step: int) -> None:
@@ -86,7 +86,7 @@ class MLflow(Logger):
         return str(self._client.create_experiment(name, artifacts) if found is None else found.experiment_id)
 
     def _find(self, known_as: str | None) -> str:
-        """Return the id of a run that goes on, and note what it has; nothing where there is none."""
+        """Return the id of a run that continues, and note what it has; empty where there is none."""
         from mlflow.exceptions import MlflowException
 
         if known_as is None:

@@ -18,7 +18,7 @@ class TensorBoard(Logger):
     """Event files in the run folder: `tensorboard --logdir outputs`."""
 
     def begin(self, run: LoggedRun, known_as: str | None) -> None:
-        """Go on in a file of its own; TensorBoard forgets of earlier ones what comes after `run.step`."""
+        """Continue in a new file; TensorBoard drops from earlier ones what comes after `run.step`."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import SummaryWriter
 
@@ -30,7 +30,7 @@ class TensorBoard(Logger):
         if step == 0:
             self._describe(run)
         for values, at in run.history:
-            if at >= step:  # the step itself is forgotten too: its epoch may have ended after the last checkpoint
+            if at >= step:  # the step itself is dropped too: its epoch may have ended after the last checkpoint
                 self.scalars(values, at)
 
     def scalars(self, values: Scalars, step: int) -> None:
@@ -98,11 +98,11 @@ class TensorBoard(Logger):
 
 
 def _trial_name(folder: str) -> str:
-    """Return the name of a run folder with its hash first: columns of HPARAMS show no more than 13 letters."""
+    """Return the name of a run folder with its hash first: columns of HPARAMS show no more than 13 characters."""
     parts = re.fullmatch(r"(.+)-([0-9a-f]{8}(?:-r\d+)?)", folder)
     return f"{parts[2]} {parts[1]}" if parts else folder
 
 
 def _is_label(key: str) -> bool:
-    """Tell whether a number only tells things apart: `seed 3`, where TensorBoard would write 3.0000."""
+    """Return whether a number only tells things apart: `seed 3`, where TensorBoard would write 3.0000."""
     return key.rpartition(".")[2] in ("seed", "split_seed", "noise_seed", "fold")

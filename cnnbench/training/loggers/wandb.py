@@ -18,7 +18,7 @@ class WandB(Logger):
     """Weights & Biases; what was written offline is uploaded by `wandb sync outputs/…/wandb/offline-run-*`."""
 
     def begin(self, run: LoggedRun, known_as: str | None) -> str:
-        """Start a run, or go on with the one of this id."""
+        """Start a run, or continue the one of this id."""
         import wandb
 
         mode = os.environ.get("WANDB_MODE", "offline")

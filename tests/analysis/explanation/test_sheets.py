@@ -76,4 +76,4 @@ def test_views_are_drawn_from_number_1_on():
     image, views = torch.full((1, 4, 4), 0.25), torch.linspace(0, 1, 24).view(24, 1, 1, 1).expand(24, 1, 4, 4)
     (drawn,) = sheets.views_sheet(image, views, "").axes[0].images
     for number, one in enumerate([image, *views]):
-        torch.testing.assert_close(tile_of(drawn, number, sheets.VIEWS_IN_A_ROW, (4, 4)), one[0])
+        torch.testing.assert_close(tile_of(drawn, number, sheets.VIEWS_PER_ROW, (4, 4)), one[0])
