@@ -17,15 +17,18 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   embeddings/      TensorBoard's projector, and test.npz
 """
 
+import errno
 import json
 import os
+import random
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -206,13 +209,10 @@ class RunFolder:
         """
         path = self.path / ".lock"
         with path.open("a+") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    file.seek(0)
-                    holder = file.read().strip() or "another process"
-                    raise UserError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.") from error
+            if not _take(file):
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise UserError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.")
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -227,11 +227,7 @@ class RunFolder:
         if fcntl is None or not path.exists():
             return False
         with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+            return not _flock(file, fcntl.LOCK_SH)
 
     @property
     def number(self) -> int:
@@ -250,6 +246,34 @@ def find_runs(outputs: Path, identity: str) -> list[RunFolder]:
     folders = [RunFolder(path) for path in outputs.glob(f"*/*/*-{identity[:8]}*") if (path / "run.json").is_file()]
     found = [folder for folder in folders if folder.record().get("identity") == identity]
     return sorted(found, key=lambda folder: (folder.number, folder.path))
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock a file for this process alone, and tell whether that was possible; where systems have no locks, it is.
+
+    Asking shares the lock for a moment, and only holding it excludes others: so those who ask are waited for, without
+    taking any of them for one who works.
+    """
+    if fcntl is None:
+        return True
+    while not _flock(file, fcntl.LOCK_EX):
+        if not _flock(file, fcntl.LOCK_SH):
+            return False
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0, 0.002))
+    return True
+
+
+def _flock(file: IO[str], kind: int) -> bool:
+    """Lock a file if that is possible at once, and tell whether it was."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # of a file system that has no locks
+            raise
+    return True
 
 
 def _parse_yaml(text: str) -> Any:
