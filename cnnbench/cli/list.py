@@ -1,69 +1,103 @@
-"""`cnnbench list`: which runs there are, and how they ended."""
+"""`cnnbench list`: which runs there are, in what they differ, and how they ended."""
 
 import json
+import shlex
 import shutil
+import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cnnbench.cli.catalog import all_keys
 from cnnbench.cli.parse import JSON, Argument, Verb, path, say
 from cnnbench.errors import UserError, sized
 
 if TYPE_CHECKING:
+    from cnnbench.store.matching import Order
     from cnnbench.store.query import RunSummary
 
 ABOUT = """\
-Lists runs: their status, when they ended, test metrics, size and folder.
+Lists runs: in which settings they differ, their status, test metrics and size.
 
   cnnbench list                               all in ./outputs
   cnnbench list data=mnist 'accuracy>0.98'    that meet all of the conditions
   cnnbench list 'model=lenet*' 'seed!=0' status=interrupted
+  cnnbench list --sort accuracy               the best first
+  cnnbench list --csv > runs.csv              for a spreadsheet, or pandas
   cnnbench list --in FOLDER --json            elsewhere; for programs
   cnnbench list --prune                       what could be removed
   cnnbench list data=mnist --prune --yes      remove it
 
-Conditions are on any setting, test metric, or the status. What can be removed
-are runs that were interrupted, and those superseded by a later one.
+Conditions and --sort take any setting, by its whole key or the end that tells
+it apart (dropout), any metric (accuracy, of the test images; accuracy/val), and
+status. A terminal shows as many columns as fit; the last one is what other
+commands take for the run: cnnbench resume 1a2b3c4d. Into a pipe or a file
+everything is written. What can be removed are runs that were interrupted, and
+those superseded by a later one.
 """
 
 
 def _run(flags: Namespace) -> None:
     if flags.yes and not flags.prune:
         raise UserError("--yes is for --prune")
-    if flags.prune and flags.json:
-        raise UserError("--prune and --json exclude each other")
+    ways = [f"--{name}" for name in ("prune", "json", "csv") if getattr(flags, name)]
+    if len(ways) > 1:
+        raise UserError(f"{' and '.join(ways)} exclude each other")
 
     from cnnbench.store.folder import outputs_dir
-    from cnnbench.store.query import runs_below, runs_matching
+    from cnnbench.store.matching import runs_matching
+    from cnnbench.store.query import runs_below, shortest_words
 
     outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
     if not outputs.is_dir():
         raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
     everything = runs_below(outputs)
     matching = runs_matching(everything, flags.conditions)
+    order = _order(matching, flags.sort)
+    if order is not None:
+        matching = order.applied_to(matching, flags.reverse)
+    elif flags.reverse:
+        matching.reverse()
     if flags.prune:
         say(*_prune(everything, matching, outputs, flags.yes))
-    elif flags.json:
-        say(json.dumps([_plain(run) for run in matching], indent=2))
+        return
+
+    from cnnbench.cli.run_table import as_csv, as_plain
+
+    if flags.csv:
+        sys.stdout.write(as_csv(matching))
+        return
+    home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
+    words = shortest_words(matching, home)
+    if flags.json:
+        from cnnbench.store.files import finite
+
+        say(json.dumps(finite(as_plain(matching, words)), indent=2))
     else:
-        say(*_table(matching, outputs))
+        say(*_table(matching, words, outputs, order))
+        if matching and home != outputs_dir():
+            say(f"  other commands find them with CNNBENCH_OUTPUTS={shlex.quote(str(home))}")
 
 
-def _table(runs: "Sequence[RunSummary]", outputs: Path) -> list[str]:
-    rows = [("status", "since", "test", "size", "where")]
-    for run in runs:
-        since = str(run.record.get("ended") or run.record.get("started") or "")[:16].replace("T", " ")
-        metrics = "  ".join(f"{name} {value:.4f}" for name, value in list(run.test_metrics.items())[:2])
-        rows.append((run.status, since, metrics, sized(run.size), run.path.relative_to(outputs).as_posix()))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + f"  {row[4]}"
-        for row in rows
-    ]
-    lines += [f"  {run.problem}" for run in runs if run.problem]
+def _order(runs: "Sequence[RunSummary]", word: str | None) -> "Order | None":
+    from cnnbench.store.matching import Order
+
+    if word is None or not runs:
+        return None
+    try:
+        return Order.by(word, runs)
+    except UserError as error:
+        raise UserError(f"--sort {word}: {error}") from error
+
+
+def _table(runs: "Sequence[RunSummary]", words: Mapping[Path, str], outputs: Path, order: "Order | None") -> list[str]:
+    from cnnbench.cli.run_table import in_common, table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return [*lines, f"  {number}, {sized(sum(run.size for run in runs))}, in {outputs}"]
+    facts = [number, in_common(runs), sized(sum(run.size for run in runs)), f"in {outputs}"]
+    return [*table(runs, words, outputs, width, order), f"  {', '.join(filter(None, facts))}"]
 
 
 def _prune(
@@ -71,8 +105,8 @@ def _prune(
 ) -> list[str]:
     from cnnbench.store.query import prunable
 
-    folders = {run.path for run in matching}
-    reasons = [(run, reason) for run, reason in prunable(everything) if run.path in folders]
+    found = {run.path: reason for run, reason in prunable(everything)}
+    reasons = [(run, found[run.path]) for run in matching if run.path in found]
     if not reasons:
         return ["  there is nothing to remove"]
     lines = [
@@ -87,22 +121,8 @@ def _prune(
     return [*lines, f"{total}, removed"]
 
 
-def _plain(run: "RunSummary") -> dict[str, Any]:
-    from cnnbench.store.files import finite
-
-    plain: dict[str, Any] = finite(
-        {
-            "path": str(run.path),
-            "status": run.status,
-            "problem": run.problem or None,
-            "started": run.record.get("started"),
-            "ended": run.record.get("ended"),
-            "command": run.record.get("command"),
-            "test": run.test_metrics,
-            "bytes": run.size,
-        }
-    )
-    return plain
+def _sort_keys() -> list[str]:
+    return ["accuracy", "loss", "started", "ended", "epoch", "size", "status", *all_keys()]
 
 
 VERB = Verb(
@@ -122,6 +142,14 @@ VERB = Verb(
             metavar="FOLDER",
             help="the folder of the runs; default: $CNNBENCH_OUTPUTS or ./outputs",
         ),
+        Argument(
+            "--sort",
+            metavar="KEY",
+            complete=_sort_keys,
+            help="a setting or metric, started, ended, epoch or size; of metrics the best first",
+        ),
+        Argument("--reverse", action="store_true", help="the other way round"),
+        Argument("--csv", action="store_true", help="print CSV: every setting in which runs differ, every metric"),
         JSON,
         Argument("--prune", action="store_true", help="show interrupted and superseded runs"),
         Argument("--yes", action="store_true", help="with --prune: remove them for good"),

@@ -9,6 +9,7 @@ from typing import Any
 
 AXES = ("row", "epoch", "step")
 """What every row of `metrics.jsonl` has."""
+TAIL = 65536  # bytes: more than the longest rows
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -45,13 +46,25 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and all(axis in row for axis in AXES):
-                yield row
+        yield from filter(None, map(_row, file))
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """Return the last row of a metrics file, without reading what comes before; None where there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return next(filter(None, map(_row, reversed(lines))), None)
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and all(axis in row for axis in AXES) else None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -43,6 +43,9 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 
+LABELS = "name", "notes", "tags"
+"""What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
+
 # Keys whose values speak for themselves, in a folder's name:
 NAMES = (
     "experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization", "freeze.what", "init.weights",

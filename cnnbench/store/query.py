@@ -1,23 +1,22 @@
-"""Runs on disk as plain values: looked up, filtered, pruned. Needs neither torch nor hydra."""
+"""Runs on disk as plain values: looked up, read, pruned. Needs neither torch nor hydra."""
 
 import json
-import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import glob
 from pathlib import Path
 from typing import Any
 
 from cnnbench.config.values import flat
-from cnnbench.errors import UserError, did_you_mean
-from cnnbench.store.folder import RunFolder
+from cnnbench.errors import UserError
+from cnnbench.store.files import last_row
+from cnnbench.store.folder import LABELS, RunFolder, shown
 
-ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
+PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
+LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,36 @@ class RunSummary:
         """Return everything to filter by: settings and results by dotted name; data, model, … as chosen; status."""
         if self.problem:
             return {"status": self.status}
-        test = self.result.get("test", {})
-        values: dict[str, Any] = flat(self.config) | {f"{name}/test": value for name, value in test.items()} | test
-        values |= self.record.get("choices", {}) | self.record.get("labels", {})
-        return values | {"status": self.status}
+        choices: dict[str, Any] = self.record.get("choices", {})
+        return flat(self.config) | self.metrics | choices | self.labels | {"status": self.status}
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Return what `result.json` measured: `accuracy/val` and so on, those on the test images as `accuracy` too."""
+        splits = {split: self.result.get(split, {}) for split in ("train", "val", "test")}
+        by_split = {f"{name}/{split}": value for split, values in splits.items() for name, value in values.items()}
+        return {**by_split, **splits["test"]}
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Return what the user called the run, and noted about it: `name`, `notes`, `tags`."""
+        given: dict[str, Any] = {key: self.config.get(key) for key in LABELS} | self.record.get("labels", {})
+        return given
+
+    @property
+    def epochs_done(self) -> int:
+        """Return the number of epochs that are trained, also while the run goes on."""
+        row = last_row(self.folder.metrics_file)
+        if row is None:
+            return 0
+        is_whole = row["row"] == "epoch"  # rows of its steps come before
+        return int(row["epoch"] if is_whole else row["epoch"] - 1)
+
+    @property
+    def error(self) -> str:
+        """Return in a line why the run failed, or cannot be read; empty for any other."""
+        failed = str(self.record.get("error") or "no error was recorded") if self.status == "failed" else ""
+        return " ".join((self.problem or failed.removeprefix("TrainingError: ")).split())
 
     @cached_property
     def size(self) -> int:
@@ -88,6 +113,12 @@ class RunSummary:
         """Return the metrics on the test images; empty until the run is finished."""
         test = self.result.get("test", {})
         return {name: value for name, value in test.items() if name != "samples" and value is not None}
+
+
+def higher_is_better(name: str, result: Mapping[str, Any]) -> bool:
+    """Tell which way a metric is better: as the task says, if `result.json` has it."""
+    directions: dict[str, bool] = dict(result.get("watched", ())) | result.get("higher_is_better", {})
+    return directions.get(name, name not in LOWER_IS_BETTER)
 
 
 def runs_below(folder: Path) -> list[RunSummary]:
@@ -128,6 +159,31 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
     return list(runs.values())
 
 
+def shortest_words(runs: Sequence[RunSummary], outputs: Path) -> dict[Path, str]:
+    """Return for each run the shortest word that `RunFolder.named` takes for it, where `outputs` is $CNNBENCH_OUTPUTS.
+
+    That is the hash at the end of its folder's name, or more of its path where a copy has the same hash. A run that is
+    not looked for there has its whole path.
+    """
+    names = {path.parent: path.parent.relative_to(outputs).as_posix() for path in outputs.glob("*/*/*/run.json")}
+    backwards = sorted(name[::-1] for name in names.values())
+    shortest = {run.path: _shortest_end(names[run.path], backwards) for run in runs if run.path in names}
+    return {run.path: shortest.get(run.path, shown(run.path)) for run in runs}
+
+
+def _shortest_end(name: str, backwards: Sequence[str]) -> str:
+    """Return the end of a run's name with which no other one ends, from a place where one begins to read.
+
+    backwards: all names, each from its end, sorted: those that end alike are next to each other.
+    """
+    starts = [match.start() for match in re.finditer(r"(?<=-)[0-9a-f]{8}(-r\d+)?$|(?<=/)|^", name)]
+    for end in (name[start:] for start in reversed(starts)):
+        first = bisect_left(backwards, end[::-1])
+        if sum(other.startswith(end[::-1]) for other in backwards[first : first + 2]) == 1:
+            return end
+    return name
+
+
 def sweep_folders(path: Path) -> list[Path]:
     """Return the folders of the runs of a sweep. Raises UserError if the file does not describe a sweep."""
     outputs = path.resolve().parents[1]
@@ -150,53 +206,6 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a sweep: {error}") from error
     return sweep
-
-
-def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
-    """Return the runs that meet all conditions: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
-
-    Raises UserError for a malformed condition, and for a key that no run has.
-    """
-    runs = list(runs)
-    keys = {key for run in runs for key in run.values} if conditions else set()
-    tests = []
-    for condition in conditions:
-        key, test = _parse_condition(condition)
-        if runs and key not in keys:
-            raise UserError(f"{condition}: no run has '{key}'{did_you_mean(key, keys)}")
-        tests.append(test)
-    return [run for run in runs if all(test(run.values) for test in tests)]
-
-
-def _parse_condition(condition: str) -> tuple[str, Callable[[dict[str, Any]], bool]]:
-    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", condition)
-    if match is None:
-        raise UserError(f"{condition}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
-    key, sign, operand = match.groups()
-    key = re.sub(r"^dataset\b", "data", key)  # as good a name, here as on the command line
-    if sign in ORDERINGS and _number(operand) is None:
-        raise UserError(f"{condition}: '{operand}' is not a number.")
-
-    def holds(values: dict[str, Any]) -> bool:
-        if key not in values:
-            return False
-        value, number = values[key], _number(values[key])
-        if isinstance(value, list) and sign in ("=", "!="):  # tags=wide: one of them
-            return any(fnmatchcase(str(item), operand) for item in (value, *value)) == (sign == "=")
-        if sign not in ORDERINGS:
-            shown = json.dumps(value) if isinstance(value, bool) or value is None else str(value)
-            is_equal = not isinstance(value, bool) and number is not None and number == _number(operand)
-            return (fnmatchcase(shown, operand) or is_equal) == (sign == "=")
-        return number is not None and ORDERINGS[sign](number, _number(operand))
-
-    return key, holds
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def prunable(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, str]]:

@@ -14,11 +14,10 @@ from cnnbench.data.prepare import root_of
 from cnnbench.errors import UserError
 from cnnbench.store import provenance
 from cnnbench.store.files import write_json
-from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir
+from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup, setup
 
-LABELS = "name", "notes", "tags"  # what users call their runs
 SHOWN = 6  # names of files
 
 

@@ -50,16 +50,19 @@ def test_runs_are_listed_with_their_metrics(several_runs, listing):
     done = listing()
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].split() == ["status", "since", "test", "size", "where"]
-    assert len(lines) == 6
+    head = lines[0].split()
+    assert head == ["model", "lr", "seed", "status", "epoch", "accuracy", "loss", "ece", "since", "size", "run"]
+    assert len(lines) == 7
     assert lines[-1].startswith("  4 runs, ")
     for path in several_runs.glob("*/*/*/result.json"):
         (line,) = [line for line in lines if line.endswith(f"/{path.parent.name}")]
         test = json.loads(path.read_text())["test"]
-        assert f"completed  {json.loads((path.parent / 'run.json').read_text())['ended'][:10]}" in line
-        assert f"loss {test['loss']:.4f}  accuracy {test['accuracy']:.4f}" in line
-    (killed,) = [line for line in lines if "/mlp/" in line]
-    assert killed.split()[0] == "failed"
+        assert "  completed  " in line
+        assert json.loads((path.parent / "run.json").read_text())["ended"][:10] in line
+        assert f"  {test['accuracy']:.4f}  {test['loss']:.4f}  " in line
+    killed, why = [line for line in lines if "/mlp/" in line]
+    assert killed.split()[:5] == ["mlp", "0.05", "0", "failed", "0/1"]
+    assert why.endswith(": Killed:")
 
 
 CONDITIONS = {
@@ -78,6 +81,8 @@ CONDITIONS = {
     "deterministic=true epochs=1": ["lenet", "lenet", "lenet_v2", "mlp"],
     "max_minutes=null status!=completed": ["mlp"],
     "data>3": [],
+    "lr>0.1": ["lenet_v2"],
+    "accuracy/val>=0 num_train=80": ["lenet", "lenet", "lenet_v2"],
 }
 
 
@@ -153,18 +158,20 @@ def test_only_matching_runs_are_removed(several_runs, listing):
 
 def test_contradicting_flags_are_refused(several_runs, listing, tmp_path):
     assert "--yes is for --prune" in listing("--yes").err
-    assert "exclude each other" in listing("--prune", "--json").err
+    assert "--prune and --json exclude each other" in listing("--prune", "--json").err
+    assert "--json and --csv exclude each other" in listing("--csv", "--json").err
     done = listing("--in", tmp_path / "nowhere")
     assert (done.code, "there is no such folder" in done.err) == (2, True)
 
 
-def test_a_list_imports_neither_torch_nor_hydra(several_runs, outputs):
+@pytest.mark.parametrize("words", [[], ["--csv"], ["--json", "--sort", "accuracy"]])
+def test_a_list_imports_neither_torch_nor_hydra(words, several_runs, outputs):
     code = (
-        "import sys\nfrom cnnbench.train import main\ntry: main(['list', 'model=lenet'])\n"
+        f"import sys\nfrom cnnbench.train import main\ntry: main(['list', 'model=lenet', *{words}])\n"
         "finally: print({'torch', 'hydra', 'omegaconf', 'numpy', 'pandas'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == "set()"
-    assert lines[-2].startswith("  2 runs, ")
+    assert len(lines) > 3

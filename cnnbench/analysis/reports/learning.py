@@ -8,10 +8,8 @@ from typing import Any
 import pandas as pd
 
 from cnnbench.store.files import read_rows
-from cnnbench.store.query import RunSummary
+from cnnbench.store.query import PRINCIPAL, RunSummary, higher_is_better
 
-PRINCIPAL = ("accuracy", "recall@1")
-LOWER_IS_BETTER = ("loss", "ece")
 RISEN = 1.1  # times its lowest value: more than a loss fluctuates from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end
 STILL_RISING = 0.9  # of all epochs: where the best one comes later, more of them might help
@@ -32,8 +30,7 @@ class Metric:
     @classmethod
     def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":
         """Return a metric; its direction is the task's, if `result.json` has it."""
-        directions = dict(result.get("watched", ())) | result.get("higher_is_better", {})
-        return cls(name, directions.get(name, name not in LOWER_IS_BETTER))
+        return cls(name, higher_is_better(name, result))
 
     @property
     def sign(self) -> int:

@@ -1,0 +1,150 @@
+"""Runs chosen and ordered by their settings and results, and the short words that mean a key: `dropout`."""
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from cnnbench.config.values import TYPED, data_for_dataset
+from cnnbench.errors import UserError, did_you_mean
+from cnnbench.store.query import RunSummary, higher_is_better
+
+ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+
+FACTS: dict[str, Callable[[RunSummary], Any]] = {
+    "started": lambda run: run.record.get("started"),
+    "ended": lambda run: run.record.get("ended"),
+    "epoch": lambda run: None if run.problem else run.epochs_done,
+    "size": lambda run: run.size,
+}
+"""What runs can be ordered by besides settings and results."""
+
+
+class KeyNames:
+    """The keys of settings and results that some runs have, and the ends of keys that mean them."""
+
+    def __init__(self, runs: Iterable[RunSummary]) -> None:
+        self._texts: dict[str, set[str]] = {}
+        self._typed: set[str] = set()
+        for run in runs:
+            for key, value in run.values.items():
+                self._texts.setdefault(key, set()).add(as_shown(value))
+            self._typed |= {key for key, origin in run.record.get("origins", {}).items() if origin == TYPED}
+
+    def meant(self, word: str, known: Iterable[str] = ()) -> str:
+        """Return the key that a word means: itself, or the one that ends in it, as `dropout` in `head.dropout`.
+
+        Of several, the one whose values differ, or that was typed. known: words that mean something besides. Raises
+        UserError where none is meant, or more than one.
+        """
+        if word in self._texts:
+            return word
+        ending = [key for key in self._texts if key.endswith(f".{word}")]
+        for narrowed in (lambda key: len(self._texts[key]) > 1, lambda key: key in self._typed):
+            ending = list(filter(narrowed, ending)) or ending
+        if not ending:
+            ends = (key.rpartition(".")[2] for key in self._texts)
+            raise UserError(f"no run has '{word}'{did_you_mean(word, [*self._texts, *known, *ends]) or '.'}")
+        if len(ending) > 1:
+            raise UserError(f"'{word}' is the end of {', '.join(sorted(ending))}; type one of them.")
+        return ending[0]
+
+    def short(self, key: str) -> str:
+        """Return the shortest end of a key that means it."""
+        parts = key.split(".")
+        ends = [".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1)]
+        return next((end for end in ends if self._is_meant(end, key)), key)
+
+    def _is_meant(self, word: str, key: str) -> bool:
+        try:
+            return self.meant(word) == key
+        except UserError:
+            return False
+
+
+def as_shown(value: Any) -> str:
+    """Return a value as it would be typed."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
+    """Return the runs that meet all conditions: data=mnist, model=lenet*, accuracy>0.98, optimizer.lr<=0.1.
+
+    Raises UserError for a malformed condition, and for a key that no run has.
+    """
+    runs = list(runs)
+    parsed = [(condition, *_parse_condition(condition)) for condition in conditions]
+    names = KeyNames(runs if conditions else ())
+    for condition, word, test in parsed if runs else ():
+        try:
+            key = names.meant(word)
+        except UserError as error:
+            raise UserError(f"{condition}: {error}") from error
+        runs = [run for run in runs if key in run.values and test(run.values[key])]
+    return runs
+
+
+def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
+    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", condition)
+    if match is None:
+        raise UserError(f"{condition}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
+    key, sign, operand = match.groups()
+    if sign in ORDERINGS and _number(operand) is None:
+        raise UserError(f"{condition}: '{operand}' is not a number.")
+
+    def holds(value: Any) -> bool:
+        number = _number(value)
+        if isinstance(value, list) and sign in ("=", "!="):  # tags=wide: one of them
+            return any(fnmatchcase(str(item), operand) for item in (value, *value)) == (sign == "=")
+        if sign not in ORDERINGS:
+            shown = json.dumps(value) if isinstance(value, bool) or value is None else str(value)
+            is_equal = not isinstance(value, bool) and number is not None and number == _number(operand)
+            return (fnmatchcase(shown, operand) or is_equal) == (sign == "=")
+        return number is not None and ORDERINGS[sign](number, _number(operand))
+
+    return data_for_dataset(key), holds
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What runs are ordered by, under its short name; begins_with_most: a metric of which more is better."""
+
+    name: str
+    read: Callable[[RunSummary], Any]
+    begins_with_most: bool = False
+
+    @classmethod
+    def by(cls, word: str, runs: Sequence[RunSummary]) -> "Order":
+        """Return the order that a word means: one of FACTS, a metric, a setting. Raises UserError for any other."""
+        if word in FACTS:
+            return cls(word, FACTS[word])
+        names = KeyNames(runs)
+        key = names.meant(data_for_dataset(word).removesuffix("/test"), FACTS)
+        measured = [run.result for run in runs if key in run.metrics]
+        most = any(higher_is_better(key.partition("/")[0], result) for result in measured)
+        return cls(names.short(key), lambda run: run.values.get(key), most)
+
+    def applied_to(self, runs: Iterable[RunSummary], is_reversed: bool = False) -> list[RunSummary]:
+        """Return the runs from small to large, or else the best first; those without a value last, in any case."""
+        values = [(run, self.read(run)) for run in runs]
+        there = [pair for pair in values if pair[1] is not None]
+        there.sort(key=lambda pair: _rank(pair[1]), reverse=self.begins_with_most != is_reversed)
+        return [run for run, _ in there] + [run for run, value in values if value is None]
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """Return what puts numbers in their order, and text after them."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (False, float(value), "") if is_number else (True, 0.0, as_shown(value))
