@@ -6,16 +6,16 @@ renamed; the manifest comes last and holds the checksum, so what has no valid ma
 
 import hashlib
 import io
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cnnbench.errors import TrainingError, UserError
-from cnnbench.store.files import write_atomically, write_json
+from cnnbench.store.files import DamagedError, write_atomically, write_sealed
+from cnnbench.store.reading import read_json
 
 FORMAT = 2
 
@@ -41,7 +41,7 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"{name}.pt", payload)
-        write_json(folder / f"{name}.json", said)
+        write_sealed(folder / f"{name}.json", said)
     except OSError as error:
         raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
     # Later ones were damaged, or this run would have gone on from them.
@@ -59,55 +59,70 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+def load_newest(folder: Path, warn: Callable[[str], None], identity: str | None = None) -> dict[str, Any] | None:
     """Return the content of the newest checkpoint that is whole, or None where there has never been one.
 
-    A damaged one is warned about and passed over. Raises UserError where all are damaged: that is no fresh start.
+    identity: of the run that they belong to. A damaged one is warned about and passed over. Raises UserError where all
+    are damaged, which is no fresh start, and for one of another run.
     """
     steps = steps_in(folder)
     for step in reversed(steps):
         try:
-            return load(folder, step)
-        except UserError as error:
+            return load(folder, step, identity)
+        except DamagedError as error:
             warn(str(error))
     if steps:
         raise UserError(f"{folder}: no checkpoint is whole. Type rerun=true to train again in a new folder.")
     return None
 
 
-def load(folder: Path, step: int) -> dict[str, Any]:
-    """Return the content of one checkpoint. Raises UserError where it is not what its manifest says."""
+def load(folder: Path, step: int, identity: str | None = None) -> dict[str, Any]:
+    """Return the content of one checkpoint.
+
+    Raises UserError where it is not what its manifest says, or belongs to another run than that of this identity.
+    """
     path = folder / f"step-{step:09d}.pt"
-    said = manifest(folder, step)
+    said = manifest(folder, step, identity)
     try:
         payload = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(f"{path} cannot be read: {error}") from error
     if len(payload) != said["bytes"] or hashlib.sha256(payload).hexdigest() != said["sha256"]:
-        raise UserError(f"{path} is damaged: its content does not match its checksum")
+        raise DamagedError(f"{path} is damaged: its content does not match its checksum")
     try:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} is no checkpoint of tensors and plain values: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise DamagedError(f"{path} is no checkpoint of tensors and plain values: {reason}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+        raise DamagedError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    _refuse_foreign(path, content, identity)  # manifests of before named no run
     return content
 
 
-def manifest(folder: Path, step: int) -> dict[str, Any]:
-    """Return what is known of a checkpoint without loading it. Raises UserError where that cannot be read."""
+def manifest(folder: Path, step: int, identity: str | None = None) -> dict[str, Any]:
+    """Return what is known of a checkpoint without loading it.
+
+    Raises UserError where that cannot be read, or it belongs to another run than that of this identity.
+    """
     path = folder / f"step-{step:09d}.json"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"format", "step", "epoch", "bytes", "sha256"} - said.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    said = read_json(path)
+    missing = {"format", "step", "epoch", "bytes", "sha256"} - said.keys()
     if missing:
-        raise UserError(f"{path} is damaged: it says nothing of {', '.join(sorted(missing))}")
+        raise DamagedError(f"{path} is damaged: it says nothing of {', '.join(sorted(missing))}")
     if said["format"] != FORMAT:
-        raise UserError(f"{path} has format {said['format']}; this version of cnnbench reads format {FORMAT}")
-    assert isinstance(said, dict)
+        raise DamagedError(f"{path} has format {said['format']}; this version of cnnbench reads format {FORMAT}")
+    _refuse_foreign(path, said, identity)
     return said
+
+
+def _refuse_foreign(path: Path, said: Mapping[str, Any], identity: str | None) -> None:
+    owner = said.get("identity")
+    if None not in (owner, identity) and owner != identity:
+        raise UserError(
+            f"{path} belongs to another run: its identity is {str(owner)[:8]}…, that of this run {str(identity)[:8]}…. "
+            "Move what was copied here to where it belongs."
+        )
 
 
 def _refuse_non_finite(weights: dict[str, torch.Tensor], step: int) -> None:
