@@ -251,7 +251,7 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "init.run=nowhere": "nowhere is no run folder: it has no run.json and config.yaml",
+    "init.run=nowhere": "nowhere is no run folder: it has no run.json",
     "init.file=nowhere.pt": "no such file",
     "init.file=broken.txt": "must be a state dict: a file .pt, .pth or .safetensors",
     "init.file=broken.pt": "broken.pt is no state dict: ",
