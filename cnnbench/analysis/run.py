@@ -1,6 +1,7 @@
 """A run opened from its folder: its settings, its result, its data and its network."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -113,8 +114,9 @@ class Run:
     def tested(self) -> str:
         """Return which checkpoint the result is of, or would be: `best` or `last`."""
         summary = RunSummary(self.folder)
-        if summary.is_finished:
-            return summary.checkpoint_tested
+        with suppress(UserError):  # a result that was changed; what is tested follows from the configuration
+            if summary.is_finished:
+                return summary.checkpoint_tested
         has_best = self._checkpoint("last")["best"] is not None
         return "best" if self.config.tested == "best" and has_best else "last"
 
@@ -156,7 +158,7 @@ class Run:
         if step not in steps:
             available = listed(["tested", "best", "last", *map(str, steps)])
             raise UserError(f"{self.path} has no checkpoint '{which}'; there are {available}.")
-        return checkpoint.load(self.folder.checkpoints, int(step))
+        return checkpoint.load(self.folder.checkpoints, int(step), self.record["identity"])
 
     def _best(self, content: Mapping[str, Any]) -> dict[str, Any]:
         best: dict[str, Any] | None = content["best"]

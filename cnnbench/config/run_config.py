@@ -28,7 +28,7 @@ from cnnbench.config.schema import (
     SchedulerConfig,
     TopLevelConfig,
 )
-from cnnbench.registry import AUGMENTATIONS, MODELS, TASKS, Registry, Selection
+from cnnbench.registry import AUGMENTATIONS, MODELS, TASKS, Component, Registry, Selection
 
 
 class RunConfig(TopLevelConfig):
@@ -77,6 +77,13 @@ class RunConfig(TopLevelConfig):
             canonical.pop("init", None)
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def components(self) -> list[Component]:
+        """Return what was chosen in each group, as it is registered."""
+        chosen = ((GROUPS[group], getattr(self, group)) for group in GROUPS)
+        return [
+            registry[part.name] for registry, some in chosen for part in (some if isinstance(some, tuple) else (some,))
+        ]
 
     def non_default_settings(self) -> dict[str, Any]:
         """Return the settings that can change the result and are not at the default of the code, nested as in YAML.

@@ -1,21 +1,24 @@
 """Checkpoints: whole or not there, checked when read, tensors and plain values only.
 
 A checkpoint is `step-N.pt` and its manifest `step-N.json`. Each is written under another name, flushed to disk and
-renamed; the manifest comes last and holds the checksum, so what has no valid manifest was never finished.
+renamed; the manifest comes last, and names the file and its checksum: what no valid manifest names was never finished.
+Nothing that counts is ever written over. Saved again after the same step, the content has another name, `step-N-2.pt`,
+and counts from the moment when the new manifest takes the place of the old one; only then are old ones removed.
 """
 
 import hashlib
 import io
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cnnbench.errors import TrainingError, UserError
-from cnnbench.store.files import write_atomically, write_json
+from cnnbench.store.files import DamagedError, write_atomically, write_sealed
+from cnnbench.store.reading import read_json
 
 FORMAT = 2
 
@@ -30,27 +33,47 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()
-    name = f"step-{step:09d}"
+    name = _free_name(folder, step)
     said = {
         "format": FORMAT,
         "step": step,
+        "file": name,
         "bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
         **facts,
     }
     try:
         folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"{name}.pt", payload)
-        write_json(folder / f"{name}.json", said)
+        write_atomically(folder / name, payload)
+        write_sealed(_manifest_file(folder, step), said)
     except OSError as error:
         raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
+    _prune(folder, step, keep)
+
+
+def _free_name(folder: Path, step: int) -> str:
+    """Return the name of a file that no checkpoint counts on."""
+    names = f"step-{step:09d}.pt", f"step-{step:09d}-2.pt"
+    try:
+        return names[1] if _content_file(folder, manifest(folder, step)).name == names[0] else names[0]
+    except DamagedError:  # or there is none
+        return names[0]
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Remove all but the newest checkpoints up to a step, and what is left of a save that was killed."""
     # Later ones were damaged, or this run would have gone on from them.
     others = [other for other in steps_in(folder) if other != step]
     kept = [other for other in others if other < step][-(keep - 1) :] if keep > 1 else []
-    for old in set(others) - set(kept):
-        # The manifest first: without it, a file that is half removed counts for nothing.
-        (folder / f"step-{old:09d}.json").unlink(missing_ok=True)
-        (folder / f"step-{old:09d}.pt").unlink(missing_ok=True)
+    with suppress(OSError):  # what cannot be removed costs space, and is tried again after the next save
+        for old in set(others) - set(kept):
+            # The manifest first: without it, a file that is half removed counts for nothing.
+            _manifest_file(folder, old).unlink(missing_ok=True)
+        left, named = steps_in(folder), _content_file(folder, manifest(folder, step)).name
+        for path in folder.glob("step-*.pt"):
+            match = re.fullmatch(r"step-(\d+)(-2)?\.pt", path.name)
+            if match is not None and (int(match[1]) not in left or (int(match[1]) == step and path.name != named)):
+                path.unlink(missing_ok=True)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -59,55 +82,96 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the content of the newest checkpoint that is whole, or None where there has never been one.
+def newest(folder: Path, warn: Callable[[str], None], identity: str | None = None) -> dict[str, Any] | None:
+    """Return the manifest of the newest checkpoint that is whole, or None where there has never been one.
 
-    A damaged one is warned about and passed over. Raises UserError where all are damaged: that is no fresh start.
+    identity: of the run that they belong to. A damaged one is warned about and passed over. Raises UserError where all
+    are damaged, which is no fresh start, and for one of another run.
     """
+    return _newest(folder, warn, lambda step: _checked(folder, step, identity)[0])
+
+
+def load_newest(folder: Path, warn: Callable[[str], None], identity: str | None = None) -> dict[str, Any] | None:
+    """Return the content of that checkpoint."""
+    return _newest(folder, warn, lambda step: load(folder, step, identity))
+
+
+def _newest(folder: Path, warn: Callable[[str], None], read: Callable[[int], dict[str, Any]]) -> dict[str, Any] | None:
     steps = steps_in(folder)
     for step in reversed(steps):
         try:
-            return load(folder, step)
-        except UserError as error:
+            return read(step)
+        except DamagedError as error:
             warn(str(error))
+    if steps != steps_in(folder):  # a training has just replaced them
+        return _newest(folder, warn, read)
     if steps:
         raise UserError(f"{folder}: no checkpoint is whole. Type rerun=true to train again in a new folder.")
     return None
 
 
-def load(folder: Path, step: int) -> dict[str, Any]:
-    """Return the content of one checkpoint. Raises UserError where it is not what its manifest says."""
-    path = folder / f"step-{step:09d}.pt"
-    said = manifest(folder, step)
-    try:
-        payload = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if len(payload) != said["bytes"] or hashlib.sha256(payload).hexdigest() != said["sha256"]:
-        raise UserError(f"{path} is damaged: its content does not match its checksum")
+def load(folder: Path, step: int, identity: str | None = None) -> dict[str, Any]:
+    """Return the content of one checkpoint.
+
+    Raises UserError where it is not what its manifest says, or belongs to another run than that of this identity.
+    """
+    said, payload = _checked(folder, step, identity)
+    path = _content_file(folder, said)
     try:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} is no checkpoint of tensors and plain values: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise DamagedError(f"{path} is no checkpoint of tensors and plain values: {reason}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+        raise DamagedError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    _refuse_foreign(path, content, identity)  # manifests of before named no run
     return content
 
 
-def manifest(folder: Path, step: int) -> dict[str, Any]:
-    """Return what is known of a checkpoint without loading it. Raises UserError where that cannot be read."""
-    path = folder / f"step-{step:09d}.json"
+def _checked(folder: Path, step: int, identity: str | None) -> tuple[dict[str, Any], bytes]:
+    """Return the manifest of a checkpoint, and the content of the file that it names."""
+    said = manifest(folder, step, identity)
+    path = _content_file(folder, said)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"format", "step", "epoch", "bytes", "sha256"} - said.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        payload = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+    if len(payload) != said["bytes"] or hashlib.sha256(payload).hexdigest() != said["sha256"]:
+        raise DamagedError(f"{path} is damaged: its content does not match its checksum")
+    return said, payload
+
+
+def manifest(folder: Path, step: int, identity: str | None = None) -> dict[str, Any]:
+    """Return what is known of a checkpoint without loading it.
+
+    Raises UserError where that cannot be read, or it belongs to another run than that of this identity.
+    """
+    path = _manifest_file(folder, step)
+    said = read_json(path)
+    missing = {"format", "step", "epoch", "bytes", "sha256"} - said.keys()
     if missing:
-        raise UserError(f"{path} is damaged: it says nothing of {', '.join(sorted(missing))}")
+        raise DamagedError(f"{path} is damaged: it says nothing of {', '.join(sorted(missing))}")
     if said["format"] != FORMAT:
-        raise UserError(f"{path} has format {said['format']}; this version of cnnbench reads format {FORMAT}")
-    assert isinstance(said, dict)
+        raise DamagedError(f"{path} has format {said['format']}; this version of cnnbench reads format {FORMAT}")
+    _refuse_foreign(path, said, identity)
     return said
+
+
+def _manifest_file(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}.json"
+
+
+def _content_file(folder: Path, said: Mapping[str, Any]) -> Path:
+    return folder / Path(str(said.get("file", f"step-{said['step']:09d}.pt"))).name  # manifests of before named none
+
+
+def _refuse_foreign(path: Path, said: Mapping[str, Any], identity: str | None) -> None:
+    owner = said.get("identity")
+    if None not in (owner, identity) and owner != identity:
+        raise UserError(
+            f"{path} belongs to another run: its identity is {str(owner)[:8]}…, that of this run {str(identity)[:8]}…. "
+            "Move what was copied here to where it belongs."
+        )
 
 
 def _refuse_non_finite(weights: dict[str, torch.Tensor], step: int) -> None:

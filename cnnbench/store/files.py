@@ -1,15 +1,24 @@
 """Files that outlast a kill: written whole or not at all, under another name first; rows that may be cut short."""
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from cnnbench.errors import UserError
 
 AXES = ("row", "epoch", "step")
 """What every row of `metrics.jsonl` has."""
 TAIL = 65536  # bytes: more than the longest rows
+CHECKSUM = "checksum"
+"""The entry of a file of plain values that holds the hash of all others."""
+
+
+class DamagedError(UserError):
+    """A file that is not there, cannot be read, or does not hold what was written: another copy may."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -30,6 +39,23 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write plain values as JSON, atomically; what is not finite becomes null."""
     write_atomically(path, (json.dumps(finite(values), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, atomically, with a checksum of them."""
+    write_json(path, {**values, CHECKSUM: checksum(values)})
+
+
+def checksum(values: Mapping[str, Any]) -> str:
+    """Return the hash of plain values as JSON, whatever its layout; an entry that is one counts as absent."""
+    plain = as_json({key: value for key, value in values.items() if key != CHECKSUM})
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_json(values: Any) -> Any:
+    """Return plain values as they are read again after they were written as JSON: lists for tuples, text for keys."""
+    return json.loads(json.dumps(finite(values), default=str))
 
 
 def finite(values: Any) -> Any:

@@ -2,7 +2,7 @@
 
 outputs/<data>/<model>/<what-differs>-<hash8>/
   config.yaml      every setting, and as a comment the command line that made it
-  run.json         status, times, versions, device, code, data, parameter counts
+  run.json         status, times, versions, device, code, data, parameter counts; the configuration once more
   split.json       which rows of the training part validate
   metrics.jsonl    step rows and epoch rows
   events.out.…     TensorBoard's view of them
@@ -18,7 +18,6 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 """
 
 import errno
-import json
 import os
 import random
 import re
@@ -35,7 +34,8 @@ import yaml
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import validate
 from cnnbench.errors import ConfigError, UserError
-from cnnbench.store.files import remove_leftovers, write_atomically, write_json
+from cnnbench.store.files import DamagedError, as_json, remove_leftovers, write_atomically, write_json
+from cnnbench.store.reading import edited_settings, read_json, read_yaml
 
 try:
     import fcntl
@@ -114,10 +114,8 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """Return the run in an existing folder. Raises UserError where there is none."""
         folder = cls(path.expanduser().resolve())
-        if not folder.record_file.is_file() or not folder.config_file.is_file():
-            raise UserError(
-                f"{path} is no run folder: it has no run.json and config.yaml; runs are below {outputs_dir()}."
-            )
+        if not folder.record_file.is_file():
+            raise UserError(f"{path} is no run folder: it has no run.json; runs are below {outputs_dir()}.")
         return folder
 
     @classmethod
@@ -149,9 +147,13 @@ class RunFolder:
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
         """Make the folder; `run.json` comes last, so that a folder without one is no run."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config(config, command)
+        write_json(self.record_file, {**record, "config": as_json(config)})
+
+    def write_config(self, config: Mapping[str, Any], command: str) -> None:
+        """Write `config.yaml`."""
         text = yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None, width=110)
         write_atomically(self.config_file, f"# {command}\n{text}".encode())
-        write_json(self.record_file, dict(record))
 
     @property
     def shown_path(self) -> str:
@@ -159,34 +161,66 @@ class RunFolder:
         return shown(self.path)
 
     def config(self) -> dict[str, Any]:
-        """Return the plain values of `config.yaml`."""
-        return _read(self.config_file, _parse_yaml)
+        """Return the plain values of `config.yaml`.
+
+        Raises UserError where they are not those that the run began with, but for what cannot change its result, and
+        DamagedError where they cannot be read; `run.json` has them too.
+        """
+        values = read_yaml(self.config_file, f"cnnbench resume {self.shown_path} restores it.")
+        edited = edited_settings(self.record().get("config"), values)
+        if edited:
+            raise UserError(
+                f"{self.config_file} was edited after the run began:\n"
+                + "".join(f"  {change}\n" for change in edited)
+                + "Undo that (without the file, resume restores it), and for other settings begin a run of its own: "
+                f"cnnbench resume {self.shown_path} KEY=VALUE"
+            )
+        return values
 
     def run_config(self, values: Mapping[str, Any] | None = None) -> RunConfig:
-        """Return the configuration of the run. Raises UserError where a plugin is missing that it was made with.
+        """Return the configuration of the run.
 
-        values: what its file holds, where that has been read already.
+        values: what its file holds, where that has been read already. Raises UserError where a plugin is missing that
+        it was made with, and where its identity is not the recorded one.
         """
         try:
-            return validate(self.config() if values is None else values, is_recorded=True)[0]
+            config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
             plugins = self.record().get("plugins")
             if plugins:
                 hint = f"this run was made with plugins={','.join(plugins)}; type that too."
                 raise UserError(f"{error}\n{hint}") from error
             raise
+        recorded = self.record().get("identity")
+        # An identity leaves out what is at its default, and that of a plugin may have been edited since.
+        is_certain = not any(component.is_from_plugin for component in config.components())
+        if is_certain and recorded not in (None, config.identity()):
+            raise UserError(
+                f"{self.config_file} is the configuration of another run: its identity is {config.identity()[:8]}…, "
+                f"that in run.json is {str(recorded)[:8]}…. Undo what was edited or copied here."
+            )
+        return config
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
-        return _read(self.record_file, json.loads)
+        return read_json(self.record_file)
 
     def result(self) -> dict[str, Any]:
-        """Return what `result.json` says."""
-        return _read(self.result_file, json.loads)
+        """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""
+        way = "Without it, the same command measures the trained network again."
+        result = read_json(self.result_file, way)
+        of_run = self.record().get("identity")
+        if result.get("identity", of_run) != of_run:
+            raise UserError(f"{self.result_file} is the result of another run than run.json. {way}")
+        return result
 
     def split(self) -> dict[str, Any]:
-        """Return what `split.json` says."""
-        return _read(self.split_file, json.loads)
+        """Return what `split.json` says. Raises UserError where that was changed, or is the split of another run."""
+        way = f"cnnbench resume {self.shown_path} restores it."
+        split = read_json(self.split_file, way)
+        if self.record().get("split", split.get("sha256")) != split.get("sha256"):
+            raise DamagedError(f"{self.split_file} is not the split that run.json names. {way}")
+        return split
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change entries of `run.json`, None removing one, and return all of it."""
@@ -277,18 +311,3 @@ def _flock(file: IO[str], kind: int) -> bool:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # of a file system that has no locks
             raise
     return True
-
-
-def _parse_yaml(text: str) -> Any:
-    # As safe as the loader in Python, and ten times as fast: reports read hundreds of these.
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
-def _read(path: Path, parse: Any) -> dict[str, Any]:
-    try:
-        values = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged: it holds no mapping")
-    return values

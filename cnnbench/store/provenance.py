@@ -16,7 +16,6 @@ from typing import Any
 
 import cnnbench
 from cnnbench.config.run_config import RunConfig
-from cnnbench.config.schema import GROUPS
 
 # What computes. A console message, a command or a report changes no result, and makes no finished run outdated.
 COMPUTES = (
@@ -39,12 +38,9 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
 
 def typed_code(config: RunConfig) -> dict[str, str]:
     """Return the hash of each component of a run that no module holds: it was typed into a notebook or a script."""
-    chosen = {group: getattr(config, group) for group in GROUPS}
-    parts = [(group, part) for group, some in chosen.items() for part in (some if isinstance(some, tuple) else (some,))]
-    components = [GROUPS[group][part.name] for group, part in parts]
     return {
         f"{component.group} '{component.name}'": syntax_hash(_source_of(component.factory))
-        for component in components
+        for component in config.components()
         if component.factory.__module__ == "__main__"
     }
 

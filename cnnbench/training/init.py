@@ -66,7 +66,7 @@ def _run_source(path: str, which: str) -> WeightSource:
     record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
     if not steps:
         raise UserError("has no checkpoint yet; train it first")
-    manifest = checkpoint.manifest(folder.checkpoints, steps[-1])
+    manifest = checkpoint.manifest(folder.checkpoints, steps[-1], record["identity"])
     best: dict[str, Any] | None = manifest.get("best")
     if which == "best" and best is None:
         raise UserError("has no best checkpoint, since it was never validated; init.checkpoint=last takes its last one")
@@ -83,7 +83,7 @@ def _run_source(path: str, which: str) -> WeightSource:
     }
 
     def load() -> Mapping[str, Any]:
-        content = checkpoint.load(folder.checkpoints, steps[-1])
+        content = checkpoint.load(folder.checkpoints, steps[-1], record["identity"])
         weights: dict[str, Tensor] = content["best"]["weights"] if which == "best" else content["network"]
         return weights
 

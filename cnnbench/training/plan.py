@@ -166,7 +166,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     steps = checkpoint.steps_in(folder.checkpoints)
     if not steps:
         raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume {path}")
-    trained = checkpoint.manifest(folder.checkpoints, steps[-1])["epoch"]
+    trained = checkpoint.manifest(folder.checkpoints, steps[-1], record["identity"])["epoch"]
     if after.epochs <= trained:
         problem = f"{trained} epochs are trained already; give more than that"
         raise ConfigError([Mistake(typed.get("epochs", f"epochs={after.epochs}"), problem)])

@@ -13,7 +13,7 @@ from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
 from cnnbench.errors import UserError
 from cnnbench.store import provenance
-from cnnbench.store.files import write_json
+from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup, setup
@@ -55,6 +55,7 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     existing = _existing(plan)
     if existing is None or plan.rerun:
         return _new_folder(plan), []
+    existing.run_config()  # raises where it is not that of this run
     labels = {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
     if labels:  # also of a finished run: they are no part of what was computed
         existing.update(labels=existing.record().get("labels", {}) | labels)
@@ -78,7 +79,7 @@ def prepare_run_dir(
         if folder.record()["split"] != training.data.split.hash():
             raise UserError(f"{folder.path}: the split into training and validation has changed; nothing was touched.")
         return
-    write_json(folder.split_file, _split_record(plan, training))
+    write_sealed(folder.split_file, _split_record(plan, training))
     values = plan.config.to_dict()
     root = root_of(plan.config.data)
     if values["data"]["root"] is not None or root == Path.cwd():  # another command may run elsewhere
@@ -97,7 +98,11 @@ def _existing(plan: Plan) -> RunFolder | None:
 
 def _new_folder(plan: Plan) -> RunFolder:
     runs = find_runs(outputs_dir(), plan.config.identity())
-    return runs[-1].next_rerun() if runs else RunFolder(outputs_dir() / plan.run_path())
+    folder = runs[-1].next_rerun() if runs else RunFolder(outputs_dir() / plan.run_path())
+    if folder.record_file.exists():
+        identity = str(folder.record().get("identity"))
+        raise UserError(f"{folder.path} holds another run, of identity {identity[:8]}…; move it away.")
+    return folder
 
 
 def _code_changes(existing: RunFolder, plan: Plan) -> list[str]:

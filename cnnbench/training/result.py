@@ -64,7 +64,7 @@ def result_record(
         if reference.split in metrics
     ]
     return {
-        "identity": config.identity(),
+        "identity": record["identity"],
         "checkpoint": dict(chosen),
         **metrics,
         "test_measured": record["test_measured"],

@@ -95,6 +95,7 @@ class Trainer:
         self.config = plan.config
         self.began = self.last_save = time.monotonic()
         record = folder.record()
+        self.identity: str = record["identity"]
         self.threads = plan.config.threads or record.get("threads") or DEFAULT_THREADS
         if record.get("threads") not in (None, self.threads):
             console.say(
@@ -184,8 +185,9 @@ class Trainer:
         """Write a checkpoint."""
         progress, best = self.progress, self.progress.best
         self.journal.flush()
-        content = {"identity": self.config.identity(), **snapshot(self.training, progress)}
+        content = {"identity": self.identity, **snapshot(self.training, progress)}
         facts = {
+            "identity": self.identity,
             "epoch": progress.epochs_done,
             "seconds": self._seconds(),
             "best": None if best is None else {"epoch": best.epoch, "step": best.step, "metrics": best.metrics},
@@ -231,13 +233,14 @@ class Trainer:
         def warn(text: str) -> None:
             console.say(f"  warning: {text}; going on from the checkpoint before it.")
 
-        content = checkpoint.load_newest(self.folder.checkpoints, warn)
+        content = checkpoint.load_newest(self.folder.checkpoints, warn, self.identity)
         if content is not None:
             return restore(self.training, content)
         if self.config.parent is None:
             return Progress()
         parent = self._parent()
-        content = checkpoint.load(parent.checkpoints, int(self.config.parent.partition("@")[2]))
+        identity, _, step = self.config.parent.partition("@")
+        content = checkpoint.load(parent.checkpoints, int(step), identity)
         progress = restore(self.training, content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]

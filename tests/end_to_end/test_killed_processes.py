@@ -58,7 +58,7 @@ places = {
     "validation": lambda: before(trainer, "evaluate", lambda *_: True),
     "first step": lambda: before(trainer.Trainer, "on_step", lambda *_: True),
     "half a checkpoint": lambda: setattr(checkpoint, "write_atomically", half),
-    "no manifest": lambda: before(checkpoint, "write_json", lambda path, _: path.name == "step-000000008.json"),
+    "no manifest": lambda: before(checkpoint, "write_sealed", lambda path, _: path.name == "step-000000008.json"),
     "before the test": lambda: before(trainer.Trainer, "_test", lambda *_: True),
     "before the result": lambda: before(trainer, "write_json", lambda path, _: path.name == "result.json"),
 }

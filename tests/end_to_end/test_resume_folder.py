@@ -159,7 +159,7 @@ def test_what_cannot_change_is_refused_and_nothing_is_made(cnnbench, parent, out
 def test_a_folder_that_is_no_run_is_refused(cnnbench, outputs, tmp_path):
     outcome = cnnbench(f"resume={tmp_path}")
     assert outcome.code == 2
-    assert f"{tmp_path} is no run folder: it has no run.json and config.yaml" in outcome.err
+    assert f"{tmp_path} is no run folder: it has no run.json" in outcome.err
     assert not outputs.exists()
 
 

@@ -14,7 +14,7 @@ import torch
 from cnnbench.errors import TrainingError, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load, load_newest, save, steps_in
-from cnnbench.store.files import write_atomically
+from cnnbench.store.files import CHECKSUM, checksum, write_atomically
 from tests.conftest import TINY, only_run
 from tests.support.archives import Hostile
 
@@ -118,6 +118,11 @@ def rewrite(path: Path, change) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
+def sealed(content: bytes, **changes) -> bytes:
+    values = json.loads(content) | changes
+    return json.dumps(values | {CHECKSUM: checksum(values)}).encode()
+
+
 def flip_a_bit(content: bytes) -> bytes:
     middle = len(content) // 2  # in the numbers of a tensor, where torch.load would not mind
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
@@ -131,10 +136,13 @@ DAMAGES = {
     "longer": (".pt", lambda content: content + b"0", "does not match its checksum"),
     "manifest emptied": (".json", lambda content: b"", "cannot be read"),
     "manifest cut": (".json", lambda content: content[:50], "cannot be read"),
-    "manifest a list": (".json", lambda content: b"[1, 2]", "cannot be read"),
+    "manifest a list": (".json", lambda content: b"[1, 2]", "is damaged: it holds no mapping"),
+    "manifest with another number": (
+        ".json", lambda content: content.replace(b'"epoch": 1', b'"epoch": 3'), "its checksum does not match",
+    ),
     "manifest without a checksum": (".json", lambda content: b'{"format": 2}', "says nothing of .*sha256"),
     "manifest of another format": (
-        ".json", lambda content: content.replace(b'"format": 2', b'"format": 9'), "has format 9; .* reads format 2",
+        ".json", lambda content: sealed(content, format=9), "has format 9; .* reads format 2",
     ),
 }  # fmt: skip
 
@@ -199,9 +207,8 @@ def test_a_checkpoint_that_wants_to_run_something_is_refused_and_does_not(folder
     canary, path = folder.parent / "canary", folder / "step-000000005.pt"
     torch.save(content_of(5) | {"more": Hostile(canary)}, path, _use_new_zipfile_serialization=zipped)
     payload = path.read_bytes()
-    manifest = json.loads(path.with_suffix(".json").read_text())
-    manifest |= {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
-    path.with_suffix(".json").write_text(json.dumps(manifest))
+    said = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
+    rewrite(path.with_suffix(".json"), lambda content: sealed(content, **said))
     with pytest.raises(UserError, match=r"step-000000005\.pt"):
         load(folder, 5)
     assert not canary.exists()

@@ -9,6 +9,7 @@ import torch
 from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
+from cnnbench.store.files import write_json
 from cnnbench.store.folder import find_runs
 from cnnbench.training.init import initial_weights, load_initial_weights
 from cnnbench.training.plan import plan_resume
@@ -105,7 +106,7 @@ def test_the_same_data_are_said_and_another_split_of_them(source, cnnbench):
 def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
     record = read(source / "run.json")
     record["data"]["classes"] = ["other", "classes", "here"]
-    checkpoint.write_json(source / "run.json", record)
+    write_json(source / "run.json", record)
     start = initial_weights(prepared(*SOURCE, f"init.run={source}"))
     assert start.record["reinitialised"] == dict.fromkeys(start.record["reinitialised"], "the classes are others")
     assert start.record["reinitialised"].keys() == HEAD
@@ -250,7 +251,7 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "init.run=nowhere": "nowhere is no run folder: it has no run.json and config.yaml",
+    "init.run=nowhere": "nowhere is no run folder: it has no run.json",
     "init.file=nowhere.pt": "no such file",
     "init.file=broken.txt": "must be a state dict: a file .pt, .pth or .safetensors",
     "init.file=broken.pt": "broken.pt is no state dict: ",
@@ -279,7 +280,7 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_made(words, s
         shutil.copytree(source, name)
     shutil.rmtree("begun/checkpoints")
     newest = max(Path("unvalidated/checkpoints").glob("*.json"))
-    checkpoint.write_json(newest, read(newest) | {"best": None})
+    checkpoint.write_sealed(newest, read(newest) | {"best": None})
     ended = cnnbench(*SOURCE, *words.split())
     assert ended.code == 2
     assert REFUSED[words] in ended.err

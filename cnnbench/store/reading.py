@@ -1,0 +1,63 @@
+"""Files of a run folder as plain values: whole, as they were written, and of the run that they lie with."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cnnbench.config.run_config import has_no_effect_on_result
+from cnnbench.config.values import flat
+from cnnbench.errors import shortened
+from cnnbench.store.files import CHECKSUM, DamagedError, as_json, checksum
+
+
+def read_json(path: Path, way: str = "") -> dict[str, Any]:
+    """Return what a JSON file holds. way: what to do where it cannot be read, a sentence. Raises DamagedError."""
+    return _read(path, json.loads, way)
+
+
+def read_yaml(path: Path, way: str = "") -> dict[str, Any]:
+    """Return what a YAML file holds; as above."""
+    return _read(path, _parse_yaml, way)
+
+
+def edited_settings(recorded: Mapping[str, Any] | None, found: Mapping[str, Any]) -> list[str]:
+    """Return which settings differ that can change a result, and how: `optimizer.lr was 0.05, and is 0.15`.
+
+    recorded: None: of a run of before, whose record holds none.
+    """
+    if recorded is None:
+        return []
+    before, now = flat(as_json(recorded)), flat(as_json(found))
+    keys = [key for key in before | now if before.get(key, ...) != now.get(key, ...)]
+    if before.get("source") is not None and before.get("source") == now.get("source"):
+        keys = [key for key in keys if not key.startswith("init.")]  # the same weights, wherever they lie by now
+    return [
+        f"{key} was {_quoted(before, key)}, and is {_quoted(now, key)}"
+        for key in keys
+        if not has_no_effect_on_result(key)
+    ]
+
+
+def _quoted(values: Mapping[str, Any], key: str) -> str:
+    return shortened(json.dumps(values[key])) if key in values else "not there"
+
+
+def _read(path: Path, parse: Callable[[str], Any], way: str) -> dict[str, Any]:
+    way = f". {way}" if way else ""
+    try:
+        values = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}{way}") from error
+    if not isinstance(values, dict):
+        raise DamagedError(f"{path} is damaged: it holds no mapping{way}")
+    if CHECKSUM in values and values[CHECKSUM] != checksum(values):
+        raise DamagedError(f"{path} was changed after it was written: its checksum does not match{way}")
+    return values
+
+
+def _parse_yaml(text: str) -> Any:
+    # As safe as the loader in Python, and ten times as fast: reports read hundreds of these.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
