@@ -220,7 +220,7 @@ def test_the_table_has_a_line_for_each_option(options):
     assert " ".join(lines[0].split()) == "model= (on 10 classes) parameters image size smallest description"
     assert [line.split()[0] for line in lines[1:]] == [name for name in options_of("model") if name.startswith("mini")]
     row = next(line for line in lines if line.startswith("  minialexnet_v4 "))
-    assert "  7 241 866       3x28x28         8  MiniAlexNet with dropout, random crops and batch norm." in row
+    assert "  7 241 866     3x28x28         8  MiniAlexNet with dropout, random crops and batch norm." in row
 
 
 @pytest.mark.parametrize("words", [["--help"], ["data"], ["experiment"]], ids=" ".join)

@@ -154,7 +154,7 @@ def test_regularization_overrides_what_a_preset_has_and_null_keeps_it(composer):
 
 REFUSED = {
     "task.loss=binary": "is for two classes, and the data have 3",
-    "task.loss=focal task.label_smoothing=0.1": "means nothing with task.loss=focal",
+    "task.loss=focal task.label_smoothing=0.1": "has no meaning with task.loss=focal",
     "task.class_weights=[1.0,2.0]": "has 2 weights; the data have 3 classes",
     "regularization.early_stopping.min_delta=0.01": "has no effect without regularization.early_stopping.patience",
     "task.focal_gamma=3.0": "has no effect with task.loss=cross_entropy",

@@ -129,7 +129,7 @@ def test_what_a_new_horizon_does_to_the_learning_rate_is_said(outputs, capsys):
 
 
 REFUSALS = {
-    "another optimizer": ("optimizer=adam", r"with the parts it has; set single keys, as in optimizer\.KEY=VALUE"),
+    "another optimizer": ("optimizer=adam", r"keeps its parts; set single keys, as in optimizer\.KEY=VALUE"),
     "another augmentation": ("augmentation=crop", "a resumed run keeps its parts"),
     "an experiment": ("experiment=cnn_lab/lenet_mnist", "a resumed run keeps its parts"),
     "another seed": ("seed=1", "cannot change in a resumed run; start a new one without resume="),

@@ -26,7 +26,7 @@ from cnnbench.registry import MODELS
 def plugged_net(spec):
     return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_outputs))
 """
-STATES = {"finished": lambda: go(*PLAIN), "began": lambda: stop(plan_of(*PLAIN), at_check=4)}
+STATES = {"finished": lambda: go(*PLAIN), "started": lambda: stop(plan_of(*PLAIN), at_check=4)}
 
 
 def change_code(monkeypatch) -> str:
@@ -51,7 +51,7 @@ CHANGES: dict[str, Callable] = {"code": change_code, "data": change_data}
 
 
 @pytest.mark.parametrize(
-    ("state", "change"), [("finished", change_data), ("began", change_data), ("began", change_code)]
+    ("state", "change"), [("finished", change_data), ("started", change_data), ("started", change_code)]
 )  # fmt: skip
 def test_a_run_of_other_data_and_an_unfinished_one_of_other_code_are_not_gone_on_with_unasked(
     outputs, monkeypatch, state, change
@@ -63,7 +63,7 @@ def test_a_run_of_other_data_and_an_unfinished_one_of_other_code_are_not_gone_on
     with pytest.raises(UserError) as refused:
         go(*PLAIN)
     lines = str(refused.value).splitlines()
-    assert lines[:2] == [f"{run} {state} with code or data that have changed since:", f"  {said}"]
+    assert lines[:2] == [f"{run} was {state} with code or data that have changed since:", f"  {said}"]
     assert [line.split()[0] for line in lines[3:]] == ["rerun=true", "accept_stale=true"]
     assert fingerprints(outputs) == before
 

@@ -45,7 +45,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
     for shown in (
         "features.conv1", "6x12x12", "parameters; ", "0 frozen", "FLOP forward an image", "3 classes", "pattern 0",
         "network sees 1x16x16", "first loss", "guessing gives 1.0986", "3 epochs of 5 steps: about", "on disk",
-        "lr / (1 - momentum) = 1 in",
+        "lr / (1 - momentum) = 1\n",
     ):  # fmt: skip
         assert shown in ended.out, shown
     assert not list(outputs.rglob("run.json"))
@@ -125,7 +125,7 @@ def test_lr_find_says_a_rate_and_draws_the_curve(cnnbench, outputs):
 def test_lr_find_is_for_one_run(cnnbench, words):
     ended = cnnbench(*words, *SMALL, "lr_find=true")
     assert ended.code == 2
-    assert "is for one run that has not begun" in ended.err
+    assert "is for one new run" in ended.err
 
 
 # Short runs -----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def test_a_missing_package_is_reported_before_training_which_continues_without_i
 @pytest.mark.usefixtures("without_packages")
 def test_a_dry_run_tells_of_a_missing_package(cnnbench):
     said = cnnbench(*PLAIN, "logger=mlflow", "dry_run=true").out
-    assert "logger 'mlflow' will be off: mlflow is not installed: pip install 'cnnbench[mlflow]'" in said
+    assert "logger 'mlflow' will be disabled: mlflow is not installed: pip install 'cnnbench[mlflow]'" in said
 
 
 # A logger of one's own ------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_a_logger_that_fails_anywhere_ends_no_training_and_is_reported_once(outp
     monkeypatch.setattr(Broken, "calls", 0)
     assert go(*PLAIN, "logger=[broken,tensorboard]", "report=true") == 0
     run = only_run(outputs)
-    assert capsys.readouterr().out.count("warning: logger 'broken' is off: OSError: no space left") == 1
+    assert capsys.readouterr().out.count("warning: logger 'broken' is disabled: OSError: no space left") == 1
     assert Broken.calls == 1
     assert read(run / "run.json")["status"] == "completed"
     assert scalars_of(run) == shown_by(rows_of(run), read(run / "result.json"))
@@ -148,7 +148,7 @@ def test_a_logger_that_fails_anywhere_ends_no_training_and_is_reported_once(outp
 def test_tensorboard_may_fail_too(outputs, capsys, monkeypatch):
     monkeypatch.setattr(TensorBoard, "scalars", lambda *_: 1 / 0)
     assert go(*PLAIN) == 0
-    assert "warning: logger 'tensorboard' is off: ZeroDivisionError" in capsys.readouterr().out
+    assert "warning: logger 'tensorboard' is disabled: ZeroDivisionError" in capsys.readouterr().out
     assert len(rows_of(only_run(outputs))) == 15 + 3
 
 
@@ -311,7 +311,7 @@ def test_an_mlflow_run_that_is_gone_is_made_again_with_all_that_was(outputs, sto
 def test_an_mlflow_server_that_does_not_answer_costs_a_warning_and_the_next_session_sends_all(outputs, store, capsys):
     store.offline = True
     stop(plan_of(*MLFLOW), at_check=9)
-    assert "warning: logger 'mlflow' is off: ConnectionError: nobody answers" in capsys.readouterr().out
+    assert "warning: logger 'mlflow' is disabled: ConnectionError: nobody answers" in capsys.readouterr().out
     store.offline = False
     assert go(*MLFLOW) == 0
     assert [step for step, _ in store.points("id0")["step/loss"]] == list(range(1, 16))
