@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from cnnbench import api
 from cnnbench.config.compose import read_word
@@ -30,6 +32,9 @@ from tests.conftest import TINY
         ((), {"model.maps": "[4,8]"}, ["model.maps=[4,8]"]),
         ((), {"epochs": np.int64(3), "lr": np.float32(0.5), "seed": torch.tensor(3).item()},
          ["epochs=3", "lr=0.5", "seed=3"]),
+        ((), {"seed": torch.tensor(3), "model.maps": np.array([4, 8])}, ["seed=3", "model.maps=[4,8]"]),
+        ({"model": {"name": "mlp", "units": [8]}}, {"data": {"name": "digits"}},
+         ["model=mlp", "model.units=[8]", "data=digits"]),
     ],
 )  # fmt: skip
 def test_words_keywords_and_mappings_say_the_same(words, settings, expected):
@@ -48,6 +53,38 @@ def test_hydra_reads_what_was_given(value):
     assert read_word(word).value() == [expected]
     if not isinstance(value, dict):
         assert read_word(as_words((), {"key": value})[0]).value() == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 1], (0, 1), range(2), np.arange(2), torch.arange(2), pd.Series([0, 1]), (number for number in range(2))],
+    ids=lambda values: type(values).__name__,
+)
+def test_whatever_has_several_values_is_swept_over(values):
+    assert as_words((), {"seed": values, "model": {"name": ["mlp", "lenet"]}}, is_grid=True) == [
+        "seed=0,1", "model=mlp,lenet",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [nn.ReLU(), nn.ReLU, print], ids=["network", "class", "function"])
+def test_an_object_is_no_setting(value):
+    with pytest.raises(ConfigError, match=r"model=.*(ReLU|print).* is an object of Python; cnnbench\.register_model"):
+        api.plan(model=value)
+
+
+def test_spaces_around_an_equals_sign_are_seen():
+    with pytest.raises(ConfigError) as raised:
+        api.plan("data=digits epochs = 3")
+    assert [(mistake.given, mistake.problem) for mistake in raised.value.mistakes] == [
+        ("epochs", "is not of the form key=value; did you mean 'epochs=…'?"),
+        ("=", "is not of the form key=value; type no space before or after '='"),
+        ("3", "is not of the form key=value"),
+    ]
+
+
+def test_an_option_and_its_settings_are_said_in_one_mapping():
+    model = api.plan(data="digits", model={"name": "mlp", "units": [8]}).config.model
+    assert (model.name, model.settings["units"]) == ("mlp", [8])
 
 
 def test_what_is_no_word_is_refused():
