@@ -1,5 +1,6 @@
 """What notebooks and scripts call: trainings and sweeps, as the commands carry them out, and which runs there are."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 Plugins = str | Sequence[str]
 """Python files, or names of modules, that register components."""
-OnEpoch = Callable[[Run, Mapping[str, Any]], None]
+OnEpoch = Callable[[Run, dict[str, Any]], None]
 """Gets the run, and the row of an epoch: epoch, step, loss/train, accuracy/val, … To stop there: raise Stopped."""
 COMMANDS = ("dry_run", "lr_find")
 
@@ -55,6 +56,8 @@ def train(
     `max_minutes`, or by `on_epoch`; the same call goes on. Random generators, threads and flags of torch are given back
     as they were; trainings in several threads take turns.
     """
+    if on_epoch is not None:
+        _check_callback(on_epoch)
     controls: dict[str, Any] = {"resume": resume, "rerun": rerun, "accept_stale": accept_stale}
     planned = plan(words, plugins, config_dir=config_dir, **controls, **settings)
     opened = cache(lambda folder: load_run(folder.path, planned.plugins))
@@ -213,6 +216,20 @@ class _Request:
         """Return a plan with all that is no setting of the run. code: hashes of what computes."""
         code = {**code, **typed_code(planned.config)}
         return replace(planned, code=code, plugins=self.plugins, rerun=self.rerun, accept_stale=self.accept_stale)
+
+
+def _check_callback(on_epoch: OnEpoch) -> None:
+    """Raise UserError where it cannot be called with a run and a row: now, and not after the first epoch."""
+    try:
+        signature = inspect.signature(on_epoch)
+    except ValueError:  # of some that are written in C, Python does not know it
+        return
+    except TypeError as error:
+        raise UserError(f"on_epoch={on_epoch!r} is no function.") from error
+    try:
+        signature.bind("run", "row")
+    except TypeError as error:
+        raise UserError(f"on_epoch is called with the run and the row of an epoch, and takes {signature}.") from error
 
 
 def _composer(config_dir: str | Path | None) -> Composer:

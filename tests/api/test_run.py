@@ -1,7 +1,11 @@
 """What a run can do: evaluate, explain, export, report."""
 
+import re
+
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from cnnbench import api
 from cnnbench.errors import UserError
@@ -50,6 +54,44 @@ def test_all_figures_are_drawn_where_none_is_named_and_what_is_left_out_is_said(
 def test_a_mistake_in_a_call_is_one_message(run, mistake, message):
     with pytest.raises(UserError, match=message):
         mistake(run)
+
+
+def test_image_files_are_predicted_as_their_pixels_are(run, tmp_path):
+    pixels = run.data("test").take(torch.arange(2))
+    for number, image in enumerate(pixels):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{number}.png")
+    expected = run.predict(pixels)
+    assert torch.equal(run.predict(run.data("test"))[:2], expected)
+    assert torch.equal(run.predict([tmp_path / "0.png", str(tmp_path / "1.png")]), expected)
+    assert torch.allclose(run.predict(tmp_path / "1.png"), expected[1:])  # a batch of another size rounds differently
+
+
+@pytest.mark.parametrize(
+    "pixels", [torch.zeros(2, 1, 16, 16), torch.zeros(1, 16, 16).byte(), torch.zeros(2, 1, 8, 8).byte()],
+    ids=["numbers from 0 to 1", "one image", "another size"],
+)  # fmt: skip
+def test_what_are_no_images_of_the_run_is_not_predicted(run, pixels):
+    shape = re.escape(str(list(pixels.shape)))
+    with pytest.raises(UserError, match=rf"^images must be uint8 \[N, 1, 16, 16\], and are {pixels.dtype} {shape}\.$"):
+        run.predict(pixels)
+
+
+def test_a_file_that_cannot_be_used_is_not_passed_over(run, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    Image.new("L", (16, 16)).save(tmp_path / "whole.png")
+    with pytest.raises(UserError, match=r"(?s)^images that cannot be used:\n  .*broken\.png"):
+        run.predict(tmp_path)
+
+
+def test_one_row_of_images_is_images(run):
+    images = run.data("test")
+    assert torch.equal(images[3].take(torch.tensor([0])), images.take(torch.tensor([3])))
+    assert len(list(images)) == len(images)
+
+
+def test_one_row_is_explained(run):
+    explanation = run.explain(what="activations", split="val", index=3)
+    assert {picture.name for picture in explanation} == {"activations-features.conv1-0", "activations-features.conv2-0"}
 
 
 def test_a_format_without_its_packages_says_what_to_install(run, monkeypatch):

@@ -55,6 +55,20 @@ def test_a_function_is_called_after_each_epoch_and_can_stop_the_training():
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize(
+    ("on_epoch", "message"),
+    [
+        (3, r"^on_epoch=3 is no function\."),
+        (lambda run: None, r"^on_epoch is called with the run and the row of an epoch, and takes \(run\)\."),
+    ],
+    ids=["number", "one argument"],
+)
+def test_what_cannot_be_called_after_an_epoch_is_refused_before_the_first(on_epoch, message):
+    with pytest.raises(UserError, match=message):
+        tiny("model=mlp", on_epoch=on_epoch)
+    assert api.runs().empty
+
+
 def test_an_error_in_that_function_is_its_own():
     with pytest.raises(ZeroDivisionError):
         tiny("model=mlp", on_epoch=lambda _run, _row: 1 // 0)
