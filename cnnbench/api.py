@@ -47,6 +47,8 @@ def train(
 ) -> Run:
     """Train, or continue, what `cnnbench …` would with these words, and return the run; a finished one is only opened.
 
+    `model={"name": "mlp", "units": [64]}` chooses an option and sets its keys.
+
     words: `"data=digits epochs=1"`, a list of such words, or a mapping. settings: the same as keywords, `epochs=1`,
     `optimizer={"lr": 0.1}` or `**{"optimizer.lr": 0.1}`. resume: a run to go on with. rerun: train a finished run
     again. accept_stale: go on although code or data changed. config_dir: a folder of more YAML files. progress: a bar,

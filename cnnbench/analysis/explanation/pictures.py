@@ -175,7 +175,7 @@ def _draw_galleries(explainer: Explainer) -> Iterator[Picture]:
         raise NotPossible(str(error).splitlines()[0].removesuffix(".")) from error
     for name, line in GALLERIES.items():
         if name in figures:
-            yield Picture(name, f"{line} on {explainer.split}", figures[name]())
+            yield Picture(name, f"{line} on {explainer.split}", figures[name])
 
 
 def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
