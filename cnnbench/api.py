@@ -35,8 +35,8 @@ COMMANDS = ("dry_run", "lr_find")
 
 def train(
     words: Words = (),
-    plugins: Plugins = (),
     *,
+    plugins: Plugins = (),
     resume: str | Path | None = None,
     rerun: bool = False,
     accept_stale: bool = False,
@@ -61,7 +61,7 @@ def train(
     if on_epoch is not None:
         _check_callback(on_epoch)
     controls: dict[str, Any] = {"resume": resume, "rerun": rerun, "accept_stale": accept_stale}
-    planned = plan(words, plugins, config_dir=config_dir, **controls, **settings)
+    planned = plan(words, plugins=plugins, config_dir=config_dir, **controls, **settings)
     opened = cache(lambda folder: load_run(folder.path, planned.plugins))
     tell = None if on_epoch is None else lambda folder, row: on_epoch(opened(folder), row)
     with borrowed_torch(), showing(progress):
@@ -79,8 +79,8 @@ def train(
 
 def sweep(
     words: Words = (),
-    plugins: Plugins = (),
     *,
+    plugins: Plugins = (),
     rerun: bool = False,
     accept_stale: bool = False,
     config_dir: str | Path | None = None,
@@ -114,8 +114,8 @@ def sweep(
 
 def plan(
     words: Words = (),
-    plugins: Plugins = (),
     *,
+    plugins: Plugins = (),
     resume: str | Path | None = None,
     rerun: bool = False,
     accept_stale: bool = False,

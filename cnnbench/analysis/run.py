@@ -54,21 +54,29 @@ class Run:
     """One training, opened by `load_run`; each part is read or built when it is first used."""
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        self.folder = folder
+        self._folder = folder
         self.config = config
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.record.get('status')})"
+        status = self.record.get("status") if self.path.is_dir() else "removed"
+        return f"Run({str(self.path)!r}, {status})"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         from cnnbench.analysis.notebook import run_as_html
 
-        return run_as_html(self.folder)
+        return run_as_html(self.folder) if self.path.is_dir() else None
 
     @property
     def path(self) -> Path:
         """Return the run folder."""
-        return self.folder.path
+        return self._folder.path
+
+    @property
+    def folder(self) -> RunFolder:
+        """Return the files of the run. Raises UserError where they are not there any more."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: this run folder was removed or renamed.")
+        return self._folder
 
     @property
     def record(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a notebook shows, and what its cells define."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from cnnbench import api
 from cnnbench.analysis.explanation.pictures import Explanation, Picture
 from cnnbench.data.images import Images
 from cnnbench.errors import TrainingError, UserError
+from cnnbench.registry import MODELS
 from cnnbench.store.files import write_json
 from cnnbench.store.provenance import typed_code
 from cnnbench.tasks.figures import image_grid
@@ -121,6 +123,23 @@ def test_a_finished_run_says_that_its_cell_was_another(tmp_path, capsys):
     assert tiny("model=mine", "epochs=1").path == before.path
     assert capsys.readouterr().err == "note: made with other code: model 'mine'\n"
     assert not same(weights(tiny("model=mine", "epochs=1", rerun=True)), weights(before))
+
+
+def test_a_run_of_a_cell_that_is_not_there_any_more_asks_for_it(tmp_path):
+    run_cell(CELL, tmp_path)
+    run = tiny("model=mine", "epochs=1")
+    del MODELS.components["mine"]
+    with pytest.raises(UserError, match=r"no such model[^\n]*\nmodel 'mine': run the cell that defines it first\.$"):
+        api.load_run(run.path)
+
+
+def test_a_run_without_its_folder_says_so(run):
+    shutil.rmtree(run.path)
+    assert repr(run) == f"Run('{run.path}', removed)"
+    assert run._repr_html_() is None
+    for look in (lambda: run.result, lambda: run.metrics, run.model, run.evaluate, run.report):
+        with pytest.raises(UserError, match=r"^/.*/run: this run folder was removed or renamed\.$"):
+            look()
 
 
 def test_a_sweep_says_that_its_processes_do_not_know_a_cell(tmp_path):

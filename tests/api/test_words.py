@@ -87,6 +87,11 @@ def test_an_option_and_its_settings_are_said_in_one_mapping():
     assert (model.name, model.settings["units"]) == ("mlp", [8])
 
 
+def test_words_are_one_argument():
+    with pytest.raises(TypeError, match="positional"):  # and not taken for a plugin
+        api.plan("data=digits", "epochs=3")  # type: ignore[misc]
+
+
 def test_what_is_no_word_is_refused():
     with pytest.raises(UserError, match=r"^3 is no setting; give words such as 'epochs=3', or keywords: epochs=3\.$"):
         api.plan(3)  # type: ignore[arg-type]
@@ -108,7 +113,7 @@ def test_what_a_command_says_besides_settings_can_be_said_both_ways(finished_onc
     plugin = tmp_path / "plugin.py"
     plugin.write_text("")
     for plan in (
-        api.plan("epochs=2", str(plugin), rerun=True, accept_stale=True),
+        api.plan("epochs=2", plugins=str(plugin), rerun=True, accept_stale=True),
         api.plan(f"epochs=2 rerun=true accept_stale=true plugins={plugin}"),
     ):
         assert (plan.rerun, plan.accept_stale, plan.plugins) == (True, True, (str(plugin),))
