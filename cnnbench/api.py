@@ -1,5 +1,6 @@
 """The Python API for notebooks and scripts: train, sweep and plan as the commands do, and a table of runs."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 
 Plugins = str | Sequence[str]
 """Python files, or names of modules, that register components."""
-OnEpoch = Callable[[Run, Mapping[str, Any]], None]
+OnEpoch = Callable[[Run, dict[str, Any]], None]
 """Called with the run and the row of an epoch: epoch, step, loss/train, accuracy/val, … May raise Stopped to stop."""
 COMMANDS = ("dry_run", "lr_find")
 
 
 def train(
     words: Words = (),
-    plugins: Plugins = (),
     *,
+    plugins: Plugins = (),
     resume: str | Path | None = None,
     rerun: bool = False,
     accept_stale: bool = False,
@@ -46,6 +47,8 @@ def train(
 ) -> Run:
     """Train, or continue, what `cnnbench …` would with these words, and return the run; a finished one is only opened.
 
+    `model={"name": "mlp", "units": [64]}` chooses an option and sets its keys.
+
     words: `"data=digits epochs=1"`, a list of such words, or a mapping. settings: the same as keywords, `epochs=1`,
     `optimizer={"lr": 0.1}` or `**{"optimizer.lr": 0.1}`. resume: a run to continue. rerun: train a finished run
     again. accept_stale: continue although code or data changed. config_dir: a folder of more YAML files. progress: a
@@ -55,8 +58,10 @@ def train(
     `max_minutes`, or by `on_epoch`; the same call continues. Random generators, threads and flags of torch are
     restored afterwards; trainings in several threads take turns.
     """
+    if on_epoch is not None:
+        _check_callback(on_epoch)
     controls: dict[str, Any] = {"resume": resume, "rerun": rerun, "accept_stale": accept_stale}
-    planned = plan(words, plugins, config_dir=config_dir, **controls, **settings)
+    planned = plan(words, plugins=plugins, config_dir=config_dir, **controls, **settings)
     opened = cache(lambda folder: load_run(folder.path, planned.plugins))
     tell = None if on_epoch is None else lambda folder, row: on_epoch(opened(folder), row)
     with borrowed_torch(), showing(progress):
@@ -74,8 +79,8 @@ def train(
 
 def sweep(
     words: Words = (),
-    plugins: Plugins = (),
     *,
+    plugins: Plugins = (),
     rerun: bool = False,
     accept_stale: bool = False,
     config_dir: str | Path | None = None,
@@ -109,8 +114,8 @@ def sweep(
 
 def plan(
     words: Words = (),
-    plugins: Plugins = (),
     *,
+    plugins: Plugins = (),
     resume: str | Path | None = None,
     rerun: bool = False,
     accept_stale: bool = False,
@@ -213,6 +218,20 @@ class _Request:
         """Return the plan with the controls of the request. code: hashes of the code that computes."""
         code = {**code, **typed_code(planned.config)}
         return replace(planned, code=code, plugins=self.plugins, rerun=self.rerun, accept_stale=self.accept_stale)
+
+
+def _check_callback(on_epoch: OnEpoch) -> None:
+    """Raise UserError where it cannot be called with a run and a row: now, and not after the first epoch."""
+    try:
+        signature = inspect.signature(on_epoch)
+    except ValueError:  # of some that are written in C, Python does not know it
+        return
+    except TypeError as error:
+        raise UserError(f"on_epoch={on_epoch!r} is no function.") from error
+    try:
+        signature.bind("run", "row")
+    except TypeError as error:
+        raise UserError(f"on_epoch is called with the run and the row of an epoch, and takes {signature}.") from error
 
 
 def _composer(config_dir: str | Path | None) -> Composer:

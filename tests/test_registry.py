@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
-from cnnbench.plugins import PREFIX, register_everything
+from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
 from cnnbench.registry import PROVIDED, Registry, Selection
 from tests.conftest import TINY, only_run
 
@@ -69,6 +69,15 @@ def shapes() -> Registry:
         return side
 
     return registry
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.group)
+def test_a_name_that_was_forgotten_is_asked_for(registry):
+    with pytest.raises(UserError, match=r"is registered under a name: @register_…\('name'\), not @register_… alone"):
+
+        @registry.register
+        def mine(spec):
+            """A component."""
 
 
 def test_a_name_is_registered_once(shapes):

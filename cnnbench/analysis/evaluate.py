@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cnnbench.analysis.run import Checkpoint, Run, plan
+from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.training.plan import plan_words
 from cnnbench.training.step import evaluating
 
 NAMED = 20  # classes in a message
@@ -50,7 +51,7 @@ def _other_images(run: Run, words: Sequence[str]) -> PreparedData:
         for key, value in settings.items()
         if f"data.{key}" not in typed
     ]
-    data = prepare(plan([f"data={words[0]}", *same, *words[1:]]).config.data)
+    data = prepare(plan_words([f"data={words[0]}", *same, *words[1:]]).config.data)
     if data.spec.classes != run.classes:
         raise UserError(
             f"{words[0]}: has the classes {listed(data.spec.classes[:NAMED])}; the network was trained for "

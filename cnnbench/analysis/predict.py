@@ -15,6 +15,9 @@ from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.errors import UserError, listed
 
+Pictures = Tensor | Images | str | Path | Sequence[str | Path]
+"""Pixels before cropping, uint8 [N, C, H, W], or files and folders of images."""
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -93,6 +96,24 @@ def images_from_files(words: Sequence[str], decode: Callable[[Path], Tensor]) ->
     if not images:
         raise UserError("\n".join(["there is no image that can be used:", *(f"  {problem}" for problem in unusable)]))
     return images, unusable
+
+
+def pixels_of(run: Run, images: Pictures) -> Tensor | Images:
+    """Return the pixels of images, as a run has them before cropping. Raises UserError for what cannot be used."""
+    if isinstance(images, Images):
+        return images
+    if not isinstance(images, Tensor):
+        words = [images] if isinstance(images, str | Path) else images
+        found, unusable = images_from_files([str(word) for word in words], run.decode)
+        if unusable:
+            raise UserError("\n".join(["images that cannot be used:", *(f"  {problem}" for problem in unusable)]))
+        return torch.stack([image.pixels for image in found])
+    if images.dtype != torch.uint8 or images.shape[1:] != run.size:
+        channels, height, width = run.size
+        raise UserError(
+            f"images must be uint8 [N, {channels}, {height}, {width}], and are {images.dtype} {list(images.shape)}."
+        )
+    return images
 
 
 def images_from_split(run: Run, split: str, rows: Sequence[int]) -> list[InputImage]:

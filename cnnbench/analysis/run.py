@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cnnbench.analysis.explanation.pictures import Explanation
+    from cnnbench.analysis.predict import Pictures
     from cnnbench.tasks.evaluation import EvalReport
-    from cnnbench.training.plan import Plan
 
 Checkpoint = str | int
 """`tested`: the one that was tested; `best` on validation; `last`; or the step after which it was saved."""
@@ -55,21 +55,29 @@ class Run:
     """One training, opened by `load_run`; each part is read or built when it is first used."""
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        self.folder = folder
+        self._folder = folder
         self.config = config
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.record.get('status')})"
+        status = self.record.get("status") if self.path.is_dir() else "removed"
+        return f"Run({str(self.path)!r}, {status})"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         from cnnbench.analysis.notebook import run_as_html
 
-        return run_as_html(self.folder)
+        return run_as_html(self.folder) if self.path.is_dir() else None
 
     @property
     def path(self) -> Path:
         """Return the run folder."""
-        return self.folder.path
+        return self._folder.path
+
+    @property
+    def folder(self) -> RunFolder:
+        """Return the files of the run. Raises UserError where they are not there any more."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: this run folder was removed or renamed.")
+        return self._folder
 
     @property
     def record(self) -> dict[str, Any]:
@@ -243,19 +251,20 @@ class Run:
         """Return what a step computes of every image with a network of the run, float32 [N, …], on the CPU."""
         return map_images(network, batches, step, self.config)
 
-    def predict(self, images: Tensor, which: Checkpoint | nn.Module = "tested") -> Tensor:
+    def predict(self, images: "Pictures", which: Checkpoint | nn.Module = "tested") -> Tensor:
         """Return the probability of each class, float32 [N, K].
 
-        images: before cropping, like those of `data`, uint8 [N, C, H, W]. which: a checkpoint, or a network from
-        `model`. Raises UserError if the task does not predict classes.
+        images: image files and folders; or pixels before cropping, like those of `data`, uint8 [N, C, H, W]. which: a
+        checkpoint, or a network from `model`. Raises UserError if the task does not predict classes.
         """
+        from cnnbench.analysis.predict import pixels_of
+
         scores = self.task.scores
         if scores is None:
             raise UserError(f"{self.path}: task {self.config.task.name} does not predict classes.")
         network = which if isinstance(which, nn.Module) else self.model(which)
-        return self.map(
-            network, self.batches_of(images), lambda network, batch: scores(network(batch.images)).softmax(1)
-        )
+        batches = self.batches_of(pixels_of(self, images))
+        return self.map(network, batches, lambda network, batch: scores(network(batch.images)).softmax(1))
 
     # As the commands do -----------------------------------------------------------------------------------------------
 
@@ -309,14 +318,3 @@ def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:
     register_everything(plugins)
     folder = RunFolder.named(str(path))
     return Run(folder, folder.run_config())
-
-
-def plan(words: Sequence[str], config_dir: str | None = None) -> "Plan":
-    """Return the plan of the run that `cnnbench …` would carry out for these words.
-
-    config_dir: a folder of more YAML files. Raises UserError for a mistake.
-    """
-    from cnnbench.config.compose import Composer
-    from cnnbench.training.plan import plan_run
-
-    return plan_run(Composer([config_dir] if config_dir else []), list(words))

@@ -66,13 +66,13 @@ def inventory(root: Path) -> list[str]:
 
 
 def _info(name: str, settings: Sequence[str]) -> list[str]:
-    from cnnbench.analysis.run import plan
     from cnnbench.data.files import altered_files, data_root, source_of
     from cnnbench.data.images import counts_per_class
     from cnnbench.data.prepare import prepare_local
     from cnnbench.registry import DATASETS
+    from cnnbench.training.plan import plan_words
 
-    planned = plan([f"data={name}", *settings])
+    planned = plan_words([f"data={name}", *settings])
     config = planned.config.data
     data = prepare_local(config)
     spec, source = data.spec, source_of(config.name)

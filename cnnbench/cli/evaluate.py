@@ -46,7 +46,7 @@ def _lines_of(report: "EvalReport") -> list[str]:
     lines = [f"  {name:<18} {value:.4f}" for name, value in report.metrics.items()]
     if "classes" not in report.tables:
         return lines
-    classes = report.tables["classes"]()
+    classes = report.tables["classes"]
     worst = classes.sort_values(["top1", "class"]).head(SHOWN)
     head = f"  {'class':<20}{'images':>8}{'top1':>8}{'95 % interval':>18}{'precision':>11}{'f1':>8}"
     title = f"the {SHOWN} worst of {len(classes)} classes" if len(classes) > SHOWN else "classes, the worst first"

@@ -168,13 +168,13 @@ def _measured(option: Option, text: str, spec: "DataSpec") -> Network:
 
 
 def _spec_of(data: str | None, config_dir: str | None) -> "DataSpec":
-    from cnnbench.analysis.run import plan
     from cnnbench.data.images import DataSpec
     from cnnbench.data.prepare import prepare_local
+    from cnnbench.training.plan import plan_words
 
     if data is None:
         return DataSpec(3, 32, 32, tuple(str(index) for index in range(10)))
-    return prepare_local(plan([f"data={data}"], config_dir).config.data).spec
+    return prepare_local(plan_words([f"data={data}"], config_dir).config.data).spec
 
 
 def _lines(options: Sequence[Option]) -> list[str]:

@@ -252,8 +252,11 @@ class _Loader(ConfigLoaderImpl):
 def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Override | Mistake:
     """Return what a word says, `key=value`, or a mistake. options: of each group, for suggestions."""
     try:
-        override: Override = OverridesParser.create().parse_override(quoted(word))
+        override: Override | None = OverridesParser.create().parse_override(quoted(word))
     except HydraException:
-        hint = "" if "=" in word or options is None else meant_by_word(word, "", options, known_keys())
+        override = None
+    if override is None or not override.key_or_group:  # Hydra reads `=3` as the value of nothing
+        spaced = "; type no space before or after '='" if word[:1] == "=" else ""
+        hint = spaced if "=" in word or options is None else meant_by_word(word, "", options, known_keys())
         return Mistake(shortened(word), f"is not of the form key=value{hint}")
     return override

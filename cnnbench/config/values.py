@@ -2,12 +2,12 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from cnnbench.errors import UserError
+from cnnbench.errors import SettingError, UserError, shortened
 
 TYPED = "command line"  # the origin of a value that was typed
 FREE_TEXT = "name", "notes"
@@ -51,7 +51,8 @@ def set_value(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
 def as_words(words: Words, settings: Mapping[str, Any], is_grid: bool = False) -> list[str]:
     """Return what was given in Python as the words of a command: `optimizer={"lr": 0.1}` is `optimizer.lr=0.1`.
 
-    is_grid: a list is one value for each job, in place of a setting that is a list. Raises UserError for anything else.
+    `model={"name": "mlp", "units": [8]}` chooses an option and sets its keys. is_grid: a list, or anything else with
+    several values, is one value for each job, in place of a setting that is a list. Raises UserError for anything else.
     """
     given: list[Any] = []
     if isinstance(words, Mapping):
@@ -66,10 +67,22 @@ def as_words(words: Words, settings: Mapping[str, Any], is_grid: bool = False) -
     for word in given:
         if not isinstance(word, str):
             raise UserError(f"{word!r} is no setting; give words such as 'epochs=3', or keywords: epochs=3.")
-    for key, value in flat(settings).items():
-        is_many = is_grid and isinstance(value, list | tuple | range)
-        given.append(f"{key}={','.join(map(_element, value)) if is_many else as_typed(value)}")
+    for key, nested in settings.items():
+        for inner, value in flat(nested, f"{key}.").items():
+            setting = key if isinstance(nested, Mapping) and inner == f"{key}.name" else inner
+            given.append(f"{setting}={_values(value, is_grid)}")
+            if callable(value):
+                problem = "is an object of Python; cnnbench.register_model and its siblings give yours a name to type"
+                raise SettingError(shortened(given[-1]), problem)
     return given
+
+
+def _values(value: Any, is_grid: bool) -> str:
+    if hasattr(value, "tolist"):  # of numpy, pandas or torch
+        value = value.tolist()
+    if is_grid and isinstance(value, list | tuple | range | Iterator):
+        return ",".join(map(_element, value))
+    return as_typed(value)
 
 
 def as_typed(value: Any) -> str:

@@ -110,7 +110,8 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: Tensor) -> "Images":
+    def __getitem__(self, rows: Tensor | int) -> "Images":
+        rows = torch.tensor([rows]) if isinstance(rows, int) else rows  # one image is images too
         return Images(self.pixels[rows], self.labels[rows])
 
     @property

@@ -162,6 +162,9 @@ class Registry:
         self.components: dict[str, Component] = {}
 
     def _register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
+        if not isinstance(name, str):  # `@register_model` alone: Python would put the decorator in the place of it
+            raise UserError(f"a {self.group} is registered under a name: @register_…('name'), not @register_… alone.")
+
         def decorate(factory: Factory) -> Factory:
             taken = self.components.get(name)
             if taken is not None and not _is_the_same_cell(taken.factory, factory):
@@ -277,9 +280,10 @@ class Metrics(Registry):
 
     def register(self, name: str, *, higher_is_better: bool = True) -> Callable[[Factory], Factory]:
         """Return a decorator of a function of `predictions`, a `Predictions`, to a number."""
+        register = self._register(name, higher_is_better=higher_is_better)
         if not re.fullmatch(r"[\w@-]+", name):  # of keys such as name/val, and of columns
             raise UserError(f"metric '{name}': a name has letters, digits, _, - and @ only.")
-        return self._register(name, higher_is_better=higher_is_better)
+        return register
 
 
 MODELS = Models("model")

@@ -186,6 +186,9 @@ class RunFolder:
         try:
             config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
+            typed = [name for name in self.record().get("code", {}) if name.endswith("'")]  # see `typed_code`
+            if typed:
+                raise UserError(f"{error}\n{', '.join(typed)}: run the cell that defines it first.") from error
             plugins = self.record().get("plugins")
             if plugins:
                 hint = f"this run was made with plugins={','.join(plugins)}; type that too."

@@ -1,12 +1,12 @@
 """What an evaluation measures: metrics by class, confusions, calibration, single predictions; and how it is written."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     LogImage = Callable[[str, "np.ndarray[Any, Any]"], None]
 
+T = TypeVar("T")
+
 Z_95 = 1.959963984540054  # standard deviations: the quantile of a two-sided 95 % interval
 BINS = 15  # of calibration, as in Guo et al. 2017
 LISTED = 5  # most likely classes in the table of predictions
@@ -30,13 +32,35 @@ SHOWN = 24  # images of a gallery
 LONGEST = 14  # characters of a class above an image
 
 
+class OnDemand(Mapping[str, T]):
+    """Values by name, each computed when it is looked up."""
+
+    def __init__(self, functions: Mapping[str, Callable[[], T]]) -> None:
+        self._functions = functions
+
+    def __getitem__(self, name: str) -> T:
+        return self._functions[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def __contains__(self, name: object) -> bool:  # the inherited one computes the value
+        return name in self._functions
+
+    def __repr__(self) -> str:
+        return f"OnDemand({listed(self)})"
+
+
 @dataclass(frozen=True)
 class EvalReport:
-    """The metrics of a split, with tables and figures by name, computed on demand."""
+    """The metrics of a split, with tables and figures by name."""
 
     metrics: Mapping[str, float]
-    tables: "Mapping[str, Callable[[], pd.DataFrame]]" = field(default_factory=dict)
-    figures: "Mapping[str, Callable[[], Figure]]" = field(default_factory=dict)
+    tables: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
+    figures: "Mapping[str, Figure]" = field(default_factory=dict)
 
     def write(self, folder: Path, log_image: "LogImage" = lambda _name, _pixels: None) -> None:
         """Write metrics as JSON, tables as CSV and figures as PNG into a folder.
@@ -45,9 +69,9 @@ class EvalReport:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
-            write_atomically(folder / f"{name}.csv", table().to_csv(index=False).encode())
+            write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
         for name, figure in self.figures.items():
-            log_image(name, figures.save(folder / f"{name}.png", figure()))
+            log_image(name, figures.save(folder / f"{name}.png", figure))
         write_json(folder / "metrics.json", dict(self.metrics))
 
     def __repr__(self) -> str:
@@ -209,18 +233,22 @@ def evaluate_classifier(
     }
     return EvalReport(
         {**metrics, "ece": predictions.calibration.error},
-        {
-            "classes": lambda: predictions.per_class,
-            "confusion": lambda: predictions.confusion.reset_index(),  # noqa: PLW0108 - computed on demand
-            "calibration": predictions.calibration.table,
-            "predictions": predictions.table,
-        },
-        {
-            "classes": lambda: figures.class_bars(predictions.per_class),
-            "confusion": lambda: figures.confusion_matrix(predictions.confusion),
-            "calibration": lambda: figures.reliability_diagram(predictions.calibration),
-            **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
-        },
+        OnDemand(
+            {
+                "classes": lambda: predictions.per_class,
+                "confusion": lambda: predictions.confusion.reset_index(),  # noqa: PLW0108 - computed on demand
+                "calibration": predictions.calibration.table,
+                "predictions": predictions.table,
+            }
+        ),
+        OnDemand(
+            {
+                "classes": lambda: figures.class_bars(predictions.per_class),
+                "confusion": lambda: figures.confusion_matrix(predictions.confusion),
+                "calibration": lambda: figures.reliability_diagram(predictions.calibration),
+                **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
+            }
+        ),
     )
 
 

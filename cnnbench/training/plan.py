@@ -92,6 +92,14 @@ def plan_run(
     return Plan(config, command_line(words), composed.choices, composed.origins, composed.typed, tuple(notes))
 
 
+def plan_words(words: Sequence[str], config_dir: str | None = None) -> Plan:
+    """Return the plan of the run that `cnnbench …` would carry out for these words.
+
+    config_dir: a folder of more YAML files. Raises UserError for a mistake.
+    """
+    return plan_run(Composer([config_dir] if config_dir else []), words)
+
+
 def _misplaced(values: dict[str, Any], composed: Composed) -> list[Mistake]:
     """Return mistakes in keys that only choose among options, or that only the program sets; remove these keys."""
     mistakes = []

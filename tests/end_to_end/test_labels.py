@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cnnbench.analysis.run import plan
+from cnnbench.training.plan import plan_words
 from tests.conftest import TINY, only_run
 from tests.support.interruption import read
 
@@ -20,7 +20,7 @@ def test_labels_are_recorded_and_change_neither_run_nor_folder(cnnbench, outputs
     assert shown.code == 0, shown.err
     assert "[lab3, wide] " in shown.out
     assert labels(outputs) == {"name": "baseline", "notes": "wider, it's for ${you}", "tags": ["lab3", "wide"]}
-    assert plan([*SHORT, "name=x"]).config.identity() == plan(SHORT).config.identity()
+    assert plan_words([*SHORT, "name=x"]).config.identity() == plan_words(SHORT).config.identity()
     assert "baseline" not in str(only_run(outputs))
 
 

@@ -1,5 +1,6 @@
 """Small runs, networks and tasks to explain."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -29,7 +30,7 @@ def untrained(*words: str) -> Explainer:
     """Return two images and a network with its initial weights, without the folder of a run."""
     training = prepared(*SMALL, *words)
     record = {"data": {"mean": training.data.mean, "std": training.data.std, "classes": training.data.spec.classes}}
-    run = Run(SimpleNamespace(record=lambda: record), training.config)
+    run = Run(SimpleNamespace(path=Path(), record=lambda: record), training.config)
     vars(run).update(training=training, spec=training.data.spec)  # in place of what it would read
     inputs = images_from_split(run, "test", [0, 1])
     return Explainer(run, "last", training.network.eval(), torch.device("cpu"), inputs, "test")

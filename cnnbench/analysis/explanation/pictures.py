@@ -175,7 +175,7 @@ def _draw_galleries(explainer: Explainer) -> Iterator[Picture]:
         raise NotPossible(str(error).splitlines()[0].removesuffix(".")) from error
     for name, line in GALLERIES.items():
         if name in figures:
-            yield Picture(name, f"{line} on {explainer.split}", figures[name]())
+            yield Picture(name, f"{line} on {explainer.split}", figures[name])
 
 
 def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
@@ -219,7 +219,7 @@ def explain_run(
     images: str | Path | Sequence[str | Path] = (),
     what: str | Sequence[str] = (),
     split: str = "test",
-    index: Sequence[int] | None = None,
+    index: int | Sequence[int] | None = None,
     which: Checkpoint = "tested",
     layer: str | None = None,
     filter: int | None = None,
@@ -236,7 +236,8 @@ def explain_run(
     for kind in what:
         if kind not in KINDS:
             raise UserError(f"'{kind}' is not drawn{did_you_mean(kind, list(KINDS))}; there are {listed(KINDS)}.")
-    explainer, unusable = explainer_of(run, run.resolve(which), files, split, index)
+    rows = [index] if isinstance(index, int) else index
+    explainer, unusable = explainer_of(run, run.resolve(which), files, split, rows)
     if unusable:
         raise UserError("\n".join(["images that cannot be used:", *(f"  {problem}" for problem in unusable)]))
     number = None if label is None else label_of(label, run.classes)

@@ -1,0 +1,172 @@
+"""What a notebook shows, and what its cells define."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import cnnbench
+from cnnbench import api
+from cnnbench.analysis.explanation.pictures import Explanation, Picture
+from cnnbench.data.images import Images
+from cnnbench.errors import TrainingError, UserError
+from cnnbench.registry import MODELS
+from cnnbench.store.files import write_json
+from cnnbench.store.provenance import typed_code
+from cnnbench.tasks.figures import image_grid
+from tests.api.conftest import tiny, weights
+from tests.conftest import TINY
+from tests.support.training import same
+
+
+def test_a_notebook_shows_the_message_alone():
+    with pytest.raises(UserError) as raised:
+        api.train(data="digits", epoch=3)
+    (shown,) = raised.value._render_traceback_()
+    assert shown == (
+        "ConfigError: 1 mistake in the configuration, nothing was started:\n"
+        "  epoch=3  no such key; did you mean 'epochs'?"
+    )
+    assert TrainingError("diverged")._render_traceback_() == ["TrainingError: diverged"]
+
+
+HOSTILE = '<script>alert(1)</script>"&'
+
+
+def test_a_run_is_shown_with_its_result(run):
+    html = run._repr_html_()
+    assert "<b>lenet</b> on <b>synthetic</b>, seed 0: completed" in html
+    assert f"{run.result['test']['accuracy']:.6f}".rstrip("0") in html
+    assert len(html) < 2_000
+
+
+def test_a_run_that_is_not_finished_is_shown(run):
+    (run.path / "result.json").unlink()
+    write_json(run.path / "run.json", run.record | {"status": "failed"})
+    assert "seed 0: failed" in run._repr_html_()
+
+
+def test_hostile_names_are_escaped(run, tmp_path):
+    write_json(run.path / "run.json", run.record | {"choices": {"model": HOSTILE, "data": HOSTILE}})
+    hostile = tmp_path / f"{HOSTILE.replace('/', ':')}"
+    run.path.rename(hostile)
+    picture = Picture(HOSTILE, HOSTILE, image_grid(torch.zeros(1, 1, 4, 4)))
+    shown = [api.load_run(hostile)._repr_html_(), Explanation((picture,), (HOSTILE,))._repr_html_()]
+    report = api.load_run(hostile).evaluate()
+    object.__setattr__(report, "metrics", {HOSTILE: 1.0})
+    object.__setattr__(report, "tables", {HOSTILE: pd.DataFrame})
+    for html in (*shown, report._repr_html_()):
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+        assert "http" not in html
+
+
+def test_images_are_shown_small(run):
+    images = run.data("val")
+    assert repr(images) == "Images(7, 1x16x16, 3 classes)"
+    html = images._repr_html_()
+    assert html.startswith('<div>Images(7, 1x16x16, 3 classes)</div><img alt="" src="data:image/png;base64,')
+    large = Images(torch.randint(256, (40, 3, 300, 200), dtype=torch.uint8), torch.zeros(40, dtype=torch.int64))
+    assert len(large._repr_html_()) < 200_000
+    assert Images(large.pixels[:0], large.labels[:0])._repr_html_() == "<div>Images(0, 3x300x200, 0 classes)</div>"
+
+
+def test_an_evaluation_is_shown_in_short(run):
+    report = run.evaluate()
+    assert len(repr(report)) < 300
+    assert "confusion" in report.figures
+    assert repr(report.tables) == "OnDemand('classes', 'confusion', 'calibration', 'predictions')"
+    assert "tables: <code>classes, confusion, calibration, predictions</code>" in report._repr_html_()
+
+
+CELL = """
+@register_model("mine")
+class Mine(nn.Module):
+    def __init__(self, spec, *, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(256, width), nn.Linear(width, spec.num_outputs))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+def run_cell(text: str, tmp_path: Path) -> None:
+    """Define what a cell of a notebook does: in `__main__`, with source that Python can look up."""
+    path = tmp_path / f"cell_{len(list(tmp_path.glob('cell_*')))}.py"
+    path.write_text(text)
+    names = {"__name__": "__main__", "nn": nn, "register_model": cnnbench.register_model}
+    exec(compile(text, str(path), "exec"), names)
+
+
+def test_a_cell_can_be_run_again_and_counts_as_code(tmp_path):
+    run_cell(CELL, tmp_path)
+    config = api.plan(TINY, model="mine").config
+    before = typed_code(config)
+    assert list(before) == ["model 'mine'"]
+    run_cell(CELL, tmp_path)
+    assert typed_code(config) == before
+    run_cell(CELL.replace("self.layers(images)", "2 * self.layers(images)"), tmp_path)
+    assert typed_code(config) != before
+    assert typed_code(api.plan(TINY, model="mlp").config) == {}
+    assert api.plan(TINY, model="mine").code["model 'mine'"] == typed_code(config)["model 'mine'"]
+
+
+def test_a_finished_run_says_that_its_cell_was_another(tmp_path, capsys):
+    run_cell(CELL, tmp_path)
+    before = tiny("model=mine", "epochs=1")
+    assert "model 'mine'" in before.record["code"]
+    run_cell(CELL.replace("self.layers(images)", "2 * self.layers(images)"), tmp_path)
+    assert tiny("model=mine", "epochs=1").path == before.path
+    assert capsys.readouterr().err == "note: made with other code: model 'mine'\n"
+    assert not same(weights(tiny("model=mine", "epochs=1", rerun=True)), weights(before))
+
+
+def test_a_run_of_a_cell_that_is_not_there_any_more_asks_for_it(tmp_path):
+    run_cell(CELL, tmp_path)
+    run = tiny("model=mine", "epochs=1")
+    del MODELS.components["mine"]
+    with pytest.raises(UserError, match=r"no such model[^\n]*\nmodel 'mine': run the cell that defines it first\.$"):
+        api.load_run(run.path)
+
+
+def test_a_run_without_its_folder_says_so(run):
+    shutil.rmtree(run.path)
+    assert repr(run) == f"Run('{run.path}', removed)"
+    assert run._repr_html_() is None
+    for look in (lambda: run.result, lambda: run.metrics, run.model, run.evaluate, run.report):
+        with pytest.raises(UserError, match=r"^/.*/run: this run folder was removed or renamed\.$"):
+            look()
+
+
+def test_a_sweep_says_that_its_processes_do_not_know_a_cell(tmp_path):
+    run_cell(CELL, tmp_path)
+    with pytest.raises(UserError, match=r"^model 'mine' is defined in this notebook or script.*plugins=FILE"):
+        api.sweep(TINY, model="mine", seed=[0, 1])
+
+
+PLUGIN = """
+from torch import nn
+from cnnbench import register_model
+
+@register_model("of_a_file")
+def of_a_file(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, spec.num_outputs))
+"""
+
+
+def test_a_plugin_that_was_edited_is_imported_again(tmp_path):
+    path = tmp_path / "plugin.py"
+    path.write_text(PLUGIN)
+    words = ("model=of_a_file", "epochs=1")
+    first = tiny(*words, plugins=path.name if path.parent == Path.cwd() else str(path))
+    path.write_text(
+        PLUGIN.replace("nn.Flatten()", "nn.AvgPool2d(4), nn.Flatten()").replace("spec.width,", "spec.width // 16,")
+    )
+    second = tiny(*words, plugins=[str(path)], rerun=True)
+    assert first.result["parameters"]["total"] == 256 * 3 + 3
+    assert second.result["parameters"]["total"] == 16 * 3 + 3
+    assert first.record["code"]["plugin.py"] != second.record["code"]["plugin.py"]
