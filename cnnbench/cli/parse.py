@@ -18,7 +18,7 @@ from cnnbench.errors import UserError, did_you_mean, shortened
 VERBS = {
     "train": "train a network; the word itself can be left out",
     "resume": "continue a run, or train it for longer",
-    "list": "the runs there are: status, test metrics, size",
+    "list": "the runs there are: in what they differ, how they ended",
     "report": "a page on a run, or runs side by side over their seeds",
     "evaluate": "a run by class, with confusions and calibration",
     "predict": "the classes of image files",
