@@ -98,6 +98,16 @@ def sized(number: float) -> str:
     return f"{number:.0f} B"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: 42 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
 class TrainingError(Explained):
     """A training that cannot go on: it diverged, or its folder cannot be written. Exit code 1, no traceback."""
 

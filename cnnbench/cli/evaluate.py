@@ -31,6 +31,7 @@ SHOWN = 20  # classes in the terminal: the worst
 def _run(flags: Namespace) -> None:
     from cnnbench.analysis.evaluate import evaluate_run
     from cnnbench.analysis.run import load_run
+    from cnnbench.training.terminal import linked
 
     opened = load_run(flags.run, flags.plugins)
     which = opened.resolve(flags.checkpoint)
@@ -39,7 +40,7 @@ def _run(flags: Namespace) -> None:
     report = evaluate_run(opened, flags.split, which, flags.data, folder)
     with writing(folder):
         report.write(folder)
-    say(*_lines_of(report), f"  tables and figures: {folder}")
+    say(*_lines_of(report), f"  tables and figures: {linked(folder)}")
 
 
 def _lines_of(report: "EvalReport") -> list[str]:

@@ -49,6 +49,7 @@ def _run(flags: Namespace) -> None:
     from cnnbench.analysis.explanation.pictures import KINDS as DRAW
     from cnnbench.analysis.explanation.pictures import not_drawn
     from cnnbench.analysis.run import load_run
+    from cnnbench.training.terminal import linked
 
     opened = load_run(flags.run, flags.plugins)
     which = opened.resolve(flags.checkpoint)
@@ -60,14 +61,15 @@ def _run(flags: Namespace) -> None:
     for kind in kinds:
         try:
             for picture in DRAW[kind](explainer):
-                say(f"  {_save(picture, folder).name}: {picture.line}")
+                saved = _save(picture, folder)
+                say(f"  {linked(saved, saved.name)}: {picture.line}")
             if kind == "activations" and (more := not_drawn(explainer)):
                 left_out.append(f"  left out: activations {more}")
         except NotPossible as error:
             if flags.what:
                 raise UserError(f"--what {kind}: {error}.") from error
             left_out.append(f"  left out: {kind}: {error}")
-    say(*left_out, f"  figures: {folder}")
+    say(*left_out, f"  figures: {linked(folder)}")
     if unusable:
         raise UserError("\n".join(["not explained:", *(f"  {problem}" for problem in unusable)]))
 

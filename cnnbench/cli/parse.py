@@ -18,7 +18,7 @@ from cnnbench.errors import UserError, did_you_mean, shortened
 VERBS = {
     "train": "train a network; the word itself can be left out",
     "resume": "continue a run, or train it for longer",
-    "list": "list runs: status, test metrics, size",
+    "list": "list runs: what differs between them, and how they ended",
     "report": "write a page on a run, or one that compares runs",
     "evaluate": "evaluate a run by class, with confusions and calibration",
     "predict": "predict the classes of image files",

@@ -34,6 +34,7 @@ are listed and skipped.
 def _run(flags: Namespace) -> None:
     from cnnbench.plugins import register_everything
     from cnnbench.store.query import runs_named
+    from cnnbench.training.terminal import linked, opened_in_browser
 
     register_everything(flags.plugins)
     runs = runs_named(flags.words)
@@ -46,7 +47,9 @@ def _run(flags: Namespace) -> None:
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)
-    say(*page.terminal(), "", f"  page: {written}")
+    say(*page.terminal(), "", f"  page: {linked(written)}")
+    if flags.open and (note := opened_in_browser(written)):
+        say(f"  {note}")
 
 
 def _comparison_page(
@@ -75,6 +78,7 @@ VERB = Verb(
         ),
         Argument("--baseline", metavar="KEY=VALUE", help="what to compare with; default: the first"),
         Argument("--metric", metavar="NAME", help="of the test images; default: accuracy, recall@1 or loss"),
+        Argument("--open", action="store_true", help="open the page in the browser"),
         Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN, or outputs/reports/NAME"),
     ),
     _run,

@@ -30,6 +30,8 @@ def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
     yield from _learning_rate(config)
     yield from _augmentation(config, typed)
     yield from _transfer(config)
+    if config.open and not config.report:
+        yield Violation("open", True, "has no page to open with report=false", {"open": False})
     for name in config.logger:
         if name not in LOGGERS:
             yield Violation("logger", config.logger, f"no such logger as '{name}'; there are {listed(LOGGERS)}, or []")

@@ -258,6 +258,7 @@ class TopLevelConfig(Section):
     log_every: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
     max_minutes: Annotated[PositiveFloat | None, NO_EFFECT_ON_RESULT] = None
     report: Annotated[bool, NO_EFFECT_ON_RESULT] = True
+    open: Annotated[bool, NO_EFFECT_ON_RESULT] = False
     name: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     notes: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     tags: Annotated[Listed, NO_EFFECT_ON_RESULT] = Field(default=[])

@@ -15,7 +15,6 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from cnnbench.errors import TrainingError, UserError
-from cnnbench.store.folder import shown
 from cnnbench.sweeps.expand import resolve_all
 from cnnbench.sweeps.manifest import outcome, summarize, write_manifest
 from cnnbench.training import console
@@ -56,7 +55,7 @@ def carry_out_all(
     summarize(plans, outcomes)
     if compare is not None and reports and outcomes.count("completed") > 1:
         with console.tolerating("the comparison"):
-            console.say(f"  page        {shown(compare(manifest))}")
+            console.show_page(compare(manifest), any(plan.config.open for plan in plans))
     if processes.stopped_by:
         console.say("stopped; the same command again runs what is missing.")
         return 128 + processes.stopped_by

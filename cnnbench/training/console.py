@@ -14,12 +14,13 @@ from tqdm import tqdm
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, flat
-from cnnbench.errors import UserError, grouped, listed
+from cnnbench.errors import UserError, duration, grouped, listed
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.terminal import green, linked, opened_in_browser
 
 ETA_AFTER_STEPS = 20
 
@@ -118,16 +119,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say(f"  {'  '.join(cells)}".rstrip())
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: 42 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 class ProgressDisplay:
     """A line per epoch: a table on a terminal, with a bar below it, and text in a file or a pipe."""
 
@@ -174,7 +165,7 @@ class ProgressDisplay:
         if self.is_table:
             cells = [_number(row[column]) if column in row else "" for column in self.columns]
             self._write(
-                self._table_line(when.removeprefix("epoch "), cells) + (f"  {_green('best')}" if is_best else "")
+                self._table_line(when.removeprefix("epoch "), cells) + (f"  {green('best')}" if is_best else "")
             )
             return
         metrics = "  ".join(f"{_heading(column)} {_number(row[column])}" for column in self.columns if column in row)
@@ -201,8 +192,8 @@ class ProgressDisplay:
         return f"{grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 
 
-def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = None) -> None:
-    """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page to open."""
+def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = None, opens: bool = False) -> None:
+    """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page, which it opens."""
     say()
     splits = [split for split in ("train", "val", "test") if result.get(split)]
     names = [name for name in result["test"] if name != "samples"]
@@ -225,7 +216,16 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
         say(f"  note        {remark}")
     say(f"  run         {folder.shown_path}")
     if page is not None:
-        say(f"  page        {shown(page)}")
+        show_page(page, opens)
+    elif opens:
+        say(f"  note: there is no page to open; cnnbench report {folder.shown_path} writes it")
+
+
+def show_page(page: Path, opens: bool = False) -> None:
+    """Print where a page lies, and open it in the browser where that is wanted."""
+    say(f"  page        {linked(page)}")
+    if opens and (note := opened_in_browser(page)):
+        say(f"  {note}")
 
 
 def reached(result: Mapping[str, Any]) -> str:
@@ -282,11 +282,6 @@ def _heading(column: str) -> str:
 
 def _number(value: float | None) -> str:
     return "nan" if value is None else f"{value:.4f}"
-
-
-def _green(text: str) -> str:
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return text if plain else f"\x1b[32m{text}\x1b[0m"
 
 
 def _prefixes_of_plugins(config: RunConfig) -> tuple[str, ...]:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batches
-from cnnbench.errors import UserError, grouped
-from cnnbench.store.folder import outputs_dir, shown
+from cnnbench.errors import UserError, duration, grouped
+from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
 from cnnbench.training.loggers.base import missing_package
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating, train_step
+from cnnbench.training.terminal import linked
 
 NUM_SAMPLES = 16
 NUM_LISTED = 6
@@ -43,9 +44,9 @@ def dry_run_all(plans: Sequence[Plan]) -> int:
             console.say(f"  {error}")
             continue
         total += seconds
-        console.say(f"  about {console.duration(seconds)}, {size / 1e6:.1f} MB")
+        console.say(f"  about {duration(seconds)}, {size / 1e6:.1f} MB")
     done = f"{len(plans) - failed} of {len(plans)} runs can be carried out"
-    console.say(f"\n{done}; about {console.duration(total)} in all")
+    console.say(f"\n{done}; about {duration(total)} in all")
     return 1 if failed else 0
 
 
@@ -67,7 +68,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
             console.say(f"  note: {note}")
         for name in filter(missing_package, training.config.logger):
             console.say(f"  warning: logger '{name}' will be disabled: {missing_package(name)}")
-        console.say(f"  pictures: {shown(folder)}")
+        console.say(f"  pictures: {linked(folder)}")
     return seconds, size
 
 
@@ -181,7 +182,7 @@ def _show_effort(training: TrainingSetup, loss: float, seconds: float, size: flo
     console.say(f"  first loss {loss:.4f}" + ("" if chance is None else f"; guessing gives {chance:.4f}"))
     horizon = training.horizon
     steps = f"{horizon.epochs} epochs of {horizon.steps_per_epoch} steps"
-    console.say(f"  {steps}: about {console.duration(seconds)}, {size / 1e6:.1f} MB on disk")
+    console.say(f"  {steps}: about {duration(seconds)}, {size / 1e6:.1f} MB on disk")
 
 
 def _short(number: float) -> str:

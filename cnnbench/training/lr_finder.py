@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cnnbench.data.loader import Batch
-from cnnbench.store.folder import outputs_dir, shown
+from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import train_step
+from cnnbench.training.terminal import linked
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 150
 SMOOTHING = 0.9  # of the losses, from step to step
@@ -38,7 +39,7 @@ def find_learning_rate(plan: Plan) -> int:
         console.say("  the loss did not fall at any of them")
     else:
         console.say(f"  the loss falls fastest at {best:.2g}: optimizer.lr={best:.2g}")
-    console.say(f"  curve: {shown(folder)}/losses.png")
+    console.say(f"  curve: {linked(folder / 'losses.png')}")
     return 0 if best is not None else 1
 
 

@@ -48,6 +48,11 @@ class Plan:
     brief: bool = False
 
     @property
+    def opens_page(self) -> bool:
+        """Tell whether the page is opened in the browser at the end; of a sweep, that of its comparison is instead."""
+        return self.config.open and not self.brief
+
+    @property
     def named_by(self) -> dict[str, str]:
         """Return the values typed, by key, that the folder is named after."""
         values = {key: word.partition("=")[2] for key, word in self.typed.items()}

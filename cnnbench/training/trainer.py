@@ -54,7 +54,7 @@ def carried_out(
         console.say(f"finished {folder.record()['ended']}; rerun=true trains it again.")
         for change in changes:
             console.warn(f"note: made with other {change}")
-        console.summary(folder.result(), folder, page=folder.page if folder.page.is_file() else None)
+        console.summary(folder.result(), folder, folder.page if folder.page.is_file() else None, plan.opens_page)
         return 0, folder
     init_record: dict[str, Any] = {}
     if plan.config.source is not None and not checkpoint.steps_in(folder.checkpoints):
@@ -146,7 +146,7 @@ class Trainer:
                 page = write_page(self.folder)
         files = (self.folder.result_file, self.folder.page)
         self.journal.close("completed", [file for file in files if file.is_file()])
-        console.summary(result, self.folder, page=page)
+        console.summary(result, self.folder, page, self.plan.opens_page)
         return 0
 
     # What the loop reports ----------------------------------------------------------------------------------------

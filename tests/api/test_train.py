@@ -20,8 +20,6 @@ def test_a_training_that_was_stopped_is_not_returned_as_if_it_were_done():
     words = ("model=mlp", "epochs=2")
     message = r"^paused after step 1; a checkpoint is kept\.\nTo continue, make the same"
     with pytest.raises(Stopped, match=message) as end:
-        Stopped, match=r"^paused after step 1; a checkpoint is kept\.\nTo continue, make the same"
-    ) as end:
         tiny(*words, max_minutes=1e-9)
     assert end.value.run is not None
     assert end.value.run.record["status"] == "paused"

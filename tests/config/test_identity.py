@@ -45,7 +45,7 @@ EVERYTHING_ON = [
 ]  # fmt: skip
 
 NO_EFFECT_ON_RESULT = {
-    "name", "notes", "tags", "logger",
+    "name", "notes", "tags", "logger", "open",
     "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
     "data.root", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
