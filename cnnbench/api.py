@@ -217,7 +217,7 @@ class _Request:
     def applied_to(self, planned: Plan, code: Mapping[str, str]) -> Plan:
         """Return the plan with the controls of the request. code: hashes of the code that computes."""
         code = {**code, **typed_code(planned.config)}
-        return replace(planned, code=code, plugins=self.plugins, rerun=self.rerun, accept_stale=self.accept_stale)
+        return replace(planned.loading(self.plugins), code=code, rerun=self.rerun, accept_stale=self.accept_stale)
 
 
 def _check_callback(on_epoch: OnEpoch) -> None:

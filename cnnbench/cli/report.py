@@ -76,7 +76,7 @@ VERB = Verb(
             complete=lambda: [*run_folders(), *sweeps()],
             help="runs, sweeps, folders of runs, and patterns",
         ),
-        Argument("--baseline", metavar="KEY=VALUE", help="what to compare with; default: the first"),
+        Argument("--baseline", metavar="KEY=VALUE,…", help="what to compare with; default: the first"),
         Argument("--metric", metavar="NAME", help="of the test images; default: accuracy, recall@1 or loss"),
         Argument("--open", action="store_true", help="open the page in the browser"),
         Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN, or outputs/reports/NAME"),

@@ -116,6 +116,16 @@ def has_no_effect_on_result(key: str) -> bool:
     return any(NO_EFFECT_ON_RESULT in field.metadata for field in fields)
 
 
+def overridden_keys() -> dict[str, str]:
+    """Return what each key that overrides another one replaces: `regularization.dropout`: `model.dropout`."""
+    return {
+        f"regularization.{key}": f"{group}.{key}"
+        for key, field in Regularization.model_fields.items()
+        for where, group in ((IN_MODEL, "model"), (IN_TASK, "task"))
+        if where in field.metadata
+    }
+
+
 def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, field in type(section).model_fields.items():

@@ -56,8 +56,62 @@ def test_the_baseline_can_be_named(several_runs):
     (remark,) = comparison.remarks()
     assert remark.startswith("dropout=0.0: -0.0300 ± 0.0248")
     for wrong in ("regularization.dropout=0.7", "epochs=40", "nothing"):
-        with pytest.raises(UserError, match="name one by KEY=VALUE"):
+        with pytest.raises(UserError, match="of 2 configurations; name one by KEY=VALUE,…"):
             compare(runs_named([str(several_runs)]), baseline=wrong)
+
+
+def write_two_by_two(outputs: Path) -> None:
+    for seed in (0, 1):
+        for dropout in ("0.0", "0.5"):
+            for batchnorm in ("true", "false"):
+                words = (f"regularization.dropout={dropout}", f"regularization.batchnorm={batchnorm}", f"seed={seed}")
+                write_run(outputs, 0.9, *words)
+
+
+NAMES_OF_ONE = (
+    "regularization.dropout=0.5,regularization.batchnorm=false",
+    "regularization.dropout=0.5 regularization.batchnorm=false",
+    "regularization.batchnorm=false,regularization.dropout=0.50",
+    "dropout=0.5 batchnorm=false",
+)
+
+
+@pytest.mark.parametrize("name", NAMES_OF_ONE)
+def test_a_baseline_can_take_several_settings_to_name(name, outputs):
+    write_two_by_two(outputs)
+    assert compare(runs_named([str(outputs)]), baseline=name).baseline.label == "dropout=0.5 batchnorm=false"
+
+
+def test_a_baseline_that_fits_several_configurations_is_refused_with_what_would_name_each(outputs):
+    write_two_by_two(outputs)
+    with pytest.raises(UserError) as refused:
+        compare(runs_named([str(outputs)]), baseline="regularization.batchnorm=false")
+    assert str(refused.value).splitlines() == [
+        "--baseline regularization.batchnorm=false: fits 2 of 4 configurations; name one by KEY=VALUE,…:",
+        "  regularization.dropout=0.0,regularization.batchnorm=false",
+        "  regularization.dropout=0.5,regularization.batchnorm=false",
+    ]
+
+
+def test_the_same_run_is_of_one_configuration_however_it_was_typed(outputs):
+    # An ablation finds the runs that were there: dropout=0.0 is what the network has anyhow.
+    write_run(outputs, 0.9)
+    write_run(outputs, 0.8, "regularization.dropout=0.0", "regularization.batchnorm=false", "seed=1")
+    for seed in (0, 1):
+        write_run(outputs, 0.9, "regularization.dropout=0.5", f"seed={seed}")
+    comparison = compare(runs_named([str(outputs)]))
+    assert comparison.differing == ("regularization.dropout",)
+    table = comparison.table()
+    assert list(table["regularization.dropout"]) == ["0.0", "0.5"]
+    assert list(table["n"]) == [2, 2]
+
+
+def test_a_setting_that_a_model_and_an_override_have_is_one_column(outputs):
+    write_run(outputs, 0.9, "model.dropout=0.1")
+    write_run(outputs, 0.9, "regularization.dropout=0.3")
+    comparison = compare(runs_named([str(outputs)]))
+    assert comparison.differing == ("regularization.dropout",)
+    assert list(comparison.table()["regularization.dropout"]) == ["0.1", "0.3"]
 
 
 def test_an_unresolved_difference_names_the_seeds_needed(outputs):

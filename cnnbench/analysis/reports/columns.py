@@ -1,10 +1,12 @@
 """Which settings distinguish configurations: as few columns as possible, named as they are typed."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnbench.config.run_config import overridden_keys
 from cnnbench.config.values import TYPED
 
 GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
@@ -31,6 +33,22 @@ class Configuration:
             return self.options.get(key, "")
         value = self.settings.get(key, "")
         return value if isinstance(value, str) else json.dumps(value)
+
+
+def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the settings of runs with one key for what has two: a model's dropout, and what overrides it.
+
+    The key that overrides is kept where any run has set it, with the value that counts. So one network is one
+    configuration, whichever way its dropout was typed, or if it was not.
+    """
+    applied = [dict(one) for one in settings]
+    for key, replaced in overridden_keys().items():
+        if any(one.get(key) is not None for one in applied):
+            for one in applied:
+                own = one.pop(replaced, None)
+                if one.get(key) is None:
+                    one[key] = own
+    return applied
 
 
 def distinguishing_keys(configurations: Sequence[Configuration]) -> tuple[str, ...]:
@@ -63,6 +81,24 @@ def label(configuration: Configuration, baseline: Configuration, keys: Sequence[
     return " ".join(_word(key, configuration.text(key)) for key in keys) or "baseline"
 
 
+def fits(configuration: Configuration, name: str, keys: Sequence[str]) -> bool:
+    """Tell whether a configuration is meant by `KEY=VALUE,…`, or by the short keys of its label, blanks between.
+
+    keys: those that distinguish configurations; they can be shortened as they are in labels.
+    """
+    for word in re.split(r"[, ]+(?=[\w.]+=)", name):
+        key, equals, value = word.partition("=")
+        full = [one for one in keys if one == key or one.endswith(f".{key}")]
+        if not equals or not _is_same(configuration.text(full[0] if len(full) == 1 else key), value):
+            return False
+    return True
+
+
+def full_name(configuration: Configuration, keys: Sequence[str]) -> str:
+    """Return what names a configuration among all: `regularization.dropout=0.5,seed=1`."""
+    return ",".join(f"{key}={text}" for key in keys if (text := configuration.text(key)))
+
+
 def other_keys(configuration: Configuration, baseline: Configuration, keys: Sequence[str]) -> list[str]:
     """Return the settings in which two configurations differ, but that no column shows, directly or by its group."""
     groups = [key for key in keys if key != "experiment"]
@@ -73,6 +109,13 @@ def other_keys(configuration: Configuration, baseline: Configuration, keys: Sequ
         and key not in keys
         and not any(_covers(group, key) for group in groups)
     ]
+
+
+def _is_same(text: str, typed: str) -> bool:
+    try:
+        return float(text) == float(typed)
+    except ValueError:
+        return text.replace(" ", "") == typed.replace(" ", "") != ""
 
 
 def _differs(key: str, configurations: Sequence[Configuration]) -> bool:

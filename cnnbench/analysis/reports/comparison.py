@@ -9,7 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import Configuration, distinguishing_keys, label, other_keys
+from cnnbench.analysis.reports.columns import (
+    Configuration,
+    distinguishing_keys,
+    fits,
+    full_name,
+    label,
+    other_keys,
+    with_overrides_applied,
+)
 from cnnbench.analysis.reports.learning import Course, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.statistics import Difference, Effect, Estimate, effects, estimate, paired_difference
 from cnnbench.config.run_config import has_no_effect_on_result
@@ -19,6 +27,7 @@ from cnnbench.store.provenance import code_digest
 from cnnbench.store.query import RunSummary
 
 NAMED = 4  # settings in a sentence
+MOST_LISTED = 12  # configurations in an error
 NOT_COMPARED = ("seed", "references", "source", "parent")
 CODE = "code"  # the column of the hash of what computes, where the same settings were trained with several
 OTHER_CODE = "Rows that differ in `code` alone: what computes was changed between them, so their seeds are not pooled."
@@ -160,8 +169,8 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
 
     Runs of the same settings that different code computed are configurations of their own.
 
-    metric: None: what their task watches. baseline: `key=value` of the configuration to compare with; None: the first.
-    Raises UserError if nothing is finished, and for an unknown metric or baseline.
+    metric: None: what their task watches. baseline: `key=value,…` of the configuration to compare with; None: the
+    first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """
     skipped = [f"{run.path}: {run.problem or run.status}" for run in runs if not run.is_finished]
     groups = _grouped([run for run in runs if run.is_finished])
@@ -178,7 +187,7 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     if metric not in names:
         raise UserError(f"--metric {metric}: not all runs have it; they have {listed(names)}.")
     differing = distinguishing_keys([group.configuration for group in groups])
-    base = _baseline(groups, baseline)
+    base = _baseline(groups, baseline, differing)
     rows = tuple(_row(group, base, metric, differing) for group in groups)
     baseline_row = next(row for row in rows if row.group is base)
     return Comparison(Metric.of(metric, first.result), differing, rows, baseline_row, tuple(skipped))
@@ -187,12 +196,15 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
 def _grouped(finished: Sequence[RunSummary]) -> list[Group]:
     groups: dict[str, dict[str, dict[int, RunSummary]]] = {}  # by settings, code and seed
     settings: dict[str, dict[str, Any]] = {}
-    for run in finished:
-        compared = {
+    compared_of_runs = [
+        {
             key: value
             for key, value in flat(_settings(run)).items()
             if key.partition(".")[0] not in NOT_COMPARED and not has_no_effect_on_result(key)
         }
+        for run in finished
+    ]
+    for run, compared in zip(finished, with_overrides_applied(compared_of_runs), strict=True):
         key = json.dumps(compared, sort_keys=True, default=str)
         settings[key] = compared
         of_code = groups.setdefault(key, {}).setdefault(code_digest(run.record)[:8], {})
@@ -217,15 +229,16 @@ def _settings(run: RunSummary) -> dict[str, Any]:
         return run.config
 
 
-def _baseline(groups: Sequence[Group], condition: str | None) -> Group:
-    if condition is None:
+def _baseline(groups: Sequence[Group], name: str | None, keys: Sequence[str]) -> Group:
+    if name is None:
         return groups[0]
-    key, _, value = condition.partition("=")
-    fitting = [group for group in groups if value and group.configuration.text(key) == value]
+    fitting = [group for group in groups if fits(group.configuration, name, keys)]
     if len(fitting) != 1:
         number = f"{len(fitting)}" if fitting else "none"
+        names = [full_name(group.configuration, keys) for group in fitting or groups][:MOST_LISTED]
         raise UserError(
-            f"--baseline {condition}: matches {number} of {len(groups)} configurations; name one by KEY=VALUE."
+            f"--baseline {name}: matches {number} of {len(groups)} configurations; name one by KEY=VALUE,…:\n"
+            + "\n".join(f"  {one}" for one in names)
         )
     return fitting[0]
 
