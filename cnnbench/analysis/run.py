@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
+from cnnbench.training.console import error
 from cnnbench.training.loop import restore
 from cnnbench.training.setup import (
     DEFAULT_THREADS,
@@ -159,14 +160,16 @@ class Run:
         return int(self._best(content)["epoch"] if which == "best" else content["progress"]["epochs_done"])
 
     def _checkpoint(self, which: Checkpoint) -> dict[str, Any]:
-        steps = checkpoint.steps_in(self.folder.checkpoints)
-        if not steps:
-            raise UserError(f"{self.path} has no checkpoint yet.")
-        step = steps[-1] if which in ("best", "last") else which
-        if step not in steps:
+        steps, identity = checkpoint.steps_in(self.folder.checkpoints), self.record["identity"]
+        if which in ("best", "last"):
+            content = checkpoint.load_newest(self.folder.checkpoints, _warn_of_damage, identity)
+            if content is None:
+                raise UserError(f"{self.path} has no checkpoint yet.")
+            return content
+        if which not in steps:
             available = listed(["tested", "best", "last", *map(str, steps)])
             raise UserError(f"{self.path} has no checkpoint '{which}'; there are {available}.")
-        return checkpoint.load(self.folder.checkpoints, int(step), self.record["identity"])
+        return checkpoint.load(self.folder.checkpoints, int(which), identity)
 
     def _best(self, content: Mapping[str, Any]) -> dict[str, Any]:
         best: dict[str, Any] | None = content["best"]
@@ -308,6 +311,11 @@ class Run:
         device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
+
+
+@cache
+def _warn_of_damage(text: str) -> None:
+    error(f"warning: {text}; the checkpoint before it is used.")
 
 
 def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:

@@ -166,8 +166,10 @@ class RunFolder:
         Raises UserError where they are not those that the run began with, but for what cannot change its result, and
         DamagedError where they cannot be read; `run.json` has them too.
         """
-        values = read_yaml(self.config_file, f"cnnbench resume {self.shown_path} restores it.")
-        edited = edited_settings(self.record().get("config"), values)
+        record = self.record()
+        command = f"cnnbench resume {self.shown_path}" if "config" in record else str(record.get("command"))
+        values = read_yaml(self.config_file, f"To restore it, type: {command}")
+        edited = edited_settings(record.get("config"), values)
         if edited:
             raise UserError(
                 f"{self.config_file} was edited after the run began:\n"

@@ -63,10 +63,11 @@ def _run_source(path: str, which: str) -> WeightSource:
         folder = RunFolder.open(Path(path))
     except UserError as error:
         raise UserError(f"{error} {HOW_TO_CONTINUE}") from error
-    record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
-    if not steps:
+    record = folder.record()
+    damaged: list[str] = []
+    manifest = checkpoint.newest(folder.checkpoints, damaged.append, record["identity"])
+    if manifest is None:
         raise UserError("has no checkpoint yet; train it first")
-    manifest = checkpoint.manifest(folder.checkpoints, steps[-1], record["identity"])
     best: dict[str, Any] | None = manifest.get("best")
     if which == "best" and best is None:
         raise UserError("has no best checkpoint, since it was never validated; init.checkpoint=last takes its last one")
@@ -83,11 +84,12 @@ def _run_source(path: str, which: str) -> WeightSource:
     }
 
     def load() -> Mapping[str, Any]:
-        content = checkpoint.load(folder.checkpoints, steps[-1], record["identity"])
+        content = checkpoint.load(folder.checkpoints, manifest["step"], record["identity"])
         weights: dict[str, Tensor] = content["best"]["weights"] if which == "best" else content["network"]
         return weights
 
     description = f"the {which} checkpoint (epoch {at['epoch']}) of {folder.path.name}"
+    description = "; ".join([description, *damaged])
     identity = f"{record['identity']}@{which}-{at['step']}"
     return WeightSource(f"init.run={path}", identity, description, load, metadata, record.get("data", {}))
 

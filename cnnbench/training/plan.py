@@ -14,6 +14,7 @@ from cnnbench.config.validate import validate
 from cnnbench.config.values import TYPED, copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
+from cnnbench.store.files import DamagedError
 from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
 
 FIXED_ON_RESUME = (
@@ -171,8 +172,13 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     folder = RunFolder.named(path)
     path = path if Path(path).expanduser().exists() else folder.shown_path  # `last` means another run tomorrow
     record = folder.record()
-    recorded = folder.config()
-    before = folder.run_config()
+    try:
+        recorded = folder.config()
+    except DamagedError:
+        if "config" not in record:
+            raise
+        recorded = record["config"]
+    before = folder.run_config(recorded)
     values, typed, refused = _overridden(recorded, words)
     after, notes = validate(values, typed, (*mistakes, *refused), is_recorded=True)
     plan = Plan(
@@ -182,15 +188,15 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     )  # fmt: skip
     if after.identity() == before.identity():
         return replace(plan, folder=folder.path)
-    steps = checkpoint.steps_in(folder.checkpoints)
-    if not steps:
+    newest = checkpoint.newest(folder.checkpoints, notes.append, record["identity"])
+    if newest is None:
         raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume {path}")
-    trained = checkpoint.manifest(folder.checkpoints, steps[-1], record["identity"])["epoch"]
+    trained = newest["epoch"]
     if after.epochs <= trained:
         problem = f"{trained} epochs are trained already; give more than that"
         raise ConfigError([Mistake(typed.get("epochs", f"epochs={after.epochs}"), problem)])
-    after = after.model_copy(update={"parent": f"{record['identity']}@{steps[-1]}"})
-    return replace(plan, config=after, parent=folder.path)
+    after = after.model_copy(update={"parent": f"{record['identity']}@{newest['step']}"})
+    return replace(plan, config=after, parent=folder.path, notes=tuple(notes))
 
 
 def command_line(words: Sequence[str]) -> str:

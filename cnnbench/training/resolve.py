@@ -13,8 +13,9 @@ from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
 from cnnbench.errors import UserError
 from cnnbench.store import provenance
-from cnnbench.store.files import write_sealed
+from cnnbench.store.files import DamagedError, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
+from cnnbench.training import console
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup, setup
 
@@ -55,7 +56,7 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     existing = _existing(plan)
     if existing is None or plan.rerun:
         return _new_folder(plan), []
-    existing.run_config()  # raises where it is not that of this run
+    _restore_files(existing, plan, training)
     labels = {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
     if labels:  # also of a finished run: they are no part of what was computed
         existing.update(labels=existing.record().get("labels", {}) | labels)
@@ -94,6 +95,28 @@ def _existing(plan: Plan) -> RunFolder | None:
         return RunFolder.open(plan.folder)
     runs = find_runs(outputs_dir(), plan.config.identity())
     return runs[-1] if runs else None
+
+
+def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> None:
+    """Write files again that cannot be read, from what else is known. Raises UserError where they are another run's."""
+    record, restored = folder.record(), []
+    try:
+        folder.run_config()
+    except DamagedError:
+        with folder.lock():
+            folder.write_config(record.get("config") or plan.config.to_dict(), record.get("command", plan.command))
+        restored.append("config.yaml could not be read, and was restored")
+    try:
+        folder.split()
+    except DamagedError:
+        if record.get("split") == training.data.split.hash():
+            with folder.lock():
+                write_sealed(folder.split_file, _split_record(plan, training))
+            restored.append("split.json could not be read, and was restored")
+    if restored:
+        folder.update(damage=[*record.get("damage", []), *restored])
+        for what in restored:
+            console.warn(f"warning: {folder.shown_path}: {what}.")
 
 
 def _new_folder(plan: Plan) -> RunFolder:

@@ -101,10 +101,10 @@ class Trainer:
             console.say(
                 f"  note: {record['threads']} threads before, {self.threads} now: results may not be bit-identical."
             )
-        self.seconds_before = self._seconds_spent(record)
         set_up_torch(training.device, plan.config, self.threads)
         self.init_notes = record.get("init", {}).get("notes", ())
         self.progress = self._restore()
+        self.seconds_before = self._seconds_spent(record)
         computed_with = provenance.environment(str(training.device), self.threads)
         session = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
         sessions = [*record.get("sessions", []), session | computed_with]
@@ -223,8 +223,9 @@ class Trainer:
 
     def _seconds_spent(self, record: dict[str, Any]) -> float:
         """Return what earlier sessions took; of one that was killed, what it took until its last checkpoint."""
-        steps = checkpoint.steps_in(self.folder.checkpoints)
-        saved = checkpoint.manifest(self.folder.checkpoints, steps[-1]).get("seconds", 0.0) if steps else 0.0
+        step, checkpoints = self.progress.step, self.folder.checkpoints
+        is_saved = step in checkpoint.steps_in(checkpoints)
+        saved = checkpoint.manifest(checkpoints, step).get("seconds", 0.0) if is_saved else 0.0
         return max(float(record.get("seconds", 0.0)), saved)
 
     def _restore(self) -> Progress:
@@ -252,7 +253,7 @@ class Trainer:
         return RunFolder.open(Path(self.folder.record()["parent"]["folder"]))
 
     def _notes(self) -> list[str]:
-        return [*self.plan.notes, *self.training.notes, *self.init_notes]
+        return [*self.plan.notes, *self.training.notes, *self.init_notes, *self.folder.record().get("damage", ())]
 
     def _schedule_notes(self) -> list[str]:
         """Say what a new horizon does to the learning rate of a run that continues another one."""

@@ -87,7 +87,7 @@ def test_a_baseline_that_fits_several_configurations_is_refused_with_what_would_
     with pytest.raises(UserError) as refused:
         compare(runs_named([str(outputs)]), baseline="regularization.batchnorm=false")
     assert str(refused.value).splitlines() == [
-        "--baseline regularization.batchnorm=false: fits 2 of 4 configurations; name one by KEY=VALUE,…:",
+        "--baseline regularization.batchnorm=false: matches 2 of 4 configurations; name one by KEY=VALUE,…:",
         "  regularization.dropout=0.0,regularization.batchnorm=false",
         "  regularization.dropout=0.5,regularization.batchnorm=false",
     ]

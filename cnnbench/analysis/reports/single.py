@@ -105,7 +105,7 @@ class RunReport:
         departures = self.record.get("departures") or ()
         if departures:
             remarks.append(f"deviates from the experiment in {', '.join(departures)}")
-        return [*remarks, *self.result.get("notes", ())]
+        return list(dict.fromkeys([*remarks, *self.result.get("notes", ()), *self.record.get("damage", ())]))
 
     def _metrics(self) -> Table:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
