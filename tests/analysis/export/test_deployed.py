@@ -56,7 +56,7 @@ def test_a_run_without_a_recorded_image_size_is_exported(form, run, export):
 
 @pytest.mark.parametrize("form", [LIGHT])
 def test_a_plugin_task_is_exported_and_rebuilt(form, rotations, export):
-    run = cnnbench.train(latest([*SMALL, "model=lenet", "task=rotations", "epochs=1"]), [str(rotations)]).path
+    run = cnnbench.train(latest([*SMALL, "model=lenet", "task=rotations", "epochs=1"]), plugins=str(rotations)).path
     done = export(run, "--format", form, f"plugins={rotations}")
     assert (done.code, done.err) == (0, "")
     assert "outputs, float32 [N, 4]: of the network, as they are" in done.out
