@@ -1,21 +1,27 @@
 """`cnnbench data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
 
+import json
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cnnbench.cli.catalog import all_options
-from cnnbench.cli.parse import Argument, Verb, path, say, split_key_values
+from cnnbench.cli.parse import JSON, Argument, Verb, columns, path, say, split_key_values
 from cnnbench.errors import UserError, grouped, listed
 
 ABOUT = """\
 Lists data sets, shows what is in them, and puts files where they belong.
 
   cnnbench data list            data sets, and whether their files are there
+  cnnbench data list data.folder=my_photos
+                                … and what is in a folder of your own
   cnnbench data info cifar10    classes, images by split and class, mean
   cnnbench data info cifar10 data.val_fraction=0.2
   cnnbench data prepare cifar10 --from ~/Downloads
                                 verify and copy the files that are there
+  cnnbench data prepare caltech101 --from caltech-101.zip
+                                … also out of archives, and count the images
 
 Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in
 the cache folder of the user. Nothing is downloaded here, and no file is
@@ -34,6 +40,8 @@ def _run(flags: Namespace) -> None:
         raise UserError("prepare needs --from FOLDER" if is_prepare else "--from is for prepare")
     if flags.unverified and not is_prepare:
         raise UserError("--unverified is for prepare")
+    if flags.json and action != "list":
+        raise UserError("--json is for list")
 
     from cnnbench.plugins import register_everything
 
@@ -41,28 +49,100 @@ def _run(flags: Namespace) -> None:
     if action == "info":
         say(*_info(names[0], settings))
     elif is_prepare:
-        say(*bring_files(names[0], flags.origin, _root(settings), not flags.unverified))
+        say(*bring_files(names[0], flags.origin, _root(settings)[0], not flags.unverified))
     else:
-        say(*inventory(_root(settings)))
+        root, folder = _root(settings, "data.folder")
+        states = [state_of(name, root, folder) for name in all_data_sets()]
+        say(json.dumps([asdict(one) for one in states], indent=2)) if flags.json else say(*inventory(states, root))
 
 
-def inventory(root: Path) -> list[str]:
-    """Return a line for each data set: whether its files are there, and where they are looked for."""
-    from cnnbench.data.files import source_of
+@dataclass(frozen=True)
+class State:
+    """Whether the files of a data set are there.
+
+    state: `there`, `incomplete`, `not there`, `needs no files`, `yours` (in a folder that was not named), `unknown`.
+    found, expected: numbers of `unit`, files or images; None: unknown. folders: with images in them. folder: where they
+    are looked for. missing: names of files.
+    """
+
+    name: str
+    state: str
+    found: int | None = None
+    expected: int | None = None
+    unit: str = "files"
+    folders: int | None = None
+    folder: str | None = None
+    missing: Sequence[str] = ()
+    remark: str = ""
+
+    def text(self, root: Path) -> str:
+        """Return the state in words; folders below that of all data sets without it."""
+        if self.folder is None:
+            return f"{self.state}: {self.remark}" if self.remark else self.state
+        folder = Path(self.folder)
+        place = folder.relative_to(root) if folder.is_relative_to(root) else folder
+        of = "" if self.expected is None else f" of {grouped(self.expected)}"
+        number = "" if self.found is None else f": {grouped(self.found)}{of} {self.unit}"
+        folders = f" in {grouped(self.folders)} folder{'s' * (self.folders > 1)}" if self.folders else ""
+        missing = f"; missing {', '.join(self.missing)}" if self.missing and self.found else ""
+        return f"{self.state}{number}{folders}, {place}{missing}{self.remark}"
+
+
+def inventory(states: Sequence[State], root: Path) -> list[str]:
+    """Return the states of data sets as lines for a terminal, below where they are looked for."""
+    return [
+        f"data sets in {root}",
+        "(data.root=FOLDER or CNNBENCH_DATA=FOLDER names another folder)",
+        *columns(tuple((one.name, one.text(root)) for one in states), indent=18),
+    ]
+
+
+def all_data_sets() -> list[str]:
+    """Return the names of all registered data sets."""
     from cnnbench.registry import DATASETS
 
-    lines = [f"data sets in {root} (data.root=FOLDER or CNNBENCH_DATA=FOLDER names another folder):"]
-    for name in DATASETS:
-        source = source_of(name)
-        if source is None:
-            state = "data.folder=…" if DATASETS[name].facts.get("photographs") else "needs no files"
-            lines.append(f"  {name:<16} {state:<16} {DATASETS[name].summary()}")
-            continue
-        missing = source.missing(root)
-        state = "there" if not missing else "not there" if len(missing) == len(source.files) else "incomplete"
-        some = f": missing {', '.join(missing)}" if state == "incomplete" else ""
-        lines.append(f"  {name:<16} {state:<16} {root / source.folder}{some}")
-    return lines
+    return list(DATASETS)
+
+
+def state_of(name: str, root: Path, folder: str | None = None) -> State:
+    """Return whether the files of a data set are below a folder of all data sets. folder: of photographs of one's own.
+
+    Files are counted, and not opened.
+    """
+    from cnnbench.data.files import source_of
+    from cnnbench.data.published import published_of
+    from cnnbench.registry import DATASETS
+
+    component, source, published = DATASETS[name], source_of(name), published_of(name)
+    if source is not None:
+        missing, number = source.missing(root), len(source.files)
+        state = "there" if not missing else "not there" if len(missing) == number else "incomplete"
+        return State(name, state, number - len(missing), number, folder=str(root / source.folder), missing=missing)
+    if published is not None:
+        return _photographs(name, published.folder, root, published.images)
+    if component.facts.get("photographs") and folder is not None:
+        return _photographs(name, folder, root, has_lists=component.accepts("train"))
+    if component.facts.get("photographs"):
+        return State(name, "yours", unit="images", remark="data.folder=FOLDER names the place, here too")
+    if component.factory.__module__.startswith("cnnbench."):
+        return State(name, "needs no files", remark=component.summary().rstrip("."))
+    return State(name, "unknown", remark=f"of {component.file or 'a plugin'}, which does not say what files it needs")
+
+
+def _photographs(name: str, folder: str, root: Path, expected: int | None = None, has_lists: bool = False) -> State:
+    """Return whether photographs are in the current folder, or else below that of all data sets, and how many."""
+    from cnnbench.data.archives import members
+    from cnnbench.data.decode import SUFFIXES
+    from cnnbench.data.prepare import folder_root
+
+    place = folder_root(folder, root) / Path(folder).expanduser()
+    paths = [one.path for one in members(place)] if place.is_dir() else []
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    state = "not there" if not images else "there" if len(images) >= (expected or 0) else "incomplete"
+    lists = ", ".join(str(path) for path in paths if path.suffix.lower() == ".csv")
+    remark = f"; lists: {lists or 'none'}" if has_lists and images else ""
+    folders = len({path.parent for path in images})
+    return State(name, state, len(images), expected, "images", folders, str(place), remark=remark)
 
 
 def _info(name: str, settings: Sequence[str]) -> list[str]:
@@ -113,9 +193,13 @@ def _info(name: str, settings: Sequence[str]) -> list[str]:
 def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
     """Copy the files of a data set to where they are looked for, and return what was done, line by line."""
     from cnnbench.data.files import import_files, source_of
+    from cnnbench.data.published import import_photographs, published_of
     from cnnbench.registry import DATASETS
 
-    source = source_of(name)
+    source, published = source_of(name), published_of(name)
+    if published is not None:
+        lines = import_photographs(published, origin, root)
+        return [f"{published.title} in {root / published.folder}:", *(f"  {line}" for line in lines)]
     if source is None:
         is_folder = DATASETS[name].facts.get("photographs")
         reads = "reads photographs where data.folder=FOLDER says" if is_folder else "needs no files"
@@ -124,14 +208,16 @@ def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
     return [f"{source.title} in {root / source.folder}:", *(f"  {line}" for line in lines)]
 
 
-def _root(settings: Sequence[str]) -> Path:
-    """Return the folder of all data sets. Raises UserError for any other setting."""
+def _root(settings: Sequence[str], *also: str) -> tuple[Path, str | None]:
+    """Return the folder of all data sets, and the value of another key. Raises UserError for any other setting."""
     from cnnbench.data.files import data_root
 
-    others, given = split_key_values(settings, "data.root", "dataset.root")
+    others, given = split_key_values(settings, "data.root", "dataset.root", *also)
     if others:
-        raise UserError(f"{listed(others)}: only data.root=FOLDER and plugins=FILE have an effect here.")
-    return data_root(next(iter(given.values()), None))
+        keys = ", ".join(f"{key}=FOLDER" for key in ("data.root", *also))
+        raise UserError(f"{listed(others)}: only {keys} and plugins=FILE have an effect here.")
+    folder = given.pop(also[0], None) if also else None
+    return data_root(next(iter(given.values()), None)), folder
 
 
 VERB = Verb(
@@ -147,9 +233,14 @@ VERB = Verb(
             help="a data set, and settings such as data.root=FOLDER",
         ),
         Argument(
-            "--from", dest="origin", type=path, metavar="FOLDER", help="prepare: the folder of the files, or one above"
+            "--from",
+            dest="origin",
+            type=path,
+            metavar="FOLDER",
+            help="prepare: the folder or archive with the files, or one above",
         ),
         Argument("--unverified", action="store_true", help="prepare: take files that are not the originals too"),
+        JSON,
     ),
     _run,
 )

@@ -231,10 +231,10 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 
 def columns(rows: Rows, indent: int = INDENT, width: int = WIDTH) -> list[str]:
-    """Return a name and a text in each row as lines: the texts below each other, wrapped."""
+    """Return a name and a text in each row as lines: the texts below each other, wrapped, no word or path broken."""
     lines = []
     for name, text in rows:
-        first, *others = wrap(text, width - indent) or [""]
+        first, *others = wrap(text, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
         begin = f"  {name}"
         if len(begin) > indent - 2:
             lines.append(begin)

@@ -52,7 +52,7 @@ def _overrides(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
 
 def _data(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
     data = config.data
-    sizes = data.subset.model_dump(exclude={"classes", "test_per_class"}, exclude_none=True)
+    sizes = data.subset.model_dump(exclude={"classes", "max_classes", "test_per_class"}, exclude_none=True)
     for key in list(sizes)[1:]:
         problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
         yield Violation(f"data.subset.{key}", sizes[key], problem)

@@ -27,6 +27,7 @@ from cnnbench.config.schema import (
     Regularization,
     SchedulerConfig,
     TopLevelConfig,
+    is_section,
 )
 from cnnbench.registry import AUGMENTATIONS, MODELS, TASKS, Component, Registry, Selection
 
@@ -108,8 +109,12 @@ class RunConfig(TopLevelConfig):
 def has_no_effect_on_result(key: str) -> bool:
     """Return whether the setting of this dotted key cannot change a result."""
     path, _, leaf = key.rpartition(".")
+    first, *deeper = path.split(".")
     sections: dict[str, type[BaseModel]] = {"": TopLevelConfig, **CHOICES, **SECTIONS}
-    schemas = [sections[path]] if path in sections else []
+    schemas = [sections[first]] if first in sections else []
+    for name in deeper:
+        below = (schema.model_fields[name].annotation for schema in schemas if name in schema.model_fields)
+        schemas = [schema for schema in below if is_section(schema)]
     if path in GROUPS:
         schemas += [GROUPS[path][name].schema for name in GROUPS[path]]
     fields = [schema.model_fields[leaf] for schema in schemas if leaf in schema.model_fields]

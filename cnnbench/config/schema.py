@@ -155,11 +155,12 @@ class Regularization(Section):
 class Subset(Section):
     """Which images of a data set are used; null: all of them.
 
-    classes: by name or number, in both parts. test_per_class: of the test part. The others: of the training part,
-    before it is split.
+    classes: by name or number, in both parts. max_classes: where there are more, `classes` becomes the first ones.
+    test_per_class: of the test part. The others: of the training part, before it is split.
     """
 
     classes: list[int | str] | None = None
+    max_classes: Annotated[Annotated[int, Field(ge=2)] | None, NO_EFFECT_ON_RESULT] = None  # `classes` has the effect
     first: PositiveInt | None = None
     per_class: PositiveInt | None = None
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -11,6 +11,7 @@ from cnnbench.errors import SettingError, UserError, shortened
 
 TYPED = "command line"  # the origin of a value that was typed
 FREE_TEXT = "name", "notes"
+PATHS = "data.folder", "data.root", "data.train", "data.val", "data.test", "data.classes", "init.file", "init.run"
 NEEDS_NO_QUOTES = r"[\w.:/@%+*?$-]+"  # re.ASCII
 SYNTAX = r"[\w.:/\\@%+*?$,\[\]{}' -]*|(range|choice|interval|glob|sort|shuffle)\(.*\)"  # lists, grids and the like
 
@@ -114,8 +115,18 @@ def data_for_dataset(word: str) -> str:
 
 
 def quoted(word: str) -> str:
-    """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep."""
+    """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep.
+
+    A path is quoted where Hydra could not read it: `data.folder=~/photos`, `data.folder=Größe (1)`; of several, each.
+    """
     key, _, text = word.partition("=")
-    if key not in FREE_TEXT or text in ("", "null") or text[0] in "'\"":
+    if text in ("", "null") or text[0] in "'\"":
+        return word
+    if key in PATHS and (not re.fullmatch(SYNTAX, text, re.ASCII) or "'" in text):
+        paths = (
+            part if re.fullmatch(NEEDS_NO_QUOTES, part, re.ASCII) else _in_quotes(part) for part in text.split(",")
+        )
+        return f"{key}={','.join(paths)}".replace("${", r"\${")
+    if key not in FREE_TEXT:
         return word
     return f"{key}={_in_quotes(text)}".replace("${", r"\${")  # text, and no reference to another value

@@ -9,14 +9,15 @@ import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from cnnbench.data.archives import TAR_SUFFIXES
 from cnnbench.errors import UserError
 from cnnbench.registry import DATASETS
 
-ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 
@@ -148,12 +149,8 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
     if not missing:
         return lines
     paths = [Path(folder, name) for folder, _, names in os.walk(origin) for name in names] or [origin]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{root} cannot be created: {error}; data.root=FOLDER names another place.") from error
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=root) as scratch:
-        copies, unreadable = _copy_matches(source, missing, sorted(paths), Path(scratch))
+    with scratch_folder(root) as scratch:
+        copies, unreadable = _copy_matches(source, missing, sorted(paths), scratch)
         selected = _select_copies(source, missing, copies, unreadable, verify)
         named = [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()]
         _move_new(named, root / source.folder)
@@ -161,6 +158,18 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
         remark = "" if copy.md5 == source.files[name] else "; not the original: data.verify=false takes it"
         lines.append(f"{name}: copied from {copy.origin}{remark}")
     return lines
+
+
+@contextmanager
+def scratch_folder(root: Path) -> Iterator[Path]:
+    """Yield a new folder below that of all data sets, and remove it afterwards: what is copied is moved from there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".import-", dir=root)
+    except OSError as error:
+        raise UserError(f"{root} cannot be written: {error}; data.root=FOLDER names another place.") from error
+    with scratch as folder:
+        yield Path(folder)
 
 
 def _copy_matches(
@@ -192,7 +201,7 @@ def _matches(path: Path, names: Collection[str], stems: tuple[str, ...]) -> Iter
     elif path.suffix == ".gz" and path.stem in names:
         with gzip.open(path) as unpacked:
             yield path.stem, str(path), unpacked  # type: ignore[misc]
-    elif path.name.endswith(ARCHIVE_SUFFIXES) and path.name.startswith(stems):
+    elif path.name.endswith(TAR_SUFFIXES) and path.name.startswith(stems):
         with tarfile.open(path) as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]

@@ -4,10 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from pydantic import Field
 
+from cnnbench.data.files import data_root
 from cnnbench.data.image_files import (
     Cache,
     Fit,
@@ -19,14 +21,14 @@ from cnnbench.data.image_files import (
     find_images,
     first_names,
     image_data,
-    visible,
 )
 from cnnbench.data.images import ImageData
+from cnnbench.data.layout import PARTS, Layout, folder_of_list, folders_in, meant_by_paths
+from cnnbench.data.published import CALTECH101, CATS_DOGS, EIGHT_SCENES, published_of
 from cnnbench.data.split import TestFraction
 from cnnbench.errors import UserError, listed
 from cnnbench.registry import DATASETS
 
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 BACKGROUND = "BACKGROUND_Google"
 
 
@@ -53,7 +55,7 @@ def image_folder(
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-@DATASETS.register("caltech101", breaks_labels=("vertical_flip",), photographs=True)
+@DATASETS.register("caltech101", breaks_labels=("vertical_flip",), photographs=True, published=CALTECH101)
 def caltech101(
     root: Path,
     *,
@@ -69,7 +71,7 @@ def caltech101(
     background: whether to include that class, BACKGROUND_Google. The other settings are those of image_folder.
     Source: Fei-Fei, Fergus, Perona 2004, Learning generative visual models from few training examples.
     """
-    where = find_folder(root, folder, "101_ObjectCategories.tar.gz of https://data.caltech.edu/records/mzrjq-6wc02")
+    where = find_folder(root, folder, "caltech101")
     parts, notes = _by_folder(where, find_images(where))
     if not background:
         parts = {name: [(path, label) for path, label in files if label != BACKGROUND] for name, files in parts.items()}
@@ -77,7 +79,7 @@ def caltech101(
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-@DATASETS.register("eight_scenes", breaks_labels=("vertical_flip",), photographs=True)
+@DATASETS.register("eight_scenes", breaks_labels=("vertical_flip",), photographs=True, published=EIGHT_SCENES)
 def eight_scenes(
     root: Path,
     *,
@@ -92,13 +94,12 @@ def eight_scenes(
     The class is the folder, or the first word of the file's name (coast_art1130.jpg). Settings as in image_folder.
     Source: Oliva and Torralba 2001, Modeling the shape of the scene.
     """
-    archive = "spatial_envelope_256x256_static_8outdoorcategories.zip, whose source is named above"
-    where = find_folder(root, folder, archive)
+    where = find_folder(root, folder, "eight_scenes")
     parts, notes = _by_folder_or_name(where, find_images(where))
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-@DATASETS.register("cats_dogs", breaks_labels=("vertical_flip",), photographs=True)
+@DATASETS.register("cats_dogs", breaks_labels=("vertical_flip",), photographs=True, published=CATS_DOGS)
 def cats_dogs(
     root: Path,
     *,
@@ -115,7 +116,7 @@ def cats_dogs(
     the training part. Other settings as in image_folder.
     Source: Elson, Douceur, Howell, Saul 2007, Asirra.
     """
-    where = find_folder(root, folder, "the archive of Kaggle's competition Dogs vs. Cats, or Microsoft's PetImages")
+    where = find_folder(root, folder, "cats_dogs")
     parts, notes = _by_folder_or_name(where, find_images(where))
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
@@ -143,35 +144,50 @@ def csv(
     Raises UserError for lists without these columns, labels that are not in `classes`, files that are not there,
     and files that are listed twice.
     """
-    where = find_folder(root, folder)
+    where, notes = folder_of_list(find_folder(root, folder), train)
     names = None if classes is None else _read_class_names(where / classes)
     lists = {part: name for part, name in (("train", train), ("val", val), ("test", test)) if name is not None}
     parts = {part: _read_list(where, name, path_column, label_column, names) for part, name in lists.items()}
     twice = _repeated(str(path) for files in parts.values() for path, _ in files)
     if twice:
         raise UserError(f"{where}: listed more than once: {first_names(twice)}")
-    return image_data(where, parts, (), test_fraction, fit, on_problem, cache)
+    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-def find_folder(root: Path, folder: str, archive: str = "") -> Path:
-    """Return a folder, relative to that of all data sets. Raises UserError where it is not there."""
+def find_folder(root: Path, folder: str, name: str = "") -> Path:
+    """Return a folder, relative to that of all data sets. Raises UserError where it is not there.
+
+    name: of a published set; the message says how to import it.
+    """
     path = root / Path(folder).expanduser()
-    if not path.is_dir():
-        hint = f"\n  to download by hand: unpack {archive}, into {path.parent}" if archive else ""
-        here = "" if Path(folder).expanduser().is_absolute() else f", nor {Path(folder)} in {Path.cwd()}"
-        raise UserError(
-            f"{path}: there is no such folder{here}.{hint}\n"
-            f"  another place: data.folder=FOLDER, here, below {root} (data.root, CNNBENCH_DATA), or a whole path"
-        )
-    return path
+    if path.is_dir():
+        return path
+    published = published_of(name) if name else None
+    lines = []
+    if published is not None and folder == published.folder:
+        elsewhere = "" if root == data_root(None) else f" {quote(f'data.root={root}')}"
+        lines = [
+            f"to get it: {published.source}",
+            f"to import it: cnnbench data prepare {name} --from FOLDER{elsewhere}; FOLDER has that file, or is unpacked",
+        ]
+    here = "" if Path(folder).expanduser().is_absolute() else f", nor {Path(folder)} in {Path.cwd()}"
+    lines.append(f"another place: data.folder=FOLDER, here, below {root} (data.root, CNNBENCH_DATA), or a whole path")
+    raise UserError("\n  ".join([f"{path}: there is no such folder{here}.", *lines]))
 
 
 # Labels in the names of folders and files -----------------------------------------------------------------------------
 
 
 def _by_folder(where: Path, contents: FolderContents) -> tuple[Parts, list[str]]:
-    """Return the files labelled by their folders, which may be below folders named like parts; and notes."""
-    top = {folder: PARTS[folder.name.lower()] for folder in _folders(where) if folder.name.lower() in PARTS}
+    """Return the files labelled by their folders, which may be below folders named like parts; and notes.
+
+    A folder that has nothing but one folder with classes stands for that one.
+    """
+    top = {folder: PARTS[folder.name.lower()] for folder in folders_in(where) if folder.name.lower() in PARTS}
+    layout = Layout(where, contents.images)
+    if not top and layout.only_inner is not None:
+        parts, notes = _by_folder(layout.only_inner, contents)
+        return parts, [f"the classes are those of {layout.only_inner}, the only folder with images in {where}", *notes]
     if top:
         names = {folder.name for folder in top}
         others = sorted({path.relative_to(where).parts[0] for path in contents.images} - names)
@@ -180,20 +196,18 @@ def _by_folder(where: Path, contents: FolderContents) -> tuple[Parts, list[str]]
             problem = "there is none called 'train'"
         if problem:
             raise UserError(f"{where}: has folders of parts, {listed(sorted(names))}; {problem}.")
-    parts: Parts = {}
+    else:
+        layout.check()
+    parts = {}
     empty: list[str] = []
     with_images = {folder for path in contents.images for folder in path.parents}
     for above, part in (top or {where: "train"}).items():
         inside = [path for path in contents.images if path.is_relative_to(above)]
         labelled = [(path, path.relative_to(above).parts[0] if path.parent != above else "") for path in inside]
         parts.setdefault(part, []).extend(_all_labelled(labelled, above))
-        empty += [str(folder) for folder in _folders(above) if folder not in with_images]
+        empty += [str(folder) for folder in folders_in(above) if folder not in with_images]
     notes = [f"folders without images, left out: {first_names(empty)}"] if empty else []
-    return parts, [*contents.notes(), *notes]
-
-
-def _folders(where: Path) -> list[Path]:
-    return [path for path in visible(where) if path.is_dir()]
+    return parts, [*contents.notes(), *notes, *([] if top else layout.notes())]
 
 
 def _by_folder_or_name(where: Path, contents: FolderContents) -> tuple[Parts, list[str]]:
@@ -223,7 +237,8 @@ def _read_list(
     files = [(where / path, label) for path, label in zip(table[path_column], table[label_column], strict=True)]
     missing = [str(path) for path, _ in files if not path.is_file()]
     if missing:
-        raise UserError(f"{where / name}: {len(missing)} of its files are not there: {first_names(missing)}")
+        hint = meant_by_paths(where, name, table[path_column])
+        raise UserError(f"{where / name}: {len(missing)} of its files are not there: {first_names(missing)}{hint}")
     if names is None:
         return files
     unknown = sorted({label for _, label in files} - names.keys())

@@ -17,6 +17,7 @@ from cnnbench.data.decode import SUFFIXES
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError, grouped, listed
+from cnnbench.store.folder import holds_runs, outputs_dir
 
 # Types of the settings that all data sets of photographs share:
 Folder = Annotated[
@@ -100,12 +101,14 @@ class FolderContents:
 
 
 def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
-    """Return all files below a folder, at any depth, without hidden ones.
+    """Return all files below a folder, at any depth, without hidden ones, and without those of runs in that folder.
 
     Raises UserError where there is no image, and for links that lead out of the folder, unless they are to be followed.
     """
     files = sorted(_walk(folder, ()))
-    root = _real_path(folder)
+    runs, root = outputs_dir(), _real_path(folder)
+    if runs.is_relative_to(root) and runs != root and holds_runs(runs):  # pictures that trainings here have drawn
+        files = [path for path in files if not _real_path(path).is_relative_to(runs)]
     leaving = [] if follow_links else [path for path in files if not _real_path(path).is_relative_to(root)]
     if leaving:
         raise UserError(

@@ -63,9 +63,14 @@ def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
 def root_of(config: DataConfig) -> Path:
     """Return the folder that a data set is looked for in: for photographs the current one, where they are in it."""
     photographs = DATASETS[config.name].facts.get("photographs")
-    folder = Path(config.settings["folder"] if photographs else "/").expanduser()
-    is_here = not folder.is_absolute() and folder.is_dir()
-    return Path.cwd() if is_here else data_root(config.root)
+    root = data_root(config.root)
+    return folder_root(config.settings["folder"], root) if photographs else root
+
+
+def folder_root(folder: str, root: Path) -> Path:
+    """Return what a folder of photographs is relative to: the current one, where it is in it, else that of all sets."""
+    path = Path(folder).expanduser()
+    return Path.cwd() if not path.is_absolute() and path.is_dir() else root
 
 
 def prepare(config: DataConfig) -> PreparedData:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnbench.config.schema import Subset
 from cnnbench.data.images import ImageData, Images, counts_per_class
-from cnnbench.errors import SettingError, did_you_mean, listed
+from cnnbench.errors import SettingError, did_you_mean, grouped, listed
 from cnnbench.randomness import generator
 
 TestFraction = Annotated[float, Field(gt=0, lt=1)]  # setting of the data sets without a test part
@@ -22,9 +22,11 @@ def select_subset(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData
 
     Classes first, in both parts, which are then renumbered; then one selection of the training part, and that of the
     test part. seed: of the draws of `fraction`.
-    Raises SettingError for unknown classes, for fewer than two, and for more images than there are.
+    Raises SettingError for unknown classes, for fewer than two, for more than there may be, and for more images than
+    there are.
     """
     rows = torch.arange(len(data.train))
+    _check_number_of_classes(subset, data.classes)
     if subset.classes is not None:
         numbers = torch.tensor(_class_numbers(subset.classes, data.classes))
         rows, test_rows = (torch.isin(part.labels, numbers).nonzero()[:, 0] for part in (data.train, data.test))
@@ -63,6 +65,18 @@ def _class_numbers(selected: Sequence[int | str], classes: Sequence[str]) -> lis
     return sorted(numbers)
 
 
+def _check_number_of_classes(subset: Subset, classes: Sequence[str]) -> None:
+    """Raise SettingError where there are more classes than there may be; the first of them could be used instead."""
+    most, number = subset.max_classes, len(classes if subset.classes is None else subset.classes)
+    if most is None or number <= most:
+        return
+    if subset.classes is None:
+        problem = f"keeps {grouped(number)} classes, more than data.subset.max_classes={most}"
+        raise SettingError("data.subset.classes=null", problem, {"data.subset.classes": list(range(most))})
+    problem = f"is less than the {grouped(number)} that data.subset.classes names"
+    raise SettingError(f"data.subset.max_classes={most}", problem, {"data.subset.max_classes": number})
+
+
 def _select_rows(data: ImageData, subset: Subset, seed: int) -> Tensor | None:
     """Return which training images to keep: rows, int64, ascending; None: all."""
     labels, num_classes = data.train.labels, len(data.classes)
@@ -88,7 +102,8 @@ def _first_per_class(part: Images, classes: Sequence[str], key: str, number: int
     counts = counts_per_class(part.labels, len(classes))
     short = [f"'{name}' ({count})" for name, count in zip(classes, counts, strict=True) if count < number]
     if short:
-        raise SettingError(f"{key}={number}", f"these classes have fewer: {', '.join(short)}")
+        fewest = {key: min(counts) or None}
+        raise SettingError(f"{key}={number}", f"these classes have fewer: {', '.join(short)}", fewest)
     return torch.cat([(part.labels == index).nonzero()[:number, 0] for index in range(len(classes))]).sort().values
 
 

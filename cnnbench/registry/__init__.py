@@ -222,14 +222,22 @@ class Datasets(Registry):
     """Factories of data sets."""
 
     def register(
-        self, name: str, *, breaks_labels: tuple[str, ...] = (), source: Any = None, photographs: bool = False
+        self,
+        name: str,
+        *,
+        breaks_labels: tuple[str, ...] = (),
+        source: Any = None,
+        photographs: bool = False,
+        published: Any = None,
     ) -> Callable[[Factory], Factory]:
         """Return a decorator.
 
         breaks_labels: augmentations after which an image may show another class. source: the files that it needs.
-        photographs: whether it reads image files of any size from `data.folder`.
+        photographs: whether it reads image files of any size from `data.folder`. published: what is known of these.
         """
-        return self._register(name, breaks_labels=breaks_labels, source=source, photographs=photographs)
+        return self._register(
+            name, breaks_labels=breaks_labels, source=source, photographs=photographs, published=published
+        )
 
 
 class Augmentations(Registry):

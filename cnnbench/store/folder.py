@@ -58,6 +58,11 @@ def outputs_dir() -> Path:
     return Path(os.environ.get("CNNBENCH_OUTPUTS") or "outputs").expanduser().resolve()
 
 
+def holds_runs(outputs: Path) -> bool:
+    """Tell whether there are runs in a folder, or trials of some."""
+    return any(next(outputs.glob(pattern), None) for pattern in ("*/*/*/run.json", "dry_runs", "lr_finds"))
+
+
 def now() -> str:
     """Return the time as text, to the second, in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import io
+import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from cnnbench.data.mnist import FASHION_MNIST, MNIST
 from cnnbench.registry import DATASETS
 from tests.conftest import Outcome, ended
 from tests.support.archives import idx, write_cifar, write_idx_set
+from tests.support.photographs import write_classes
 
 FILES = list(MNIST.files)
 
@@ -63,20 +66,45 @@ def with_another_byte(content: bytes) -> bytes:
 
 
 def state_of(outcome: Outcome, name: str) -> str:
-    (line,) = (line for line in outcome.out.splitlines() if line.split()[0] == name)
-    return line.split(maxsplit=1)[1]
+    """Return what the list says of a data set, in one line."""
+    rows = re.split(r"\n  (?=\S)", outcome.out.rstrip())[1:]
+    (row,) = (row for row in rows if row.split()[0] == name)
+    return " ".join(row.split()[1:])
 
 
 def test_the_list_shows_which_files_are_there_and_their_folders(data, root, digits):
     put(digits, root / MNIST.folder)
     put({FILES[0]: b""}, root / FASHION_MNIST.folder, packed=True)
     outcome = data("list")
-    assert outcome.out.startswith(f"data sets in {root} ")
-    assert state_of(outcome, "mnist").split() == ["there", str(root / "MNIST/raw")]
-    assert state_of(outcome, "fashion_mnist").startswith("incomplete ")
-    assert state_of(outcome, "fashion_mnist").endswith(f": missing {', '.join(FILES[1:])}")
-    assert state_of(outcome, "cifar10").startswith("not there ")
-    assert state_of(outcome, "digits").startswith("needs no files ")
+    assert outcome.out.startswith(f"data sets in {root}\n")
+    assert state_of(outcome, "mnist") == "there: 4 of 4 files, MNIST/raw"
+    missing = f"; missing {', '.join(FILES[1:])}"
+    assert state_of(outcome, "fashion_mnist") == f"incomplete: 1 of 4 files, FashionMNIST/raw{missing}"
+    assert state_of(outcome, "cifar10") == "not there: 0 of 7 files, cifar-10-batches-py"
+    assert state_of(outcome, "caltech101") == "not there: 0 of 9 144 images, caltech101/101_ObjectCategories"
+    assert state_of(outcome, "digits").startswith("needs no files: 1 797 handwritten digits")
+    assert state_of(outcome, "image_folder") == "yours: data.folder=FOLDER names the place, here too"
+    assert max(map(len, outcome.out.splitlines()[1:])) <= 80
+
+
+def test_the_list_counts_photographs_of_ones_own(data, root):
+    write_classes(Path("my_photos"), {"cat": 3, "dog": 2})
+    (Path("my_photos") / "list.csv").write_text("path,label\n")
+    write_classes(root / "PetImages", {"Cat": 3})
+    outcome = data("list", "data.folder=my_photos")
+    place = Path("my_photos").resolve()
+    assert state_of(outcome, "image_folder") == f"there: 5 images in 2 folders, {place}"
+    assert state_of(outcome, "csv") == f"there: 5 images in 2 folders, {place}; lists: list.csv"
+    assert state_of(outcome, "cats_dogs") == "incomplete: 3 of 25 000 images in 1 folder, PetImages"
+
+
+def test_the_list_for_programs(data, root):
+    states = {one["name"]: one for one in json.loads(data("list", "--json").out)}
+    assert set(states) == set(DATASETS)
+    assert states["mnist"] | {"remark": ""} == {
+        "name": "mnist", "state": "not there", "found": 0, "expected": 4, "unit": "files", "folders": None,
+        "folder": str(root / "MNIST/raw"), "missing": FILES, "remark": "",
+    }  # fmt: skip
 
 
 def test_the_list_of_another_folder(data, tmp_path, digits):
@@ -253,13 +281,17 @@ def test_files_below_the_root_can_be_brought_from_there(data, root, digits):
         (["info", "digits", "data.crop=99"], "larger than the images"),
         (["info", "digits", "data.vla_fraction=0"], "did you mean 'data.val_fraction'?"),
         (["list", "mnist"], "list takes no name"),
-        (["list", "seed=3"], "'seed=3': only data.root=FOLDER and plugins=FILE have an effect here"),
+        (
+            ["list", "seed=3"],
+            "'seed=3': only data.root=FOLDER, data.folder=FOLDER and plugins=FILE have an effect here",
+        ),
         (["prepare", "mnist"], "prepare needs --from FOLDER"),
         (["prepare", "mnist", "--from", "nowhere"], "nowhere: there is no such folder or file"),
         (["prepare", "mnits", "--from", "."], "no data is called 'mnits'; did you mean 'mnist'?"),
         (["prepare", "digits", "--from", "."], "'digits' needs no files: there is nothing to prepare"),
         (["info", "digits", "--from", "."], "--from is for prepare"),
         (["info", "digits", "--unverified"], "--unverified is for prepare"),
+        (["info", "digits", "--json"], "--json is for list"),
         (["show"], "invalid choice: 'show'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -280,7 +312,8 @@ def test_data_sets_of_plugins_are_listed(data, tmp_path, monkeypatch):
         "@DATASETS.register('mine')\ndef mine(root):\n    '''Mine.'''\n"
         "    return synthetic(root, num_train=40, num_test=20, num_classes=2, noise=0.1)\n"
     )
-    assert "  mine " in data("list", f"plugins={tmp_path}/mine.py").out
+    listed = data("list", f"plugins={tmp_path}/mine.py")
+    assert state_of(listed, "mine") == "unknown: of mine.py, which does not say what files it needs"
     outcome = data("info", "mine", f"plugins={tmp_path}/mine.py", "data.val_fraction=0.1", "data.split_seed=0")
     assert outcome.code == 0, outcome.err
     assert rows_of(outcome)["all"] == [36, 4, 20]

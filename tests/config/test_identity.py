@@ -47,7 +47,7 @@ EVERYTHING_ON = [
 NO_EFFECT_ON_RESULT = {
     "name", "notes", "tags", "logger", "open",
     "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
-    "data.root", "checkpoint.every_seconds", "checkpoint.keep",
+    "data.root", "data.subset.max_classes", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
 
 # What to set a key to that has nothing to derive another value from.
@@ -58,7 +58,7 @@ OTHER_VALUE = {
     "scheduler.warmup_unit": "step",
     "data.subset.classes": [0, 1], "data.subset.first": 50, "data.subset.per_class": 5, "data.subset.fraction": 0.5,
     "data.statistics": "half", "data.sampling": "balanced", "data.folds": 5, "data.fold": 0,
-    "data.subset.test_per_class": 3,
+    "data.subset.test_per_class": 3, "data.subset.max_classes": 5,
     "task.loss": "focal", "task.focal_gamma": 3.0, "task.class_weights": "balanced", "eval_unit": "step",
     "regularization.label_smoothing": 0.1, "regularization.clip.norm": 1.0, "regularization.clip.value": 1.0,
     "regularization.average.kind": "swa", "optimizer.lr_scale": {"head": 2.0}, "model.pool_to": 2,
@@ -149,9 +149,8 @@ def test_whether_photographs_are_kept_decoded_is_no_part_of_an_identity_or_a_nam
     assert kept.run_path() == again.run_path()
     assert has_no_effect_on_result("data.cache")
     assert not any(has_no_effect_on_result(f"data.{key}") for key in ("folder", "fit", "on_problem", "follow_links"))
-    assert not any(
-        has_no_effect_on_result(key) for key in ("cache", "model.cache", "data.subset.root", "regularization.cache")
-    )
+    others = ("cache", "model.cache", "data.subset.root", "data.subset.classes", "regularization.cache")
+    assert not any(has_no_effect_on_result(key) for key in others)
 
 
 def with_part(config: RunConfig, group: str, part: Selection) -> RunConfig:

@@ -1,12 +1,15 @@
 """The published sets of photographs: their classes, and the splits that were published with them."""
 
+import shlex
+
 import pytest
 import torch
 
-from cnnbench.cli.data import bring_files, inventory
+from cnnbench.cli.data import bring_files, state_of
 from cnnbench.config.compose import Composer
 from cnnbench.data.folders import BACKGROUND
 from cnnbench.data.prepare import prepare
+from cnnbench.data.published import published_of
 from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError
 from cnnbench.training.plan import plan_run
@@ -78,23 +81,40 @@ def test_cats_and_dogs_are_labelled_by_folder_or_file_name(tmp_path):
     assert all(file.startswith(f"train/{name}.") for file, name in labels_by_file(data).items())
 
 
-@pytest.mark.parametrize("name", ["caltech101", "eight_scenes", "cats_dogs"])
-def test_a_missing_published_set_says_what_to_unpack_where(tmp_path, name):
-    plan = plan_run(Composer(), [f"data={name}", f"data.root={tmp_path}"])
-    folder = tmp_path / plan.config.data.settings["folder"]
-    with pytest.raises(
-        UserError, match=r"there is no such folder, nor .+ in .+\.\n  to download by hand: unpack .+\n  another"
-    ) as missing:
-        prepare(plan.config.data)
-    assert f", into {folder.parent}\n" in str(missing.value)
-    assert str(missing.value).startswith(f"{folder}: ")
+WRITTEN = {"caltech101": write_caltech, "eight_scenes": write_scenes, "cats_dogs": write_pets}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["data.root", "CNNBENCH_DATA"])
+def test_what_is_said_of_a_missing_set_can_be_typed(cnnbench, command_of, tmp_path, name, elsewhere):
+    root = tmp_path / ("some where" if elsewhere else "data")
+    words = (f"data={name}", *([f"data.root={root}"] if elsewhere else []), "dry_run=true", "model=mlp",
+             "data.image_size=16", "data.crop=null", "batch_size=2", "report=false", "device=cpu")  # fmt: skip
+    outcome = cnnbench(*words)
+    folder = published_of(name).folder
+    assert outcome.err.startswith(f"cnnbench: {root / folder}: there is no such folder, nor {folder} in ")
+    assert f"to get it: {published_of(name).source}\n" in outcome.err
+    (said,) = (line for line in outcome.err.splitlines() if line.startswith("  to import it: cnnbench "))
+    typed = shlex.split(said.removeprefix("  to import it: cnnbench ").partition("; ")[0])
+    WRITTEN[name](tmp_path / "Downloads")
+    verb, *others = [str(tmp_path / "Downloads") if word == "FOLDER" else word for word in typed]
+    assert command_of(verb, *others).code == 0
+    assert (root / folder).is_dir()
+    outcome = cnnbench(*words)
+    assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_data_command_refers_to_the_folder_of_photographs(tmp_path, name):
-    (line,) = [line for line in inventory(tmp_path) if line.split()[0] == name]
-    assert line.split()[1] == "data.folder=…"
-    with pytest.raises(
-        UserError, match=f"'{name}' reads photographs where data.folder=FOLDER says: there is nothing to"
-    ):
-        bring_files(name, tmp_path, tmp_path, verify=True)
+def test_the_list_counts_images_in_the_folder_of_a_set(tmp_path, name):
+    words = WRITERS[name](tmp_path)
+    folder = next((word.partition("=")[2] for word in words if word.startswith("data.folder=")), None)
+    state = state_of(name, tmp_path, folder)
+    images = sum(path.suffix in (".jpg", ".png") for path in tmp_path.rglob("*"))
+    assert (state.found, state.unit) == (images, "images")
+    assert state.state == ("there" if folder else "incomplete")
+    assert state_of(name, tmp_path / "nowhere", folder).state == "not there"
+
+
+def test_photographs_of_ones_own_cannot_be_brought(tmp_path):
+    with pytest.raises(UserError, match=r"'csv' reads photographs where data\.folder=FOLDER says: there is nothing to"):
+        bring_files("csv", tmp_path, tmp_path, verify=True)

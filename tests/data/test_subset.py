@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from cnnbench.config.schema import Subset
-from cnnbench.config.validate import validate
+from cnnbench.config.validate import adapt_until_valid, validate
 from cnnbench.data.prepare import prepare
 from cnnbench.data.split import k_fold, select_subset, stratified_split
-from cnnbench.errors import SettingError
+from cnnbench.errors import ConfigError, SettingError
 from cnnbench.training.plan import plan_run
 from tests.support.mistakes import mistakes_in
 from tests.support.zoo import LABELS, NAMES, UNEVEN, prepared, rows_of, zoo
@@ -191,3 +191,40 @@ def test_with_folds_the_recorded_fraction_is_theirs_and_no_preset_renames_the_ru
     assert again == configs[0]
     other = validate(values | {"data": values["data"] | {"fold": 2}})[0]
     assert other.identity() != configs[0].identity()
+
+
+# The number of classes ------------------------------------------------------------------------------------------------
+
+
+def test_more_classes_than_there_may_be_become_the_first_of_them(composer):
+    plan = plan_run(composer, ["data=digits", "data.subset.max_classes=3"])
+    config, data, notes = adapt_until_valid(plan.config, plan.typed, lambda config: prepare(config.data))
+    assert config.data.subset.classes == [0, 1, 2]
+    assert data.spec.classes == ("0", "1", "2")
+    assert notes == [
+        "data.subset.classes=null keeps 10 classes, more than data.subset.max_classes=3: "
+        "data.subset.classes=[0, 1, 2] is used instead"
+    ]
+    chosen = plan_run(composer, ["data=digits", "data.subset.classes=[0,1,2]"])
+    assert config.identity() == chosen.config.identity() != plan.config.identity()
+
+
+def test_classes_that_were_typed_are_kept_and_a_number_of_them_is_kept_to(composer):
+    words = ["debug=fast", "data=synthetic", "data.num_classes=20", "data.subset.classes=[0,1,2,3,4,5,6,7,8,9,10]"]
+    plan = plan_run(composer, words)
+    config, data, _ = adapt_until_valid(plan.config, plan.typed, lambda config: prepare(config.data))
+    assert (len(data.spec.classes), config.data.subset.max_classes) == (11, 11)
+    plan = plan_run(composer, [*words, "data.subset.max_classes=2"])
+    with pytest.raises(ConfigError, match=r"max_classes=2 +is less than the 11 that data\.subset\.classes names"):
+        adapt_until_valid(plan.config, plan.typed, lambda config: prepare(config.data))
+
+
+def test_a_preset_with_more_images_a_class_than_there_are_takes_the_number_of_the_smallest(composer):
+    words = ["debug=fast", "data=synthetic", "data.num_train=30", "data.num_test=10"]
+    plan = plan_run(composer, words)
+    config, data, _ = adapt_until_valid(plan.config, plan.typed, lambda config: prepare(config.data))
+    assert config.data.subset.per_class == 3
+    assert len(data.train) + len(data.val) == 30
+    typed = plan_run(composer, [*words, "data.subset.per_class=4"])
+    with pytest.raises(ConfigError, match="these classes have fewer"):
+        adapt_until_valid(typed.config, typed.typed, lambda config: prepare(config.data))

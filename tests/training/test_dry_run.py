@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cnnbench.training.dry_run import layers_of, operations_per_image
 from cnnbench.training.lr_finder import suggestion, try_rates
 from tests.conftest import only_run
 from tests.support.options import walked, words_for
+from tests.support.photographs import write_classes
 from tests.support.selection import everyday
 from tests.support.training import SMALL, prepared, weights_of
 
@@ -176,3 +178,24 @@ def test_a_few_steps_of_everything_run_with_every_model(cnnbench, model):
     ended = cnnbench("debug=fast", *words, "data=synthetic", "threads=1", "device=cpu", "report=false")
     assert ended.code == 0, ended.err
     assert "2 epochs" in ended.out
+
+
+@pytest.mark.parametrize(("classes", "used", "steps"), [(2, 2, 2), (10, 10, 4), (102, 10, 4), (1000, 10, 4)])
+def test_a_few_steps_are_few_whatever_the_number_of_classes(cnnbench, outputs, classes, used, steps):
+    words = (f"data.num_classes={classes}", f"data.num_train={5 * classes}", f"data.num_test={2 * classes}")
+    ended = cnnbench("debug=fast", *words, "data=synthetic", "model=mlp", "threads=1", "device=cpu", "report=false")
+    assert ended.code == 0, ended.err
+    record = json.loads((only_run(outputs) / "run.json").read_text())
+    assert record["data"]["images"] == {"train": 3 * used, "val": used, "test": used}
+    assert len(record["data"]["classes"]) == used
+    assert f"step {steps}:" in ended.out or f"step {steps // 2}:" in ended.out  # the last, or the better one before
+    assert ("keeps 102 classes, more than data.subset.max_classes=10" in ended.out) == (classes == 102)
+
+
+def test_a_few_steps_of_classes_with_few_images(cnnbench, outputs):
+    write_classes(Path("own"), {"a": 4, "b": 9})  # of which three train
+    words = ("data=image_folder", "data.folder=own", "data.image_size=20", "data.crop=16", "model=mlp", "device=cpu")
+    ended = cnnbench("debug=fast", *words, "threads=1", "report=false")
+    assert ended.code == 0, ended.err
+    images = json.loads((only_run(outputs) / "run.json").read_text())["data"]["images"]
+    assert images == {"train": 4, "val": 2, "test": 2}
