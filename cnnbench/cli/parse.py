@@ -194,7 +194,8 @@ def _as_setting(flag: str, words: Sequence[str]) -> str:
     """Return `--batch-size 64` as it is typed here: batch_size=64."""
     name, _, value = flag.lstrip("-").partition("=")
     following = [*words, ""][list(words).index(flag) + 1]
-    return as_typed(name.replace("-", "_"), value or following, all_keys())
+    is_value = "=" not in following and not following.startswith("-")
+    return as_typed(name.replace("-", "_"), value or following * is_value, all_keys())
 
 
 def verb_named(name: str) -> Verb:

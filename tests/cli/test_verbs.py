@@ -34,6 +34,10 @@ def test_every_flag_of_an_example_exists(cnnbench):
 UNKNOWN = {
     "evalute outputs/RUN": "no such command 'evalute'; did you mean 'evaluate'?",
     "lst": "did you mean 'list'?",
+    "eval last": "no such command 'eval'; did you mean 'evaluate'?",
+    "dry_run": "no such command 'dry_run'; did you mean 'dry_run=true'?",
+    "lr-find": "did you mean 'lr_find=true'?",
+    "LeNet": "did you mean 'model=lenet'?",
     "lenet": "did you mean 'model=lenet'?",
     "lenett": "did you mean 'model=lenet'?",
     "digits": "did you mean 'data=digits'?",
