@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,10 @@ MISSING = {
     "evaluate": "cnnbench evaluate: RUN is missing",
     "resume": "cnnbench resume: RUN is missing",
     "report": "cnnbench report: RUN|SWEEP|FOLDER is missing",
+    "resume epochs=20 last": "cnnbench resume: RUN: comes before 'epochs=20': folder of a run, a part of its path, or",
+    "evaluate data.folder=photos": "cnnbench evaluate: RUN: comes before 'data.folder=photos'",
+    "predict photo.jpg": "cnnbench predict: RUN: comes before 'photo.jpg', which is a file: folder of a run",
+    "explain photo.jpg last": "cnnbench explain: RUN: comes before 'photo.jpg', which is a file",
     "export outputs/RUN": "cnnbench export: --format FORMAT is missing: safetensors, onnx, torch_export.",
     "data": "cnnbench data: list|info|prepare is missing",
     "new model": "cnnbench new: NAME is missing",
@@ -92,6 +97,7 @@ MISSING = {
 
 @pytest.mark.parametrize("words", MISSING)
 def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
+    Path("photo.jpg").touch()
     outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert MISSING[words] in outcome.err
