@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnnbench
 from cnnbench.cli.parse import VERBS, asks_for_help, verb_and_words
+from cnnbench.config.hints import SWITCHES
 from cnnbench.errors import Mistake, TrainingError, UserError, shortened, wrapped
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def read_request(flags: Namespace) -> Request:
         key, _, value = word.partition("=")
         if key == "resume":
             request.resume = value
-        elif key in ("rerun", "accept_stale", "dry_run", "lr_find"):
+        elif key in SWITCHES:
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
             setattr(request, key, value == "true")

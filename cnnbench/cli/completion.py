@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cnnbench.cli import catalog
 from cnnbench.cli.parse import VERBS, Argument, Verb, say, verb_named
+from cnnbench.config.hints import SWITCHES
 
 ABOUT = """\
 Prints the script for Tab completion of commands, run folders and settings.
@@ -56,7 +57,7 @@ end
 complete -c cnnbench -f -a '(__cnnbench_complete)'
 """,
 }
-VALUES = dict.fromkeys(("rerun", "dry_run", "lr_find", "accept_stale"), ("true", "false"))
+VALUES = dict.fromkeys(SWITCHES, ("true", "false"))
 
 
 def completions(line: str) -> list[str]:

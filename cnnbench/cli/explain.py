@@ -42,6 +42,9 @@ def _run(flags: Namespace) -> None:
         raise UserError("give files or folders of images, or --split and --index")
     if flags.filter is not None and (flags.layer is None or flags.filter < 0):
         raise UserError("--filter is the number of a map of the layer that --layer names, counted from 0")
+    for word in flags.words:
+        if word in KINDS and not Path(word).exists():
+            raise UserError(f"{word}: no such file or folder; type --what {word}")
     kinds = _kinds_of(flags)
 
     from cnnbench.analysis.explanation.explainer import explainer_of, label_of

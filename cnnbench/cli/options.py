@@ -76,7 +76,11 @@ def _run(flags: Namespace) -> None:
     folders = config_folders(flags.config_dir)
     groups = groups_in(folders)
     if words and words[0] not in groups:
-        raise UserError(f"no group is called '{words[0]}'{did_you_mean(words[0], groups)} There are: {listed(groups)}.")
+        meant = {option: f"{group} {option}" for group in groups for option in options_in(folders, group)}
+        hint = did_you_mean(words[0], meant | {group: group for group in groups})
+        raise UserError(
+            f"no group is called '{words[0]}'{f'{hint} There' if hint else '; there'} are: {listed(groups)}."
+        )
     pattern = words[1].lower() if len(words) > 1 else ""
     chosen: list[Option] = []
     for group in words[:1] or groups:

@@ -95,7 +95,18 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-RUN = Argument("run", metavar="RUN", complete=run_folders, help="folder of a run, a part of its path, or last")
+def run_name(text: str) -> str:
+    """Return what names a run. Raises ArgumentTypeError for what comes after one: a setting, an image."""
+    is_file = Path(text).expanduser().is_file()
+    if is_file or ("=" in text and not Path(text).expanduser().exists()):
+        named = "folder of a run, a part of its path, or last"
+        raise ArgumentTypeError(f"comes before '{shortened(text)}'{', which is a file' if is_file else ''}: {named}")
+    return text
+
+
+RUN = Argument(
+    "run", metavar="RUN", type=run_name, complete=run_folders, help="folder of a run, a part of its path, or last"
+)
 IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(
     "--checkpoint", type=checkpoint, default="tested", metavar="WHICH",
@@ -194,7 +205,8 @@ def _as_setting(flag: str, words: Sequence[str]) -> str:
     """Return `--batch-size 64` as it is typed here: batch_size=64."""
     name, _, value = flag.lstrip("-").partition("=")
     following = [*words, ""][list(words).index(flag) + 1]
-    return as_typed(name.replace("-", "_"), value or following, all_keys())
+    is_value = "=" not in following and not following.startswith("-")
+    return as_typed(name.replace("-", "_"), value or following * is_value, all_keys())
 
 
 def verb_named(name: str) -> Verb:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import run_folders
-from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, JSON, SPLITS, Argument, Verb, path, say
+from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, JSON, SPLITS, Argument, Verb, path, run_name, say
 from cnnbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ BATCH_SIZE = 64
 
 def _run(flags: Namespace) -> None:
     """Print a line for each image. Raises UserError in the end for those that could not be used."""
-    if bool(flags.words) == bool(flags.split):
-        raise UserError("give files or folders of images, or --split and --index")
-    if (flags.index is None) != (flags.split is None):
-        raise UserError("--split and --index belong together")
+    if flags.split and not flags.words and flags.index is None:
+        raise UserError(f"--index N,N,… says which images of {flags.split}")
+    if bool(flags.words) == bool(flags.split or flags.index is not None):
+        raise UserError("give files or folders of images, or --index N,N,… for images of the run's own data")
     if flags.top_k < 1:
         raise UserError("--top-k must be at least 1")
     images, predictions, unusable = _predict(flags)
@@ -56,14 +56,14 @@ def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]],
     images: list[InputImage] = []
     unusable: list[str] = []
     if library == "torchvision" and not Path(flags.run).exists():
-        if flags.split:
+        if flags.index is not None:
             raise UserError(f"{flags.run} has no data of its own; give files or folders of images.")
         predictor = Predictor.of_torchvision(name)
     else:
         opened = load_run(flags.run, flags.plugins)
         predictor = Predictor.of_run(opened, flags.checkpoint)
-        if flags.split:
-            images = images_from_split(opened, flags.split, flags.index)
+        if flags.index is not None:
+            images = images_from_split(opened, flags.split or "test", flags.index)
     if flags.words:
         images, unusable = images_from_files(flags.words, predictor.decode)
     batches = torch.split(torch.stack([image.pixels for image in images]), BATCH_SIZE)
@@ -116,10 +116,16 @@ VERB = Verb(
     ABOUT,
     (
         Argument(
-            "run", metavar="RUN", complete=run_folders, help="folder of a run, part of its path, last; torchvision/NAME"
+            "run",
+            metavar="RUN",
+            type=run_name,
+            complete=run_folders,
+            help="folder of a run, part of its path, last; torchvision/NAME",
         ),
         IMAGES,
-        Argument("--split", choices=SPLITS, metavar="SPLIT", help="test, val or train: images of the run's own data"),
+        Argument(
+            "--split", choices=SPLITS, metavar="SPLIT", help="of the run's own data: test, val or train; default: test"
+        ),
         INDEX,
         CHECKPOINT,
         Argument("--top-k", type=int, default=5, metavar="K", help="classes shown for each image; default: 5"),

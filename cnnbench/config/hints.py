@@ -1,7 +1,7 @@
 """Suggestions for messages: what to type instead of a word that is not valid."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from cnnbench.errors import listed
 
 MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
+
+SWITCHES = ("rerun", "dry_run", "lr_find", "accept_stale")  # what to do, in place of a setting: true or false
 
 # Settings as other programs call them, and what to type here; {} is the value that was typed.
 ELSEWHERE = {
@@ -57,6 +59,8 @@ def as_typed(key: str, value: str, keys: Sequence[str]) -> str:
         key = "gpus"
     if key in ELSEWHERE:
         return ELSEWHERE[key].format(value or "…")
+    if key in SWITCHES:
+        return f"{key}={value or 'true'}"
     return f"{closest_key(key, keys) or key}={value or '…'}"
 
 
@@ -73,12 +77,15 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
 
 
 def meant_by_word(
-    word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Iterable[str] = ()
+    word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Collection[str] = ()
 ) -> str:
     """Return "; did you mean 'model=lenet'?", or what else to type, for a word without `=`; empty: nothing is close.
 
     following: the word after it, as in `epochs 3`. options: by group. verbs: where one was expected.
     """
+    switch = word.replace("-", "_")
+    if switch in SWITCHES:
+        return f"; did you mean '{switch}=true'?"
     if word in options:
         if following in options[word]:
             return f"; type {word}={following}"
@@ -88,7 +95,8 @@ def meant_by_word(
     meant = [setting for setting, option in settings.items() if word in (option, option.rpartition("/")[2])]
     meant += [f"{key}={following or '…'}"] * bool(key)
     if not meant:
-        close = closest(word, [*verbs, *settings.values(), *keys])
+        begun = [verb for verb in verbs if verb.startswith(word)]
+        close = begun[0] if len(begun) == 1 else closest(word, [*verbs, *settings.values(), *keys])
         meant = [setting for setting, option in settings.items() if option == close]
         meant += [f"{close}={following or '…'}"] * (close in keys) + [close] * (close in verbs)
     return f"; did you mean {' or '.join(repr(one) for one in meant)}?" if meant else ""
@@ -96,7 +104,7 @@ def meant_by_word(
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     """Return what is wrong with an option that does not exist, and what to type."""
-    found = closest(option, options)
+    found = next((one for one in options if one.rpartition("/")[2] == option), "") or closest(option, options)
     if found:
         return f"no such {group}; did you mean '{found}'?"
     if Path(f"{option}.py").is_file():
@@ -118,5 +126,6 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
 
 
 def closest(word: str, known: Collection[str]) -> str:
-    """Return the known word of the most similar spelling; empty: none is close."""
-    return next(iter(get_close_matches(word, known, n=1, cutoff=CLOSE)), "")
+    """Return the known word of the most similar spelling, capitals aside; empty: none is close."""
+    in_lower_case = {one.lower(): one for one in known}
+    return next((in_lower_case[one] for one in get_close_matches(word.lower(), in_lower_case, n=1, cutoff=CLOSE)), "")

@@ -168,7 +168,7 @@ def find_folder(root: Path, folder: str, name: str = "") -> Path:
         elsewhere = "" if root == data_root(None) else f" {quote(f'data.root={root}')}"
         lines = [
             f"to get it: {published.source}",
-            f"to import it: cnnbench data prepare {name} --from FOLDER{elsewhere}; FOLDER has that file, or is unpacked",
+            f"to import it: cnnbench data prepare {name} --from FOLDER{elsewhere}; the archive or its folder in it",
         ]
     here = "" if Path(folder).expanduser().is_absolute() else f", nor {Path(folder)} in {Path.cwd()}"
     lines.append(f"another place: data.folder=FOLDER, here, below {root} (data.root, CNNBENCH_DATA), or a whole path")

@@ -168,9 +168,11 @@ class ProgressDisplay:
                 self._table_line(when.removeprefix("epoch "), cells) + (f"  {green('best')}" if is_best else "")
             )
             return
+        self.announced = True  # each line has the time that is left
         metrics = "  ".join(f"{_heading(column)} {_number(row[column])}" for column in self.columns if column in row)
-        left = "" if row["step"] >= self.num_steps else f", {self._left(row['step'])} left"
-        self._write(f"  {when}  {metrics}  {'best' if is_best else '    '}  {self._speed(progress)}{left}")
+        left = "" if row["step"] >= self.num_steps else f"{self._left(row['step'])} left"
+        pace = ", ".join(filter(None, (self._speed(progress), left)))
+        self._write(f"  {when}  {metrics}  {'best' if is_best else '    '}  {pace}")
 
     def _table_line(self, first: str, cells: Sequence[str]) -> str:
         width = max(len(f"step {self.num_steps}"), len(f"{self.epochs}/{self.epochs}"))

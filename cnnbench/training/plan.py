@@ -183,7 +183,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     after, notes = validate(values, typed, (*mistakes, *refused), is_recorded=True)
     plan = Plan(
         after, command_line([f"resume={path}", *words]), record.get("choices", {}),
-        dict.fromkeys(flat(recorded), f"run {folder.path.name}") | dict.fromkeys(typed, TYPED), typed,
+        dict.fromkeys(flat(recorded), "resumed run") | dict.fromkeys(typed, TYPED), typed,
         notes=tuple(notes),
     )  # fmt: skip
     if after.identity() == before.identity():

@@ -71,6 +71,15 @@ def test_the_last_of_several_validations_in_an_epoch_counts():
     assert course(table, ACCURACY).best_epoch == 2
 
 
+def test_of_epochs_that_are_equally_accurate_the_best_is_the_one_that_was_tested():
+    """The checkpoint is that of the lowest loss among them, and the page must not name another epoch."""
+    table = rows(accuracy_val=[0.8, 0.9, 0.9, 0.9], loss_val=[0.5, 0.3, 0.2, 0.2])
+    assert course(table, ACCURACY).best_epoch == 3
+    without_loss = rows(accuracy_val=[0.8, 0.9, 0.9])
+    assert course(without_loss, ACCURACY).best_epoch == 2
+    assert course(rows(loss_val=[0.5, 0.2, 0.2]), LOSS).best_epoch == 2
+
+
 def test_the_principal_metric_was_measured_during_training():
     assert principal(["loss", "accuracy", "recall@1"], OVERFITTING, {}) == "accuracy"
     assert principal(["loss", "recall@1"], rows(loss_val=[1.0]), {}) == "loss"  # recall was measured at the end only

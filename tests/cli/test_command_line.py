@@ -246,6 +246,8 @@ class TestOwnFolder:
 FLAGS = {
     "--epochs 3": "--epochs: no such argument; settings are typed without dashes: epochs=3",
     "--batch-size=16 --lr 0.1": "settings are typed without dashes: batch_size=16 optimizer.lr=0.1",
+    "--dry-run model=lenet": "settings are typed without dashes: dry_run=true.",
+    "--epochs model=lenet": "settings are typed without dashes: epochs=….",
     "--gpu 0": "settings are typed without dashes: device=cuda:0",
     "--config-name other": "--config-name: no such argument",
     "--multirn seed=0,1": "--multirn: no such argument; did you mean '--multirun'?",

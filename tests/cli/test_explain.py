@@ -171,6 +171,7 @@ MISTAKES = {
     "--what gradcam --layer features.relu9": "did you mean 'features.relu",
     "--checkpoint 3": "has no checkpoint '3'",
     "nowhere.png": "nowhere.png: no such file or folder",
+    "tsne": "tsne: no such file or folder; type --what tsne",
     "nowhere.png --split test": "give files or folders of images, or --split and --index",
 }
 

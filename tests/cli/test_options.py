@@ -198,6 +198,8 @@ def test_files_of_an_own_folder_are_listed_too(listing, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["lenet"], "no group is called 'lenet'; did you mean 'model lenet'? There are: 'augmentation', 'data', "),
+        (["zzz"], "no group is called 'zzz'; there are: 'augmentation', 'data', "),
         (["modle"], "no group is called 'modle'; did you mean 'model'? There are: 'augmentation', 'data', "),
         (["data", "imagenet"], "no option of 'data' matches 'imagenet'; without it all of them are listed"),
         (["data", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),

@@ -55,7 +55,7 @@ def test_images_of_the_runs_own_data_come_with_their_class(run, predict):
         answered = {answer["class"]: answer["probability"] for answer in one["answers"]}
         assert list(answered.values()) == sorted(answered.values(), reverse=True)
         assert answered == {name: pytest.approx(float(row[label])) for label, name in enumerate(opened.classes)}
-    lines = predict(run, "--split", "test", "--index", "3,0", "--top-k", "1").out.splitlines()
+    lines = predict(run, "--index", "3,0", "--top-k", "1").out.splitlines()  # of the test images, as for explain
     assert len(lines) == 2
     for line, one in zip(lines, predictions, strict=True):
         right = one["class"] == one["answers"][0]["class"]
@@ -88,9 +88,10 @@ def test_a_hostile_name_moves_no_cursor(run, photos, predict):
 
 
 REFUSED = {
-    "": "give files or folders of images, or --split and --index",
-    "photos --split test --index 1": "give files or folders of images, or --split and --index",
-    "--split test": "belong together",
+    "": "give files or folders of images, or --index N,N,… for images of the run's own",
+    "photos --index 1": "give files or folders of images, or --index",
+    "photos --split test": "give files or folders of images, or --index",
+    "--split test": "--index N,N,… says which images of test",
     "--split test --index 1,x": "must be whole numbers separated by commas",
     "--split test --index 1,99": "--index '99': test has 40 images, counted from 0",
     "photos --top-k 0": "must be at least 1",

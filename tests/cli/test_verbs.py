@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,10 @@ def test_every_flag_of_an_example_exists(cnnbench):
 UNKNOWN = {
     "evalute outputs/RUN": "no such command 'evalute'; did you mean 'evaluate'?",
     "lst": "did you mean 'list'?",
+    "eval last": "no such command 'eval'; did you mean 'evaluate'?",
+    "dry_run": "no such command 'dry_run'; did you mean 'dry_run=true'?",
+    "lr-find": "did you mean 'lr_find=true'?",
+    "LeNet": "did you mean 'model=lenet'?",
     "lenet": "did you mean 'model=lenet'?",
     "lenett": "did you mean 'model=lenet'?",
     "digits": "did you mean 'data=digits'?",
@@ -76,6 +81,10 @@ MISSING = {
     "evaluate": "cnnbench evaluate: RUN is missing",
     "resume": "cnnbench resume: RUN is missing",
     "report": "cnnbench report: RUN|SWEEP|FOLDER is missing",
+    "resume epochs=20 last": "cnnbench resume: RUN: comes before 'epochs=20': folder of a run, a part of its path, or",
+    "evaluate data.folder=photos": "cnnbench evaluate: RUN: comes before 'data.folder=photos'",
+    "predict photo.jpg": "cnnbench predict: RUN: comes before 'photo.jpg', which is a file: folder of a run",
+    "explain photo.jpg last": "cnnbench explain: RUN: comes before 'photo.jpg', which is a file",
     "export outputs/RUN": "cnnbench export: --format FORMAT is missing: safetensors, onnx, torch_export.",
     "data": "cnnbench data: list|info|prepare is missing",
     "new model": "cnnbench new: NAME is missing",
@@ -88,6 +97,7 @@ MISSING = {
 
 @pytest.mark.parametrize("words", MISSING)
 def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
+    Path("photo.jpg").touch()
     outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert MISSING[words] in outcome.err

@@ -127,6 +127,29 @@ def test_the_speed_after_a_resume_is_that_of_this_process(monkeypatch, capsys):
     assert "500 images/s, about 10 s left" in capsys.readouterr().out
 
 
+def test_a_run_that_goes_on_names_its_folder_once_and_not_beside_every_setting(cnnbench, outputs):
+    cnnbench(*TINY)
+    run = only_run(outputs)
+    header = cnnbench("resume", str(run), "epochs=4").out.partition("settings at their defaults")[0]
+    assert header.count(run.name) == 1
+    assert re.search(r"^  optimizer.lr +[\d.]+ +resumed run$", header, re.MULTILINE)
+    assert re.search(r"^  epochs +4 +command line$", header, re.MULTILINE)
+
+
+def test_epochs_of_a_single_step_are_lines_without_an_estimate_between(monkeypatch, capsys):
+    seconds = iter(range(1000))
+    monkeypatch.setattr(console, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    display = console.ProgressDisplay(30, 30, 0, ["loss/train"])
+    for step in range(1, 31):
+        row = {"step": step, "epoch": step, "loss/train": 1.0}
+        display.step(row, SimpleNamespace(samples_trained=8 * step))
+        display.epoch(row, SimpleNamespace(samples_trained=8 * step), False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 30
+    assert re.fullmatch(r"  epoch  1/30  loss 1.0000 +about \d.*", lines[0]), "no speed is known after a single step"
+    assert re.search(r"\d images/s, about .* left$", lines[1])
+
+
 def test_the_header_shows_what_was_chosen_and_every_setting_of_a_plugin(cnnbench, tmp_path):
     (tmp_path / "here" / "my_net.py").write_text(MY_NET)
     shown = cnnbench(*TINY, "epochs=1", "plugins=my_net.py", "model=my_net", "model.width=9").out

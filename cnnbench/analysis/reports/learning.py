@@ -111,12 +111,17 @@ def first_epoch_at(epochs: pd.DataFrame, column: str, level: float, higher_is_be
 
 
 def _best(epochs: pd.DataFrame, column: str, higher_is_better: bool) -> tuple[float, int]:
-    """Return the best value of a column and its epoch; NaN and 0 if there is none."""
+    """Return the best value of a column and its epoch; NaN and 0 if there is none.
+
+    Of several the one of the lowest validation loss, then the first: as a training chooses its checkpoint.
+    """
     values = _by_epoch(epochs, column)
     if not len(values):
         return math.nan, 0
-    place = int(values.argmax() if higher_is_better else values.argmin())
-    return float(values.iloc[place]), int(values.index[place])
+    best = float(values.max() if higher_is_better else values.min())
+    among = values[values == best].index
+    losses = _by_epoch(epochs, "loss/val").reindex(among).dropna()
+    return best, int(among[0] if losses.empty else losses.idxmin())
 
 
 def _by_epoch(epochs: pd.DataFrame, column: str) -> "pd.Series[float]":
