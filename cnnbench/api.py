@@ -212,7 +212,7 @@ class _Request:
     def applied_to(self, planned: Plan, code: Mapping[str, str]) -> Plan:
         """Return a plan with all that is no setting of the run. code: hashes of what computes."""
         code = {**code, **typed_code(planned.config)}
-        return replace(planned, code=code, plugins=self.plugins, rerun=self.rerun, accept_stale=self.accept_stale)
+        return replace(planned.loading(self.plugins), code=code, rerun=self.rerun, accept_stale=self.accept_stale)
 
 
 def _composer(config_dir: str | Path | None) -> Composer:

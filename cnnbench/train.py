@@ -120,8 +120,13 @@ def plans_of(request: Request) -> "list[Plan]":
         plans = plan_all(composer, request.words, request.mistakes)
     else:
         plans = [plan_run(composer, request.words, request.mistakes)]
-    controls = {"plugins": request.plugins, "rerun": request.rerun, "accept_stale": request.accept_stale}
-    return [replace(plan, code=code, **controls) for plan in plans]  # type: ignore[arg-type]
+    return [
+        replace(
+            plan.loading(request.plugins, request.config_dir),
+            code=code, rerun=request.rerun, accept_stale=request.accept_stale,
+        )
+        for plan in plans
+    ]  # fmt: skip
 
 
 def _do(request: Request, plans: "Sequence[Plan]") -> int:

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
 from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
-from cnnbench.config.values import TYPED, conf_dir, data_for_dataset, flat, quoted
+from cnnbench.config.values import FREE_TEXT, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
@@ -113,6 +113,7 @@ class Composer:
 
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
+        texts = {quoted(word): word for word in words if word.partition("=")[0] in FREE_TEXT}
         words = [quoted(data_for_dataset(word)) for word in words]
         read = {word: read_word(word, self._groups) for word in words}
         mistakes = [one for one in read.values() if isinstance(one, Mistake)]
@@ -129,7 +130,9 @@ class Composer:
         if not jobs:
             raise UserError(f"this grid has no job: a range in {' '.join(words)} is empty.")
         # Hydra writes Python's True; a single command would have `true` in its folder's name.
-        return [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
+        jobs = [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
+        as_typed = {word.partition("=")[0]: texts[word] for word in single if word in texts}
+        return [[as_typed.get(word.partition("=")[0], word) for word in job] for job in jobs]
 
     def _add_components_without_file(self) -> None:
         for group, registry in GROUPS.items():

@@ -41,6 +41,9 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
         except UserError as error:
             problems.setdefault(str(error), []).append(plan.command)
             continue
+        except Exception as error:
+            error.add_note(f"nothing was started.\n  in: {plan.command}")
+            raise
         first = resolved.setdefault(adapted.config.identity(), adapted)
         if first is not adapted:
             console.say(f"note: {plan.command} is the same run as {first.command}: it is trained once")

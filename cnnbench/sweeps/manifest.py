@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnbench.store.files import write_json
-from cnnbench.store.folder import find_runs, now, outputs_dir
+from cnnbench.store.folder import find_runs, now, outputs_dir, shown
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
 
@@ -58,7 +58,7 @@ def summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
             test = {name: value for name, value in result["test"].items() if name != "samples" and value is not None}
             words = [*(f"{name} {value:.4f}" for name, value in test.items()), console.reached(result)]
             metrics = "  ".join(filter(None, words))
-        where = runs[-1].shown_path if runs else ""
+        where = runs[-1].shown_path if runs else shown(outputs_dir() / plan.run_path())
         console.say(f"  {outcome:<12}  {metrics:<40}  {where}")
     done = sum(outcome == "completed" for outcome in outcomes)
     console.say(f"  {done} of {len(plans)} runs completed")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ def dry_run_all(plans: Sequence[Plan]) -> int:
         except UserError as error:
             failed += 1
             console.say(f"  {error}")
+            continue
+        except Exception as error:  # noqa: BLE001 - of a network or a task, of which the other jobs know nothing
+            failed += 1
+            traceback.print_exc()
+            console.say(f"  {type(error).__name__}: {error}")
             continue
         total += seconds
         console.say(f"  about {console.duration(seconds)}, {size / 1e6:.1f} MB")

@@ -54,6 +54,12 @@ class Plan:
         kept = (key for key in values if key not in ("model", "data") and not has_no_effect_on_result(key))
         return {key: values[key] for key in kept}
 
+    def loading(self, plugins: Sequence[str], config_dir: str | None = None) -> "Plan":
+        """Return the plan with the plugins and the user's YAML files that its command has to load."""
+        words = [f"plugins={','.join(plugins)}"] if plugins else []
+        words = ["--config-dir", config_dir, *words] if config_dir else words
+        return replace(self, plugins=tuple(plugins), command=command_line([*words, *shlex.split(self.command)[1:]]))
+
     def run_path(self) -> Path:
         """Return the folder of the run below that of all runs: data, model, what was typed and the identity."""
         names = {"data": self.config.data.name, "model": self.config.model.name}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes
 from cnnbench.sweeps.expand import plan_all, resolve_all
-from cnnbench.training.plan import plan_run
+from cnnbench.sweeps.manifest import summarize
+from cnnbench.training.plan import command_line, plan_run
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
 
@@ -146,6 +148,31 @@ def test_an_experiment_may_bring_a_grid_and_what_is_typed_wins(own_experiments):
     assert [(plan.config.seed, plan.config.regularization.dropout) for plan in plans] == [(7, 0.1), (7, 0.2)]
 
 
+def test_the_command_of_a_job_is_what_would_be_typed(outputs):
+    words = ["data=synthetic", "name=wider", "notes=dropout x norm, it's for longer", "tags=[lab3,wide]"]
+    (plan, _) = plans_of(*words, "seed=0,1")
+    assert plan.command == command_line([*words, "seed=0"])
+    assert plan_run(Composer(), shlex.split(plan.command)[1:]).config == plan.config
+    assert plan.config.notes == "dropout x norm, it's for longer"
+
+
+def test_a_text_of_several_values_is_one_in_each_job():
+    commands = [plan.command for plan in plans_of("data=synthetic", "name='one','other'")]
+    assert commands == [f"cnnbench data=synthetic {shlex.quote(word)}" for word in ("name='one'", "name='other'")]
+
+
+def test_the_command_of_a_job_names_the_files_that_it_needs(cnnbench, tmp_path, own_experiments):
+    plugin = tmp_path / "moody.py"
+    plugin.write_text(MOODY)
+    words = ("--config-dir", own_experiments, f"plugins={plugin}", "model=moody", "model.mood=fine", "data=synthetic")
+    outcome = cnnbench("-m", *words, "seed=0,1", "dry_run=true")
+    assert outcome.code == 0, outcome.err
+    assert f"[2/2] {command_line([*words, 'seed=1'])}\n" in outcome.out
+    assert api.plan(["model=moody", "model.mood=fine", "data=synthetic"], str(plugin)).command == command_line(
+        words[2:]
+    )
+
+
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +203,24 @@ def test_what_does_not_fit_the_data_is_told_for_all_jobs_before_any_starts(cnnbe
 def test_a_grid_that_cannot_be_expanded_is_a_clear_error():
     with pytest.raises(ConfigError, match=r"optimizer\.lr="):
         plans_of(*TINY, "optimizer.lr=choice(0.1,fast)")
+
+
+def test_an_error_in_the_code_of_a_plugin_says_in_which_job_it_was(monkeypatch):
+    def broken(training):
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("cnnbench.sweeps.expand.initial_weights", broken)
+    with pytest.raises(AttributeError) as raised:
+        resolve_all(plans_of("data=synthetic", "seed=3,4"))
+    assert raised.value.__notes__ == ["nothing was started.\n  in: cnnbench data=synthetic seed=3"]
+
+
+def test_a_job_that_has_not_begun_is_listed_with_the_folder_that_it_would_have(capsys):
+    plans = plans_of("data=synthetic", "regularization.dropout=0.25", "seed=3,4")
+    summarize(plans, ["not started", "not started"])
+    lines = capsys.readouterr().out.splitlines()
+    for plan in plans:
+        assert any(line.startswith("  not started") and line.endswith(str(plan.run_path())) for line in lines)
 
 
 # Jobs that go wrong ---------------------------------------------------------------------------------------------------

@@ -64,6 +64,36 @@ def test_a_dry_run_of_a_sweep_checks_every_job_in_a_line_each(cnnbench, outputs)
     assert not list(outputs.rglob("*.*"))
 
 
+BROKEN = """
+from torch import nn
+from cnnbench.registry import MODELS
+
+@MODELS.register("broken")
+def broken(spec, *, is_broken: bool):
+    return nn.Sequential(nn.Flatten(), Broken(spec.channels * spec.height * spec.width, spec.num_outputs, is_broken))
+
+class Broken(nn.Linear):
+    def __init__(self, inputs, outputs, is_broken):
+        super().__init__(inputs, outputs)
+        self.is_broken = is_broken
+
+    def forward(self, features):
+        if self.is_broken and self.training and len(features) > 8:
+            raise AttributeError("no such thing")
+        return super().forward(features)
+"""
+
+
+def test_a_dry_run_of_a_sweep_goes_on_after_a_job_whose_network_raises(cnnbench, outputs, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    words = (*SMALL, f"plugins={tmp_path / 'broken.py'}", "model=broken", "model.is_broken=true,false", "dry_run=true")
+    ended = cnnbench("-m", *words)
+    assert ended.code == 1
+    assert "model.is_broken=true\n  AttributeError: no such thing\n[2/2]" in ended.out
+    assert "1 of 2 runs can be carried out" in ended.out
+    assert 'broken.py", line 16, in forward' in ended.err
+
+
 def test_a_dry_run_changes_nothing_about_the_run(cnnbench, outputs):
     assert cnnbench(*SMALL, "dry_run=true").code == 0
     assert cnnbench(*SMALL).code == 0
