@@ -9,6 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from io import TextIOWrapper
 from shutil import get_terminal_size
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Read when torch is loaded. By default, threads that wait for each other keep their cores busy, and as soon as
     # anything else runs on the machine small networks crawl: 130 to 650 images/s, where waiting asleep gives 2 500.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, TextIOWrapper):  # a page or a help text holds more than ASCII; errors are escaped anyhow
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = run_command(words)
         if sys.stdout is not None:  # closed: `>&-`

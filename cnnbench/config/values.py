@@ -35,6 +35,17 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def as_text(value: Any) -> str:
+    """Return a value as people read it: `null`, `true`, `[paper, lab3]`; `none` for parts of which there are none."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "none"
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_text, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def copied(values: Any) -> Any:
     """Return nested values in dictionaries of their own."""
     return {key: copied(value) for key, value in values.items()} if isinstance(values, Mapping) else values

@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
-from cnnbench.config.values import TYPED, flat
+from cnnbench.config.values import TYPED, as_text, flat
 from cnnbench.errors import UserError, duration, grouped, listed
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup
-from cnnbench.training.terminal import green, linked, opened_in_browser
+from cnnbench.training.terminal import green, is_dumb, linked, opened_in_browser
 
 ETA_AFTER_STEPS = 20
 
@@ -100,9 +100,9 @@ def header(plan: Plan, facts: Mapping[str, str]) -> None:
     for key, value in flat(values).items():
         origin = origins.get(key) or _origin_above(key, origins)
         if origin == TYPED or key in deviating or key.startswith(unfamiliar):
-            rows.append((key, _plain(value), origin))
+            rows.append((key, as_text(value), origin))
     table(("", "", ""), rows)
-    say("  settings at their defaults are not shown; see --cfg job")
+    say("  not shown: what is at its default, or cannot change the result; see --cfg job")
     say()
 
 
@@ -126,9 +126,10 @@ class ProgressDisplay:
         """step: where this process starts. columns: what is shown of the rows: `loss/train`, `accuracy/val`, …"""
         self.epochs, self.num_steps, self.columns = epochs, num_steps, columns
         self.first_step, self.began, self.images = step, time.perf_counter(), 0
-        self.announced = False
+        self.announced = False  # that it takes so long
         self.is_table = sys.stdout is not None and sys.stdout.isatty()
-        has_no_bar = {"auto": None, "bar": False}.get(_mode.get(), True)  # None: not where there is no terminal
+        # None: not where there is no terminal; a dumb one would show every state of the bar
+        has_no_bar = {"auto": True if is_dumb() else None, "bar": False}.get(_mode.get(), True)
         self.bar: tqdm[Any] = tqdm(
             total=num_steps, initial=step, disable=has_no_bar if sys.stderr else True, leave=False, dynamic_ncols=True,
             smoothing=0.05, bar_format="{desc} |{bar}| {percentage:3.0f}%  {remaining} left",
@@ -162,6 +163,7 @@ class ProgressDisplay:
         self.bar.close()
 
     def _line(self, when: str, row: Mapping[str, Any], progress: Progress, is_best: bool) -> None:
+        self.announced = True
         if self.is_table:
             cells = [_number(row[column]) if column in row else "" for column in self.columns]
             self._write(
@@ -302,13 +304,3 @@ def _origin_above(key: str, origins: Mapping[str, str]) -> str:
         if key in origins:
             return origins[key]
     return "default"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, Mapping):
-        return "none"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_plain, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)

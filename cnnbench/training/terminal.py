@@ -7,12 +7,17 @@ from pathlib import Path
 
 from cnnbench.store.folder import shown
 
-NO_LINKS = ("", "dumb", "unknown", "linux")  # values of $TERM; what else knows none leaves them out by itself
+NO_LINKS = ("", "unknown", "linux")  # values of $TERM; what else knows none leaves them out by itself
 
 
 def green(text: str) -> str:
     """Return text in green, where the user wants colours."""
     return text if _is_plain() else f"\x1b[32m{text}\x1b[0m"
+
+
+def is_dumb() -> bool:
+    """Tell whether the terminal has text alone: no colours, no links, no line that is written again."""
+    return os.environ.get("TERM") == "dumb"
 
 
 def linked(path: Path, text: str | None = None) -> str:
@@ -36,7 +41,7 @@ def opened_in_browser(page: Path) -> str:
 
 
 def _is_plain() -> bool:
-    return "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return "NO_COLOR" in os.environ or is_dumb()
 
 
 def _knows_links() -> bool:

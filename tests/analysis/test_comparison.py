@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.analysis.reports.compared import answers, effect_sentences, learning_of, learning_table
+from cnnbench.analysis.reports.columns import short_names
+from cnnbench.analysis.reports.compared import answers, effect_sentences, learning_of, learning_table, page_of
 from cnnbench.analysis.reports.comparison import compare
 from cnnbench.errors import UserError
 from cnnbench.store.query import runs_named
@@ -104,6 +105,16 @@ def test_the_same_run_is_of_one_configuration_however_it_was_typed(outputs):
     table = comparison.table()
     assert list(table["regularization.dropout"]) == ["0.0", "0.5"]
     assert list(table["n"]) == [2, 2]
+
+
+def test_columns_of_the_page_have_the_names_of_labels_and_those_of_the_csv_whole_ones(outputs):
+    write_two_by_two(outputs)
+    page = page_of(compare(runs_named([str(outputs)])), "mine")
+    assert next(line for line in page.terminal() if " n " in line).split()[:3] == ["dropout", "batchnorm", "n"]
+    assert list(page.data)[:2] == ["regularization.dropout", "regularization.batchnorm"]
+    assert short_names(["model", "model.dropout", "regularization.dropout", "optimizer.name", "task.model"]) == {
+        "optimizer.name": "optimizer"
+    }
 
 
 def test_a_setting_that_a_model_and_an_override_have_is_one_column(outputs):

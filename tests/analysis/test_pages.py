@@ -105,7 +105,7 @@ def test_the_page_of_a_run_has_all_sections(run):
         "Classes, the worst first",
         "Accuracy by class",
         "Confusion matrix",
-        "Settings not at their defaults",
+        "Settings",
     ):
         assert title in titles
     page = page_of(RunFolder(run))
@@ -114,7 +114,7 @@ def test_the_page_of_a_run_has_all_sections(run):
     measured = next(section for section in page.sections if section.title == "Metrics")
     assert isinstance(measured, Table)
     assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
-    settings = next(section for section in page.sections if section.title == "Settings not at their defaults")
+    settings = next(section for section in page.sections if section.title == "Settings")
     assert isinstance(settings, Table)
     rows = settings.content.set_index("setting")
     assert rows.loc["epochs", ["value", "from"]].tolist() == ["3", "command line"]

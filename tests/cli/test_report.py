@@ -80,8 +80,8 @@ def test_the_files_hold_the_same_table(several_runs, report, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "report.csv", dtype={"regularization.dropout": str})
     assert table["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist())
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
-    head = next(number for number, line in enumerate(lines) if line.startswith("| regularization.dropout |"))
-    assert lines[head].startswith("| regularization.dropout | n | accuracy | std | ±95% | Δ |")
+    head = next(number for number, line in enumerate(lines) if line.startswith("| dropout |"))
+    assert lines[head].startswith("| dropout | n | accuracy | std | ±95% | Δ |")
     assert lines[head + 2].startswith("| 0.0 | 3 | 0.8967 |")
 
 

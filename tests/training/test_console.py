@@ -81,6 +81,13 @@ def test_colours_are_left_out_where_they_are_disabled(in_terminal, monkeypatch):
     assert "\x1b[32m" not in written
 
 
+def test_a_terminal_that_cannot_move_its_cursor_has_no_bar(in_terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    written = in_terminal(80).replace("\r\n", "\n")
+    assert not {"\x1b", "\r", "%"} & {*written}
+    assert len(re.findall(r"^ +\d/3( +\d\.\d{4}){4}", written, re.MULTILINE)) == 3
+
+
 def test_validations_within_an_epoch_are_lines_of_the_same_table(in_terminal):
     written = in_terminal(80, "eval_every=2", "eval_unit=step")
     assert len(re.findall(r" step \d+ +\d\.\d{4} +\d\.\d{4}", written)) > 3
@@ -116,6 +123,27 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     console.say("classes: été")
     assert written.getvalue() == b"classes: \\xe9t\\xe9\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["help", "architecture"]])
+def test_a_verb_escapes_what_its_output_cannot_hold(words, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with pytest.raises(SystemExit) as leaving:
+        main(words)
+    assert leaving.value.code == 0
+    assert b"\\u2026" in written.getvalue()
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_pipe_says_after_some_steps_how_long_it_takes_unless_it_was_said(validated, capsys):
+    display = console.ProgressDisplay(3, 90, 0, ["loss/train"])
+    row, progress = {"step": 15, "epoch": 1, "loss/train": 1.0}, SimpleNamespace(samples_trained=900)
+    display.step(row, progress)
+    if validated:
+        display.epoch(row, progress, False)
+    display.step({**row, "step": 25}, progress)
+    assert ("to go, after 20 steps" in capsys.readouterr().out) is not validated
 
 
 def test_the_speed_after_a_resume_is_that_of_this_process(monkeypatch, capsys):
@@ -156,3 +184,5 @@ def test_the_header_shows_what_was_chosen_and_every_setting_of_a_plugin(cnnbench
     assert re.search(r"^  model\.width +9 +command line$", shown, re.MULTILINE)
     assert re.search(r"^  model\.depth +2 +default$", shown, re.MULTILINE)
     assert "optimizer.nesterov" not in shown
+    assert re.search(r"^  batch_size +\d+ ", shown, re.MULTILINE)
+    assert "\n  not shown: what is at its default, or cannot change the result; see --cfg job\n" in shown

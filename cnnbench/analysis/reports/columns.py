@@ -10,6 +10,7 @@ from cnnbench.config.run_config import overridden_keys
 from cnnbench.config.values import TYPED
 
 GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
+BASELINE = "baseline"  # the label of the one that others are named by their differences from
 SHORT = 3  # columns; with more, a label names only what differs from the baseline
 
 
@@ -72,13 +73,19 @@ def distinguishing_keys(configurations: Sequence[Configuration]) -> tuple[str, .
     return (*groups, *filter(is_shown, settings))
 
 
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the keys by their names in labels, where these are names of one key each."""
+    names = [_short(key) for key in keys]
+    return {key: name for key, name in zip(keys, names, strict=True) if names.count(name) == 1 and name not in keys}
+
+
 def label(configuration: Configuration, baseline: Configuration, keys: Sequence[str]) -> str:
     """Return a name for a configuration: all keys if they are few, else those that differ from the baseline."""
     if len(keys) > SHORT:
         if configuration is baseline:
-            return "baseline"
+            return BASELINE
         keys = [key for key in keys if configuration.text(key) != baseline.text(key)]
-    return " ".join(_word(key, configuration.text(key)) for key in keys) or "baseline"
+    return " ".join(_word(key, configuration.text(key)) for key in keys) or BASELINE
 
 
 def fits(configuration: Configuration, name: str, keys: Sequence[str]) -> bool:
@@ -140,7 +147,11 @@ def _is_of_another_part(key: str, configurations: Sequence[Configuration]) -> bo
 
 
 def _word(key: str, text: str) -> str:
-    if key in GROUPS:
-        return text.rpartition("/")[2] if key in ("experiment", "model", "data") else f"{key}={text}"
+    if key in ("experiment", "model", "data"):
+        return text.rpartition("/")[2]
+    return f"{_short(key)}={text}"
+
+
+def _short(key: str) -> str:
     group, _, leaf = key.rpartition(".")
-    return f"{group if leaf == 'name' else leaf}={text}"
+    return group if leaf == "name" else leaf

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
 from cnnbench.analysis.reports.learning import LOSS, RISEN, first_epoch_at
@@ -78,12 +79,15 @@ def page_of(comparison: Comparison, title: str) -> Page:
     table, best, learning = comparison.table(), comparison.best(), learning_of(comparison)
     effects, references = effect_sentences(comparison), comparison.references()
     rows, metric = comparison.rows, comparison.metric
+    names = short_names(comparison.differing)
+    shortened = table.rename(columns={key: name for key, name in names.items() if name not in table})
     sections: list[Section] = [
         Lines("Answers", answers(comparison, learning), leads=True),
-        Table("Configurations", table, rows.index(best), HOW_TO_READ, is_brief=True),
+        Table("Configurations", shortened, rows.index(best), HOW_TO_READ, is_brief=True),
     ]
     if len(rows) > 1:
-        heading = f"Compared with the baseline, {comparison.baseline.label}"
+        name = comparison.baseline.label
+        heading = "Compared with the baseline" + (f", {name}" if name != BASELINE else "")
         sections.append(Lines(heading, comparison.remarks(), leads=True))
     if effects:
         sections.append(Lines("The effect of each setting, the others being the same", effects, leads=True))

@@ -121,7 +121,7 @@ def _best(epochs: pd.DataFrame, column: str, higher_is_better: bool) -> tuple[fl
     best = float(values.max() if higher_is_better else values.min())
     among = values[values == best].index
     losses = _by_epoch(epochs, "loss/val").reindex(among).dropna()
-    return best, int(among[0] if losses.empty else losses.idxmin())
+    return best, int(among[0]) if losses.empty else int(losses.index[int(losses.argmin())])
 
 
 def _by_epoch(epochs: pd.DataFrame, column: str) -> "pd.Series[float]":

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -10,7 +9,7 @@ import yaml
 from cnnbench.analysis.reports.curves import learning_rate, metric_curves
 from cnnbench.analysis.reports.learning import LOSS, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
-from cnnbench.config.values import TYPED, flat
+from cnnbench.config.values import TYPED, as_text, flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.registry import TASKS
 from cnnbench.store.files import read_rows
@@ -140,11 +139,12 @@ class RunReport:
         except UserError:  # trained with a plugin, or by another version
             shown = set(values)
         rows = [
-            (key, _as_text(value), origins.get(key, ""))
+            (key, as_text(value), origins.get(key, ""))
             for key, value in values.items()
             if key in shown or origins.get(key) == TYPED
         ]
-        yield Table("Settings not at their defaults", pd.DataFrame(rows, columns=["setting", "value", "from"]))
+        note = "Not shown: what is at its default, or cannot change the result."
+        yield Table("Settings", pd.DataFrame(rows, columns=["setting", "value", "from"]), note=note)
         yield Folded("config.yaml: every setting", self.folder.config_file.read_text(encoding="utf-8"))
         facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
         text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
@@ -155,9 +155,3 @@ def page_of(folder: RunFolder) -> Page:
     """Return the page of a run. Raises UserError if its files cannot be read."""
     report = RunReport(folder)
     return Page(f"cnnbench: {report.title()}", report.summary(), list(report.sections()))
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "none"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
