@@ -69,10 +69,10 @@ def _table(runs: "Sequence[RunSummary]", outputs: Path) -> list[str]:
 def _prune(
     everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, is_confirmed: bool
 ) -> list[str]:
-    from cnnbench.store.query import prunable
+    from cnnbench.store.query import is_within, prunable
 
     folders = {run.path for run in matching}
-    reasons = [(run, reason) for run, reason in prunable(everything) if run.path in folders]
+    reasons = [(run, reason) for run, reason in prunable(everything, outputs) if run.path in folders]
     if not reasons:
         return ["  there is nothing to remove"]
     lines = [
@@ -83,7 +83,8 @@ def _prune(
         return [*lines, f"{total}; nothing was removed: --yes removes them for good"]
     for run, _ in reasons:
         with run.folder.lock():  # no process may continue it while it is removed
-            shutil.rmtree(run.path)
+            if is_within(run.path, outputs):  # also now
+                shutil.rmtree(run.path)
     return [*lines, f"{total}, removed"]
 
 
