@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isclose
 from pathlib import Path
 
 from cnnbench.analysis.run import Checkpoint, Run
@@ -13,6 +14,7 @@ from cnnbench.training.plan import plan_words
 from cnnbench.training.step import evaluating
 
 NAMED = 20  # classes in a message
+ROUNDING = 1e-4  # what another machine, or another library, makes of the same arithmetic
 
 
 def evaluate_run(
@@ -39,6 +41,21 @@ def evaluate_run(
     )
     with evaluating(network):
         return run.task.evaluate(context, split)
+
+
+def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> list[str]:
+    """Return where an evaluation of the checkpoint that was tested differs from what the run recorded, in sentences."""
+    if not run.folder.is_completed or which != run.tested:
+        return []
+    try:
+        recorded = run.result.get(split) or {}
+    except UserError as error:
+        return [str(error)]
+    return [
+        f"{name} is {measured:.6g}, and {recorded[name]:.6g} in result.json: measured on another machine, or edited"
+        for name, measured in report.metrics.items()
+        if recorded.get(name) is not None and not isclose(recorded[name], measured, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    ]
 
 
 def _other_images(run: Run, words: Sequence[str]) -> PreparedData:

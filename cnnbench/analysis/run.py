@@ -27,14 +27,7 @@ from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
 from cnnbench.training.console import error
 from cnnbench.training.loop import restore
-from cnnbench.training.setup import (
-    DEFAULT_THREADS,
-    TrainingSetup,
-    find_device,
-    make_augmentations,
-    set_up_torch,
-    setup,
-)
+from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, make_augmentations, set_up_torch, setup
 from cnnbench.training.step import map_images
 from cnnbench.training.torch_state import borrowed_torch
 
@@ -50,6 +43,7 @@ Checkpoint = str | int
 Step = Callable[[nn.Module, Batch], Tensor]
 """What to compute of a batch with a network: a row for each image."""
 CPU = torch.device("cpu")
+_warn_of_damage = cache(lambda text: error(f"warning: {text}; the checkpoint before it is used."))  # each once
 
 
 class Run:
@@ -123,7 +117,7 @@ class Run:
     def tested(self) -> str:
         """Return which checkpoint the result is of, or would be: `best` or `last`."""
         summary = RunSummary(self.folder)
-        with suppress(UserError):  # a result that was changed; what is tested follows from the configuration
+        with suppress(UserError):  # where the result was changed, the configuration says it as well
             if summary.is_finished:
                 return summary.checkpoint_tested
         has_best = self._checkpoint("last")["best"] is not None
@@ -161,11 +155,10 @@ class Run:
 
     def _checkpoint(self, which: Checkpoint) -> dict[str, Any]:
         steps, identity = checkpoint.steps_in(self.folder.checkpoints), self.record["identity"]
+        if not steps:
+            raise UserError(f"{self.path} has no checkpoint yet.")
         if which in ("best", "last"):
-            content = checkpoint.load_newest(self.folder.checkpoints, _warn_of_damage, identity)
-            if content is None:
-                raise UserError(f"{self.path} has no checkpoint yet.")
-            return content
+            return checkpoint.load_newest(self.folder.checkpoints, _warn_of_damage, identity) or {}
         if which not in steps:
             available = listed(["tested", "best", "last", *map(str, steps)])
             raise UserError(f"{self.path} has no checkpoint '{which}'; there are {available}.")
@@ -311,11 +304,6 @@ class Run:
         device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
-
-
-@cache
-def _warn_of_damage(text: str) -> None:
-    error(f"warning: {text}; the checkpoint before it is used.")
 
 
 def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:

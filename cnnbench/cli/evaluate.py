@@ -29,7 +29,7 @@ SHOWN = 20  # classes in the terminal: the worst
 
 
 def _run(flags: Namespace) -> None:
-    from cnnbench.analysis.evaluate import evaluate_run
+    from cnnbench.analysis.evaluate import deviations, evaluate_run
     from cnnbench.analysis.run import load_run
     from cnnbench.training.terminal import linked
 
@@ -40,7 +40,8 @@ def _run(flags: Namespace) -> None:
     report = evaluate_run(opened, flags.split, which, flags.data, folder)
     with writing(folder):
         report.write(folder)
-    say(*_lines_of(report), f"  tables and figures: {linked(folder)}")
+    notes = [] if flags.data else deviations(opened, flags.split, which, report)
+    say(*_lines_of(report), *(f"  note: {note}" for note in notes), f"  tables and figures: {linked(folder)}")
 
 
 def _lines_of(report: "EvalReport") -> list[str]:

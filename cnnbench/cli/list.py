@@ -103,9 +103,9 @@ def _table(runs: "Sequence[RunSummary]", words: Mapping[Path, str], outputs: Pat
 def _prune(
     everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, is_confirmed: bool
 ) -> list[str]:
-    from cnnbench.store.query import prunable
+    from cnnbench.store.query import is_within, prunable
 
-    found = {run.path: reason for run, reason in prunable(everything)}
+    found = {run.path: reason for run, reason in prunable(everything, outputs)}
     reasons = [(run, found[run.path]) for run in matching if run.path in found]
     if not reasons:
         return ["  there is nothing to remove"]
@@ -117,7 +117,8 @@ def _prune(
         return [*lines, f"{total}; nothing was removed: --yes removes them for good"]
     for run, _ in reasons:
         with run.folder.lock():  # no process may continue it while it is removed
-            shutil.rmtree(run.path)
+            if is_within(run.path, outputs):  # also now
+                shutil.rmtree(run.path)
     return [*lines, f"{total}, removed"]
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from cnnbench.errors import UserError
 
 AXES = ("row", "epoch", "step")
 """What every row of `metrics.jsonl` has."""
+NUMBERS = int, float, type(None)
+"""What the other values of a row are; None stands for what is not finite."""
 TAIL = 65536  # bytes: more than the longest rows
 CHECKSUM = "checksum"
 """The entry of a file of plain values that holds the hash of all others."""
@@ -67,17 +69,52 @@ def finite(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
+class RowCount:
+    """How many rows there are, and a hash of them in their order: what a checkpoint and a result say of them."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._count, self._hash = 0, hashlib.sha256()
+        for row in rows:
+            self.add(row_line(row))
+
+    def add(self, line: str) -> None:
+        """Count the line of a row."""
+        self._count += 1
+        self._hash.update(line.encode())
+
+    def recorded(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"count": self._count, "sha256": self._hash.hexdigest()}
+
+    def loss(self, expected: Mapping[str, Any] | None) -> str:
+        """Say what is lost of the rows that were written; nothing where nothing is.
+
+        expected: what was recorded of them; None: by a version that did not.
+        """
+        if expected is None or self.recorded() == expected:
+            return ""
+        missing = expected["count"] - self._count
+        if missing > 0:
+            return f"metrics.jsonl: {missing} of {expected['count']} rows are lost"
+        return "metrics.jsonl: its rows are not those that were written"
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of a metrics file."""
+    return json.dumps(finite(dict(row))) + "\n"
+
+
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a metrics file; a last line that was cut short by a kill is passed over."""
-    if not path.exists():
+    """Yield the rows of a metrics file; a last line that was cut short by a kill, and what is none, is passed over."""
+    if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         yield from filter(None, map(_row, file))
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
     """Return the last row of a metrics file, without reading what comes before; None where there is none."""
-    if not path.exists():
+    if not path.is_file():
         return None
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
@@ -88,9 +125,16 @@ def last_row(path: Path) -> dict[str, Any] | None:
 def _row(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and all(axis in row for axis in AXES) else None
+    return row if _is_row(row) else None
+
+
+def _is_row(values: Any) -> bool:
+    if not isinstance(values, dict) or values.get("row") not in ("step", "epoch", "val"):
+        return False
+    is_placed = all(type(values.get(axis)) is int for axis in ("epoch", "step"))
+    return is_placed and all(type(value) in NUMBERS for key, value in values.items() if key not in AXES)
 
 
 def remove_leftovers(folder: Path) -> None:

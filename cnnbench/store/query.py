@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import glob
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from cnnbench.config.values import flat
@@ -106,7 +107,7 @@ class RunSummary:
     @cached_property
     def size(self) -> int:
         """Return the size of the folder in bytes."""
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        return sum(_size(path) for path in self.path.rglob("*"))
 
     @property
     def test_metrics(self) -> dict[str, float]:
@@ -208,11 +209,25 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     return sweep
 
 
-def prunable(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, str]]:
+def _size(path: Path) -> int:
+    try:
+        status = path.lstat()  # what a link leads to is not in the folder
+    except OSError:  # removed meanwhile, by a training
+        return 0
+    return status.st_size if S_ISREG(status.st_mode) else 0
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Tell whether a path below a folder leads nowhere else: no part of it is a link."""
+    return path.is_relative_to(folder) and path.resolve() == folder.resolve() / path.relative_to(folder)
+
+
+def prunable(runs: Sequence[RunSummary], outputs: Path) -> list[tuple[RunSummary, str]]:
     """Return the runs that can be removed, each with the reason: interrupted ones, and those superseded by a rerun.
 
-    Never a run that a process holds, and never one that cannot be read.
+    Never a run that a process holds, never one that cannot be read, and never one that a link leads to.
     """
+    runs = [run for run in runs if is_within(run.path, outputs)]
     newest: dict[str, int] = {}
     for run in runs:
         if run.is_finished:

@@ -3,14 +3,13 @@
 Rows hold no times, so that an interrupted and continued run ends with the same rows as an unbroken one.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.store.files import AXES, finite, read_rows, write_atomically
+from cnnbench.store.files import AXES, RowCount, read_rows, row_line, write_atomically
 from cnnbench.training import console
 from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, make_logger
 from cnnbench.training.loop import Progress
@@ -19,13 +18,16 @@ from cnnbench.training.loop import Progress
 class Journal:
     """Writes the rows of one run; `progress` says where it continues.
 
-    A logger that fails is left out from then on, with a warning.
+    A logger that fails is left out from then on, with a warning. recorded: number and hash of its rows, as the
+    checkpoint has them. loss: what is missing of them, in words.
     """
 
-    def __init__(self, metrics_file: Path, progress: Progress) -> None:
+    def __init__(self, metrics_file: Path, progress: Progress, recorded: Mapping[str, Any] | None = None) -> None:
         kept = [row for row in read_rows(metrics_file) if _is_before(row, progress)]
         if metrics_file.exists():
-            write_atomically(metrics_file, "".join(map(_line, kept)).encode())
+            write_atomically(metrics_file, "".join(map(row_line, kept)).encode())
+        self.rows = RowCount(kept)
+        self.loss = self.rows.loss(recorded)
         self._file = metrics_file.open("a", buffering=1, encoding="utf-8")  # a row is there as soon as it is written
         self._loggers: dict[str, Logger] = {}
         self.history = [_scalars(row) for row in kept]
@@ -44,7 +46,9 @@ class Journal:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
-        self._file.write(_line(row))
+        line = row_line(row)
+        self._file.write(line)
+        self.rows.add(line)
         values, step = _scalars(row)
         self._each(lambda logger: logger.scalars(values, step))
 
@@ -94,7 +98,3 @@ def _is_before(row: Mapping[str, Any], progress: Progress) -> bool:
     if row["row"] == "epoch":
         return bool(row["epoch"] <= progress.epochs_done)
     return bool(row["step"] <= (progress.evaluated if row["row"] == "val" else progress.step))
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(finite(dict(row))) + "\n"

@@ -186,7 +186,7 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
         "parameters": training.parameters,
         "notes": list(plan.notes),
         "labels": {key: getattr(plan.config, key) for key in LABELS},
-    } | {key: parent[key] for key in ("init",) if key in parent}
+    } | {key: parent[key] for key in ("init", "damage", "rows_are_lost") if key in parent}
 
 
 def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:

@@ -57,6 +57,9 @@ def result_record(
 ) -> dict[str, Any]:
     """Return what `result.json` says. rows: of metrics.jsonl. record: what `run.json` says."""
     config, watched = training.config, training.task.watched
+    is_incomplete = bool(record.get("rows_are_lost"))  # the first row that reached it may be among them
+    if is_incomplete and config.reach is not None:
+        notes = [*notes, f"when {watched[0][0]} reached {config.reach} is not known: rows of metrics.jsonl are lost"]
     unvalidated = ["data.val_fraction=0: no validation, the last checkpoint was tested"]
     references = [
         {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
@@ -74,7 +77,7 @@ def result_record(
         "references": references,
         "watched": [list(metric) for metric in watched],
         "higher_is_better": dict(training.task.higher_is_better),
-        "reached": reached(config.reach, watched[0], rows),
+        "reached": None if is_incomplete else reached(config.reach, watched[0], rows),
         "departures": record.get("departures", []),
         "seconds": {"train": progress.train_seconds, "total": total_seconds},
         "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),

@@ -1,6 +1,5 @@
 """One run, from its plan to its result: trained or continued, tested once, recorded."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from cnnbench.config.values import flat
 from cnnbench.errors import Stopped, UserError
 from cnnbench.plugins import register_everything
 from cnnbench.store import checkpoint, provenance
-from cnnbench.store.files import read_rows, write_atomically, write_json
+from cnnbench.store.files import read_rows, row_line, write_atomically, write_sealed
 from cnnbench.store.folder import RunFolder, now
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
@@ -103,6 +102,7 @@ class Trainer:
             )
         set_up_torch(training.device, plan.config, self.threads)
         self.init_notes = record.get("init", {}).get("notes", ())
+        self.restored: dict[str, Any] = {}  # the manifest of the checkpoint that it goes on from
         self.progress = self._restore()
         self.seconds_before = self._seconds_spent(record)
         computed_with = provenance.environment(str(training.device), self.threads)
@@ -115,7 +115,8 @@ class Trainer:
         console.announce(self.plan, self.training, self.folder, self.threads, self.progress)
         for note in (*self._notes(), *self._schedule_notes(), *self.training.remarks):
             console.say(f"  note: {note}")
-        self.journal = Journal(self.folder.metrics_file, self.progress)
+        self.journal = Journal(self.folder.metrics_file, self.progress, self.restored.get("rows"))
+        self._note_lost_rows(self.journal.loss)
         self._begin_logging()
         task, num_steps = self.training.task, self.training.horizon.num_steps
         shown = {*task.train_metrics, *task.own_metrics, *(name for name, _ in task.watched)}  # others are in the rows
@@ -190,6 +191,7 @@ class Trainer:
             "identity": self.identity,
             "epoch": progress.epochs_done,
             "seconds": self._seconds(),
+            "rows": self.journal.rows.recorded(),
             "best": None if best is None else {"epoch": best.epoch, "step": best.step, "metrics": best.metrics},
         }
         checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
@@ -223,10 +225,7 @@ class Trainer:
 
     def _seconds_spent(self, record: dict[str, Any]) -> float:
         """Return what earlier sessions took; of one that was killed, what it took until its last checkpoint."""
-        step, checkpoints = self.progress.step, self.folder.checkpoints
-        is_saved = step in checkpoint.steps_in(checkpoints)
-        saved = checkpoint.manifest(checkpoints, step).get("seconds", 0.0) if is_saved else 0.0
-        return max(float(record.get("seconds", 0.0)), saved)
+        return max(float(record.get("seconds", 0.0)), float(self.restored.get("seconds", 0.0)))
 
     def _restore(self) -> Progress:
         """Put network and optimizer where the newest checkpoint left them, this run's or else its parent's."""
@@ -236,18 +235,28 @@ class Trainer:
 
         content = checkpoint.load_newest(self.folder.checkpoints, warn, self.identity)
         if content is not None:
-            return restore(self.training, content)
+            progress = restore(self.training, content)
+            self.restored = checkpoint.manifest(self.folder.checkpoints, progress.step)
+            return progress
         if self.config.parent is None:
             return Progress()
         parent = self._parent()
         identity, _, step = self.config.parent.partition("@")
         content = checkpoint.load(parent.checkpoints, int(step), identity)
+        self.restored = checkpoint.manifest(parent.checkpoints, int(step))
         progress = restore(self.training, content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        write_atomically(self.folder.metrics_file, lines.encode())
+        write_atomically(self.folder.metrics_file, "".join(map(row_line, rows)).encode())
         return progress
+
+    def _note_lost_rows(self, loss: str) -> None:
+        """Say and record what is lost of the rows; weights, scores and the best epoch are in the checkpoint."""
+        if loss:
+            what = f"{loss}, up to step {self.progress.step}"
+            console.warn(f"  warning: {what}; the training goes on without them.")
+            damage = dict.fromkeys([*self.folder.record().get("damage", []), what])
+            self.folder.update(damage=list(damage), rows_are_lost=True)
 
     def _parent(self) -> RunFolder:
         return RunFolder.open(Path(self.folder.record()["parent"]["folder"]))
@@ -283,7 +292,7 @@ class Trainer:
         self.journal.result(test, chosen["step"])
         rows = read_rows(self.folder.metrics_file)
         result = result_record(self.training, progress, chosen, metrics, rows, record, self._seconds(), self._notes())
-        write_json(self.folder.result_file, result)
+        write_sealed(self.folder.result_file, {**result, "rows": self.journal.rows.recorded()})
         if self.config.report:
             with console.tolerating("evaluation files"):
                 report.write(self.folder.evaluation("test", chosen["kind"]), context.log_image)

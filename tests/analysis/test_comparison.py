@@ -11,6 +11,7 @@ from cnnbench.analysis.reports.columns import short_names
 from cnnbench.analysis.reports.compared import answers, effect_sentences, learning_of, learning_table, page_of
 from cnnbench.analysis.reports.comparison import compare
 from cnnbench.errors import UserError
+from cnnbench.store.files import write_sealed
 from cnnbench.store.query import runs_named
 from tests.conftest import ended
 from tests.support.run_folders import replace_epochs, write_dropout_runs, write_run
@@ -283,7 +284,7 @@ def test_published_figures_are_listed_next_to_ours(outputs):
     path = write_run(outputs, 0.9)
     reference = {"metric": "accuracy", "value": 0.95, "split": "test", "source": "a book", "remark": "one seed"}
     result = json.loads((path / "result.json").read_text()) | {"references": [reference], "departures": ["epochs=1"]}
-    (path / "result.json").write_text(json.dumps(result))
+    write_sealed(path / "result.json", result)
     (row,) = compare(runs_named([str(outputs)])).references().to_dict("records")
     assert (row["published"], row["ours"], row["source"]) == (0.95, 0.9, "a book")
     assert row["remark"] == "one seed; epochs=1"

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnbench.analysis.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
 from cnnbench.analysis.reports.page import Page as Document
 from cnnbench.analysis.reports.single import page_of
+from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, latest
 from tests.support import browser
@@ -142,7 +143,7 @@ def test_a_task_declares_its_metric_and_its_direction(run):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for split in ("train", "val", "test"):
         result[split] = {"error": 0.3, "samples": 40}
-    (run / "result.json").write_text(json.dumps(result | {"watched": [["error", False]], "references": []}))
+    write_sealed(run / "result.json", result | {"watched": [["error", False]], "references": []})
     page = page_of(RunFolder(run))
     assert page.summary.startswith("error 0.3000 on 40 test images")
     assert "best validation error: 0.2500, in epoch 2 of 3" in page.markdown()
@@ -170,7 +171,7 @@ def test_values_that_are_not_numbers_are_left_empty(run):
     result = read(run / "result.json")
     result["test"] |= {"accuracy": None, "loss": None, "ece": None}
     result["references"] = [{"metric": "loss", "split": "test", "value": 1.0, "ours": None, "source": "", "remark": ""}]
-    (run / "result.json").write_text(json.dumps(result))
+    write_sealed(run / "result.json", result)
     page = page_of(RunFolder(run))
     assert page.summary == "accuracy on the test images is not a number."
     assert "None" not in page.markdown()
@@ -189,7 +190,7 @@ def test_a_run_without_evaluation_files_has_a_page(run, report):
     (run / "report.html").unlink()
     result = read(run / "result.json")
     result["test"].pop("ece")
-    (run / "result.json").write_text(json.dumps(result))
+    write_sealed(run / "result.json", result)
     assert report(run).code == 0
     assert (run / "report.html").is_file()
     assert "picture" not in dict(kinds(run))
@@ -203,7 +204,7 @@ def test_out_names_the_folder_of_the_page(run, report, tmp_path):
 
 def test_repeated_evaluations_on_the_test_images_are_counted(run):
     result = read(run / "result.json") | {"test_measured": 3}
-    (run / "result.json").write_text(json.dumps(result))
+    write_sealed(run / "result.json", result)
     (said, *_) = page_of(RunFolder(run)).sections
     assert isinstance(said, Lines)
     assert "the test images were evaluated 3 times in the course of this run" in said.lines

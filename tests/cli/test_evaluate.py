@@ -11,6 +11,7 @@ import torch
 
 import cnnbench
 from cnnbench.errors import UserError
+from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, latest
 from tests.support.interruption import finished, read
@@ -186,7 +187,7 @@ def test_the_checkpoint_that_was_tested_is_evaluated(words, tmp_path, evaluate):
 )
 def test_the_checkpoint_that_was_tested_is_read_from_the_result(recorded, expected, run):
     result = read(run / "result.json")
-    (run / "result.json").write_text(json.dumps(result | {"checkpoint": {"epoch": 3, "step": 15} | recorded}))
+    write_sealed(run / "result.json", result | {"checkpoint": {"epoch": 3, "step": 15} | recorded})
     assert cnnbench.load_run(run).tested == expected
 
 

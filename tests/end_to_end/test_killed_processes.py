@@ -60,7 +60,7 @@ places = {
     "half a checkpoint": lambda: setattr(checkpoint, "write_atomically", half),
     "no manifest": lambda: before(checkpoint, "write_sealed", lambda path, _: path.name == "step-000000008.json"),
     "before the test": lambda: before(trainer.Trainer, "_test", lambda *_: True),
-    "before the result": lambda: before(trainer, "write_json", lambda path, _: path.name == "result.json"),
+    "before the result": lambda: before(trainer, "write_sealed", lambda path, _: path.name == "result.json"),
 }
 for line in sys.stdin:
     place, outputs, words = json.loads(line)

@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_after_its_test_shows_one_test_point_of_each_metri
     accuracies = iter([0.5, 0.9, 0.4])
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": 1.0, "accuracy": next(accuracies)})
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "write_json", die)
+        patch.setattr(trainer, "write_sealed", die)
         with pytest.raises(Killed):
             carry_out(plan_of(*PLAIN))
     assert go(*PLAIN) == 0

@@ -146,7 +146,7 @@ def outcome_of(run: Path) -> dict[str, Any]:
     assert content is not None
     content["progress"].pop("train_seconds")
     result = read(run / "result.json")
-    for timed in ("seconds", "images_per_second"):
+    for timed in ("seconds", "images_per_second", "checksum"):
         result.pop(timed)
     return {"checkpoint": content, "rows": rows_of(run), "result": result, "scalars": scalars_of(run)}
 

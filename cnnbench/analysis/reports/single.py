@@ -12,7 +12,7 @@ from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture
 from cnnbench.config.values import TYPED, as_text, flat
 from cnnbench.errors import UserError, grouped
 from cnnbench.registry import TASKS
-from cnnbench.store.files import read_rows
+from cnnbench.store.files import RowCount, read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.evaluation import is_chance, wilson
@@ -104,7 +104,9 @@ class RunReport:
         departures = self.record.get("departures") or ()
         if departures:
             remarks.append(f"deviates from the experiment in {', '.join(departures)}")
-        return list(dict.fromkeys([*remarks, *self.result.get("notes", ()), *self.record.get("damage", ())]))
+        damage = [RowCount(read_rows(self.folder.metrics_file)).loss(self.result.get("rows"))]
+        damage += self.record.get("damage", ())
+        return list(dict.fromkeys([*remarks, *self.result.get("notes", ()), *filter(None, damage)]))
 
     def _metrics(self) -> Table:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
