@@ -17,17 +17,13 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   embeddings/      TensorBoard's projector, and test.npz
 """
 
-import errno
 import os
-import random
 import re
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -35,13 +31,8 @@ from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import validate
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.store.files import DamagedError, as_json, remove_leftovers, write_atomically, write_json
+from cnnbench.store.lock import is_locked, locked
 from cnnbench.store.reading import edited_settings, read_json, read_yaml
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
@@ -254,27 +245,16 @@ class RunFolder:
 
         Raises UserError where another process holds it.
         """
-        path = self.path / ".lock"
-        with path.open("a+") as file:
-            if not _take(file):
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+        with locked(self.path / ".lock") as holder:
+            if holder:
                 raise UserError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.")
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
             remove_leftovers(self.path)
             remove_leftovers(self.checkpoints)
             yield
 
     def is_held(self) -> bool:
         """Tell whether a process is working on the run."""
-        path = self.path / ".lock"
-        if fcntl is None or not path.exists():
-            return False
-        with path.open("a") as file:
-            return not _flock(file, fcntl.LOCK_SH)
+        return is_locked(self.path / ".lock")
 
     @property
     def number(self) -> int:
@@ -293,31 +273,3 @@ def find_runs(outputs: Path, identity: str) -> list[RunFolder]:
     folders = [RunFolder(path) for path in outputs.glob(f"*/*/*-{identity[:8]}*") if (path / "run.json").is_file()]
     found = [folder for folder in folders if folder.record().get("identity") == identity]
     return sorted(found, key=lambda folder: (folder.number, folder.path))
-
-
-def _take(file: IO[str]) -> bool:
-    """Lock a file for this process alone, and tell whether that was possible; where systems have no locks, it is.
-
-    Asking shares the lock for a moment, and only holding it excludes others: so those who ask are waited for, without
-    taking any of them for one who works.
-    """
-    if fcntl is None:
-        return True
-    while not _flock(file, fcntl.LOCK_EX):
-        if not _flock(file, fcntl.LOCK_SH):
-            return False
-        fcntl.flock(file, fcntl.LOCK_UN)
-        time.sleep(random.uniform(0, 0.002))
-    return True
-
-
-def _flock(file: IO[str], kind: int) -> bool:
-    """Lock a file if that is possible at once, and tell whether it was."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # of a file system that has no locks
-            raise
-    return True

@@ -1,0 +1,67 @@
+"""A lock that one process holds, and that its system releases however the process ends."""
+
+import errno
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[str]:
+    """Hold the lock of a file, which names the holder, and yield nothing; or who holds it already."""
+    with path.open("a+") as file:
+        if not _take(file):
+            file.seek(0)
+            yield file.read().strip() or "another process"
+            return
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield ""
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process holds the lock of a file, without keeping one from taking it."""
+    if fcntl is None or not path.exists():
+        return False
+    with path.open("a") as file:
+        return not _flock(file, fcntl.LOCK_SH)
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock a file for this process alone, and tell whether that was possible; where systems have no locks, it is.
+
+    Asking shares the lock for a moment, and only holding it excludes others: so those who ask are waited for, without
+    taking any of them for one who works.
+    """
+    if fcntl is None:
+        return True
+    while not _flock(file, fcntl.LOCK_EX):
+        if not _flock(file, fcntl.LOCK_SH):
+            return False
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0, 0.002))
+    return True
+
+
+def _flock(file: IO[str], kind: int) -> bool:
+    """Lock a file if that is possible at once, and tell whether it was."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # of a file system that has no locks
+            raise
+    return True
