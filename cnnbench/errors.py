@@ -40,8 +40,7 @@ class ConfigError(UserError):
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(dict.fromkeys(mistakes))
         width = min(40, max(len(mistake.given) for mistake in self.mistakes))
-        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
-        lines = [f"{count} in the configuration, nothing was started:"]
+        lines = [f"{counted(len(self.mistakes), 'mistake')} in the configuration, nothing was started:"]
         lines += [f"  {mistake.given:<{width}}  {mistake.problem}" for mistake in self.mistakes]
         super().__init__("\n".join(lines))
 
@@ -88,6 +87,11 @@ def listed(names: Iterable[str]) -> str:
 def grouped(number: float) -> str:
     """Return a whole number in groups of three digits: 50 000."""
     return f"{number:,.0f}".replace(",", " ")
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things: 1 epoch, 40 epochs."""
+    return f"{grouped(number)} {what}{'' if number == 1 else 's'}"
 
 
 def sized(number: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-from cnnbench.errors import TrainingError, UserError
+from cnnbench.errors import TrainingError, UserError, counted
 from cnnbench.sweeps.expand import resolve_all
 from cnnbench.sweeps.manifest import outcome, summarize, write_manifest
 from cnnbench.training import console
@@ -42,7 +42,7 @@ def carry_out_all(
     plans = resolve_all(plans)
     reports = any(plan.config.report for plan in plans)
     needed = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
-    console.say(f"{len(plans)} runs")
+    console.say(counted(len(plans), "run"))
     outcomes: list[str] = []
     with _Processes([*needed, *(preload if reports else ())], write_page) as processes:
         for number, plan in enumerate(plans, start=1):

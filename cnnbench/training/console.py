@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, as_text, flat
-from cnnbench.errors import UserError, duration, grouped, listed
+from cnnbench.errors import UserError, counted, duration, grouped, listed
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
@@ -212,8 +212,7 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     say()
     say(f"  checkpoint  epoch {chosen['epoch']}, step {chosen['step']}: {chosen['chosen']}")
     spent = f"{duration(seconds['train'])}, {speed}; {duration(seconds['total'])} in all"
-    epochs = "1 epoch" if result["epochs"] == 1 else f"{result['epochs']} epochs"
-    say(f"  trained     {epochs} in {spent}")
+    say(f"  trained     {counted(result['epochs'], 'epoch')} in {spent}")
     if result.get("reached"):
         say(f"  reached     {reached(result)}")
     for remark in result.get("notes", ()):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batches
-from cnnbench.errors import UserError, duration, grouped
+from cnnbench.errors import UserError, counted, duration, grouped
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
@@ -187,7 +187,7 @@ def _show_effort(training: TrainingSetup, loss: float, seconds: float, size: flo
     chance = training.task.chance_loss
     console.say(f"  first loss {loss:.4f}" + ("" if chance is None else f"; guessing gives {chance:.4f}"))
     horizon = training.horizon
-    steps = f"{horizon.epochs} epochs of {horizon.steps_per_epoch} steps"
+    steps = f"{counted(horizon.epochs, 'epoch')} of {counted(horizon.steps_per_epoch, 'step')}"
     console.say(f"  {steps}: about {duration(seconds)}, {size / 1e6:.1f} MB on disk")
 
 

@@ -10,7 +10,7 @@ from cnnbench.analysis.reports.curves import learning_rate, metric_curves
 from cnnbench.analysis.reports.learning import LOSS, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.config.values import TYPED, as_text, flat
-from cnnbench.errors import UserError, grouped
+from cnnbench.errors import UserError, counted, grouped
 from cnnbench.registry import TASKS
 from cnnbench.store.files import RowCount, read_rows
 from cnnbench.store.folder import RunFolder
@@ -53,7 +53,7 @@ class RunReport:
         """Return the outcome in a sentence."""
         if not self.result:
             done = 0 if self.epochs.empty else int(self.epochs["epoch"].max())
-            return f"Not finished: {self.record.get('status')} after {done} epochs."
+            return f"Not finished: {self.record.get('status')} after {counted(done, 'epoch')}."
         name, test, checkpoint = self.metric.name, self.result["test"], self.result["checkpoint"]
         value, images = test.get(name), test["samples"]
         if value is None:
