@@ -1,9 +1,11 @@
 """`cnnbench report`: everything about a run on one page, or runs side by side."""
 
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import run_folders, sweeps
@@ -47,7 +49,8 @@ def _run(flags: Namespace) -> None:
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)
-    say(*page.terminal(), "", f"  page: {linked(written)}")
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    say(*page.terminal(width), "", f"  page: {linked(written)}")
     if flags.open and (note := opened_in_browser(written)):
         say(f"  {note}")
 

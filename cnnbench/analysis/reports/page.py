@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, ClassVar
 
 import numpy as np
@@ -125,14 +126,15 @@ class Page:
                 lines += ["", f"## {section.title}", "", *(f"- {_flat(line)}" for line in section.lines)]
         return "\n".join(lines) + "\n"
 
-    def terminal(self) -> list[str]:
-        """Return summary, brief tables and lists for a terminal, line by line."""
-        lines = [f"  {_flat(self.summary)}"]
+    def terminal(self, width: int | None = None) -> list[str]:
+        """Return summary, brief tables and lists, line by line. width: of a terminal; sentences do not exceed it."""
+        lines = _sentence(self.summary, "  ", width)
         for section in self.sections:
             if isinstance(section, Table) and section.is_brief:
                 lines += ["", *_text_table(section)]
             elif isinstance(section, Lines):
-                lines += ["", f"  {section.title}:", *(f"    {_flat(line)}" for line in section.lines)]
+                lines += ["", f"  {section.title}:"]
+                lines += [part for line in section.lines for part in _sentence(line, "    ", width)]
         return lines
 
     def write(self, folder: Path) -> Path:
@@ -155,6 +157,13 @@ def _markdown_table(table: Table) -> list[str]:
 
 def _flat(text: str) -> str:
     return re.sub(r"\s", " ", text)
+
+
+def _sentence(text: str, indent: str, width: int | None) -> list[str]:
+    line = f"{indent}{_flat(text)}"
+    if width is None:
+        return [line]
+    return wrap(line, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _text_table(table: Table) -> list[str]:
