@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from textwrap import wrap
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ class SettingError(ConfigError):
 
     def __init__(self, given: str, problem: str, instead: Mapping[str, Any] | None = None) -> None:
         super().__init__([Mistake(given, problem, instead)])
+
+
+def raised_at(error: BaseException, file: str) -> str:
+    """Return the last line of a file through which an exception came, for a message: `my_net.py:13: `; empty: none."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).name == file]
+    return f"{file}:{lines[-1]}: " if lines else ""
 
 
 def shortened(text: str) -> str:

@@ -6,14 +6,13 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, raised_at
 from cnnbench.registry import LOGGERS, METRICS, Registry
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.loggers")
@@ -66,7 +65,9 @@ def _load(plugin: str) -> ModuleType:
     except UserError as error:
         raise UserError(f"plugins={plugin}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"plugins={plugin} cannot be imported: {_where(plugin, error)}{_reason(error)}") from error
+        raise UserError(
+            f"plugins={plugin} cannot be imported: {raised_at(error, Path(plugin).name)}{_reason(error)}"
+        ) from error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -87,8 +88,14 @@ def _load_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = [dict(registry.components) for registry in REGISTRIES]
     try:
         spec.loader.exec_module(module)
+        if b"register" not in content and before == [registry.components for registry in REGISTRIES]:
+            raise UserError(
+                "registers nothing; above a network comes @cnnbench.register_model('my_net'); "
+                "cnnbench new model my_net writes such a file."
+            )
     except BaseException:
         del sys.modules[name]
         raise
@@ -106,13 +113,6 @@ def _rolled_back_on_failure() -> Iterator[None]:
         for registry, components in before:
             registry.components = components
         raise
-
-
-def _where(plugin: str, error: BaseException) -> str:
-    """Return the line of the plugin at which an import failed."""
-    name = Path(plugin).name
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == name]
-    return f"{name}:{lines[-1]}: " if lines else ""
 
 
 def _reason(error: BaseException) -> str:

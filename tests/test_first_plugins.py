@@ -122,6 +122,24 @@ FILES = {
                    returned=SCORES),
         "model=first_net",
     ),
+    "a network whose layers do not fit": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
+                   returned="self.last(images.flatten(1))"),
+        "model=first_net",
+        "model 'first_net' does not work on 1x16x16 images: plugin.py:18: mat1 and mat2 shapes cannot be multiplied",
+    ),
+    "a network with a misspelt layer": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
+                   returned="self.lst(images)"),
+        "model=first_net",
+        "plugin.py:18: AttributeError: 'FirstNet' object has no attribute 'lst'",
+    ),
+    "a class that nobody registers": First(
+        "class FirstNet(nn.Module):\n    pass",
+        "model=FirstNet",
+        "cnnbench: plugins=plugin.py: registers nothing; above a network comes @cnnbench.register_model('my_net'); "
+        "cnnbench new model my_net writes such a file.",
+    ),
     "settings before the star": First(
         NET.format(parameters="self, spec, width: int = 4, *, depth: int = 1", channels="spec.channels",
                    outputs="spec.num_outputs", returned=SCORES),

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, SettingError, UserError
+from cnnbench.errors import ConfigError, SettingError, UserError, raised_at
 from cnnbench.models.head import replace_head, trace_head
 from cnnbench.registry import MODELS, ContractError, Selection
 
@@ -85,17 +85,22 @@ def check_network(
     """Pass two empty images through the network, and return it.
 
     Raises UserError for images that are too small, naming the smallest side that works, for outputs of another shape
-    than `output` asks for, and for a network that cannot be built.
+    than `output` asks for, and for a network that cannot be built; of a plugin's, with the line of its file.
     """
     try:
         return pass_through(selection, spec, "cpu", head, output)
     except (ConfigError, ContractError):  # images of another size would not help
         raise
-    except (UserError, RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:
+        line = raised_at(error, MODELS[selection.name].file) if MODELS[selection.name].is_from_plugin else ""
+        is_about_shapes = isinstance(error, (UserError, RuntimeError, ValueError, IndexError))
+        if not (line or is_about_shapes):
+            raise
+        line += "" if is_about_shapes else f"{type(error).__name__}: "
         side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), output))
         given = f"{spec.height}x{spec.width}"
         if side is None or side <= min(spec.height, spec.width):
-            problem = f"does not work on {spec.channels}x{given} images: {error}"
+            problem = f"does not work on {spec.channels}x{given} images: {line}{error}"
         else:
             problem = f"needs images of at least {side}x{side}, and sees {given}; increase data.image_size or data.crop"
         raise UserError(f"model '{selection.name}' {problem}") from error
