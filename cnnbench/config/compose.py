@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
 from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
-from cnnbench.config.values import TYPED, conf_dir, data_for_dataset, flat, quoted
+from cnnbench.config.values import TYPED, conf_dir, data_for_dataset, flat, quoted, refuse_alias_bombs
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
@@ -68,6 +68,7 @@ class Composer:
         for folder in extra_folders:
             if not Path(folder).is_dir():
                 raise UserError(f"--config-dir {folder}: there is no such folder")
+            refuse_alias_bombs(Path(folder))
         self._loader = _Loader(extra_folders)
         self._parser = OverridesParser.create(config_loader=self._loader)
         self._groups = {group: self._options(group) for group in self._loader.list_groups("") if group != "hydra"}

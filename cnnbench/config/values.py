@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnbench.errors import UserError
 
+MOST_VALUES = 100_000  # in a YAML file
 TYPED = "command line"  # the origin of a value that was typed
 FREE_TEXT = "name", "notes"
 NEEDS_NO_QUOTES = r"[\w.:/@%+*?$-]+"  # re.ASCII
@@ -32,6 +33,41 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         leaves |= flat(value, f"{prefix}{key}.")
     return leaves
+
+
+def is_larger_than(values: Any, most: int) -> bool:
+    """Tell whether nested values, each counted wherever it is referred to, are more than `most`.
+
+    YAML's aliases make thousands of millions of them out of a few lines.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = most + 1  # of what refers to itself
+            inner = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(map(size, inner))
+        return sizes[id(value)]
+
+    return size(values) > most
+
+
+def refuse_alias_bombs(folder: Path) -> None:
+    """Raise UserError for a YAML file whose aliases stand for so many values that Hydra would never have copied all."""
+    import yaml  # completion needs this file, and no YAML
+
+    for path in folder.rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if "&" not in text or "*" not in text:
+            continue
+        try:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            continue  # Hydra says so, if it is used
+        if is_larger_than(values, MOST_VALUES):
+            raise UserError(f"{path}: its aliases stand for more than {MOST_VALUES} values")
 
 
 def copied(values: Any) -> Any:

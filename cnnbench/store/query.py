@@ -15,6 +15,8 @@ from typing import Any
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError, did_you_mean
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.reading import read_json
+from cnnbench.store.schema import Sweep
 
 ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
@@ -94,11 +96,12 @@ class RunSummary:
 def runs_below(folder: Path) -> list[RunSummary]:
     """Return the runs in a folder and below it, the oldest first; those that cannot be read have a `problem`."""
     records = [*folder.glob("run.json"), *folder.glob("*/**/run.json")]
-    runs = [_read(path.parent) for path in records]
+    runs = [read_run(path.parent) for path in records]
     return sorted(runs, key=lambda run: (str(run.record.get("started", "")), str(run.path)))
 
 
-def _read(path: Path) -> RunSummary:
+def read_run(path: Path) -> RunSummary:
+    """Return a run; where its files cannot be read, with the `problem`."""
     run = RunSummary(RunFolder(path))
     try:
         if "identity" not in run.record:
@@ -145,12 +148,9 @@ def comparison_title(words: Sequence[str]) -> str:
 
 def _read_sweep(path: Path) -> dict[str, Any]:
     try:
-        sweep: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not all("folder" in job for job in sweep["jobs"]):
-            raise ValueError("its jobs have no folders")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_json(path, Sweep)
+    except UserError as error:
         raise UserError(f"{path} is not a sweep: {error}") from error
-    return sweep
 
 
 def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
