@@ -15,7 +15,7 @@ from cnnbench.errors import Mistake, SettingError, Stopped, UserError
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
-from cnnbench.store.query import RunSummary, comparison_title, runs_named
+from cnnbench.store.query import comparison_title, read_run, runs_named
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.slots import carry_out_all
 from cnnbench.training.console import ProgressMode, showing
@@ -148,8 +148,9 @@ def runs(pattern: str | Path | None = None, plugins: Plugins = ()) -> "pd.DataFr
     path = outputs_dir() / "**" if pattern is None else Path(pattern)
     start = Path(path.anchor)
     for record in sorted(start.glob(f"{path.relative_to(start)}/run.json")):
-        run = RunSummary(RunFolder(record.parent))
-        row = {"path": str(run.path), "status": run.record.get("status")} | flat(run.config)
+        run = read_run(record.parent)
+        row = {"path": str(run.path), "status": run.record.get("status", run.status)} | flat(run.config)
+        row |= {"problem": run.problem} if run.problem else {}
         if run.result:
             row |= {
                 f"{name}/{split}": value

@@ -19,6 +19,7 @@ import torch
 from cnnbench.errors import TrainingError, UserError
 from cnnbench.store.files import DamagedError, write_atomically, write_sealed
 from cnnbench.store.reading import read_json
+from cnnbench.store.schema import Manifest
 
 FORMAT = 2
 
@@ -48,7 +49,7 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
         write_sealed(_manifest_file(folder, step), said)
     except OSError as error:
         raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
-    _prune(folder, step, keep)
+    _prune(folder, step, name, keep)
 
 
 def _free_name(folder: Path, step: int) -> str:
@@ -60,8 +61,8 @@ def _free_name(folder: Path, step: int) -> str:
         return names[0]
 
 
-def _prune(folder: Path, step: int, keep: int) -> None:
-    """Remove all but the newest checkpoints up to a step, and what is left of a save that was killed."""
+def _prune(folder: Path, step: int, named: str, keep: int) -> None:
+    """Remove all but the newest checkpoints up to a step, whose file is named, and what a save left that was killed."""
     # Later ones were damaged, or this run would have gone on from them.
     others = [other for other in steps_in(folder) if other != step]
     kept = [other for other in others if other < step][-(keep - 1) :] if keep > 1 else []
@@ -69,7 +70,7 @@ def _prune(folder: Path, step: int, keep: int) -> None:
         for old in set(others) - set(kept):
             # The manifest first: without it, a file that is half removed counts for nothing.
             _manifest_file(folder, old).unlink(missing_ok=True)
-        left, named = steps_in(folder), _content_file(folder, manifest(folder, step)).name
+        left = steps_in(folder)
         for path in folder.glob("step-*.pt"):
             match = re.fullmatch(r"step-(\d+)(-2)?\.pt", path.name)
             if match is not None and (int(match[1]) not in left or (int(match[1]) == step and path.name != named)):
@@ -147,10 +148,9 @@ def manifest(folder: Path, step: int, identity: str | None = None) -> dict[str, 
     Raises UserError where that cannot be read, or it belongs to another run than that of this identity.
     """
     path = _manifest_file(folder, step)
-    said = read_json(path)
-    missing = {"format", "step", "epoch", "bytes", "sha256"} - said.keys()
-    if missing:
-        raise DamagedError(f"{path} is damaged: it says nothing of {', '.join(sorted(missing))}")
+    said = read_json(path, Manifest)
+    if said["step"] != step:
+        raise DamagedError(f"{path} is damaged: it is of step {said['step']}")
     if said["format"] != FORMAT:
         raise DamagedError(f"{path} has format {said['format']}; this version of cnnbench reads format {FORMAT}")
     _refuse_foreign(path, said, identity)

@@ -33,6 +33,7 @@ from cnnbench.errors import ConfigError, UserError
 from cnnbench.store.files import DamagedError, as_json, remove_leftovers, write_atomically, write_json
 from cnnbench.store.lock import is_locked, locked
 from cnnbench.store.reading import edited_settings, read_json, read_yaml
+from cnnbench.store.schema import Record, Result, SplitFile
 
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
@@ -204,12 +205,12 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
-        return read_json(self.record_file)
+        return read_json(self.record_file, Record)
 
     def result(self) -> dict[str, Any]:
         """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""
         way = "Without it, the same command measures the trained network again."
-        result = read_json(self.result_file, way)
+        result = read_json(self.result_file, Result, way)
         of_run = self.record().get("identity")
         if result.get("identity", of_run) != of_run:
             raise UserError(f"{self.result_file} is the result of another run than run.json. {way}")
@@ -218,7 +219,7 @@ class RunFolder:
     def split(self) -> dict[str, Any]:
         """Return what `split.json` says. Raises UserError where that was changed, or is the split of another run."""
         way = f"cnnbench resume {self.shown_path} restores it."
-        split = read_json(self.split_file, way)
+        split = read_json(self.split_file, SplitFile, way)
         if self.record().get("split", split.get("sha256")) != split.get("sha256"):
             raise DamagedError(f"{self.split_file} is not the split that run.json names. {way}")
         return split

@@ -1,6 +1,5 @@
 """Runs on disk as plain values: looked up, read, pruned. Needs neither torch nor hydra."""
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
 from cnnbench.store.folder import LABELS, RunFolder, shown
+from cnnbench.store.reading import read_json
+from cnnbench.store.schema import Sweep
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -125,11 +126,12 @@ def higher_is_better(name: str, result: Mapping[str, Any]) -> bool:
 def runs_below(folder: Path) -> list[RunSummary]:
     """Return the runs in a folder and below it, the oldest first; those that cannot be read have a `problem`."""
     records = [*folder.glob("run.json"), *folder.glob("*/**/run.json")]
-    runs = [_read(path.parent) for path in records]
+    runs = [read_run(path.parent) for path in records]
     return sorted(runs, key=lambda run: (str(run.record.get("started", "")), str(run.path)))
 
 
-def _read(path: Path) -> RunSummary:
+def read_run(path: Path) -> RunSummary:
+    """Return a run; where its files cannot be read, with the `problem`."""
     run = RunSummary(RunFolder(path))
     try:
         if "identity" not in run.record:
@@ -201,12 +203,9 @@ def comparison_title(words: Sequence[str]) -> str:
 
 def _read_sweep(path: Path) -> dict[str, Any]:
     try:
-        sweep: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not all("folder" in job for job in sweep["jobs"]):
-            raise ValueError("its jobs have no folders")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_json(path, Sweep)
+    except UserError as error:
         raise UserError(f"{path} is not a sweep: {error}") from error
-    return sweep
 
 
 def _size(path: Path) -> int:

@@ -2,25 +2,58 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from cnnbench.config.run_config import has_no_effect_on_result
-from cnnbench.config.values import flat
+from cnnbench.config.values import MOST_VALUES, flat, is_larger_than
 from cnnbench.errors import shortened
 from cnnbench.store.files import CHECKSUM, DamagedError, as_json, checksum
 
-
-def read_json(path: Path, way: str = "") -> dict[str, Any]:
-    """Return what a JSON file holds. way: what to do where it cannot be read, a sentence. Raises DamagedError."""
-    return _read(path, json.loads, way)
+Plain = dict[str, Any]
 
 
-def read_yaml(path: Path, way: str = "") -> dict[str, Any]:
+class Entries(Plain):
+    """The entries of a file; one that is asked for and missing is an error of the file, not of the program."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise DamagedError(f"{self.path} is damaged: it says nothing of '{key}'")
+
+
+def read_json(path: Path, schema: type[BaseModel], way: str = "") -> Plain:
+    """Return what a JSON file holds, of the types of its schema.
+
+    way: what to do where it cannot be read, a sentence. Raises DamagedError.
+    """
+
+    def entries(values: Plain) -> Entries:
+        read = Entries(values)
+        read.path = path
+        return read
+
+    values = _read(path, partial(json.loads, object_hook=entries), way)
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"it says nothing of '{where}'" if first["type"] == "missing" else f"{where}: {first['msg']}"
+        raise DamagedError(f"{path} is damaged: {problem}{_then(way)}") from error
+    return values
+
+
+def read_yaml(path: Path, way: str = "") -> Plain:
     """Return what a YAML file holds; as above."""
-    return _read(path, _parse_yaml, way)
+    values = _read(path, _parse_yaml, way)
+    if is_larger_than(values, MOST_VALUES):
+        raise DamagedError(f"{path} is damaged: its aliases stand for more than {MOST_VALUES} values{_then(way)}")
+    return values
 
 
 def edited_settings(recorded: Mapping[str, Any] | None, found: Mapping[str, Any]) -> list[str]:
@@ -45,17 +78,22 @@ def _quoted(values: Mapping[str, Any], key: str) -> str:
     return shortened(json.dumps(values[key])) if key in values else "not there"
 
 
-def _read(path: Path, parse: Callable[[str], Any], way: str) -> dict[str, Any]:
-    way = f". {way}" if way else ""
+def _read(path: Path, parse: Callable[[str], Any], way: str) -> Plain:
     try:
         values = parse(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise DamagedError(f"{path} is damaged: it is nested too deep{_then(way)}") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}{way}") from error
+        raise DamagedError(f"{path} cannot be read: {error}{_then(way)}") from error
     if not isinstance(values, dict):
-        raise DamagedError(f"{path} is damaged: it holds no mapping{way}")
+        raise DamagedError(f"{path} is damaged: it holds no mapping{_then(way)}")
     if CHECKSUM in values and values[CHECKSUM] != checksum(values):
-        raise DamagedError(f"{path} was changed after it was written: its checksum does not match{way}")
+        raise DamagedError(f"{path} was changed after it was written: its checksum does not match{_then(way)}")
     return values
+
+
+def _then(way: str) -> str:
+    return f". {way}" if way else ""
 
 
 def _parse_yaml(text: str) -> Any:

@@ -13,7 +13,7 @@ from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
 from cnnbench.errors import UserError
 from cnnbench.store import provenance
-from cnnbench.store.files import DamagedError, write_sealed
+from cnnbench.store.files import DamagedError, as_json, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
@@ -104,7 +104,8 @@ def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> No
         folder.run_config()
     except DamagedError:
         with folder.lock():
-            folder.write_config(record.get("config") or plan.config.to_dict(), record.get("command", plan.command))
+            config = as_json(record.get("config")) or plan.config.to_dict()
+            folder.write_config(config, record.get("command", plan.command))
         restored.append("config.yaml could not be read, and was restored")
     try:
         folder.split()

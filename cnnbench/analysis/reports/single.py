@@ -12,7 +12,7 @@ from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture
 from cnnbench.config.values import TYPED, as_text, flat
 from cnnbench.errors import UserError, counted, grouped
 from cnnbench.registry import TASKS
-from cnnbench.store.files import RowCount, read_rows
+from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.evaluation import is_chance, wilson
@@ -149,7 +149,7 @@ class RunReport:
         yield Table("Settings", pd.DataFrame(rows, columns=["setting", "value", "from"]), note=note)
         yield Folded("config.yaml: every setting", self.folder.config_file.read_text(encoding="utf-8"))
         facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
-        text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(as_json(facts), sort_keys=False, allow_unicode=True)
         yield Folded("run.json: command, machine, versions, data", text)
 
 

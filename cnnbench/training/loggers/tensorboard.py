@@ -23,8 +23,9 @@ class TensorBoard(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         self._summary = Summary
-        is_new = not any(run.folder.glob("events.out.tfevents.*"))
-        step = 0 if is_new else run.step
+        files = list(run.folder.glob("events.out.tfevents.*"))
+        step = run.step if files else 0
+        _wait_for_a_later_name(files)
         self._writer = SummaryWriter(str(run.folder), purge_step=step, max_queue=1000, flush_secs=10)
         self._events: Any = self._writer.file_writer
         if step == 0:
@@ -95,6 +96,17 @@ class TensorBoard(Logger):
         about = metadata.create_summary_metadata(HParamsPluginData(**{kind: content}))
         value = self._summary.Value(tag=f"_hparams_/{kind}", metadata=about, tensor=metadata.NULL_TENSOR)
         self._events.add_summary(self._summary(value=[value]), 0)
+
+
+def _wait_for_a_later_name(files: Sequence[Path]) -> None:
+    """Wait until a new file comes after all others: they are read in the order of their names, which hold a second.
+
+    Else what the new one forgets would come after it. Not where the clock went back: that may take hours.
+    """
+    seconds = [int(found[1]) for file in files if (found := re.match(r"events\.out\.tfevents\.(\d+)\.", file.name))]
+    missing = max(seconds, default=0) + 1 - time.time()
+    if 0 < missing <= 2:
+        time.sleep(missing)
 
 
 def _trial_name(folder: str) -> str:

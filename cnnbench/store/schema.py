@@ -1,0 +1,159 @@
+"""What files of a run and of a sweep look like: the types of what is read. Other entries may stand there too."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+
+Texts = list[str]
+Metrics = dict[str, float | None]
+Size = Annotated[list[NonNegativeInt], Field(min_length=3, max_length=3)]
+
+
+class Stored(BaseModel):
+    """Base: an entry that is missing is noticed when it is asked for, since each version wrote some more."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class DataRecord(Stored):
+    """What a run records of its data."""
+
+    fingerprint: str = ""
+    classes: Texts = []
+    size: Size | None = None
+    window: Size | None = None
+    mean: list[float] = []
+    std: list[float] = []
+    images: dict[str, int] = {}
+
+
+class ParentRecord(Stored):
+    """The run that another one continues."""
+
+    folder: str = ""
+    run: str | None = None
+
+
+class Labels(Stored):
+    """What users call a run."""
+
+    name: str | None = None
+    notes: str | None = None
+    tags: Texts | None = None
+
+
+class Record(Stored):
+    """`run.json`."""
+
+    identity: str = ""
+    status: str = ""
+    command: str = ""
+    started: str = ""
+    ended: str | None = None
+    error: str | None = None
+    config: dict[str, Any] | None = None
+    choices: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    labels: Labels = Labels()
+    departures: Texts = []
+    notes: Texts = []
+    damage: Texts = []
+    accepted: Texts = []
+    plugins: Texts = []
+    loggers: dict[str, str] | None = None
+    code: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    parent: ParentRecord | None = None
+    init: dict[str, Any] = {}
+    data: DataRecord = DataRecord()
+    split: str = ""
+    seconds: float = 0.0
+    step: int = 0
+    threads: int | None = None
+    test_measured: int = 0
+    sessions: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    parameters: dict[str, int] = {}
+
+
+class Rows(Stored):
+    """How many rows were written, and their hash."""
+
+    count: NonNegativeInt
+    sha256: str
+
+
+class Tested(Stored):
+    """The checkpoint that a result is of."""
+
+    epoch: int = 0
+    step: int = 0
+    kind: str = ""
+    chosen: str = ""
+
+
+class Result(Stored):
+    """`result.json`."""
+
+    identity: str = ""
+    checkpoint: Tested
+    train: Metrics = {}
+    val: Metrics = {}
+    test: Annotated[Metrics, Field(min_length=1)]
+    epochs: int = 0
+    stopped_early: bool = False
+    parameters: dict[str, int] = {}
+    references: list[dict[str, Any]] = []
+    watched: list[Annotated[list[str | bool], Field(min_length=2, max_length=2)]] = []
+    higher_is_better: dict[str, bool] = {}
+    reached: dict[str, str | float | None] | None = None
+    departures: Texts = []
+    seconds: dict[str, float] = {}
+    images_per_second: float = 0.0
+    notes: Texts = []
+    rows: Rows | None = None
+
+
+class SplitFile(Stored):
+    """`split.json`."""
+
+    sha256: str = ""
+    images_per_class: dict[str, list[int]] = {}
+    val: list[int] = []
+
+
+class Best(Stored):
+    """The best validation, as a manifest names it."""
+
+    epoch: int
+    step: int
+    metrics: Metrics
+
+
+class Manifest(Stored):
+    """`checkpoints/step-N.json`."""
+
+    format: int
+    step: NonNegativeInt
+    epoch: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: str
+    file: str = ""
+    identity: str = ""
+    seconds: float = 0.0
+    best: Best | None = None
+    rows: Rows | None = None
+
+
+class Job(Stored):
+    """A job of a sweep; its folder is below that of all runs."""
+
+    folder: str | None
+
+
+class Sweep(Stored):
+    """`outputs/sweeps/NAME.json`."""
+
+    jobs: list[Job]
+    command: str | None = None
