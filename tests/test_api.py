@@ -26,11 +26,12 @@ from cnnbench.analysis.run import Run
 from cnnbench.config.compose import read_word
 from cnnbench.config.values import as_words
 from cnnbench.data.images import Images
-from cnnbench.errors import ConfigError, Stopped, TrainingError, UserError
+from cnnbench.errors import ConfigError, ExitCode, Stopped, TrainingError, UserError
 from cnnbench.plugins import REGISTRIES
 from cnnbench.store.files import write_json
 from cnnbench.store.provenance import typed_code
 from cnnbench.tasks.figures import image_grid
+from cnnbench.training.signals import SIGNALS
 from tests.conftest import TINY, latest
 from tests.support.interruption import rows_of
 from tests.support.training import same
@@ -186,7 +187,7 @@ def test_a_list_of_a_sweep_is_a_value_for_each_job(monkeypatch):
 
 
 def test_a_sweep_that_was_stopped_is_not_returned_as_if_it_were_done(monkeypatch):
-    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda *_: 128 + signal.SIGTERM)
+    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda *_: ExitCode.STOPPED)
     with pytest.raises(Stopped, match="call the same again"):
         api.sweep(TINY, model="mlp")
 
@@ -207,7 +208,8 @@ def test_a_notebook_shows_the_message_alone():
 
 def test_a_training_that_was_stopped_is_not_returned_as_if_it_were_done():
     words = ("model=mlp", "epochs=2")
-    with pytest.raises(Stopped, match=r"^paused after step 1; a checkpoint is kept\.\nTo go on, call the same") as end:
+    told = r"^paused after step 1; the last checkpoint, of step 1, is kept\.\nTo go on, call the same"
+    with pytest.raises(Stopped, match=told) as end:
         tiny(*words, max_minutes=1e-9)
     assert end.value.run is not None
     assert end.value.run.record["status"] == "paused"
@@ -308,7 +310,7 @@ def state_of_process() -> dict[str, Any]:
         "fill": torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
         "precision": (torch.get_float32_matmul_precision(), *(part.fp32_precision for part in parts)),
-        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)},
+        "signals": {number: signal.getsignal(number) for number in SIGNALS},
         "environment": dict(os.environ),
         "directory": Path.cwd(),
     }

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.loader import Batch
-from cnnbench.errors import Stopped, TrainingError
+from cnnbench.errors import Stopped, StoppedAtOnce, TrainingError
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, train_step
 
@@ -44,6 +45,10 @@ class Progress:
     stopped_early: bool = False
     train_seconds: float = 0.0
     samples_trained: int = 0  # images, also where several of them are compared with each other
+
+    def is_over(self, training: TrainingSetup) -> bool:
+        """Tell whether there is nothing left to train."""
+        return self.stopped_early or self.epochs_done >= training.horizon.epochs
 
 
 def snapshot(training: TrainingSetup, progress: Progress) -> dict[str, Any]:
@@ -99,6 +104,9 @@ class Observer(Protocol):
     def check_stop(self) -> None:
         """Raise Stopped if the training shall end here."""
 
+    def stopping_at_once(self) -> AbstractContextManager[None]:
+        """Allow StoppedAtOnce anywhere in what takes long, and changes nothing that a checkpoint holds."""
+
 
 def fit(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     """Train until the horizon or early stopping; go on from wherever `progress`, network and optimizer are.
@@ -106,11 +114,11 @@ def fit(training: TrainingSetup, progress: Progress, observer: Observer) -> None
     Writes a checkpoint before it raises Stopped. Raises TrainingError when a loss is not finite.
     """
     try:
-        while progress.epochs_done < training.horizon.epochs and not progress.stopped_early:
+        while not progress.is_over(training):
             _train_epoch(training, progress, observer)
             if progress.step == (progress.epochs_done + 1) * training.horizon.steps_per_epoch:
                 _end_epoch(training, progress, observer)
-    except Stopped:
+    except (Stopped, StoppedAtOnce):
         observer.save()
         raise
 
@@ -177,8 +185,9 @@ def _end_epoch(training: TrainingSetup, progress: Progress, observer: Observer) 
 def _validate(training: TrainingSetup, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
     """Measure validation, and return its part of a row and whether it is the best so far."""
     assert training.val is not None
-    network = training.evaluated(progress.step)
-    metrics = evaluate(training, network, training.val, observer.check_stop)
+    with observer.stopping_at_once():
+        network = training.evaluated(progress.step)
+        metrics = evaluate(training, network, training.val, observer.check_stop)
     is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, training.task.watched)
     if is_best:
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}

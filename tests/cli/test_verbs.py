@@ -9,6 +9,7 @@ import pytest
 
 from cnnbench.cli.help import in_columns
 from cnnbench.cli.parse import VERBS, verb_named
+from cnnbench.errors import ExitCode
 from tests.conftest import TINY, only_run
 
 
@@ -152,7 +153,11 @@ class TestHelp:
 
     def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
         lines = cnnbench("help").out.splitlines()
-        assert [line.split()[0] for line in lines if re.match("  [a-z]", line)] == ["architecture", "settings"]
+        assert [line.split()[0] for line in lines if re.match("  [a-z]", line)] == [
+            "architecture",
+            "reliability",
+            "settings",
+        ]
         assert "Where everything lives" in " ".join(lines)
 
     def test_a_page_is_printed_for_a_terminal(self, cnnbench):
@@ -170,3 +175,9 @@ class TestHelp:
         outcome = cnnbench("help", "architcture")
         assert (outcome.code, outcome.out) == (2, "")
         assert "no page 'architcture'; did you mean 'architecture'?" in outcome.err
+
+
+def test_the_exit_codes_of_the_documentation_are_those_of_the_program(command_of):
+    page = command_of("help", "reliability").out
+    codes = {int(code) for code in re.findall(r"^(\d+)$", page, re.MULTILINE)}
+    assert codes == set(ExitCode)
