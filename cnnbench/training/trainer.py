@@ -73,7 +73,7 @@ def carried_out(
         except BaseException as error:
             folder.update(status="failed", error=f"{type(error).__name__}: {error}", ended=now())
             if isinstance(error, TrainingError):
-                raise TrainingError(f"{error}\n{kept_checkpoint(folder)}") from error.__cause__
+                raise TrainingError(f"{error}\n{kept_checkpoint(folder).capitalize()}") from error.__cause__
             raise
 
 

@@ -42,7 +42,7 @@ def test_a_model_that_exits_fails_its_run_and_a_message_says_where(cnnbench, out
     assert outcome.code == 1
     place = f"by forward in {tmp_path / 'leaver.py'}:10"
     assert f"sys.exit({code}) was called in the middle of it, {place}" in outcome.err
-    assert "there is no checkpoint yet." in outcome.err
+    assert "There is no checkpoint yet." in outcome.err
     record = read(only_run(outputs) / "run.json")
     assert record["status"] == "failed"
     assert f"sys.exit({code})" in record["error"]
@@ -68,4 +68,4 @@ def test_a_failure_names_the_checkpoint_that_is_kept(cnnbench, outputs, tmp_path
     words = (*WORDS, "checkpoint.every_seconds=0")
     outcome = cnnbench(*words, leaver(tmp_path, "1", in_training=False))
     assert outcome.code == 1
-    assert "the last checkpoint, of step 5, is kept." in outcome.err
+    assert "The last checkpoint, of step 5, is kept." in outcome.err
