@@ -11,7 +11,7 @@ from cnnbench.analysis.run import Run, load_run
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
-from cnnbench.errors import Mistake, SettingError, Stopped, UserError
+from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
@@ -19,7 +19,9 @@ from cnnbench.store.query import comparison_title, read_run, runs_named
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.slots import carry_out_all
 from cnnbench.training.console import ProgressMode, showing
+from cnnbench.training.ending import kept_checkpoint
 from cnnbench.training.plan import Plan, command_line, plan_resume, plan_run
+from cnnbench.training.signals import StopRequests
 from cnnbench.training.torch_state import borrowed_torch
 from cnnbench.training.trainer import carried_out
 
@@ -64,13 +66,13 @@ def train(
     planned = plan(words, plugins=plugins, config_dir=config_dir, **controls, **settings)
     opened = cache(lambda folder: load_run(folder.path, planned.plugins))
     tell = None if on_epoch is None else lambda folder, row: on_epoch(opened(folder), row)
-    with borrowed_torch(), showing(progress):
-        _, folder = carried_out(planned, write_page, tell)
+    with StopRequests() as stop, borrowed_torch(), showing(progress):
+        _, folder = carried_out(planned, stop, write_page, tell)
     run = load_run(folder.path, planned.plugins)
     if not folder.is_completed:
         record = folder.record()
         raise Stopped(
-            f"{record['status']} after step {record['step']}; a checkpoint is kept.\n"
+            f"{record['status']} after step {record['step']}; {kept_checkpoint(folder)}\n"
             f"To continue, make the same call again, or: cnnbench.train(resume={folder.shown_path!r})",
             run,
         )
@@ -90,24 +92,23 @@ def sweep(
     """Carry out what `cnnbench -m …` would with these words, and return the run of each job that was started.
 
     Arguments are those of `train`, where a list is one value for each job: `model=["lenet", "mlp"], seed=range(3)`.
-    Raises UserError for a mistake in any of the jobs, and Stopped if the sweep was; a job that fails leaves the others
-    running.
+    Raises UserError for a mistake in any of the jobs, and Stopped if the sweep was, or its jobs by `max_minutes`; a job
+    that fails leaves the others running.
     """
     asked = _Request.of(as_words(words, settings, is_grid=True), plugins, None, rerun, accept_stale)
     if asked.resume is not None:
         raise SettingError(f"resume={asked.resume}", "is for one run; to continue a sweep, make the same call again")
-    with borrowed_torch(), showing(progress):
-        code = code_hashes(
-            register_everything(asked.plugins)
-        )  # once: edits from now on are not recorded as if they ran
+    with StopRequests() as stop, borrowed_torch(), showing(progress), exits_explained():
+        # Once: edits from now on are not recorded as if they ran.
+        code = code_hashes(register_everything(asked.plugins))
         jobs = plan_all(_composer(config_dir), asked.words, asked.mistakes)
         typed = {name for job in jobs for name in typed_code(job.config)}
         if typed:
             where = "is defined in this notebook or script, which the processes of a sweep cannot import"
             raise UserError(f"{', '.join(sorted(typed))} {where}: put it into a file and give plugins=FILE.")
         plans = resolve_all([asked.applied_to(job, code) for job in jobs])
-        code_of_end = carry_out_all(plans, write_page, write_comparison, (), command_line(["-m", *asked.words]))
-    if code_of_end and code_of_end > 128:
+        code_of_end = carry_out_all(plans, stop, write_page, write_comparison, (), command_line(["-m", *asked.words]))
+    if code_of_end in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
         raise Stopped("stopped; finished jobs are kept.\nTo continue, make the same call again.")
     return [load_run(folder.path, asked.plugins) for job in plans for folder in _newest_run(job)]
 

@@ -1,9 +1,12 @@
 """Errors for users: messages that say what is wrong, where, and what to do."""
 
 import re
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import IntEnum
 from pathlib import Path
 from textwrap import wrap
 from traceback import extract_tb
@@ -15,6 +18,16 @@ if TYPE_CHECKING:
 LONGEST = 200  # characters that a message quotes
 
 
+class ExitCode(IntEnum):
+    """How a command ends; the table for its users is in `docs/reliability.md`."""
+
+    FINISHED = 0
+    FAILED = 1
+    MISTAKE = 2  # in what was typed or asked for
+    STOPPED = 75  # and can be continued: `EX_TEMPFAIL` of sysexits.h
+    INTERRUPTED = 130  # by Ctrl-C, as shells say it
+
+
 class Explained(Exception):  # noqa: N818 - subclasses say whether it is an error
     """An exception whose message is complete: commands and notebooks show no traceback."""
 
@@ -24,7 +37,7 @@ class Explained(Exception):  # noqa: N818 - subclasses say whether it is an erro
 
 
 class UserError(Explained):
-    """An error that the user can fix: the message says what, where and what to do. Exit code 2, no traceback."""
+    """An error that the user can fix: the message says what, where and what to do. No traceback."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,7 @@ def duration(seconds: float) -> str:
 
 
 class TrainingError(Explained):
-    """A training that cannot go on: it diverged, or its folder cannot be written. Exit code 1, no traceback."""
+    """A training that cannot go on: it diverged, or its folder cannot be written. No traceback."""
 
 
 class Stopped(Explained):
@@ -134,3 +147,23 @@ class Stopped(Explained):
     def __init__(self, message: str = "", run: "Run | None" = None) -> None:
         super().__init__(message)
         self.run = run
+
+
+class StoppedAtOnce(BaseException):
+    """The same from within a signal handler, wherever the program was: no `except Exception` takes it for an error."""
+
+
+@contextmanager
+def exits_explained() -> Iterator[None]:
+    """Make a failure of `sys.exit` in other people's code: only cnnbench says how a command ends.
+
+    Raises TrainingError that says where it was called.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise TrainingError(
+            f"sys.exit({'' if error.code is None else repr(error.code)}) was called in the middle of it, by "
+            f"{place.name} in {place.filename}:{place.lineno}; raise an error there that says what is wrong."
+        ) from error

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 import cnnbench
 from cnnbench.cli.parse import VERBS, asks_for_help, verb_and_words
 from cnnbench.config.hints import SWITCHES
-from cnnbench.errors import Mistake, TrainingError, UserError, shortened, wrapped
+from cnnbench.errors import (
+    ExitCode,
+    Mistake,
+    Stopped,
+    StoppedAtOnce,
+    TrainingError,
+    UserError,
+    exits_explained,
+    shortened,
+    wrapped,
+)
+from cnnbench.training.signals import StopRequests
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
@@ -50,36 +61,42 @@ class Request:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says, and exit: 0 done, 1 failed, 2 a mistake of the user's, 128 + n stopped."""
+    """Do what the command line says, and exit with one of the codes of `ExitCode`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Read when torch is loaded. By default, threads that wait for each other keep their cores busy, and as soon as
     # anything else runs on the machine small networks crawl: 130 to 650 images/s, where waiting asleep gives 2 500.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, TextIOWrapper):  # a page or a help text holds more than ASCII; errors are escaped anyhow
         sys.stdout.reconfigure(errors="backslashreplace")
+    with StopRequests(gives_back=arguments is not None) as stop:
+        code = _exit_code(words, stop)
+    sys.exit(code)
+
+
+def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
+    """Do what the words say; say what went wrong, and return how the command ends."""
     try:
-        code = run_command(words)
+        code = run_command(words, stop)
         if sys.stdout is not None:  # closed: `>&-`
             sys.stdout.flush()  # a reader that has gone away is noticed here, not when Python ends
-    except UserError as error:
+    except (UserError, TrainingError) as error:
         _say(words, error)
-        code = 2
-    except TrainingError as error:
-        _say(words, error)
-        code = 1
+        code = ExitCode.MISTAKE if isinstance(error, UserError) else ExitCode.FAILED
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does; Python would complain when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = ExitCode.FINISHED
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # of any path that was typed, wherever it is looked for
             raise
         _say(words, f"{shortened(str(error.filename))}: no file name can be that long")
-        code = 2
-    except KeyboardInterrupt:
-        is_training = not words or words[0] not in VERBS or words[0] in ("train", "resume")
-        _say(words, "stopped at once; the last checkpoint is kept." if is_training else "interrupted.")
-        code = 130
-    sys.exit(code)
+        code = ExitCode.MISTAKE
+    except (Stopped, StoppedAtOnce) as error:
+        _say(words, str(error) or f"stopped by {stop.cause}.")
+        code = stop.exit_code
+    except KeyboardInterrupt as error:  # a second Ctrl-C
+        _say(words, str(error) or "interrupted.")
+        code = ExitCode.INTERRUPTED
+    return code
 
 
 def _say(words: Sequence[str], text: object) -> None:
@@ -88,23 +105,24 @@ def _say(words: Sequence[str], text: object) -> None:
     sys.stderr.write(wrapped(message, get_terminal_size().columns) if sys.stderr.isatty() else message)
 
 
-def run_command(arguments: Sequence[str]) -> int:
-    """Do what the words of a command line say, and return the exit code."""
+def run_command(arguments: Sequence[str], stop: StopRequests) -> ExitCode:
+    """Do what the words of a command line say, and return the exit code. stop: what listens to signals."""
     verb, words = verb_and_words(arguments)
     if asks_for_help(words):
         from cnnbench.cli.help import overview
 
         sys.stdout.write(overview() if len(words) == len(arguments) else verb.help_text(words))
-        return 0
+        return ExitCode.FINISHED
     flags = verb.parse(words)
-    if verb.run is not None:
-        verb.run(flags)
-        return 0
-    if vars(flags).get("version"):
+    if verb.run is None and vars(flags).get("version"):
         sys.stdout.write(f"cnnbench {cnnbench.__version__}\n")
-        return 0
-    request = read_request(flags)
-    return _do(request, plans_of(request))
+        return ExitCode.FINISHED
+    with exits_explained():
+        if verb.run is not None:
+            verb.run(flags)
+            return ExitCode.FINISHED
+        request = read_request(flags)
+        return _do(request, plans_of(request), stop)
 
 
 def plans_of(request: Request) -> "list[Plan]":
@@ -133,12 +151,12 @@ def plans_of(request: Request) -> "list[Plan]":
     ]  # fmt: skip
 
 
-def _do(request: Request, plans: "Sequence[Plan]") -> int:
+def _do(request: Request, plans: "Sequence[Plan]", stop: StopRequests) -> ExitCode:
     if request.shows_config:
         import yaml
 
         sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
-        return 0
+        return ExitCode.FINISHED
     if request.dry_run:
         from cnnbench.training.dry_run import dry_run_all
 
@@ -152,10 +170,10 @@ def _do(request: Request, plans: "Sequence[Plan]") -> int:
     if request.is_sweep:
         from cnnbench.sweeps.slots import carry_out_all
 
-        return carry_out_all(plans, write_page, write_comparison, REPORTING)
+        return carry_out_all(plans, stop, write_page, write_comparison, REPORTING)
     from cnnbench.training.trainer import carry_out
 
-    return carry_out(plans[0], write_page)
+    return carry_out(plans[0], write_page, stop)
 
 
 def read_request(flags: Namespace) -> Request:

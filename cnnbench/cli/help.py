@@ -35,6 +35,9 @@ Often typed (cnnbench train --help shows all options and settings):
   model=resnet20_cifar        data=cifar10          epochs=30    batch_size=128
   optimizer=adam              optimizer.lr=0.001    seed=1       max_minutes=20
   regularization.dropout=0.5  augmentation=flip     device=cpu   dry_run=true
+
+Exit codes: 0 finished, 1 failed, 2 a mistake in what was typed, 75 stopped by a
+signal or max_minutes, 130 by Ctrl-C; after both, the same command goes on.
 """
 ABOUT = """\
 Prints a page of documentation.

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cnnbench.data.decode import Undecodable, decode
+from cnnbench.data.decode import Undecodable, decode, worker_threads
 from cnnbench.data.files import user_cache_dir
 from cnnbench.data.image_files import first_names
 from cnnbench.data.images import Photographs, Stream
@@ -138,7 +137,7 @@ def _decode_each(
         return None
 
     rows = range(len(photographs))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with worker_threads() as pool:
         problems = tqdm(pool.map(work, rows), "decoding images", len(rows), leave=False, disable=None)
         return {row: problem for row, problem in zip(rows, problems, strict=True) if problem is not None}
 

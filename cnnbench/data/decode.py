@@ -1,6 +1,10 @@
 """Image files to pixels, in one way only: training, evaluation and prediction see the same."""
 
+import os
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,16 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; other deco
 MAX_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack
 
 warnings.filterwarnings("ignore", module="PIL")  # about damaged metadata; damaged pixels raise
+
+
+@contextmanager
+def worker_threads() -> Iterator[ThreadPoolExecutor]:
+    """Yield threads for files; what they have not begun when the work is broken off is left."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Undecodable(Exception):  # noqa: N818 - a finding about one file of many

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT
-from cnnbench.data.decode import SUFFIXES
+from cnnbench.data.decode import SUFFIXES, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError, grouped, listed
@@ -64,7 +63,7 @@ def image_data(
 
     def images_of(files: LabelledFiles) -> Images:
         paths = tuple(path for path, _ in files)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with worker_threads() as pool:
             digests = tuple(pool.map(content_digest, paths))
         return Images(Photographs(paths, digests, fit, cache, on_problem == "skip"), labels_of(files))
 

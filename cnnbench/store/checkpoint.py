@@ -30,7 +30,7 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
     content: nested dicts and lists of tensors and plain values. facts: what can be known without loading it.
     Raises TrainingError where weights are not finite, or the disk is full; older checkpoints stay.
     """
-    _refuse_non_finite(content["network"], step)
+    _refuse_non_finite(content, step)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()
@@ -174,8 +174,16 @@ def _refuse_foreign(path: Path, said: Mapping[str, Any], identity: str | None) -
         )
 
 
-def _refuse_non_finite(weights: dict[str, torch.Tensor], step: int) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values() if tensor.is_floating_point()):
-        raise TrainingError(
-            f"weights are not finite after step {step}: the training diverged; earlier checkpoints stay."
-        )
+def _refuse_non_finite(content: dict[str, Any], step: int) -> None:
+    for name, part in content.items():
+        if not _is_finite(part):
+            what = "weights are" if name == "network" else f"the state of '{name}' is"
+            raise TrainingError(f"{what} not finite after step {step}: the training diverged.")
+
+
+def _is_finite(part: Any) -> bool:
+    """Tell whether all tensors in nested dicts and lists are; a plain number may say that a metric is not."""
+    if isinstance(part, torch.Tensor):
+        return not part.is_floating_point() or bool(torch.isfinite(part).all())
+    parts = part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
+    return all(map(_is_finite, parts))

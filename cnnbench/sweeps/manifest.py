@@ -3,27 +3,55 @@
 import hashlib
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from cnnbench.errors import ExitCode
 from cnnbench.store.files import write_json
 from cnnbench.store.folder import find_runs, now, outputs_dir, shown
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
 
 
-def outcome(plan: Plan, code: int, reason: str) -> str:
-    """Return how a job ended, judged by its folder rather than by its process."""
+@dataclass(frozen=True)
+class JobEnd:
+    """How the process of a job ended. code: negative for a signal. reason: why it failed, where it could say so."""
+
+    code: int
+    reason: str
+    process: int
+
+
+def outcome(plan: Plan, end: JobEnd) -> str:
+    """Say how a job ended, by what its folder holds rather than by what its process said.
+
+    Records that in the run, where its process could not.
+    """
     runs = find_runs(outputs_dir(), plan.config.identity())
-    if code == 0 and runs and runs[-1].is_completed:
-        return "completed"
     record = runs[-1].record() if runs else {}
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    if code == 0 or code > 128:
-        return str(record.get("status", "stopped"))
-    if code == 2:  # a mistake: nothing was computed, and nothing written
-        return f"not {'continued' if runs else 'started'}: {reason}"
-    return f"failed: {reason or record.get('error') or f'exit code {code}'}"
+    if end.code in (ExitCode.FINISHED, ExitCode.STOPPED, ExitCode.INTERRUPTED) and runs and runs[-1].is_completed:
+        return "completed"
+    if end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
+        return status if (status := record.get("status")) in ("paused", "preempted") else "stopped"
+    if end.code == ExitCode.MISTAKE:  # nothing was computed, and nothing written
+        return f"not {'continued' if runs else 'started'}: {end.reason}"
+    vanished = _vanished(end.code)
+    if record.get("status") == "running" and record["sessions"][-1]["process"] == end.process:
+        status = "interrupted" if end.code < 0 else "failed"
+        record = runs[-1].update(status=status, error=vanished, ended=now())
+    if end.code < 0:
+        return vanished
+    return f"failed: {end.reason or record.get('error') or vanished}"
+
+
+def _vanished(code: int) -> str:
+    """Say how a process ended that could not say it itself."""
+    if code == ExitCode.FINISHED:
+        return "its process ended with exit code 0, without a result"
+    if code > 0:
+        return f"its process ended with exit code {code}"
+    why = ": it was out of memory, or somebody's kill -9" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{why}"
 
 
 def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str) -> Path:

@@ -8,58 +8,75 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
-from cnnbench.errors import TrainingError, UserError, counted
+from cnnbench.errors import ExitCode, Stopped, TrainingError, UserError, counted
 from cnnbench.sweeps.expand import resolve_all
-from cnnbench.sweeps.manifest import outcome, summarize, write_manifest
+from cnnbench.sweeps.manifest import JobEnd, outcome, summarize, write_manifest
 from cnnbench.training import console
+from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan, command_line
-from cnnbench.training.signals import handled
-from cnnbench.training.trainer import WritePage, carry_out
+from cnnbench.training.signals import SIGNALS, StopRequests
+from cnnbench.training.trainer import carry_out
 
 Compare = Callable[[Path], Path]
 """Writes the page that compares the runs of a sweep, and returns its path."""
+LOOKS_EVERY = 0.2  # seconds, for signals
 
 
 def carry_out_all(
     plans: Sequence[Plan],
+    stop: StopRequests,
     write_page: WritePage | None = None,
     compare: Compare | None = None,
     preload: Sequence[str] = (),
     command: str | None = None,
-) -> int:
-    """Run every plan, one after another, and return 0 if all have their result.
+) -> ExitCode:
+    """Run every plan, one after another, and return the exit code.
 
-    write_page, compare: write the page of a run and that of the sweep. preload: modules that the end of a job needs,
-    imported once instead of by every job. command: what makes this sweep; None: the command line of the process.
+    stop: listens to signals. write_page, compare: write the page of a run and that of the sweep. preload: modules that
+    the end of a job needs, imported once instead of by every job. command: what makes this sweep; None: the command
+    line of the process.
     """
     before = set(sys.modules)
     plans = resolve_all(plans)
     reports = any(plan.config.report for plan in plans)
     needed = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
+    processes = _Processes([*needed, *(preload if reports else ())], write_page)
     console.say(counted(len(plans), "run"))
     outcomes: list[str] = []
-    with _Processes([*needed, *(preload if reports else ())], write_page) as processes:
+    stopped: ExitCode | None = None
+    with stop.deferred():
         for number, plan in enumerate(plans, start=1):
             console.say(f"\n[{number}/{len(plans)}] {plan.command}")
-            outcomes.append(outcome(plan, *processes.run(plan)))
-            if processes.stopped_by:
+            end = processes.run(plan, stop)
+            outcomes.append(outcome(plan, end))
+            if stop.signal is not None:
+                stopped = stop.exit_code
+            elif end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED) and outcomes[-1] != "paused":
+                stopped = ExitCode(end.code)  # what takes one process away takes all of them
+            if stopped is not None:
                 break
-    outcomes += ["not started"] * (len(plans) - len(outcomes))
-    manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
+        outcomes += ["not started"] * (len(plans) - len(outcomes))
+        manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
     summarize(plans, outcomes)
-    if compare is not None and reports and outcomes.count("completed") > 1:
+    if compare is not None and reports and outcomes.count("completed") > 1 and stopped is None:
         with console.tolerating("the comparison"):
             console.show_page(compare(manifest), any(plan.config.open for plan in plans))
-    if processes.stopped_by:
+    if stopped is not None:
         console.say("stopped; the same command again runs what is missing.")
-        return 128 + processes.stopped_by
-    return 0 if all(outcome == "completed" for outcome in outcomes) else 1
+        return stopped
+    missing = [outcome for outcome in outcomes if outcome != "completed"]
+    if not missing:
+        return ExitCode.FINISHED
+    return ExitCode.STOPPED if all(outcome == "paused" for outcome in missing) else ExitCode.FAILED
 
 
 class _Processes:
@@ -72,43 +89,40 @@ class _Processes:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload(["cnnbench.sweeps.slots", *imports])
+            # The process that cleans up after others has to outlast signals to the whole group, as the server does.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                resource_tracker.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._context.set_forkserver_preload(["cnnbench.sweeps.server", "cnnbench.sweeps.slots", *imports])
         self._write_page = write_page
-        self._process: Any = None
-        self.stopped_by: int | None = None
 
-    def __enter__(self) -> "_Processes":
-        self._before = handled((signal.SIGINT, signal.SIGTERM), self._pass_on)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def run(self, plan: Plan) -> tuple[int, str]:
-        """Return the exit code of the job, and why it failed, where it could say so itself."""
-        receiving, sending = self._context.Pipe(duplex=False)
-        self._process = self._context.Process(
-            target=_job, args=(plan, self._write_page, console.progress_mode(), dict(os.environ), sending)
-        )
+    def run(self, plan: Plan, stop: StopRequests) -> JobEnd:
+        """Return how the job ended. A signal is passed on to it, and it is waited for; a second Ctrl-C kills it."""
+        saying, listening = (self._context.Pipe(duplex=False) for _ in range(2))
+        arguments = (plan, self._write_page, console.progress_mode(), dict(os.environ), saying[1], listening[0])
+        process = self._context.Process(target=_job, args=arguments)
         with _without_main():
-            self._process.start()
-        sending.close()
-        self._process.join()
+            process.start()
+        for end in (saying[1], listening[0]):  # so that each side notices when the other one is gone
+            end.close()
         try:
-            reason = str(receiving.recv()) if receiving.poll() else ""
+            is_sent = False
+            while not wait([process.sentinel], LOOKS_EVERY):
+                if stop.signal is not None and not is_sent:
+                    is_sent = True
+                    with suppress(OSError):  # it has just ended
+                        listening[1].send(stop.signal)
+        except KeyboardInterrupt:
+            process.kill()
+        process.join()
+        listening[1].close()
+        try:
+            reason = str(saying[0].recv()) if saying[0].poll() else ""
         except EOFError:  # it ended without a message
             reason = ""
-        return int(self._process.exitcode or 0), reason
-
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        """Let the job finish its step and save; a second signal ends it at once."""
-        if self._process is not None and self._process.is_alive():
-            if self.stopped_by:
-                self._process.kill()
-            elif number == signal.SIGTERM or not sys.stdin.isatty():  # Ctrl-C reaches the whole group by itself
-                self._process.terminate()
-        self.stopped_by = number
+        return JobEnd(int(process.exitcode or 0), reason, process.pid)
 
 
 @contextmanager
@@ -123,14 +137,37 @@ def _without_main() -> Iterator[None]:
 
 
 def _job(
-    plan: Plan, write_page: WritePage | None, mode: console.ProgressMode, environment: Mapping[str, str], sending: Any
+    plan: Plan,
+    write_page: WritePage | None,
+    mode: console.ProgressMode,
+    environment: Mapping[str, str],
+    saying: Connection,
+    listening: Connection,
 ) -> None:
     os.environ.clear()  # the server has what was set when it began: for the first sweep of a notebook
     os.environ.update(environment)
+    with StopRequests(gives_back=False) as stop:
+        threading.Thread(target=_pass_on, args=(listening, stop), daemon=True).start()
+        try:
+            with console.showing(mode):
+                code = carry_out(plan, write_page, stop)
+        except (UserError, TrainingError) as error:
+            console.error(error)
+            saying.send(str(error).partition("\n")[0])
+            code = ExitCode.FAILED if isinstance(error, TrainingError) else ExitCode.MISTAKE
+        except Stopped as error:
+            console.error(error)
+            code = stop.exit_code
+        except KeyboardInterrupt as error:
+            console.error(error)
+            code = ExitCode.INTERRUPTED
+    sys.exit(code)
+
+
+def _pass_on(listening: Connection, stop: StopRequests) -> None:
+    """Stop this process by the signals that the sweep gets, and where the sweep is gone."""
     try:
-        with console.showing(mode):
-            sys.exit(carry_out(plan, write_page))
-    except (UserError, TrainingError) as error:
-        console.error(error)
-        sending.send(str(error).partition("\n")[0])
-        sys.exit(1 if isinstance(error, TrainingError) else 2)
+        while True:
+            stop.pass_on(listening.recv())
+    except (EOFError, OSError):
+        stop.pass_on(signal.SIGTERM)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batches
-from cnnbench.errors import UserError, counted, duration, grouped
+from cnnbench.errors import ExitCode, UserError, counted, duration, grouped
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
@@ -30,11 +30,11 @@ STEPS_TRIED = 3
 BYTES_PER_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
 
-def dry_run_all(plans: Sequence[Plan]) -> int:
-    """Show what every plan would do: one in full, several in one line each. Return 0, or 1 if any could not be run."""
+def dry_run_all(plans: Sequence[Plan]) -> ExitCode:
+    """Show what every plan would do: one in full, several in one line each. Return the exit code."""
     if len(plans) == 1:
         seconds, _ = dry_run(plans[0])
-        return 0 if math.isfinite(seconds) else 1
+        return ExitCode.FINISHED if math.isfinite(seconds) else ExitCode.FAILED
     total, failed = 0.0, 0
     for number, plan in enumerate(plans, start=1):
         console.say(f"[{number}/{len(plans)}] {plan.command}")
@@ -53,7 +53,7 @@ def dry_run_all(plans: Sequence[Plan]) -> int:
         console.say(f"  about {duration(seconds)}, {size / 1e6:.1f} MB")
     done = f"{len(plans) - failed} of {len(plans)} runs can be carried out"
     console.say(f"\n{done}; about {duration(total)} in all")
-    return 1 if failed else 0
+    return ExitCode.MISTAKE if failed else ExitCode.FINISHED
 
 
 def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:

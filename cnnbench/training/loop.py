@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.loader import Batch
-from cnnbench.errors import Stopped, TrainingError
+from cnnbench.errors import Stopped, StoppedAtOnce, TrainingError
 from cnnbench.training.setup import TrainingSetup
-from cnnbench.training.step import evaluate, train_step
+from cnnbench.training.step import evaluate, gradient_norm, train_step
 
 STEPS_IN_FLIGHT = 32  # on a GPU, so that reading a loss does not wait for each step; elsewhere every step is read
+SHOWN_IMAGES = 8  # of the batch that a training diverged with
 
 
 @dataclass
@@ -44,6 +46,10 @@ class Progress:
     stopped_early: bool = False
     train_seconds: float = 0.0
     samples_trained: int = 0  # images, also where several of them are compared with each other
+
+    def is_over(self, training: TrainingSetup) -> bool:
+        """Tell whether there is nothing left to train."""
+        return self.stopped_early or self.epochs_done >= training.horizon.epochs
 
 
 def snapshot(training: TrainingSetup, progress: Progress) -> dict[str, Any]:
@@ -99,18 +105,21 @@ class Observer(Protocol):
     def check_stop(self) -> None:
         """Raise Stopped if the training should end here."""
 
+    def stopping_at_once(self) -> AbstractContextManager[None]:
+        """Allow StoppedAtOnce anywhere in what takes long, and changes nothing that a checkpoint holds."""
+
 
 def fit(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     """Train until the horizon or early stopping; go on from wherever `progress`, network and optimizer are.
 
-    Writes a checkpoint before it raises Stopped. Raises TrainingError when a loss is not finite.
+    Writes a checkpoint before it raises Stopped. Raises TrainingError when a loss or a gradient is not finite.
     """
     try:
-        while progress.epochs_done < training.horizon.epochs and not progress.stopped_early:
+        while not progress.is_over(training):
             _train_epoch(training, progress, observer)
             if progress.step == (progress.epochs_done + 1) * training.horizon.steps_per_epoch:
                 _end_epoch(training, progress, observer)
-    except Stopped:
+    except (Stopped, StoppedAtOnce):
         observer.save()
         raise
 
@@ -177,8 +186,9 @@ def _end_epoch(training: TrainingSetup, progress: Progress, observer: Observer) 
 def _validate(training: TrainingSetup, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
     """Measure validation, and return its part of a row and whether it is the best so far."""
     assert training.val is not None
-    network = training.evaluated(progress.step)
-    metrics = evaluate(training, network, training.val, observer.check_stop)
+    with observer.stopping_at_once():
+        network = training.evaluated(progress.step)
+        metrics = evaluate(training, network, training.val, observer.check_stop)
     is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, training.task.watched)
     if is_best:
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
@@ -194,9 +204,7 @@ def _wait_for_improvement(training: TrainingSetup, progress: Progress) -> None:
     stopping, score = training.config.regularization.early_stopping, progress.scores[-1]
     if stopping.patience is None:
         return
-    is_first = progress.to_beat is None and not math.isnan(score)
-    gain = math.nan if progress.to_beat is None else score - progress.to_beat
-    if is_first or gain > stopping.min_delta:  # never true of NaN
+    if math.isfinite(score) and (progress.to_beat is None or score - progress.to_beat > stopping.min_delta):
         progress.to_beat, progress.waited = score, 0
     else:
         progress.waited += 1
@@ -204,8 +212,11 @@ def _wait_for_improvement(training: TrainingSetup, progress: Progress) -> None:
 
 
 def is_better(metrics: dict[str, float], best: dict[str, float] | None, watched: tuple[tuple[str, bool], ...]) -> bool:
-    """Tell whether metrics beat the best so far: by the first watched one that differs. NaN beats nothing."""
-    if not metrics or any(math.isnan(metrics[name]) for name, _ in watched):
+    """Tell whether metrics beat the best so far: by the first watched one that differs.
+
+    What is not finite beats nothing, not even that there is none.
+    """
+    if not metrics or not all(math.isfinite(metrics[name]) for name, _ in watched):
         return False
     if best is None:
         return True
@@ -219,7 +230,8 @@ class _MetricBuffer:
     """Metrics of the steps of an epoch on their way from the device to the rows.
 
     A row is emitted after its step, but its loss is looked at as soon as it can be read: on a CPU before the weights
-    are changed, so that a loss that is not finite leaves them as they were.
+    are changed, and with it the gradient, so that what is not finite leaves them as they were. On a GPU a step waits
+    for nothing: a gradient that is not finite is found by the loss of the next step, before anything is saved.
     """
 
     def __init__(self, training: TrainingSetup, progress: Progress, observer: Observer, epoch: int) -> None:
@@ -236,6 +248,12 @@ class _MetricBuffer:
         self.pending.append((self.progress.step + 1, rate, len(batch), len(batch.labels), sums))
         if len(self.pending) >= self.limit:
             self._read()
+        if self.limit == 1:
+            norm = gradient_norm(self.training)
+            if not math.isfinite(norm):
+                loss = float(sums[0]) / len(batch)
+                what = f"the gradient of step {self.progress.step + 1} (epoch {self.epoch}) is not finite"
+                raise self._diverged(f"{what}, its norm {norm}, while the loss is {loss:.4g}", self.progress.step, rate)
 
     def emit(self) -> None:
         for row in self.rows:
@@ -255,10 +273,9 @@ class _MetricBuffer:
         values = torch.stack([sums for *_, sums in self.pending]).tolist()
         for (step, rate, samples, images, _), sums in zip(self.pending, values, strict=True):
             if not math.isfinite(sums[0]):
-                raise TrainingError(
-                    f"the loss of step {step} (epoch {self.epoch}) is {sums[0] / samples}, at a learning rate of "
-                    f"{rate:g}: the training diverged. Try a smaller optimizer.lr; the last checkpoint is kept."
-                )
+                norm = f", the norm of its gradient {gradient_norm(self.training)}" if self.limit == 1 else ""
+                what = f"the loss of step {step} (epoch {self.epoch}) is {sums[0] / samples}{norm}"
+                raise self._diverged(what, step - 1, rate)
             progress = self.progress
             progress.sums = [
                 total + value for total, value in zip(progress.sums or [0.0] * len(sums), sums, strict=True)
@@ -269,6 +286,21 @@ class _MetricBuffer:
                 means = {f"{name}/train": value / samples for name, value in zip(self.names(), sums, strict=True)}
                 self.rows.append({"row": "step", "epoch": self.epoch, "step": step, "lr": rate, **means})
         self.pending.clear()
+
+    def _diverged(self, what: str, step: int, rate: float) -> TrainingError:
+        """Return an error that says what a step came to, and which images it saw."""
+        training, size = self.training, self.training.config.batch_size
+        first = step - (self.epoch - 1) * training.horizon.steps_per_epoch
+        rows = training.order(self.epoch)[first * size : (first + 1) * size].flatten()
+        shown, files = rows[:SHOWN_IMAGES].tolist(), training.data.train.files()
+        names = [str(number) for number in training.data.split.train[shown].tolist()]
+        images = f"rows {', '.join(names)}" if files is None else ", ".join(files[row] for row in shown)
+        more = f" and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
+        unchanged = " This step changed no weights." if self.limit == 1 else ""
+        return TrainingError(
+            f"{what}, at a learning rate of {rate:g}: the training diverged.{unchanged}\n"
+            f"Its batch: {images}{more}, of the training part. Try a smaller optimizer.lr."
+        )
 
     def names(self) -> tuple[str, ...]:
         return self.training.task.train_metrics

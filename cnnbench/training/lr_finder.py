@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cnnbench.data.loader import Batch
+from cnnbench.errors import ExitCode
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
@@ -21,7 +22,7 @@ SMOOTHING = 0.9  # of the losses, from step to step
 DIVERGED = 4.0  # times the lowest loss: there is nothing more to be seen
 
 
-def find_learning_rate(plan: Plan) -> int:
+def find_learning_rate(plan: Plan) -> ExitCode:
     """Try learning rates from 1e-6 to 10, say which one to take, and draw the curve. No run folder is made."""
     plan, training, _ = trial(plan)
     rates, losses = try_rates(training)
@@ -40,7 +41,7 @@ def find_learning_rate(plan: Plan) -> int:
     else:
         console.say(f"  the loss falls fastest at {best:.2g}: optimizer.lr={best:.2g}")
     console.say(f"  curve: {linked(folder / 'losses.png')}")
-    return 0 if best is not None else 1
+    return ExitCode.FINISHED if best is not None else ExitCode.FAILED
 
 
 def try_rates(training: TrainingSetup) -> tuple[list[float], list[float]]:

@@ -1,6 +1,6 @@
 """From a plan to a training that is set up, and the folder of its run: an existing one, or a new one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 
+from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import adapt_until_valid
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
 from cnnbench.errors import UserError
-from cnnbench.store import provenance
+from cnnbench.plugins import register_everything
+from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
-from cnnbench.training.setup import TrainingSetup, setup
+from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, setup
 
 SHOWN = 6  # names of files
 
@@ -33,6 +35,17 @@ def resolve(plan: Plan, place: torch.device | None = None) -> tuple[Plan, Traini
         return plan, attempt(plan.config)
     config, training, notes = adapt_until_valid(plan.config, plan.typed, attempt)
     return replace(plan, config=config, notes=(*plan.notes, *notes)), training
+
+
+def resolve_run(plan: Plan) -> tuple[Plan, TrainingSetup, RunFolder, list[str]]:
+    """Return the plan adapted to its data, its training, the run that it means, and what changed since that began.
+
+    Raises UserError as `resolve`, `with_code` and `resolve_run_dir` do.
+    """
+    modules = register_everything(plan.plugins)
+    plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
+    plan, training = resolve(plan)
+    return plan, training, *resolve_run_dir(plan, training)
 
 
 def with_code(plan: Plan, code: Mapping[str, str]) -> Plan:
@@ -67,6 +80,22 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     if (code or data) and not existing.is_completed:
         existing.update(accepted=[*existing.record().get("accepted", []), *code, *data])
     return existing, [*code, *data]
+
+
+def begin_run_dir(folder: RunFolder, training: TrainingSetup) -> dict[str, Any]:
+    """Make the folder of a run, load initial weights where it begins with some, and return what is recorded of them."""
+    init_record: dict[str, Any] = {}
+    if training.config.source is not None and not checkpoint.steps_in(folder.checkpoints):
+        from cnnbench.training.init import load_initial_weights
+
+        init_record = load_initial_weights(training)  # before anything is written: they may not fit
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder.path} cannot be created: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
+        ) from error
+    return init_record
 
 
 def prepare_run_dir(
@@ -202,3 +231,19 @@ def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
         },
         "val": data.split.val.tolist(),
     }
+
+
+def schedule_notes(training: TrainingSetup, parent: RunConfig, step: int, scores: Sequence[float]) -> list[str]:
+    """Say what another horizon than that of its parent does to the learning rate of a run."""
+    config = training.config
+    if config.scheduler.name == "none":
+        return []
+    shorter = make_horizon(parent, training.horizon.steps_per_epoch)
+    before = make_schedule(parent, shorter)(max(0, step - 1), scores)
+    after = training.schedule(step, scores)
+    rate = config.optimizer.settings["lr"]
+    return [
+        f"scheduler {config.scheduler.name} is stretched from {parent.epochs} to {config.epochs} epochs: "
+        f"the learning rate was {rate * before:.3g} at the parent's last step, and is {rate * after:.3g} at the "
+        "next."
+    ]

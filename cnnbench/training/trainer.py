@@ -3,78 +3,76 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cnnbench.config.values import flat
-from cnnbench.errors import Stopped, UserError
-from cnnbench.plugins import register_everything
+from cnnbench.errors import ExitCode, Stopped, StoppedAtOnce, TrainingError, exits_explained
 from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import read_rows, row_line, write_atomically, write_sealed
 from cnnbench.store.folder import RunFolder, now
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
+from cnnbench.training.ending import WritePage, kept_checkpoint, say_stopped, show_finished
 from cnnbench.training.journal import Journal
 from cnnbench.training.loggers.base import LoggedRun, chosen_settings
 from cnnbench.training.loop import Progress, fit, restore, snapshot
 from cnnbench.training.plan import Plan
-from cnnbench.training.resolve import prepare_run_dir, resolve, resolve_run_dir, with_code
+from cnnbench.training.resolve import begin_run_dir, prepare_run_dir, resolve_run, schedule_notes
 from cnnbench.training.result import measure, result_record, select_checkpoint
-from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, make_horizon, make_schedule, set_up_torch
+from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
 from cnnbench.training.signals import StopRequests
 from cnnbench.training.step import evaluating, map_images
 
-WritePage = Callable[[RunFolder], Path]
-"""Makes the page of a finished run, and returns where it lies."""
+FIRST_SAVE = 3.0  # seconds after the start; later checkpoints keep their distance
 OnEpoch = Callable[[RunFolder, Mapping[str, Any]], None]
 """Is called with the row of each epoch after it is written; raises Stopped to stop after this epoch."""
 
 
-def carry_out(plan: Plan, write_page: WritePage | None = None) -> int:
-    """Do what the plan says, and return the exit code: 0, or 128 + the number of the signal that stopped it."""
-    return carried_out(plan, write_page)[0]
+def carry_out(plan: Plan, write_page: WritePage | None = None, stop: StopRequests | None = None) -> ExitCode:
+    """Do what the plan says, and return the exit code. stop: what listens to signals already."""
+    with StopRequests() if stop is None else nullcontext(stop) as listening:
+        return carried_out(plan, listening, write_page)[0]
 
 
 def carried_out(
-    plan: Plan, write_page: WritePage | None = None, on_epoch: OnEpoch | None = None
-) -> tuple[int, RunFolder]:
+    plan: Plan, stop: StopRequests, write_page: WritePage | None = None, on_epoch: OnEpoch | None = None
+) -> tuple[ExitCode, RunFolder]:
     """Do what the plan says, and return the exit code and the run, which is not finished where it was stopped.
 
-    An interrupted run is continued; the result of a finished one is shown. Raises UserError where it cannot be carried
-    out, or code or data changed since it began, and TrainingError where training fails.
+    An interrupted run is continued; the result of a finished one is shown. Raises UserError where the plan cannot be
+    carried out, or code or data changed since it began, Stopped where that came before the run was found or begun, and
+    TrainingError where training fails.
     """
-    modules = register_everything(plan.plugins)
-    plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
-    plan, training = resolve(plan)
-    folder, changes = resolve_run_dir(plan, training)
-    if folder.is_completed:
-        console.say(f"finished {folder.record()['ended']}; rerun=true trains it again.")
-        for change in changes:
-            console.warn(f"note: made with other {change}")
-        console.summary(folder.result(), folder, folder.page if folder.page.is_file() else None, plan.opens_page)
-        return 0, folder
-    init_record: dict[str, Any] = {}
-    if plan.config.source is not None and not checkpoint.steps_in(folder.checkpoints):
-        from cnnbench.training.init import load_initial_weights
-
-        init_record = load_initial_weights(training)  # before anything is written: they may not fit
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder.path} cannot be created: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
-        ) from error
+        with exits_explained():
+            plan, training, folder, changes = resolve_run(plan)
+            if folder.is_completed:
+                show_finished(folder, changes, write_page if plan.config.report else None, plan.opens_page)
+                return ExitCode.FINISHED, folder
+            init_record = begin_run_dir(folder, training)
+    except StoppedAtOnce:
+        raise Stopped(f"stopped by {stop.cause} before the training began; the same command starts again.") from None
     with folder.lock():
         prepare_run_dir(folder, plan, training, init_record)
         try:
-            with StopRequests(plan.config.max_minutes) as stop:
+            with exits_explained():
                 trainer = Trainer(plan, training, folder, stop, on_epoch)
-                return trainer.run(write_page if plan.config.report else None), folder
+                trainer.run(write_page if plan.config.report else None)
+            return ExitCode.FINISHED, folder
+        except (Stopped, StoppedAtOnce) as error:
+            say_stopped(folder, stop, error, training.horizon.num_steps)
+            return stop.exit_code, folder
+        except KeyboardInterrupt:
+            folder.update(status="paused", ended=now())
+            raise KeyboardInterrupt(f"stopped at once; {kept_checkpoint(folder)}") from None
         except BaseException as error:
-            status = "paused" if isinstance(error, KeyboardInterrupt) else "failed"
-            folder.update(status=status, error=f"{type(error).__name__}: {error}", ended=now())
+            folder.update(status="failed", error=f"{type(error).__name__}: {error}", ended=now())
+            if isinstance(error, TrainingError):
+                raise TrainingError(f"{error}\n{kept_checkpoint(folder).capitalize()}") from error.__cause__
             raise
 
 
@@ -82,17 +80,13 @@ class Trainer:
     """A run while it is being worked on; the observer of its loop."""
 
     def __init__(
-        self,
-        plan: Plan,
-        training: TrainingSetup,
-        folder: RunFolder,
-        stop: StopRequests,
-        on_epoch: OnEpoch | None = None,
+        self, plan: Plan, training: TrainingSetup, folder: RunFolder, stop: StopRequests, on_epoch: OnEpoch | None
     ) -> None:
         self.plan, self.training, self.folder, self.stop = plan, training, folder, stop
         self.epoch_callback = on_epoch
         self.config = plan.config
         self.began = self.last_save = time.monotonic()
+        self.has_saved = False
         record = folder.record()
         self.identity: str = record["identity"]
         self.threads = plan.config.threads or record.get("threads") or DEFAULT_THREADS
@@ -110,10 +104,11 @@ class Trainer:
         sessions = [*record.get("sessions", []), session | computed_with]
         folder.update(status="running", error=None, sessions=sessions, **computed_with)
 
-    def run(self, write_page: WritePage | None = None) -> int:
-        """Train to the end, test and record; or until asked to stop. Return the exit code."""
+    def run(self, write_page: WritePage | None = None) -> None:
+        """Train to the end, test and record. Raises Stopped or StoppedAtOnce when asked to stop before that."""
+        self.stop.limit(self.config.max_minutes)
         console.announce(self.plan, self.training, self.folder, self.threads, self.progress)
-        for note in (*self._notes(), *self._schedule_notes(), *self.training.remarks):
+        for note in (*self._notes(), *self._stretched(), *self.training.remarks):
             console.say(f"  note: {note}")
         self.journal = Journal(self.folder.metrics_file, self.progress, self.restored.get("rows"))
         self._note_lost_rows(self.journal.loss)
@@ -124,31 +119,38 @@ class Trainer:
         columns += [f"{name}/val" for name in task.eval_metrics if name in shown and len(self.training.data.val)]
         self.display = console.ProgressDisplay(self.config.epochs, num_steps, self.progress.step, columns)
         try:
-            if self.config.parent is not None and not checkpoint.steps_in(self.folder.checkpoints):
-                self.save()  # from now on this run needs its parent no more
-            fit(self.training, self.progress, self)
-            self.save()
+            with self.stop.deferred():
+                self._train()
+            self.stop.check_signal()
             self.display.close()
             result = self._test()
-        except Stopped:
-            self.display.close()
+        except (Stopped, StoppedAtOnce):
             self._end(self.stop.status)
-            console.say(f"  {self.stop.status} at step {self.progress.step} of {num_steps}")
-            console.say(f"  to go on, type the same command again, or: cnnbench resume {self.folder.shown_path}")
-            return self.stop.exit_code
+            raise
         except BaseException:
             self._end("failed")
             raise
         finally:
             self.display.close()
         page = None
-        if write_page is not None:
-            with console.tolerating("its page"):
-                page = write_page(self.folder)
-        files = (self.folder.result_file, self.folder.page)
-        self.journal.close("completed", [file for file in files if file.is_file()])
+        try:
+            if write_page is not None:
+                with console.tolerating("its page"):
+                    page = write_page(self.folder)
+        finally:
+            files = (self.folder.result_file, self.folder.page)
+            self.journal.close("completed", [file for file in files if file.is_file()])
         console.summary(result, self.folder, page, self.plan.opens_page)
-        return 0
+
+    def _train(self) -> None:
+        """Train from wherever the run is to the end, and save."""
+        if self.config.parent is not None and not checkpoint.steps_in(self.folder.checkpoints):
+            self.save()  # from now on this run needs its parent no more
+        if self.folder.record().get("unshown") == self.progress.epochs_done:
+            self._log_progress()
+            self.folder.update(unshown=None)
+        fit(self.training, self.progress, self)
+        self.save()
 
     # What the loop reports ----------------------------------------------------------------------------------------
 
@@ -166,11 +168,9 @@ class Trainer:
         """Record an epoch, and let the task show samples where that is due."""
         self.journal.write(row)
         self.display.epoch(row, progress, is_best)
-        every, epoch = self.training.task.show_every, progress.epochs_done
-        if every is not None and epoch % every == 0:
-            network = self.training.evaluated(progress.step)
-            with evaluating(network):
-                self.training.task.log_progress(self._context(network, epoch, progress.step, ("train", "val")))
+        every = self.training.task.show_every
+        if every is not None and progress.epochs_done % every == 0:
+            self._log_progress()
         if self.epoch_callback is not None:
             self.epoch_callback(self.folder, row)
 
@@ -178,9 +178,14 @@ class Trainer:
         """Raise Stopped if a signal has come, or the time is over."""
         self.stop.check()
 
+    def stopping_at_once(self) -> AbstractContextManager[None]:
+        """Allow StoppedAtOnce anywhere in what takes long, and changes nothing that a checkpoint holds."""
+        return self.stop.at_once()
+
     def save_is_due(self) -> bool:
         """Tell whether it is time for a checkpoint."""
-        return time.monotonic() - self.last_save >= self.config.checkpoint.every_seconds
+        every = self.config.checkpoint.every_seconds
+        return time.monotonic() - self.last_save >= (every if self.has_saved else min(every, FIRST_SAVE))
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -195,11 +200,26 @@ class Trainer:
             "best": None if best is None else {"epoch": best.epoch, "step": best.step, "metrics": best.metrics},
         }
         checkpoint.save(self.folder.checkpoints, progress.step, content, facts, self.config.checkpoint.keep)
-        self.last_save = time.monotonic()
+        self.last_save, self.has_saved = time.monotonic(), True
+
+    def _log_progress(self) -> None:
+        """Let the task show samples of what the network does by now; where that is stopped, the next session does."""
+        progress = self.progress
+        try:
+            with self.stop.at_once():
+                network = self.training.evaluated(progress.step)
+                context = self._context(network, progress.epochs_done, progress.step, ("train", "val"))
+                with evaluating(network):
+                    self.training.task.log_progress(context)
+        except (Stopped, StoppedAtOnce):
+            self.folder.update(unshown=progress.epochs_done)
+            raise
 
     def _begin_logging(self) -> None:
         progress, record = self.progress, self.folder.record()
-        measured = progress.best.step if record.get("test_measured") and progress.best is not None else progress.step
+        # Also of a run whose test was stopped, which is not counted.
+        is_tested = record.get("test_measured") or progress.is_over(self.training)
+        measured = progress.best.step if is_tested and progress.best is not None else progress.step
         run = LoggedRun(
             self.folder.path, self.plan.command, flat(self.config.to_dict()),
             chosen_settings(self.config, record, tuple(self.plan.typed)), self.training.task.train_metrics,
@@ -264,40 +284,39 @@ class Trainer:
     def _notes(self) -> list[str]:
         return [*self.plan.notes, *self.training.notes, *self.init_notes, *self.folder.record().get("damage", ())]
 
-    def _schedule_notes(self) -> list[str]:
-        """Say what a new horizon does to the learning rate of a run that continues another one."""
-        is_first = not checkpoint.steps_in(self.folder.checkpoints)
-        if self.config.parent is None or self.config.scheduler.name == "none" or not is_first:
+    def _stretched(self) -> list[str]:
+        """Say what a new horizon does to the learning rate of a run that continues another one, when it begins."""
+        if self.config.parent is None or checkpoint.steps_in(self.folder.checkpoints):
             return []
-        step, scores = self.progress.step, self.progress.scores
-        parent = self._parent().run_config()
-        shorter = make_horizon(parent, self.training.horizon.steps_per_epoch)
-        before = make_schedule(parent, shorter)(max(0, step - 1), scores)
-        after = self.training.schedule(step, scores)
-        rate = self.config.optimizer.settings["lr"]
-        return [
-            f"scheduler {self.config.scheduler.name} is stretched from {parent.epochs} to {self.config.epochs} epochs: "
-            f"the learning rate was {rate * before:.3g} at the parent's last step, and is {rate * after:.3g} at the "
-            "next."
-        ]
+        return schedule_notes(self.training, self._parent().run_config(), self.progress.step, self.progress.scores)
 
     def _test(self) -> dict[str, Any]:
-        """Measure the selected checkpoint on every split, test once, and write the result."""
+        """Measure the selected checkpoint on every split, test once, and write the result.
+
+        Where that is stopped it is not counted: nobody has seen what came out.
+        """
         progress = self.progress
         network, chosen = select_checkpoint(self.training, progress)
-        record = self.folder.update(test_measured=self.folder.record().get("test_measured", 0) + 1)
-        context = self._context(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
-        metrics, report = measure(self.training, progress, context, chosen["step"])
-        test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
-        self.journal.result(test, chosen["step"])
-        rows = read_rows(self.folder.metrics_file)
-        result = result_record(self.training, progress, chosen, metrics, rows, record, self._seconds(), self._notes())
-        write_sealed(self.folder.result_file, {**result, "rows": self.journal.rows.recorded()})
-        if self.config.report:
-            with console.tolerating("evaluation files"):
-                report.write(self.folder.evaluation("test", chosen["kind"]), context.log_image)
-        self.journal.flush()
-        self._end("completed")
+        before = self.folder.record().get("test_measured", 0)
+        record = self.folder.update(test_measured=before + 1)
+        try:
+            context = self._context(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
+            metrics, report = measure(self.training, progress, context, chosen["step"])
+            test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
+            self.journal.result(test, chosen["step"])
+            rows = read_rows(self.folder.metrics_file)
+            seconds, notes = self._seconds(), self._notes()
+            result = result_record(self.training, progress, chosen, metrics, rows, record, seconds, notes)
+            if self.config.report:
+                with console.tolerating("evaluation files"):
+                    report.write(self.folder.evaluation("test", chosen["kind"]), context.log_image)
+        except StoppedAtOnce:
+            self.folder.update(test_measured=before or None)
+            raise
+        with self.stop.deferred():
+            write_sealed(self.folder.result_file, {**result, "rows": self.journal.rows.recorded()})
+            self.journal.flush()
+            self._end("completed")
         return result
 
     def _end(self, status: str) -> None:

@@ -18,6 +18,7 @@ from torch.backends import cuda, cudnn, mkldnn
 from cnnbench import api
 from cnnbench.analysis.run import Run
 from cnnbench.errors import TrainingError, UserError
+from cnnbench.training.signals import SIGNALS
 from tests.api.conftest import tiny, weights
 from tests.conftest import TINY, latest
 from tests.support.training import same
@@ -41,7 +42,7 @@ def state_of_process() -> dict[str, Any]:
         "fill": torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
         "precision": (torch.get_float32_matmul_precision(), *(part.fp32_precision for part in parts)),
-        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)},
+        "signals": {number: signal.getsignal(number) for number in SIGNALS},
         "environment": dict(os.environ),
         "directory": Path.cwd(),
     }

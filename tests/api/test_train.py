@@ -9,7 +9,7 @@ import pytest
 
 from cnnbench import api
 from cnnbench.analysis.run import Run
-from cnnbench.errors import Stopped, UserError
+from cnnbench.errors import ExitCode, Stopped, UserError
 from cnnbench.store.files import write_json
 from tests.api.conftest import tiny
 from tests.conftest import TINY
@@ -18,7 +18,7 @@ from tests.support.interruption import rows_of
 
 def test_a_training_that_was_stopped_is_not_returned_as_if_it_were_done():
     words = ("model=mlp", "epochs=2")
-    message = r"^paused after step 1; a checkpoint is kept\.\nTo continue, make the same"
+    message = r"^paused after step 1; the last checkpoint, of step 1, is kept\.\nTo continue, make the same"
     with pytest.raises(Stopped, match=message) as end:
         tiny(*words, max_minutes=1e-9)
     assert end.value.run is not None
@@ -113,6 +113,6 @@ def test_what_changed_since_is_said_in_any_case(capsys):
 
 
 def test_a_sweep_that_was_stopped_is_not_returned_as_if_it_were_done(monkeypatch):
-    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda *_: 128 + signal.SIGTERM)
-    with pytest.raises(Stopped, match="call the same again"):
+    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda *_: ExitCode.STOPPED)
+    with pytest.raises(Stopped, match="make the same call again"):
         api.sweep(TINY, model="mlp")

@@ -10,6 +10,7 @@ import pytest
 
 from cnnbench.cli.help import in_columns
 from cnnbench.cli.parse import VERBS, verb_named
+from cnnbench.errors import ExitCode
 from tests.conftest import TINY, only_run
 
 
@@ -162,7 +163,8 @@ class TestHelp:
 
     def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
         lines = cnnbench("help").out.splitlines()
-        assert [line.split()[0] for line in lines if re.match("  [a-z]", line)] == ["architecture", "settings"]
+        pages = [line.split()[0] for line in lines if re.match("  [a-z]", line)]
+        assert pages == ["architecture", "reliability", "settings"]
         assert "Where everything is" in " ".join(lines)
 
     def test_a_page_is_printed_for_a_terminal(self, cnnbench):
@@ -180,3 +182,9 @@ class TestHelp:
         outcome = cnnbench("help", "architcture")
         assert (outcome.code, outcome.out) == (2, "")
         assert "no page 'architcture'; did you mean 'architecture'?" in outcome.err
+
+
+def test_the_exit_codes_of_the_documentation_are_those_of_the_program(command_of):
+    page = command_of("help", "reliability").out
+    codes = {int(code) for code in re.findall(r"^(\d+)$", page, re.MULTILINE)}
+    assert codes == set(ExitCode)

@@ -18,7 +18,8 @@ from cnnbench.data.cache import cache_dir, decode_photographs
 from cnnbench.data.decode import decode
 from cnnbench.data.image_files import content_digest
 from cnnbench.data.images import Photographs
-from cnnbench.errors import TrainingError
+from cnnbench.errors import Stopped, TrainingError
+from cnnbench.training.signals import StopRequests
 from tests.support.photographs import photograph
 
 NUM, SIDE = 12, 20
@@ -209,6 +210,25 @@ def test_of_two_processes_one_decodes_and_the_other_waits(folder):
     assert one == other
     assert sorted((calls, calls_of_other)) == [0, NUM]
     assert len(cache_folders()) == 1
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_signal_leaves_what_has_not_been_decoded_yet(folder, monkeypatch, cache):
+    begun = []
+
+    def decode_slowly(path: Path, *settings) -> torch.Tensor:
+        begun.append(path)
+        if len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        return decode(path, *settings)
+
+    monkeypatch.setattr(caching, "decode", decode_slowly)
+    given = photographs(folder, cache=cache)
+    with pytest.raises(Stopped, match="SIGTERM"), StopRequests():
+        decode_photographs(given, SIDE, 3)
+    assert len(begun) < NUM
+    assert not cache_folders()
 
 
 def test_a_killed_writer_leaves_nothing_that_looks_complete(folder):

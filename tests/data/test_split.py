@@ -151,7 +151,7 @@ def test_the_recorded_split_is_the_one_used_and_no_validation_image_is_ever_trai
 
 
 def test_a_run_with_another_split_is_not_continued(cnnbench, outputs):
-    assert cnnbench(*TINY, "max_minutes=1e-6").code == 0
+    assert cnnbench(*TINY, "max_minutes=1e-6").code == 75
     record = only_run(outputs) / "run.json"
     values = json.loads(record.read_text())
     record.write_text(json.dumps(values | {"split": "another"}))

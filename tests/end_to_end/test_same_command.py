@@ -136,7 +136,7 @@ def test_rerunning_trains_beside_and_overwrites_nothing(outputs, capsys):
 def test_a_rerun_that_was_interrupted_is_what_the_command_goes_on_with(cnnbench, outputs):
     assert go(*PLAIN) == 0
     original = only_run(outputs)
-    assert cnnbench(*PLAIN, "rerun=true", "max_minutes=1e-9").code == 0
+    assert cnnbench(*PLAIN, "rerun=true", "max_minutes=1e-9").code == 75
     assert not (original.with_name(f"{original.name}-r2") / "result.json").exists()
     assert go(*PLAIN) == 0
     assert (original.with_name(f"{original.name}-r2") / "result.json").exists()

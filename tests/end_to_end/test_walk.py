@@ -8,6 +8,7 @@ import pytest
 
 from cnnbench.plugins import register_everything
 from cnnbench.train import run_command
+from cnnbench.training.signals import StopRequests
 from tests.test_structure import PACKAGE, RANK, room
 
 PREFIX = f"{PACKAGE}/"
@@ -46,7 +47,7 @@ def walked(outputs) -> dict[str, set[str]]:
     sys.setprofile(follow)
     try:
         with pytest.raises(Arrived):
-            run_command([])
+            run_command([], StopRequests())
     finally:
         sys.setprofile(None)
     return callers

@@ -1,5 +1,6 @@
 """Trainings without a run around them: the plan of a command, its training, the loop, and what it tells."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -49,6 +50,9 @@ class Recorder:
 
     def save(self) -> None:
         self.saves += 1
+
+    def stopping_at_once(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def check_stop(self) -> None:
         if self.stop_after is not None and len(self.steps) >= self.stop_after:

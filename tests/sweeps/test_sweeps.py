@@ -51,7 +51,9 @@ class Moody(nn.Linear):
             if self.mood == "raises":
                 raise RuntimeError("not in the mood")
             if self.mood == "exits":
-                sys.exit(3)
+                sys.exit(0)
+            if self.mood == "vanishes":
+                os._exit(0)
             if self.mood == "kills":
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(features)
@@ -231,29 +233,33 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
 ):
     plugin = tmp_path / "moody.py"
     plugin.write_text(MOODY)
-    words = ("-m", *PLAIN[:-2], "model=moody", "model.mood=raises,exits,kills,fine", f"plugins={plugin}")
+    words = ("-m", *PLAIN[:-2], "model=moody", "model.mood=raises,exits,vanishes,kills,fine", f"plugins={plugin}")
     outcome = cnnbench(*words)
     assert outcome.code == 1
     lines = {line.split("  ")[1]: line for line in outcome.out.splitlines() if "moody/" in line and "  " in line}
     summary = "\n".join(lines.values())
-    assert "1 of 4 runs completed" in outcome.out
+    assert "1 of 5 runs completed" in outcome.out
     assert "failed: RuntimeError: not in the mood" in summary
-    assert re.search(r"failed: (SystemExit: 3|exit code 3)", summary)
-    assert "killed by SIGKILL" in summary
+    assert re.search(r"failed: sys\.exit\(0\) was called .* by forward in .*moody\.py:\d+", summary)
+    assert "failed: its process ended with exit code 0, without a result" in summary
+    assert "killed by SIGKILL: it was out of memory" in summary
 
     runs = {json.loads((run / "run.json").read_text())["command"].partition("mood=")[2].split()[0]: run
             for run in runs_below(outputs).values()}  # fmt: skip
-    assert runs.keys() == {"raises", "exits", "kills", "fine"}
+    assert {mood: read(run / "run.json")["status"] for mood, run in runs.items()} == {
+        "raises": "failed", "exits": "failed", "vanishes": "failed", "kills": "interrupted", "fine": "completed",
+    }  # fmt: skip
+    assert "out of memory" in read(runs["kills"] / "run.json")["error"]
     assert [mood for mood, run in runs.items() if (run / "result.json").exists()] == ["fine"]
     (record,) = (read(path) for path in (outputs / "sweeps").glob("*.json"))
-    assert [job["outcome"] == "completed" for job in record["jobs"]] == [False, False, False, True]
+    assert [job["outcome"] == "completed" for job in record["jobs"]] == [False, False, False, False, True]
     assert {job["folder"] for job in record["jobs"]} == set(runs_below(outputs))
 
     before = fingerprints(runs["fine"])
     (tmp_path / "cured").touch()
     again = cnnbench(*words)
     assert again.code == 0, again.out
-    assert "4 of 4 runs completed" in again.out
+    assert "5 of 5 runs completed" in again.out
     assert fingerprints(runs["fine"]) == before
     assert set(runs_below(outputs).values()) == set(runs.values())
     assert all(read(run / "run.json")["status"] == "completed" for run in runs.values())
@@ -284,7 +290,7 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
     thread.start()
     outcome = cnnbench(*words)
     thread.join()
-    assert outcome.code == 143
+    assert outcome.code == 75
     assert "stopped; the same command again does what is missing" in outcome.out
     assert re.search(r"preempted .*\n  not started", outcome.out)
     ((_, run),) = runs_below(outputs).items()

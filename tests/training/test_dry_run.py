@@ -60,7 +60,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
 
 def test_a_dry_run_of_a_sweep_checks_every_job_in_a_line_each(cnnbench, outputs):
     ended = cnnbench("-m", *SMALL, "dry_run=true", "seed=0,1", "batch_size=16,99")
-    assert ended.code == 1
+    assert ended.code == 2
     assert ended.out.count("exceeds the 72 training images") == 2
     assert "2 of 4 runs can be carried out" in ended.out
     assert not list(outputs.rglob("*.*"))

@@ -157,6 +157,7 @@ COMPARISONS = {
     "not a number beats nothing": ((0.9, NAN), (0.5, 1.0), False),
     "nor is it best when it comes first": ((0.9, NAN), None, False),
     "accuracy that is not a number": ((NAN, 0.1), (0.5, 1.0), False),
+    "an infinite loss is never best": ((0.9, math.inf), None, False),
     "an infinite loss can be beaten": ((0.5, 1.0), (0.5, math.inf), True),
 }
 
@@ -261,7 +262,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_changes_a_weight(
 
     monkeypatch.setattr(training.task, "train_step", poisoned)
     recorder, progress = Recorder(), Progress()
-    with pytest.raises(TrainingError, match=r"step 7 \(epoch 2\) is -?(nan|inf), at a learning rate of 0\.0625"):
+    told = r"step 7 \(epoch 2\) is -?(nan|inf), the norm of its gradient nan, at a learning rate of 0\.0625"
+    with pytest.raises(TrainingError, match=told):
         fit(training, progress, recorder)
     assert same(weights_of(training), before[0])
     assert progress.step == len(recorder.steps) == 6

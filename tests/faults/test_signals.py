@@ -1,0 +1,177 @@
+"""Real signals to real processes: whatever asks a command to end lets it save, and its exit code says what to do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cnnbench.store.checkpoint import steps_in
+from cnnbench.training.signals import SIGNALS
+from tests.conftest import TINY, latest, only_run
+from tests.support.interruption import read
+from tests.support.processes import Command, forked_commands
+
+LONG = latest((*TINY, "model=mlp", "epochs=100000"))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Iterator[Callable[..., Command]]:
+    with forked_commands(tmp_path_factory.mktemp("commands")) as start:
+        yield start
+
+
+def has_rows(outputs: Path) -> bool:
+    return any(path.stat().st_size for path in outputs.rglob("metrics.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(one, marks=() if one == signal.SIGHUP else pytest.mark.faults, id=one.name) for one in SIGNALS],
+)
+def test_a_signal_lets_a_training_save_and_its_exit_code_says_that_it_can_go_on(start, outputs, number):
+    command = start(LONG)
+    command.wait_until(lambda: has_rows(outputs))
+    command.send(number)
+    is_ctrl_c = number == signal.SIGINT
+    assert command.ended() == (130 if is_ctrl_c else 75), command.said()
+    run = only_run(outputs)
+    record = read(run / "run.json")
+    assert record["status"] == ("paused" if is_ctrl_c else "preempted")
+    assert steps_in(run / "checkpoints")[-1] == record["step"] > 0
+    assert f"by {'Ctrl-C' if is_ctrl_c else number.name}" in command.said()
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_a_second_ctrl_c_ends_it_at_once_wherever_it_is(start, outputs, tmp_path):
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOW)
+    command = start(latest([*LONG, f"plugins={slow}", "model=slow"]))
+    command.wait_until((tmp_path / "asleep").exists)
+    command.send(signal.SIGINT)
+    time.sleep(0.3)
+    assert read(only_run(outputs) / "run.json")["status"] == "running"
+    command.send(signal.SIGINT)
+    assert command.ended() == 130
+    assert "stopped at once; there is no checkpoint yet." in command.said()
+    assert read(only_run(outputs) / "run.json")["status"] == "paused"
+
+
+SLOW = '''
+import time
+from pathlib import Path
+import torch
+from torch import nn
+from cnnbench.registry import MODELS
+
+class Slow(nn.Linear):
+    def forward(self, features):
+        if self.training and torch.is_grad_enabled() and len(features) == 16:
+            Path(__file__).with_name("asleep").touch()
+            time.sleep(600)
+        return super().forward(features)
+
+@MODELS.register("slow")
+def slow(spec) -> nn.Module:
+    """One dense layer that falls asleep in training."""
+    return nn.Sequential(nn.Flatten(), Slow(spec.channels * spec.height * spec.width, spec.num_classes))
+'''
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(start, outputs):
+    command = start(LONG, ignored=[signal.SIGHUP])
+    command.wait_until(lambda: has_rows(outputs))
+    command.send(signal.SIGHUP)
+    before = (only_run(outputs) / "metrics.jsonl").stat().st_size
+    command.wait_until(lambda: (only_run(outputs) / "metrics.jsonl").stat().st_size > before)
+    command.send(signal.SIGTERM)
+    assert command.ended() == 75
+    assert read(only_run(outputs) / "run.json")["status"] == "preempted"
+
+
+def test_signals_that_go_on_coming_change_nothing_about_how_it_ends(start, outputs):
+    command = start(LONG)
+    command.wait_until(lambda: has_rows(outputs))
+    pid = os.fork()
+    if pid == 0:
+        for number in (signal.SIGUSR1, signal.SIGTERM) * 2000:
+            try:
+                os.kill(command.pid, number)
+            except ProcessLookupError:
+                break
+            time.sleep(0.005)
+        os._exit(0)
+    assert command.ended() == 75, command.said()
+    os.waitpid(pid, 0)
+    assert read(only_run(outputs) / "run.json")["status"] == "preempted"
+    assert "Traceback" not in command.said()
+    assert "Exception" not in command.said()
+
+
+# Sweeps ---------------------------------------------------------------------------------------------------------------
+
+TO = {
+    "a hang-up of the terminal": (os.killpg, signal.SIGHUP, 75, "preempted"),
+    "Ctrl-C in the terminal": (os.killpg, signal.SIGINT, 130, "paused"),
+    "a scheduler that warns every process": (os.killpg, signal.SIGUSR1, 75, "preempted"),
+    "a scheduler that warns the first process": (os.kill, signal.SIGUSR2, 75, "preempted"),
+    "kill": (os.kill, signal.SIGTERM, 75, "preempted"),
+    "kill -INT": (os.kill, signal.SIGINT, 130, "paused"),
+    "kill -9": (os.kill, signal.SIGKILL, -9, "preempted"),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("send", "number", "code", "status"), TO.values(), ids=TO)
+def test_a_sweep_that_is_ended_leaves_no_process_and_its_job_has_saved(start, outputs, send, number, code, status):
+    command = start(["-m", *LONG, "seed=0,1"])
+    command.wait_until(lambda: has_rows(outputs))
+    send(command.pid, number)
+    assert command.ended() == code, command.said()
+    command.wait_until(lambda: not in_group(command.pid), 30)
+    run = only_run(outputs)
+    record = read(run / "run.json")
+    assert record["status"] == status
+    assert steps_in(run / "checkpoints")[-1] == record["step"]
+    if code > 0:
+        assert "not started" in command.said()
+        assert "Traceback" not in command.said()
+
+
+@pytest.mark.faults
+def test_a_signal_to_a_job_alone_stops_its_sweep(start, outputs):
+    command = start(["-m", *LONG, "seed=0,1"])
+    command.wait_until(lambda: has_rows(outputs))
+    os.kill(read(only_run(outputs) / "run.json")["sessions"][-1]["process"], signal.SIGTERM)
+    assert command.ended() == 75, command.said()
+    assert "preempted" in command.said()
+    assert "not started" in command.said()
+
+
+def in_group(group: int) -> bool:
+    """Tell whether there is a process in a group yet."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# The first second -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("delay", [0.3, 0.6, 1.0, 2.0, 3.0])
+def test_a_signal_in_the_first_seconds_ends_it_without_a_traceback(outputs, delay):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnbench", *LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(delay)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (75, -signal.SIGTERM), err  # the latter before Python has come to our code
+    assert "Traceback" not in err
