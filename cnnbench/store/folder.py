@@ -231,6 +231,14 @@ class RunFolder:
         write_json(self.record_file, record)
         return record
 
+    def record_damage(self, *what: str) -> None:
+        """Add to what `run.json` says was damaged or lost, each once."""
+        self.update(damage=list(dict.fromkeys([*self.record().get("damage", []), *what])))
+
+    def parent(self) -> "RunFolder":
+        """Return the run that this one continues for longer. Raises UserError where it is not there."""
+        return RunFolder.open(Path(self.record()["parent"]["folder"]))
+
     def evaluation(self, split: str, which: str) -> Path:
         """Return the folder for what is found out about a checkpoint (`best`, `last`, its step) on a split."""
         return self.path / "evaluation" / f"{split}-{which}"

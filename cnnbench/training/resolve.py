@@ -144,7 +144,7 @@ def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> No
                 write_sealed(folder.split_file, _split_record(plan, training))
             restored.append("split.json could not be read, and was restored")
     if restored:
-        folder.update(damage=[*record.get("damage", []), *restored])
+        folder.record_damage(*restored)
         for what in restored:
             console.warn(f"warning: {folder.shown_path}: {what}.")
 

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -98,7 +97,8 @@ class Trainer:
         self.init_notes = record.get("init", {}).get("notes", ())
         self.restored: dict[str, Any] = {}  # the manifest of the checkpoint that it goes on from
         self.progress = self._restore()
-        self.seconds_before = self._seconds_spent(record)
+        # What earlier sessions took; of one that was killed, until its last checkpoint.
+        self.seconds_before = max(float(record.get("seconds", 0.0)), float(self.restored.get("seconds", 0.0)))
         computed_with = provenance.environment(str(training.device), self.threads)
         session = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
         sessions = [*record.get("sessions", []), session | computed_with]
@@ -243,24 +243,21 @@ class Trainer:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
 
-    def _seconds_spent(self, record: dict[str, Any]) -> float:
-        """Return what earlier sessions took; of one that was killed, what it took until its last checkpoint."""
-        return max(float(record.get("seconds", 0.0)), float(self.restored.get("seconds", 0.0)))
-
     def _restore(self) -> Progress:
         """Put network and optimizer where the newest checkpoint left them, this run's or else its parent's."""
 
-        def warn(text: str) -> None:
-            console.say(f"  warning: {text}; going on from the checkpoint before it.")
-
-        content = checkpoint.load_newest(self.folder.checkpoints, warn, self.identity)
+        content = checkpoint.load_newest(
+            self.folder.checkpoints,
+            lambda text: console.say(f"  warning: {text}; continuing from the checkpoint before it."),
+            self.identity,
+        )
         if content is not None:
             progress = restore(self.training, content)
             self.restored = checkpoint.manifest(self.folder.checkpoints, progress.step)
             return progress
         if self.config.parent is None:
             return Progress()
-        parent = self._parent()
+        parent = self.folder.parent()
         identity, _, step = self.config.parent.partition("@")
         content = checkpoint.load(parent.checkpoints, int(step), identity)
         self.restored = checkpoint.manifest(parent.checkpoints, int(step))
@@ -274,12 +271,9 @@ class Trainer:
         """Say and record what is lost of the rows; weights, scores and the best epoch are in the checkpoint."""
         if loss:
             what = f"{loss}, up to step {self.progress.step}"
-            console.warn(f"  warning: {what}; the training goes on without them.")
-            damage = dict.fromkeys([*self.folder.record().get("damage", []), what])
-            self.folder.update(damage=list(damage), rows_are_lost=True)
-
-    def _parent(self) -> RunFolder:
-        return RunFolder.open(Path(self.folder.record()["parent"]["folder"]))
+            console.warn(f"  warning: {what}; the training continues without them.")
+            self.folder.record_damage(what)
+            self.folder.update(rows_are_lost=True)
 
     def _notes(self) -> list[str]:
         return [*self.plan.notes, *self.training.notes, *self.init_notes, *self.folder.record().get("damage", ())]
@@ -288,7 +282,8 @@ class Trainer:
         """Say what a new horizon does to the learning rate of a run that continues another one, when it begins."""
         if self.config.parent is None or checkpoint.steps_in(self.folder.checkpoints):
             return []
-        return schedule_notes(self.training, self._parent().run_config(), self.progress.step, self.progress.scores)
+        before = self.folder.parent().run_config()
+        return schedule_notes(self.training, before, self.progress.step, self.progress.scores)
 
     def _test(self) -> dict[str, Any]:
         """Measure the selected checkpoint on every split, test once, and write the result.

@@ -120,7 +120,7 @@ def test_a_damaged_newest_checkpoint_costs_a_warning_and_no_bit(outputs, unbroke
     newest.write_bytes(newest.read_bytes()[:-100])
     assert go(*WORDS) == 0
     assert f"warning: {newest} is damaged" in (said := capsys.readouterr().out)
-    assert "going on from the checkpoint before it" in said
+    assert "continuing from the checkpoint before it" in said
     assert_same(run, unbroken)
 
 
