@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnbench.errors import UserError
 from cnnbench.models.head import is_below
+from cnnbench.store.tensor_files import TensorFileError, load_safetensors, load_tensors
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 SHOWN = 8  # tensors in an error
@@ -71,13 +72,12 @@ def read_state_dict(path: Path) -> Mapping[str, Any]:
     content: Any
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
+            content = load_safetensors(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is no state dict: {str(error).splitlines()[0]}") from error
+            with path.open("rb") as file:
+                content = load_tensors(file)
+    except (TensorFileError, OSError) as error:
+        raise UserError(f"{path} is no state dict: {error}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise UserError(f"{path} is no state dict: it must hold tensors by their names, and nothing else")
     return content

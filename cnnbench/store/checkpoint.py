@@ -20,6 +20,7 @@ from cnnbench.errors import TrainingError, UserError
 from cnnbench.store.files import DamagedError, write_atomically, write_sealed
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
+from cnnbench.store.tensor_files import TensorFileError, load_tensors
 
 FORMAT = 2
 
@@ -119,12 +120,11 @@ def load(folder: Path, step: int, identity: str | None = None) -> dict[str, Any]
     said, payload = _checked(folder, step, identity)
     path = _content_file(folder, said)
     try:
-        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise DamagedError(f"{path} is no checkpoint of tensors and plain values: {reason}") from error
-    if not isinstance(content, dict):
-        raise DamagedError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+        content = load_tensors(io.BytesIO(payload))
+    except TensorFileError as error:
+        raise DamagedError(f"{path} is no checkpoint: {error}") from error
+    if not isinstance(content, dict) or not {"network", "progress", "best"} <= content.keys():
+        raise DamagedError(f"{path} is no checkpoint: it has no network, or does not say how far it was trained")
     _refuse_foreign(path, content, identity)  # manifests of before named no run
     return content
 
@@ -134,7 +134,7 @@ def _checked(folder: Path, step: int, identity: str | None) -> tuple[dict[str, A
     said = manifest(folder, step, identity)
     path = _content_file(folder, said)
     try:
-        payload = path.read_bytes()
+        payload = path.read_bytes() if path.stat().st_size == said["bytes"] else b""
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
     if len(payload) != said["bytes"] or hashlib.sha256(payload).hexdigest() != said["sha256"]:
