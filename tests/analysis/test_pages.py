@@ -168,13 +168,15 @@ def test_the_page_of_an_unfinished_run_names_its_epoch(run, report):
 
 
 def test_sentences_are_wrapped_between_words_for_a_terminal_and_for_no_program(run, report, monkeypatch):
-    whole = report(run).out
+    def sentences() -> str:
+        return report(run).out.partition("  images of")[0]
+
+    whole = sentences()
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
-    wrapped = report(run).out
+    wrapped = sentences()
     assert wrapped.split() == whole.split()
-    sentences = wrapped.partition("  images of")[0]
-    assert max(map(len, sentences.splitlines())) <= 60 < max(map(len, whole.splitlines()))
+    assert max(map(len, wrapped.splitlines())) <= 60 < max(map(len, whole.splitlines()))
 
 
 def test_values_that_are_not_numbers_are_left_empty(run):
