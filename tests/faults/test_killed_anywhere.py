@@ -9,7 +9,7 @@ from tests.end_to_end.test_killed_processes import kill_at  # noqa: F401 - a fix
 from tests.support.interruption import WORDS, assert_same, go, read
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
-CALLS = range(1, 400, 6)
+CALLS = range(1, 240, 6)
 
 
 @pytest.mark.faults
@@ -21,4 +21,6 @@ def test_a_run_that_is_killed_at_a_call_goes_on_to_the_same_bits(outputs, unbrok
     assert go(*words) == 0
     run = only_run(outputs)
     assert "damage" not in read(run / "run.json")
-    assert_same(run, unbroken)
+    measured = read(run / "result.json")["test_measured"]
+    assert measured in (1, 2)  # it may have been killed after the test
+    assert_same(run, unbroken | {"result": unbroken["result"] | {"test_measured": measured}})
