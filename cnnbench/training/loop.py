@@ -14,7 +14,7 @@ from torch import Tensor
 from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped, StoppedAtOnce, TrainingError
 from cnnbench.training.setup import TrainingSetup
-from cnnbench.training.step import evaluate, gradient_norm, train_step
+from cnnbench.training.step import evaluate, gradient_norm, has_finite_gradient, train_step
 
 STEPS_IN_FLIGHT = 32  # on a GPU, so that reading a loss does not wait for each step; elsewhere every step is read
 SHOWN_IMAGES = 8  # of the batch that a training diverged with
@@ -248,12 +248,10 @@ class _MetricBuffer:
         self.pending.append((self.progress.step + 1, rate, len(batch), len(batch.labels), sums))
         if len(self.pending) >= self.limit:
             self._read()
-        if self.limit == 1:
-            norm = gradient_norm(self.training)
-            if not math.isfinite(norm):
-                loss = float(sums[0]) / len(batch)
-                what = f"the gradient of step {self.progress.step + 1} (epoch {self.epoch}) is not finite"
-                raise self._diverged(f"{what}, its norm {norm}, while the loss is {loss:.4g}", self.progress.step, rate)
+        if self.limit == 1 and not has_finite_gradient(self.training):
+            norm, loss = gradient_norm(self.training), float(sums[0]) / len(batch)
+            what = f"the gradient of step {self.progress.step + 1} (epoch {self.epoch}) is not finite"
+            raise self._diverged(f"{what}, its norm {norm}, while the loss is {loss:.4g}", self.progress.step, rate)
 
     def emit(self) -> None:
         for row in self.rows:

@@ -10,7 +10,7 @@ from cnnbench.errors import TrainingError
 from cnnbench.store import checkpoint
 from cnnbench.training import loop
 from cnnbench.training.loop import Progress, fit, snapshot
-from cnnbench.training.step import gradient_norm
+from cnnbench.training.step import gradient_norm, has_finite_gradient
 from tests.conftest import only_run
 from tests.support.interruption import read
 from tests.support.photographs import WRITERS
@@ -95,17 +95,20 @@ def test_photographs_are_named_by_their_files(monkeypatch, tmp_path):
     assert ".png" in shown
 
 
-def test_a_gradient_whose_squares_are_too_large_is_finite_all_the_same():
+def test_a_gradient_whose_sum_is_too_large_is_finite_all_the_same():
     training = prepared(*LENET)
     for weight in training.network.parameters():
-        weight.grad = torch.full_like(weight, 1e25)
+        weight.grad = torch.full_like(weight, 1e38)
     number = sum(weight.numel() for weight in training.network.parameters())
-    assert gradient_norm(training) == pytest.approx(1e25 * number**0.5)
+    assert has_finite_gradient(training)
+    assert gradient_norm(training) == pytest.approx(1e38 * number**0.5)
+    weight.grad[-1] = -math.inf
+    assert not has_finite_gradient(training)
 
 
 def test_a_run_that_diverges_fails_and_names_the_checkpoint_that_is_kept(cnnbench, outputs, monkeypatch):
-    norms = iter([1.0, 1.0, 1.0, math.nan])
-    monkeypatch.setattr(loop, "gradient_norm", lambda _: next(norms))
+    healthy = iter([True, True, True, False])
+    monkeypatch.setattr(loop, "has_finite_gradient", lambda _: next(healthy))
     outcome = cnnbench(*LENET, "checkpoint.every_seconds=0")
     assert outcome.code == 1
     assert "the gradient of step 4 (epoch 1) is not finite" in outcome.err
