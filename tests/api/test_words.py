@@ -111,7 +111,7 @@ def test_every_way_to_say_it_means_the_same_run():
 
 def test_what_a_command_says_besides_settings_can_be_said_both_ways(finished_once, tmp_path):
     plugin = tmp_path / "plugin.py"
-    plugin.write_text("")
+    plugin.write_text("# may register what it wants to")
     for plan in (
         api.plan("epochs=2", plugins=str(plugin), rerun=True, accept_stale=True),
         api.plan(f"epochs=2 rerun=true accept_stale=true plugins={plugin}"),
