@@ -18,6 +18,7 @@ from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.store.query import comparison_title, read_run, runs_named
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.slots import carry_out_all
+from cnnbench.training import terminal
 from cnnbench.training.console import ProgressMode, showing
 from cnnbench.training.ending import kept_checkpoint
 from cnnbench.training.plan import Plan, command_line, plan_resume, plan_run
@@ -170,13 +171,14 @@ def write_page(folder: RunFolder) -> Path:
     return page_of(folder).write(folder.path)
 
 
-def write_comparison(manifest: Path) -> Path:
-    """Write the page that compares the runs of a sweep, and return its path."""
+def write_comparison(manifest: Path) -> tuple[Path, list[str]]:
+    """Write the page that compares the runs of a sweep, and return its path and what to print of it."""
     from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
     from cnnbench.analysis.reports.comparison import compare
 
     words = [str(manifest)]
-    return page_of(compare(runs_named(words)), comparison_title(words)).write(outputs_dir() / "reports" / manifest.stem)
+    page = page_of(compare(runs_named(words)), comparison_title(words))
+    return page.write(outputs_dir() / "reports" / manifest.stem), page.terminal(terminal.width())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import all_keys
 from cnnbench.cli.parse import JSON, Argument, Verb, path, say
-from cnnbench.errors import UserError, sized
+from cnnbench.errors import UserError, counted, sized
 
 if TYPE_CHECKING:
     from cnnbench.store.matching import Order
@@ -93,11 +93,10 @@ def _order(runs: "Sequence[RunSummary]", word: str | None) -> "Order | None":
 
 def _table(runs: "Sequence[RunSummary]", words: Mapping[Path, str], outputs: Path, order: "Order | None") -> list[str]:
     from cnnbench.cli.run_table import in_common, table
+    from cnnbench.training.terminal import width
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    facts = [number, in_common(runs), sized(sum(run.size for run in runs)), f"in {outputs}"]
-    return [*table(runs, words, outputs, width, order), f"  {', '.join(filter(None, facts))}"]
+    facts = [counted(len(runs), "run"), in_common(runs), sized(sum(run.size for run in runs)), f"in {outputs}"]
+    return [*table(runs, words, outputs, width(), order), f"  {', '.join(filter(None, facts))}"]
 
 
 def _prune(

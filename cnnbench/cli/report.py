@@ -1,11 +1,9 @@
 """`cnnbench report`: everything about a run on one page, or runs side by side."""
 
 import re
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import run_folders, sweeps
@@ -36,7 +34,7 @@ are listed and skipped.
 def _run(flags: Namespace) -> None:
     from cnnbench.plugins import register_everything
     from cnnbench.store.query import runs_named
-    from cnnbench.training.terminal import linked, opened_in_browser
+    from cnnbench.training.terminal import linked, opened_in_browser, width
 
     register_everything(flags.plugins)
     runs = runs_named(flags.words)
@@ -49,8 +47,7 @@ def _run(flags: Namespace) -> None:
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)
-    width = get_terminal_size().columns if sys.stdout.isatty() else None
-    say(*page.terminal(width), "", f"  page: {linked(written)}")
+    say(*page.terminal(width()), "", f"  page: {linked(written)}")
     if flags.open and (note := opened_in_browser(written)):
         say(f"  {note}")
 

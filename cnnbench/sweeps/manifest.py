@@ -75,10 +75,12 @@ def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str)
     return path
 
 
-def summarize(plans: Sequence[Plan], outcomes: Sequence[str]) -> None:
-    """Print a line per job: how it ended, its test metrics, its folder."""
+def summarize(plans: Sequence[Plan], outcomes: Sequence[str], is_brief: bool = False) -> None:
+    """Print a line per job: how it ended, its test metrics, its folder. is_brief: only of jobs without a result."""
     console.say()
     for plan, outcome in zip(plans, outcomes, strict=True):
+        if is_brief and outcome == "completed":
+            continue
         runs = find_runs(outputs_dir(), plan.config.identity())
         metrics = ""
         if outcome == "completed":

@@ -26,8 +26,8 @@ from cnnbench.training.plan import Plan, command_line
 from cnnbench.training.signals import SIGNALS, StopRequests
 from cnnbench.training.trainer import carry_out
 
-Compare = Callable[[Path], Path]
-"""Writes the page that compares the runs of a sweep, and returns its path."""
+Compare = Callable[[Path], tuple[Path, list[str]]]
+"""Writes the page that compares the runs of a sweep, and returns its path and what to print of it."""
 LOOKS_EVERY = 0.2  # seconds, for signals
 
 
@@ -66,10 +66,13 @@ def carry_out_all(
                 break
         outcomes += ["not started"] * (len(plans) - len(outcomes))
         manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
-    summarize(plans, outcomes)
-    if compare is not None and reports and outcomes.count("completed") > 1 and stopped is None:
+    compares = compare is not None and reports and outcomes.count("completed") > 1 and stopped is None
+    summarize(plans, outcomes, is_brief=compares)
+    if compare is not None and compares:
         with console.tolerating("the comparison"):
-            console.show_page(compare(manifest), any(plan.config.open for plan in plans))
+            page, lines = compare(manifest)
+            console.say("\n".join(["", *lines, ""]))
+            console.show_page(page, any(plan.config.open for plan in plans))
     if stopped is not None:
         console.say("stopped; the same command again runs what is missing.")
         return stopped

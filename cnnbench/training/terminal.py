@@ -4,6 +4,7 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
+from shutil import get_terminal_size
 
 from cnnbench.store.folder import shown
 
@@ -18,6 +19,11 @@ def green(text: str) -> str:
 def is_dumb() -> bool:
     """Tell whether the terminal has text alone: no colours, no links, no line that is written again."""
     return os.environ.get("TERM") == "dumb"
+
+
+def width() -> int | None:
+    """Return the number of columns; None where the output goes elsewhere, and nothing has to fit."""
+    return get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def linked(path: Path, text: str | None = None) -> str:

@@ -109,7 +109,7 @@ def test_a_training_opens_its_page_where_that_is_asked_for(outputs, cnnbench, op
 def test_a_sweep_opens_its_comparison_and_none_of_its_pages(outputs, opened, monkeypatch, capsys):
     plans = [replace(plan_of(*REPORTED, "open=true", f"seed={seed}"), brief=True) for seed in range(2)]
     monkeypatch.setattr("cnnbench.sweeps.slots._Processes.run", _in_this_process)
-    assert carry_out_all(plans, write_page, write_comparison) == 0
+    assert carry_out_all(plans, stop, write_page, write_comparison) == 0
     (page,) = (outputs / "reports").glob("*/report.html")
     assert opened == [page.as_uri()]
     assert f"  page        {page}" in capsys.readouterr().out
