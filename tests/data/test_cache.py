@@ -218,12 +218,16 @@ def test_a_signal_leaves_what_has_not_been_decoded_yet(folder, monkeypatch, cach
 
     def decode_slowly(path: Path, *settings) -> torch.Tensor:
         begun.append(path)
-        if len(begun) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)
+        time.sleep(0.1)
         return decode(path, *settings)
 
+    def interrupted(problems, *_args, **_settings):
+        yield next(problems)
+        os.kill(os.getpid(), signal.SIGTERM)  # while it is not waiting for a file
+        yield from problems
+
     monkeypatch.setattr(caching, "decode", decode_slowly)
+    monkeypatch.setattr(caching, "tqdm", interrupted)
     given = photographs(folder, cache=cache)
     with pytest.raises(Stopped, match="SIGTERM"), StopRequests():
         decode_photographs(given, SIDE, 3)

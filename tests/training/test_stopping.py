@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from cnnbench.training import loop, setup, trainer
 from cnnbench.training.signals import SIGNALS, StopRequests
 from cnnbench.training.trainer import Trainer
 from tests.conftest import TINY, only_run
-from tests.support.interruption import WORDS, assert_same, go, read, save_every
+from tests.support.interruption import WORDS, assert_same, go, outcome_of, read, save_every, shown_by
 
 pytestmark = pytest.mark.usefixtures("one_second_a_session")
 
@@ -93,6 +94,19 @@ def test_a_signal_stops_a_run_wherever_it_is_and_the_same_command_ends_it_in_the
     assert (only_run(outputs) / "report.html").is_file() == ("report=true" in words)
     if place == "while samples are shown":
         assert shown == [2]  # of the three epochs: it had come to that
+
+
+def test_a_test_that_was_logged_and_then_stopped_is_logged_once(cnnbench, outputs, monkeypatch):
+    monkeypatch.setattr(loop, "is_better", lambda _metrics, best, _watched: best is None)  # the first stays the best
+    words = (*WORDS, "report=true", "regularization.early_stopping.patience=null")
+    with pytest.MonkeyPatch.context() as patch:
+        send_before(patch, EvalReport, "write")
+        assert cnnbench(*words).code == 75
+    assert cnnbench(*words).code == 0
+    outcome = outcome_of(only_run(outputs))
+    assert outcome["result"]["checkpoint"]["epoch"] == 1
+    assert outcome["result"]["test_measured"] == 1
+    assert outcome["scalars"] == shown_by(outcome["rows"], outcome["result"])
 
 
 def send_before(patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
@@ -202,3 +216,21 @@ def test_a_limit_of_time_pauses_the_run_with_exit_75(outputs, unbroken, capsys):
     assert read(run / "run.json")["status"] == "paused"
     assert go(*WORDS, "max_minutes=60") == 0
     assert_same(run, unbroken)
+
+
+def test_the_first_checkpoint_comes_three_seconds_after_the_start_and_later_ones_keep_their_distance(
+    outputs, monkeypatch
+):
+    clock = iter(range(1000))  # a second passes whenever somebody looks
+    saved = []
+    save = Trainer.save
+
+    def note(self: Trainer) -> None:
+        saved.append((self.progress.step, self.last_save))
+        save(self)
+
+    monkeypatch.setattr(Trainer, "save", note)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    assert go(*WORDS, "checkpoint.every_seconds=8") == 0
+    assert [step for step, _ in saved][:2] == [3, 11]
+    assert saved[-1][0] == 15
