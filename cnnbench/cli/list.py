@@ -22,7 +22,7 @@ Lists runs: in which settings they differ, their status, test metrics and size.
 
   cnnbench list                               all in ./outputs
   cnnbench list data=mnist 'accuracy>0.98'    that meet all of the conditions
-  cnnbench list 'model=lenet*' 'seed!=0' status=interrupted
+  cnnbench list 'model=lenet*' 'seed!=0' 'status!=completed'
   cnnbench list --sort accuracy               the best first
   cnnbench list --csv > runs.csv              for a spreadsheet, or pandas
   cnnbench list --in FOLDER --json            elsewhere; for programs

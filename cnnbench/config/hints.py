@@ -109,6 +109,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
         return f"no such {group}; did you mean '{found}'?"
     if Path(f"{option}.py").is_file():
         return f"no such {group}; type plugins={option}.py too"
+    if group == "data" and Path(option).is_dir():
+        return f"no such data; for photographs of your own: data=image_folder data.folder={option}"
     is_short = len(options) <= MAX_LISTED
     known = f"there are {listed(options)}" if is_short else f"cnnbench options {group} lists all {len(options)}"
     is_extended = group not in ("regularization", "experiment", "debug")

@@ -58,6 +58,10 @@ def source_of(name: str) -> Source | None:
     return source
 
 
+def _name_of(source: Source) -> str:
+    return next(name for name in DATASETS if DATASETS[name].facts.get("source") is source)
+
+
 def read_verified(source: Source, root: Path, verify: bool) -> dict[str, bytes]:
     """Return the content of a data set's files by name, unpacked where they are stored as .gz.
 
@@ -114,6 +118,7 @@ def _download(source: Source, root: Path) -> None:
             f"{source.title} is not in {folder}, and could not be downloaded ({error}).\n"
             f"  missing there: {', '.join(source.missing(root))} (also as .gz)\n"
             f"  to download by hand: {' '.join(source.archives)}\n"
+            f"  then: cnnbench data prepare {_name_of(source)} --from FOLDER\n"
             f"  another folder: data.root=FOLDER, or the environment variable CNNBENCH_DATA"
         ) from error
 

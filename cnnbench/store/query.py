@@ -13,7 +13,7 @@ from typing import Any
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
-from cnnbench.store.folder import LABELS, RunFolder, shown
+from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, shown
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Sweep
 
@@ -158,7 +158,9 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
                 folders = [path] if path.is_dir() else []
             runs |= {run.path.resolve(): run for folder in folders for run in runs_below(folder)}
     if not runs:
-        raise UserError(f"{' '.join(words)}: there are no runs.")
+        sweep = outputs_dir() / "sweeps" / f"{Path(words[0]).name}.json"  # its page was named, not the sweep
+        way = f" The runs that it compares: {shown(sweep)}" if sweep.is_file() else ""
+        raise UserError(f"{' '.join(words)}: there are no runs.{way}")
     return list(runs.values())
 
 

@@ -34,8 +34,11 @@ def with_source(config: RunConfig) -> RunConfig:
     source = find_source(config)
     if source is None:
         return config
-    where = config.init.model_dump(include={"run", "file"}, exclude_none=True)
-    where = {key: str(Path(path).expanduser().resolve()) for key, path in where.items()}
+    where = {}
+    if config.init.run is not None:  # `last` is another run tomorrow
+        where["run"] = source.metadata["run"]
+    if config.init.file is not None:
+        where["file"] = str(Path(config.init.file).expanduser().resolve())
     return config.model_copy(update={"source": source.identity, "init": config.init.model_copy(update=where)})
 
 
@@ -60,7 +63,7 @@ def find_source(config: RunConfig) -> WeightSource | None:
 
 def _run_source(path: str, which: str) -> WeightSource:
     try:
-        folder = RunFolder.open(Path(path))
+        folder = RunFolder.named(path)
     except UserError as error:
         raise UserError(f"{error} {HOW_TO_CONTINUE}") from error
     record = folder.record()

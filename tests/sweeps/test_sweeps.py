@@ -170,7 +170,7 @@ def test_the_command_of_a_job_names_the_files_that_it_needs(cnnbench, tmp_path, 
     outcome = cnnbench("-m", *words, "seed=0,1", "dry_run=true")
     assert outcome.code == 0, outcome.err
     assert f"[2/2] {command_line([*words, 'seed=1'])}\n" in outcome.out
-    assert api.plan(["model=moody", "model.mood=fine", "data=synthetic"], str(plugin)).command == command_line(
+    assert api.plan(["model=moody", "model.mood=fine", "data=synthetic"], plugins=str(plugin)).command == command_line(
         words[2:]
     )
 
@@ -291,7 +291,7 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
     outcome = cnnbench(*words)
     thread.join()
     assert outcome.code == 75
-    assert "stopped; the same command again does what is missing" in outcome.out
+    assert "stopped; the same command again runs what is missing" in outcome.out
     assert re.search(r"preempted .*\n  not started", outcome.out)
     ((_, run),) = runs_below(outputs).items()
     record = read(run / "run.json")

@@ -10,7 +10,7 @@ from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.files import write_json
-from cnnbench.store.folder import find_runs
+from cnnbench.store.folder import RunFolder, find_runs
 from cnnbench.training.init import initial_weights, load_initial_weights
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
@@ -133,6 +133,14 @@ def test_epochs_of_a_chain_of_runs_add_up(source, outputs):
 # Resuming -------------------------------------------------------------------------------------------------------------
 
 
+def test_the_last_run_is_a_source_and_stays_it(outputs, cnnbench):
+    first = finished(SOURCE, outputs)
+    assert cnnbench(*OTHER_DATA, "init.run=last", "epochs=1").code == 0
+    second = RunFolder.named("last").path
+    assert second != first
+    assert RunFolder(second).config()["init"]["run"] == str(first), "and not `last`, which is another run by now"
+
+
 def test_a_killed_run_needs_its_source_no_more(source, outputs, tmp_path, cnnbench):
     words = (*OTHER_DATA, f"init.run={source}")
     unbroken = finished(words, tmp_path / "unbroken")
@@ -141,7 +149,7 @@ def test_a_killed_run_needs_its_source_no_more(source, outputs, tmp_path, cnnben
     run = only_run(outputs)
     ended = cnnbench(*words)
     assert ended.code == 2
-    assert "is no run folder" in ended.err
+    assert "there is no such folder" in ended.err
     assert "Runs already started from it can be continued with cnnbench resume RUN" in ended.err
     assert carry_out(plan_resume(str(run), [])) == 0
     assert differences(outcome_of(run), outcome_of(unbroken)) == []
@@ -251,7 +259,7 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "init.run=nowhere": "nowhere is no run folder: it has no run.json",
+    "init.run=nowhere": "nowhere: there is no such folder, and no run below",
     "init.file=nowhere.pt": "no such file",
     "init.file=broken.txt": "must be a state dict: a file .pt, .pth or .safetensors",
     "init.file=broken.pt": "broken.pt is no state dict: ",

@@ -46,7 +46,7 @@ def test_a_signal_lets_the_step_finish_saves_and_says_how_to_go_on(cnnbench, out
     run = only_run(outputs)
     assert outcome.code == code
     assert f"{status} at step 6 of 15" in outcome.out
-    assert f"to go on, type the same command again, or: cnnbench resume {run}" in outcome.out
+    assert f"to continue, type the same command again, or: cnnbench resume {run}" in outcome.out
     assert read(run / "run.json")["status"] == status
     assert signal.getsignal(number) is before
     assert go(*WORDS) == 0
