@@ -15,7 +15,7 @@ from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError,
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
-from cnnbench.store.query import comparison_title, read_run, runs_named
+from cnnbench.store.query import comparison_title, runs_below, runs_named
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.slots import carry_out_all
 from cnnbench.training import terminal
@@ -137,20 +137,18 @@ def plan(
     return asked.applied_to(planned, code)
 
 
-def runs(pattern: str | Path | None = None, plugins: Plugins = ()) -> "pd.DataFrame":
-    """Return a row for each run whose folder matches a pattern: path, status, settings, results.
+def runs(words: str | Path | Sequence[str] = (), plugins: Plugins = ()) -> "pd.DataFrame":
+    """Return a row per run: path, status, settings by dotted name, results such as `accuracy/test`.
 
-    pattern: None: all runs in `outputs`, or wherever they are written. plugins: as in `load_run`. Settings have their
-    dotted names, results names like `accuracy/test`.
+    words: folders, sweeps, patterns or parts of paths, as `cnnbench report` takes them; none: all runs in `outputs`,
+    or wherever they are written. plugins: as in `load_run`. Raises UserError for words that name no run.
     """
     import pandas as pd
 
     register_everything(plugins)
+    named = [str(words)] if isinstance(words, str | Path) else list(words)
     rows = []
-    path = outputs_dir() / "**" if pattern is None else Path(pattern)
-    start = Path(path.anchor)
-    for record in sorted(start.glob(f"{path.relative_to(start)}/run.json")):
-        run = read_run(record.parent)
+    for run in runs_named(named) if named else runs_below(outputs_dir()):
         row = {"path": str(run.path), "status": run.record.get("status", run.status)} | flat(run.config)
         row |= {"problem": run.problem} if run.problem else {}
         if run.result:

@@ -41,7 +41,8 @@ def _run(flags: Namespace) -> None:
     with writing(folder):
         report.write(folder)
     notes = [] if flags.data else deviations(opened, flags.split, which, report)
-    say(*_lines_of(report), *(f"  note: {note}" for note in notes), f"  tables and figures: {linked(folder)}")
+    say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
+    say(*(f"  note: {note}" for note in notes), f"  tables and figures: {linked(folder)}")
 
 
 def _lines_of(report: "EvalReport") -> list[str]:

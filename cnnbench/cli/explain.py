@@ -60,6 +60,7 @@ def _run(flags: Namespace) -> None:
     label = None if flags.class_ is None else label_of(flags.class_, opened.classes)
     explainer = replace(explainer, layer=flags.layer, filter=flags.filter, label=label)
     folder: Path = flags.out or opened.path / "explanation"
+    say(f"  {opened.folder.shown_path}, checkpoint {which}")
     left_out = []
     for kind in kinds:
         try:

@@ -61,6 +61,8 @@ def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]],
         predictor = Predictor.of_torchvision(name)
     else:
         opened = load_run(flags.run, flags.plugins)
+        if not flags.json and not Path(flags.run).exists():  # `last`, or a part of a path
+            say(f"  {opened.folder.shown_path}")
         predictor = Predictor.of_run(opened, flags.checkpoint)
         if flags.index is not None:
             images = images_from_split(opened, flags.split or "test", flags.index)

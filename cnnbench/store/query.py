@@ -153,7 +153,8 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
         paths = paths or [RunFolder.named(word).path]
         for path in paths:
             if path.suffix == ".json" and path.is_file():
-                folders = sweep_folders(path)
+                # A pattern finds other files too, such as those of checkpoints.
+                folders = sweep_folders(path) if len(paths) == 1 or path.parent.name == "sweeps" else []
             else:
                 folders = [path] if path.is_dir() else []
             runs |= {run.path.resolve(): run for folder in folders for run in runs_below(folder)}

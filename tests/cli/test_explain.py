@@ -76,7 +76,8 @@ def test_by_default_every_kind_is_drawn_for_one_image_of_each_class(run, explain
         names.remove("mistakes.png")
     folder = run / "explanation"
     assert sorted(path.name for path in folder.iterdir()) == names
-    lines = done.out.splitlines()
+    first_line, *lines = done.out.splitlines()
+    assert first_line == f"  {run}, checkpoint best"
     assert sorted(line.split(":")[0].strip() for line in lines[: len(names)]) == names
     assert "  left out: activations of 2 other images, which --index names" in lines
     assert lines[-1] == f"  figures: {folder}"
