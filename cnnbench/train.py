@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cnnbench
 from cnnbench.cli.parse import VERBS, asks_for_help, verb_and_words
 from cnnbench.config.hints import SWITCHES
-from cnnbench.errors import Mistake, TrainingError, UserError, shortened, wrapped
+from cnnbench.errors import Mistake, TrainingError, UserError, printable, shortened, wrapped
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _say(words: Sequence[str], text: object) -> None:
     verb = f" {words[0]}" if words and words[0] in VERBS else ""
-    message = f"cnnbench{verb}: {text}\n"
+    message = printable(f"cnnbench{verb}: {text}\n")
     sys.stderr.write(wrapped(message, get_terminal_size().columns) if sys.stderr.isatty() else message)
 
 
@@ -94,7 +94,7 @@ def run_command(arguments: Sequence[str]) -> int:
     if asks_for_help(words):
         from cnnbench.cli.help import overview
 
-        sys.stdout.write(overview() if len(words) == len(arguments) else verb.help_text(words))
+        sys.stdout.write(printable(overview() if len(words) == len(arguments) else verb.help_text(words)))
         return 0
     flags = verb.parse(words)
     if verb.run is not None:

@@ -3,7 +3,6 @@
 The files of `conf/` are read as text, which is fast. Only networks are built, without weights, to be measured.
 """
 
-import json
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import config_folders, groups_in, options_in, without_a_file
-from cnnbench.cli.parse import JSON, Argument, Verb, say
+from cnnbench.cli.parse import JSON, Argument, Verb, say, say_json
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _run(flags: Namespace) -> None:
     if not chosen:
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; without it all of them are listed.")
     if flags.json:
-        say(json.dumps([asdict(option) for option in chosen], indent=2, ensure_ascii=False))
+        say_json([asdict(option) for option in chosen])
     else:
         say(*_lines(chosen))
 

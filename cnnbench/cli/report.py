@@ -47,7 +47,7 @@ def _run(flags: Namespace) -> None:
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)
-    say(*page.terminal(), "", f"  page: {linked(written)}")
+    say(*page.terminal(), "", "  page: " + linked(written))
     if flags.open and (note := opened_in_browser(written)):
         say(f"  {note}")
 
