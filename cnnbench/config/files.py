@@ -12,7 +12,9 @@ from hydra.core.default_element import GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml import YAMLError
 
+from cnnbench.config.growth import check_yaml
 from cnnbench.errors import UserError, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
@@ -73,7 +75,11 @@ class OptionFiles(ConfigRepository):
         status = file.stat()
         key = str(file), status.st_mtime_ns, status.st_size
         if key not in _PARSED:
-            _PARSED[key] = self._parse(path)
+            try:
+                check_yaml(file.read_text(encoding="utf-8"))
+                _PARSED[key] = self._parse(path)
+            except (OSError, ValueError, YAMLError) as error:
+                raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
         return replace(_PARSED[key], config=copy.deepcopy(_PARSED[key].config))  # merging would change what all share
 
     def _parse(self, config_path: str) -> ConfigResult:

@@ -204,7 +204,7 @@ def _read_sweep(path: Path) -> dict[str, Any]:
         sweep: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not all("folder" in job for job in sweep["jobs"]):
             raise ValueError("its jobs have no folders")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a sweep: {error}") from error
     return sweep
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from cnnbench.config.growth import check_depth, load_yaml
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
 from cnnbench.errors import shortened
@@ -15,12 +16,12 @@ from cnnbench.store.files import CHECKSUM, DamagedError, as_json, checksum
 
 def read_json(path: Path, way: str = "") -> dict[str, Any]:
     """Return what a JSON file holds. way: what to do where it cannot be read, a sentence. Raises DamagedError."""
-    return _read(path, json.loads, way)
+    return _read(path, _parse_json, way)
 
 
 def read_yaml(path: Path, way: str = "") -> dict[str, Any]:
     """Return what a YAML file holds; as above."""
-    return _read(path, _parse_yaml, way)
+    return _read(path, load_yaml, way)
 
 
 def edited_settings(recorded: Mapping[str, Any] | None, found: Mapping[str, Any]) -> list[str]:
@@ -49,8 +50,8 @@ def _read(path: Path, parse: Callable[[str], Any], way: str) -> dict[str, Any]:
     way = f". {way}" if way else ""
     try:
         values = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}{way}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DamagedError(f"{path} cannot be read: {' '.join(str(error).split())}{way}") from error
     if not isinstance(values, dict):
         raise DamagedError(f"{path} is damaged: it holds no mapping{way}")
     if CHECKSUM in values and values[CHECKSUM] != checksum(values):
@@ -58,6 +59,7 @@ def _read(path: Path, parse: Callable[[str], Any], way: str) -> dict[str, Any]:
     return values
 
 
-def _parse_yaml(text: str) -> Any:
-    # As safe as the loader in Python, and ten times as fast: reports read hundreds of these.
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+def _parse_json(text: str) -> Any:
+    values = json.loads(text)
+    check_depth(values)
+    return values

@@ -235,7 +235,8 @@ class Trainer:
 
         content = checkpoint.load_newest(self.folder.checkpoints, warn, self.identity)
         if content is not None:
-            progress = restore(self.training, content)
+            with checkpoint.fitting(self.folder.checkpoints):
+                progress = restore(self.training, content)
             self.restored = checkpoint.manifest(self.folder.checkpoints, progress.step)
             return progress
         if self.config.parent is None:
@@ -244,7 +245,8 @@ class Trainer:
         identity, _, step = self.config.parent.partition("@")
         content = checkpoint.load(parent.checkpoints, int(step), identity)
         self.restored = checkpoint.manifest(parent.checkpoints, int(step))
-        progress = restore(self.training, content)
+        with checkpoint.fitting(parent.checkpoints):
+            progress = restore(self.training, content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
         write_atomically(self.folder.metrics_file, "".join(map(row_line, rows)).encode())
