@@ -16,6 +16,37 @@ if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
 
 LONGEST = 200  # characters that a message quotes
+# Control characters, among them those that begin commands of a terminal, and others that hide what follows: separators
+# of lines, changes of the direction of writing, halves of characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Styled(str):
+    """Text with codes of ours for a terminal, which are left in it; what it is added to, or is added to it, is not."""
+
+    __slots__ = ()
+
+    def __add__(self, other: str) -> "Styled":
+        return Styled(f"{self!s}{printable(other)}")
+
+    def __radd__(self, other: str) -> "Styled":
+        return Styled(f"{printable(other)}{self!s}")
+
+
+def printable(text: str) -> str:
+    """Return text that only prints: what a name from a file could do to a terminal is shown, as in `\\x1b[2J`."""
+    if isinstance(text, Styled):
+        return text
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else _escaped(found[0]), text)
+
+
+def one_line(text: str) -> str:
+    """Return the same on one line, with a space for everything that is space."""
+    return printable(re.sub(r"\s", " ", text))
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode()
 
 
 class ExitCode(IntEnum):
@@ -30,6 +61,9 @@ class ExitCode(IntEnum):
 
 class Explained(Exception):  # noqa: N818 - subclasses say whether it is an error
     """An exception whose message is complete: commands and notebooks show no traceback."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints in place of a traceback."""
@@ -102,7 +136,12 @@ def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Return the names as a list in a sentence: 'a', 'b', 'c'."""
-    return ", ".join(f"'{name}'" for name in names) or "none"
+    return ", ".join(f"'{quotable(name)}'" for name in names) or "none"
+
+
+def quotable(name: str) -> str:
+    """Return a name as a message quotes it: whatever cannot be printed is shown, line breaks as well."""
+    return UNPRINTABLE.sub(lambda found: _escaped(found[0]), name)
 
 
 def grouped(number: float) -> str:

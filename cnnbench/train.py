@@ -25,6 +25,7 @@ from cnnbench.errors import (
     TrainingError,
     UserError,
     exits_explained,
+    printable,
     shortened,
     wrapped,
 )
@@ -101,7 +102,7 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
 
 def _say(words: Sequence[str], text: object) -> None:
     verb = f" {words[0]}" if words and words[0] in VERBS else ""
-    message = f"cnnbench{verb}: {text}\n"
+    message = printable(f"cnnbench{verb}: {text}\n")
     sys.stderr.write(wrapped(message, get_terminal_size().columns) if sys.stderr.isatty() else message)
 
 
@@ -111,7 +112,7 @@ def run_command(arguments: Sequence[str], stop: StopRequests) -> ExitCode:
     if asks_for_help(words):
         from cnnbench.cli.help import overview
 
-        sys.stdout.write(overview() if len(words) == len(arguments) else verb.help_text(words))
+        sys.stdout.write(printable(overview() if len(words) == len(arguments) else verb.help_text(words)))
         return ExitCode.FINISHED
     flags = verb.parse(words)
     if verb.run is None and vars(flags).get("version"):

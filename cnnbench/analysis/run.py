@@ -138,20 +138,23 @@ class Run:
         if which == "best":
             weights = self._best(content)["weights"]
         elif self.config.regularization.average.kind != "none":  # batch norm may have to be measured again on images
-            progress = restore(self.training, content)
+            with checkpoint.fitting(self.folder.checkpoints):
+                progress = restore(self.training, content)
             return self.training.evaluated(progress.step).cpu().eval()
         else:
             weights = content["network"]
         spec = replace(self.spec, outputs=self.task.num_outputs)
         network = build_network(self.config.network(), spec, self.config.head, self.task)
-        network.load_state_dict(weights)
+        with checkpoint.fitting(self.folder.checkpoints):
+            network.load_state_dict(weights)
         return network.to(memory_format=torch.channels_last).eval()
 
     def epoch_of(self, which: Checkpoint = "tested") -> int:
         """Return the epoch of a checkpoint, counted from 1; 0 before the end of the first."""
         which = self.resolve(which)
         content = self._checkpoint(which)
-        return int(self._best(content)["epoch"] if which == "best" else content["progress"]["epochs_done"])
+        with checkpoint.fitting(self.folder.checkpoints):
+            return int(self._best(content)["epoch"] if which == "best" else content["progress"]["epochs_done"])
 
     def _checkpoint(self, which: Checkpoint) -> dict[str, Any]:
         steps, identity = checkpoint.steps_in(self.folder.checkpoints), self.record["identity"]

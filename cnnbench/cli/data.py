@@ -1,14 +1,13 @@
 """`cnnbench data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cnnbench.cli.catalog import all_options
-from cnnbench.cli.parse import JSON, Argument, Verb, columns, path, say, split_key_values
-from cnnbench.errors import UserError, grouped, listed
+from cnnbench.cli.parse import JSON, Argument, Verb, columns, path, say, say_json, split_key_values
+from cnnbench.errors import UserError, grouped, listed, one_line
 
 ABOUT = """\
 Lists data sets, shows what is in them, and puts files where they belong.
@@ -53,7 +52,7 @@ def _run(flags: Namespace) -> None:
     else:
         root, folder = _root(settings, "data.folder")
         states = [state_of(name, root, folder) for name in all_data_sets()]
-        say(json.dumps([asdict(one) for one in states], indent=2)) if flags.json else say(*inventory(states, root))
+        say_json([asdict(one) for one in states]) if flags.json else say(*inventory(states, root))
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def _info(name: str, settings: Sequence[str]) -> list[str]:
     lines = [f"{name}: {DATASETS[config.name].summary()}", *(f"  {key:<12} {value}" for key, value in rows.items())]
     lines += [f"  note         {note}" for note in (*planned.notes, *data.notes)]
     columns = [counts_per_class(part.labels, spec.num_classes) for part in (data.train, data.val, data.test)]
-    counts = [("all", *(sum(column) for column in columns)), *zip(spec.classes, *columns, strict=True)]
+    counts = [("all", *(sum(column) for column in columns)), *zip(map(one_line, spec.classes), *columns, strict=True)]
     width = max(len(label) for label, *_ in counts)
     lines += ["", f"  {'images':<{width}}{'train':>10}{'validation':>12}{'test':>10}"]
     for label, train, val, test in counts:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import all_options
 from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, say, writing
+from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
     from cnnbench.tasks.evaluation import EvalReport
@@ -42,7 +43,7 @@ def _run(flags: Namespace) -> None:
         report.write(folder)
     notes = [] if flags.data else deviations(opened, flags.split, which, report)
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
-    say(*(f"  note: {note}" for note in notes), f"  tables and figures: {linked(folder)}")
+    say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
 
 
 def _lines_of(report: "EvalReport") -> list[str]:
@@ -57,7 +58,7 @@ def _lines_of(report: "EvalReport") -> list[str]:
 
 
 def _line(row: Mapping[Any, Any]) -> str:
-    name = re.sub(r"\s", " ", str(row["class"]))
+    name = one_line(str(row["class"]))
     name = name if len(name) < 20 else f"{name[:18]}…"
     interval = f"{row['top1_low']:.3f} to {row['top1_high']:.3f}"
     return f"  {name:<20}{row['images']:>8}{row['top1']:>8.4f}{interval:>18}{row['precision']:>11.4f}{row['f1']:>8.4f}"

@@ -66,14 +66,14 @@ def _run(flags: Namespace) -> None:
         try:
             for picture in DRAW[kind](explainer):
                 saved = _save(picture, folder)
-                say(f"  {linked(saved, saved.name)}: {picture.line}")
+                say("  " + linked(saved, saved.name) + f": {picture.line}")
             if kind == "activations" and (more := not_drawn(explainer)):
                 left_out.append(f"  left out: activations {more}")
         except NotPossible as error:
             if flags.what:
                 raise UserError(f"--what {kind}: {error}.") from error
             left_out.append(f"  left out: {kind}: {error}")
-    say(*left_out, f"  figures: {linked(folder)}")
+    say(*left_out, "  figures: " + linked(folder))
     if unusable:
         raise UserError("\n".join(["not explained:", *(f"  {problem}" for problem in unusable)]))
 

@@ -1,16 +1,14 @@
 """`cnnbench list`: which runs there are, in what they differ, and how they ended."""
 
-import json
 import shlex
 import shutil
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import all_keys
-from cnnbench.cli.parse import JSON, Argument, Verb, path, say
+from cnnbench.cli.parse import JSON, Argument, Verb, path, say, say_json
 from cnnbench.errors import UserError, counted, sized
 
 if TYPE_CHECKING:
@@ -66,14 +64,14 @@ def _run(flags: Namespace) -> None:
     from cnnbench.cli.run_table import as_csv, as_plain
 
     if flags.csv:
-        sys.stdout.write(as_csv(matching))
+        say(*as_csv(matching).split("\n")[:-1])
         return
     home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
     words = shortest_words(matching, home)
     if flags.json:
         from cnnbench.store.files import finite
 
-        say(json.dumps(finite(as_plain(matching, words)), indent=2))
+        say_json(finite(as_plain(matching, words)))
     else:
         say(*_table(matching, words, outputs, order))
         if matching and home != outputs_dir():

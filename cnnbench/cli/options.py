@@ -3,7 +3,6 @@
 The files of `conf/` are read as text, which is fast. Only networks are built, without weights, to be measured.
 """
 
-import json
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import config_folders, groups_in, options_in, without_a_file
-from cnnbench.cli.parse import JSON, Argument, Verb, say
+from cnnbench.cli.parse import JSON, Argument, Verb, say, say_json
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _run(flags: Namespace) -> None:
     if not chosen:
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; without it all of them are listed.")
     if flags.json:
-        say(json.dumps([asdict(option) for option in chosen], indent=2, ensure_ascii=False))
+        say_json([asdict(option) for option in chosen])
     else:
         say(*_lines(chosen))
 
@@ -111,7 +110,7 @@ def _options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) ->
     from cnnbench.plugins import register_everything
 
     register_everything(plugins)
-    nodes = {name: _node(group, text) for name, text in texts.items()}
+    nodes = {name: _node(group, _content(group, name, text)) for name, text in texts.items()}
     components = {name: str(node.get("name")) for name, node in nodes.items()}
     summaries = {name: GROUPS[group][name].summary() for name in GROUPS[group]} if group in GROUPS else {}
     options = [
@@ -130,26 +129,34 @@ def _headline(text: str) -> str:
     return re.split(r"(?<=\.) ", " ".join(takewhile(bool, described)), maxsplit=1)[0]
 
 
-def _node(group: str, text: str) -> dict[str, Any]:
-    """Return what a file sets in its own group; a preset may set keys of others too."""
+def _content(group: str, name: str, text: str) -> dict[str, Any]:
     import yaml
 
-    content = yaml.safe_load(text) or {}
+    from cnnbench.config.growth import load_yaml
+
+    try:
+        content = load_yaml(text) or {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{group}/{name}.yaml cannot be read: {' '.join(str(error).split())}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _node(group: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file sets in its own group; a preset may set keys of others too."""
     node = content.get(group, content)
     return dict(node) if isinstance(node, Mapping) else {}
 
 
 def _measured(option: Option, text: str, spec: "DataSpec") -> Network:
     """Return a network measured on these images, cropped if its file says so."""
-    import yaml
-
     from cnnbench.data.prepare import crop_size
     from cnnbench.models.build import count_parameters, pass_through, smallest_side, works
     from cnnbench.registry import MODELS, Selection
 
-    settings = _node("model", text)
+    content = _content("model", option.name, text)
+    settings = _node("model", content)
     name = str(settings.pop("name", option.name))
-    crop = (yaml.safe_load(text) or {}).get("data", {}).get("crop")
+    crop = content.get("data", {}).get("crop")
     height, width = crop_size(spec.height, spec.width, crop)
     spec = replace(spec, height=height, width=width)
     network = Network("model", option.name, option.summary, (spec.channels, height, width), spec.num_classes)

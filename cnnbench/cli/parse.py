@@ -1,5 +1,6 @@
 """The verbs of `cnnbench`: the table of them, and how each is declared: a text, arguments, and what it does."""
 
+import json
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders
 from cnnbench.config.hints import as_typed, meant_by_word
-from cnnbench.errors import UserError, did_you_mean, shortened
+from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 VERBS = {
     "train": "train a network; the word itself can be left out",
@@ -265,9 +266,14 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Print lines, flushed even into a pipe."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    """Print lines, flushed even into a pipe; of what stands in them, only our own styles reach the terminal."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.flush()
+
+
+def say_json(values: Any) -> None:
+    """Print plain values for programs, in ASCII."""
+    say(json.dumps(values, indent=2).replace("\x7f", r"\u007f"))
 
 
 def split_key_values(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:

@@ -1,15 +1,13 @@
 """`cnnbench predict`: the classes that a network predicts for images."""
 
-import json
-import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import run_folders
-from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, JSON, SPLITS, Argument, Verb, path, run_name, say
-from cnnbench.errors import UserError
+from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, JSON, SPLITS, Argument, Verb, path, run_name, say, say_json
+from cnnbench.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from cnnbench.analysis.predict import InputImage
@@ -41,7 +39,7 @@ def _run(flags: Namespace) -> None:
     images, predictions, unusable = _predict(flags)
     if flags.picture:
         _draw(flags.picture, images, predictions)
-    say(json.dumps(predictions, indent=2) if flags.json else "\n".join(_table(predictions)))
+    say_json(predictions) if flags.json else say(*_table(predictions))
     if unusable:
         raise UserError("\n".join(["no prediction for:", *(f"  {problem}" for problem in unusable)]))
 
@@ -97,7 +95,7 @@ def _table(predictions: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    name = re.sub(r"[^\x20-\x7e\u00a0-\uffff]", " ", name)  # nothing that moves a terminal's cursor
+    name = one_line(name)
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 

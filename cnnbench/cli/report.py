@@ -47,7 +47,7 @@ def _run(flags: Namespace) -> None:
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)
-    say(*page.terminal(width()), "", f"  page: {linked(written)}")
+    say(*page.terminal(width()), "", "  page: " + linked(written))
     if flags.open and (note := opened_in_browser(written)):
         say(f"  {note}")
 

@@ -1,7 +1,5 @@
 """Runs as a table: in what they differ, how they stand, what came out; as many columns as a terminal has room for."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +11,16 @@ from typing import Any
 from cnnbench.analysis.reports.columns import GROUPS, Configuration, distinguishing_keys
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
-from cnnbench.errors import sized
+from cnnbench.errors import one_line, sized
 from cnnbench.store.folder import LABELS
 from cnnbench.store.matching import KeyNames, Order, as_shown
 from cnnbench.store.query import PRINCIPAL, RunSummary
+from cnnbench.store.tables import csv_of_rows
 
 NOT_COMPARED = (*LABELS, "references", "source", "parent")
 ASKED, STATUS, FIRST, PROGRESS, CHOSEN, SECOND, SIZE, SINCE, OTHER = range(9)  # how soon a column is shown
 GAP = "  "
 LEAST = 45  # characters beside the words that name the runs, however long these are
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how text begins that a spreadsheet would execute
 
 
 @dataclass(frozen=True)
@@ -198,11 +196,7 @@ def as_csv(runs: Sequence[RunSummary]) -> str:
         }
         for run in runs
     ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in [list(rows[0]), *(row.values() for row in rows)] if rows else ():
-        writer.writerow([_harmless(cell) for cell in row])
-    return text.getvalue()
+    return csv_of_rows([list(rows[0]), *(list(row.values()) for row in rows)]) if rows else ""
 
 
 def as_plain(runs: Sequence[RunSummary], words: Mapping[Path, str]) -> list[dict[str, Any]]:
@@ -296,9 +290,4 @@ def _ordered_by(value: Any) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(text.split()))
-
-
-def _harmless(cell: Any) -> Any:
-    """Return a cell that no spreadsheet executes: an apostrophe before text that looks like a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    return one_line(" ".join(text.split()))

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
+from cnnbench.config.growth import endless_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
 from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
 from cnnbench.config.values import FREE_TEXT, TYPED, conf_dir, data_for_dataset, flat, quoted
@@ -200,6 +201,11 @@ class Composer:
 
     def _compose(self, checked: _Words) -> Composed:
         config = self._loader.load_configuration("config", checked.overrides, RunMode.RUN, from_shell=False)
+        unresolved = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(unresolved, dict)
+        endless = endless_reference(unresolved)
+        if endless:
+            raise UserError(f"{endless} refers to settings that refer to others, more often than can be written down.")
         choices = {
             key: str(value) for key, value in config.hydra.runtime.choices.items() if key in self._groups and value
         }

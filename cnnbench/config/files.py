@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.default_element import GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml import YAMLError
 
-from cnnbench.config.values import MOST_VALUES, is_larger_than
+from cnnbench.config.growth import check_yaml
 from cnnbench.errors import UserError, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
@@ -33,19 +33,6 @@ def outside_reference(value: Any) -> str:
         if found := REFERENCE.search(PLAIN_REFERENCE.sub("", text)):
             return found[1]
     return ""
-
-
-def _refuse_alias_bomb(file: Path) -> None:
-    """Raise UserError for a file whose aliases stand for so many values that Hydra would never have copied all."""
-    text = file.read_text(encoding="utf-8", errors="replace")
-    if "&" not in text or "*" not in text:
-        return
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return  # Hydra says so
-    if is_larger_than(values, MOST_VALUES):
-        raise UserError(f"{file}: its aliases stand for more than {MOST_VALUES} values")
 
 
 def _check_references(loaded: ConfigResult, config_path: str) -> None:
@@ -88,8 +75,11 @@ class OptionFiles(ConfigRepository):
         status = file.stat()
         key = str(file), status.st_mtime_ns, status.st_size
         if key not in _PARSED:
-            _refuse_alias_bomb(file)
-            _PARSED[key] = self._parse(path)
+            try:
+                check_yaml(file.read_text(encoding="utf-8"))
+                _PARSED[key] = self._parse(path)
+            except (OSError, ValueError, YAMLError) as error:
+                raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
         return replace(_PARSED[key], config=copy.deepcopy(_PARSED[key].config))  # merging would change what all share
 
     def _parse(self, config_path: str) -> ConfigResult:

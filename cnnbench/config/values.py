@@ -9,7 +9,6 @@ from typing import Any
 
 from cnnbench.errors import SettingError, UserError, shortened
 
-MOST_VALUES = 100_000  # in a YAML file
 TYPED = "command line"  # the origin of a value that was typed
 FREE_TEXT = "name", "notes"
 PATHS = "data.folder", "data.root", "data.train", "data.val", "data.test", "data.classes", "init.file", "init.run"
@@ -45,25 +44,6 @@ def as_text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(as_text, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def is_larger_than(values: Any, most: int) -> bool:
-    """Tell whether nested values, each counted wherever it is referred to, are more than `most`.
-
-    YAML's aliases make thousands of millions of them out of a few lines.
-    """
-    sizes: dict[int, int] = {}
-
-    def size(value: Any) -> int:
-        if not isinstance(value, dict | list):
-            return 1
-        if id(value) not in sizes:
-            sizes[id(value)] = most + 1  # of what refers to itself
-            inner = value.values() if isinstance(value, dict) else value
-            sizes[id(value)] = 1 + sum(map(size, inner))
-        return sizes[id(value)]
-
-    return size(values) > most
 
 
 def copied(values: Any) -> Any:

@@ -15,7 +15,7 @@ from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.decode import SUFFIXES, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
-from cnnbench.errors import UserError, grouped, listed
+from cnnbench.errors import UserError, grouped, listed, quotable
 from cnnbench.store.folder import holds_runs, outputs_dir
 
 # Types of the settings that all data sets of photographs share:
@@ -144,4 +144,4 @@ def first_names(names: Iterable[str]) -> str:
     """Return the first twenty names, and how many more there are."""
     every = list(names)
     more = f" and {grouped(len(every) - MAX_NAMES)} more" if len(every) > MAX_NAMES else ""
-    return ", ".join(every[:MAX_NAMES]) + more
+    return ", ".join(map(quotable, every[:MAX_NAMES])) + more

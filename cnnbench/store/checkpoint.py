@@ -9,14 +9,14 @@ and counts from the moment when the new manifest takes the place of the old one;
 import hashlib
 import io
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
-from cnnbench.errors import TrainingError, UserError
+from cnnbench.errors import TrainingError, UserError, shortened
 from cnnbench.store.files import DamagedError, write_atomically, write_sealed
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
@@ -123,10 +123,29 @@ def load(folder: Path, step: int, identity: str | None = None) -> dict[str, Any]
         content = load_tensors(io.BytesIO(payload))
     except TensorFileError as error:
         raise DamagedError(f"{path} is no checkpoint: {error}") from error
-    if not isinstance(content, dict) or not {"network", "progress", "best"} <= content.keys():
+    if not _is_complete(content):
         raise DamagedError(f"{path} is no checkpoint: it has no network, or does not say how far it was trained")
     _refuse_foreign(path, content, identity)  # manifests of before named no run
     return content
+
+
+def _is_complete(content: Any) -> TypeGuard[dict[str, Any]]:
+    """Tell whether values have the parts that every checkpoint has."""
+    if not isinstance(content, dict) or not {"network", "progress", "best"} <= content.keys():
+        return False
+    has_state = isinstance(content["network"], dict) and isinstance(content["progress"], dict)
+    best = content["best"]
+    return has_state and (best is None or (isinstance(best, dict) and {"epoch", "weights"} <= best.keys()))
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong when the content of a checkpoint is put to use into a UserError that says where it is."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{folder}: what its checkpoint holds does not fit this run: {shortened(reason)}") from error
 
 
 def _checked(folder: Path, step: int, identity: str | None) -> tuple[dict[str, Any], bytes]:

@@ -192,7 +192,7 @@ class RunFolder:
             if plugins:
                 hint = f"this run was made with plugins={','.join(plugins)}; type that too."
                 raise UserError(f"{error}\n{hint}") from error
-            raise
+            raise UserError(f"{self.config_file}: {error}") from error
         recorded = self.record().get("identity")
         # An identity leaves out what is at its default, and that of a plugin may have been edited since.
         is_certain = not any(component.is_from_plugin for component in config.components())

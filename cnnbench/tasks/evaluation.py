@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from cnnbench.errors import listed
 from cnnbench.store.files import write_atomically, write_json
+from cnnbench.store.tables import csv_of_frame
 from cnnbench.tasks import figures
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class EvalReport:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
-            write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
+            write_atomically(folder / f"{name}.csv", csv_of_frame(table))
         for name, figure in self.figures.items():
             log_image(name, figures.save(folder / f"{name}.png", figure))
         write_json(folder / "metrics.json", dict(self.metrics))

@@ -1,6 +1,5 @@
 """Embeddings in files: for TensorBoard's projector, and as arrays."""
 
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnbench.data.loader import Batch, Batches
+from cnnbench.errors import one_line
 from cnnbench.tasks.context import EvalContext
 
 LARGEST_SPRITE = 8192  # side of the picture that holds the images of all points; browsers take no larger one
@@ -48,7 +48,7 @@ def thumbnails(context: EvalContext, batches: Batches) -> Tensor:
 
 def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
     """Return the class of each label, without what ends a line or a column of a table."""
-    return [re.sub(r"\s", " ", classes[label]) for label in labels.tolist()]
+    return [one_line(classes[label]) for label in labels.tolist()]
 
 
 def save_arrays(folder: Path, embeddings: Tensor, labels: Tensor, classes: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, as_text, flat
-from cnnbench.errors import UserError, counted, duration, grouped, listed
+from cnnbench.errors import UserError, counted, duration, grouped, listed, one_line, printable
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
@@ -108,7 +108,8 @@ def header(plan: Plan, facts: Mapping[str, str]) -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under a head; columns of numbers to the right."""
-    lines = [head, *rows] if any(head) else list(rows)
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    lines = [head, *rows] if any(head) else rows
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     to_right = [all(row[column].replace(" ", "").isdigit() for row in rows) for column in range(len(head))]
     for line in lines:
@@ -167,7 +168,7 @@ class ProgressDisplay:
         if self.is_table:
             cells = [_number(row[column]) if column in row else "" for column in self.columns]
             self._write(
-                self._table_line(when.removeprefix("epoch "), cells) + (f"  {green('best')}" if is_best else "")
+                self._table_line(when.removeprefix("epoch "), cells) + ("  " + green("best") if is_best else "")
             )
             return
         self.announced = True  # each line has the time that is left
@@ -226,7 +227,7 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
 
 def show_page(page: Path, opens: bool = False) -> None:
     """Print where a page lies, and open it in the browser where that is wanted."""
-    say(f"  page        {linked(page)}")
+    say("  page        " + linked(page))
     if opens and (note := opened_in_browser(page)):
         say(f"  {note}")
 
@@ -272,7 +273,7 @@ def _print(text: str, stream: TextIO | None) -> None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        print(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError:
         with suppress(OSError, ValueError):  # what is buffered would fail once more when Python exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -74,7 +74,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
             console.say(f"  note: {note}")
         for name in filter(missing_package, training.config.logger):
             console.say(f"  warning: logger '{name}' will be disabled: {missing_package(name)}")
-        console.say(f"  pictures: {linked(folder)}")
+        console.say("  pictures: " + linked(folder))
     return seconds, size
 
 

@@ -3,13 +3,14 @@
 Source: Smith 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ExitCode
+from cnnbench.store.files import write_atomically
 from cnnbench.store.folder import outputs_dir
+from cnnbench.store.tables import csv_of_rows
 from cnnbench.training import console
 from cnnbench.training.init import trial
 from cnnbench.training.plan import Plan
@@ -28,8 +29,8 @@ def find_learning_rate(plan: Plan) -> ExitCode:
     rates, losses = try_rates(training)
     folder = outputs_dir() / "lr_finds" / plan.run_path()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "losses.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])
+    table = csv_of_rows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])
+    write_atomically(folder / "losses.csv", table.encode())
     best = suggestion(rates, losses)
 
     from cnnbench.tasks.figures import save_curve
@@ -40,7 +41,7 @@ def find_learning_rate(plan: Plan) -> ExitCode:
         console.say("  the loss did not fall at any of them")
     else:
         console.say(f"  the loss falls fastest at {best:.2g}: optimizer.lr={best:.2g}")
-    console.say(f"  curve: {linked(folder / 'losses.png')}")
+    console.say("  curve: " + linked(folder / "losses.png"))
     return ExitCode.FINISHED if best is not None else ExitCode.FAILED
 
 

@@ -79,6 +79,13 @@ class TrainingSetup:
         data = self.data
         return Batches(getattr(data, split), data.spec, data.mean, data.std, self.device)
 
+    def displayed_metrics(self) -> list[str]:
+        """Return which metrics of an epoch are displayed, as `loss/train`, `accuracy/val`; others are in the rows."""
+        task = self.task
+        displayed = {*task.train_metrics, *task.own_metrics, *(name for name, _ in task.watched)}
+        validated = [name for name in task.eval_metrics if name in displayed and len(self.data.val)]
+        return [*(f"{name}/train" for name in task.train_metrics), *(f"{name}/val" for name in validated)]
+
     def set_train_mode(self, epoch: int) -> None:
         """Put the network into training mode as it is in an epoch, counted from 1."""
         self.freeze.set_train_mode(self.network, epoch)

@@ -6,6 +6,7 @@ import webbrowser
 from pathlib import Path
 from shutil import get_terminal_size
 
+from cnnbench.errors import Styled, printable
 from cnnbench.store.folder import shown
 
 NO_LINKS = ("", "unknown", "linux")  # values of $TERM; what else knows none leaves them out by itself
@@ -13,7 +14,7 @@ NO_LINKS = ("", "unknown", "linux")  # values of $TERM; what else knows none lea
 
 def green(text: str) -> str:
     """Return text in green, where the user wants colours."""
-    return text if _is_plain() else f"\x1b[32m{text}\x1b[0m"
+    return text if _is_plain() else Styled(f"\x1b[32m{printable(text)}\x1b[0m")
 
 
 def is_dumb() -> bool:
@@ -32,7 +33,9 @@ def linked(path: Path, text: str | None = None) -> str:
     $FORCE_HYPERLINK decides for every program whether there are links; 0: none.
     """
     text = shown(path) if text is None else text
-    return f"\x1b]8;;{path.resolve().as_uri()}\x1b\\{text}\x1b]8;;\x1b\\" if _knows_links() else text
+    if not _knows_links():
+        return text
+    return Styled(f"\x1b]8;;{path.resolve().as_uri()}\x1b\\{printable(text)}\x1b]8;;\x1b\\")
 
 
 def opened_in_browser(page: Path) -> str:

@@ -113,10 +113,7 @@ class Trainer:
         self.journal = Journal(self.folder.metrics_file, self.progress, self.restored.get("rows"))
         self._note_lost_rows(self.journal.loss)
         self._begin_logging()
-        task, num_steps = self.training.task, self.training.horizon.num_steps
-        shown = {*task.train_metrics, *task.own_metrics, *(name for name, _ in task.watched)}  # others are in the rows
-        columns = [f"{name}/train" for name in task.train_metrics]
-        columns += [f"{name}/val" for name in task.eval_metrics if name in shown and len(self.training.data.val)]
+        num_steps, columns = self.training.horizon.num_steps, self.training.displayed_metrics()
         self.display = console.ProgressDisplay(self.config.epochs, num_steps, self.progress.step, columns)
         try:
             with self.stop.deferred():
@@ -252,7 +249,8 @@ class Trainer:
             self.identity,
         )
         if content is not None:
-            progress = restore(self.training, content)
+            with checkpoint.fitting(self.folder.checkpoints):
+                progress = restore(self.training, content)
             self.restored = checkpoint.manifest(self.folder.checkpoints, progress.step)
             return progress
         if self.config.parent is None:
@@ -261,7 +259,8 @@ class Trainer:
         identity, _, step = self.config.parent.partition("@")
         content = checkpoint.load(parent.checkpoints, int(step), identity)
         self.restored = checkpoint.manifest(parent.checkpoints, int(step))
-        progress = restore(self.training, content)
+        with checkpoint.fitting(parent.checkpoints):
+            progress = restore(self.training, content)
         progress.stopped_early, progress.waited = False, 0
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
         write_atomically(self.folder.metrics_file, "".join(map(row_line, rows)).encode())

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
-from cnnbench.errors import grouped
+from cnnbench.errors import grouped, one_line
 from cnnbench.store.files import write_atomically
+from cnnbench.store.tables import csv_of_frame
 
 SMALL_PICTURE = 850  # pixels wide
 
@@ -118,12 +119,12 @@ class Page:
 
     def markdown(self) -> str:
         """Return summary, tables and lists as Markdown."""
-        lines = [f"# {_flat(self.title)}", "", _flat(self.summary)]
+        lines = [f"# {_markdown(self.title)}", "", _markdown(self.summary)]
         for section in self.sections:
             if isinstance(section, Table):
-                lines += ["", f"## {section.title}", "", *_markdown_table(section)]
+                lines += ["", f"## {_markdown(section.title)}", "", *_markdown_table(section)]
             elif isinstance(section, Lines):
-                lines += ["", f"## {section.title}", "", *(f"- {_flat(line)}" for line in section.lines)]
+                lines += ["", f"## {_markdown(section.title)}", "", *(f"- {_markdown(line)}" for line in section.lines)]
         return "\n".join(lines) + "\n"
 
     def terminal(self, width: int | None = None) -> list[str]:
@@ -141,7 +142,7 @@ class Page:
         """Write `report.html`, `report.md` and, if there are data, `report.csv` into a folder; return the first."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.data is not None:
-            write_atomically(folder / "report.csv", self.data.to_csv(index=False).encode())
+            write_atomically(folder / "report.csv", csv_of_frame(self.data))
         write_atomically(folder / "report.md", self.markdown().encode())
         write_atomically(folder / "report.html", self.html().encode())
         return folder / "report.html"
@@ -149,25 +150,26 @@ class Page:
 
 def _markdown_table(table: Table) -> list[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_flat(cell).replace("|", r"\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    head, *rows = _texts(table)
+    head, *rows = [[_markdown(cell) for cell in row] for row in _texts(table)]
     return [line(head), line(["---"] * len(head)), *map(line, rows)]
 
 
-def _flat(text: str) -> str:
-    return re.sub(r"\s", " ", text)
+def _markdown(text: str) -> str:
+    """Return text that is nothing but text in Markdown: no code, no link, no picture, no HTML, no end of a cell."""
+    return re.sub(r"[\\`*\[<|]", r"\\\g<0>", one_line(text))
 
 
 def _sentence(text: str, indent: str, width: int | None) -> list[str]:
-    line = f"{indent}{_flat(text)}"
+    line = f"{indent}{one_line(text)}"
     if width is None:
         return [line]
     return wrap(line, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _text_table(table: Table) -> list[str]:
-    cells = [[_flat(cell)[:30] for cell in row] for row in _texts(table)]
+    cells = [[one_line(cell)[:30] for cell in row] for row in _texts(table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return ["  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
 

@@ -15,6 +15,7 @@ from cnnbench.registry import TASKS
 from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
+from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.evaluation import is_chance, wilson
 
 FACTS = ("command", "started", "ended", "seconds", "machine", "threads", "versions", "git", "data", "init", "parent")
@@ -118,7 +119,7 @@ class RunReport:
         """Yield what the evaluation of the tested checkpoint wrote."""
         folder = self.folder.evaluation("test", self.run.checkpoint_tested)
         if (folder / "classes.csv").is_file():
-            classes = pd.read_csv(folder / "classes.csv", dtype={"class": str}, keep_default_na=False, na_values=[""])
+            classes = read_own_csv(folder / "classes.csv", "class")
             yield Table("Classes, the worst first", classes.sort_values(["top1", "class"]).round(4))
         names = list(self.figure_titles)
         order = {path: names.index(path.stem) if path.stem in names else len(names) for path in folder.glob("*.png")}
