@@ -100,12 +100,19 @@ def test_a_sweep_of_the_wrong_shape_is_one_sentence(run, command_of, text):
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", [BOMB, "a: &a [*a]\n"], ids=["nine to the ninth", "of itself"])
-def test_aliases_in_a_configuration_are_not_followed_for_ever(run, command_of, text):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (BOMB, "it has more than 1000000 characters, with what its"),
+        ("a: &a [*a]\n", "*a stands for nothing, or for what"),
+    ],
+    ids=["nine to the ninth", "of itself"],
+)
+def test_aliases_in_a_configuration_are_not_followed_for_ever(run, command_of, text, problem):
     (run / "config.yaml").write_text(text)
     outcome = command_of("evaluate", str(run))
     assert outcome.code == 2
-    assert "config.yaml is damaged: its aliases stand for more than 100000 values" in outcome.err
+    assert f"config.yaml cannot be read: {problem}" in outcome.err
     assert command_of("list").code == 0
 
 
@@ -115,7 +122,7 @@ def test_aliases_in_an_experiment_of_ones_own_are_not_followed_for_ever(command_
     path.write_text(f"# @package _global_\n{BOMB}")
     outcome = command_of("train", "--config-dir", str(tmp_path / "conf"), "experiment=mine")
     assert outcome.code == 2
-    assert f"{path}: its aliases stand for more than 100000 values" in outcome.err
+    assert f"{path} cannot be read: it has more than 1000000 characters" in outcome.err
 
 
 def test_aliases_that_stand_for_little_are_fine(tmp_path):
