@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cnnbench.data.archives import TAR_SUFFIXES
-from cnnbench.errors import UserError
+from cnnbench.data.archives import TAR_SUFFIXES, copy_out
+from cnnbench.errors import NotWrittenError, UserError, writing_to
 from cnnbench.registry import DATASETS
 
 UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
@@ -124,10 +124,11 @@ def _download(source: Source, root: Path) -> None:
 
 
 def _move_new(files: Iterable[Path], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in list(files):
-        if not (folder / file.name).exists():
-            shutil.move(file, folder / file.name)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in list(files):
+            if not (folder / file.name).exists():
+                shutil.move(file, folder / file.name)
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,18 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
 
 @contextmanager
 def scratch_folder(root: Path) -> Iterator[Path]:
-    """Yield a new folder below that of all data sets, and remove it afterwards: what is copied is moved from there."""
+    """Yield a new folder below that of all data sets, and remove it afterwards: what is copied is moved from there.
+
+    Raises UserError where one of them cannot be written.
+    """
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".import-", dir=root)
-    except OSError as error:
-        raise UserError(f"{root} cannot be written: {error}; data.root=FOLDER names another place.") from error
-    with scratch as folder:
-        yield Path(folder)
+        with writing_to(root):
+            root.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(prefix=".import-", dir=root)
+        with scratch as folder:
+            yield Path(folder)
+    except NotWrittenError as error:
+        raise UserError(f"{root} cannot be written: {error.strerror}; data.root=FOLDER names another place.") from error
 
 
 def _copy_matches(
@@ -188,11 +193,12 @@ def _copy_matches(
         try:
             for name, origin, stream in _matches(path, names, stems):
                 target = scratch / f"{name}.{len(copies[name])}"
-                with target.open("wb") as file:
-                    shutil.copyfileobj(stream, file)
+                copy_out(stream, target)
                 with target.open("rb") as file:
                     md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
                 copies[name].append(_Copy(target, origin, md5))
+        except NotWrittenError:
+            raise
         except UNREADABLE as error:
             unreadable.append(f"{path} cannot be read: {error}")
     return copies, unreadable

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ExitCode
-from cnnbench.store.files import write_atomically
+from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.folder import outputs_dir
 from cnnbench.store.tables import csv_of_rows
 from cnnbench.training import console
@@ -28,7 +28,7 @@ def find_learning_rate(plan: Plan) -> ExitCode:
     plan, training, _ = trial(plan)
     rates, losses = try_rates(training)
     folder = outputs_dir() / "lr_finds" / plan.run_path()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     table = csv_of_rows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])
     write_atomically(folder / "losses.csv", table.encode())
     best = suggestion(rates, losses)

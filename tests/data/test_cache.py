@@ -157,7 +157,7 @@ def test_a_damaged_cache_is_filled_again(folder, damage):
     if damage == "pixels cut":
         (folder_of_cache / "pixels").write_bytes((folder_of_cache / "pixels").read_bytes()[:-1])
     else:
-        (folder_of_cache / {"no pixels": "pixels", "no problems": "problems.json"}[damage]).unlink()
+        (folder_of_cache / {"no pixels": "pixels", "no problems": "index.json"}[damage]).unlink()
     assert torch.equal(load_all(photographs(folder)), before)
     assert cache_folders() == [folder_of_cache]
 

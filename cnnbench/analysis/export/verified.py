@@ -69,9 +69,15 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
-        write_json(description, about)
+        try:
+            write_json(description, about)
+        except OSError:
+            path.unlink()
+            raise
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}; --out FILE names another place.") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; --out FILE names another place."
+        ) from error
     return Exported(path, about, difference, notes)
 
 

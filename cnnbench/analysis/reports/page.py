@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from cnnbench.errors import grouped, one_line
-from cnnbench.store.files import write_atomically
+from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame
 
 SMALL_PICTURE = 850  # pixels wide
@@ -140,7 +140,7 @@ class Page:
 
     def write(self, folder: Path) -> Path:
         """Write `report.html`, `report.md` and, if there are data, `report.csv` into a folder; return the first."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if self.data is not None:
             write_atomically(folder / "report.csv", csv_of_frame(self.data))
         write_atomically(folder / "report.md", self.markdown().encode())
