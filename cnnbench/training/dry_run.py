@@ -36,7 +36,7 @@ def dry_run_all(plans: Sequence[Plan]) -> ExitCode:
     if len(plans) == 1:
         seconds, _ = dry_run(plans[0])
         return ExitCode.FINISHED if math.isfinite(seconds) else ExitCode.FAILED
-    total, failed = 0.0, 0
+    total, failed, has_raised = 0.0, 0, False
     for number, plan in enumerate(plans, start=1):
         console.say(f"[{number}/{len(plans)}] {plan.command}")
         try:
@@ -46,7 +46,7 @@ def dry_run_all(plans: Sequence[Plan]) -> ExitCode:
             console.say(f"  {error}")
             continue
         except Exception as error:  # noqa: BLE001 - of a network or a task, of which the other jobs know nothing
-            failed += 1
+            failed, has_raised = failed + 1, True
             traceback.print_exc()
             console.say(f"  {type(error).__name__}: {error}")
             continue
@@ -54,6 +54,8 @@ def dry_run_all(plans: Sequence[Plan]) -> ExitCode:
         console.say(f"  about {duration(seconds)}, {size / 1e6:.1f} MB")
     done = f"{len(plans) - failed} of {len(plans)} runs can be carried out"
     console.say(f"\n{done}; about {duration(total)} in all")
+    if has_raised:
+        return ExitCode.FAILED
     return ExitCode.MISTAKE if failed else ExitCode.FINISHED
 
 

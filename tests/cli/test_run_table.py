@@ -145,6 +145,9 @@ def test_a_new_setting_tells_no_runs_apart_until_it_is_typed(outputs, listing):
     old, new = write_run(outputs, 0.5, "seed=1"), write_run(outputs, 0.5, "seed=2")
     config = (old / "config.yaml").read_text()
     (old / "config.yaml").write_text(config.replace("accumulate: 1\n", ""))
+    record = json.loads((old / "run.json").read_text())
+    del record["config"]["accumulate"]
+    (old / "run.json").write_text(json.dumps(record))
     assert "accumulate" not in listing()
     record = json.loads((new / "run.json").read_text())
     record["origins"]["accumulate"] = "command line"

@@ -228,7 +228,7 @@ def test_a_network_that_fits_no_data_is_refused_with_the_reason():
     try:
         with pytest.raises(
             UserError,
-            match=r"returns \(2, 11\) for two images, where scores \(`spec\.num_outputs`\) of shape \(2, 10\)",
+            match=r"returns \(2, 11\) for two images; scores \(`spec\.num_outputs`\) of shape \(2, 10\) are needed",
         ):
             check_network(Selection("validate_output", {}), on)
     finally:

@@ -199,7 +199,7 @@ REFUSED = {
     "task=triplet task.per_class=8": "has no effect with task.mining=none",
     "task=triplet task.mining=hard batch_size=18": "must be a multiple of task.per_class=4",
     "task=triplet task.mining=hard batch_size=4": "at least 8",
-    "task=triplet task.mining=hard data.sampling=balanced": "which has an order of its own",
+    "task=triplet task.mining=hard data.sampling=balanced": "which orders images itself",
     "regularization.label_smoothing=0.1": "is not supported by 'siamese'",
 }
 
