@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from shlex import quote
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from cnnbench.data.files import data_root
 from cnnbench.data.image_files import (
+    MAX_NAMES,
     Cache,
     Fit,
     Folder,
@@ -21,12 +22,13 @@ from cnnbench.data.image_files import (
     find_images,
     first_names,
     image_data,
+    real_path,
 )
 from cnnbench.data.images import ImageData
 from cnnbench.data.layout import PARTS, Layout, folder_of_list, folders_in, meant_by_paths
 from cnnbench.data.published import CALTECH101, CATS_DOGS, EIGHT_SCENES, published_of
 from cnnbench.data.split import TestFraction
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, grouped, listed, quotable, shortened
 from cnnbench.registry import DATASETS
 
 BACKGROUND = "BACKGROUND_Google"
@@ -135,19 +137,23 @@ def csv(
     test_fraction: TestFraction,
     fit: Fit,
     on_problem: OnProblem = "error",
+    follow_links: bool = False,
     cache: Cache = True,
 ) -> ImageData:
     """Photographs listed in CSV files; their paths, and those of the lists, are relative to `folder`.
 
     train, val, test: the lists; without `test`, `test_fraction` of every class of `train` is held out.
-    classes: a list of the columns id and class, where labels are numbers. Other settings as in image_folder.
-    Raises UserError for lists without these columns, labels that are not in `classes`, files that are not there,
-    and files that are listed twice.
+    classes: a list of the columns id and class, where labels are numbers. follow_links: whether paths in the lists, and
+    links, may lead out of the folder. Other settings as in image_folder.
+    Raises UserError for lists without these columns, paths that lead elsewhere, labels that are not in `classes`, files
+    that are not there, and files that are listed twice.
     """
     where, notes = folder_of_list(find_folder(root, folder), train)
     names = None if classes is None else _read_class_names(where / classes)
     lists = {part: name for part, name in (("train", train), ("val", val), ("test", test)) if name is not None}
-    parts = {part: _read_list(where, name, path_column, label_column, names) for part, name in lists.items()}
+    parts = {
+        part: _read_list(where, name, path_column, label_column, names, follow_links) for part, name in lists.items()
+    }
     twice = _repeated(str(path) for files in parts.values() for path, _ in files)
     if twice:
         raise UserError(f"{where}: listed more than once: {first_names(twice)}")
@@ -229,11 +235,18 @@ def _all_labelled(files: LabelledFiles, where: Path) -> LabelledFiles:
 
 
 def _read_list(
-    where: Path, name: str, path_column: str, label_column: str, names: dict[str, str] | None
+    where: Path, name: str, path_column: str, label_column: str, names: dict[str, str] | None, follow_links: bool
 ) -> LabelledFiles:
     table = _read_columns(
         where / name, (path_column, label_column), "data.path_column and data.label_column name others"
     )
+    problems = [
+        f"line {line}: {quotable(shortened(path))} {problem}"
+        for line, path in enumerate(table[path_column], 2)
+        if (problem := _problem_of_path(where, path, follow_links))
+    ]
+    if problems:
+        raise UserError("\n  ".join([f"{where / name}: {len(problems)} of its paths are not used:", *_first(problems)]))
     files = [(where / path, label) for path, label in zip(table[path_column], table[label_column], strict=True)]
     missing = [str(path) for path, _ in files if not path.is_file()]
     if missing:
@@ -245,6 +258,24 @@ def _read_list(
     if unknown:
         raise UserError(f"{where / name}: labels that data.classes does not name: {first_names(unknown)}")
     return [(path, names[label]) for path, label in files]
+
+
+def _problem_of_path(where: Path, path: str, follow_links: bool) -> str:
+    """Return what is wrong with a path in a list, but that nothing is there; empty: nothing."""
+    if "\0" in path:
+        return "is no path"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        return "is an address; nothing is downloaded: save the files, and list their paths"
+    if ("\\" in path or PureWindowsPath(path).drive) and not (where / path).exists():
+        return "is a path of Windows: write it with / between folders, relative to the folder"
+    if follow_links or real_path(where / path).is_relative_to(real_path(where)):
+        return ""
+    return "leads out of the folder; data.follow_links=true accepts that"
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = [f"and {grouped(len(lines) - MAX_NAMES)} more"] if len(lines) > MAX_NAMES else []
+    return [*lines[:MAX_NAMES], *more]
 
 
 def _read_class_names(path: Path) -> dict[str, str]:

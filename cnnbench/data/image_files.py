@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ LabelledFiles = list[tuple[Path, str]]  # with the name of the class
 Parts = dict[str, LabelledFiles]  # by `train`, `val`, `test`
 
 MAX_NAMES = 20  # in a message
+MAX_VISITS = 100  # of one folder, by links
 
 
 def image_data(
@@ -104,11 +106,11 @@ def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
 
     Raises UserError where there is no image, and for links that lead out of the folder, unless they are to be followed.
     """
-    files = sorted(_walk(folder, ()))
-    runs, root = outputs_dir(), _real_path(folder)
+    files = sorted(_walk(folder, (), Counter()))
+    runs, root = outputs_dir(), real_path(folder)
     if runs.is_relative_to(root) and runs != root and holds_runs(runs):  # pictures that trainings here have drawn
-        files = [path for path in files if not _real_path(path).is_relative_to(runs)]
-    leaving = [] if follow_links else [path for path in files if not _real_path(path).is_relative_to(root)]
+        files = [path for path in files if not real_path(path).is_relative_to(runs)]
+    leaving = [] if follow_links else [path for path in files if not real_path(path).is_relative_to(root)]
     if leaving:
         raise UserError(
             f"{folder}: links lead out of it, to {grouped(len(leaving))} files: {first_names(map(str, leaving))}\n"
@@ -120,18 +122,22 @@ def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
     return FolderContents(tuple(images), tuple(sorted(set(files) - set(images))))
 
 
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    real = _real_path(folder)
+def _walk(folder: Path, above: tuple[Path, ...], visits: Counter[Path]) -> Iterator[Path]:
+    real = real_path(folder)
     if real in above:  # a link that leads back
         return
+    visits[real] += 1
+    if visits[real] > MAX_VISITS:  # links within a folder can double the ways with every level
+        raise UserError(f"{folder}: links lead to {real} in more than {MAX_VISITS} ways; remove some of them.")
     for path in visible(folder):
         if path.is_dir():
-            yield from _walk(path, (*above, real))
+            yield from _walk(path, (*above, real), visits)
         elif path.is_file() or not path.exists():  # no pipe, which would block; a broken link is reported
             yield path
 
 
-def _real_path(path: Path) -> Path:
+def real_path(path: Path) -> Path:
+    """Return where a path leads, whether or not there is anything."""
     return Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
 
 

@@ -86,7 +86,7 @@ def _check_zip(file: IO[bytes]) -> None:
         if f"{top}/constants.pkl" in names:
             raise TensorFileError("it is a program of TorchScript; save its state_dict() alone")
         sizes = {entry.filename: entry.file_size for entry in entries}
-        if f"{top}/data.pkl" not in sizes:
+        if f"{top}/data.pkl" not in sizes or not all(name.startswith(f"{top}/") for name in sizes):
             raise TensorFileError("it is an archive, but none of torch.save")
         if sizes[f"{top}/data.pkl"] > MAX_PICKLE:
             raise TensorFileError(_too_long())

@@ -135,6 +135,7 @@ def test_no_command_prints_one(run_of, trained, capsys, monkeypatch, on_terminal
         ("list", f"name={RED}"),
         ("list", "--in", f"{RED}nowhere"),
         ("resume", f"{C1}nowhere"),
+        ("resume", f"{C1}{'x' * 5000}"),
         ("help", RED),
         (f"{TITLE}verb",),
     )

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load, save
 from cnnbench.store.files import CHECKSUM, checksum
 from cnnbench.store.tensor_files import MAX_PICKLE, load_tensors
+from tests.conftest import TINY
 from tests.support.archives import Hostile
 
 NUMBERS = torch.arange(3.0)
@@ -107,6 +109,7 @@ FILES = {
         "its tensors claim 40000.0 GB, and the file has",
     ),
     "legacy, cut": (lambda: written({"a": NUMBERS}, False)[:200], "its pickle is damaged"),
+    "pickles in two folders": (lambda: rewritten(**{"other/data.pkl": b"."}), "an archive, but none of torch.save"),
     "another archive": (lambda: zipped({"photo.png": b""}), "it is an archive, but none of torch.save"),
     "text": (lambda: b"no weights at all\n" * 9, "it was not written by torch.save"),
     "nothing": (lambda: b"", "it was not written by torch.save"),
@@ -232,6 +235,48 @@ def test_a_bomb_takes_neither_memory_nor_time(tmp_path):
     kilobytes, seconds = map(float, numbers.split())
     assert kilobytes < 20_000
     assert seconds < 2
+
+
+# Weights to begin with, by a command ----------------------------------------------------------------------------------
+
+
+def with_metadata(evil: Hostile) -> OrderedDict:
+    values = OrderedDict(a=NUMBERS)
+    values._metadata = {"version": evil}
+    return values
+
+
+HIDDEN = {
+    "alone": lambda evil: evil,
+    "among tensors": lambda evil: {"a": NUMBERS, "b": evil},
+    "as a name": lambda evil: {evil: NUMBERS},
+    "in a list": lambda evil: {"a": NUMBERS, "b": [1, (evil,)]},
+    "in what a state dict says of itself": with_metadata,
+}
+
+
+@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".safetensors"])
+def test_weights_that_run_code_are_refused_by_the_command(cnnbench, tmp_path, outputs, hide, zipped, suffix):
+    canary, path = tmp_path / "canary", tmp_path / f"weights{suffix}"
+    path.write_bytes(written(hide(Hostile(canary)), zipped))
+    outcome = cnnbench(*TINY, f"init.file={path}")
+    assert not canary.exists()
+    assert outcome.code == 2
+    assert path.name in outcome.err
+    assert ("it asks for posix.mkdir" in outcome.err) == (suffix in (".pt", ".pth"))
+    assert not [word for word in ADVICE if word in outcome.err]
+    assert not list(outputs.rglob("result.json"))
+
+
+def test_a_pickle_next_to_the_one_that_counts_is_never_read(tmp_path):
+    canary, path = tmp_path / "canary", tmp_path / "weights.pt"
+    path.write_bytes(rewritten(**{"archive/extra/data.pkl": pickle.dumps(Hostile(canary))}))
+    assert read_state_dict(path).keys() == {"a"}
+    assert not canary.exists()
+    pickle.loads(pickle.dumps(Hostile(canary)))
+    assert canary.exists()
 
 
 # What is no attack ----------------------------------------------------------------------------------------------------
