@@ -1,5 +1,6 @@
 """Data sets of photographs: one folder per class, classes in the names of files, or labels in CSV files."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ from cnnbench.data.images import ImageData
 from cnnbench.data.layout import PARTS, Layout, folder_of_list, folders_in, meant_by_paths
 from cnnbench.data.published import CALTECH101, CATS_DOGS, EIGHT_SCENES, published_of
 from cnnbench.data.split import TestFraction
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, listed, shortened
 from cnnbench.registry import DATASETS
 
 BACKGROUND = "BACKGROUND_Google"
@@ -235,7 +236,7 @@ def _read_list(
         where / name, (path_column, label_column), "data.path_column and data.label_column name others"
     )
     files = [(where / path, label) for path, label in zip(table[path_column], table[label_column], strict=True)]
-    missing = [str(path) for path, _ in files if not path.is_file()]
+    missing = [shortened(str(path)) for path, _ in files if not os.path.isfile(path)]  # nor where no file can be
     if missing:
         hint = meant_by_paths(where, name, table[path_column])
         raise UserError(f"{where / name}: {len(missing)} of its files are not there: {first_names(missing)}{hint}")
