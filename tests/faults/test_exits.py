@@ -61,7 +61,7 @@ def test_a_model_that_exits_where_it_is_made_fails_before_anything_is_written(cn
 
 def test_from_python_it_is_an_error_and_not_the_end_of_the_notebook(tmp_path):
     with pytest.raises(TrainingError, match=r"sys\.exit\(0\) was called"):
-        api.train(WORDS, leaver(tmp_path, "0").partition("=")[2])
+        api.train(WORDS, plugins=leaver(tmp_path, "0").partition("=")[2])
 
 
 def test_a_failure_names_the_checkpoint_that_is_kept(cnnbench, outputs, tmp_path):
