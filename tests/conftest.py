@@ -23,7 +23,8 @@ from cnnbench.registry import TASKS
 from cnnbench.train import main
 
 register_everything()
-pytest.register_assert_rewrite("tests.support.interruption")  # its assertions say what differs, as those of tests do
+# Their assertions say what differs, as those of tests do.
+pytest.register_assert_rewrite("tests.support.campaign", "tests.support.interruption")
 
 # Small and quick: three epochs of four steps, validation, test.
 TINY = (

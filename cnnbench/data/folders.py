@@ -1,5 +1,6 @@
 """Data sets of photographs: one folder per class, classes in the names of files, or labels in CSV files."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -248,7 +249,7 @@ def _read_list(
     if problems:
         raise UserError("\n  ".join([f"{where / name}: {len(problems)} of its paths are not used:", *_first(problems)]))
     files = [(where / path, label) for path, label in zip(table[path_column], table[label_column], strict=True)]
-    missing = [str(path) for path, _ in files if not path.is_file()]
+    missing = [shortened(str(path)) for path, _ in files if not os.path.isfile(path)]  # nor where no file can be
     if missing:
         hint = meant_by_paths(where, name, table[path_column])
         raise UserError(f"{where / name}: {len(missing)} of its files are not there: {first_names(missing)}{hint}")

@@ -113,7 +113,7 @@ def folder_of_list(where: Path, name: str) -> tuple[Path, list[str]]:
 def meant_by_paths(where: Path, name: str, paths: Sequence[str]) -> str:
     """Return what to type where the files of a list are all in one folder of the one given, or in the one above it."""
     for folder in (*folders_in(where), where.resolve().parent):
-        if all((folder / path).is_file() for path in paths):
+        if all(os.path.isfile(folder / path) for path in paths):
             listing = os.path.relpath(where / name, folder)
             return f"\n  all are in {folder}: {as_folder(folder)} {quote(f'data.train={listing}')}"
     return ""

@@ -189,8 +189,8 @@ def _is_row(values: Any) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half written."""
-    for scratch in folder.glob(".*.tmp"):
+    """Remove what a killed process left half written, in a folder and in those below it."""
+    for scratch in folder.rglob(".*.tmp"):  # which follows no links
         scratch.unlink(missing_ok=True)
 
 

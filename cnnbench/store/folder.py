@@ -185,14 +185,8 @@ class RunFolder:
         try:
             config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
-            typed = [name for name in self.record().get("code", {}) if name.endswith("'")]  # see `typed_code`
-            if typed:
-                raise UserError(f"{error}\n{', '.join(typed)}: run the cell that defines it first.") from error
-            plugins = self.record().get("plugins")
-            if plugins:
-                hint = f"this run was made with plugins={','.join(plugins)}; type that too."
-                raise UserError(f"{error}\n{hint}") from error
-            raise UserError(f"{self.config_file}: {error}") from error
+            problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
+            raise UserError(f"{self.config_file} cannot be used:{problems}{self._code_needed()}") from error
         recorded = self.record().get("identity")
         # An identity leaves out what is at its default, and that of a plugin may have been edited since.
         is_certain = not any(component.is_from_plugin for component in config.components())
@@ -202,6 +196,14 @@ class RunFolder:
                 f"that in run.json is {str(recorded)[:8]}…. Undo what was edited or copied here."
             )
         return config
+
+    def _code_needed(self) -> str:
+        """Say which code of others the configuration needs, in a line; nothing where it needs none."""
+        typed = [name for name in self.record().get("code", {}) if name.endswith("'")]  # see `typed_code`
+        if typed:
+            return f"\n{', '.join(typed)}: run the cell that defines it first."
+        plugins = self.record().get("plugins")
+        return f"\nthis run was made with plugins={','.join(plugins)}; type that too." if plugins else ""
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
@@ -271,7 +273,6 @@ class RunFolder:
             if holder:
                 raise UserError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.")
             remove_leftovers(self.path)
-            remove_leftovers(self.checkpoints)
             yield
 
     def is_held(self) -> bool:

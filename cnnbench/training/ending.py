@@ -23,7 +23,7 @@ def show_finished(
     for change in changes:
         console.warn(f"note: made with other {change}")
     if write_page is not None and not folder.page.is_file():
-        with console.tolerating("its page"):
+        with console.tolerating("its page"), folder.lock():
             write_page(folder)
     console.summary(folder.result(), folder, folder.page if folder.page.is_file() else None, opens_page)
 

@@ -1,5 +1,6 @@
 """What is not finite ends a training before it changes a weight, is explained, and is never saved."""
 
+import json
 import math
 import re
 
@@ -115,6 +116,19 @@ def test_a_run_that_diverges_fails_and_names_the_checkpoint_that_is_kept(cnnbenc
     assert "Try a smaller optimizer.lr.\nThe last checkpoint, of step 3, is kept." in outcome.err
     assert "Traceback" not in outcome.err
     assert read(only_run(outputs) / "run.json")["status"] == "failed"
+
+
+@pytest.mark.parametrize("rate", ["1e6", "1e30"])
+def test_a_learning_rate_that_is_far_too_large_leaves_valid_files(cnnbench, outputs, rate):
+    outcome = cnnbench(*LENET, f"optimizer.lr={rate}", "checkpoint.every_seconds=0", "epochs=2")
+    assert outcome.code in (0, 1), outcome.err
+    assert "Traceback" not in outcome.err
+    run = only_run(outputs)
+    texts = [path.read_text() for path in run.rglob("*.json")] + (run / "metrics.jsonl").read_text().splitlines()
+    for text in texts:
+        json.loads(text, parse_constant=pytest.fail)  # is called for NaN and Infinity
+    assert (run / "result.json").exists() is (outcome.code == 0)
+    assert outcome.code == 0 or "the training diverged" in outcome.err
 
 
 PARTS = {

@@ -132,7 +132,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_its_job_has_saved(start, ou
     command.wait_until(lambda: has_rows(outputs))
     send(command.pid, number)
     assert command.ended() == code, command.said()
-    command.wait_until(lambda: not in_group(command.pid), 30)
+    command.wait_until(lambda: not command.has_group(), 30)
     run = only_run(outputs)
     record = read(run / "run.json")
     assert record["status"] == status
@@ -150,15 +150,6 @@ def test_a_signal_to_a_job_alone_stops_its_sweep(start, outputs):
     assert command.ended() == 75, command.said()
     assert "preempted" in command.said()
     assert "not started" in command.said()
-
-
-def in_group(group: int) -> bool:
-    """Tell whether there is a process in a group yet."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 # The first second -----------------------------------------------------------------------------------------------------

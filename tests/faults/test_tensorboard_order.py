@@ -54,3 +54,21 @@ def test_a_clock_that_went_back_keeps_no_run_waiting(outputs):
     began = time.monotonic()
     assert go(*PLAIN, "epochs=1") == 0
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("left", [0, 10, -10], ids=["nothing", "its beginning", "all but the end of its last record"])
+def test_a_file_of_events_that_was_cut_is_left_as_it_is_and_each_point_is_there_once(outputs, left):
+    stop(plan_of(*PLAIN), at_check=12)
+    run = only_run(outputs)
+    events = newest_events(run)
+    events.write_bytes(events.read_bytes()[:left])
+    before = events.read_bytes()
+    time.sleep(1.1)
+    assert go(*PLAIN) == 0
+    assert events.read_bytes() == before
+    shown, wanted = scalars_of(run), shown_by(rows_of(run), read(run / "result.json"))
+    if left < 0:
+        assert shown == wanted
+    assert shown.keys() == wanted.keys()
+    for tag, points in shown.items():
+        assert points == wanted[tag][-len(points) :], "what was lost is in metrics.jsonl"

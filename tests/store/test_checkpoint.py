@@ -303,8 +303,23 @@ def test_writing_that_is_broken_off_leaves_what_was_there(tmp_path, monkeypatch,
 def test_what_a_killed_process_left_half_written_is_removed_by_the_next(cnnbench, outputs):
     assert cnnbench(*TINY, "max_minutes=1e-6").code == 75
     run = only_run(outputs)
-    scratch = [run / ".run.json.123.tmp", run / "checkpoints" / ".step-000000009.pt.123.tmp"]
-    for path in scratch:
+    names = (".run.json", "checkpoints/.step-000000009.pt", "evaluation/test-best/.classes.csv")
+    scratch = [run / f"{name}.123.tmp" for name in names]
+    elsewhere = outputs.parent / "elsewhere" / ".run.json.123.tmp"
+    for path in (*scratch, elsewhere):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
+    (run / "link").symlink_to(elsewhere.parent)
     assert cnnbench(*TINY).code == 0
     assert not any(path.exists() for path in scratch)
+    assert elsewhere.exists()
+
+
+def test_what_was_left_half_written_of_the_page_of_a_finished_run_is_removed_with_it(cnnbench, outputs):
+    words = [word for word in TINY if not word.startswith("report=")]
+    assert cnnbench(*words, "epochs=1").code == 0
+    page = only_run(outputs) / "report.html"
+    scratch = page.rename(page.with_name(".report.html.123.tmp"))
+    assert cnnbench(*words, "epochs=1").code == 0
+    assert page.is_file()
+    assert not scratch.exists()
