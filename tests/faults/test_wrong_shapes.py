@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cnnbench.errors import UserError
 from cnnbench.store.query import runs_below
 from tests.support.interruption import PLAIN, finished, read
 from tests.support.run_folders import write_run
+from tests.support.selection import diagonal, everyday
 
 DEEP = 100_000
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -53,8 +55,9 @@ def damage(path: Path, shape: str) -> None:
     path.write_text(text)
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("name", "shape"), everyday(product(FILES, SHAPES), diagonal(FILES, SHAPES), pytest.mark.faults)
+)
 def test_a_file_of_the_wrong_shape_is_one_sentence_and_breaks_no_other_run(run, command_of, cnnbench, name, shape):
     damage(run / name, shape)
     listed = command_of("list")

@@ -1,4 +1,4 @@
-"""Which cases of a matrix run every day, and which only with `pytest -m thorough`."""
+"""Which cases of a matrix run every day, and which only with `pytest -m thorough` or `-m faults`."""
 
 from collections.abc import Collection, Iterable
 from itertools import cycle, islice
@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 
-def everyday(cases: Iterable[Any], chosen: Collection[Any]) -> list[Any]:
-    """Return the cases as parameters; those that are not chosen prove the same again, and are marked thorough.
+def everyday(cases: Iterable[Any], chosen: Collection[Any], else_only: Any = pytest.mark.thorough) -> list[Any]:
+    """Return the cases as parameters; those that are not chosen prove the same again, and are marked as such.
 
     Raises AssertionError for a choice that is no case: it would drop one silently.
     """
     cases = list(cases)
     assert not (missing := [case for case in chosen if case not in cases]), missing
-    thorough = pytest.mark.thorough
     return [
-        pytest.param(*(case if type(case) is tuple else (case,)), marks=thorough)
+        pytest.param(*(case if type(case) is tuple else (case,)), marks=else_only)
         if _is_plain(case) and case not in chosen
         else case
         for case in cases
