@@ -1,5 +1,6 @@
 """Errors for users: messages that say what is wrong, where, and what to do."""
 
+import errno
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -135,6 +136,32 @@ def duration(seconds: float) -> str:
 
 class TrainingError(Explained):
     """A training that cannot go on: it diverged, or its folder cannot be written. No traceback."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system answers that has no room for a file: only when something is written, never when it is read."""
+
+
+class NotWrittenError(TrainingError, OSError):
+    """A file that cannot be written: the disk is full, its folder is read-only or gone. No traceback."""
+
+    def __init__(self, path: Path, why: OSError) -> None:
+        super().__init__(why.errno, why.strerror or str(why), str(path))
+
+    def __str__(self) -> str:
+        way = "Make room there" if self.errno in FULL else "Make sure that it can be written"
+        return f"{self.filename} cannot be written: {self.strerror}. {way}, and type the same command again."
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Let what the system says against writing a file name that file. Raises NotWrittenError."""
+    try:
+        yield
+    except NotWrittenError:
+        raise
+    except OSError as error:
+        raise NotWrittenError(path, error) from error
 
 
 class Stopped(Explained):

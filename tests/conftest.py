@@ -160,8 +160,8 @@ def start() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
 def one_second_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorBoard orders the files of a run by the second in which they were begun; some tests have many in one."""
     seconds = count(int(time.time()) + 1000)
-    clock = SimpleNamespace(time=lambda: next(seconds), sleep=time.sleep)
-    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.time", clock)
+    clock = SimpleNamespace(time=lambda: next(seconds), sleep=time.sleep, monotonic=time.monotonic)
+    monkeypatch.setattr("cnnbench.training.loggers.tensorboard.time", clock)
 
 
 @pytest.fixture(scope="session")

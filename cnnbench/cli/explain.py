@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,12 +92,15 @@ def _kinds_of(flags: Namespace) -> Sequence[str]:
 
 
 def _save(picture: "Picture", folder: Path) -> Path:
+    from cnnbench.store.files import make_folder, write_atomically
     from cnnbench.tasks.figures import any_script
 
-    path = folder / f"{picture.name}.png"
-    with writing(folder), any_script():
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.figure.savefig(path, dpi=120, bbox_inches="tight")
+    path, content = folder / f"{picture.name}.png", BytesIO()
+    with any_script():
+        picture.figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
+    with writing(folder):
+        make_folder(folder)
+        write_atomically(path, content.getvalue())
     return path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import all_keys
 from cnnbench.cli.parse import JSON, Argument, Verb, path, say
-from cnnbench.errors import UserError, counted, sized
+from cnnbench.errors import UserError, counted, sized, writing_to
 
 if TYPE_CHECKING:
     from cnnbench.store.matching import Order
@@ -117,7 +117,8 @@ def _prune(
     for run, _ in reasons:
         with run.folder.lock():  # no process may continue it while it is removed
             if is_within(run.path, outputs):  # also now
-                shutil.rmtree(run.path)
+                with writing_to(run.path):
+                    shutil.rmtree(run.path)
     return [*lines, f"{total}, removed"]
 
 

@@ -34,11 +34,12 @@ def _run(flags: Namespace) -> None:
         raise UserError(f"{name} is the name of a Python module, which {path} would hide; choose another one.")
     if name in all_options()[kind]:
         raise UserError(f"{kind}={name} exists already; choose another name.")
+    from cnnbench.store.files import write_atomically
+
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content(kind, name))
+        write_atomically(path, content(kind, name).encode())
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}.") from error
+        raise UserError(str(error)) from error
     say(*_what_next(kind, name))
 
 

@@ -261,7 +261,9 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error}; --out FOLDER names another place.") from error
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}; --out FOLDER names another place."
+        ) from error
 
 
 def say(*lines: str) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from argparse import Namespace
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,14 +101,20 @@ def _short(name: str) -> str:
 
 
 def _draw(path: Path, images: "Sequence[InputImage]", predictions: Sequence[dict[str, Any]]) -> None:
+    from cnnbench.store.files import write_atomically
     from cnnbench.tasks.figures import any_script, prediction_bars
 
     titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in images]
     bars = [[(answer["class"], answer["probability"]) for answer in one["answers"]] for one in predictions]
+    content = BytesIO()
     try:
         with any_script():
-            prediction_bars([image.pixels for image in images], titles, bars).savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
+            panel = prediction_bars([image.pixels for image in images], titles, bars)
+            panel.savefig(content, format=path.suffix.lstrip(".") or "png", dpi=120)
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"--picture {path}: cannot be written: {error.strerror or error}.") from error
+    except ValueError as error:  # of formats that are not known
         raise UserError(f"--picture {path}: cannot be written: {error}") from error
 
 

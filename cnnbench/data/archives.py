@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from cnnbench.errors import UserError, grouped, shortened, sized
+from cnnbench.errors import FULL, NotWrittenError, UserError, grouped, shortened, sized
 
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 SUFFIXES = (*TAR_SUFFIXES, ".zip")
@@ -33,6 +34,17 @@ class Member:
     path: PurePosixPath
     size: int
     open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+def copy_out(source: IO[bytes], path: Path) -> None:
+    """Write what an open file holds into a new one. Raises NotWrittenError where there is no room for it."""
+    try:
+        with path.open("xb") as target:
+            shutil.copyfileobj(source, target)
+    except OSError as error:
+        if error.errno in FULL:
+            raise NotWrittenError(path, error) from error
+        raise
 
 
 def is_archive(path: Path | PurePosixPath) -> bool:

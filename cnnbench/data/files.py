@@ -1,5 +1,6 @@
 """The files of downloadable data sets: where they are, whether they are the originals, and how they get there."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cnnbench.data.archives import TAR_SUFFIXES
-from cnnbench.errors import UserError
+from cnnbench.data.archives import TAR_SUFFIXES, copy_out
+from cnnbench.errors import NotWrittenError, UserError, writing_to
 from cnnbench.registry import DATASETS
 
 UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
@@ -124,10 +125,18 @@ def _download(source: Source, root: Path) -> None:
 
 
 def _move_new(files: Iterable[Path], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in list(files):
-        if not (folder / file.name).exists():
-            shutil.move(file, folder / file.name)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in list(files):
+            target = folder / file.name
+            if target.exists():
+                continue
+            try:
+                file.rename(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # that folder is a link to another disk
+                    raise
+                shutil.move(file, target)
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,8 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
     with scratch_folder(root) as scratch:
         copies, unreadable = _copy_matches(source, missing, sorted(paths), scratch)
         selected = _select_copies(source, missing, copies, unreadable, verify)
-        named = [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()]
+        with writing_to(scratch):
+            named = [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()]
         _move_new(named, root / source.folder)
     for name, copy in selected.items():
         remark = "" if copy.md5 == source.files[name] else "; not the original: data.verify=false takes it"
@@ -167,14 +177,18 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
 
 @contextmanager
 def scratch_folder(root: Path) -> Iterator[Path]:
-    """Yield a new folder below that of all data sets, and remove it afterwards: what is copied is moved from there."""
+    """Yield a new folder below that of all data sets, and remove it afterwards: what is copied is moved from there.
+
+    Raises UserError where one of them cannot be written.
+    """
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".import-", dir=root)
-    except OSError as error:
-        raise UserError(f"{root} cannot be written: {error}; data.root=FOLDER names another place.") from error
-    with scratch as folder:
-        yield Path(folder)
+        with writing_to(root):
+            root.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(prefix=".import-", dir=root)
+        with scratch as folder:
+            yield Path(folder)
+    except NotWrittenError as error:
+        raise UserError(f"{root} cannot be written: {error.strerror}; data.root=FOLDER names another place.") from error
 
 
 def _copy_matches(
@@ -188,11 +202,12 @@ def _copy_matches(
         try:
             for name, origin, stream in _matches(path, names, stems):
                 target = scratch / f"{name}.{len(copies[name])}"
-                with target.open("wb") as file:
-                    shutil.copyfileobj(stream, file)
+                copy_out(stream, target)
                 with target.open("rb") as file:
                     md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
                 copies[name].append(_Copy(target, origin, md5))
+        except NotWrittenError:
+            raise
         except UNREADABLE as error:
             unreadable.append(f"{path} cannot be read: {error}")
     return copies, unreadable

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cnnbench.errors import TrainingError, UserError
+from cnnbench.errors import TrainingError, UserError, writing_to
 from cnnbench.store.files import DamagedError, write_atomically, write_sealed
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
@@ -29,7 +29,7 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
     """Write one checkpoint, then remove all but the newest `keep`.
 
     content: nested dicts and lists of tensors and plain values. facts: what can be known without loading it.
-    Raises TrainingError where weights are not finite, or the disk is full; older checkpoints stay.
+    Raises TrainingError where weights are not finite, and NotWrittenError; older checkpoints stay.
     """
     _refuse_non_finite(content, step)
     buffer = io.BytesIO()
@@ -44,12 +44,10 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
         "sha256": hashlib.sha256(payload).hexdigest(),
         **facts,
     }
-    try:
+    with writing_to(folder):
         folder.mkdir(exist_ok=True)
-        write_atomically(folder / name, payload)
-        write_sealed(_manifest_file(folder, step), said)
-    except OSError as error:
-        raise TrainingError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
+    write_atomically(folder / name, payload)
+    write_sealed(_manifest_file(folder, step), said)
     _prune(folder, step, name, keep)
 
 

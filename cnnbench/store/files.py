@@ -4,11 +4,13 @@ import hashlib
 import json
 import math
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, writing_to
 
 AXES = ("row", "epoch", "step")
 """What every row of `metrics.jsonl` has."""
@@ -24,18 +26,67 @@ class DamagedError(UserError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it holds either all of the new content or what was there before, even after a power cut."""
+    """Write a file so that it holds either all of the new content or what was there before, even after a power cut.
+
+    Raises NotWrittenError.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        _flush_folder(path.parent)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with writing_to(path):
+        try:
+            with scratch.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+            _flush_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):  # the folder may be gone
+                scratch.unlink(missing_ok=True)
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing. Raises NotWrittenError."""
+    with writing_to(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and a file in it for a moment. Raises NotWrittenError where that fails."""
+    make_folder(folder)
+    probe = folder / f".{os.getpid()}.tmp"
+    write_atomically(probe, b"\n")
+    with writing_to(folder):
+        probe.unlink()
+
+
+class GrowingFile:
+    """A file that is added to at once: nothing waits in memory that could not be written later, when it is closed.
+
+    Every method raises NotWrittenError, but for `close`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with writing_to(path):
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        self._close = weakref.finalize(self, os.close, self._handle)  # also where nobody does: a logger may fail
+
+    def write(self, content: bytes) -> None:
+        """Add to the file; of what cannot be written, a part may be."""
+        with writing_to(self._path):
+            while content:
+                content = content[os.write(self._handle, content) :]
+
+    def flush(self) -> None:
+        """Put everything on disk."""
+        with writing_to(self._path):
+            os.fsync(self._handle)
+
+    def close(self) -> None:
+        """End writing."""
+        with suppress(OSError):
+            self._close()
 
 
 def write_json(path: Path, values: Any) -> None:

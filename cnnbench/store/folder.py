@@ -29,8 +29,8 @@ import yaml
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import validate
-from cnnbench.errors import ConfigError, UserError
-from cnnbench.store.files import DamagedError, as_json, remove_leftovers, write_atomically, write_json
+from cnnbench.errors import ConfigError, NotWrittenError, UserError
+from cnnbench.store.files import DamagedError, as_json, make_folder, remove_leftovers, write_atomically, write_json
 from cnnbench.store.lock import is_locked, locked
 from cnnbench.store.reading import edited_settings, read_json, read_yaml
 from cnnbench.store.schema import Record, Result, SplitFile
@@ -143,7 +143,7 @@ class RunFolder:
 
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
         """Make the folder; `run.json` comes last, so that a folder without one is no run."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self.write_config(config, command)
         write_json(self.record_file, {**record, "config": as_json(config)})
 
@@ -230,6 +230,19 @@ class RunFolder:
         record |= {key: value for key, value in changes.items() if value is not None}
         write_json(self.record_file, record)
         return record
+
+    def end(self, status: str, **changes: Any) -> None:
+        """Record how work on the run ended, unless it was completed before.
+
+        Where nothing can be written it stays `running`, which counts as interrupted without a process that holds it; a
+        run that is completed then raises NotWrittenError.
+        """
+        try:
+            if not self.is_completed:
+                self.update(status=status, ended=now(), **changes)
+        except (UserError, NotWrittenError):
+            if status == "completed":
+                raise
 
     def record_damage(self, *what: str) -> None:
         """Add to what `run.json` says was damaged or lost, each once."""

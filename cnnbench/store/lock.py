@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from cnnbench.errors import writing_to
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -18,16 +20,22 @@ except ImportError:  # Windows has no such locks
 
 @contextmanager
 def locked(path: Path) -> Iterator[str]:
-    """Hold the lock of a file, which names the holder, and yield nothing; or who holds it already."""
-    with path.open("a+") as file:
-        if not _take(file):
+    """Hold the lock of a file, which names the holder, and yield nothing; or who holds it already.
+
+    Raises NotWrittenError.
+    """
+    with writing_to(path):
+        file = path.open("a+")
+    with file:
+        with writing_to(path):
+            is_taken = _take(file)
+        if not is_taken:
             file.seek(0)
             yield file.read().strip() or "another process"
             return
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with writing_to(path):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield ""
 
 
@@ -35,7 +43,7 @@ def is_locked(path: Path) -> bool:
     """Tell whether a process holds the lock of a file, without keeping one from taking it."""
     if fcntl is None or not path.exists():
         return False
-    with path.open("a") as file:
+    with path.open() as file:  # which is possible in a folder that is read-only
         return not _flock(file, fcntl.LOCK_SH)
 
 

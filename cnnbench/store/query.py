@@ -103,7 +103,7 @@ class RunSummary:
     def error(self) -> str:
         """Return in a line why the run failed, or cannot be read; empty for any other."""
         failed = str(self.record.get("error") or "no error was recorded") if self.status == "failed" else ""
-        return " ".join((self.problem or failed.removeprefix("TrainingError: ")).split())
+        return " ".join((self.problem or re.sub("^(TrainingError|NotWrittenError): ", "", failed)).split())
 
     @cached_property
     def size(self) -> int:

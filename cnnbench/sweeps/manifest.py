@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnbench.errors import ExitCode
-from cnnbench.store.files import write_json
+from cnnbench.store.files import make_folder, write_json
 from cnnbench.store.folder import find_runs, now, outputs_dir, shown
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
@@ -20,6 +20,11 @@ class JobEnd:
     code: int
     reason: str
     process: int
+
+
+def sweeps_dir() -> Path:
+    """Return the folder of manifests."""
+    return outputs_dir() / "sweeps"
 
 
 def outcome(plan: Plan, end: JobEnd) -> str:
@@ -37,8 +42,7 @@ def outcome(plan: Plan, end: JobEnd) -> str:
         return f"not {'continued' if runs else 'started'}: {end.reason}"
     vanished = _vanished(end.code)
     if record.get("status") == "running" and record["sessions"][-1]["process"] == end.process:
-        status = "interrupted" if end.code < 0 else "failed"
-        record = runs[-1].update(status=status, error=vanished, ended=now())
+        runs[-1].end("interrupted" if end.code < 0 else "failed", error=vanished)
     if end.code < 0:
         return vanished
     return f"failed: {end.reason or record.get('error') or vanished}"
@@ -57,8 +61,7 @@ def _vanished(code: int) -> str:
 def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str) -> Path:
     """Write the manifest that says which runs belong together, and return its path."""
     identities = [plan.config.identity() for plan in plans]
-    folder = outputs_dir() / "sweeps"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(sweeps_dir())
     name = hashlib.sha256("".join(sorted(identities)).encode()).hexdigest()[:8]
     runs = [find_runs(outputs_dir(), identity) for identity in identities]
     jobs = [
@@ -70,7 +73,7 @@ def write_manifest(plans: Sequence[Plan], outcomes: Sequence[str], command: str)
         }
         for plan, identity, outcome, of_job in zip(plans, identities, outcomes, runs, strict=True)
     ]
-    path = folder / f"{name}.json"
+    path = sweeps_dir() / f"{name}.json"
     write_json(path, {"command": command, "ended": now(), "jobs": jobs})
     return path
 

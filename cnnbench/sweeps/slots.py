@@ -17,9 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cnnbench.errors import ExitCode, Stopped, TrainingError, UserError, counted
+from cnnbench.errors import ExitCode, NotWrittenError, Stopped, TrainingError, UserError, counted
+from cnnbench.store.files import check_writable
 from cnnbench.sweeps.expand import resolve_all
-from cnnbench.sweeps.manifest import JobEnd, outcome, summarize, write_manifest
+from cnnbench.sweeps.manifest import JobEnd, outcome, summarize, sweeps_dir, write_manifest
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan, command_line
@@ -50,6 +51,10 @@ def carry_out_all(
     reports = any(plan.config.report for plan in plans)
     needed = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
     processes = _Processes([*needed, *(preload if reports else ())], write_page)
+    try:
+        check_writable(sweeps_dir())
+    except NotWrittenError as error:
+        raise UserError(f"nothing was started.\n{error}") from error
     console.say(counted(len(plans), "run"))
     outcomes: list[str] = []
     stopped: ExitCode | None = None
@@ -65,9 +70,11 @@ def carry_out_all(
             if stopped is not None:
                 break
         outcomes += ["not started"] * (len(plans) - len(outcomes))
-        manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
-    compares = compare is not None and reports and outcomes.count("completed") > 1 and stopped is None
-    summarize(plans, outcomes, is_brief=compares)
+        compares = compare is not None and reports and outcomes.count("completed") > 1 and stopped is None
+        try:
+            manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
+        finally:
+            summarize(plans, outcomes, is_brief=compares)
     if compare is not None and compares:
         with console.tolerating("the comparison"):
             page, lines = compare(manifest)

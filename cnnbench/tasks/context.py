@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.loader import Batch, Batches, as_pixels
 from cnnbench.data.prepare import PreparedData
+from cnnbench.store.files import make_folder
 from cnnbench.tasks import figures
 
 if TYPE_CHECKING:
@@ -67,5 +68,5 @@ class EvalContext:
     def save(self, name: str, figure: "Figure") -> None:
         """Save a figure as `pictures/<name>-epoch-<epoch>.png` in the run's folder, and show it in TensorBoard."""
         path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.log_image(name, figures.save(path, figure))

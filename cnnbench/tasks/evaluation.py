@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnbench.errors import listed
-from cnnbench.store.files import write_atomically, write_json
+from cnnbench.store.files import make_folder, write_atomically, write_json
 from cnnbench.tasks import figures
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class EvalReport:
 
         log_image: called with the name and the pixels of each figure, uint8 [H, W, 3].
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name, table in self.tables.items():
             write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
         for name, figure in self.figures.items():

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from cnnbench.store.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +55,9 @@ def save(path: Path, figure: "Figure") -> "np.ndarray[Any, Any]":
     with any_script():
         canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-    Image.fromarray(pixels).save(path, format="PNG")
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    write_atomically(path, content.getvalue())
     return pixels
 
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnbench.data.loader import Batch, Batches
+from cnnbench.errors import writing_to
+from cnnbench.store.files import check_writable, make_folder, write_atomically
 from cnnbench.tasks.context import EvalContext
 
 LARGEST_SPRITE = 8192  # side of the picture that holds the images of all points; browsers take no larger one
@@ -21,15 +24,18 @@ def write_embeddings(context: EvalContext, embeddings: Tensor, labels: Tensor) -
 
     split = context.held_out
     folder = context.folder / "embeddings" / (split if split == "test" else f"{split}-epoch-{context.epoch:04}")
-    if folder.exists():  # of the same epoch, before the run was interrupted
-        shutil.rmtree(folder)
+    with writing_to(folder):
+        if folder.exists():  # of the same epoch, before the run was interrupted
+            shutil.rmtree(folder)
+    check_writable(folder)  # else the writer would find out in a thread of its own, and end that with a traceback
     images = thumbnails(context, context.splits[split])
     images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
     rounded = np.round(embeddings.double().numpy(), 4)  # as text they would take three times the space otherwise
-    # A writer for each: a second one for the same folder does not know what the first has written.
-    writer = SummaryWriter(str(folder))
-    writer.add_embedding(rounded, class_names(labels, context.data.spec.classes), images, tag="codes")
-    writer.close()
+    with writing_to(folder):
+        # A writer for each: a second one for the same folder does not know what the first has written.
+        writer = SummaryWriter(str(folder))
+        writer.add_embedding(rounded, class_names(labels, context.data.spec.classes), images, tag="codes")
+        writer.close()
 
 
 def thumbnails(context: EvalContext, batches: Batches) -> Tensor:
@@ -54,6 +60,7 @@ def class_names(labels: Tensor, classes: Sequence[str]) -> list[str]:
 def save_arrays(folder: Path, embeddings: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
     """Save embeddings, float32 [N, D], labels, int64 [N], and the names of classes: `embeddings/test.npz`."""
     path = folder / "embeddings" / "test.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, codes=embeddings.numpy(), labels=labels.numpy(), classes=np.array(classes))
+    make_folder(path.parent)
+    content = BytesIO()
+    np.savez_compressed(content, codes=embeddings.numpy(), labels=labels.numpy(), classes=np.array(classes))
+    write_atomically(path, content.getvalue())

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, as_text, flat
-from cnnbench.errors import UserError, counted, duration, grouped, listed
+from cnnbench.errors import Explained, UserError, counted, duration, grouped, listed
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
@@ -259,7 +259,8 @@ def tolerating(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        say(f"  note: could not write {what}: {type(error).__name__}: {error}")
+        reason = str(error) if isinstance(error, Explained) else f"{type(error).__name__}: {error}"
+        say(f"  note: could not write {what}: {reason}")
 
 
 def error(text: object) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batches
 from cnnbench.errors import ExitCode, UserError, counted, duration, grouped
+from cnnbench.store.files import make_folder
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
@@ -64,7 +65,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
         _show_model(training)
         _show_data(training)
         folder = outputs_dir() / "dry_runs" / plan.run_path()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _draw(training, folder)
     loss, seconds = _try_steps(training)
     size = _bytes_on_disk(training)

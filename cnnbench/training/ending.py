@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cnnbench.store import checkpoint
-from cnnbench.store.folder import RunFolder, now
+from cnnbench.store.folder import RunFolder
 from cnnbench.training import console
 from cnnbench.training.signals import StopRequests
 
@@ -37,7 +37,8 @@ def say_stopped(folder: RunFolder, stop: StopRequests, error: BaseException, num
         return
     record = folder.record()
     if record["status"] == "running":  # it had not begun to train
-        record = folder.update(status=stop.status, step=record.get("step", 0), ended=now())
+        record = {"step": 0} | record | {"status": stop.status}
+        folder.end(stop.status, step=record["step"])
     console.say(f"  {record['status']} at step {record['step']} of {num_steps}{', by ' if cause else ''}{cause}")
     console.say(f"  to continue, type the same command again, or: cnnbench resume {folder.shown_path}")
 

@@ -3,13 +3,12 @@
 Rows hold no times, so that an interrupted and continued run ends with the same rows as an unbroken one.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnbench.errors import UserError
-from cnnbench.store.files import AXES, RowCount, read_rows, row_line, write_atomically
+from cnnbench.errors import Explained, NotWrittenError
+from cnnbench.store.files import AXES, GrowingFile, RowCount, read_rows, row_line, write_atomically
 from cnnbench.training import console
 from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, make_logger
 from cnnbench.training.loop import Progress
@@ -18,7 +17,8 @@ from cnnbench.training.loop import Progress
 class Journal:
     """Writes the rows of one run; `progress` says where it continues.
 
-    A logger that fails is left out from then on, with a warning. recorded: number and hash of its rows, as the
+    A logger that fails is left out from then on, with a warning; but a disk that is full ends the training, whoever
+    notices it first, so that what a checkpoint counts is shown as well. recorded: number and hash of its rows, as the
     checkpoint has them. loss: what is missing of them, in words.
     """
 
@@ -28,7 +28,7 @@ class Journal:
             write_atomically(metrics_file, "".join(map(row_line, kept)).encode())
         self.rows = RowCount(kept)
         self.loss = self.rows.loss(recorded)
-        self._file = metrics_file.open("a", buffering=1, encoding="utf-8")  # a row is there as soon as it is written
+        self._file = GrowingFile(metrics_file)
         self._loggers: dict[str, Logger] = {}
         self.history = [_scalars(row) for row in kept]
 
@@ -40,6 +40,8 @@ class Journal:
                 logger = make_logger(name)
                 ids[name] = logger.begin(run, known_as.get(name))
                 self._loggers[name] = logger
+            except NotWrittenError:
+                raise
             except Exception as error:  # noqa: BLE001 - no training should be lost for it
                 _warn(name, error)
         return {name: known for name, known in ids.items() if known is not None}
@@ -47,7 +49,7 @@ class Journal:
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
         line = row_line(row)
-        self._file.write(line)
+        self._file.write(line.encode())
         self.rows.add(line)
         values, step = _scalars(row)
         self._each(lambda logger: logger.scalars(values, step))
@@ -63,26 +65,31 @@ class Journal:
     def flush(self) -> None:
         """Put every row on disk."""
         self._file.flush()
-        os.fsync(self._file.fileno())
         self._each(lambda logger: logger.flush())
 
     def close(self, status: str, files: Sequence[Path] = ()) -> None:
-        """Put every row on disk, and end. files: what loggers may keep of the run folder."""
-        self.flush()
+        """End, after `flush` where anything counts. files: what loggers may keep of the run folder."""
         self._file.close()
-        self._each(lambda logger: logger.end(status, files))
+        for name, logger in self._loggers.items():
+            try:
+                logger.end(status, files)
+            except Exception as error:  # noqa: BLE001 - as above
+                if status == "completed" or not isinstance(error, NotWrittenError):  # else what ended it says that
+                    _warn(name, error)
 
     def _each(self, act: Callable[[Logger], None]) -> None:
         for name, logger in tuple(self._loggers.items()):
             try:
                 act(logger)
+            except NotWrittenError:
+                raise
             except Exception as error:  # noqa: BLE001 - as above
                 del self._loggers[name]
                 _warn(name, error)
 
 
 def _warn(name: str, error: Exception) -> None:
-    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, Explained) else f"{type(error).__name__}: {error}"
     console.say(f"  warning: logger '{name}' is disabled: {reason}")
 
 

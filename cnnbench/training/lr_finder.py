@@ -3,12 +3,12 @@
 Source: Smith 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 
 from cnnbench.data.loader import Batch
 from cnnbench.errors import ExitCode
+from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
 from cnnbench.training.init import trial
@@ -27,9 +27,9 @@ def find_learning_rate(plan: Plan) -> ExitCode:
     plan, training, _ = trial(plan)
     rates, losses = try_rates(training)
     folder = outputs_dir() / "lr_finds" / plan.run_path()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "losses.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("learning_rate", "loss"), *zip(rates, losses, strict=True)])
+    make_folder(folder)
+    rows = [("learning_rate", "loss"), *zip(rates, losses, strict=True)]
+    write_atomically(folder / "losses.csv", "".join(f"{rate},{loss}\r\n" for rate, loss in rows).encode())
     best = suggestion(rates, losses)
 
     from cnnbench.tasks.figures import save_curve

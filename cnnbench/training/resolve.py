@@ -12,10 +12,10 @@ from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import adapt_until_valid
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
-from cnnbench.errors import UserError
+from cnnbench.errors import NotWrittenError, UserError
 from cnnbench.plugins import register_everything
 from cnnbench.store import checkpoint, provenance
-from cnnbench.store.files import DamagedError, as_json, write_sealed
+from cnnbench.store.files import DamagedError, as_json, make_folder, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
@@ -90,10 +90,10 @@ def begin_run_dir(folder: RunFolder, training: TrainingSetup) -> dict[str, Any]:
 
         init_record = load_initial_weights(training)  # before anything is written: they may not fit
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        make_folder(folder.path)
+    except NotWrittenError as error:
         raise UserError(
-            f"{folder.path} cannot be created: {error}; CNNBENCH_OUTPUTS=FOLDER names another place."
+            f"{folder.path} cannot be created: {error.strerror}; CNNBENCH_OUTPUTS=FOLDER names another place."
         ) from error
     return init_record
 

@@ -66,10 +66,10 @@ def carried_out(
             say_stopped(folder, stop, error, training.horizon.num_steps)
             return stop.exit_code, folder
         except KeyboardInterrupt:
-            folder.update(status="paused", ended=now())
+            folder.end("paused")
             raise KeyboardInterrupt(f"stopped at once; {kept_checkpoint(folder)}") from None
         except BaseException as error:
-            folder.update(status="failed", error=f"{type(error).__name__}: {error}", ended=now())
+            folder.end("failed", error=f"{type(error).__name__}: {error}")
             if isinstance(error, TrainingError):
                 raise TrainingError(f"{error}\n{kept_checkpoint(folder).capitalize()}") from error.__cause__
             raise
@@ -303,18 +303,18 @@ class Trainer:
             seconds, notes = self._seconds(), self._notes()
             result = result_record(self.training, progress, chosen, metrics, rows, record, seconds, notes)
             if self.config.report:
-                with console.tolerating("evaluation files"):
+                with console.tolerating(f"evaluation files, as cnnbench evaluate {self.folder.shown_path} does"):
                     report.write(self.folder.evaluation("test", chosen["kind"]), context.log_image)
         except StoppedAtOnce:
             self.folder.update(test_measured=before or None)
             raise
         with self.stop.deferred():
-            write_sealed(self.folder.result_file, {**result, "rows": self.journal.rows.recorded()})
             self.journal.flush()
+            write_sealed(self.folder.result_file, {**result, "rows": self.journal.rows.recorded()})
             self._end("completed")
         return result
 
     def _end(self, status: str) -> None:
-        self.folder.update(status=status, ended=now(), seconds=self._seconds(), step=self.progress.step)
+        self.folder.end(status, seconds=self._seconds(), step=self.progress.step)
         if status != "completed":  # else loggers are given the page as well
             self.journal.close(status)

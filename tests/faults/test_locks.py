@@ -68,6 +68,6 @@ def test_where_a_file_system_has_no_locks_a_run_goes_on_without(idle_run, monkey
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("cnnbench.store.folder.fcntl.flock", flock)
+    monkeypatch.setattr("cnnbench.store.lock.fcntl.flock", flock)
     with idle_run.lock():
         assert not idle_run.is_held()

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from cnnbench.errors import TrainingError, UserError
-from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load, load_newest, save, steps_in
 from cnnbench.store.files import CHECKSUM, checksum, write_atomically
 from tests.conftest import TINY, only_run
@@ -252,7 +251,7 @@ def full_disk(monkeypatch, where: str, calls: int) -> None:
 def test_a_full_disk_is_a_clear_error_and_costs_no_checkpoint(folder, monkeypatch, where, calls):
     save_steps(folder, 4, 5)
     full_disk(monkeypatch, where, calls)
-    with pytest.raises(TrainingError, match=r"the checkpoint of step 6 cannot be written to .*: .*No space left"):
+    with pytest.raises(TrainingError, match=r"step-000000006\.(pt|json) cannot be written: No space left.* Make room"):
         save_steps(folder, 6, keep=1)
     assert steps_in(folder) == [4, 5]
     assert equal(load_newest(folder, no_warning), content_of(5))
@@ -263,22 +262,22 @@ def test_a_full_disk_is_a_clear_error_and_costs_no_checkpoint(folder, monkeypatc
 
 def test_a_run_on_a_full_disk_ends_with_a_clear_error_and_goes_on_when_there_is_space(cnnbench, outputs, monkeypatch):
     words = (*TINY, "checkpoint.every_seconds=0")
-    write = checkpoint.write_atomically
+    replace = Path.replace
 
-    def fail(path: Path, content: bytes) -> None:
-        if path.name == "step-000000007.pt":
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "step-000000007.pt":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, content)
+        return replace(self, target)
 
-    monkeypatch.setattr(checkpoint, "write_atomically", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     outcome = cnnbench(*words)
     assert outcome.code == 1
-    assert "the checkpoint of step 7 cannot be written" in outcome.err
+    assert "step-000000007.pt cannot be written" in outcome.err
     assert "No space left" in outcome.err
     run = only_run(outputs)
     assert steps_in(run / "checkpoints") == [5, 6]
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
-    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    monkeypatch.setattr(Path, "replace", replace)
     assert cnnbench(*words).code == 0
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "completed"

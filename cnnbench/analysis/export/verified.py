@@ -61,17 +61,24 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(scratch, content)
         try:
+            write_atomically(scratch, content)
             difference = _largest_difference(form, scratch, about, pixels, expected)
             if out:  # a large network takes a while
                 _refuse_existing(path, description)
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
-        write_json(description, about)
+        try:
+            write_json(description, about)
+        except OSError:  # neither without the other
+            path.unlink()
+            description.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}; --out FILE names another place.") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; --out FILE names another place."
+        ) from error
     return Exported(path, about, difference, notes)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from cnnbench.errors import grouped
-from cnnbench.store.files import write_atomically
+from cnnbench.store.files import make_folder, write_atomically
 
 SMALL_PICTURE = 850  # pixels wide
 
@@ -139,7 +139,7 @@ class Page:
 
     def write(self, folder: Path) -> Path:
         """Write `report.html`, `report.md` and, if there are data, `report.csv` into a folder; return the first."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if self.data is not None:
             write_atomically(folder / "report.csv", self.data.to_csv(index=False).encode())
         write_atomically(folder / "report.md", self.markdown().encode())

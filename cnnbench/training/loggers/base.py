@@ -46,6 +46,8 @@ class LoggedRun:
 class Logger:
     """Base of all loggers, in the order in which it is called. What it raises ends the logging, never the training.
 
+    But for NotWrittenError: the disk of the run folder is full, or read-only.
+
     A run that was interrupted calls `begin` again in another process, and repeats scalars of steps after its last
     checkpoint: a logger shows each once.
     """

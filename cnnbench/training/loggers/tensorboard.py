@@ -1,12 +1,16 @@
 """TensorBoard: scalars, images, the settings that runs differ in, and the configuration as text."""
 
+import os
 import re
+import socket
 import time
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.registry import LOGGERS
+from cnnbench.store.files import GrowingFile
 from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, as_text
 
 if TYPE_CHECKING:
@@ -20,14 +24,12 @@ class TensorBoard(Logger):
     def begin(self, run: LoggedRun, known_as: str | None) -> None:
         """Continue in a new file; TensorBoard drops from earlier ones what comes after `run.step`."""
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from torch.utils.tensorboard import SummaryWriter
 
         self._summary = Summary
         files = list(run.folder.glob("events.out.tfevents.*"))
         step = run.step if files else 0
         _wait_for_a_later_name(files)
-        self._writer = SummaryWriter(str(run.folder), purge_step=step, max_queue=1000, flush_secs=10)
-        self._events: Any = self._writer.file_writer
+        self._events = _EventFile(run.folder, step)
         if step == 0:
             self._describe(run)
         for values, at in run.history:
@@ -37,17 +39,19 @@ class TensorBoard(Logger):
     def scalars(self, values: Scalars, step: int) -> None:
         """Add a point to each curve."""
         value = self._summary.Value
-        self._events.add_summary(
+        self._events.add(
             self._summary(value=[value(tag=tag, simple_value=number) for tag, number in values.items()]), step
         )
 
     def image(self, name: str, pixels: "np.ndarray[Any, Any]", step: int) -> None:
         """Show an image."""
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
+        from torch.utils.tensorboard.summary import image
+
+        self._events.add(image(name, pixels, dataformats="HWC"), step)  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Put all events on disk."""
-        self._writer.flush()
+        self._events.flush()
 
     def result(self, metrics: Scalars, step: int) -> None:
         """Add the one point of each metric on the test images."""
@@ -60,11 +64,12 @@ class TensorBoard(Logger):
             from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
 
             self._hparams("session_end_info", SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time()))
-        self._writer.close()
+        self._events.close()
 
     def _describe(self, run: LoggedRun) -> None:
         """Write what is known before the first step: settings, texts, and which curves belong in one chart."""
         from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
+        from torch.utils.tensorboard.summary import custom_scalars
 
         # No summary of the whole experiment: without one TensorBoard itself finds the settings in which the runs that
         # it shows differ, and puts those first.
@@ -78,7 +83,7 @@ class TensorBoard(Logger):
                 started.hparams[key].string_value = as_text(value)
         self._hparams("session_start_info", started)
         charts = {name: ["Multiline", [f"^{re.escape(name)}/(train|val)$"]] for name in run.metrics}
-        self._writer.add_custom_scalars({"train and validation": charts})
+        self._events.add(custom_scalars({"train and validation": charts}), 0)  # type: ignore[no-untyped-call]
         self._text("command", f"    {run.command}")
         self._text("configuration", f"```\n{(run.folder / 'config.yaml').read_text(encoding='utf-8')}\n```")
 
@@ -87,7 +92,7 @@ class TensorBoard(Logger):
 
         summary = text(tag, markdown)  # type: ignore[no-untyped-call]
         summary.value[0].tag = tag  # without a suffix that repeats what it is
-        self._events.add_summary(summary, 0)
+        self._events.add(summary, 0)
 
     def _hparams(self, kind: str, content: Any) -> None:
         from tensorboard.plugins.hparams import metadata
@@ -95,7 +100,55 @@ class TensorBoard(Logger):
 
         about = metadata.create_summary_metadata(HParamsPluginData(**{kind: content}))
         value = self._summary.Value(tag=f"_hparams_/{kind}", metadata=about, tensor=metadata.NULL_TENSOR)
-        self._events.add_summary(self._summary(value=[value]), 0)
+        self._events.add(self._summary(value=[value]), 0)
+
+
+class _EventFile:
+    """A new file of events, which writes them itself, every ten seconds and when it is told to.
+
+    TensorBoard's own one does that in a thread: with a full disk, that would end with a traceback at some other time.
+    """
+
+    EVERY = 10.0  # seconds
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """step: from which on earlier files are not shown."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event: Any = Event
+        self._pending = BytesIO()
+        self._records = RecordWriter(self._pending)
+        self._written = time.monotonic()
+        name = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}.0"
+        self._file = GrowingFile(folder / name)
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+        self.flush()
+
+    def add(self, summary: Any, step: int) -> None:
+        """Add a summary of a step."""
+        self._add(self._event(summary=summary, step=step))
+        if time.monotonic() - self._written > self.EVERY:
+            self.flush()
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        """Write all events so far."""
+        self._file.write(self._pending.getvalue())
+        self._pending.seek(0)
+        self._pending.truncate()
+        self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Write all events, and end."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 def _wait_for_a_later_name(files: Sequence[Path]) -> None:
