@@ -127,7 +127,7 @@ class _Kept:
         known = [int.from_bytes(checksums[first : first + 4]) for first in range(0, len(checksums), 4)]
         damaged = sum(not self._read(row, image) or zlib.crc32(image) != checksum for row, checksum in enumerate(known))
         if damaged:
-            raise DamagedError(f"{self.path} has {counted(damaged, 'image')} that are not what was written")
+            raise DamagedError(f"{self.path}: {counted(damaged, 'image')} changed after being written")
         _intact.add(version)
 
     def _read(self, row: int, image: memoryview) -> bool:

@@ -1,5 +1,6 @@
 """The files of downloadable data sets: where they are, whether they are the originals, and how they get there."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -127,8 +128,15 @@ def _move_new(files: Iterable[Path], folder: Path) -> None:
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file in list(files):
-            if not (folder / file.name).exists():
-                shutil.move(file, folder / file.name)
+            target = folder / file.name
+            if target.exists():
+                continue
+            try:
+                file.rename(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # that folder is a link to another disk
+                    raise
+                shutil.move(file, target)
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,8 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
     with scratch_folder(root) as scratch:
         copies, unreadable = _copy_matches(source, missing, sorted(paths), scratch)
         selected = _select_copies(source, missing, copies, unreadable, verify)
-        named = [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()]
+        with writing_to(scratch):
+            named = [copy.path.rename(copy.path.with_name(name)) for name, copy in selected.items()]
         _move_new(named, root / source.folder)
     for name, copy in selected.items():
         remark = "" if copy.md5 == source.files[name] else "; not the original: data.verify=false takes it"

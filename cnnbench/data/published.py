@@ -15,7 +15,7 @@ from cnnbench.data.archives import UNREADABLE, Member, copy_out, is_archive, mem
 from cnnbench.data.decode import SUFFIXES
 from cnnbench.data.files import scratch_folder
 from cnnbench.data.image_files import first_names
-from cnnbench.errors import NotWrittenError, UserError, grouped, listed, sized
+from cnnbench.errors import NotWrittenError, UserError, grouped, listed, sized, writing_to
 from cnnbench.registry import DATASETS
 
 
@@ -156,8 +156,9 @@ def import_photographs(published: PublishedPhotographs, origin: Path, root: Path
         chosen = _choose(published, found, unreadable, origin)
         try:
             _copy(chosen, scratch / "set")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (scratch / "set").rename(target)  # last, so that a folder of this name is complete
+            with writing_to(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (scratch / "set").rename(target)  # last, so that a folder of this name is complete
         except NotWrittenError:
             raise
         except UNREADABLE as error:
@@ -185,7 +186,8 @@ def _sets_in(
             elif scratch is not None and is_archive(member.path) and member.path.name.startswith(published.archives):
                 inner.append(place / member.path)
                 if not place.is_dir():
-                    inner[-1] = Path(mkdtemp(dir=scratch), member.path.name)
+                    with writing_to(scratch):
+                        inner[-1] = Path(mkdtemp(dir=scratch), member.path.name)
                     _write(member, inner[-1])
     except UserError as error:  # hostile or huge; another one may do
         unreadable.append(str(error))
@@ -238,7 +240,8 @@ def _copy(found: _Found, folder: Path) -> None:
 
 
 def _write(member: Member, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with member.open() as source:
         copy_out(source, path)
     if path.stat().st_size != member.size:

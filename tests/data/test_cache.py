@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections import namedtuple
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cnnbench.data.decode import decode
 from cnnbench.data.image_files import content_digest
 from cnnbench.data.images import Photographs
 from cnnbench.errors import Stopped, TrainingError
+from cnnbench.store.files import checksum
 from cnnbench.training.signals import StopRequests
 from tests.support.photographs import photograph
 
@@ -160,6 +162,94 @@ def test_a_damaged_cache_is_filled_again(folder, damage):
         (folder_of_cache / {"no pixels": "pixels", "no problems": "index.json"}[damage]).unlink()
     assert torch.equal(load_all(photographs(folder)), before)
     assert cache_folders() == [folder_of_cache]
+
+
+def invert(pixels: Path, row: int) -> None:
+    """Invert one image of a cache, as nothing would notice by the size of the file."""
+    content = bytearray(pixels.read_bytes())
+    size = SIDE * SIDE * 3
+    content[row * size : (row + 1) * size] = bytes(255 - value for value in content[row * size : (row + 1) * size])
+    pixels.write_bytes(content)
+
+
+DAMAGES = {
+    "inverted pixels": (lambda cache: invert(cache / "pixels", 7), "pixels: 1 image changed after being written"),
+    "pixels cut": (
+        lambda cache: os.truncate(cache / "pixels", 99),
+        f"pixels has 99 bytes, not {NUM * SIDE * SIDE * 3}",
+    ),
+    "no pixels": (lambda cache: (cache / "pixels").unlink(), "pixels cannot be read: No such file"),
+    "index cut": (lambda cache: os.truncate(cache / "index.json", 40), "index.json cannot be read"),
+    "index emptied": (lambda cache: (cache / "index.json").write_text(""), "index.json cannot be read"),
+    "index of another kind": (lambda cache: (cache / "index.json").write_text("[1]"), "it holds no mapping"),
+    "index edited": (lambda cache: edit(cache / "index.json"), "its checksum does not match"),
+    "index of fewer": (lambda cache: edit(cache / "index.json", sealed=True), f"is not of {NUM} images"),
+}
+
+
+def edit(index: Path, sealed: bool = False) -> None:
+    values = json.loads(index.read_text())
+    changed = values | {"checksums": values["checksums"][8:]}
+    index.write_text(json.dumps(changed | ({"checksum": checksum(changed)} if sealed else {})))
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_never_used_but_decoded_again_with_a_note(folder, damage, why):
+    before = load_all(photographs(folder))
+    (folder_of_cache,) = cache_folders()
+    damage(folder_of_cache)
+    stream, problems, notes = decode_photographs(photographs(folder), SIDE, 3)
+    assert torch.equal(stream.load(stream.rows), before)
+    assert not problems
+    (note,) = notes
+    assert note.startswith("images were decoded again: ")
+    assert why in note
+    assert decode_photographs(photographs(folder), SIDE, 3)[2] == ()
+    assert cache_folders() == [folder_of_cache]
+
+
+def test_damage_in_a_cache_that_cannot_be_written_is_not_used_either(folder, monkeypatch):
+    before = load_all(photographs(folder))
+    (folder_of_cache,) = cache_folders()
+    invert(folder_of_cache / "pixels", 7)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 0))
+    stream, _, (note,) = decode_photographs(photographs(folder), SIDE, 3)
+    assert torch.equal(stream.load(stream.rows), before)
+    assert note.startswith("images are decoded for every batch, since ")
+
+
+def test_a_file_is_checked_once_by_a_process_while_it_stays_the_same(folder, monkeypatch):
+    load_all(photographs(folder))
+    checks = []
+    crc32 = zlib.crc32
+    monkeypatch.setattr(zlib, "crc32", lambda content: checks.append(content) or crc32(content))
+    load_all(photographs(folder))
+    assert not checks
+    (folder_of_cache,) = cache_folders()
+    os.utime(folder_of_cache / "pixels")
+    load_all(photographs(folder))
+    assert len(checks) == NUM
+
+
+def test_a_file_that_is_cut_while_it_is_used_is_one_clear_error_and_kills_nothing(folder):
+    stream, *_ = decode_photographs(photographs(folder), SIDE, 3)
+    (folder_of_cache,) = cache_folders()
+    os.truncate(folder_of_cache / "pixels", 5 * SIDE * SIDE * 3)
+    assert torch.equal(stream.load(torch.tensor([4])), decode_all(photographs(folder))[4:5])
+    with pytest.raises(TrainingError, match=r"pixels was cut while it was in use; the same command again replaces it"):
+        stream.load(torch.tensor([4, 5]))
+    assert torch.equal(load_all(photographs(folder)), decode_all(photographs(folder)))
+
+
+def test_a_cache_that_is_removed_while_it_is_used_is_still_there_for_who_uses_it(folder):
+    stream, *_ = decode_photographs(photographs(folder), SIDE, 3)
+    shutil.rmtree(cache_dir())
+    assert torch.equal(stream.load(stream.rows), decode_all(photographs(folder)))
+
+
+def test_images_are_the_same_where_a_system_cannot_read_at_a_place(folder, monkeypatch):
+    monkeypatch.delattr(os, "preadv")  # as on Windows
+    assert torch.equal(load_all(photographs(folder)), decode_all(photographs(folder)))
 
 
 def test_a_file_that_vanishes_while_it_is_needed_is_one_clear_error(folder):

@@ -61,8 +61,8 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(scratch, content)
         try:
+            write_atomically(scratch, content)
             difference = _largest_difference(form, scratch, about, pixels, expected)
             if out:  # a large network takes a while
                 _refuse_existing(path, description)
@@ -71,8 +71,9 @@ def export_run(run: Run, which: Checkpoint, form: Format, out: Path | None = Non
             scratch.unlink(missing_ok=True)
         try:
             write_json(description, about)
-        except OSError:
+        except OSError:  # neither without the other
             path.unlink()
+            description.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UserError(
