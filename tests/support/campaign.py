@@ -54,6 +54,8 @@ from tests.support.killing import at_call, end_at_once
 with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
     os.environ["CNNBENCH_OUTPUTS"] = folder
     api.train({list(latest((*BASE, PAGE)))}, progress="quiet")
+from tqdm.std import TqdmDefaultWriteLock, tqdm
+del tqdm._lock, TqdmDefaultWriteLock.mp_lock  # all commands would share it, and one that is killed would keep it
 """
 """A whole run, so that nothing is left that each command would import and read anew."""
 

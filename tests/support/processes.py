@@ -124,4 +124,4 @@ def forked_commands(folder: Path, prepare: str = "") -> Iterator[Callable[..., C
             return Command(int(next(answers)), out, answers)
 
         yield start
-        stdin.close()
+        process.kill()  # it would wait for a command that hangs
