@@ -25,7 +25,7 @@ def draw(folder: Path, number: int = 10) -> Path:
     return folder
 
 
-def test_three_commands_at_the_first_try(cnnbench, command_of):
+def test_three_commands_at_the_first_try(cnnbench, command_of, outputs):
     draw(Path("my_photos"))
     info = command_of("data", "info", "image_folder", "data.folder=my_photos")
     assert info.code == 0, info.err
@@ -38,7 +38,7 @@ def test_three_commands_at_the_first_try(cnnbench, command_of):
     assert training.code == 0, training.err
     predicted = command_of("predict", "last", "my_photos/cat/1.jpg")
     assert predicted.code == 0, predicted.err
-    assert predicted.out.split()[0] == "my_photos/cat/1.jpg"
+    assert predicted.out.split()[:2] == [str(only_run(outputs)), "my_photos/cat/1.jpg"]
     assert {"cat", "dog"} <= set(predicted.out.split())
 
 

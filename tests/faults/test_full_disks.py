@@ -268,7 +268,7 @@ COMMANDS = {
     "predict": "predict {run} --index 0 --picture {out}/picture.png",
     "label": "resume={run} notes=hello",
     "dry run": "data=digits model=lenet_v2 dry_run=true",
-    "lr_find": "data=digits model=lenet_v2 lr_find=true",
+    "lr_find": "data=digits data.subset.per_class=10 model=lenet_v2 lr_find=true",
 }
 
 

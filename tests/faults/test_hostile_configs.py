@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cnnbench.analysis.run import load_run
 from cnnbench.config.growth import check_yaml, endless_reference
 from cnnbench.store.files import CHECKSUM, checksum
 from cnnbench.store.reading import read_json, read_yaml
+from cnnbench.store.schema import Sweep
 from tests.conftest import TINY, Outcome, only_run
 from tests.support.archives import Hostile
 from tests.support.interruption import PLAIN, finished, stop
@@ -256,7 +258,8 @@ FOLDERS = {
         f"notes: !!python/object/apply:os.system ['{code_for(canary)}']"
     ),
     "config: aliases": lambda run, _: (run / "config.yaml").write_text("\n".join(laughs(30))),
-    "record: every spelling": in_record(**SPELLINGS, choices=SPELLINGS),
+    "record: every spelling": in_record(**SPELLINGS),
+    "record: choices": in_record(choices=SPELLINGS),
     "record: a plugin": in_record(plugins=["canary.py", "CODE.py"]),
     "record: loggers": in_record(loggers={"os.system": "CODE"}),
     "record: deep": lambda run, _: (run / "run.json").write_text('{"a":' * 100_000),
@@ -322,7 +325,10 @@ def test_the_payloads_would_run_if_they_were_believed(canary, tmp_path):
     assert canary.exists()
 
 
-@pytest.mark.parametrize(("read", "text"), [(read_json, '{"a":' * 900 + "1" + "}" * 900), (read_yaml, "a: &a [*a]")])
+read_sweep = partial(read_json, schema=Sweep)
+
+
+@pytest.mark.parametrize(("read", "text"), [(read_sweep, '{"a":' * 900 + "1" + "}" * 900), (read_yaml, "a: &a [*a]")])
 def test_files_that_lead_recursion_astray_are_damaged(tmp_path, read, text):
     path = tmp_path / "file"
     path.write_text(text)
