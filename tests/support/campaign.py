@@ -48,13 +48,17 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 PREPARE = f"""
+import threading
 from contextlib import redirect_stdout
 from tempfile import TemporaryDirectory
+from tqdm.std import TqdmDefaultWriteLock, tqdm
 from tests.support.killing import at_call, end_at_once
+tqdm.monitor_interval = 0  # no thread that could be in the middle of something when a command is forked
 with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
     os.environ["CNNBENCH_OUTPUTS"] = folder
     api.train({list(latest((*BASE, PAGE)))}, progress="quiet")
-from tqdm.std import TqdmDefaultWriteLock, tqdm
+tqdm.monitor_interval = 10
+assert threading.active_count() == 1, threading.enumerate()
 del tqdm._lock, TqdmDefaultWriteLock.mp_lock  # all commands would share it, and one that is killed would keep it
 """
 """A whole run, so that nothing is left that each command would import and read anew."""
