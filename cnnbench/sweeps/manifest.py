@@ -41,7 +41,8 @@ def outcome(plan: Plan, end: JobEnd) -> str:
     if end.code == ExitCode.MISTAKE:  # nothing was computed, and nothing written
         return f"not {'continued' if runs else 'started'}: {end.reason}"
     vanished = _vanished(end.code)
-    if record.get("status") == "running" and record["sessions"][-1]["process"] == end.process:
+    sessions = record.get("sessions", [])  # none of a run that was killed before it began to train
+    if record.get("status") == "running" and (not sessions or sessions[-1]["process"] == end.process):
         runs[-1].end("interrupted" if end.code < 0 else "failed", error=vanished)
     if end.code < 0:
         return vanished

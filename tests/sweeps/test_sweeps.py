@@ -23,10 +23,11 @@ from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes
 from cnnbench.sweeps.expand import plan_all, resolve_all
-from cnnbench.sweeps.manifest import summarize
+from cnnbench.sweeps.manifest import JobEnd, outcome, summarize
 from cnnbench.training.plan import command_line, plan_run
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
+from tests.support.run_folders import write_run
 
 # A network that misbehaves, but only in its own process.
 MOODY = '''
@@ -263,6 +264,14 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
     assert fingerprints(runs["fine"]) == before
     assert set(runs_below(outputs).values()) == set(runs.values())
     assert all(read(run / "run.json")["status"] == "completed" for run in runs.values())
+
+
+def test_a_job_that_is_killed_before_it_begins_to_train_is_recorded_too(outputs):
+    plan = plan_run(Composer(), ["data=synthetic", "seed=3"])
+    run = write_run(outputs, None, "seed=3", status="running")
+    assert "sessions" not in read(run / "run.json")
+    assert outcome(plan, JobEnd(-signal.SIGKILL, "", 123)).startswith("killed by SIGKILL")
+    assert read(run / "run.json")["status"] == "interrupted"
 
 
 def test_a_finished_job_of_other_code_is_shown_and_an_unfinished_one_is_not_gone_on_with(cnnbench, outputs):
