@@ -72,3 +72,28 @@ def test_a_file_of_events_that_was_cut_is_left_as_it_is_and_each_point_is_there_
     assert shown.keys() == wanted.keys()
     for tag, points in shown.items():
         assert points == wanted[tag][-len(points) :], "what was lost is in metrics.jsonl"
+
+
+@pytest.mark.parametrize("call", ["opened", "flushed"])
+def test_what_was_known_before_is_shown_as_a_whole_though_a_session_is_killed_in_the_middle(
+    outputs, monkeypatch, tmp_path, call
+):
+    """Of a run that goes on from another one, and of TensorBoard that is asked for later."""
+    words = (*PLAIN, "logger=[]")
+    stop(plan_of(*words), at_check=12)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if call == "opened":
+            patch.setattr(TensorBoard, "_describe", die)
+        else:
+            patch.setattr(Trainer, "_train", die)
+        with pytest.raises(Killed):
+            carry_out(plan_of(*PLAIN))
+    run = only_run(outputs)
+    assert newest_events(run).exists()
+    time.sleep(1.1)
+    assert go(*PLAIN) == 0
+    assert scalars_of(run) == shown_by(rows_of(run), read(run / "result.json"))

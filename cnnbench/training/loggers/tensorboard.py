@@ -27,7 +27,7 @@ class TensorBoard(Logger):
 
         self._summary = Summary
         files = list(run.folder.glob("events.out.tfevents.*"))
-        step = run.step if files else 0
+        step = run.step if any(file.stat().st_size for file in files) else 0
         _wait_for_a_later_name(files)
         self._events = _EventFile(run.folder, step)
         if step == 0:
@@ -35,6 +35,7 @@ class TensorBoard(Logger):
         for values, at in run.history:
             if at >= step:  # the step itself is dropped too: its epoch may have ended after the last checkpoint
                 self.scalars(values, at)
+        self.flush()  # all of it at once: a session that was killed before has shown nothing, or all that was known
 
     def scalars(self, values: Scalars, step: int) -> None:
         """Add a point to each curve."""
@@ -124,7 +125,6 @@ class _EventFile:
         self._file = GrowingFile(folder / name)
         self._add(Event(file_version="brain.Event:2"))
         self._add(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
-        self.flush()
 
     def add(self, summary: Any, step: int) -> None:
         """Add a summary of a step."""
