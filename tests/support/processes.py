@@ -22,6 +22,7 @@ from cnnbench import api
 from cnnbench.plugins import register_everything
 from cnnbench.train import main
 from cnnbench.training import trainer
+from cnnbench.training.signals import SIGNALS
 
 register_everything()
 torch.set_num_threads(1)
@@ -41,6 +42,8 @@ for line in sys.stdin:
         out = os.open(asked["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        for number in SIGNALS:  # whoever started the tests may ignore some, as a shell does in the background
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for number in asked["ignored"]:
             signal.signal(number, signal.SIG_IGN)
         sys.argv[1:] = asked["words"]
