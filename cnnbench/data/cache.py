@@ -1,4 +1,4 @@
-"""Photographs decoded and resized once, kept on disk with checksums, and checked for those to exclude."""
+"""Photographs decoded and resized once, and kept on disk with checksums."""
 
 import errno
 import hashlib
@@ -8,7 +8,7 @@ import shutil
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +18,8 @@ from tqdm import tqdm
 
 from cnnbench.data.decode import Undecodable, decode, worker_threads
 from cnnbench.data.files import user_cache_dir
-from cnnbench.data.image_files import first_names
 from cnnbench.data.images import Photographs, Stream
-from cnnbench.data.split import Split
-from cnnbench.errors import TrainingError, UserError, counted, grouped
+from cnnbench.errors import TrainingError, counted, grouped
 from cnnbench.store.files import DamagedError, write_sealed
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Stored
@@ -246,43 +244,3 @@ def _locked(path: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def exclude_unusable(
-    photographs: Photographs, problems: Mapping[int, str], split: Split, num_train: int
-) -> tuple[Split, tuple[str, ...]]:
-    """Return the split without training images that cannot be used, and a note that names those left out.
-
-    Unusable are damaged images, and copies of images in a part for evaluation. photographs: the `num_train` of the
-    training part, then those of the test part. problems: what is wrong with damaged ones, by row.
-    Raises UserError, which names up to twenty, for unusable images in validation or test, and for those in training
-    unless the photographs say to skip them.
-    """
-    paths, digests = photographs.paths, photographs.digests
-    evaluated = {"validation": split.val.tolist(), "test": list(range(num_train, len(photographs)))}
-    places = {part: {digests[row]: f"{part} ({paths[row]})" for row in rows} for part, rows in evaluated.items()}
-
-    def unusable(rows: Sequence[int], *other_parts: str) -> dict[int, str]:
-        copies = {
-            row: [places[part][digests[row]] for part in other_parts if digests[row] in places[part]] for row in rows
-        }
-        reasons = {row: f"is in {' and '.join(found)} too" for row, found in copies.items() if found}
-        return reasons | {row: problems[row] for row in rows if row in problems}
-
-    def listing(purpose: str, reasons: Mapping[int, str]) -> str:
-        images = [f"{paths[row]} {reason}" for row, reason in sorted(reasons.items())]
-        return f"{grouped(len(images))} {purpose}: {first_names(images)}"
-
-    for_training = unusable(split.train.tolist(), "validation", "test")
-    for_evaluation = unusable(evaluated["validation"], "test") | unusable(evaluated["test"])
-    reported = {"for training": {} if photographs.skip else for_training, "for validation or test": for_evaluation}
-    if any(reported.values()):
-        number = sum(len(reasons) for reasons in reported.values())
-        lines = [f"{grouped(number)} of {grouped(len(photographs))} images cannot be used:"]
-        lines += [listing(purpose, reasons) for purpose, reasons in reported.items() if reasons]
-        hint = "; data.on_problem=skip trains without those for training" if reported["for training"] else ""
-        raise UserError("\n  ".join([*lines, f"repair or remove them{hint}"]))
-    if not for_training:
-        return split, ()
-    keep = torch.tensor([row not in for_training for row in split.train.tolist()])
-    return Split(split.train[keep], split.val), (listing("left out of training", for_training),)

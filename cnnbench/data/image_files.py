@@ -30,6 +30,7 @@ OnProblem = Literal["error", "skip"]
 LabelledFiles = list[tuple[Path, str]]  # with the name of the class
 Parts = dict[str, LabelledFiles]  # by `train`, `val`, `test`
 
+TEST_SEED = 0  # of the test part, where it is drawn: it is the same for every run
 MAX_NAMES = 20  # in a message
 MAX_VISITS = 100  # of one folder, by links
 
@@ -70,11 +71,12 @@ def image_data(
         return Images(Photographs(paths, digests, fit, cache, on_problem == "skip"), labels_of(files))
 
     train, val, test = (sorted(parts.get(name, ())) for name in ("train", "val", "test"))
-    if not test:
-        split = stratified_split(labels_of(train), len(classes), test_fraction, 0, "data.test_fraction")
+    draws_test = not test
+    if draws_test:
+        split = stratified_split(labels_of(train), len(classes), test_fraction, TEST_SEED, "data.test_fraction")
         train, test = ([train[row] for row in rows.tolist()] for rows in (split.train, split.val))
     is_val = torch.arange(len(train) + len(val)) >= len(train) if val else None
-    return ImageData(images_of([*train, *val]), images_of(test), classes, is_val, tuple(notes))
+    return ImageData(images_of([*train, *val]), images_of(test), classes, is_val, tuple(notes), draws_test=draws_test)
 
 
 def content_digest(path: Path) -> str:

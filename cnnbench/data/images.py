@@ -159,7 +159,8 @@ class ImageData:
     """What a data set's factory returns: the training part, the test part, and the names of the classes.
 
     is_val: which images of the training part are the data set's own validation part, bool [N]; None: it has none.
-    notes: for the user.
+    notes: for the user. rows: of the images of both parts in the source, int64; None: counted from 0 in each.
+    draws_test: whether the test part was drawn from what the source has for training.
     """
 
     train: Images
@@ -167,12 +168,29 @@ class ImageData:
     classes: tuple[str, ...]
     is_val: Tensor | None = None
     notes: tuple[str, ...] = ()
+    rows: tuple[Tensor, Tensor] | None = None
+    draws_test: bool = False
 
     def __post_init__(self) -> None:
         for name, part in (("train", self.train), ("test", self.test)):
             problem = _problem(part, len(self.classes))
             if problem:
                 raise UserError(f"the data set's part '{name}': {problem}.")
+
+    @property
+    def source_rows(self) -> tuple[Tensor, Tensor]:
+        """The rows of the training and of the test images in the source, int64."""
+        return self.rows or (torch.arange(len(self.train)), torch.arange(len(self.test)))
+
+    def selected(self, train_rows: Tensor | None = None, test_rows: Tensor | None = None) -> "ImageData":
+        """Return these images only, int64 rows of each part; None: all of it."""
+        train, test, is_val, (source, test_source) = self.train, self.test, self.is_val, self.source_rows
+        if train_rows is not None:
+            train, source = train[train_rows], source[train_rows]
+            is_val = None if is_val is None else is_val[train_rows]
+        if test_rows is not None:
+            test, test_source = test[test_rows], test_source[test_rows]
+        return replace(self, train=train, test=test, is_val=is_val, rows=(source, test_source))
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of all images, labels and class names, in their order."""

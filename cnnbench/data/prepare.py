@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.schema import DataConfig
-from cnnbench.data.cache import decode_photographs, exclude_unusable
+from cnnbench.data.cache import decode_photographs
+from cnnbench.data.copies import (
+    contents_of,
+    copy_notes,
+    exclude_unusable,
+    has_test_copies,
+    photographs_of,
+    with_test_drawn_again,
+    without_test_copies,
+)
 from cnnbench.data.files import data_root, source_of
 from cnnbench.data.images import DataSpec, ImageData, Images, Photographs, Pixels, Stream, counts_per_class
 from cnnbench.data.split import (
@@ -38,6 +48,8 @@ class PreparedData:
     """The three splits, and everything that is known about them.
 
     split: rows of the training part as it was read, also where a subset of it was selected.
+    source_rows: of the images of each split in the source. wrong: which of the training images, int64, have a wrong
+    label on purpose.
     mean, std: per channel, of the training images (pixels scaled to [0, 1]), unless data.statistics says otherwise.
     fingerprint: of the data set as it was read, before it was split or resized. notes: for the user.
     """
@@ -47,10 +59,21 @@ class PreparedData:
     val: Images
     test: Images
     split: Split
+    source_rows: dict[str, Tensor]
+    wrong: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+
+    def files(self) -> dict[str, list[str]]:
+        """Return the files of each split, in its order, below the folder that holds them all; empty: there are none."""
+        files = {split: getattr(self, split).files() or () for split in ("train", "val", "test")}
+        folders = {os.path.dirname(file) for some in files.values() for file in some}
+        if not folders:
+            return {}
+        above = os.path.commonpath(folders)
+        return {split: [os.path.relpath(file, above) for file in some] for split, some in files.items()}
 
 
 @lru_cache(maxsize=1)  # the jobs of a sweep mostly share one data set, and are all checked before the first starts
@@ -78,10 +101,15 @@ def prepare(config: DataConfig) -> PreparedData:
 
     Raises UserError for files that are missing or wrong, and SettingError for an impossible subset, split or crop.
     """
-    data, fingerprint = _load(config.name, json.dumps(dict(config.settings)), root_of(config))
-    data, rows = select_subset(data, config.subset, config.split_seed)
+    whole, fingerprint = _load(config.name, json.dumps(dict(config.settings)), root_of(config))
+    data, rows = select_subset(whole, config.subset, config.split_seed)
+    has_photographs = isinstance(data.train.pixels, Photographs)
+    if has_photographs and whole.draws_test and has_test_copies(data):
+        whole = with_test_drawn_again(whole)
+        fingerprint = whole.fingerprint()
+        data, rows = select_subset(whole, config.subset, config.split_seed)
     split, notes = _split(config, data)
-    if isinstance(data.train.pixels, Photographs):
+    if has_photographs:
         data, split, decoding_notes = _decode(data, split, config)
         notes = (*notes, *decoding_notes)
     train, val, test = (
@@ -97,9 +125,12 @@ def prepare(config: DataConfig) -> PreparedData:
         notes = (*notes, note)
     counts = tuple(counts_per_class(labels, len(data.classes)))
     class_weights(config.sampling, counts)  # refused here, before anything starts, if they do not fit the classes
+    source, test_source = data.source_rows
+    source_rows = {"train": source[split.train], "val": source[split.val], "test": test_source}
+    wrong = (labels != train.labels).nonzero()[:, 0]
     return PreparedData(
         DataSpec(channels, *crop, data.classes, counts), Images(train.pixels, labels), val, test,
-        Split(rows[split.train], rows[split.val]), mean, std, fingerprint, notes,
+        Split(rows[split.train], rows[split.val]), source_rows, wrong, mean, std, fingerprint, notes,
     )  # fmt: skip
 
 
@@ -118,24 +149,27 @@ def prepare_local(config: DataConfig) -> PreparedData:
 
 def _split(config: DataConfig, data: ImageData) -> tuple[Split, tuple[str, ...]]:
     """Return the split, which is the data set's own where it has one, and the data set's notes."""
-    labels, num_classes = data.train.labels, len(data.classes)
-    if config.folds is not None:
-        assert config.fold is not None
-        return k_fold(labels, num_classes, config.folds, config.fold, config.split_seed), data.notes
-    if data.is_val is not None and config.val_fraction:
+    labels, num_classes, seed = data.train.labels, len(data.classes), config.split_seed
+    if data.is_val is not None and config.val_fraction and config.folds is None:
         if not data.is_val.any():
             problem = "leaves no image of the data set's own validation part; data.val_fraction=0 trains without one"
             raise SettingError("data.subset", problem)
         note = "the data set has its own validation part; data.val_fraction is ignored"
         return split_by(data.is_val), (*data.notes, note)
-    return stratified_split(labels, num_classes, config.val_fraction, config.split_seed), data.notes
+    pixels = data.train.pixels
+    skips = isinstance(pixels, Photographs) and pixels.skip  # copies of what is evaluated are left out of training
+    copies = contents_of(pixels) if isinstance(pixels, Photographs) and not skips else None
+    if config.folds is not None:
+        assert config.fold is not None
+        split = k_fold(labels, num_classes, config.folds, config.fold, seed, copies)
+    else:
+        split = stratified_split(labels, num_classes, config.val_fraction, seed, copies=copies)
+    return without_test_copies(split, data) if skips else split, data.notes
 
 
 def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageData, Split, tuple[str, ...]]:
     """Return the data set with its photographs decoded, and the split without those that cannot be used."""
-    train, test, labels = data.train.pixels, data.test.pixels, data.train.labels
-    assert isinstance(train, Photographs)
-    assert isinstance(test, Photographs)
+    (train, test), labels = photographs_of(data), data.train.labels
     if config.image_size is None:
         problem = "photographs differ in size; give the side to resize them to, such as 256"
         raise SettingError("data.image_size=null", problem)
@@ -147,8 +181,10 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
         names = listed(data.classes[number] for number in sorted(lost))
         raise SettingError("data.on_problem=skip", f"leaves no image to train on of {names}")
     first, last = torch.arange(len(photographs)).tensor_split([len(train)])
+    used = [*usable.train.tolist(), *usable.val.tolist(), *last.tolist()]
+    copies = copy_notes(photographs, torch.cat([labels, data.test.labels]), used)
     data = replace(data, train=Images(stream[first], labels), test=Images(stream[last], data.test.labels))
-    return data, usable, (*notes, *more_notes)
+    return data, usable, (*notes, *more_notes, *copies)
 
 
 def adapt(pixels: Pixels, image_size: int | None, channels: int | None) -> Pixels:

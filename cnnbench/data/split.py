@@ -1,6 +1,7 @@
 """Which images are trained and validated on, how often, and with which labels: subset, split, label noise, sampling."""
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -25,25 +26,21 @@ def select_subset(data: ImageData, subset: Subset, seed: int) -> tuple[ImageData
     Raises SettingError for unknown classes, for fewer than two, for more than there may be, and for more images than
     there are.
     """
-    rows = torch.arange(len(data.train))
     _check_number_of_classes(subset, data.classes)
+    rows = torch.arange(len(data.train))
     if subset.classes is not None:
         numbers = torch.tensor(_class_numbers(subset.classes, data.classes))
         rows, test_rows = (torch.isin(part.labels, numbers).nonzero()[:, 0] for part in (data.train, data.test))
-        data = replace(_with_train_rows(data, rows), test=data.test[test_rows])
+        data = data.selected(rows, test_rows)
         train, test = (
             Images(part.pixels, torch.searchsorted(numbers, part.labels)) for part in (data.train, data.test)
         )
         data = replace(data, train=train, test=test, classes=tuple(data.classes[number] for number in numbers.tolist()))
     if subset.test_per_class is not None:
         first = _first_per_class(data.test, data.classes, "data.subset.test_per_class", subset.test_per_class)
-        data = replace(data, test=data.test[first])
+        data = data.selected(test_rows=first)
     selected = _select_rows(data, subset, seed)
-    return (data, rows) if selected is None else (_with_train_rows(data, selected), rows[selected])
-
-
-def _with_train_rows(data: ImageData, rows: Tensor) -> ImageData:
-    return replace(data, train=data.train[rows], is_val=None if data.is_val is None else data.is_val[rows])
+    return (data, rows) if selected is None else (data.selected(selected), rows[selected])
 
 
 def _class_numbers(selected: Sequence[int | str], classes: Sequence[str]) -> list[int]:
@@ -123,40 +120,85 @@ class Split:
 
 
 def stratified_split(
-    labels: Tensor, num_classes: int, fraction: float, seed: int, key: str = "data.val_fraction"
+    labels: Tensor,
+    num_classes: int,
+    fraction: float,
+    seed: int,
+    key: str = "data.val_fraction",
+    copies: Tensor | None = None,
 ) -> Split:
     """Hold out `fraction` of the rows, to the nearest whole number, every class in proportion.
 
-    labels: int64 [N]. fraction: in [0, 1), of the setting `key`. The result depends on labels, fraction and seed only.
+    labels: int64 [N]. fraction: in [0, 1), of the setting `key`. copies: see `keep_together`. The result depends on
+    labels, fraction, seed and copies only.
     Raises SettingError where a class has too few images to be in both parts, or the fraction selects none.
     """
     num_rows = len(labels)
     if fraction == 0:
         return Split(torch.arange(num_rows), torch.empty(0, dtype=torch.int64))
-    counts = counts_per_class(labels, num_classes)
-    taken = largest_remainder_counts(counts, fraction)
+    taken = largest_remainder_counts(counts_per_class(labels, num_classes), fraction)
     if not any(taken):
         hint = ", or 0 for none" if key == "data.val_fraction" else ""
         raise SettingError(f"{key}={fraction}", f"selects none of {num_rows} images; give more{hint}")
-    _check_train_counts(counts, taken, f"{key}={fraction}")
-    return _hold_out(_draw_per_class(labels, taken, seed, "split"), num_rows)
+    parts = torch.zeros(num_rows, dtype=torch.int64)
+    parts[_draw_per_class(labels, taken, seed, "split")] = 1
+    return hold_out(1, keep_together(parts, labels, copies, seed), labels, num_classes, f"{key}={fraction}")
 
 
-def k_fold(labels: Tensor, num_classes: int, folds: int, fold: int, seed: int) -> Split:
+def k_fold(labels: Tensor, num_classes: int, folds: int, fold: int, seed: int, copies: Tensor | None = None) -> Split:
     """Hold out one of `folds` disjoint parts that together are all rows.
 
-    labels: int64 [N]. fold: from 0. The parts depend on labels, folds and seed only; their sizes differ by at most one,
-    in every class and in total.
+    labels: int64 [N]. fold: from 0. copies: see `keep_together`. The parts depend on labels, folds, seed and copies
+    only; without copies their sizes differ by at most one, in every class and in total.
     Raises SettingError where a class has too few images to be in both parts, or there are fewer images than folds.
     """
     assert 0 <= fold < folds, (fold, folds)
     if len(labels) < folds:
         raise SettingError(f"data.folds={folds}", f"there are only {len(labels)} images; give fewer folds")
     # Dealt out like cards, class after class: no fold gets a second image before every other one got its first.
-    held_out = torch.cat(_shuffled_per_class(labels, num_classes, seed, "folds"))[fold::folds]
-    counts, taken = counts_per_class(labels, num_classes), counts_per_class(labels[held_out], num_classes)
-    _check_train_counts(counts, taken, f"data.folds={folds} data.fold={fold}")
-    return _hold_out(held_out, len(labels))
+    dealt = torch.cat(_shuffled_per_class(labels, num_classes, seed, "folds"))
+    parts = torch.empty(len(labels), dtype=torch.int64)
+    parts[dealt] = torch.arange(len(labels)) % folds
+    parts = keep_together(parts, labels, copies, seed)
+    return hold_out(fold, parts, labels, num_classes, f"data.folds={folds} data.fold={fold}")
+
+
+def keep_together(parts: Tensor, labels: Tensor, copies: Tensor | None, seed: int) -> Tensor:
+    """Return the part of each row, int64 [N], such that copies are in one part.
+
+    parts: int64 [N], as drawn without regard to copies. labels: int64 [N]. copies: int64 [N], the same number for the
+    same content; None: there are none. Where the draw has divided no copies, it stays as it is. Otherwise the classes
+    of those that it has divided are dealt out again among the parts that share them: the largest group of copies
+    first, each to the part that lacks most images of its classes. So every part keeps its number of images of every
+    class, as far as the groups allow.
+    """
+    if copies is None:
+        return parts
+    part_of, label_of = parts.tolist(), labels.tolist()
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for row, content in enumerate(copies.tolist()):
+        groups[content].append(row)
+    divided = [row for rows in groups.values() if len({part_of[row] for row in rows}) > 1 for row in rows]
+    if not divided:
+        return parts
+    shared, classes = {part_of[row] for row in divided}, {label_of[row] for row in divided}
+    dealt = [
+        rows for rows in groups.values() if all(part_of[row] in shared and label_of[row] in classes for row in rows)
+    ]
+    lacking = Counter((part_of[row], label_of[row]) for rows in dealt for row in rows)
+    given: Counter[tuple[int, int]] = Counter()
+    drawn = torch.randperm(len(dealt), generator=generator(seed, "copies")).tolist()
+    for rows in sorted((dealt[index] for index in drawn), key=len, reverse=True):
+        counts = Counter(label_of[row] for row in rows)
+        room = {part: min(lacking[part, label] - number for label, number in counts.items()) for part in shared}
+        filled = {part: sum(given[part, label] for label in counts) for part in shared}
+        chosen = max(sorted(shared), key=lambda part: (room[part], -filled[part]))  # else the first, that of training
+        for label, number in counts.items():
+            lacking[chosen, label] -= number
+            given[chosen, label] += number
+        for row in rows:
+            part_of[row] = chosen
+    return torch.tensor(part_of)
 
 
 def largest_remainder_counts(counts: Sequence[int], fraction: float) -> list[int]:
@@ -185,16 +227,16 @@ def _shuffled_per_class(labels: Tensor, num_classes: int, seed: int, purpose: st
     return [rows[torch.randperm(len(rows), generator=draws)] for rows in per_class]
 
 
-def _check_train_counts(counts: Sequence[int], taken: Sequence[int], given: str) -> None:
-    for index, (count, number) in enumerate(zip(counts, taken, strict=True)):
+def hold_out(part: int, parts: Tensor, labels: Tensor, num_classes: int, given: str) -> Split:
+    """Return the split that validates on one of the parts. Raises SettingError where nothing of a class is left."""
+    split = split_by(parts == part)
+    every, taken = (counts_per_class(some, num_classes) for some in (labels, labels[split.val]))
+    for index, (count, number) in enumerate(zip(every, taken, strict=True)):
         if count and number == count:
             raise SettingError(given, f"class {index} has {count} image(s), none would be left to train on")
-
-
-def _hold_out(rows: Tensor, num_rows: int) -> Split:
-    is_val = torch.zeros(num_rows, dtype=torch.bool)
-    is_val[rows] = True
-    return split_by(is_val)
+    if not len(split.val):
+        raise SettingError(given, "leaves no image to validate on: copies stay together, and too few images differ")
+    return split
 
 
 def split_by(is_val: Tensor) -> Split:

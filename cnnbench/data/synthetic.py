@@ -59,4 +59,5 @@ def digits(_root: Path, *, test_fraction: TestFraction) -> ImageData:
     labels = torch.from_numpy(loaded.target).long()
     split = stratified_split(labels, 10, test_fraction, seed=0, key="data.test_fraction")
     everything = Images(pixels, labels)
-    return ImageData(everything[split.train], everything[split.val], tuple("0123456789"))
+    rows = (split.train, split.val)
+    return ImageData(everything[split.train], everything[split.val], tuple("0123456789"), rows=rows)

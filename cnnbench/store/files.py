@@ -94,9 +94,13 @@ def write_json(path: Path, values: Any) -> None:
     write_atomically(path, (json.dumps(finite(values), indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values as JSON, atomically, with a checksum of them."""
-    write_json(path, {**values, CHECKSUM: checksum(values)})
+def write_sealed(path: Path, values: Mapping[str, Any], long_lines: bool = False) -> None:
+    """Write plain values as JSON, atomically, with a checksum of them. long_lines: each entry on a line of its own."""
+    sealed = {**values, CHECKSUM: checksum(values)}
+    if not long_lines:
+        return write_json(path, sealed)
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in finite(sealed).items())
+    return write_atomically(path, "\n".join(["{", ",\n".join(lines), "}\n"]).encode())
 
 
 def checksum(values: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 outputs/<data>/<model>/<what-differs>-<hash8>/
   config.yaml      every setting, and as a comment the command line that made it
   run.json         status, times, versions, device, code, data, parameter counts; the configuration once more
-  split.json       which rows of the training part validate
+  split.json       which images train, validate and are tested, and which labels are wrong on purpose
   metrics.jsonl    step rows and epoch rows
   events.out.…     TensorBoard's view of them
   wandb/           W&B's, where it was asked for

@@ -116,11 +116,14 @@ class Result(Stored):
 
 
 class SplitFile(Stored):
-    """`split.json`."""
+    """`split.json`: rows of the images of each split in their source, and the labels that are wrong on purpose."""
 
     sha256: str = ""
     images_per_class: dict[str, list[int]] = {}
+    train: list[int] = []
     val: list[int] = []
+    test: list[int] = []
+    wrong_labels: dict[str, int] = {}
 
 
 class Best(Stored):

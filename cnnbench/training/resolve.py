@@ -109,7 +109,7 @@ def prepare_run_dir(
         if folder.record()["split"] != training.data.split.hash():
             raise UserError(f"{folder.path}: the split into training and validation has changed; nothing was touched.")
         return
-    write_sealed(folder.split_file, _split_record(plan, training))
+    write_sealed(folder.split_file, _split_record(plan, training), long_lines=True)
     values = plan.config.to_dict()
     root = root_of(plan.config.data)
     if values["data"]["root"] is not None or root == Path.cwd():  # another command may run elsewhere
@@ -141,7 +141,7 @@ def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> No
     except DamagedError:
         if record.get("split") == training.data.split.hash():
             with folder.lock():
-                write_sealed(folder.split_file, _split_record(plan, training))
+                write_sealed(folder.split_file, _split_record(plan, training), long_lines=True)
             restored.append("split.json could not be read, and was restored")
     if restored:
         folder.record_damage(*restored)
@@ -220,7 +220,8 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
 
 
 def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
-    data = training.data
+    data, files = training.data, training.data.files()
+    wrong = data.source_rows["train"][data.wrong]
     return {
         "seed": plan.config.data.split_seed,
         "fraction": plan.config.data.val_fraction,
@@ -229,7 +230,9 @@ def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
             split: counts_per_class(getattr(data, split).labels, data.spec.num_classes)
             for split in ("train", "val", "test")
         },
-        "val": data.split.val.tolist(),
+        **{split: rows.tolist() for split, rows in data.source_rows.items()},
+        "wrong_labels": dict(zip(wrong.tolist(), data.train.labels[data.wrong].tolist(), strict=True)),
+        **({"files": files} if files else {}),
     }
 
 

@@ -114,13 +114,6 @@ def test_copies_within_training_are_allowed(folder):
     assert counts(prepare_folder(folder).train, prepare_folder(folder).spec) == [9, 8]
 
 
-def test_copies_split_across_parts_are_found(tmp_path):
-    folder = write_parts(tmp_path / "own", {"": EACH})
-    for index in range(8):
-        shutil.copy(folder / "a" / f"{index:04}.png", folder / "a" / f"copy{index}.png")
-    assert " is in test (" in "\n".join(refused(folder))
-
-
 @pytest.mark.parametrize("class_name", ["a", "b"])
 def test_a_class_without_usable_training_images_is_an_error(folder, class_name):
     for path in (folder / "train" / class_name).iterdir():
