@@ -5,9 +5,14 @@ from dataclasses import replace
 from math import isclose
 from pathlib import Path
 
+import torch
+
 from cnnbench.analysis.run import Checkpoint, Run
-from cnnbench.data.prepare import PreparedData, prepare
+from cnnbench.data.images import Images
+from cnnbench.data.loader import Batches
+from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
 from cnnbench.errors import UserError, listed
+from cnnbench.registry import DATASETS
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.plan import plan_words
@@ -22,25 +27,31 @@ def evaluate_run(
 ) -> EvalReport:
     """Return metrics, tables and figures of the network of a run on a split.
 
-    data: words for other images, as `cnnbench` takes them: a data set and its settings. folder: for figures that a task
-    draws. Raises UserError if there are no such images, or the network was not built for them.
+    data: words for other images, as `cnnbench` takes them: a data set and its settings; of photographs without a test
+    part, all are measured. folder: for figures that a task draws.
+    Raises UserError if there are no such images, or the network was not built for them.
     """
     device = run.prepare_device()
-    images = _other_images(run, data) if data else run.training.data
+    images = _other_images(run, data, split) if data else run.training.data
     if not len(getattr(images, split, ())):
         raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     network = run.model(which).to(device)
+
+    def batches_of(name: str) -> Batches:
+        return run.batches_of(getattr(images if name == split else run.training.data, name), device)
+
     context = EvalContext(
         network,
         images,
-        Splits(lambda name: run.batches_of(getattr(images, name), device), dict.fromkeys(("train", split))),
+        Splits(batches_of, dict.fromkeys(("train", split))),
         lambda batches, step: run.map(network, batches, step),
         folder or run.path / "evaluation",
         run.epoch_of(which),
         lambda _name, _picture: None,
     )
     with evaluating(network):
-        return run.task.evaluate(context, split)
+        report = run.task.evaluate(context, split)
+    return replace(report, notes=images.notes) if data else report
 
 
 def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> list[str]:
@@ -58,18 +69,22 @@ def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> l
     ]
 
 
-def _other_images(run: Run, words: Sequence[str]) -> PreparedData:
-    """Return other images, cropped and normalised like those of the run."""
+def _other_images(run: Run, words: Sequence[str], split: str) -> PreparedData:
+    """Return other images, resized, cropped and normalised like those of the run, with the numbers of its classes."""
     own = run.config.data
     settings = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
+    if all(name in DATASETS and DATASETS[name].facts.get("photographs") for name in (own.name, words[0])):
+        settings["fit"] = own.settings["fit"]
     typed = {word.partition("=")[0] for word in words}
     same = [
         f"data.{key}={'null' if value is None else value}"
         for key, value in settings.items()
         if f"data.{key}" not in typed
     ]
-    data = prepare(plan_words([f"data={words[0]}", *same, *words[1:]]).config.data)
-    if data.spec.classes != run.classes:
+    config = plan_words([f"data={words[0]}", *same, *words[1:]]).config.data
+    data = prepare_to_measure(config) if split == "test" else prepare(config)
+    unknown = [name for name in data.spec.classes if name not in run.classes]
+    if unknown:
         raise UserError(
             f"{words[0]}: has the classes {listed(data.spec.classes[:NAMED])}; the network was trained for "
             f"{listed(run.classes[:NAMED])}."
@@ -80,5 +95,8 @@ def _other_images(run: Run, words: Sequence[str]) -> PreparedData:
         raise UserError(
             f"{words[0]}: gives {shown[0]} images; the network takes {shown[1]}: set data.image_size, data.crop."
         )
+    numbers = torch.tensor([run.classes.index(name) for name in data.spec.classes])
+    train, val, test = (Images(part.pixels, numbers[part.labels]) for part in (data.train, data.val, data.test))
+    data = replace(data, train=train, val=val, test=test)
     record = run.record["data"]
     return replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))

@@ -20,7 +20,8 @@ Evaluates the network of a run again: by class, with confusions and calibration.
   cnnbench evaluate outputs/RUN --split val         ... validation; or train
   cnnbench evaluate outputs/RUN --checkpoint last   another checkpoint
   cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos
-                                                    other images, same classes
+                                                    other images, all of them, or
+                                                    those of their own test part
 
 Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
@@ -41,7 +42,7 @@ def _run(flags: Namespace) -> None:
     report = evaluate_run(opened, flags.split, which, flags.data, folder)
     with writing(folder):
         report.write(folder)
-    notes = [] if flags.data else deviations(opened, flags.split, which, report)
+    notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
 

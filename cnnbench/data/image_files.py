@@ -16,7 +16,7 @@ from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.decode import SUFFIXES, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
-from cnnbench.errors import UserError, grouped, listed, quotable
+from cnnbench.errors import UserError, counted, grouped, listed, quotable
 from cnnbench.store.folder import holds_runs, outputs_dir
 
 # Types of the settings that all data sets of photographs share:
@@ -46,7 +46,8 @@ def image_data(
 ) -> ImageData:
     """Return the data set of labelled files; classes are numbered in the order of their sorted names.
 
-    Without a part `test`, `test_fraction` of every class of `train` is held out, always the same files.
+    Without a part `test`, `test_fraction` of every class of `train` is held out, always the same files. A fraction of 0
+    stands for images to measure on, none to train: the part `test`, or all, of any number of classes.
     Raises UserError, which names the place `where`, for fewer than two classes, an empty part, and a class that only
     validation or test have.
     """
@@ -57,12 +58,12 @@ def image_data(
     untrained = sorted({label for files in parts.values() for _, label in files} - set(classes))
     if untrained:
         raise UserError(f"{where}: no training image shows {listed(untrained)}; every class needs one.")
-    if len(classes) < 2:
+    if len(classes) < 2 and test_fraction:
         raise UserError(f"{where}: there is only the class {listed(classes)}; at least two classes are required.")
     numbers = {name: number for number, name in enumerate(classes)}
 
     def labels_of(files: LabelledFiles) -> Tensor:
-        return torch.tensor([numbers[label] for _, label in files])
+        return torch.tensor([numbers[label] for _, label in files], dtype=torch.int64)
 
     def images_of(files: LabelledFiles) -> Images:
         paths = tuple(path for path, _ in files)
@@ -70,6 +71,11 @@ def image_data(
             digests = tuple(pool.map(content_digest, paths))
         return Images(Photographs(paths, digests, fit, cache, on_problem == "skip"), labels_of(files))
 
+    if not test_fraction:
+        measured = parts.get("test") or [*parts["train"], *parts.get("val", ())]
+        which = "those of its test part" if "test" in parts else "all, as there is no test part"
+        notes = [f"{counted(len(measured), 'image')} of {where}: {which}", *notes]
+        return ImageData(images_of([]), images_of(sorted(measured)), classes, notes=tuple(notes))
     train, val, test = (sorted(parts.get(name, ())) for name in ("train", "val", "test"))
     draws_test = not test
     if draws_test:

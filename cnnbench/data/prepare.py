@@ -134,6 +134,30 @@ def prepare(config: DataConfig) -> PreparedData:
     )  # fmt: skip
 
 
+def prepare_to_measure(config: DataConfig) -> PreparedData:
+    """Read images that a network is measured on: the test part of a data set, or all photographs where it has none.
+
+    Nothing is for training: images are not normalised, and there may be one class. Raises as `prepare` does.
+    """
+    is_drawn = DATASETS[config.name].facts.get("photographs")
+    settings = dict(config.settings) | ({"test_fraction": 0.0} if is_drawn else {})
+    data, fingerprint = _load(config.name, json.dumps(settings), root_of(config))
+    data, _ = select_subset(data, config.subset, config.split_seed)
+    nothing = torch.arange(0)
+    data, split, notes = replace(data, train=data.train[nothing], is_val=None), Split(nothing, nothing), data.notes
+    if isinstance(data.train.pixels, Photographs):
+        data, split, more_notes = _decode(data, split, config)
+        notes = (*notes, *more_notes)
+    test = Images(adapt(data.test.pixels, config.image_size, config.channels), data.test.labels)
+    channels, height, width = test.size
+    counts = tuple(counts_per_class(test.labels, len(data.classes)))
+    return PreparedData(
+        spec=DataSpec(channels, *crop_size(height, width, config.crop), data.classes, counts),
+        train=test[nothing], val=test[nothing], test=test, split=split,
+        mean=(0.0,) * channels, std=(1.0,) * channels, fingerprint=fingerprint, notes=notes,
+    )  # fmt: skip
+
+
 def prepare_local(config: DataConfig) -> PreparedData:
     """Prepare a data set without downloading it. Raises UserError where files are missing, or as `prepare` does."""
     root, source = root_of(config), source_of(config.name)

@@ -57,11 +57,12 @@ class OnDemand(Mapping[str, T]):
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The metrics of a split, with tables and figures by name."""
+    """The metrics of a split, with tables and figures by name; notes: on the images that were measured."""
 
     metrics: Mapping[str, float]
     tables: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def write(self, folder: Path, log_image: "LogImage" = lambda _name, _pixels: None) -> None:
         """Write metrics as JSON, tables as CSV and figures as PNG into a folder.

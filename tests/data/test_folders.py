@@ -95,7 +95,11 @@ def test_a_class_missing_from_validation_and_test_shifts_no_label(tmp_path):
 def test_images_deep_in_a_folder_belong_to_its_class(tmp_path):
     write_classes(tmp_path / "own", {"a": 4, "b": 4})
     photograph(tmp_path / "own" / "a" / "b" / "c" / "x.JPEG", 50)
-    assert labels_by_file(own(tmp_path))["c/x.JPEG"] == "a"
+    data = own(tmp_path)
+    assert labels_by_file(data)["c/x.JPEG"] == "a"
+    folder = tmp_path / "own"
+    found = f"1 image in deeper folders, such as {folder}/a/b/c/x.JPEG"
+    assert data.notes == (f"{found}: the class is the first folder below {folder}",)
 
 
 def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path):
@@ -110,8 +114,8 @@ def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path)
     assert data.classes == ("a", "b")
     assert len(labels_by_file(data)) == 8
     assert data.notes == (
-        f"2 files are no image by name, left out: {folder}/README.txt, {folder}/a/Thumbs.db",
         f"folders without images, left out: {folder}/__MACOSX, {folder}/c",
+        f"2 files are no image by name, left out: {folder}/README.txt, {folder}/a/Thumbs.db",
     )
 
 
@@ -125,8 +129,8 @@ WRONG = {
     "not there": ({}, r"own: there is no such folder, nor own in .*here\.\n  another place: data\.folder=FOLDER"),
     "one class": ({"a": {"": 3}}, r"own: there is only the class 'a'; at least two classes are required"),
     "no training part": (
-        {"test": {"a": 2, "b": 2}, "training": {"a": 2}},
-        r"own: has folders of parts, 'test'; there is none called 'train'",
+        {"test": {"a": 2, "b": 2}},
+        r"own: has folders of parts, 'test'; there is none called 'train'\.\n  for the classes in 'test': data\.folder",
     ),
     "another folder among parts": (
         {"train": {"a": 2, "b": 2}, "more": {"c": 2}},

@@ -14,6 +14,139 @@ def own(root: Path, folder: str = "own", **settings):
     return read("image_folder", root, folder=folder, **settings)
 
 
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+USUAL = {  # folders by the part that they are
+    "Kaggle": {"train": "Training", "test": "Testing"},
+    "sets": {"train": "training_set", "test": "test_set"},
+    "sets, twice": {"train": "training_set/training_set", "test": "test_set/test_set"},
+    "a word before": {"train": "seg_train", "test": "seg_test", "": "seg_pred"},
+    "a word before, twice": {"train": "seg_train/seg_train", "test": "seg_test/seg_test", "": "seg_pred/seg_pred"},
+    "evaluation": {"train": "training", "val": "validation", "test": "evaluation"},
+    "dev": {"train": "train", "val": "dev", "test": "test"},
+    "eval next to test": {"train": "train", "val": "eval", "test": "test"},
+    "written together": {"train": "TrainSet", "test": "TestSet"},
+    "numbered": {"train": "train2017", "val": "val2017"},
+    "without labels": {"train": "train", "": "unlabeled"},
+}
+
+
+@pytest.mark.parametrize("folders", USUAL.values(), ids=USUAL)
+def test_parts_are_known_by_all_usual_names(tmp_path, folders):
+    for number, (part, name) in enumerate(folders.items()):
+        write_classes(tmp_path / "own" / name, {"glioma": 6, "notumor": 6} if part else {".": 6}, first=100 * number)
+    data = own(tmp_path)
+    files = {"train": set(data.train.pixels.paths), "test": set(data.test.pixels.paths), "val": set()}
+    if data.is_val is not None:
+        files["val"] = {file for file, is_val in zip(data.train.pixels.paths, data.is_val, strict=True) if is_val}
+    files["train"] -= files["val"]
+    if "test" not in folders:
+        assert len(files["test"]) == 3  # a fraction of the training part
+        files["train"] |= files.pop("test")
+    written = {part: set((tmp_path / "own" / name).rglob("*.png")) for part, name in folders.items() if part}
+    assert {part: found for part, found in files.items() if found} == written
+    assert data.classes == ("glioma", "notumor")
+    assert [note for note in data.notes if "left out" in note] == (
+        [f"left out, without labels by their names: '{folders[''].partition('/')[0]}'"] if "" in folders else []
+    )
+
+
+def test_what_parts_are_known_by_is_said(tmp_path):
+    write_parts(tmp_path / "own", {"Training": {"a": 5, "b": 5}, "Testing": {"a": 2, "b": 1}, "pred": {".": 3}})
+    assert own(tmp_path).notes == (
+        "parts by their names: 'Testing' is test, 'Training' is train",
+        "left out, without labels by their names: 'pred'",
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("training", "match"), ("test_tube", "train_station"), ("freight_train", "steam_train"), ("dev", "design"),
+     ("pred", "succ"), ("evaluation", "report"), ("trainer", "contest")],
+)  # fmt: skip
+def test_classes_whose_names_are_like_those_of_parts_are_classes(tmp_path, names):
+    write_classes(tmp_path / "own", dict.fromkeys(names, 6))
+    assert own(tmp_path).classes == tuple(sorted(names))
+
+
+def test_a_class_called_train_is_one_on_request(tmp_path):
+    write_classes(tmp_path / "own", {"bus": 6, "train": 6})
+    with pytest.raises(UserError, match=r"besides them there may be no 'bus'\.\n  where all .*own data\.level=1$"):
+        own(tmp_path)
+    assert own(tmp_path, level=1).classes == ("bus", "train")
+
+
+def test_two_folders_of_one_part_are_refused(tmp_path):
+    write_parts(tmp_path / "own", {name: {"a": 5, "b": 5} for name in ("train", "val", "validation")})
+    with pytest.raises(UserError, match="own: 'val' and 'validation' may both be the part 'val'; move one elsewhere"):
+        own(tmp_path)
+
+
+def test_a_test_part_without_labels_is_refused_with_what_to_type(tmp_path):
+    write_parts(tmp_path / "own", {"train": {"a": 5, "b": 5}, "test": {".": 4}})
+    with pytest.raises(UserError) as refused:
+        own(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}/own/test: 4 images, and no folder of a class, which is what labels them.\n"
+        f"  for those of 'train' alone: data.folder={tmp_path}/own/train"
+    )
+
+
+def test_parts_in_each_class_are_parts(tmp_path):
+    for number, name in enumerate(("ants", "bees")):
+        write_classes(tmp_path / "own" / name, {"train": 6, "test": 3}, first=100 * number)
+    data = own(tmp_path)
+    assert (data.classes, len(data.train), len(data.test)) == (("ants", "bees"), 12, 6)
+    assert {file.parent.name for file in data.train.pixels.paths} == {"train"}
+    assert data.notes == ("the classes are 'ants', 'bees'; the folders in them are the parts, 'test', 'train'",)
+
+
+def test_parts_in_some_classes_are_asked_about(tmp_path):
+    write_classes(tmp_path / "own" / "ants", {"train": 6, "test": 3})
+    write_classes(tmp_path / "own", {"bees": 6}, first=100)
+    with pytest.raises(UserError, match=r"own: 'ants' has folders of parts in it: 'test', 'train'\.") as refused:
+        own(tmp_path)
+    assert [line for line in typed(refused.value) if "level=2" in line] == []
+    assert own(tmp_path, level=1).classes == ("ants", "bees")
+
+
+def test_sets_of_parts_side_by_side_are_asked_about(tmp_path):
+    for name in ("first", "second"):
+        write_parts(tmp_path / "own" / name, {part: {"a": 2, "b": 2} for part in ("train", "test")})
+    with pytest.raises(UserError, match="own: 'first' has folders of parts in it") as refused:
+        own(tmp_path)
+    assert f"data.folder={tmp_path}/own/second" in typed(refused.value)
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_classes_in_folders_are_asked_about(tmp_path, below):
+    folder = tmp_path / "own" / below
+    write_classes(folder / "2019", {"rose": 6, "tulip": 6})
+    write_classes(folder / "2020", {"rose": 6, "tulip": 6, "lily": 6}, first=100)
+    with pytest.raises(UserError, match="the classes may be its folders or those in them") as refused:
+        own(tmp_path)
+    assert [line.rpartition(" ")[2] for line in typed(refused.value)][:2] == ["data.level=1", "data.level=2"]
+    assert own(tmp_path, level=1).classes == ("2019", "2020")
+    inner = own(tmp_path, level=2)
+    assert inner.classes == ("lily", "rose", "tulip")
+    assert all(Path(file).parent.name == label or label in file for file, label in labels_by_file(inner).items())
+    with pytest.raises(UserError, match="not in the folder of a class, at level 3: "):
+        own(tmp_path, level=3)
+
+
+def test_one_folder_in_each_class_leaves_no_question(tmp_path):
+    for number, name in enumerate(("n01", "n02")):
+        write_classes(tmp_path / "own" / name, {"images": 6}, first=100 * number)
+    data = own(tmp_path)
+    assert data.classes == ("n01", "n02")
+    assert [note[:30] for note in data.notes] == ["12 images in deeper folders, su"[:30]]
+
+
+def typed(error: UserError) -> list[str]:
+    """Return what a message says to type, line by line."""
+    return [line[line.index("data") :] for line in str(error).splitlines()[1:] if "data" in line]
+
+
 # Too high -------------------------------------------------------------------------------------------------------------
 
 
@@ -39,8 +172,7 @@ def test_parts_in_the_only_folder_are_parts(tmp_path):
 
 
 def test_a_valid_folder_means_what_it_meant(tmp_path):
-    write_classes(tmp_path / "own" / "a", {"x": 8, "y": 8})
-    write_classes(tmp_path / "own" / "b", {"x": 8, "y": 8}, first=100)
+    write_classes(tmp_path / "own", {"a": 8, "b": 8})
     data = own(tmp_path)
     assert (data.classes, data.notes) == (("a", "b"), ())
     assert set(labels_by_file(data).values()) == {"a", "b"}

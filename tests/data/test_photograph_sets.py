@@ -22,9 +22,12 @@ from tests.support.photographs import (
     read,
     write_caltech,
     write_classes,
+    write_parts,
     write_pets,
     write_scenes,
 )
+
+SETS = {"training": 6, "test": 2}
 
 
 def test_caltechs_background_is_a_class_only_on_request_and_the_stray_file_is_reported(tmp_path):
@@ -79,6 +82,22 @@ def test_cats_and_dogs_are_labelled_by_folder_or_file_name(tmp_path):
     data = read("cats_dogs", tmp_path, folder="kaggle")
     assert data.classes == ("cat", "dog")
     assert all(file.startswith(f"train/{name}.") for file, name in labels_by_file(data).items())
+
+
+def test_parts_of_cats_and_dogs_are_known(tmp_path):
+    write_parts(tmp_path / "sets", {f"{name}_set/{name}_set": {"cats": n, "dogs": n} for name, n in SETS.items()})
+    for number, (part, count) in enumerate(SETS.items()):
+        for index in range(count):
+            for name in ("cat", "dog"):
+                photograph(tmp_path / "names" / part / f"{name}.{index}.jpg", 100 * number + index)
+    for folder in ("sets", "names"):
+        data = read("cats_dogs", tmp_path, folder=folder)
+        assert [len(data.classes), len(data.train), len(data.test)] == [2, 12, 4]
+    photograph(tmp_path / "names" / "test" / "1.jpg", 99)
+    with pytest.raises(
+        UserError, match=r"no class, .*test/1\.jpg\n  for those of 'training' alone: data\.folder=\S+training"
+    ):
+        read("cats_dogs", tmp_path, folder="names")
 
 
 WRITTEN = {"caltech101": write_caltech, "eight_scenes": write_scenes, "cats_dogs": write_pets}
