@@ -73,7 +73,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
             problem = f"has no effect {nothing}: there is no best checkpoint, the last is tested anyway; give best here"
             yield Violation("tested", "last", problem, {"tested": "best"})
         for key, value in (("eval_every", config.eval_every), ("task.watch", config.task.settings.get("watch"))):
-            if key in typed:
+            if key in typed and not (key == "eval_every" and config.data.monitor):
                 yield Violation(key, value, f"has no effect {nothing}: nothing is evaluated during training")
         stopping = config.regularization.early_stopping.patience
         if stopping is not None:
@@ -88,7 +88,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
 
 def evaluated_too_rarely(config: RunConfig, number: int, length: str) -> Iterator[Violation]:
     """Yield what waits for more evaluations than there are; the training has a number of evaluation units."""
-    if config.eval_every > number and config.data.val_fraction:
+    if config.eval_every > number and (config.data.val_fraction or config.data.monitor):
         problem = f"exceeds the {length} of the training; give less"
         yield Violation("eval_every", config.eval_every, problem, {"eval_every": number})
     after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
