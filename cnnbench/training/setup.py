@@ -306,7 +306,7 @@ def _remarks(config: RunConfig, task: Task, network: nn.Module, spec: DataSpec) 
             "dropout comes right before batch norm: its statistics are taken with dropout, and used without it "
             "(Li et al. 2018, arXiv:1801.05134)"
         )
-    if config.freeze.what and config.source is None and config.parent is None:
+    if config.freeze.what and config.source is None and config.init.experiment is None and config.parent is None:
         yield "frozen layers are randomly initialised: nothing is loaded; see init"
     if config.init.weights and config.data.statistics == "own":
         yield "pretrained weights were trained with other normalisation; see data.statistics"
