@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from cnnbench.analysis.run import Run, load_run
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
-from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
+from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
@@ -21,7 +22,7 @@ from cnnbench.sweeps.slots import carry_out_all
 from cnnbench.training import terminal
 from cnnbench.training.console import ProgressMode, showing
 from cnnbench.training.ending import kept_checkpoint
-from cnnbench.training.plan import Plan, command_line, plan_resume, plan_run
+from cnnbench.training.plan import Plan, command_line, plan_resume, plan_run, with_initial_weights
 from cnnbench.training.signals import StopRequests
 from cnnbench.training.torch_state import borrowed_torch
 from cnnbench.training.trainer import carried_out
@@ -241,4 +242,6 @@ def _composer(config_dir: str | Path | None) -> Composer:
 
 
 def _newest_run(planned: Plan) -> list[RunFolder]:
+    with suppress(ConfigError):  # the experiment that it was to begin with has failed
+        planned = with_initial_weights(planned)
     return find_runs(outputs_dir(), planned.config.identity())[-1:]

@@ -29,7 +29,7 @@ def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
     yield from _regularization(config, typed)
     yield from _learning_rate(config)
     yield from _augmentation(config, typed)
-    yield from _transfer(config)
+    yield from _transfer(config, typed)
     if config.open and not config.report:
         yield Violation("open", True, "has no page to open with report=false", {"open": False})
     for name in config.logger:
@@ -73,7 +73,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
             problem = f"has no effect {nothing}: there is no best checkpoint, the last is tested anyway; give best here"
             yield Violation("tested", "last", problem, {"tested": "best"})
         for key, value in (("eval_every", config.eval_every), ("task.watch", config.task.settings.get("watch"))):
-            if key in typed:
+            if key in typed and not (key == "eval_every" and config.data.monitor):
                 yield Violation(key, value, f"has no effect {nothing}: nothing is evaluated during training")
         stopping = config.regularization.early_stopping.patience
         if stopping is not None:
@@ -88,7 +88,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
 
 def evaluated_too_rarely(config: RunConfig, number: int, length: str) -> Iterator[Violation]:
     """Yield what waits for more evaluations than there are; the training has a number of evaluation units."""
-    if config.eval_every > number and config.data.val_fraction:
+    if config.eval_every > number and (config.data.val_fraction or config.data.monitor):
         problem = f"exceeds the {length} of the training; give less"
         yield Violation("eval_every", config.eval_every, problem, {"eval_every": number})
     after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
@@ -136,11 +136,16 @@ def _learning_rate(config: RunConfig) -> Iterator[Violation]:
         yield Violation("scheduler.warmup_unit", scheduler.warmup_unit, "has no effect with scheduler.warmup=0")
 
 
-def _transfer(config: RunConfig) -> Iterator[Violation]:
+def _transfer(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
     init, freeze, head = config.init, config.freeze, config.head
     sources = init.model_dump(include={"run", "experiment", "weights", "file"}, exclude_none=True)
-    for key in list(sources)[1:]:
-        yield Violation(f"init.{key}", sources[key], f"and init.{next(iter(sources))} exclude each other; give one")
+    keys = sorted(sources, key=lambda key: f"init.{key}" not in typed)  # what is typed wins over a preset
+    if init.experiment and not init.run and "init.run" in typed:  # init.run=null: of an experiment no run either
+        keys = ["run", *keys]
+    for key in keys[1:]:
+        instead = {f"init.{key}": None} if f"init.{keys[0]}" in typed else None
+        problem = f"and init.{keys[0]} exclude each other; give one"
+        yield Violation(f"init.{key}", sources[key], problem, instead)
     if init.run is None and init.experiment is None and _is_changed(init, "checkpoint"):
         yield Violation("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
     if init.weights and not MODELS[config.model.name].facts["pretrained"]:

@@ -168,7 +168,7 @@ class Subset(Section):
 
 
 class DataConfig(Choice):
-    """Which images, how they are split, and which crop of them the network sees."""
+    """Which images, how they are split, which crop of them the network sees, and which part is only watched."""
 
     root: Annotated[str | None, NO_EFFECT_ON_RESULT] = None
     val_fraction: Fraction = 0.1
@@ -183,6 +183,7 @@ class DataConfig(Choice):
     label_noise: Fraction = 0.0
     noise_seed: Seed = 0
     sampling: Literal["natural", "balanced"] | list[PositiveFloat] = "natural"
+    monitor: Annotated[Literal["test"] | None, NO_EFFECT_ON_RESULT] = None
 
 
 class OptimizerConfig(Choice):

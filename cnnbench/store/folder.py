@@ -20,7 +20,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -289,6 +289,18 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
+
+
+def finished_runs_of(outputs: Path, experiment: str) -> list[RunFolder]:
+    """Return all finished runs of an experiment, also those that deviate from it, the newest last."""
+    found = []
+    for path in outputs.glob("*/*/*/run.json"):
+        folder = RunFolder(path.parent)
+        with suppress(UserError):  # of a run that cannot be read, whichever it is of
+            record = folder.record()
+            if record.get("choices", {}).get("experiment") == experiment and folder.is_completed:
+                found.append((str(record.get("ended")), folder.path, folder))
+    return [folder for *_, folder in sorted(found, key=lambda one: one[:2])]
 
 
 def find_runs(outputs: Path, identity: str) -> list[RunFolder]:

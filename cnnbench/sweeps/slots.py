@@ -23,7 +23,7 @@ from cnnbench.sweeps.expand import resolve_all
 from cnnbench.sweeps.manifest import JobEnd, outcome, summarize, sweeps_dir, write_manifest
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
-from cnnbench.training.plan import Plan, command_line
+from cnnbench.training.plan import Plan, command_line, with_initial_weights
 from cnnbench.training.signals import SIGNALS, StopRequests
 from cnnbench.training.trainer import carry_out
 
@@ -47,20 +47,26 @@ def carry_out_all(
     line of the process.
     """
     before = set(sys.modules)
-    plans = resolve_all(plans)
-    reports = any(plan.config.report for plan in plans)
+    jobs = resolve_all(plans)
+    reports = any(plan.config.report for plan in jobs)
     needed = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
     processes = _Processes([*needed, *(preload if reports else ())], write_page)
     try:
         check_writable(sweeps_dir())
     except NotWrittenError as error:
         raise UserError(f"nothing was started.\n{error}") from error
-    console.say(counted(len(plans), "run"))
+    console.say(counted(len(jobs), "run"))
     outcomes: list[str] = []
     stopped: ExitCode | None = None
     with stop.deferred():
-        for number, plan in enumerate(plans, start=1):
-            console.say(f"\n[{number}/{len(plans)}] {plan.command}")
+        for index in range(len(jobs)):
+            console.say(f"\n[{index + 1}/{len(jobs)}] {jobs[index].command}")
+            try:
+                jobs[index] = plan = with_initial_weights(jobs[index])  # an earlier job may have trained them
+            except UserError as error:
+                console.error(error)
+                outcomes.append(f"not started: {str(error).splitlines()[-1].strip()}")
+                continue
             end = processes.run(plan, stop)
             outcomes.append(outcome(plan, end))
             if stop.signal is not None:
@@ -69,17 +75,17 @@ def carry_out_all(
                 stopped = ExitCode(end.code)  # what takes one process away takes all of them
             if stopped is not None:
                 break
-        outcomes += ["not started"] * (len(plans) - len(outcomes))
+        outcomes += ["not started"] * (len(jobs) - len(outcomes))
         compares = compare is not None and reports and outcomes.count("completed") > 1 and stopped is None
         try:
-            manifest = write_manifest(plans, outcomes, command or command_line(sys.argv[1:]))
+            manifest = write_manifest(jobs, outcomes, command or command_line(sys.argv[1:]))
         finally:
-            summarize(plans, outcomes, is_brief=compares)
+            summarize(jobs, outcomes, is_brief=compares)
     if compare is not None and compares:
         with console.tolerating("the comparison"):
             page, lines = compare(manifest)
             console.say("\n".join(["", *lines, ""]))
-            console.show_page(page, any(plan.config.open for plan in plans))
+            console.show_page(page, any(plan.config.open for plan in jobs))
     if stopped is not None:
         console.say("stopped; the same command again runs what is missing.")
         return stopped

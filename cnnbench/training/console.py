@@ -282,7 +282,7 @@ def _print(text: str, stream: TextIO | None) -> None:
 
 def _heading(column: str) -> str:
     name, _, split = column.partition("/")
-    return f"val {name}" if split == "val" else name
+    return name if split == "train" else f"{split} {name}"
 
 
 def _number(value: float | None) -> str:

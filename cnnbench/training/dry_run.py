@@ -169,7 +169,8 @@ def _try_steps(training: TrainingSetup) -> tuple[float, float]:
     every = config.eval_every * (horizon.steps_per_epoch if config.eval_unit == "epoch" else 1)
     evaluations = -(-horizon.num_steps // every)
     at_the_end = len(data.train) + len(data.test)
-    trained, measured = horizon.epochs * len(data.train), evaluations * len(data.val) + at_the_end
+    at_a_time = sum(map(len, training.measured.values()))
+    trained, measured = horizon.epochs * len(data.train), evaluations * at_a_time + at_the_end
     return first_loss, trained * per_train_image + measured * per_image
 
 
@@ -181,7 +182,7 @@ def _bytes_on_disk(training: TrainingSetup) -> float:
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-    copies = 1 + (training.val is not None) + (training.average is not None)  # the network, its best, its average
+    copies = 1 + ("val" in training.measured) + (training.average is not None)  # the network, its best, its average
     rows = training.horizon.num_steps / training.config.log_every
     return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_PER_ROW)
 

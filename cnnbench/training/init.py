@@ -14,7 +14,7 @@ from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
-from cnnbench.training.plan import Plan
+from cnnbench.training.plan import Plan, untrained
 from cnnbench.training.resolve import resolve
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
 
@@ -29,25 +29,32 @@ class InitialWeights:
     record: dict[str, Any]
 
 
-def with_source(config: RunConfig) -> RunConfig:
-    """Return the configuration with its initial weights pinned by their content. Raises ConfigError."""
-    source = find_source(config)
+def with_source(config: RunConfig, insists: bool = True) -> RunConfig:
+    """Return the configuration with its initial weights pinned by their content. Raises ConfigError.
+
+    insists: the checkpoint was typed; else the last one is taken of a run that was never validated.
+    """
+    source = find_source(config, insists)
     if source is None:
         return config
     where = {}
     if config.init.run is not None:  # `last` is another run tomorrow
         where["run"] = source.metadata["run"]
+        where["checkpoint"] = source.metadata["checkpoint"]["chosen"]
     if config.init.file is not None:
         where["file"] = str(Path(config.init.file).expanduser().resolve())
     return config.model_copy(update={"source": source.identity, "init": config.init.model_copy(update=where)})
 
 
-def find_source(config: RunConfig) -> WeightSource | None:
-    """Return the weights that `init` names; None where it names none. Raises ConfigError where they are missing."""
+def find_source(config: RunConfig, insists: bool = True) -> WeightSource | None:
+    """Return the weights that `init` names; None where it names none. Raises ConfigError where they are missing.
+
+    insists: on the best ones of a run; else the last are taken where it was never validated.
+    """
     init = config.init
     try:
         if init.run is not None:
-            return _run_source(init.run, init.checkpoint)
+            return _run_source(init.run, init.checkpoint, insists)
         if init.file is not None:
             return file_source(init.file)
         if init.weights is not None:
@@ -61,7 +68,7 @@ def find_source(config: RunConfig) -> WeightSource | None:
     return None
 
 
-def _run_source(path: str, which: str) -> WeightSource:
+def _run_source(path: str, which: str, insists: bool) -> WeightSource:
     try:
         folder = RunFolder.named(path)
     except UserError as error:
@@ -72,6 +79,8 @@ def _run_source(path: str, which: str) -> WeightSource:
     if manifest is None:
         raise UserError("has no checkpoint yet; train it first")
     best: dict[str, Any] | None = manifest.get("best")
+    if best is None and not insists:
+        which = "last"
     if which == "best" and best is None:
         raise UserError("has no best checkpoint, since it was never validated; init.checkpoint=last takes its last one")
     at = best if which == "best" and best else {"epoch": manifest["epoch"], "step": manifest["step"], "metrics": {}}
@@ -91,7 +100,8 @@ def _run_source(path: str, which: str) -> WeightSource:
         weights: dict[str, Tensor] = content["best"]["weights"] if which == "best" else content["network"]
         return weights
 
-    description = f"the {which} checkpoint (epoch {at['epoch']}) of {folder.path.name}"
+    unvalidated = ", as there was no validation" if best is None else ""
+    description = f"the {which} checkpoint (epoch {at['epoch']}{unvalidated}) of {folder.path.name}"
     description = "; ".join([description, *damaged])
     identity = f"{record['identity']}@{which}-{at['step']}"
     return WeightSource(f"init.run={path}", identity, description, load, metadata, record.get("data", {}))
@@ -131,6 +141,10 @@ def trial(plan: Plan) -> tuple[Plan, TrainingSetup, list[str]]:
     register_everything(plan.plugins)
     plan, training = resolve(plan)
     record = load_initial_weights(training)
+    awaited = plan.config.init.experiment
+    if awaited is not None:
+        missing = untrained(awaited)
+        record = {"notes": [f"{missing.given} {missing.problem}. Random weights are tried here"]}
     set_up_torch(training.device, plan.config, plan.config.threads or DEFAULT_THREADS)
     return plan, training, record.get("notes", [])
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnbench.data.loader import Batch
 from cnnbench.errors import Stopped, StoppedAtOnce, TrainingError
@@ -36,7 +36,7 @@ class Progress:
 
     step: int = 0
     epochs_done: int = 0  # trained, and validated where that was due
-    evaluated: int = 0  # step of the last validation
+    evaluated: int = 0  # step at which validation, or what is only watched, was last measured
     scores: list[float] = field(default_factory=list)  # of all validations: the watched metric, the higher the better
     sums: list[float] = field(default_factory=list)  # of the train metrics, over the samples of the epoch under way
     samples: int = 0
@@ -132,7 +132,7 @@ def _train_epoch(training: TrainingSetup, progress: Progress, observer: Observer
     for batch in training.train.epoch(training.order(epoch), config.batch_size, epoch, first, config.num_workers):
         if _is_due(training, progress):  # after the last step, but not while it is the last of an epoch
             buffer.finish()
-            _validate_within(training, progress, observer)
+            _measure_within(training, progress, observer)
             buffer.start_clock()
             if progress.stopped_early:
                 return
@@ -154,9 +154,9 @@ def _train_epoch(training: TrainingSetup, progress: Progress, observer: Observer
 
 
 def _is_due(training: TrainingSetup, progress: Progress) -> bool:
-    """Tell whether validation has to be measured where the training is, and was not yet."""
+    """Tell whether there is something to be measured where the training is, and was not yet."""
     every, horizon, step = training.config.eval_every, training.horizon, progress.step
-    if training.val is None or step == progress.evaluated:
+    if not training.measured or step == progress.evaluated:
         return False
     if training.config.eval_unit == "step":
         return step % every == 0 or step == horizon.num_steps
@@ -164,9 +164,9 @@ def _is_due(training: TrainingSetup, progress: Progress) -> bool:
     return within == 0 and (epoch % every == 0 or epoch == horizon.epochs)
 
 
-def _validate_within(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
+def _measure_within(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     epoch = progress.epochs_done + 1
-    metrics, is_best = _validate(training, progress, observer)
+    metrics, is_best = _measure(training, progress, observer)
     row = {"row": "val", "epoch": epoch, "step": progress.step} | metrics
     observer.on_validation(row, progress, is_best)
 
@@ -178,26 +178,34 @@ def _end_epoch(training: TrainingSetup, progress: Progress, observer: Observer) 
     row: dict[str, Any] = {"row": "epoch", "epoch": epoch, "step": progress.step}
     for name, total in zip(training.task.train_metrics, progress.sums, strict=True):
         row[f"{name}/train"] = total / progress.samples
-    metrics, is_best = _validate(training, progress, observer) if _is_due(training, progress) else ({}, False)
+    metrics, is_best = _measure(training, progress, observer) if _is_due(training, progress) else ({}, False)
     progress.epochs_done, progress.sums, progress.samples = epoch, [], 0
     observer.on_epoch(row | metrics, progress, is_best)
 
 
-def _validate(training: TrainingSetup, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
-    """Measure validation, and return its part of a row and whether it is the best so far."""
-    assert training.val is not None
+def _measure(training: TrainingSetup, progress: Progress, observer: Observer) -> tuple[dict[str, float], bool]:
+    """Measure every split that is, and return that part of a row, and whether validation is the best so far."""
     with observer.stopping_at_once():
         network = training.evaluated(progress.step)
-        metrics = evaluate(training, network, training.val, observer.check_stop)
+        metrics = {
+            split: evaluate(training, network, batches, observer.check_stop)
+            for split, batches in training.measured.items()
+        }
+    progress.evaluated = progress.step
+    is_best = "val" in metrics and _choose(training, progress, network, metrics["val"])
+    return {f"{name}/{split}": value for split, values in metrics.items() for name, value in values.items()}, is_best
+
+
+def _choose(training: TrainingSetup, progress: Progress, network: nn.Module, metrics: dict[str, float]) -> bool:
+    """Keep the network where it is the best on validation so far, and wait for a better one; return whether it is."""
     is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, training.task.watched)
     if is_best:
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
         progress.best = Best(progress.epochs_done + 1, progress.step, metrics, weights)
     name, higher = training.task.watched[0]
     progress.scores.append(metrics[name] if higher else -metrics[name])
-    progress.evaluated = progress.step
     _wait_for_improvement(training, progress)
-    return {f"{name}/val": value for name, value in metrics.items()}, is_best
+    return is_best
 
 
 def _wait_for_improvement(training: TrainingSetup, progress: Progress) -> None:

@@ -13,7 +13,7 @@ from cnnbench.store.folder import outputs_dir
 from cnnbench.store.tables import csv_of_rows
 from cnnbench.training import console
 from cnnbench.training.init import trial
-from cnnbench.training.plan import Plan
+from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import train_step
 from cnnbench.training.terminal import linked
@@ -25,7 +25,7 @@ DIVERGED = 4.0  # times the lowest loss: there is nothing more to be seen
 
 def find_learning_rate(plan: Plan) -> ExitCode:
     """Try learning rates from 1e-6 to 10, say which one to take, and draw the curve. No run folder is made."""
-    plan, training, _ = trial(plan)
+    plan, training, _ = trial(with_initial_weights(plan))
     rates, losses = try_rates(training)
     folder = outputs_dir() / "lr_finds" / plan.run_path()
     make_folder(folder)

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cnnbench.config.values import TYPED, copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import DamagedError
-from cnnbench.store.folder import RunFolder, find_runs, folder_name, outputs_dir, readable
+from cnnbench.store.folder import RunFolder, finished_runs_of, folder_name, outputs_dir, readable
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",
@@ -84,12 +84,13 @@ def plan_run(
     composer: Composer,
     words: Sequence[str],
     mistakes: tuple[Mistake, ...] = (),
-    above: tuple[str, ...] = (),
     is_job: bool = False,
+    awaited: Collection[str] = (),
 ) -> Plan:
     """Return the plan of one run from the words typed. Raises ConfigError with every mistake, those known included.
 
-    above: experiments initialised with this one. is_job: it is one of a sweep, where a value may switch something off.
+    Its initial weights are pinned by their content, unless they are those of an experiment that is not trained yet.
+    is_job: it is one of a sweep, where a value may switch something off. awaited: experiments that earlier jobs train.
     """
     composed = composer.compose(words)
     mistakes += composed.mistakes
@@ -100,8 +101,12 @@ def plan_run(
     if not is_job:
         mistakes += tuple(_switched_off_already(composer, words, composed))
     config, notes = validate(values, composed.typed, mistakes)
-    config = _with_initial_weights(composer, config, above)
-    return Plan(config, command_line(words), composed.choices, composed.origins, composed.typed, tuple(notes))
+    plan = Plan(config, command_line(words), composed.choices, composed.origins, composed.typed, tuple(notes))
+    name = config.init.experiment
+    if name is None:
+        return with_initial_weights(plan)
+    _check_chain(composer, name)
+    return with_initial_weights(plan) if name not in awaited and _runs_of(name) else plan
 
 
 def plan_words(words: Sequence[str], config_dir: str | None = None) -> Plan:
@@ -136,29 +141,52 @@ def _switched_off_already(composer: Composer, words: Sequence[str], composed: Co
     return [Mistake(word, problem) for key, word in off.items() if key.split(".")[1] not in present]
 
 
-def _with_initial_weights(composer: Composer, config: RunConfig, above: tuple[str, ...]) -> RunConfig:
-    """Return the configuration with its initial weights pinned by content, those of an experiment by its run."""
-    if not any(config.init.model_dump(exclude={"checkpoint"}).values()):
-        return config
+def with_initial_weights(plan: Plan) -> Plan:
+    """Return the plan with its initial weights pinned by content, those of an experiment by its newest run.
+
+    Raises ConfigError where they are missing; nothing changes where they are pinned already.
+    """
+    config, init, notes = plan.config, plan.config.init, plan.notes
+    if config.source is not None or not any(init.model_dump(exclude={"checkpoint"}).values()):
+        return plan
     from cnnbench.training.init import with_source  # only a run with initial weights needs all that
 
-    name = config.init.experiment
-    if name is None:
-        return with_source(config)
-    given = f"init.experiment={name}"
-    if name in above:
-        raise ConfigError([Mistake(given, "is initialised with itself; give another one")])
-    try:
-        identity = plan_run(composer, [f"experiment={name}"], above=(*above, name)).config.identity()
-    except ConfigError as error:
-        raise ConfigError([Mistake(given, mistake.problem) for mistake in error.mistakes]) from error
-    runs = [run for run in find_runs(outputs_dir(), identity) if run.is_completed]
-    if not runs:
-        ways = f"cnnbench experiment={name} trains it; init.run=FOLDER takes any other"
-        problem = f"has no finished run in {outputs_dir()}: {ways}"
-        raise ConfigError([Mistake(given, problem)])
-    init = config.init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
-    return with_source(config.model_copy(update={"init": init}))
+    if init.experiment is not None:
+        runs = _runs_of(init.experiment)
+        if not runs:
+            raise ConfigError([untrained(init.experiment)])
+        deviations = runs[-1].record().get("departures")
+        if deviations:
+            of_run = f"its newest run, {runs[-1].shown_path}, deviates from it in {', '.join(deviations)}"
+            notes = (*notes, f"init.experiment={init.experiment}: {of_run}")
+        init = init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
+        config = config.model_copy(update={"init": init})
+    return replace(plan, config=with_source(config, "init.checkpoint" in plan.typed), notes=notes)
+
+
+def untrained(experiment: str) -> Mistake:
+    """Return the mistake of beginning with the run of an experiment that has none."""
+    ways = f"cnnbench experiment={experiment} trains it, or an earlier job of a sweep; init.run=FOLDER takes any other"
+    return Mistake(f"init.experiment={experiment}", f"has no finished run in {outputs_dir()}: {ways}")
+
+
+def _runs_of(experiment: str) -> list[RunFolder]:
+    return finished_runs_of(outputs_dir(), experiment)
+
+
+def _check_chain(composer: Composer, name: str) -> None:
+    """Raise ConfigError where there is no such experiment, or where it is in the end initialised with itself."""
+    chain, given = [name], f"init.experiment={name}"
+    while True:
+        composed = composer.compose([f"experiment={chain[-1]}"])
+        if composed.mistakes:
+            raise ConfigError([Mistake(given, mistake.problem) for mistake in composed.mistakes])
+        above = composed.values.get("init", {}).get("experiment")
+        if above is None:
+            return
+        if above in chain:
+            raise ConfigError([Mistake(given, "is initialised with itself; give another one")])
+        chain.append(str(above))
 
 
 def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:

@@ -18,7 +18,7 @@ from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, make_folder, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
-from cnnbench.training.plan import Plan
+from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, setup
 
 SHOWN = 6  # names of files
@@ -40,8 +40,9 @@ def resolve(plan: Plan, place: torch.device | None = None) -> tuple[Plan, Traini
 def resolve_run(plan: Plan) -> tuple[Plan, TrainingSetup, RunFolder, list[str]]:
     """Return the plan adapted to its data, its training, the run that it means, and what changed since that began.
 
-    Raises UserError as `resolve`, `with_code` and `resolve_run_dir` do.
+    Raises UserError as `with_initial_weights`, `resolve`, `with_code` and `resolve_run_dir` do.
     """
+    plan = with_initial_weights(plan)
     modules = register_everything(plan.plugins)
     plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
     plan, training = resolve(plan)
@@ -73,6 +74,11 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     labels = {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
     if labels:  # also of a finished run: they are no part of what was computed
         existing.update(labels=existing.record().get("labels", {}) | labels)
+    monitor = plan.config.data.monitor
+    if existing.is_completed and monitor and existing.config()["data"].get("monitor") != monitor:
+        console.say(
+            f"note: data.monitor={monitor}: this run was trained without it; rerun=true trains it again with it"
+        )
     code, data = _code_changes(existing, plan), _data_changes(existing, training)
     unaccepted = data if existing.is_completed else [*code, *data]
     if unaccepted and not plan.accept_stale:

@@ -22,7 +22,7 @@ def select_checkpoint(training: TrainingSetup, progress: Progress) -> tuple[nn.M
         network.load_state_dict(best.weights)
         chosen = {"kind": "best", "chosen": "best on validation"}
         return network, {**chosen, "epoch": best.epoch, "step": best.step}
-    unvalidated = "without validation" if training.val is None else "no finite validation metric"
+    unvalidated = "without validation" if "val" not in training.measured else "no finite validation metric"
     why = "since tested=last" if best is not None else unvalidated
     return network, {"kind": "last", "chosen": f"last, {why}", "epoch": progress.epochs_done, "step": progress.step}
 
@@ -57,6 +57,8 @@ def result_record(
 ) -> dict[str, Any]:
     """Return what `result.json` says. rows: of metrics.jsonl. record: what `run.json` says."""
     config, watched = training.config, training.task.watched
+    rows = list(rows)
+    watched_test = sum(any(key.endswith("/test") for key in row) for row in rows)  # data.monitor=test
     is_incomplete = bool(record.get("rows_are_lost"))  # the first row that reached it may be among them
     if is_incomplete and config.reach is not None:
         notes = [*notes, f"when {watched[0][0]} reached {config.reach} is not known: rows of metrics.jsonl are lost"]
@@ -70,7 +72,7 @@ def result_record(
         "identity": record["identity"],
         "checkpoint": dict(chosen),
         **metrics,
-        "test_measured": record["test_measured"],
+        "test_measured": record["test_measured"] + watched_test,
         "epochs": progress.epochs_done,
         "stopped_early": progress.stopped_early,
         "parameters": training.parameters,
@@ -81,7 +83,7 @@ def result_record(
         "departures": record.get("departures", []),
         "seconds": {"train": progress.train_seconds, "total": total_seconds},
         "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
-        "notes": notes + (unvalidated if training.val is None else []),
+        "notes": notes + (unvalidated if "val" not in training.measured else []),
     } | ({"init": record["init"]} if record.get("init") else {})
 
 

@@ -46,6 +46,8 @@ class TrainingSetup:
     spec: what the network is built for: that of the data, with the outputs that the task asks for.
     scaler: of the losses of a training in fp16, whose gradients would vanish; else it does nothing.
     average: of the weights, where that is what is evaluated.
+    measured: splits that are measured in the course of the training: `val`, by which the best epoch is chosen, and
+    others that are only watched.
     parameters: how many the network has, `total`, and how many are trained in the first epoch, `trainable`.
     order: from an epoch to its rows in the order in which they are trained on, int64 [N].
     penalized: weights that l1 and l2 act on, while they are trained.
@@ -64,7 +66,7 @@ class TrainingSetup:
     schedule: Schedule
     horizon: Horizon
     train: Batches
-    val: Batches | None
+    measured: Mapping[str, Batches]
     order: Callable[[int], Tensor]
     device: torch.device
     parameters: dict[str, int]
@@ -83,8 +85,9 @@ class TrainingSetup:
         """Return which metrics of an epoch are displayed, as `loss/train`, `accuracy/val`; others are in the rows."""
         task = self.task
         displayed = {*task.train_metrics, *task.own_metrics, *(name for name, _ in task.watched)}
-        validated = [name for name in task.eval_metrics if name in displayed and len(self.data.val)]
-        return [*(f"{name}/train" for name in task.train_metrics), *(f"{name}/val" for name in validated)]
+        evaluated = [name for name in task.eval_metrics if name in displayed]
+        measured = [f"{name}/{split}" for split in self.measured for name in evaluated]
+        return [*(f"{name}/train" for name in task.train_metrics), *measured]
 
     def set_train_mode(self, epoch: int) -> None:
         """Put the network into training mode as it is in an epoch, counted from 1."""
@@ -137,14 +140,14 @@ def setup(config: RunConfig, place: torch.device | None = None) -> TrainingSetup
         schedule=schedule,
         horizon=horizon,
         train=train,
-        val=Batches(data.val, data.spec, data.mean, data.std, device) if len(data.val) else None,
+        measured=_measured_splits(config, data, device),
         order=_make_order(config, task, data),
         device=device,
         parameters=count_parameters(network),
         penalized=penalized(network.parameters()) if config.regularization.l1 or config.regularization.l2 else [],
         freeze=freeze,
         head=head,
-        notes=(*data.notes, *_precision_notes(config, configured)),
+        notes=(*data.notes, *_notes(config, configured)),
         remarks=tuple(_remarks(config, task, trial, spec)),
     )
 
@@ -269,6 +272,11 @@ def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[
     return lambda epoch: task.order(data.train.labels, weights, generator(config.seed, "order", epoch))
 
 
+def _measured_splits(config: RunConfig, data: PreparedData, device: torch.device) -> Mapping[str, Batches]:
+    images = {name: getattr(data, name) for name in ("val", config.data.monitor) if name}
+    return {name: Batches(part, data.spec, data.mean, data.std, device) for name, part in images.items() if len(part)}
+
+
 def _one_batch(config: RunConfig, data: PreparedData) -> Batches:
     one = data.train[torch.zeros(1, dtype=torch.int64)]
     return Batches(one, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
@@ -280,7 +288,12 @@ def _ends_in_softmax(network: nn.Module, spec: DataSpec) -> bool:
     return bool((scores >= 0).all()) and bool(torch.allclose(scores.sum(1), torch.ones(2)))
 
 
-def _precision_notes(config: RunConfig, device: torch.device) -> Iterator[str]:
+def _notes(config: RunConfig, device: torch.device) -> Iterator[str]:
+    if config.data.monitor:
+        yield (
+            f"data.monitor={config.data.monitor}: these images are measured in the course of the training too; nothing "
+            "is chosen by them"
+        )
     if config.precision == "bf16" and device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags():
         yield "precision=bf16: this processor has no arithmetic for it; it is emulated, and slower than fp32"
 
@@ -293,7 +306,7 @@ def _remarks(config: RunConfig, task: Task, network: nn.Module, spec: DataSpec) 
             "dropout comes right before batch norm: its statistics are taken with dropout, and used without it "
             "(Li et al. 2018, arXiv:1801.05134)"
         )
-    if config.freeze.what and config.source is None and config.parent is None:
+    if config.freeze.what and config.source is None and config.init.experiment is None and config.parent is None:
         yield "frozen layers are randomly initialised: nothing is loaded; see init"
     if config.init.weights and config.data.statistics == "own":
         yield "pretrained weights were trained with other normalisation; see data.statistics"

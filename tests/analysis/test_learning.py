@@ -56,7 +56,7 @@ def test_the_end_is_more_than_one_unlucky_epoch():
 def test_without_validation_there_are_no_remarks_on_it():
     found = course(rows(loss_train=[2, 1]), ACCURACY)
     assert found.best_epoch == 0
-    assert found.remarks("accuracy") == ["no validation: only training metrics are known by epoch"]
+    assert found.remarks("accuracy") == ["no validation: nothing was chosen, neither an epoch nor when to stop"]
     assert course(pd.DataFrame(), ACCURACY).epochs == 0
 
 

@@ -47,12 +47,13 @@ EVERYTHING_ON = [
 NO_EFFECT_ON_RESULT = {
     "name", "notes", "tags", "logger", "open",
     "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
-    "data.root", "data.subset.max_classes", "checkpoint.every_seconds", "checkpoint.keep",
+    "data.root", "data.monitor", "data.subset.max_classes", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip
 
 # What to set a key to that has nothing to derive another value from.
 OTHER_VALUE = {
     "threads": 3, "max_minutes": 7.5, "device": "cuda:1", "precision": "bf16", "data.root": "elsewhere",
+    "data.monitor": "test",
     "data.image_size": 24, "data.channels": 1, "data.crop": 20, "regularization.dropout": 0.25,
     "regularization.batchnorm": False, "model.maps": [8, 8, 8, 8, 8], "model.units": [32], "scheduler.unit": "step",
     "scheduler.warmup_unit": "step",

@@ -133,17 +133,17 @@ def test_sprites_of_many_images_shrink_to_what_a_browser_takes(monkeypatch):
     training = prepared(*SIAMESE)
     from cnnbench.tasks.context import EvalContext
 
-    network, splits = training.network, {"val": training.val}
+    network, splits = training.network, {"val": training.batches("val")}
     context = EvalContext(
         network, training.data, splits,
         lambda batches, each: map_images(network, batches, each, training.config), Path(), 1,
         lambda name, picture: None,
     )  # fmt: skip
-    pictures = projector.thumbnails(context, training.val)
+    pictures = projector.thumbnails(context, training.batches("val"))
     side = 30 // math.ceil(8**0.5)
     assert pictures.shape == (8, 1, side, side)
     assert 0 <= pictures.min() < pictures.max() <= 1
     monkeypatch.setattr(projector, "LARGEST_SPRITE", 8192)
-    pictures = projector.thumbnails(context, training.val)
+    pictures = projector.thumbnails(context, training.batches("val"))
     expected = prepare(plan_of(*SIAMESE).config.data).val.pixels / 255
     assert torch.allclose(pictures, expected, atol=1e-5)

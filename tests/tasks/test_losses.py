@@ -81,7 +81,7 @@ def test_blended_images_count_for_both_of_their_classes():
 
 def test_evaluations_measure_plain_cross_entropy_whatever_is_trained_on():
     plain = prepared(*TINY)
-    batch = next(iter(plain.val.epoch(torch.arange(7), 7)))
+    batch = next(iter(plain.batches("val").epoch(torch.arange(7), 7)))
     expected = plain.task.eval_step(plain.network, batch)
     for words in (["task.loss=focal"], ["task.class_weights=balanced"], ["task.label_smoothing=0.3"]):
         training = prepared(*TINY, *words)

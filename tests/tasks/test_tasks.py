@@ -67,7 +67,7 @@ def test_measuring_leaves_the_network_as_it_is(case):
     training = prepared(*words_of(case))
     training.network.train()
     before, modes = weights_of(training), [module.training for module in training.network.modules()]
-    metrics = evaluate(training, training.network, training.val)
+    metrics = evaluate(training, training.network, training.batches("val"))
     assert tuple(metrics) == training.task.eval_metrics
     assert same(before, weights_of(training))
     assert [module.training for module in training.network.modules()] == modes
@@ -79,7 +79,7 @@ def test_what_is_measured_does_not_depend_on_how_images_fall_into_batches(case):
     measured = []
     for size in (16, 5):
         training = prepared(*words_of(case))
-        measured.append(evaluate(_with_batches_of(training, size), training.network, training.val))
+        measured.append(evaluate(_with_batches_of(training, size), training.network, training.batches("val")))
     assert measured[0] == pytest.approx(measured[1], rel=1e-5)
 
 

@@ -242,7 +242,7 @@ def test_train_and_validation_of_a_metric_are_in_one_chart(outputs):
     (event,) = events.Tensors("custom_scalars__config__")
     (category,) = Layout.FromString(event.tensor_proto.string_val[0]).category
     assert {chart.title: list(chart.multiline.tag) for chart in category.chart} == {
-        "loss": ["^loss/(train|val)$"], "accuracy": ["^accuracy/(train|val)$"],
+        "loss": ["^loss/(train|val|test)$"], "accuracy": ["^accuracy/(train|val|test)$"],
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Course:
     def remarks(self, metric: str) -> list[str]:
         """Return the course in sentences."""
         if not self.best_epoch:
-            return ["no validation: only training metrics are known by epoch"]
+            return ["no validation: nothing was chosen, neither an epoch nor when to stop"]
         best = f"best validation {metric}: {self.best:.4f}, in epoch {self.best_epoch} of {self.epochs}"
         if self.best_epoch > STILL_RISING * self.epochs and not self.overfits:
             best += "; more epochs might have helped"

@@ -99,7 +99,13 @@ class RunReport:
                 f"validation {val[name]:.4f} and test {test[name]:.4f} "
                 f"differ by {'no more' if is_alike else 'more'} than chance"
             )
-        times = self.result.get("test_measured", 1)
+        watched = len(self.epochs.filter(regex="/test$").dropna(how="all"))
+        if watched:
+            remarks.append(
+                f"the test images were measured {watched} times in the course of the training (data.monitor=test): "
+                "what is chosen after a look at their curve is chosen on test"
+            )
+        times = self.result.get("test_measured", 1) - watched
         if times > 1:
             remarks.append(f"the test images were evaluated {times} times in the course of this run")
         departures = self.record.get("departures") or ()

@@ -30,6 +30,7 @@ class TensorBoard(Logger):
         step = run.step if any(file.stat().st_size for file in files) else 0
         _wait_for_a_later_name(files)
         self._events = _EventFile(run.folder, step)
+        self._curves = {tag for values, _ in run.history for tag in values}
         if step == 0:
             self._describe(run)
         for values, at in run.history:
@@ -39,6 +40,7 @@ class TensorBoard(Logger):
 
     def scalars(self, values: Scalars, step: int) -> None:
         """Add a point to each curve."""
+        self._curves |= values.keys()
         value = self._summary.Value
         self._events.add(
             self._summary(value=[value(tag=tag, simple_value=number) for tag, number in values.items()]), step
@@ -55,8 +57,8 @@ class TensorBoard(Logger):
         self._events.flush()
 
     def result(self, metrics: Scalars, step: int) -> None:
-        """Add the one point of each metric on the test images."""
-        self.scalars(metrics, step)
+        """Add the one point of each metric on the test images; where a curve shows it, it is a point of that."""
+        self.scalars({tag: value for tag, value in metrics.items() if tag not in self._curves}, step)
 
     def end(self, status: str, files: Sequence[Path]) -> None:
         """Close the file; a trial of HPARAMS ends when its run is completed, since it cannot begin again."""
@@ -83,7 +85,7 @@ class TensorBoard(Logger):
             else:
                 started.hparams[key].string_value = as_text(value)
         self._hparams("session_start_info", started)
-        charts = {name: ["Multiline", [f"^{re.escape(name)}/(train|val)$"]] for name in run.metrics}
+        charts = {name: ["Multiline", [f"^{re.escape(name)}/(train|val|test)$"]] for name in run.metrics}
         self._events.add(custom_scalars({"train and validation": charts}), 0)  # type: ignore[no-untyped-call]
         self._text("command", f"    {run.command}")
         self._text("configuration", f"```\n{(run.folder / 'config.yaml').read_text(encoding='utf-8')}\n```")
