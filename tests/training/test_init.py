@@ -252,8 +252,8 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
     }
     assert plan(*words).config.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
     remark = "pretrained weights were trained with other normalisation; see data.statistics"
-    assert remark in prepared(*words).remarks
-    assert remark not in prepared(*words, "data.statistics=imagenet").remarks
+    assert remark in [said.text for said in prepared(*words).remarks]
+    assert not prepared(*words, "data.statistics=imagenet").remarks
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------

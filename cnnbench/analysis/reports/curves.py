@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.tasks.figures import any_script
 
+RUNNING_MEAN = "running mean with augmentation"  # and dropout, while the network learns
 LONGEST = 60  # characters of a label
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
@@ -24,6 +25,7 @@ POINTS = 1000  # of a curve by step
 def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
     """Return validation (solid) and training (dotted) of each configuration: mean and range over seeds.
 
+    Training are running means while the network learns, which the figure says.
     curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
     nothing to draw.
     """
@@ -31,7 +33,7 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     is_alone = len(curves) == 1
     for index, (label, rows) in enumerate(curves):
         shown = _escaped(label)[:LONGEST]
-        for split, style, name in (("val", "-", "validation"), ("train", ":", "training")):
+        for split, style, name in (("val", "-", "validation"), ("train", ":", f"training, {RUNNING_MEAN}")):
             curve = _spread(rows, f"{metric.name}/{split}")
             if curve is None:
                 continue
@@ -48,7 +50,7 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     if best_epoch:
         axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
     if not is_alone:
-        axis.set_title("validation solid, training dotted; bands: range over seeds", fontsize=9)
+        axis.set_title(f"validation solid, training dotted ({RUNNING_MEAN}); bands: range over seeds", fontsize=9)
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel(metric.name)
