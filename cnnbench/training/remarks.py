@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
+from cnnbench.data.image_files import first_names
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batch
 from cnnbench.data.prepare import PreparedData
-from cnnbench.errors import listed
 from cnnbench.registry import DATASETS
 from cnnbench.tasks.base import Task, first_batch
 from cnnbench.tasks.evaluation import wilson
@@ -149,7 +149,7 @@ def classes_without_images(trial: Trial) -> Iterator[Remark]:
         return
     is_balanced = trial.config.task.settings.get("class_weights") == "balanced"
     weight = "; task.class_weights=balanced gives weights to the others" if is_balanced else ""
-    named = f"class {empty[0]} has" if len(empty) == 1 else f"classes {listed(empty)} have"
+    named = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {first_names(map(repr, empty))} have"
     yield Remark("data", f"{named} no training image, and cannot be learnt{weight}")
 
 
