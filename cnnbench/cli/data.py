@@ -178,6 +178,8 @@ def _info(name: str, settings: Sequence[str]) -> list[str]:
         "split": f"{split}; {data.split.hash()[:16]}",
         "classes": str(spec.num_classes),
     }
+    facts = DATASETS[config.name].facts
+    rows |= {fact: facts[fact] for fact in ("licence", "citation") if facts[fact]}
     lines = [f"{name}: {DATASETS[config.name].summary()}", *(f"  {key:<12} {value}" for key, value in rows.items())]
     lines += [f"  note         {note}" for note in (*planned.notes, *data.notes)]
     columns = [counts_per_class(part.labels, spec.num_classes) for part in (data.train, data.val, data.test)]

@@ -40,21 +40,19 @@ CIFAR100 = Source(
 )
 
 
-@DATASETS.register("cifar10", breaks_labels=("vertical_flip",), source=CIFAR10)
-def cifar10(root: Path, *, verify: bool = True) -> ImageData:
-    """50 000 + 10 000 photographs in 10 classes, 32x32, colour.
+LICENCE = "none stated by the authors"
+CITATION = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 
-    Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
-    """
+
+@DATASETS.register("cifar10", breaks_labels=("vertical_flip",), source=CIFAR10, licence=LICENCE, citation=CITATION)
+def cifar10(root: Path, *, verify: bool = True) -> ImageData:
+    """50 000 + 10 000 photographs in 10 classes, 32x32, colour."""
     return _read(CIFAR10, root, verify, "labels", "label_names")
 
 
-@DATASETS.register("cifar100", breaks_labels=("vertical_flip",), source=CIFAR100)
+@DATASETS.register("cifar100", breaks_labels=("vertical_flip",), source=CIFAR100, licence=LICENCE, citation=CITATION)
 def cifar100(root: Path, *, verify: bool = True) -> ImageData:
-    """50 000 + 10 000 photographs in 100 classes, 32x32, colour.
-
-    Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
-    """
+    """50 000 + 10 000 photographs in 100 classes, 32x32, colour."""
     return _read(CIFAR100, root, verify, "fine_labels", "fine_label_names")
 
 

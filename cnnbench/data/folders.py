@@ -46,7 +46,9 @@ def image_folder(
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-@DATASETS.register("caltech101", breaks_labels=("vertical_flip",), photographs=True, published=CALTECH101)
+@DATASETS.register(
+    "caltech101", breaks_labels=("vertical_flip",), photographs=True, published=CALTECH101, **CALTECH101.terms
+)
 def caltech101(
     root: Path,
     *,
@@ -60,7 +62,6 @@ def caltech101(
     """8 677 photographs of objects in 101 classes, about 300x200, mostly colour; 9 144 in 102 with the background.
 
     background: whether to include that class, BACKGROUND_Google. The other settings are those of image_folder.
-    Source: Fei-Fei, Fergus, Perona 2004, Learning generative visual models from few training examples.
     """
     where = find_folder(root, folder, "caltech101")
     parts, notes = _read(where)
@@ -70,7 +71,9 @@ def caltech101(
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-@DATASETS.register("eight_scenes", breaks_labels=("vertical_flip",), photographs=True, published=EIGHT_SCENES)
+@DATASETS.register(
+    "eight_scenes", breaks_labels=("vertical_flip",), photographs=True, published=EIGHT_SCENES, **EIGHT_SCENES.terms
+)
 def eight_scenes(
     root: Path,
     *,
@@ -83,14 +86,15 @@ def eight_scenes(
     """2 688 photographs of coasts, forests, highways, … in 8 classes, 256x256, colour.
 
     The class is the folder, or the first word of the file's name (coast_art1130.jpg). Settings as in image_folder.
-    Source: Oliva and Torralba 2001, Modeling the shape of the scene.
     """
     where = find_folder(root, folder, "eight_scenes")
     parts, notes = _read(where, in_names=True)
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 
-@DATASETS.register("cats_dogs", breaks_labels=("vertical_flip",), photographs=True, published=CATS_DOGS)
+@DATASETS.register(
+    "cats_dogs", breaks_labels=("vertical_flip",), photographs=True, published=CATS_DOGS, **CATS_DOGS.terms
+)
 def cats_dogs(
     root: Path,
     *,
@@ -105,7 +109,6 @@ def cats_dogs(
     The class is the folder (PetImages/Cat/1.jpg), or the first word of the file's name (train/cat.1.jpg). The usual
     archive has a few files that are damaged or no images: remove them, or set on_problem=skip where all of them are in
     the training part. Other settings as in image_folder.
-    Source: Elson, Douceur, Howell, Saul 2007, Asirra.
     """
     where = find_folder(root, folder, "cats_dogs")
     parts, notes = _read(where, in_names=True)

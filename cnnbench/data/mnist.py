@@ -52,21 +52,27 @@ CLOTHES = (
 )  # fmt: skip
 
 
-@DATASETS.register("mnist", breaks_labels=("flip", "vertical_flip", "trivial"), source=MNIST)  # a 6 rotated is a 9
+@DATASETS.register(
+    "mnist",
+    breaks_labels=("flip", "vertical_flip", "trivial"),  # a 6 rotated is a 9
+    source=MNIST,
+    licence="CC BY-SA 3.0 (as Keras states it)",
+    citation="LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition",
+)
 def mnist(root: Path, *, verify: bool = True) -> ImageData:
-    """60 000 + 10 000 handwritten digits, 28x28, gray.
-
-    Source: LeCun, Cortes, Burges, The MNIST database of handwritten digits.
-    """
+    """60 000 + 10 000 handwritten digits, 28x28, gray."""
     return _read(MNIST, root, verify, tuple("0123456789"))
 
 
-@DATASETS.register("fashion_mnist", breaks_labels=("vertical_flip",), source=FASHION_MNIST)
+@DATASETS.register(
+    "fashion_mnist",
+    breaks_labels=("vertical_flip",),
+    source=FASHION_MNIST,
+    licence="MIT",
+    citation="Xiao, Rasul, Vollgraf 2017, Fashion-MNIST, arXiv:1708.07747",
+)
 def fashion_mnist(root: Path, *, verify: bool = True) -> ImageData:
-    """60 000 + 10 000 pieces of clothing in 10 classes, 28x28, gray.
-
-    Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747.
-    """
+    """60 000 + 10 000 pieces of clothing in 10 classes, 28x28, gray."""
     return _read(FASHION_MNIST, root, verify, CLOTHES)
 
 

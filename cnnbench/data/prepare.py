@@ -154,6 +154,7 @@ def prepare_to_measure(config: DataConfig) -> PreparedData:
     return PreparedData(
         spec=DataSpec(channels, *crop_size(height, width, config.crop), data.classes, counts),
         train=test[nothing], val=test[nothing], test=test, split=split,
+        source_rows={"train": nothing, "val": nothing, "test": data.source_rows[1]}, wrong=nothing,
         mean=(0.0,) * channels, std=(1.0,) * channels, fingerprint=fingerprint, notes=notes,
     )  # fmt: skip
 

@@ -3,8 +3,8 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
@@ -25,6 +25,7 @@ class PublishedPhotographs:
 
     folder: where it is looked for, below that of all data sets. source: the archive, and the page that has it.
     archives: how the names of archives begin. in_names: whether a class may be the first word of a file's name.
+    terms: its licence and how it is cited, as `DATASETS.register` takes them.
     """
 
     title: str
@@ -34,6 +35,7 @@ class PublishedPhotographs:
     classes: tuple[str, ...]
     images: int
     in_names: bool = False
+    terms: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _by_name(self) -> dict[str, str]:
@@ -90,6 +92,10 @@ CALTECH101 = PublishedPhotographs(
         "windsor_chair", "wrench", "yin_yang",
     ),
     9144,
+    terms={
+        "licence": "CC BY 4.0",
+        "citation": "Fei-Fei, Fergus, Perona 2004, Learning generative visual models from few training examples",
+    },
 )  # fmt: skip
 EIGHT_SCENES = PublishedPhotographs(
     "eight scenes",
@@ -99,6 +105,10 @@ EIGHT_SCENES = PublishedPhotographs(
     ("coast", "forest", "highway", "insidecity", "mountain", "opencountry", "street", "tallbuilding"),
     2688,
     in_names=True,
+    terms={
+        "licence": "none stated by the authors",
+        "citation": "Oliva, Torralba 2001, Modeling the shape of the scene, doi:10.1023/A:1011139631724",
+    },
 )
 CATS_DOGS = PublishedPhotographs(
     "cats and dogs",
@@ -109,6 +119,10 @@ CATS_DOGS = PublishedPhotographs(
     ("cat", "dog"),
     25000,
     in_names=True,
+    terms={
+        "licence": "that of its download: the rules of Kaggle's competition, or Microsoft's terms",
+        "citation": "Elson, Douceur, Howell, Saul 2007, Asirra, ACM CCS",
+    },
 )
 
 

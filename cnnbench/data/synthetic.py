@@ -45,12 +45,16 @@ def synthetic(
     return ImageData(parts[0], parts[1], tuple(f"pattern {index}" for index in range(num_classes)))
 
 
-@DATASETS.register("digits", breaks_labels=("flip", "vertical_flip", "trivial"))  # a 6 rotated is a 9
+@DATASETS.register(
+    "digits",
+    breaks_labels=("flip", "vertical_flip", "trivial"),  # a 6 rotated is a 9
+    licence="CC BY 4.0",
+    citation="Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49",
+)
 def digits(_root: Path, *, test_fraction: TestFraction) -> ImageData:
-    """1 797 handwritten digits, 8x8, gray; nothing is downloaded.
+    """1 797 handwritten digits, 8x8, gray; the copy in scikit-learn, nothing is downloaded.
 
     The set has no test part: `test_fraction` of every class is held out, always the same images.
-    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; the copy in scikit-learn.
     """
     from sklearn.datasets import load_digits
 

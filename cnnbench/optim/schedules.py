@@ -184,7 +184,8 @@ def plateau(
 def cosine(horizon: Horizon, *, final_fraction: Fraction = 0.0) -> Schedule:
     """Decay the learning rate along half a cosine, to `final_fraction` of it at the last step.
 
-    It begins after the warm-up. Source: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+    Of N steps the last one has that rate: torch's CosineAnnealingLR with T_max = N - 1, stepped after every batch. It
+    begins after the warm-up. Source: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
     """
     last = max(1, horizon.num_main_steps - 1)
     return lambda step, scores: _half_cosine(1.0, final_fraction, min(horizon.main_step(step), last), last)

@@ -229,15 +229,19 @@ class Datasets(Registry):
         source: Any = None,
         photographs: bool = False,
         published: Any = None,
+        licence: str = "",
+        citation: str = "",
     ) -> Callable[[Factory], Factory]:
         """Return a decorator.
 
         breaks_labels: augmentations after which an image may show another class. source: the files that it needs.
         photographs: whether it reads image files of any size from `data.folder`. published: what is known of these.
+        licence, citation: of the images, where they are known; runs record them.
         """
         return self._register(
-            name, breaks_labels=breaks_labels, source=source, photographs=photographs, published=published
-        )
+            name, breaks_labels=breaks_labels, source=source, photographs=photographs, published=published,
+            licence=licence, citation=citation,
+        )  # fmt: skip
 
 
 class Augmentations(Registry):

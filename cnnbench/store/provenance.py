@@ -3,9 +3,13 @@
 import ast
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
+import re
+import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from inspect import getsource, isclass, isfunction
@@ -88,27 +92,83 @@ def versions() -> dict[str, str]:
     return installed
 
 
+@lru_cache(maxsize=1)  # what a process has imported stays what it was
+def packages() -> list[str]:
+    """Return every installed distribution as pip's requirements name it: `name==version`, or where it came from."""
+    return sorted({_requirement(one) for one in importlib.metadata.distributions() if one.name}, key=str.casefold)
+
+
 def machine(device: str) -> dict[str, Any]:
-    """Return what a run is computed on."""
-    name = _gpu_name(device) if device.startswith("cuda") else cpu_model()
-    return {
-        "device": device, "name": name, "cores": os.cpu_count(), "host": platform.node(), "system": platform.platform(),
+    """Return what a run is computed on, with the libraries and instructions that decide about the last bits."""
+    import torch  # `cnnbench list` imports this file, and no torch
+
+    is_gpu = device.startswith("cuda")
+    found: dict[str, Any] = {"device": device, "name": torch.cuda.get_device_name(device) if is_gpu else cpu_model()}
+    if is_gpu:
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}  # type: ignore[no-untyped-call]
+    blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    return found | {
+        "instructions": torch.backends.cpu.get_cpu_capability(), "blas": blas[1] if blas else "unknown",
+        "cores": os.cpu_count(), "host": platform.node(), "system": platform.platform(),
     }  # fmt: skip
+
+
+def peak_memory(device: str, before: Mapping[str, int]) -> dict[str, int]:
+    """Return the most memory in bytes that this process has used, and its GPU; before: in earlier sessions of a run."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    peaks = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
+    if device.startswith("cuda"):
+        import torch
+
+        peaks["gpu"] = torch.cuda.max_memory_allocated(device)
+    return {name: max(peaks.get(name, 0), before.get(name, 0)) for name in peaks.keys() | before.keys()}
+
+
+def randomness(config: RunConfig) -> list[str]:
+    """Return in sentences what the seed of a run varies, what it does not, and how far the run can be repeated."""
+    data = config.data
+    fixed = [f"data.fold={data.fold}" if data.folds else f"data.split_seed={data.split_seed}"]
+    fixed += [f"data.noise_seed={data.noise_seed}"] if data.label_noise else []
+    weights = "weights that are not loaded" if config.source or config.parent else "initial weights"
+    augmentation = ", augmentation" if config.augmentation else ""
+    repeated = "the same command gives the same bits, on this machine with the same number of threads"
+    if not config.deterministic:
+        repeated = "deterministic=false: on a GPU the same command may give other bits"
+    return [
+        f"seed={config.seed} varies {weights}, order of images{augmentation} and dropout",
+        f"it does not vary which images train, validate and test ({', '.join(fixed)}): the deviation over seeds leaves "
+        "out what another choice of images would change",
+        repeated,
+    ]
 
 
 def git_state() -> dict[str, Any] | None:
     """Return the commit that cnnbench runs from and whether its files differ from it; None outside a checkout."""
-    folder = Path(cnnbench.__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        ran = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
-        return ran.stdout.strip()
-
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # an installed package may lie inside another checkout
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+        _git("ls-files", "--error-unmatch", "__init__.py")  # an installed package may lie inside another checkout
+        commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ".")
+        return {"commit": commit.decode().strip(), "dirty": bool(status)}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def git_diff() -> bytes:
+    """Return what differs from the commit, files that are not added included, as `git apply` takes it."""
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary")
+    top = _git("rev-parse", "--show-toplevel").decode().strip()
+    added = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".").split(b"\0")
+    parts = [_git("diff", *plain, "HEAD", "--", ".")]
+    parts += [
+        _git("-C", top, "diff", *plain, "--no-index", "--", "/dev/null", os.fsdecode(name), fails=True)
+        for name in filter(None, added)
+    ]
+    return b"".join(parts)
+
+
+def _git(*words: str, fails: bool = False) -> bytes:
+    """Return what git says in the folder of cnnbench. fails: its exit code says nothing."""
+    command = ["git", "-C", str(Path(cnnbench.__file__).resolve().parent), *words]
+    return subprocess.run(command, capture_output=True, timeout=10, check=not fails).stdout
 
 
 def cpu_flags() -> set[str]:
@@ -152,10 +212,22 @@ def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _gpu_name(device: str) -> str:
-    import torch  # `cnnbench list` imports this file, and no torch
+def _requirement(distribution: importlib.metadata.Distribution) -> str:
+    """Return a distribution with its version, or for one from a repository with that and its commit."""
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    repository = origin.get("vcs_info")
+    if repository is None:
+        return f"{distribution.name}=={distribution.version}"
+    return f"{distribution.name} @ {repository['vcs']}+{origin['url']}@{repository['commit_id']}"
 
-    return torch.cuda.get_device_name(device)
+
+def _driver() -> str:
+    """Return the version of NVIDIA's driver, as far as Linux knows it."""
+    try:
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        found = None
+    return found[0] if found else "unknown"
 
 
 def _cpuinfo(key: str) -> str:

@@ -25,6 +25,8 @@ class DataRecord(Stored):
     mean: list[float] = []
     std: list[float] = []
     images: dict[str, int] = {}
+    licence: str = ""
+    citation: str = ""
 
 
 class ParentRecord(Stored):
@@ -42,6 +44,13 @@ class Labels(Stored):
     tags: Texts | None = None
 
 
+class StoredRemark(Stored):
+    """What a run may have meant otherwise, and the setting or part that it comes from."""
+
+    about: str
+    text: str
+
+
 class Record(Stored):
     """`run.json`."""
 
@@ -57,6 +66,8 @@ class Record(Stored):
     labels: Labels = Labels()
     departures: Texts = []
     notes: Texts = []
+    remarks: list[StoredRemark] = []
+    randomness: Texts = []
     damage: Texts = []
     accepted: Texts = []
     plugins: Texts = []
@@ -74,6 +85,9 @@ class Record(Stored):
     sessions: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
+    packages: Texts = []
+    memory: dict[str, int] = {}
+    git: dict[str, Any] | None = None
     parameters: dict[str, int] = {}
 
 
@@ -112,6 +126,7 @@ class Result(Stored):
     seconds: dict[str, float] = {}
     images_per_second: float = 0.0
     notes: Texts = []
+    remarks: list[StoredRemark] = []
     rows: Rows | None = None
 
 

@@ -103,25 +103,49 @@ class Task(OutputSpec, ABC):
         return {}
 
 
+def first_batch(data: PreparedData, order: Tensor) -> Batch:
+    """Return some training samples as one batch, without augmentation, on the processor.
+
+    order: int64 [N], the row of each; [N, G] where a sample is a group of images.
+    """
+    images = data.train[order.flatten()]
+    batches = Batches(images, data.spec, data.mean, data.std, torch.device("cpu"))
+    (batch,) = batches.epoch(torch.arange(len(images)).view(order.shape), len(order))
+    return batch
+
+
+def needs_several_samples(task: Task, network: nn.Module, data: PreparedData, ungrouped: bool) -> bool:
+    """Return whether batch norm refuses a batch of one sample: what it sees is a single value per channel.
+
+    network: in training mode. ungrouped: whether it is also given single images where a sample is a group of them.
+    """
+    batch = first_batch(data, task.order(data.train.labels, None, torch.Generator().manual_seed(0))[:1])
+    try:
+        with torch.random.fork_rng(devices=()), torch.no_grad():
+            task.train_step(network, batch)
+            if ungrouped:
+                network(batch.images[:1])
+    except Exception as error:  # noqa: BLE001 - what else fails, `check_task` reports
+        return "more than 1 value per channel" in str(error)
+    return False
+
+
 def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, num_samples: int) -> None:
     """Pass some training samples through a task's steps, without a gradient; the network's statistics change.
 
-    Raises UserError where a step fails, or returns something else than it should.
+    network: in training mode. Raises UserError where a step fails, or returns something else than it should.
     """
     try:
         order = task.order(data.train.labels, None, torch.Generator().manual_seed(0))[:num_samples]
-        images = data.train[order.flatten()]
-        batches = Batches(images, data.spec, data.mean, data.std, torch.device("cpu"))
-        (batch,) = batches.epoch(torch.arange(len(images)).view(order.shape), num_samples)
+        batch, ungrouped = first_batch(data, order), first_batch(data, order.flatten())
         with torch.random.fork_rng(devices=()), torch.no_grad():
-            returned = task.train_step(network.train(), batch)
+            returned = task.train_step(network, batch)
             if not (isinstance(returned, tuple) and len(returned) == 2):
                 raise UserError(
                     f"task '{name}': train_step returns a {type(returned).__name__}, "
                     "not a loss and the sum of each metric."
                 )
             loss, sums = returned
-            (ungrouped,) = batches.epoch(torch.arange(len(images)), len(images))
             rows = task.eval_step(network.eval(), ungrouped)
             metrics = task.compute_metrics(rows.float(), ungrouped.labels)
     except UserError:
@@ -134,8 +158,8 @@ def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, nu
         problems.append(f"train_step returns a loss of shape {tuple(loss.shape)}, not a scalar")
     if num_sums != len(task.train_metrics):
         problems.append(f"train_step returns {num_sums} sums for the metrics {', '.join(task.train_metrics)}")
-    if len(rows) != len(images):
-        problems.append(f"eval_step returns {len(rows)} rows for {len(images)} images")
+    if len(rows) != len(ungrouped):
+        problems.append(f"eval_step returns {len(rows)} rows for {len(ungrouped)} images")
     if tuple(metrics) != task.eval_metrics:
         problems.append(f"compute_metrics returns {', '.join(metrics)}, not {', '.join(task.eval_metrics)}")
     if not set(watched) <= set(metrics):

@@ -26,7 +26,9 @@ class Classification(Task):
 
     loss: cross_entropy; focal, which weights down easy samples (Lin et al. 2017, arXiv:1708.02002); binary, for two
     classes with a single output, the logit of the second one.
-    class_weights: weight of an image in training by its class; none: 1; balanced: every class counts as much.
+    class_weights: weight of an image in training by its class; none: 1; balanced: every class counts as much. The loss
+    of a batch is the sum of its weighted losses, divided by the number of its images (by torch's `CrossEntropyLoss`
+    instead: by the sum of their weights).
     label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
     metrics: registered ones, functions of predictions, that are measured too.
     watch: the validation metric that decides which epoch is best, when to stop early, and when a plateau is reached:
@@ -196,7 +198,7 @@ def weights_of_classes(class_weights: str | list[float], spec: DataSpec) -> Tens
             raise SettingError(f"task.class_weights={class_weights}", problem)
         weights = torch.tensor(class_weights, dtype=torch.float64)
     else:
-        weights = 1 / counts
+        weights = torch.where(counts > 0, 1 / counts, 0.0)  # a class without images has no loss to weight
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 

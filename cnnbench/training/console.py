@@ -23,6 +23,7 @@ from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.terminal import green, is_dumb, linked, opened_in_browser
 
 ETA_AFTER_STEPS = 20
+LARGE = 1e6  # is shown by its power of ten
 
 ProgressMode = Literal["auto", "bar", "lines", "quiet"]
 """What is printed of a training: a bar, lines, or nothing at all; auto: a bar on a terminal, elsewhere lines."""
@@ -205,7 +206,7 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")
     for split in splits:
         values = result[split]
-        cells = "".join(f"{values[name]:>12.4f}" if values.get(name) is not None else f"{'':>12}" for name in names)
+        cells = "".join(f"{'' if values.get(name) is None else _number(values[name]):>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
     _published(result)
     chosen, seconds = result["checkpoint"], result["seconds"]
@@ -216,8 +217,8 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     say(f"  trained     {counted(result['epochs'], 'epoch')} in {spent}")
     if result.get("reached"):
         say(f"  reached     {reached(result)}")
-    for remark in result.get("notes", ()):
-        say(f"  note        {remark}")
+    for note in (*result.get("notes", ()), *(remark["text"] for remark in result.get("remarks", ()))):
+        say(f"  note        {note}")
     say(f"  run         {folder.shown_path}")
     if page is not None:
         show_page(page, opens)
@@ -286,7 +287,7 @@ def _heading(column: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.4f}"
+    return "nan" if value is None else f"{value:.4f}" if abs(value) < LARGE else f"{value:.3g}"
 
 
 def _prefixes_of_plugins(config: RunConfig) -> tuple[str, ...]:

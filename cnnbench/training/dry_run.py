@@ -73,7 +73,7 @@ def dry_run(plan: Plan, is_brief: bool = False) -> tuple[float, float]:
     size = _bytes_on_disk(training)
     if not is_brief:
         _show_effort(training, loss, seconds, size)
-        for note in (*plan.notes, *training.notes, *init_notes, *training.remarks):
+        for note in (*plan.notes, *training.notes, *init_notes, *(remark.text for remark in training.remarks)):
             console.say(f"  note: {note}")
         for name in filter(missing_package, training.config.logger):
             console.say(f"  warning: logger '{name}' will be disabled: {missing_package(name)}")

@@ -303,9 +303,12 @@ class _MetricBuffer:
         images = f"rows {', '.join(names)}" if files is None else ", ".join(files[row] for row in shown)
         more = f" and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
         unchanged = " This step changed no weights." if self.limit == 1 else ""
+        advice = "Try a smaller optimizer.lr."
+        if self.progress.sums and self.progress.sums[0] < 0:
+            advice = "Its loss fell below zero before: one without a lower bound diverges at any learning rate."
         return TrainingError(
             f"{what}, at a learning rate of {rate:g}: the training diverged.{unchanged}\n"
-            f"Its batch: {images}{more}, of the training part. Try a smaller optimizer.lr."
+            f"Its batch: {images}{more}, of the training part. {advice}"
         )
 
     def names(self) -> tuple[str, ...]:

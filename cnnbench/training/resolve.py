@@ -1,5 +1,7 @@
 """From a plan to a training that is set up, and the folder of its run: an existing one, or a new one."""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,8 +16,9 @@ from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
 from cnnbench.errors import NotWrittenError, UserError
 from cnnbench.plugins import register_everything
+from cnnbench.registry import DATASETS
 from cnnbench.store import checkpoint, provenance
-from cnnbench.store.files import DamagedError, as_json, make_folder, write_sealed
+from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.plan import Plan, with_initial_weights
@@ -124,6 +127,20 @@ def prepare_run_dir(
     folder.create(values, plan.command, record)
 
 
+def record_session(folder: RunFolder, command: str, step: int, device: str, threads: int) -> None:
+    """Add a session to what a run records: from which step, by which code, and what it computes with."""
+    record, computed_with, git = folder.record(), provenance.environment(device, threads), provenance.git_state()
+    if git is not None and git["dirty"]:
+        diff = provenance.git_diff()
+        git["diff"] = f"code-{hashlib.sha256(diff).hexdigest()[:8]}.diff"  # of another session it may be another one
+        write_atomically(folder.path / git["diff"], diff)
+    session = {"time": now(), "command": command, "step": step, "process": os.getpid(), "git": git} | computed_with
+    folder.update(
+        status="running", error=None, sessions=[*record.get("sessions", []), session], git=record.get("git", git),
+        packages=provenance.packages(), **computed_with,
+    )  # fmt: skip
+
+
 def _existing(plan: Plan) -> RunFolder | None:
     """Return the run that the plan means, if there is one: the newest, where it was trained again."""
     if plan.folder is not None:
@@ -194,7 +211,7 @@ def _stale_message(existing: RunFolder, changes: list[str]) -> str:
 
 
 def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
-    data, spec = training.data, training.data.spec
+    data, spec, facts = training.data, training.data.spec, DATASETS[plan.config.data.name].facts
     parent = {} if plan.parent is None else RunFolder.open(plan.parent).record()
     return {
         "identity": plan.config.identity(),
@@ -206,7 +223,6 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
         "seconds": parent.get("seconds", 0.0),
         "parent": None if plan.parent is None else {"folder": str(plan.parent), "run": plan.config.parent},
         "started": now(),
-        "git": provenance.git_state(),
         "plugins": list(plan.plugins),
         "code": dict(plan.code),
         "data": {
@@ -217,10 +233,13 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
             "mean": data.mean,
             "std": data.std,
             "images": {split: len(getattr(data, split)) for split in ("train", "val", "test")},
+            **{fact: facts[fact] for fact in ("licence", "citation") if facts[fact]},
         },
         "split": data.split.hash(),
         "parameters": training.parameters,
         "notes": list(plan.notes),
+        "remarks": [remark.record() for remark in training.remarks],
+        "randomness": provenance.randomness(plan.config),
         "labels": {key: getattr(plan.config, key) for key in LABELS},
     } | {key: parent[key] for key in ("init", "damage", "rows_are_lost") if key in parent}
 

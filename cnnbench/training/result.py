@@ -8,6 +8,7 @@ from torch import nn
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.loop import Progress
+from cnnbench.training.remarks import Outcome, remarks_after
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating
 
@@ -59,6 +60,10 @@ def result_record(
     config, watched = training.config, training.task.watched
     rows = list(rows)
     watched_test = sum(any(key.endswith("/test") for key in row) for row in rows)  # data.monitor=test
+    # Of many steps the first one is enough.
+    rows = tuple(row for row in rows if row["row"] != "step" or row["step"] == config.log_every)
+    outcome = Outcome(training.task, training.data, metrics["test"], chosen, rows)
+    remarks = (*training.remarks, *remarks_after(outcome))
     is_incomplete = bool(record.get("rows_are_lost"))  # the first row that reached it may be among them
     if is_incomplete and config.reach is not None:
         notes = [*notes, f"when {watched[0][0]} reached {config.reach} is not known: rows of metrics.jsonl are lost"]
@@ -81,9 +86,14 @@ def result_record(
         "higher_is_better": dict(training.task.higher_is_better),
         "reached": None if is_incomplete else reached(config.reach, watched[0], rows),
         "departures": record.get("departures", []),
-        "seconds": {"train": progress.train_seconds, "total": total_seconds},
+        "seconds": {
+            "train": progress.train_seconds,
+            "epoch": progress.train_seconds / max(1, progress.epochs_done),
+            "total": total_seconds,
+        },
         "images_per_second": progress.samples_trained / max(progress.train_seconds, 1e-9),
         "notes": notes + (unvalidated if "val" not in training.measured else []),
+        "remarks": [remark.record() for remark in remarks],
     } | ({"init": record["init"]} if record.get("init") else {})
 
 

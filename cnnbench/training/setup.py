@@ -8,7 +8,6 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +31,11 @@ from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.randomness import generator, seed_layers
 from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
 from cnnbench.store.provenance import cpu_flags
-from cnnbench.tasks.base import Task, check_task
+from cnnbench.tasks.base import Task, check_task, needs_several_samples
+from cnnbench.training.remarks import Remark, Trial, remarks_before
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one for each core that this process may use
 NVIDIA_ONLY = ("tf32", "fp16")
-USUAL_MOMENTUM = 0.9  # needs no remark
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class TrainingSetup:
     freeze: FreezePlan = field(default_factory=FreezePlan)
     head: NamedParts = field(default_factory=NamedParts)
     notes: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def batches(self, split: str) -> Batches:
         """Return the batches of a split for measuring: without augmentation, the crop in the middle."""
@@ -121,6 +120,8 @@ def setup(config: RunConfig, place: torch.device | None = None) -> TrainingSetup
     horizon = make_horizon(config, -(-len(data.train) // config.batch_size))
     schedule = make_schedule(config, horizon)
     trial = copy.deepcopy(network)
+    freeze.set_train_mode(trial, config.epochs)  # with the batch norms that are ever trained
+    _check_smallest_batch(config, task, trial, data)
     with torch.random.fork_rng(devices=()):
         check_task(config.task.name, task, trial, data, min(2, config.batch_size))
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -148,7 +149,7 @@ def setup(config: RunConfig, place: torch.device | None = None) -> TrainingSetup
         freeze=freeze,
         head=head,
         notes=(*data.notes, *_notes(config, configured)),
-        remarks=tuple(_remarks(config, task, trial, spec)),
+        remarks=remarks_before(Trial(config, task, data, trial)),
     )
 
 
@@ -161,18 +162,11 @@ def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) ->
     problems = _one_batch(config, data).problems()
     mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in problems.items()]
     smallest = number % size or size
-    has_norm = any(isinstance(layer, nn.BatchNorm1d) for layer in network.modules())
-    if smallest == 1 and has_norm:
-        problem = f"makes a batch of one of {number} images, too few for batch norm; change it by one"
-        mistakes.append(Mistake(f"batch_size={size}", problem, {"batch_size": size - 1} if size > 2 else None))
     if config.regularization.dropout and not any(isinstance(layer, nn.Dropout) for layer in network.modules()):
         problem = f"has no effect: '{config.model.name}' has no dense layer before the last as it is set"
         mistakes.append(Mistake(f"regularization.dropout={config.regularization.dropout}", problem))
     if accumulate > smallest:
         problem = f"makes more parts than the smallest batch has images, which is {smallest}"
-        mistakes.append(Mistake(f"accumulate={accumulate}", problem))
-    elif accumulate > 1 and has_norm and smallest // accumulate < 2:
-        problem = f"makes parts of one image, too few for batch norm; the smallest batch has {smallest}"
         mistakes.append(Mistake(f"accumulate={accumulate}", problem))
     if config.eval_unit == "step":
         steps = config.epochs * -(-number // size)
@@ -180,6 +174,20 @@ def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) ->
             mistakes.append(Mistake(as_word(broken.key, broken.value), broken.problem, broken.instead))
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def _check_smallest_batch(config: RunConfig, task: Task, network: nn.Module, data: PreparedData) -> None:
+    """Raise SettingError where a batch, or a part of one, is too small for the batch norms that are trained."""
+    number, size, accumulate = len(data.train), config.batch_size, config.accumulate
+    smallest = number % size or size
+    is_swa = config.regularization.average.kind == "swa"  # which measures statistics on single images
+    if smallest // accumulate > 1 or not needs_several_samples(task, network, data, is_swa):
+        return
+    if smallest == 1:
+        problem = f"makes a batch of one of {number} images, too few for batch norm; change it by one"
+        raise SettingError(f"batch_size={size}", problem, {"batch_size": size - 1} if size > 2 else None)
+    problem = f"makes parts of one image, too few for batch norm; the smallest batch has {smallest}"
+    raise SettingError(f"accumulate={accumulate}", problem)
 
 
 def find_device(config: RunConfig) -> torch.device:
@@ -205,6 +213,7 @@ def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:
     torch.set_num_threads(threads)
     if device.type == "cuda":
         tf32, deterministic = config.precision == "tf32", config.deterministic
+        torch.cuda.reset_peak_memory_stats(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -282,12 +291,6 @@ def _one_batch(config: RunConfig, data: PreparedData) -> Batches:
     return Batches(one, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
 
 
-@torch.no_grad()
-def _ends_in_softmax(network: nn.Module, spec: DataSpec) -> bool:
-    scores = network.eval()(torch.zeros(2, spec.channels, spec.height, spec.width))
-    return bool((scores >= 0).all()) and bool(torch.allclose(scores.sum(1), torch.ones(2)))
-
-
 def _notes(config: RunConfig, device: torch.device) -> Iterator[str]:
     if config.data.monitor:
         yield (
@@ -296,24 +299,3 @@ def _notes(config: RunConfig, device: torch.device) -> Iterator[str]:
         )
     if config.precision == "bf16" and device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags():
         yield "precision=bf16: this processor has no arithmetic for it; it is emulated, and slower than fp32"
-
-
-def _remarks(config: RunConfig, task: Task, network: nn.Module, spec: DataSpec) -> Iterator[str]:
-    layers = [layer for layer in network.modules() if not list(layer.children())]
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    if any(isinstance(first, nn.Dropout) and isinstance(second, norms) for first, second in pairwise(layers)):
-        yield (
-            "dropout comes right before batch norm: its statistics are taken with dropout, and used without it "
-            "(Li et al. 2018, arXiv:1801.05134)"
-        )
-    if config.freeze.what and config.source is None and config.init.experiment is None and config.parent is None:
-        yield "frozen layers are randomly initialised: nothing is loaded; see init"
-    if config.init.weights and config.data.statistics == "own":
-        yield "pretrained weights were trained with other normalisation; see data.statistics"
-    if task.is_classifier and spec.num_outputs > 1 and _ends_in_softmax(network, spec):
-        yield "the network ends in a softmax; the loss applies its own: leave it out, or learning is slow"
-    settings = config.optimizer.settings
-    momentum = settings.get("momentum", 0.0)
-    if momentum > USUAL_MOMENTUM:
-        rate = settings["lr"] / (1 - momentum)
-        yield f"with momentum {momentum}, the effective learning rate is lr / (1 - momentum) = {rate:.3g}"

@@ -1,6 +1,5 @@
 """One run, from its plan to its result: trained or continued, tested once, recorded."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +11,7 @@ from cnnbench.config.values import flat
 from cnnbench.errors import ExitCode, Stopped, StoppedAtOnce, TrainingError, exits_explained
 from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import read_rows, row_line, write_atomically, write_sealed
-from cnnbench.store.folder import RunFolder, now
+from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage, kept_checkpoint, say_stopped, show_finished
@@ -20,7 +19,7 @@ from cnnbench.training.journal import Journal
 from cnnbench.training.loggers.base import LoggedRun, chosen_settings
 from cnnbench.training.loop import Progress, fit, restore, snapshot
 from cnnbench.training.plan import Plan
-from cnnbench.training.resolve import begin_run_dir, prepare_run_dir, resolve_run, schedule_notes
+from cnnbench.training.resolve import begin_run_dir, prepare_run_dir, record_session, resolve_run, schedule_notes
 from cnnbench.training.result import measure, result_record, select_checkpoint
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
 from cnnbench.training.signals import StopRequests
@@ -99,16 +98,14 @@ class Trainer:
         self.progress = self._restore()
         # What earlier sessions took; of one that was killed, until its last checkpoint.
         self.seconds_before = max(float(record.get("seconds", 0.0)), float(self.restored.get("seconds", 0.0)))
-        computed_with = provenance.environment(str(training.device), self.threads)
-        session = {"time": now(), "command": plan.command, "step": self.progress.step, "process": os.getpid()}
-        sessions = [*record.get("sessions", []), session | computed_with]
-        folder.update(status="running", error=None, sessions=sessions, **computed_with)
+        self.memory_before: dict[str, int] = record.get("memory", {})
+        record_session(folder, plan.command, self.progress.step, str(training.device), self.threads)
 
     def run(self, write_page: WritePage | None = None) -> None:
         """Train to the end, test and record. Raises Stopped or StoppedAtOnce when asked to stop before that."""
         self.stop.limit(self.config.max_minutes)
         console.announce(self.plan, self.training, self.folder, self.threads, self.progress)
-        for note in (*self._notes(), *self._stretched(), *self.training.remarks):
+        for note in (*self._notes(), *self._stretched(), *(remark.text for remark in self.training.remarks)):
             console.say(f"  note: {note}")
         self.journal = Journal(self.folder.metrics_file, self.progress, self.restored.get("rows"))
         self._note_lost_rows(self.journal.loss)
@@ -314,6 +311,7 @@ class Trainer:
         return result
 
     def _end(self, status: str) -> None:
-        self.folder.end(status, seconds=self._seconds(), step=self.progress.step)
+        memory = provenance.peak_memory(str(self.training.device), self.memory_before)
+        self.folder.end(status, seconds=self._seconds(), step=self.progress.step, memory=memory)
         if status != "completed":  # else loggers are given the page as well
             self.journal.close(status)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnbench.analysis.reports.curves import visible
-from cnnbench.analysis.reports.learning import LOSS, Metric, course, first_epoch_at, principal
+from cnnbench.analysis.reports.curves import metric_curves, visible
+from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, first_epoch_at, principal
 from cnnbench.analysis.reports.statistics import effects
 
 
@@ -40,6 +40,66 @@ def test_a_loss_that_falls_to_the_end_is_not_overfitting():
     best, said = found.remarks("accuracy")
     assert best.endswith("in epoch 3 of 3; more epochs might have helped")
     assert said == "the validation loss ends at 1.00 times its lowest value: it does not overfit"
+
+
+def test_a_gap_between_training_and_validation_is_said_where_the_loss_does_not_rise():
+    losses = {"loss_train": [3, 2, 1], "loss_val": [3, 2, 1]}
+    found = course(rows(**losses, accuracy_train=[0.5, 0.9, 1.0], accuracy_val=[0.5, 0.6, 0.7]), ACCURACY)
+    _, said = found.remarks("accuracy")
+    ends = "the validation loss ends at 1.00 times its lowest value"
+    gap = "accuracy is 1.0000 on training and 0.7000 on validation images: a gap of 0.3000"
+    assert said == f"{ends}, but {gap}"
+    measured = Fitted(0.7, 0.7)
+    assert found.remarks("accuracy", measured)[1] == f"{ends}: it does not overfit"
+    by_loss = course(rows(loss_train=[3, 2, 0.1], loss_val=[3, 2, 1.9]), LOSS)
+    assert by_loss.remarks("loss")[1].endswith(
+        "but loss is 0.1000 on training and 1.9000 on validation images: a gap of 1.8000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fitted", "has_gap"),
+    [
+        (Fitted(1.0, 0.99, images=(1000, 100)), True),  # every training image
+        (Fitted(0.99, 0.98, images=(1000, 100)), False),  # by chance
+        (Fitted(0.99, 0.80, images=(1000, 100)), True),
+        (Fitted(0.99, 0.98), True),
+        (Fitted(0.80, 0.85, images=(1000, 100)), False),
+        (Fitted(1.0, 1.0, images=(1000, 100)), False),
+        (Fitted(0.50, 0.54, higher_is_better=False), False),
+        (Fitted(0.50, 0.56, higher_is_better=False), True),
+        (Fitted(math.nan, 0.5), False),
+        (Fitted(math.nan, math.nan, higher_is_better=False), False),
+    ],
+)
+def test_a_gap_is_more_than_chance(fitted, has_gap):
+    assert fitted.has_gap == has_gap
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        (
+            {"loss_train": [3, 2, 1], "loss_val": [1, 2, None], "accuracy_val": [0.5, 0.5, 0.5]},
+            "the validation loss was not a number",
+        ),
+        (
+            {"loss_train": [3, 2, 1], "loss_val": [None] * 3, "accuracy_val": [0.5, 0.5, 0.5]},
+            "the validation loss was not a number",
+        ),
+        ({"loss_train": [3, 2, -1], "loss_val": [3, 2, 1]}, "the loss falls below zero"),
+        ({"loss_train": [3, 2, 1], "loss_val": [3, 2, -1]}, "the loss falls below zero"),
+        ({"loss_train": [3, 5, 4], "loss_val": [3, 5, 4]}, "the training loss did not fall"),
+    ],
+)
+def test_losses_that_say_nothing_of_overfitting(columns, reason):
+    table = rows(**({"accuracy_val": [0.1, 0.2, 0.3]} | columns))
+    assert course(table, ACCURACY).remarks("accuracy")[1:] == [f"{reason}: nothing is said of overfitting"]
+
+
+def test_epochs_that_are_not_validated_are_no_losses_that_are_not_a_number():
+    table = rows(loss_train=[3, 2, 1], loss_val=[None, 2, None], accuracy_val=[None, 0.5, None])
+    assert course(table, ACCURACY).remarks("accuracy")[1].endswith("it does not overfit")
 
 
 def test_losses_that_rise_together_are_not_overfitting():
@@ -141,3 +201,12 @@ def test_curves_without_outliers_are_drawn_whole(values):
 def test_values_that_are_not_finite_cut_nothing_off():
     values = np.array([1.0] * 40 + [math.nan, math.inf])
     assert visible(values, True) is None
+
+
+def test_curves_of_training_are_labelled_as_running_means():
+    drawn = metric_curves([("", OVERFITTING)], LOSS)
+    assert drawn is not None
+    assert "<!-- training, running mean with augmentation -->" in drawn
+    several = metric_curves([("a", OVERFITTING), ("b", OVERFITTING)], LOSS)
+    assert several is not None
+    assert "training dotted (running mean with augmentation)" in several

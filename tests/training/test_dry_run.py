@@ -115,8 +115,8 @@ def test_dropout_right_before_batch_norm_is_remarked_on():
     remark = "dropout comes right before batch norm"
     both = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5", "regularization.batchnorm=true")
     only = prepared(*SMALL, "model=lenet_v2", "regularization.dropout=0.5")
-    assert any(remark in note for note in list(both.remarks))
-    assert not any(remark in note for note in list(only.remarks))
+    assert any(remark in said.text for said in both.remarks)
+    assert not any(remark in said.text for said in only.remarks)
 
 
 # The learning-rate range test -----------------------------------------------------------------------------------------

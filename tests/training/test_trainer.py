@@ -111,7 +111,7 @@ def test_the_record_of_a_run_says_all_that_its_result_depends_on(finished):
     assert record["versions"].keys() >= {"cnnbench", "python", "torch", "torchvision", "numpy", "hydra-core"}
     assert record["machine"]["device"] == "cpu"
     assert record["machine"].keys() >= {"name", "cores", "host", "system"}
-    assert record["git"] is None or record["git"].keys() == {"commit", "dirty"}
+    assert record.get("git") is None or record["git"].keys() >= {"commit", "dirty"}
     assert record["code"] == provenance.code_hashes()
     assert "cnnbench/data/loader.py" in record["code"]
     data = training.data

@@ -14,35 +14,42 @@ from matplotlib.ticker import MaxNLocator
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.tasks.figures import any_script
 
+RUNNING_MEAN = "running mean with augmentation"  # and dropout, while the network learns
 LONGEST = 60  # characters of a label
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
 MARGIN = 0.15
-STYLES = {"val": ("-", "validation solid"), "test": ("-.", "test dash-dotted"), "train": (":", "training dotted")}
+STYLES = {
+    "val": ("-", "solid", "validation"),
+    "test": ("-.", "dash-dotted", "test"),
+    "train": (":", "dotted", f"training ({RUNNING_MEAN})"),
+}
 POINTS = 1000  # of a curve by step
 
 
 def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
     """Return the curves of each configuration by split, where it was measured: mean and range over seeds.
 
+    Training are running means while the network learns, which the figure says.
     curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
     nothing to draw.
     """
     figure, axis = _axes()
-    drawn: dict[str, str] = {}
+    drawn = []
     is_alone = len(curves) == 1
     for index, (label, rows) in enumerate(curves):
         shown = _escaped(label)[:LONGEST]
-        for split, (style, name) in STYLES.items():
+        for split, (style, _, name) in STYLES.items():
             curve = _spread(rows, f"{metric.name}/{split}")
             if curve is None:
                 continue
             axis.plot(
                 curve.index, curve["mean"], style, color=f"C{index % 10}", linewidth=1.6,
-                label=name.partition(" ")[0] if is_alone else shown, marker="." if len(curve) == 1 else None,
+                label=name if is_alone else shown, marker="." if len(curve) == 1 else None,
             )  # fmt: skip
             shown = "_nolegend_"  # once
-            drawn[split] = name
+            if split not in drawn:
+                drawn.append(split)
             if (curve["max"] > curve["min"]).any():
                 axis.fill_between(curve.index, curve["min"], curve["max"], color=f"C{index % 10}", alpha=0.15, lw=0)
     if not axis.lines:
@@ -51,7 +58,8 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     if best_epoch:
         axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
     if not is_alone:
-        axis.set_title(f"{', '.join(drawn.values())}; bands: range over seeds", fontsize=9)
+        looks = ", ".join(f"{name} {look}" for _, look, name in (STYLES[split] for split in drawn))
+        axis.set_title(f"{looks}; bands: range over seeds", fontsize=9)
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel(metric.name)

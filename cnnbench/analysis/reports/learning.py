@@ -9,6 +9,7 @@ import pandas as pd
 
 from cnnbench.store.files import read_rows
 from cnnbench.store.query import PRINCIPAL, RunSummary, higher_is_better
+from cnnbench.tasks.evaluation import is_chance
 
 RISEN = 1.1  # times its lowest value: more than a loss fluctuates from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end
@@ -52,11 +53,41 @@ def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, A
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A metric on training and on validation images. images: how many of each; 0: unknown."""
+
+    train: float
+    val: float
+    higher_is_better: bool = True
+    images: tuple[int, int] = (0, 0)
+
+    @property
+    def has_gap(self) -> bool:
+        """Return whether training images are fitted better, by more than chance where that can be computed."""
+        if not self.higher_is_better:
+            return self.val > RISEN * self.train
+        is_counted = all(self.images) and self.val >= 0 and self.train < 1  # memorised is no matter of chance
+        is_chance_alone = is_counted and is_chance(self.train, self.images[0], self.val, self.images[1])
+        return self.train > self.val and not is_chance_alone
+
+    def gap(self, metric: str) -> str:
+        """Return both values and their difference in words."""
+        difference = abs(self.train - self.val)
+        values = f"{self.train:.4f} on training and {self.val:.4f} on validation images"
+        return f"{metric} is {values}: a gap of {difference:.4f}"
+
+
+NOT_FITTED = Fitted(math.nan, math.nan)
+
+
+@dataclass(frozen=True)
 class Course:
     """How one training went. Epochs count from 1; 0 and NaN: there was no validation, or no such metric.
 
     best, best_epoch: of the metric on validation. lowest_epoch: of the validation loss. rise: the validation loss at
     the end, relative to its lowest value. train_loss: in the epoch of that lowest value, and at the end.
+    no_verdict: why nothing can be said of overfitting; empty: it can. fitted: of the last epoch; of training it has the
+    running mean.
     """
 
     epochs: int
@@ -65,23 +96,29 @@ class Course:
     lowest_epoch: int
     rise: float
     train_loss: tuple[float, float]
+    no_verdict: str = ""
+    fitted: Fitted = NOT_FITTED
 
     @property
     def overfits(self) -> bool:
         """Return whether the validation loss rose while the training loss kept falling."""
         return self.rise >= RISEN and self.train_loss[1] < self.train_loss[0]
 
-    def remarks(self, metric: str) -> list[str]:
-        """Return the course in sentences."""
+    def remarks(self, metric: str, measured: Fitted | None = None) -> list[str]:
+        """Return the course in sentences. measured: the metric of the tested weights, else that of the last epoch."""
         if not self.best_epoch:
             return ["no validation: nothing was chosen, neither an epoch nor when to stop"]
         best = f"best validation {metric}: {self.best:.4f}, in epoch {self.best_epoch} of {self.epochs}"
         if self.best_epoch > STILL_RISING * self.epochs and not self.overfits:
             best += "; more epochs might have helped"
+        if self.no_verdict:
+            return [best, f"{self.no_verdict}: nothing is said of overfitting"]
         if not self.lowest_epoch:
             return [best]
         if not self.overfits:
-            return [best, f"the validation loss ends at {self.rise:.2f} times its lowest value: it does not overfit"]
+            fitted = measured or self.fitted
+            ends = f"the validation loss ends at {self.rise:.2f} times its lowest value"
+            return [best, f"{ends}, but {fitted.gap(metric)}" if fitted.has_gap else f"{ends}: it does not overfit"]
         before, after = self.train_loss
         return [
             best,
@@ -100,7 +137,22 @@ def course(epochs: pd.DataFrame, metric: Metric) -> Course:
     rise = float(end) / lowest if lowest_epoch and lowest > 0 else math.nan
     until = train_losses[train_losses.index <= lowest_epoch]
     train_loss = (float(until.iloc[-1]), float(train_losses.iloc[-1])) if len(until) else (math.nan, math.nan)
-    return Course(last, best, best_epoch, lowest_epoch, rise, train_loss)
+    both = pd.DataFrame({split: _by_epoch(epochs, f"{metric.name}/{split}") for split in ("train", "val")}).dropna()
+    train, val = map(float, both.iloc[-1]) if len(both) else (math.nan, math.nan)
+    fitted = Fitted(train, val, metric.higher_is_better)
+    return Course(last, best, best_epoch, lowest_epoch, rise, train_loss, _no_verdict(epochs), fitted)
+
+
+def _no_verdict(epochs: pd.DataFrame) -> str:
+    """Return why the losses say nothing of overfitting; empty: they do."""
+    val_losses, train_losses = _by_epoch(epochs, "loss/val"), _by_epoch(epochs, "loss/train")
+    validated = epochs.filter(regex="/val$").drop(columns="loss/val", errors="ignore").notna().any(axis=1)
+    if "loss/val" in epochs and bool((validated & epochs["loss/val"].isna()).any()):
+        return "the validation loss was not a number"
+    if min([*val_losses, *train_losses], default=0.0) < 0:
+        return "the loss falls below zero"
+    has_risen = len(train_losses) > 1 and train_losses.iloc[-1] >= train_losses.iloc[0]
+    return "the training loss did not fall" if has_risen else ""
 
 
 def first_epoch_at(epochs: pd.DataFrame, column: str, level: float, higher_is_better: bool) -> float:

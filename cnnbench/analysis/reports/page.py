@@ -19,6 +19,7 @@ from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame
 
 SMALL_PICTURE = 850  # pixels wide
+LARGE = 1e9  # is shown by its power of ten
 
 
 @dataclass(frozen=True)
@@ -208,4 +209,6 @@ def _shown(value: Any, decimals: int = 4) -> str:
         return grouped(int(value))
     if math.isnan(value):
         return ""
+    if abs(value) >= LARGE:
+        return f"{value:.3g}"
     return f"{value:.{decimals}f}" if abs(value) < 100 or value % 1 else grouped(value)

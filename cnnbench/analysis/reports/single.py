@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 
 from cnnbench.analysis.reports.curves import learning_rate, metric_curves
-from cnnbench.analysis.reports.learning import LOSS, Metric, course, epoch_rows, principal
+from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
 from cnnbench.config.values import TYPED, as_text, flat
 from cnnbench.errors import UserError, counted, grouped
@@ -18,7 +18,11 @@ from cnnbench.store.query import RunSummary
 from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.evaluation import is_chance, wilson
 
-FACTS = ("command", "started", "ended", "seconds", "machine", "threads", "versions", "git", "data", "init", "parent")
+FACTS = (
+    "command", "started", "ended", "seconds", "machine", "threads", "versions", "memory", "git", "data", "init",
+    "parent",
+)  # fmt: skip
+LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
 
 class RunReport:
@@ -68,7 +72,7 @@ class RunReport:
 
     def sections(self) -> Iterator[Section]:
         """Yield the sections of the page, the outcome first."""
-        yield Lines("Summary", [*self.labels(), *self._remarks()])
+        yield Lines("Summary", [*self.labels(), *self._summary()])
         if self.result:
             yield self._metrics()
         if self.result.get("references"):
@@ -85,12 +89,18 @@ class RunReport:
             yield Drawing("Learning rate", rates)
         yield from self._evaluation()
         yield from self._pictures()
+        computation = list(self._computation())
+        if computation:
+            yield Lines("Computation and randomness", computation)
         yield from self._settings()
 
-    def _remarks(self) -> list[str]:
-        name = self.metric.name
-        remarks = course(self.epochs, self.metric).remarks(name)
+    def _summary(self) -> list[str]:
+        name, higher = self.metric.name, self.metric.higher_is_better
         train, val, test = (self.result.get(split, {}) for split in ("train", "val", "test"))
+        measured = None
+        if None not in (train.get(name), val.get(name)):
+            measured = Fitted(train[name], val[name], higher, (train["samples"], val["samples"]))
+        remarks = course(self.epochs, self.metric).remarks(name, measured)
         if train.get(name) is not None and test.get(name) is not None:
             remarks.append(f"{name} {train[name]:.4f} on training images and {test[name]:.4f} on test images")
         if name == "accuracy" and None not in (val.get(name), test.get(name)):
@@ -111,9 +121,25 @@ class RunReport:
         departures = self.record.get("departures") or ()
         if departures:
             remarks.append(f"deviates from the experiment in {', '.join(departures)}")
+        noted = self.result.get("remarks") or self.record.get("remarks", ())
+        remarks += [remark["text"] for remark in noted]
         damage = [RowCount(read_rows(self.folder.metrics_file)).loss(self.result.get("rows"))]
         damage += self.record.get("damage", ())
         return list(dict.fromkeys([*remarks, *self.result.get("notes", ()), *filter(None, damage)]))
+
+    def _computation(self) -> Iterator[str]:
+        """Yield what the training took, and what it ran on."""
+        seconds, memory = self.result.get("seconds", {}), self.record.get("memory", {})
+        machine = self.record.get("machine", {})
+        if "epoch" in seconds:
+            yield f"training: {seconds['train']:.1f} s, {seconds['epoch']:.3g} s an epoch, without validation"
+        if memory:
+            sizes = (f"{size / 1e6:,.0f} MB of the {name}".replace(",", " ") for name, size in sorted(memory.items()))
+            yield f"peak memory: {', '.join(sizes)}"
+        libraries = [f"{key} {machine[key]}" for key in LIBRARIES if key in machine]
+        if libraries:
+            yield f"device: {', '.join([machine['name'], *libraries])}"
+        yield from self.record.get("randomness", ())
 
     def _metrics(self) -> Table:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
@@ -158,6 +184,8 @@ class RunReport:
         facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
         text = yaml.safe_dump(as_json(facts), sort_keys=False, allow_unicode=True)
         yield Folded("run.json: command, machine, versions, data", text)
+        if self.record.get("packages"):
+            yield Folded("pip freeze: every installed package", "\n".join(self.record["packages"]))
 
 
 def page_of(folder: RunFolder) -> Page:
