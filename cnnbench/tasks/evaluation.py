@@ -268,6 +268,19 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
 
 def is_chance(one: float, images: int, other: float, others: int) -> bool:
-    """Return whether two shares of that many images differ insignificantly, at the 5 % level."""
-    spread = math.sqrt(one * (1 - one) / images + other * (1 - other) / others)
-    return abs(one - other) <= Z_95 * spread
+    """Return whether two shares of that many images differ insignificantly, at the 5 % level: Fisher's exact test.
+
+    It holds for shares near 0 and 1 too, and for few images.
+    """
+    import numpy as np
+    from scipy.special import gammaln
+
+    correct, total = round(one * images), round(one * images) + round(other * others)
+    possible = np.arange(max(0, total - others), min(images, total) + 1)  # of the first, if both are of one kind
+    ways = [
+        gammaln(number + 1) - gammaln(part + 1) - gammaln(number - part + 1)
+        for number, part in ((images, possible), (others, total - possible))
+    ]
+    likelihood = np.exp(sum(ways) - np.max(sum(ways)))
+    as_unlikely = likelihood <= likelihood[correct - possible[0]] * (1 + 1e-7)
+    return bool(likelihood[as_unlikely].sum() > 0.05 * likelihood.sum())

@@ -35,12 +35,14 @@ def test_configurations_are_rows_and_seeds_are_not(several_runs):
     assert table["accuracy"].to_dict() == pytest.approx({"0.0": (0.90 + 0.88 + 0.91) / 3, "0.5": 2.78 / 3})
     assert table.loc["0.5", "Δ"] == pytest.approx((0.03 + 0.04 + 0.02) / 3)
     assert math.isnan(table.loc["0.0", "Δ"])
-    assert comparison.best().label == "dropout=0.5"
-    assert comparison.remarks() == ["dropout=0.5: +0.0300 ± 0.0248 over 3 seeds, more than chance"]
+    assert comparison.best.label == "dropout=0.5"
+    assert comparison.remarks() == [
+        "dropout=0.5: +0.0300 (95 %: +0.0111 to +0.0489; 3 seeds and 10 000 images), more than chance"
+    ]
 
 
 def test_the_lowest_loss_is_the_best(several_runs):
-    assert compare(runs_named([str(several_runs)]), "loss").best().label == "dropout=0.5"
+    assert compare(runs_named([str(several_runs)]), "loss").best.label == "dropout=0.5"
 
 
 def test_the_lowest_calibration_error_is_the_best(outputs):
@@ -49,14 +51,16 @@ def test_the_lowest_calibration_error_is_the_best(outputs):
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"test": result["test"] | {"ece": error}}))
     comparison = compare(runs_named([str(outputs)]), "ece")
-    assert comparison.best().label == "lr=0.1"
-    assert answers(comparison, learning_of(comparison))[0].startswith("Lowest test ece: lr=0.1, 0.0200")
+    assert comparison.best.label == "lr=0.1"
+    assert answers(comparison, learning_of(comparison))[0].startswith(
+        "Lowest test ece of 2 configurations tried: lr=0.1, 0.0200 (one seed). Compared with the next, lr=0.5: one seed"
+    )
 
 
 def test_the_baseline_can_be_named(several_runs):
     comparison = compare(runs_named([str(several_runs)]), baseline="regularization.dropout=0.5")
     (remark,) = comparison.remarks()
-    assert remark.startswith("dropout=0.0: -0.0300 ± 0.0248")
+    assert remark.startswith("dropout=0.0: -0.0300 (95 %: -0.0489 to -0.0111; 3 seeds")
     for wrong in ("regularization.dropout=0.7", "epochs=40", "nothing"):
         with pytest.raises(UserError, match="of 2 configurations; name one by KEY=VALUE,…"):
             compare(runs_named([str(several_runs)]), baseline=wrong)
@@ -130,9 +134,17 @@ def test_an_unresolved_difference_names_the_seeds_needed(outputs):
     for seed, (one, other) in enumerate(((0.90, 0.93), (0.88, 0.87), (0.91, 0.92))):
         write_run(outputs, one, f"seed={seed}")
         write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
+    (remark,) = compare(runs_named([str(outputs)]), "loss").remarks()
+    said = r"lr=0\.5: -0\.0100 \(95 %: -0\.0597 to \+0\.0397; 3 seeds\), which may be chance; "
+    assert re.fullmatch(said + r"if it is real, 34 seeds would show it with 80% probability", remark)
+
+
+def test_where_more_seeds_would_not_do_more_images_are_needed(outputs):
+    for seed, (one, other) in enumerate(((0.90, 0.903), (0.90, 0.901), (0.90, 0.902))):
+        write_run(outputs, one, f"seed={seed}")
+        write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
     (remark,) = compare(runs_named([str(outputs)])).remarks()
-    said = r"lr=0\.5: \+0\.0100 ± 0\.0497 over 3 seeds, which may be chance; if it is real, about \d+ seeds .*"
-    assert re.fullmatch(said, remark)
+    assert remark.endswith("; with any number of seeds, the images are too few to show it")
 
 
 def test_with_one_seed_chance_is_unknown(outputs):
@@ -233,10 +245,12 @@ def test_a_page_answers_which_learns_first_and_which_overfits(outputs):
         replace_epochs(fast, accuracy_val=[0.5, 0.8, 0.8, 0.7], loss_val=[2.0, 1.0, 1.2, 1.5], loss_train=falling)
         replace_epochs(slow, accuracy_val=[0.2, 0.3, 0.8, 0.9], loss_val=falling, loss_train=falling)
     said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
-    assert said[0].startswith("Highest test accuracy: lr=0.1, 0.9500 ± 0.0000 (2 seeds). Compared with the next, ")
+    assert said[0].startswith(
+        "Highest test accuracy of 2 configurations tried: lr=0.1, 0.9500 (2 seeds). Compared with the next, "
+    )
     assert said[1] == (
-        "First to 0.7920 on validation (99% of the level that every run reached): lr=0.5 in epoch 2 (3.33 s), then "
-        "lr=0.1 in epoch 3 (5 s)."
+        "First to 0.7920 on validation (99% of the level that most configurations reached): lr=0.5 in epoch 2 (3.33 s)"
+        ", then lr=0.1 in epoch 3 (5 s)."
     )
     assert said[2] == "Overfitting: the validation loss ends above its lowest for lr=0.5 (1.50 times). Not for: lr=0.1."
     assert said[3] == (
@@ -254,7 +268,9 @@ def test_without_validation_training_decides_which_learns_first(outputs):
         replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
     said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
     assert any(
-        line.startswith("First to 0.5940 on training (99% of the level that every run reached): lr=0.5 in epoch 2")
+        line.startswith(
+            "First to 0.5940 on training (99% of the level that most configurations reached): lr=0.5 in epoch 2"
+        )
         for line in said
     )
     assert not any("Overfitting" in line for line in said)
@@ -267,17 +283,18 @@ def test_runs_without_epochs_still_have_a_page(outputs, report):
 
 
 def test_the_effect_of_a_setting_is_over_all_others(outputs):
-    for dropout in (0.0, 0.5):
-        for rate in (0.1, 0.5):
-            words = [f"regularization.dropout={dropout}", f"optimizer.lr={rate}"]
-            write_run(outputs, 0.5 + 0.2 * dropout + 0.1 * rate, *words)
-    said = effect_sentences(compare(runs_named([str(outputs)])))
-    assert said == [
-        "optimizer.lr from 0.1 to 0.5: +0.0400 ± 0.0000 over 2 pairs, more than chance "
-        "(in 2 combinations of the other settings)",
-        "regularization.dropout from 0.0 to 0.5: +0.1000 ± 0.0000 over 2 pairs, more than chance "
-        "(in 2 combinations of the other settings)",
-    ]
+    for seed, luck in enumerate((0.0, 0.01)):
+        for dropout in (0.0, 0.5):
+            for rate in (0.1, 0.5):
+                words = [f"regularization.dropout={dropout}", f"optimizer.lr={rate}", f"seed={seed}"]
+                write_run(outputs, 0.5 + (0.2 + luck) * dropout + 0.1 * rate, *words)
+    rate, dropout = effect_sentences(compare(runs_named([str(outputs)])))
+    assert rate.startswith("optimizer.lr from 0.1 to 0.5: +0.0400 (95 %: ")
+    assert dropout.startswith("regularization.dropout from 0.0 to 0.5: +0.1025 (95 %: ")
+    for said in (rate, dropout):
+        assert said.endswith(
+            "; 2 seeds and 10 000 images), more than chance (mean over 2 combinations of the other settings)"
+        )
 
 
 def test_published_figures_are_listed_next_to_ours(outputs):

@@ -25,7 +25,7 @@ def report(capsys):
     return lambda *words: ended("report", [str(word) for word in words], capsys)
 
 
-def test_unfinished_and_unreadable_runs_are_named_and_skipped(several_runs, report):
+def test_unfinished_runs_are_rows_and_unreadable_ones_are_named_and_skipped(several_runs, report):
     write_run(several_runs, None, "seed=9", status="paused")
     broken = several_runs / "synthetic" / "lenet" / "broken"
     broken.mkdir()
@@ -34,8 +34,8 @@ def test_unfinished_and_unreadable_runs_are_named_and_skipped(several_runs, repo
     done = report(several_runs)
     assert done.code == 0, done.err
     skipped = done.out[done.out.index("Skipped:") :]
-    assert skipped.count(str(several_runs / "synthetic")) == 3  # once in the reason why it cannot be read
-    assert "paused" in skipped
+    assert skipped.count(str(several_runs / "synthetic")) == 2  # once in the reason why it cannot be read
+    assert "dropout=0.0: 1 paused" in done.out
     assert f"{broken / 'run.json'} cannot be read" in done.out
 
 
@@ -81,7 +81,7 @@ def test_the_files_hold_the_same_table(several_runs, report, tmp_path):
     assert table["accuracy"].tolist() == pytest.approx(expected["accuracy"].tolist())
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("| dropout |"))
-    assert lines[head].startswith("| dropout | n | accuracy | std | ±95% | Δ |")
+    assert lines[head].startswith("| dropout | n | accuracy | std | low | high | Δ | Δ low | Δ high | p | seconds |")
     assert lines[head + 2].startswith("| 0.0 | 3 | 0.8967 |")
 
 
@@ -121,7 +121,7 @@ def test_a_page_is_self_contained_and_escapes_its_text(several_runs, report, tmp
     assert "&lt;script&gt;alert(" in text
     assert text.count("<svg") == 1  # there are no losses in these rows
     assert "url(http" not in text
-    assert len(page.cells) == 2 * (9 + 7 + 7)  # configurations, how they learnt, published
+    assert len(page.cells) == 2 * (12 + 8 + 7)  # configurations, how they learnt, published
     numbers = [cell["data-value"] for cell in page.cells if cell.get("class") is None]
     assert any(number and float(number) == pytest.approx(2.78 / 3) for number in numbers)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from torch import Tensor
 
@@ -77,6 +78,17 @@ def test_shares_differ_by_chance_or_more():
     assert is_chance(0.9, 100, 0.93, 100)  # 0.03 against 1.96 x 0.039
     assert not is_chance(0.9, 10_000, 0.93, 10_000)
     assert is_chance(1.0, 10, 1.0, 10)
+    assert is_chance(1.0, 200, 0.992, 10_000)  # five of six networks that are equally good have this or less to say
+
+
+@pytest.mark.parametrize(
+    ("table", "p"), [(((12, 0), (90, 10)), 0.6), (((3, 17), (40, 60)), 0.04), (((50, 50), (30, 70)), 0.006)]
+)
+def test_shares_are_compared_as_by_fisher(table, p):
+    (a, b), (c, d) = table
+    expected = stats.fisher_exact(table).pvalue
+    assert expected == pytest.approx(p, rel=0.3)
+    assert is_chance(a / (a + b), a + b, c / (c + d), c + d) == (expected > 0.05)
 
 
 @pytest.mark.parametrize("case", CASES)

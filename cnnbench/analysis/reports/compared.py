@@ -8,26 +8,28 @@ from typing import Any
 import pandas as pd
 
 from cnnbench.analysis.reports.columns import BASELINE, short_names
-from cnnbench.analysis.reports.comparison import Comparison, Row
+from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
-from cnnbench.analysis.reports.learning import LOSS, RISEN, first_epoch_at
+from cnnbench.analysis.reports.groups import Group
+from cnnbench.analysis.reports.learning import LOSS, RISEN, Metric, first_epoch_at
 from cnnbench.analysis.reports.page import Differences, Drawing, Lines, Page, Section, Table
-from cnnbench.analysis.reports.statistics import estimate, paired_difference
+from cnnbench.analysis.reports.statistics import estimate
+from cnnbench.errors import counted
 
 NAMED = 4  # configurations in a sentence
-ALMOST = 0.99  # of the worst best value: the last percent is a matter of chance
+ALMOST = 0.99  # of a level: the last percent is a matter of chance
 MAX_CURVES = 12
 MAX_COMPARED = 60  # configurations whose settings are put into the page
-HOW_TO_READ = "Δ: difference to the baseline, paired by seed; ±95%: by Student's t, over seeds."
 
 
 @dataclass(frozen=True)
 class Learning:
-    """How configurations learnt: a row for each, with means over its seeds; NaN if unknown.
+    """How configurations learnt: a row for each, with means over its runs; NaN if unknown.
 
-    Columns: best, best_epoch, rise as in `Course`; epochs, seconds until the metric reached `level` on `split`; gap: by
-    how much it is better on training images than on test images; val_to_test: on test minus on validation.
-    level: nearly reached by every run; NaN if unknown.
+    Columns: best, best_epoch, rise as in `Course`; epochs, seconds until the metric reached `level` on `split`, if all
+    runs did; reached: how many did; gap: by how much it is better on training images than on test images; val_to_test:
+    on test minus on validation.
+    level: nearly reached by most configurations that were trained in full; NaN if unknown.
     """
 
     rows: pd.DataFrame
@@ -45,27 +47,24 @@ def learning_of(comparison: Comparison) -> Learning:
     metric, higher = comparison.metric, comparison.metric.higher_is_better
     groups = [row.group for row in comparison.rows]
     courses = [group.courses(metric) for group in groups]
-    split = "validation" if all(one.best_epoch for of_seeds in courses for one in of_seeds) else "training"
+    split = "validation" if all(one.best_epoch for of_runs in courses for one in of_runs) else "training"
     column = f"{metric.name}/{'val' if split == 'validation' else 'train'}"
-    reached = [
-        (rows[column].max() if higher else rows[column].min())
-        for group in groups if column in group.epochs for _, rows in group.epochs.groupby("seed")
-    ]  # fmt: skip
-    level = (ALMOST * min(reached) if higher else max(reached) / ALMOST) if reached else math.nan
+    level = _level(groups, column, metric)
     records = []
-    for row, group, of_seeds in zip(comparison.rows, groups, courses, strict=True):
-        by_seed = group.epochs.groupby("seed")
-        epochs = estimate([first_epoch_at(rows, column, level, higher) for _, rows in by_seed]).mean
-        pace = group.estimate("seconds", "train").mean / group.estimate("epochs").mean
-        train, val, test = (group.estimate(part, metric.name).mean for part in ("train", "val", "test"))
+    for row, group, of_runs in zip(comparison.rows, groups, courses, strict=True):
+        times = [first_epoch_at(rows, column, level, higher) for _, rows in group.epochs.groupby("run")]
+        reached = [time for time in times if not math.isnan(time)]
+        epochs = _mean(reached) if len(reached) == len(times) else math.nan
+        train, val, test = (group.mean(part, metric.name) for part in ("train", "val", "test"))
         records.append(
             {
                 "configuration": row.label,
                 "epochs": epochs,
-                "seconds": epochs * pace,
-                "best": estimate([one.best for one in of_seeds]).mean,
-                "best_epoch": estimate([one.best_epoch or math.nan for one in of_seeds]).mean,
-                "rise": estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in of_seeds]).mean,
+                "seconds": epochs * group.mean("seconds", "train") / group.mean("epochs"),
+                "reached": f"{len(reached)} of {len(times)}" if times else "",
+                "best": _mean([one.best for one in of_runs]),
+                "best_epoch": _mean([one.best_epoch or math.nan for one in of_runs]),
+                "rise": _mean([one.rise if one.overfits else min(one.rise, 1.0) for one in of_runs]),
                 "train": train,
                 "gap": metric.sign * (train - test),
                 "val_to_test": test - val,
@@ -74,16 +73,41 @@ def learning_of(comparison: Comparison) -> Learning:
     return Learning(pd.DataFrame(records), level, split)
 
 
+def _level(groups: Sequence[Group], column: str, metric: Metric) -> float:
+    """Return what most of the configurations that were trained in full nearly reached; NaN if nothing is known.
+
+    Neither a short run nor one that learnt nothing lowers it.
+    """
+    longest = max((float(group.epochs["epoch"].max()) for group in groups if "epoch" in group.epochs), default=0.0)
+    levels = []
+    for group in groups:
+        of_runs = zip(group.epochs.groupby("run"), group.runs.values(), strict=False)
+        if column in group.epochs and all(
+            rows["epoch"].max() == longest or run.result.get("stopped_early") for (_, rows), run in of_runs
+        ):
+            by_run = group.epochs.groupby("run")[column]
+            levels.append(float((by_run.max() if metric.higher_is_better else by_run.min()).mean()))
+    levels = sorted((level for level in levels if math.isfinite(level)), reverse=not metric.higher_is_better)
+    if not levels:
+        return math.nan
+    middle = levels[(len(levels) - 1) // 2]
+    return middle - metric.sign * (1 - ALMOST) * abs(middle)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return estimate(values).mean
+
+
 def page_of(comparison: Comparison, title: str) -> Page:
     """Return the page of a comparison, the answers first. title: see `comparison_title`."""
-    table, best, learning = comparison.table(), comparison.best(), learning_of(comparison)
+    table, best, learning = comparison.table(), comparison.best, learning_of(comparison)
     effects, references = effect_sentences(comparison), comparison.references()
     rows, metric = comparison.rows, comparison.metric
     names = short_names(comparison.differing)
     shortened = table.rename(columns={key: name for key, name in names.items() if name not in table})
     sections: list[Section] = [
         Lines("Answers", answers(comparison, learning), leads=True),
-        Table("Configurations", shortened, rows.index(best), HOW_TO_READ, is_brief=True),
+        Table("Configurations", shortened, rows.index(best), how_to_read(comparison), is_brief=True),
     ]
     if len(rows) > 1:
         name = comparison.baseline.label
@@ -92,7 +116,7 @@ def page_of(comparison: Comparison, title: str) -> Page:
     if effects:
         sections.append(Lines("The effect of each setting, the others being the same", effects, leads=True))
     drawn = _drawn(comparison)
-    more = f"; the best {len(drawn)} of {len(rows)}" if len(drawn) < len(rows) else ""
+    more = f"; {len(drawn)} of {len(rows)}" if len(drawn) < len(rows) else ""
     for one in dict.fromkeys((metric, LOSS)):
         drawing = metric_curves([(row.label, row.group.epochs) for row in drawn], one)
         if drawing is not None:
@@ -107,14 +131,38 @@ def page_of(comparison: Comparison, title: str) -> Page:
         sections.append(Differences("Settings in which two differ", labels, comparison.settings(), (place, other)))
     if comparison.skipped:
         sections.append(Lines("Skipped", comparison.skipped))
-    num_runs = sum(len(row.group.runs) for row in rows)
-    summary = f"{len(rows)} configurations, {num_runs} runs; {metric.name} on the test images."
+    num_runs = sum(len(row.group.every) for row in rows)
+    summary = f"{counted(len(rows), 'configuration')}, {counted(num_runs, 'run')}; {_measured_on(comparison)}."
     return Page(title, summary, sections, table)
+
+
+def _measured_on(comparison: Comparison) -> str:
+    where = "held-out" if comparison.unit == "folds" and comparison.split == "val" else SPLITS[comparison.split]
+    return f"{comparison.metric.name} on the {where} images"
+
+
+def how_to_read(comparison: Comparison) -> str:
+    """Return what the intervals of the table are, and what they do not cover."""
+    unit, overlap = comparison.unit, comparison.overlap
+    words = [
+        f"Low, high: 95 % interval of the mean over {unit} (Student's t"
+        + (", widened since they share most of their training images: Nadeau and Bengio 2003" if overlap else "")
+        + f"); it does not cover other {SPLITS[comparison.split]} images.",
+        f"Δ: difference to the baseline, paired by {_one(unit)}.",
+    ]
+    if any(row.gained and row.gained.images for row in comparison.rows):
+        words.append(
+            f"Its interval covers other {SPLITS[comparison.split]} images too: from the prediction for each, or where "
+            "these are not known, as if the errors of the two were independent."
+        )
+    if any(row.gained for row in comparison.rows):
+        words.append("p: of no difference, corrected for the number of comparisons (Holm).")
+    return " ".join(words)
 
 
 def _drawn(comparison: Comparison) -> list[Row]:
     """Return the baseline and the best others, in the order of the table."""
-    ranked = [comparison.baseline, *comparison.ranked(), *comparison.rows]
+    ranked = [comparison.baseline, *comparison.ranked, *comparison.rows]
     chosen = list({id(row): row for row in ranked})[:MAX_CURVES]
     return [row for row in comparison.rows if id(row) in chosen]
 
@@ -123,29 +171,35 @@ def learning_table(comparison: Comparison, learning: Learning) -> Table:
     """Return how the configurations learnt, as a table of the page."""
     level = f"{learning.level:.4f}"
     titles = {
-        "epochs": f"epochs to {level}", "best": "best on validation", "best_epoch": "in epoch", "rise": "loss rises",
-        "gap": "train-test gap", "val_to_test": "val → test",
+        "epochs": f"epochs to {level}", "reached": "reached by", "best": "best on validation", "best_epoch": "in epoch",
+        "rise": "loss rises", "gap": "train-test gap", "val_to_test": "val → test",
     }  # fmt: skip
     note = (
-        f"{level} on {learning.split} is {ALMOST:.0%} of the level that every run reached. Loss rises: the validation "
-        "loss at the end, relative to its lowest value (1: no overfitting). Train-test gap: how much better "
-        f"{comparison.metric.name} is on training images than on test images. All are means over seeds."
+        f"{level} on {learning.split} is {ALMOST:.0%} of the level that most configurations reached. Loss rises: the "
+        "validation loss at the end, relative to its lowest value (1: no overfitting). Train-test gap: how much better "
+        f"{comparison.metric.name} is on training images than on test images. All are means over {comparison.unit}."
     )
     decimals = {f"epochs to {level}": 1, "seconds": 1, "in epoch": 1, "loss rises": 2}
-    table = learning.rows.rename(columns=titles).dropna(axis="columns", how="all")
-    return Table("Learning", table, note="" if math.isnan(learning.level) else note, decimals=decimals)
+    is_known = not math.isnan(learning.level)
+    table = learning.rows if is_known else learning.rows.drop(columns="reached")
+    table = table.rename(columns=titles).dropna(axis="columns", how="all")
+    return Table("Learning", table, note=note if is_known else "", decimals=decimals)
 
 
 def answers(comparison: Comparison, learning: Learning) -> list[str]:
     """Return what the comparison says, in a sentence or two for each question."""
-    lines, metric = [_best(comparison)], comparison.metric.name
+    lines, metric = [_best(comparison), *comparison.cautions()], comparison.metric.name
     if len(learning.rows) < 2:
         return lines
     first = learning.known("epochs")
     if first:
         times = [f"{one.configuration} in epoch {one.epochs:.3g} ({one.seconds:.3g} s)" for one in first[:NAMED]]
-        level = f"{learning.level:.4f} on {learning.split} ({ALMOST:.0%} of the level that every run reached)"
-        lines.append(f"First to {level}: {', then '.join(times)}{_more(first)}.")
+        level = f"{learning.level:.4f} on {learning.split} ({ALMOST:.0%} of the level that most configurations reached)"
+        rows: list[Any] = list(learning.rows.itertuples())
+        late = [one for one in rows if one.reached and math.isnan(one.epochs)]
+        names = ", ".join(f"{one.configuration} (by {one.reached} {comparison.unit})" for one in late[:NAMED])
+        never = f" Not reached, or not by all: {names}{_more(late)}." if late else ""
+        lines.append(f"First to {level}: {', then '.join(times)}{_more(first)}.{never}")
     known = learning.known("rise", ascending=False)
     rising, others = ([one for one in known if (one.rise >= RISEN) is rises] for rises in (True, False))
     if rising:
@@ -171,28 +225,51 @@ def answers(comparison: Comparison, learning: Learning) -> list[str]:
 
 
 def _best(comparison: Comparison) -> str:
-    metric, ranked = comparison.metric, comparison.ranked()
+    metric, ranked, split = comparison.metric, comparison.ranked, comparison.split
     if not ranked:
-        return f"No run has {metric.name} on the test images."
+        return f"No run has {metric.name} on the {SPLITS[split]} images."
     best = ranked[0]
-    half = "" if math.isnan(best.measured.half) else f" ± {best.measured.half:.4f}"
-    seeds = "one seed" if best.measured.n == 1 else f"{best.measured.n} seeds"
     word = "Highest" if metric.higher_is_better else "Lowest"
-    line = f"{word} test {metric.name}: {best.label}, {best.measured.mean:.4f}{half} ({seeds})"
-    if len(ranked) < 2:
-        return f"{line}."
-    pair = best.group.by_seed("test", metric.name), ranked[1].group.by_seed("test", metric.name)
-    return f"{line}. Compared with the next, {ranked[1].label}: {paired_difference([pair]).sentence()}."
+    tried = f" of {len(comparison.rows)} configurations tried" if len(comparison.rows) > 1 else ""
+    found, on_test = best.measured, best.group.mean("test", metric.name)
+    interval = "" if math.isnan(found.low) else f"95 %: {found.low:.4f} to {found.high:.4f}; "
+    unit = f"one {_one(comparison.unit)}" if found.n == 1 else f"{found.n} {comparison.unit}"
+    measured = f"{found.mean:.4f} ({interval}{unit})"
+    if comparison.ranks_on != split:
+        measured = f"{best.ranked_by:.4f}; on the test images {measured}"
+    elif split == "val" and not math.isnan(on_test):
+        measured += f"; on the test images {on_test:.4f}"
+    line = f"{word} {SPLITS[comparison.ranks_on]} {metric.name}{tried}: {best.label}, {measured}"
+    if len(ranked) > 1:
+        line += f". {_next(comparison)}"
+    if comparison.ranks_on == "test" and tried:
+        line += ". Ranked on the test images, for want of validation: the figure of the best is too good"
+    elif split == "val" and tried:
+        line += ". It was chosen on these images: a figure for a report is measured on the test images"
+    return f"{line}."
+
+
+def _next(comparison: Comparison) -> str:
+    second, difference = comparison.ranked[1], comparison.best_against_next()
+    is_tied = second.ranked_by == comparison.best.ranked_by
+    tied = f"{second.label} is as good on {SPLITS[comparison.ranks_on]}. " if is_tied else ""
+    if difference is None:
+        return f"{tied}The next, {second.label}, was measured on other images"
+    return f"{tied}Compared with the next, {second.label}: {difference.sentence(comparison.unit)}"
 
 
 def effect_sentences(comparison: Comparison) -> list[str]:
     """Return the effect of each setting, if more than one pair of configurations shows it."""
     return [
-        f"{effect.key} from {effect.before} to {effect.after}: {effect.difference.sentence('pairs')}"
-        f" (in {effect.num_pairs} combinations of the other settings)"
+        f"{effect.key} from {effect.before} to {effect.after}: {effect.difference.sentence(comparison.unit)}"
+        f" (mean over {effect.num_pairs} combinations of the other settings)"
         for effect in comparison.effects()
         if effect.num_pairs > 1
     ]
+
+
+def _one(unit: str) -> str:
+    return unit.removesuffix("s")
 
 
 def _more(rows: Sequence[object]) -> str:

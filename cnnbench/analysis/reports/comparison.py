@@ -1,130 +1,153 @@
 """Runs grouped by configuration over their seeds, and compared with a baseline."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import (
-    Configuration,
-    distinguishing_keys,
-    fits,
-    full_name,
-    label,
-    other_keys,
-    with_overrides_applied,
+from cnnbench.analysis.reports.columns import distinguishing_keys, fits, full_name, label
+from cnnbench.analysis.reports.groups import (
+    CODE,
+    DATA,
+    FAILURES,
+    NAMED,
+    Group,
+    grouped,
+    in_words,
+    is_cross_validation,
+    on_same_images,
+    other_differences,
+    overlap_of,
+    unit_of,
+    unlike,
 )
-from cnnbench.analysis.reports.learning import Course, Metric, course, epoch_rows, principal
-from cnnbench.analysis.reports.statistics import Difference, Effect, Estimate, effects, estimate, paired_difference
-from cnnbench.config.run_config import has_no_effect_on_result
-from cnnbench.config.values import flat
-from cnnbench.errors import UserError, grouped, listed
-from cnnbench.store.provenance import code_digest
+from cnnbench.analysis.reports.learning import Metric, principal
+from cnnbench.analysis.reports.statistics import (
+    Difference,
+    Effect,
+    Estimate,
+    Values,
+    corrected_together,
+    effects,
+    estimate,
+    paired_difference,
+)
+from cnnbench.errors import UserError, listed
 from cnnbench.store.query import RunSummary
 
-NAMED = 4  # settings in a sentence
 MOST_LISTED = 12  # configurations in an error
-NOT_COMPARED = ("seed", "references", "source", "parent")
-CODE = "code"  # the column of the hash of what computes, where the same settings were trained with several
-OTHER_CODE = "Rows that differ in `code` alone: what computes was changed between them, so their seeds are not pooled."
-
-
-@dataclass(frozen=True)
-class Group:
-    """Finished runs of one configuration, one for each seed: of a seed that was trained twice, the newest."""
-
-    configuration: Configuration
-    runs: Mapping[int, RunSummary]
-
-    @property
-    def first(self) -> RunSummary:
-        """Return one of the runs, for what they all share."""
-        return next(iter(self.runs.values()))
-
-    def by_seed(self, *path: str) -> dict[int, float]:
-        """Return a number in the results by seed, such as `test`, `accuracy`; NaN if a run has none."""
-        numbers = {}
-        for seed, run in self.runs.items():
-            value: Any = run.result
-            for key in path:
-                value = value.get(key) if isinstance(value, Mapping) else None
-            numbers[seed] = math.nan if value is None else float(value)
-        return numbers
-
-    def estimate(self, *path: str) -> Estimate:
-        """Return a number in the results over seeds."""
-        return estimate(list(self.by_seed(*path).values()))
-
-    @cached_property
-    def epochs(self) -> pd.DataFrame:
-        """Return the epoch rows of all seeds, with a column `seed`."""
-        return pd.concat([epoch_rows(run).assign(seed=seed) for seed, run in self.runs.items()], ignore_index=True)
-
-    def courses(self, metric: Metric) -> list[Course]:
-        """Return how the training of each seed went."""
-        return [course(rows, metric) for _, rows in self.epochs.groupby("seed")]
+OTHER_VERSIONS = {
+    CODE: "Rows that differ in `code` alone: what computes was changed between them, so their runs are not pooled.",
+    DATA: "Rows that differ in `data content` alone: the images were changed, so their runs are not pooled.",
+}
+SPLITS = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration in a comparison. gained: over the baseline; None for itself. notes: what else differs."""
+    """One configuration in a comparison.
+
+    measured: on the split that is compared. ranked_by: the mean that decides on its rank. gained: over the baseline;
+    None for itself, for a configuration without a finished run, and for one that was measured on other images.
+    lost: how many repetitions have no number, by how they ended. notes: what else differs.
+    """
 
     label: str
     group: Group
     measured: Estimate
+    ranked_by: float
     gained: Difference | None
+    lost: Counter[str]
     notes: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no repetition failed: a mean over those that survived says less than it seems to."""
+        return not any(self.lost[name] for name in FAILURES)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Configurations side by side, by a metric on the test images.
+    """Configurations side by side, by a metric.
 
-    differing: keys whose values differ. skipped: runs that are not compared, with the reason.
+    split: the images of what is compared, test or val. ranks_on: those that decide which is best: val where every
+    configuration has it. differing: keys whose values differ. unit: what repetitions are called. overlap: see
+    `estimate`. skipped: runs that cannot be read, with the reason.
     """
 
     metric: Metric
+    split: str
+    ranks_on: str
     differing: tuple[str, ...]
     rows: tuple[Row, ...]
     baseline: Row
+    unit: str
+    overlap: float
     skipped: tuple[str, ...]
 
     def table(self) -> pd.DataFrame:
         """Return a row for each configuration: what differs, n, mean, deviation, interval, difference, cost."""
-        return pd.DataFrame([self._record(row) for row in self.rows])
+        return pd.DataFrame([self._record(row) for row in self.rows]).dropna(axis="columns", how="all")
 
     def _record(self, row: Row) -> dict[str, Any]:
-        gain = None if row.gained is None else row.gained.estimate
-        return {key: row.group.configuration.text(key) for key in self.differing} | {
+        group, name, gained = row.group, self.metric.name, row.gained
+        gain = Estimate(0, *[math.nan] * 4) if gained is None else gained.estimate
+        other = "val" if self.split == "test" else "test"
+        any_lost = any(one.lost for one in self.rows)
+        return {key: group.configuration.text(key) for key in self.differing} | {
             "n": row.measured.n,
-            self.metric.name: row.measured.mean,
+            **({"lost": in_words(row.lost)} if any_lost else {}),
+            SPLITS[other]: group.mean(other, name),
+            name: row.measured.mean,
             "std": row.measured.std,
-            "±95%": row.measured.half,
-            "Δ": math.nan if gain is None else gain.mean,
-            "Δ ±95%": math.nan if gain is None else gain.half,
-            "seconds": _whole(row.group.estimate("seconds", "train").mean),
-            "parameters": _whole(row.group.estimate("parameters", "total").mean),
+            "low": row.measured.low,
+            "high": row.measured.high,
+            "Δ": gain.mean,
+            "Δ low": gain.low,
+            "Δ high": gain.high,
+            "p": math.nan if gained is None else gained.corrected,
+            "seconds": _whole(group.mean("seconds", "train")),
+            "parameters": _whole(group.mean("parameters", "total")),
         }
 
+    @cached_property
     def ranked(self) -> list[Row]:
-        """Return the rows that have a mean, the best first."""
-        rows = [row for row in self.rows if not math.isnan(row.measured.mean)]
-        return sorted(rows, key=lambda row: -self.metric.sign * row.measured.mean)
+        """Return the rows that have a mean and lost no repetition by failure, the best first."""
+        rows = [row for row in self.rows if not math.isnan(row.ranked_by)]
+        rows = [row for row in rows if row.is_whole] or rows
+        return sorted(rows, key=lambda row: -self.metric.sign * row.ranked_by)
 
+    @property
     def best(self) -> Row:
         """Return the configuration with the best mean."""
-        return next(iter(self.ranked()), self.rows[0])
+        return next(iter(self.ranked), self.rows[0])
+
+    def values(self, row: Row) -> Values:
+        """Return what is compared, by repetition."""
+        return row.group.values(self.split, self.metric)
+
+    def best_against_next(self) -> Difference | None:
+        """Return by how much the best exceeds the next one; None if there is none, or its images are others.
+
+        That these are the first two of many needs no correction: the more there are, the closer are the first two
+        (Gutmann and Maymin 1987, Is the selected population the best?).
+        """
+        first, second = (*self.ranked[:2], None, None)[:2]
+        if first is None or second is None or not on_same_images(first.group, second.group, self.split):
+            return None
+        return paired_difference([(self.values(first), self.values(second))], self.overlap)
 
     def effects(self) -> list[Effect]:
         """Return the effect of each setting, all others being equal; none if only one setting differs."""
         keys = self.differing if len(self.differing) > 1 else ()
         rows = [self.baseline, *(row for row in self.rows if row is not self.baseline)]
+        rows = [row for row in rows if on_same_images(row.group, self.baseline.group, self.split)]
         cells = [{key: row.group.configuration.text(key) for key in keys} for row in rows]
-        return effects(cells, [row.group.by_seed("test", self.metric.name) for row in rows])
+        return effects(cells, [self.values(row) for row in rows], self.overlap)
 
     def settings(self) -> dict[str, list[str]]:
         """Return the settings that differ, as text, in the order of the rows."""
@@ -138,14 +161,14 @@ class Comparison:
         for row in self.rows:
             result = row.group.first.result
             for reference in result.get("references") or ():
-                ours = row.group.estimate(reference["split"], reference["metric"])
+                ours = estimate(list(row.group.numbers(reference["split"], reference["metric"]).values()))
                 table.append(
                     {
                         "configuration": row.label,
                         "metric": f"{reference['metric']}/{reference['split']}",
                         "published": reference["value"],
                         "ours": ours.mean,
-                        "±95%": ours.half,
+                        "std": ours.std,
                         "source": reference["source"],
                         "remark": "; ".join(filter(None, [reference["remark"], *result.get("departures", [])])),
                     }
@@ -154,10 +177,47 @@ class Comparison:
 
     def remarks(self) -> list[str]:
         """Return the difference of each row to the baseline in words, and what else differs."""
-        changed = [OTHER_CODE] if CODE in self.differing else []
-        return changed + [
-            "; ".join([f"{row.label}: {row.gained.sentence()}", *row.notes]) for row in self.rows if row.gained
+        lines = [text for key, text in OTHER_VERSIONS.items() if key in self.differing]
+        family = max((row.gained.family for row in self.rows if row.gained), default=1)
+        if family > 1:
+            lines.append(
+                f"{family} comparisons with one baseline: what is more than chance is so on 19 of 20 such pages (Holm)."
+            )
+        return lines + [self._remark(row) for row in self.rows if row is not self.baseline or row.notes or row.lost]
+
+    def _remark(self, row: Row) -> str:
+        said = [] if row.gained is None else [row.gained.sentence(self.unit)]
+        said += [f"no result: {in_words(row.lost)}"] if not row.group.runs else []
+        said += [in_words(row.lost)] if row.lost and row.group.runs else []
+        return f"{row.label}: {'; '.join([*said, *row.notes])}"
+
+    def cautions(self) -> list[str]:
+        """Return why means may not be compared as they stand: repetitions that failed or differ, other images."""
+        lines = [
+            f"Not ranked: {row.label}; its mean, {row.ranked_by:.4f}, is over the {row.measured.n} of "
+            f"{len(row.group.every)} {self.unit} that came through ({in_words(row.lost)})."
+            for row in self.rows
+            if all(row is not one for one in self.ranked) and not math.isnan(row.ranked_by)
         ]
+        if self.ranked and not self.ranked[0].is_whole:
+            lines.append(f"Failures: every configuration lost {self.unit}; the means are over those that came through.")
+        numbers = {frozenset(row.group.runs) for row in self.ranked}
+        if len(numbers) > 1:
+            each = [f"{row.label} {row.measured.n}" for row in self.ranked[:NAMED]]
+            more = f" and {len(self.ranked) - NAMED} more" if len(self.ranked) > NAMED else ""
+            lines.append(
+                f"Unequal {self.unit}: the means are over different ones ({', '.join(each)}{more}); "
+                "differences are over those in common."
+            )
+        others = [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]
+        if others:
+            names = ", ".join(row.label for row in others[:NAMED])
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            lines.append(
+                f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than {names}"
+                f"{more}; their order says little about the configurations."
+            )
+        return lines
 
 
 def _whole(number: float) -> float:
@@ -165,73 +225,53 @@ def _whole(number: float) -> float:
 
 
 def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
-    """Return the finished runs side by side, grouped over everything but the seed; the others are `skipped`.
+    """Return runs side by side, grouped over seeds, folds and splits; those that cannot be read are `skipped`.
 
-    Runs of the same settings that different code computed are configurations of their own.
+    Runs of the same settings that different code computed, or that saw other images, are configurations of their own.
 
     metric: None: what their task watches. baseline: `key=value,…` of the configuration to compare with; None: the
     first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """
-    skipped = [f"{run.path}: {run.problem or run.status}" for run in runs if not run.is_finished]
-    groups = _grouped([run for run in runs if run.is_finished])
-    if not groups:
-        raise UserError("\n".join(["no finished run to report on.", *(f"  {line}" for line in skipped)]))
-    first = groups[0].first
-    every = [run for group in groups for run in group.runs.values()]
-    names = [name for name in first.test_metrics if all(name in run.test_metrics for run in every)]
-    if not names:
+    skipped = [f"{run.path}: {run.problem}" for run in runs if run.problem]
+    groups = grouped([run for run in runs if not run.problem])
+    finished = [group for group in groups if group.runs]
+    if not finished:
+        unfinished = [f"{run.path}: {run.error or run.status}" for run in runs if not run.problem]
+        raise UserError("\n".join(["no finished run to report on.", *(f"  {one}" for one in skipped + unfinished)]))
+    first = finished[0].first
+    every = [run for group in finished for run in group.runs.values()]
+    names = {split: _metrics_in_common(every, split) for split in SPLITS}
+    order = ("val", "test") if is_cross_validation(groups) else ("test", "val")
+    split = next((one for one in order if (metric in names[one] if metric else names[one])), None)
+    if split is None and metric is not None:
+        having = listed(dict.fromkeys([*names["test"], *names["val"]]))
+        raise UserError(f"--metric {metric}: not all runs have it; they have {having}.")
+    if split is None:
         raise UserError("these runs have no metric in common: their tasks differ.")
     if metric is None:
-        telling = principal(names, groups[0].epochs, first.result)
-        metric = telling if telling in names else names[0]
-    if metric not in names:
-        raise UserError(f"--metric {metric}: not all runs have it; they have {listed(names)}.")
+        telling = principal(names[split], finished[0].epochs, first.result)
+        metric = telling if telling in names[split] else names[split][0]
+    of = Metric.of(metric, first.result)
+    ranks_on = "val" if metric in names["val"] else "test"
     differing = distinguishing_keys([group.configuration for group in groups])
-    base = _baseline(groups, baseline, differing)
-    rows = tuple(_row(group, base, metric, differing) for group in groups)
+    base, overlap = _baseline(groups, finished[0], baseline, differing), overlap_of(groups)
+    rows = [_row(group, base, of, split, ranks_on, overlap, differing) for group in groups]
+    gained = iter(corrected_together([row.gained for row in rows if row.gained is not None]))
+    rows = [row if row.gained is None else replace(row, gained=next(gained)) for row in rows]
     baseline_row = next(row for row in rows if row.group is base)
-    return Comparison(Metric.of(metric, first.result), differing, rows, baseline_row, tuple(skipped))
+    return Comparison(
+        of, split, ranks_on, differing, tuple(rows), baseline_row, unit_of(groups), overlap, tuple(skipped)
+    )
 
 
-def _grouped(finished: Sequence[RunSummary]) -> list[Group]:
-    groups: dict[str, dict[str, dict[int, RunSummary]]] = {}  # by settings, code and seed
-    settings: dict[str, dict[str, Any]] = {}
-    compared_of_runs = [
-        {
-            key: value
-            for key, value in flat(_settings(run)).items()
-            if key.partition(".")[0] not in NOT_COMPARED and not has_no_effect_on_result(key)
-        }
-        for run in finished
-    ]
-    for run, compared in zip(finished, with_overrides_applied(compared_of_runs), strict=True):
-        key = json.dumps(compared, sort_keys=True, default=str)
-        settings[key] = compared
-        of_code = groups.setdefault(key, {}).setdefault(code_digest(run.record)[:8], {})
-        of_code[run.values["seed"]] = run  # they come in order: the newest stays
-    return [
-        Group(
-            Configuration.of(
-                settings[key] | ({CODE: code} if len(by_code) > 1 else {}), list(runs.values())[-1].record
-            ),
-            runs,
-        )
-        for key, by_code in groups.items()
-        for code, runs in by_code.items()
-    ]
+def _metrics_in_common(runs: Sequence[RunSummary], split: str) -> list[str]:
+    measured = [run.result.get(split) or {} for run in runs]
+    return [name for name in measured[0] if name != "samples" and all(name in one for one in measured)]
 
 
-def _settings(run: RunSummary) -> dict[str, Any]:
-    """Return the settings of a run, with the defaults of those that are newer than the run."""
-    try:
-        return run.folder.run_config(run.config).to_dict()
-    except UserError:  # trained with a plugin, or by another version
-        return run.config
-
-
-def _baseline(groups: Sequence[Group], name: str | None, keys: Sequence[str]) -> Group:
+def _baseline(groups: Sequence[Group], first: Group, name: str | None, keys: Sequence[str]) -> Group:
     if name is None:
-        return groups[0]
+        return first
     fitting = [group for group in groups if fits(group.configuration, name, keys)]
     if len(fitting) != 1:
         number = f"{len(fitting)}" if fitting else "none"
@@ -243,30 +283,19 @@ def _baseline(groups: Sequence[Group], name: str | None, keys: Sequence[str]) ->
     return fitting[0]
 
 
-def _row(group: Group, base: Group, metric: str, differing: Sequence[str]) -> Row:
-    name, measured = label(group.configuration, base.configuration, differing), group.estimate("test", metric)
-    if group is base:
-        return Row(name, group, measured, None, ())
-    gained = paired_difference([(group.by_seed("test", metric), base.by_seed("test", metric))])
-    return Row(name, group, measured, gained, tuple(_other_differences(group, base, differing)))
-
-
-def _other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
-    """Return what differs between a configuration and the baseline as a consequence, or in addition to the columns."""
-    notes = []
-    for key, what in (("total", "parameters"), ("trainable", "trained parameters")):
-        own, theirs = (one.estimate("parameters", key).mean for one in (group, base))
-        if own != theirs:
-            notes.append(f"{grouped(own)} {what}, the baseline {grouped(theirs)}")
-            break
-    own_size, base_size = ("x".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
-    if own_size != base_size:
-        notes.append(f"takes {own_size} images, the baseline {base_size}")
-    own_steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
-    if own_steps != base_steps:
-        notes.append(f"was trained for {grouped(own_steps)} steps, the baseline for {grouped(base_steps)}")
-    keys = other_keys(group.configuration, base.configuration, differing)
-    if keys:
-        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-        notes.append(f"also differs in {', '.join(keys[:NAMED])}{more}")
-    return notes
+def _row(
+    group: Group, base: Group, metric: Metric, split: str, ranks_on: str, overlap: float, differing: Sequence[str]
+) -> Row:
+    name = label(group.configuration, base.configuration, differing)
+    values = group.values(split, metric)
+    measured = estimate(list(values.by_run.values()), overlap, metric.bounds)
+    notes, gained = group.mixture(), None
+    if group is not base and group.runs and base.runs:
+        if on_same_images(group, base, split):
+            gained = paired_difference([(values, base.values(split, metric))], overlap)
+            notes += unlike(group, base)
+        else:
+            notes.append(f"measured on other {SPLITS[split]} images than the baseline, and not compared with it")
+        notes += other_differences(group, base, differing)
+    lost = group.lost(metric, split)
+    return Row(name, group, measured, group.mean(ranks_on, metric.name), gained, lost, tuple(notes))

@@ -28,6 +28,16 @@ class Metric:
     name: str
     higher_is_better: bool
 
+    @property
+    def is_share(self) -> bool:
+        """Return whether it is a share of images: those that are correct."""
+        return self.name in ("accuracy", "top5", "5-nn") or self.name.startswith("recall@")
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Return between which numbers it is; None where that is not known."""
+        return (0.0, 1.0) if self.is_share or self.name == "ece" else None
+
     @classmethod
     def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":
         """Return a metric; its direction is the task's, if `result.json` has it."""

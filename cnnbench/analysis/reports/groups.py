@@ -1,0 +1,267 @@
+"""Runs of one configuration: its repetitions, what each measured, and whether two were measured alike."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnnbench.analysis.reports.columns import Configuration, other_keys, with_overrides_applied
+from cnnbench.analysis.reports.learning import Course, Metric, course, epoch_rows
+from cnnbench.analysis.reports.statistics import Flags, Values, estimate
+from cnnbench.config.run_config import has_no_effect_on_result
+from cnnbench.config.values import flat
+from cnnbench.errors import UserError
+from cnnbench.errors import grouped as digits
+from cnnbench.store.provenance import LIBRARIES, code_digest
+from cnnbench.store.query import RunSummary
+
+REPETITIONS = {"seed": "seeds", "data.fold": "folds", "data.split_seed": "splits", "data.noise_seed": "noise seeds"}
+"""Settings that repeat a configuration, and what their values are called."""
+NOT_COMPARED = ("seed", "references", "source", "parent")
+CODE = "code"  # the column of the hash of what computes, where the same settings were trained with several
+DATA = "data content"  # likewise that of the images
+FAILURES = ("failed", "diverged")
+NAMED = 4  # settings in a sentence
+
+Repetition = tuple[Any, ...]
+"""The values of `REPETITIONS`: what runs are paired by."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration by repetition: of one that was trained twice, the newest.
+
+    runs: those that are finished. others: those of repetitions that have no finished run.
+    """
+
+    configuration: Configuration
+    runs: Mapping[Repetition, RunSummary]
+    others: Mapping[Repetition, RunSummary]
+
+    @property
+    def every(self) -> Mapping[Repetition, RunSummary]:
+        """Return all runs, finished or not."""
+        return {**self.runs, **self.others}
+
+    @property
+    def first(self) -> RunSummary:
+        """Return one of the runs, for what they all share."""
+        return next(iter(self.every.values()))
+
+    def numbers(self, *path: str) -> dict[Repetition, float]:
+        """Return a number in the results by repetition, such as `test`, `accuracy`; NaN if a run has none."""
+        numbers = {}
+        for repetition, run in self.runs.items():
+            value: Any = run.result
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            numbers[repetition] = math.nan if value is None else float(value)
+        return numbers
+
+    def mean(self, *path: str) -> float:
+        """Return the mean of a number in the results."""
+        return estimate(list(self.numbers(*path).values())).mean
+
+    def values(self, split: str, metric: Metric) -> Values:
+        """Return a metric on a split, with the correct images where they are known."""
+        images = {run.result.get(split, {}).get("samples", 0) for run in self.runs.values()}
+        is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
+        if not metric.is_share or not is_one:
+            return Values(self.numbers(split, metric.name))
+        right = (
+            {repetition: _correct(run) for repetition, run in self.runs.items()} if metric.name == "accuracy" else {}
+        )
+        known = {repetition: flags for repetition, flags in right.items() if flags is not None}
+        return Values(self.numbers(split, metric.name), images.pop(), known if split == "test" else {})
+
+    @cached_property
+    def right(self) -> dict[Repetition, Flags]:
+        """Return whether each test image was predicted correctly, where that is known."""
+        found = {repetition: _correct(run) for repetition, run in self.runs.items()}
+        return {repetition: flags for repetition, flags in found.items() if flags is not None}
+
+    def lost(self, metric: Metric, split: str) -> Counter[str]:
+        """Return how many repetitions have no number, by how they ended; a loss that is not a number diverged."""
+        ended = Counter(_ending(run) for run in self.others.values())
+        return ended + Counter(
+            diverged=sum(not math.isfinite(number) for number in self.numbers(split, metric.name).values())
+        )
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """Return the epoch rows of all finished runs, with a column `run`, a number for each."""
+        tables = [epoch_rows(run).assign(run=number) for number, run in enumerate(self.runs.values())]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": []})
+
+    def courses(self, metric: Metric) -> list[Course]:
+        """Return how the training of each finished run went."""
+        return [course(rows, metric) for _, rows in self.epochs.groupby("run")]
+
+    def mixture(self) -> list[str]:
+        """Return what its runs were computed with, where that is not the same for all of them."""
+        facts = [environment_of(run) for run in self.runs.values()]
+        found = {name: list(dict.fromkeys(one[name] for one in facts)) for name in (facts[0] if facts else ())}
+        return [f"its runs were computed with {' and '.join(words)}" for words in found.values() if len(words) > 1]
+
+
+def unit_of(groups: Sequence[Group]) -> str:
+    """Return what repetitions are called: `seeds`, `folds`, …; `runs` if several settings repeat."""
+    varied = {place for group in groups for place in _varied(group)}
+    return list(REPETITIONS.values())[varied.pop()] if len(varied) == 1 else "runs" if varied else "seeds"
+
+
+def overlap_of(groups: Sequence[Group]) -> float:
+    """Return how many images are held out for each training image; 0 if all repetitions hold out the same ones."""
+    resampled = [list(REPETITIONS).index(key) for key in ("data.fold", "data.split_seed")]
+    fractions = [
+        float(group.first.config["data"]["val_fraction"])
+        for group in groups
+        if any(place in resampled for place in _varied(group))
+    ]
+    return max((share / (1 - share) for share in fractions), default=0.0)
+
+
+def is_cross_validation(groups: Sequence[Group]) -> bool:
+    """Return whether the repetitions are folds: then the figure of a configuration is that of the held-out images."""
+    return any(list(REPETITIONS).index("data.fold") in _varied(group) for group in groups)
+
+
+def _varied(group: Group) -> Iterator[int]:
+    for place, values in enumerate(zip(*group.every, strict=True)):
+        if len(set(values)) > 1:
+            yield place
+
+
+def images_of(run: RunSummary, split: str) -> str:
+    """Return what tells the images of a split from others: data set, classes, number; of validation also the split."""
+    record, config = run.record.get("data", {}), run.config.get("data", {})
+    facts = [
+        record.get("fingerprint"), record.get("classes"), record.get("images", {}).get(split), config.get("name"),
+        config.get("subset", {}).get("test_per_class"), run.record.get("split") if split == "val" else None,
+    ]  # fmt: skip
+    return json.dumps(facts, default=str)
+
+
+def environment_of(run: RunSummary) -> dict[str, str]:
+    """Return what a run was computed with, in words: version of each library, device."""
+    versions, machine = run.record.get("versions", {}), run.record.get("machine", {})
+    device = " ".join(str(machine[key]) for key in ("device", "name") if machine.get(key))
+    libraries = {name: f"{name} {versions.get(name, 'unknown')}" for name in ("cnnbench", "python", *LIBRARIES)}
+    return libraries | {"device": device or "an unknown device"}
+
+
+def unlike(group: Group, base: Group) -> list[str]:
+    """Return in what runs that are paired differ, besides their settings: code, split, versions, device."""
+    found: dict[str, str] = {}
+    for own, theirs in (
+        (run, base.runs[repetition]) for repetition, run in group.runs.items() if repetition in base.runs
+    ):
+        if code_digest(own.record) != code_digest(theirs.record):
+            found["code"] = "computed by other code than the baseline"
+        if own.record.get("split") != theirs.record.get("split"):
+            found["split"] = "trained and validated on another split than the baseline"
+        here, there = environment_of(own), environment_of(theirs)
+        found |= {name: f"{here[name]}, the baseline {there[name]}" for name in here if here[name] != there[name]}
+    return list(found.values())
+
+
+def other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
+    """Return what differs between a configuration and the baseline as a consequence, or in addition to the columns."""
+    notes = []
+    for key, what in (("total", "parameters"), ("trainable", "trained parameters")):
+        own, theirs = (one.mean("parameters", key) for one in (group, base))
+        if own != theirs:
+            notes.append(f"{digits(own)} {what}, the baseline {digits(theirs)}")
+            break
+    own_size, base_size = ("x".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
+    if own_size != base_size:
+        notes.append(f"takes {own_size} images, the baseline {base_size}")
+    own_steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
+    if own_steps != base_steps:
+        notes.append(f"was trained for {digits(own_steps)} steps, the baseline for {digits(base_steps)}")
+    keys = other_keys(group.configuration, base.configuration, differing)
+    if keys:
+        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+        notes.append(f"also differs in {', '.join(keys[:NAMED])}{more}")
+    return notes
+
+
+def on_same_images(group: Group, other: Group, split: str) -> bool:
+    """Return whether the runs that are paired were measured on the same images; any of them, where none are paired."""
+    here, there = ({key: images_of(run, split) for key, run in one.runs.items()} for one in (group, other))
+    common = here.keys() & there.keys()
+    return all(here[key] == there[key] for key in common) if common else bool({*here.values()} & {*there.values()})
+
+
+def in_words(lost: Counter[str]) -> str:
+    """Return how many repetitions have no number, and why: `1 failed, 2 paused`."""
+    return ", ".join(f"{number} {ended}" for ended, number in lost.items())
+
+
+def _ending(run: RunSummary) -> str:
+    return "diverged" if run.status == "failed" and "diverged" in run.error else run.status
+
+
+def _correct(run: RunSummary) -> Flags | None:
+    """Return whether each test image was predicted correctly, bool [N]; None if that is not known."""
+    path = run.folder.evaluation("test", run.checkpoint_tested) / "predictions.csv"
+    try:
+        right = pd.read_csv(path, usecols=["right"])["right"].to_numpy()
+    except (OSError, ValueError):
+        return None
+    test = run.result["test"]
+    is_whole = right.dtype == np.bool_ and len(right) == test["samples"]
+    return right if is_whole and math.isclose(right.mean(), test["accuracy"] or 0.0, abs_tol=0.5 / len(right)) else None
+
+
+def grouped(runs: Sequence[RunSummary]) -> list[Group]:
+    """Return runs by configuration: settings, and code and images where the same settings were trained with several."""
+    groups: dict[str, dict[tuple[str, str], dict[Repetition, RunSummary]]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    flattened = [flat(_settings(run)) for run in runs]
+    compared_of_runs = [
+        {
+            key: value
+            for key, value in values.items()
+            if key.partition(".")[0] not in NOT_COMPARED and key not in REPETITIONS and not has_no_effect_on_result(key)
+        }
+        for values in flattened
+    ]
+    for run, values, compared in zip(runs, flattened, with_overrides_applied(compared_of_runs), strict=True):
+        key = json.dumps(compared, sort_keys=True, default=str)
+        settings[key] = compared
+        version = code_digest(run.record)[:8], str(run.record.get("data", {}).get("fingerprint", ""))[:8]
+        of_version = groups.setdefault(key, {}).setdefault(version, {})
+        repetition = tuple(values.get(name) for name in REPETITIONS)
+        before = of_version.get(repetition)
+        if before is None or run.is_finished or not before.is_finished:
+            of_version[repetition] = run  # they come in order: the newest stays
+    return [
+        Group(
+            Configuration.of(settings[key] | _telling(version, list(by_version)), list(found.values())[-1].record),
+            {repetition: run for repetition, run in found.items() if run.is_finished},
+            {repetition: run for repetition, run in found.items() if not run.is_finished},
+        )
+        for key, by_version in groups.items()
+        for version, found in by_version.items()
+    ]
+
+
+def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return of a version of code and images what distinguishes it from others."""
+    names = zip((CODE, DATA), version, zip(*versions, strict=True), strict=True)
+    return {name: own for name, own, every in names if len(set(every)) > 1}
+
+
+def _settings(run: RunSummary) -> dict[str, Any]:
+    """Return the settings of a run, with the defaults of those that are newer than the run."""
+    try:
+        return run.folder.run_config(run.config).to_dict()
+    except UserError:  # trained with a plugin, or by another version
+        return run.config
