@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -12,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import GzipFile
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +23,7 @@ from cnnbench.errors import NotWrittenError, UserError, writing_to
 from cnnbench.registry import DATASETS
 
 UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
+GZIP = b"\x1f\x8b"  # how packed files begin
 
 
 def data_root(root: str | None) -> Path:
@@ -38,13 +42,15 @@ class Source:
     """The files that a data set needs, and the archives that contain them.
 
     folder: below the root, in torchvision's layout. files: name -> md5 of the content, unpacked.
-    archives: URL -> md5 of the archive.
+    archives: URL -> md5 of the archive. begin: how every file begins, where that is known: files are then looked for by
+    their content too.
     """
 
     title: str
     folder: str
     files: dict[str, str]
     archives: dict[str, str]
+    begin: bytes = b""
 
     def missing(self, root: Path) -> list[str]:
         """Return the names of the files that are not there, neither as they are nor as .gz."""
@@ -151,9 +157,9 @@ class _Copy:
 def import_files(source: Source, origin: Path, root: Path, verify: bool = True) -> list[str]:
     """Copy the missing files of a data set from a folder or a single file, and return a line per file on what was done.
 
-    Searched is everything below `origin`: the files as they are, as .gz, and in the original's archive. Existing files
-    are never touched. verify: only files with the original's md5 are taken; else, where several differ, the original,
-    or the one in a folder of the data set's own name.
+    Searched is everything below `origin`: the files as they are, as .gz, in the original's archive, and under other
+    names where they are known by their content. Existing files are never touched. verify: only files with the original's md5
+    are taken; else, where several differ, the original, or the one in a folder of the data set's own name.
     Raises UserError that says which files were not found, or are not the originals; then nothing has been copied.
     """
     if not origin.exists():
@@ -200,7 +206,7 @@ def _copy_matches(
     unreadable = []
     for path in paths:
         try:
-            for name, origin, stream in _matches(path, names, stems):
+            for name, origin, stream in _matches(path, source, names, stems):
                 target = scratch / f"{name}.{len(copies[name])}"
                 copy_out(stream, target)
                 with target.open("rb") as file:
@@ -213,21 +219,50 @@ def _copy_matches(
     return copies, unreadable
 
 
-def _matches(path: Path, names: Collection[str], stems: tuple[str, ...]) -> Iterator[tuple[str, str, IO[bytes]]]:
+def _matches(
+    path: Path, source: Source, names: Collection[str], stems: tuple[str, ...]
+) -> Iterator[tuple[str, str, IO[bytes]]]:
     """Yield name, origin and content of what a file is or contains. stems: of the names of the original archives."""
-    if path.name in names:
-        with path.open("rb") as stream:
-            yield path.name, str(path), stream
-    elif path.suffix == ".gz" and path.stem in names:
-        with gzip.open(path) as unpacked:
-            yield path.stem, str(path), unpacked  # type: ignore[misc]
-    elif path.name.endswith(TAR_SUFFIXES) and path.name.startswith(stems):
+    name = next((name for name in names if path.name in (name, f"{name}.gz")), "")
+    if path.name.endswith(TAR_SUFFIXES) and path.name.startswith(stems):
         with tarfile.open(path) as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 content = archive.extractfile(member) if name in names else None
                 if content is not None:
                     yield name, f"{path}/{member.name}", content
+    elif name or (source.begin and path.is_file()):
+        try:
+            name = name or _name_by_content(path, source, names)
+        except UNREADABLE:  # something else
+            return
+        if name:
+            with _unpacked(path, source.begin) as stream:
+                yield name, str(path), stream  # type: ignore[misc]
+
+
+def _name_by_content(path: Path, source: Source, names: Collection[str]) -> str:
+    """Return the name of the original that a file of another name is, or is meant to be; empty: of none."""
+    with _unpacked(path, source.begin) as stream:
+        if stream.read(len(source.begin)) != source.begin:
+            return ""
+        stream.seek(0)
+        md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    alike = (name for name in names if _letters(path.name).startswith(_letters(name)))
+    return next((name for name in names if source.files[name] == md5), next(alike, ""))
+
+
+def _letters(name: str) -> str:
+    """Return what a name has in common with others for the same: `train-images.idx3-ubyte`, `train_images_idx3 (1)`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _unpacked(path: Path, begin: bytes) -> BufferedReader | GzipFile:
+    """Return the content of a file, unpacked if necessary. begin: of plain content, whatever the file is called."""
+    with path.open("rb") as file:
+        head = file.read(max(len(begin), len(GZIP)))
+    is_plain, is_packed = (bool(begin) and head.startswith(start) for start in (begin, GZIP))
+    return GzipFile(path) if is_packed or (path.suffix == ".gz" and not is_plain) else path.open("rb")
 
 
 def _select_copies(
@@ -248,7 +283,8 @@ def _select_copies(
         elif copies[name]:
             problems.append(f"{name}: not the original's content (its md5 is not {source.files[name]}): {places}")
         else:
-            problems.append(f"{name}: not found, nor as .gz, nor in the original's archive")
+            otherwise = ", nor by its content" if source.begin else ""
+            problems.append(f"{name}: not found, nor as .gz, nor in the original's archive{otherwise}")
     if problems:
         hint = "--unverified takes files that are not the originals" if verify else "name the folder more closely"
         urls = f"the originals are at {' '.join(source.archives)}"

@@ -12,6 +12,8 @@ from cnnbench.data.images import ImageData, Images
 from cnnbench.errors import UserError
 from cnnbench.registry import DATASETS
 
+UINT8 = 8  # in the header of an IDX file
+
 
 def _idx_source(title: str, folder: str, url: str, md5s: dict[str, tuple[str, str]]) -> Source:
     """md5s: by file name, of the content and of the .gz."""
@@ -20,6 +22,7 @@ def _idx_source(title: str, folder: str, url: str, md5s: dict[str, tuple[str, st
         folder=folder,
         files={name: md5 for name, (md5, _) in md5s.items()},
         archives={f"{url}/{name}.gz": md5_of_gz for name, (_, md5_of_gz) in md5s.items()},
+        begin=bytes([0, 0, UINT8]),
     )
 
 
@@ -92,7 +95,7 @@ def _read(source: Source, root: Path, verify: bool, classes: tuple[str, ...]) ->
 
 def _parse_idx(name: str, content: bytes, num_axes: int) -> Tensor:
     header = 4 + 4 * num_axes
-    if content[:4] != bytes([0, 0, 8, num_axes]):
+    if content[:4] != bytes([0, 0, UINT8, num_axes]):
         raise UserError(f"{name} is no IDX file of bytes with {num_axes} axes")
     if len(content) < header:
         raise UserError(f"{name} is cut short, in its header")

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable
@@ -179,6 +180,38 @@ def test_files_are_found_anywhere_and_copied_unpacked(data, root, tmp_path, digi
     for name in FILES:
         assert f"{name}: copied from {away / name}{'.gz' if packed else ''}\n" in outcome.out
     assert data("info", "mnist", "data.val_fraction=0").code == 0
+
+
+OTHERWISE = {  # how a file of this name is called elsewhere, and whether its content is packed
+    "dots": (lambda name: name.replace("-idx", ".idx"), False),
+    "dots, packed": (lambda name: f"{name.replace('-idx', '.idx')}.gz", True),
+    "called .gz, and unpacked": (lambda name: f"{name}.gz", False),
+    "packed, and not called .gz": (lambda name: name.replace("-idx", ".idx"), True),
+    "downloaded twice": (lambda name: f"{name} (1).gz", True),
+    "anything": (lambda name: f"{name[0]}{len(name)}.bin", False),
+}
+
+
+@pytest.mark.parametrize(("called", "packed"), OTHERWISE.values(), ids=OTHERWISE)
+def test_originals_under_other_names_are_known_by_their_content(data, root, tmp_path, digits, called, packed):
+    for number, (name, content) in enumerate(digits.items()):
+        other = put({f"{called(name)}": content}, tmp_path / "away" / str(number)) / called(name)
+        if packed:
+            other.write_bytes(gzip.compress(content))
+    (tmp_path / "away" / "cut.gz").write_bytes(gzip.compress(b"other" * 99)[:20])
+    os.mkfifo(tmp_path / "away" / "pipe")  # reading it never ends
+    outcome = data("prepare", "mnist", "--from", str(tmp_path / "away"))
+    assert outcome.code == 0, outcome.err
+    assert everything_below(root) == {f"MNIST/raw/{name}": content for name, content in digits.items()}
+
+
+def test_files_under_other_names_that_are_not_the_originals_are_taken_when_asked_for(data, root, tmp_path, digits):
+    other = {name.replace("-idx", ".idx"): with_another_byte(content) for name, content in digits.items()}
+    put(other, tmp_path / "away")
+    outcome = data("prepare", "mnist", "--from", str(tmp_path / "away"))
+    assert f"{FILES[0]}: not the original's content (its md5 is not {MNIST.files[FILES[0]]}): {tmp_path}" in outcome.err
+    assert data("prepare", "mnist", "--unverified", "--from", str(tmp_path / "away")).code == 0
+    assert sorted(everything_below(root).values()) == sorted(other.values())
 
 
 @pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-python (1).tar.gz", "cifar-10-python.tar"])
