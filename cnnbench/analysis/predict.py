@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from cnnbench.analysis.run import CPU, Checkpoint, Run
-from cnnbench.data.decode import Undecodable, decode
-from cnnbench.data.image_files import find_images
+from cnnbench.data.checks import SIXTEENTH
+from cnnbench.data.decode import Undecodable, decode, deep_kind
+from cnnbench.data.image_files import find_images, first_names
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, counted, listed
 
 Pictures = Tensor | Images | str | Path | Sequence[str | Path]
 """Pixels before cropping, uint8 [N, C, H, W], or files and folders of images."""
@@ -73,29 +74,40 @@ class InputImage:
     true: str | None = None
 
 
-def images_from_files(words: Sequence[str], decode: Callable[[Path], Tensor]) -> tuple[list[InputImage], list[str]]:
-    """Return the images of files and folders, and for each file that cannot be used the reason.
+def images_from_files(
+    words: Sequence[str], decode: Callable[[Path], Tensor]
+) -> tuple[list[InputImage], list[str], list[str]]:
+    """Return the images of files and folders, for each file that cannot be used the reason, and notes.
 
     decode: see `Predictor`. Raises UserError for a path that does not exist, and if no file can be used.
     """
     files: list[Path] = []
+    notes: list[str] = []
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
-            files += find_images(path).images
+            contents = find_images(path)
+            files += contents.images
+            notes += contents.notes()
         elif path.is_file():
             files.append(path)
         else:
             raise UserError(f"{word}: no such file or folder.")
-    images, unusable = [], []
+    images, unusable, dark = [], [], []
     for path in files:
         try:
             images.append(InputImage(str(path), decode(path)))
         except Undecodable as error:
             unusable.append(f"{path} {error}")
+            continue
+        if images[-1].pixels.max() <= SIXTEENTH and deep_kind(path):
+            dark.append(str(path))
     if not images:
         raise UserError("\n".join(["there is no image that can be used:", *(f"  {problem}" for problem in unusable)]))
-    return images, unusable
+    if dark:
+        number = counted(len(dark), "image")
+        notes.append(f"{number} of 16 bits per channel, seen as black: at most 1/16 of the range: {first_names(dark)}")
+    return images, unusable, notes
 
 
 def pixels_of(run: Run, images: Pictures) -> Tensor | Images:
@@ -104,7 +116,7 @@ def pixels_of(run: Run, images: Pictures) -> Tensor | Images:
         return images
     if not isinstance(images, Tensor):
         words = [images] if isinstance(images, str | Path) else images
-        found, unusable = images_from_files([str(word) for word in words], run.decode)
+        found, unusable, _ = images_from_files([str(word) for word in words], run.decode)
         if unusable:
             raise UserError("\n".join(["images that cannot be used:", *(f"  {problem}" for problem in unusable)]))
         return torch.stack([image.pixels for image in found])

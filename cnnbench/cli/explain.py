@@ -74,7 +74,7 @@ def _run(flags: Namespace) -> None:
             if flags.what:
                 raise UserError(f"--what {kind}: {error}.") from error
             left_out.append(f"  left out: {kind}: {error}")
-    say(*left_out, "  figures: " + linked(folder))
+    say(*(f"  note: {note}" for note in explainer.notes), *left_out, "  figures: " + linked(folder))
     if unusable:
         raise UserError("\n".join(["not explained:", *(f"  {problem}" for problem in unusable)]))
 

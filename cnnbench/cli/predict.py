@@ -37,15 +37,15 @@ def _run(flags: Namespace) -> None:
         raise UserError("give files or folders of images, or --index N,N,… for images of the run's own data")
     if flags.top_k < 1:
         raise UserError("--top-k must be at least 1")
-    images, predictions, unusable = _predict(flags)
+    images, predictions, unusable, notes = _predict(flags)
     if flags.picture:
         _draw(flags.picture, images, predictions)
-    say_json(predictions) if flags.json else say(*_table(predictions))
+    say_json(predictions) if flags.json else say(*_table(predictions), *(f"  note: {note}" for note in notes))
     if unusable:
         raise UserError("\n".join(["no prediction for:", *(f"  {problem}" for problem in unusable)]))
 
 
-def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], list[str]]":
+def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], list[str], list[str]]":
     import torch
 
     from cnnbench.analysis.predict import Predictor, images_from_files, images_from_split
@@ -54,6 +54,7 @@ def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]],
     library, _, name = flags.run.partition("/")
     images: list[InputImage] = []
     unusable: list[str] = []
+    notes: list[str] = []
     if library == "torchvision" and not Path(flags.run).exists():
         if flags.index is not None:
             raise UserError(f"{flags.run} has no data of its own; give files or folders of images.")
@@ -66,7 +67,7 @@ def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]],
         if flags.index is not None:
             images = images_from_split(opened, flags.split or "test", flags.index)
     if flags.words:
-        images, unusable = images_from_files(flags.words, predictor.decode)
+        images, unusable, notes = images_from_files(flags.words, predictor.decode)
     batches = torch.split(torch.stack([image.pixels for image in images]), BATCH_SIZE)
     probabilities = torch.cat([predictor.predict(batch) for batch in batches])
     best = probabilities.topk(min(flags.top_k, len(predictor.classes)), dim=1)
@@ -81,7 +82,7 @@ def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]],
         }
         for image, labels, values in zip(images, best.indices.tolist(), best.values.tolist(), strict=True)
     ]
-    return images, predictions, unusable
+    return images, predictions, unusable, notes
 
 
 def _table(predictions: Sequence[dict[str, Any]]) -> list[str]:

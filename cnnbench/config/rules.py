@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import IN_MODEL, IN_TASK
 from cnnbench.errors import listed
-from cnnbench.registry import AUGMENTATIONS, LOGGERS, MODELS, SCHEDULERS, TASKS, Section
+from cnnbench.registry import AUGMENTATIONS, DATASETS, LOGGERS, MODELS, SCHEDULERS, TASKS, Section
 
 PATIENCE = "regularization.early_stopping.patience"
 NO_STOPPING = {PATIENCE: None, "regularization.early_stopping.min_delta": 0.0}
@@ -58,6 +58,8 @@ def _data(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
         yield Violation(f"data.subset.{key}", sizes[key], problem)
     if not data.label_noise and _is_changed(data, "noise_seed"):
         yield Violation("data.noise_seed", data.noise_seed, "has no effect with data.label_noise=0")
+    if _is_changed(data, "bits") and not DATASETS[data.name].facts.get("photographs"):
+        yield Violation("data.bits", data.bits, "has no effect: only files of photographs have 16 bits per channel")
     if "data.split_seed" in typed and not data.val_fraction and data.subset.fraction is None:
         yield Violation("data.split_seed", data.split_seed, "has no effect with data.val_fraction=0: nothing is split")
 

@@ -177,6 +177,7 @@ class DataConfig(Choice):
     fold: NonNegativeInt | None = None
     image_size: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     channels: Literal[1, 3] | None = None
+    bits: Annotated[int, Field(ge=8, le=16)] = 16
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     statistics: Literal["own", "imagenet", "half"] = "own"
     subset: Subset = Subset()

@@ -29,7 +29,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-CONVERSION = 1  # raised with every change to the pixels that `decode` returns
+CONVERSION = 2  # raised with every change to the pixels that `decode` returns
 
 _intact: set[tuple[int | bytes, ...]] = set()  # files that were checked, each as it was then
 _one_at_a_time = threading.Lock()
@@ -61,7 +61,7 @@ def decode_photographs(
     all_rows, shape, files = torch.arange(len(photographs)), (channels, side, side), tuple(map(str, photographs.paths))
 
     def decode_file(path: Path) -> Tensor:
-        return decode(path, side, channels, photographs.fit)
+        return decode(path, side, channels, photographs.fit, photographs.bits)
 
     def decode_rows(rows: Tensor) -> Tensor:
         images = []
@@ -85,7 +85,7 @@ def decode_photographs(
 
 
 def _key(photographs: Photographs, side: int, channels: int) -> str:
-    digest = hashlib.sha256(f"{CONVERSION} {side} {channels} {photographs.fit}".encode())
+    digest = hashlib.sha256(f"{CONVERSION} {side} {channels} {photographs.fit} {photographs.bits}".encode())
     digest.update("".join(photographs.digests).encode())
     return digest.hexdigest()[:32]
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cnnbench.config.schema import NO_EFFECT_ON_RESULT
-from cnnbench.data.decode import SUFFIXES, worker_threads
+from cnnbench.data.decode import SUFFIXES, UNREAD_SUFFIXES, deep_kind, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
 from cnnbench.errors import UserError, counted, grouped, listed, quotable
@@ -68,8 +68,10 @@ def image_data(
     def images_of(files: LabelledFiles) -> Images:
         paths = tuple(path for path, _ in files)
         with worker_threads() as pool:
-            digests = tuple(pool.map(content_digest, paths))
-        return Images(Photographs(paths, digests, fit, cache, on_problem == "skip"), labels_of(files))
+            digests, depths = tuple(pool.map(content_digest, paths)), pool.map(deep_kind, paths)
+            deep = {digest: kind for digest, kind in zip(digests, depths, strict=True) if kind is not None}
+        photographs = Photographs(paths, digests, fit, cache, on_problem == "skip", deep=deep)
+        return Images(photographs, labels_of(files))
 
     if not test_fraction:
         measured = parts.get("test") or [*parts["train"], *parts.get("val", ())]
@@ -101,12 +103,24 @@ class FolderContents:
     images: tuple[Path, ...]
     others: tuple[Path, ...]
 
+    @property
+    def unread(self) -> list[Path]:
+        """The other files that are images too, of formats that are not read."""
+        return [path for path in self.others if path.suffix.lower() in UNREAD_SUFFIXES]
+
     def notes(self) -> list[str]:
-        """Return a note on the other files, if there are any."""
-        if not self.others:
-            return []
-        number = "1 file is" if len(self.others) == 1 else f"{grouped(len(self.others))} files are"
-        return [f"{number} no image by name, left out: {first_names(map(str, self.others))}"]
+        """Return notes on the other files, if there are any."""
+        unread = self.unread
+        others = [path for path in self.others if path not in unread]
+        notes = []
+        if unread:
+            number = "1 image is" if len(unread) == 1 else f"{grouped(len(unread))} images are"
+            names = first_names(map(str, unread))
+            notes.append(f"{number} of a format that is not read, left out; PNG would be: {names}")
+        if others:
+            number = "1 file is" if len(others) == 1 else f"{grouped(len(others))} files are"
+            notes.append(f"{number} no image by name, left out: {first_names(map(str, others))}")
+        return notes
 
 
 def find_images(folder: Path, follow_links: bool = False) -> FolderContents:

@@ -2,11 +2,12 @@
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -70,6 +71,9 @@ class Stream:
         return len(self), *self.size
 
 
+DeepKind = Literal["gray", "colour"]  # of a file with 16 bits per channel
+
+
 @dataclass(frozen=True)
 class Photographs:
     """Image files of any size that have not been decoded yet.
@@ -77,6 +81,7 @@ class Photographs:
     digests: sha256 (hex) of the content of each. fit: `crop`: resize the shorter side to `data.image_size` and take the
     central square; `stretch`: resize both sides to it.
     cache: whether to keep them, decoded, on disk. skip: whether to train without those that cannot be used.
+    bits: how many a file with 16 per channel uses. deep: the kind of these, by digest, see `deep_kind`.
     """
 
     paths: tuple[Path, ...]
@@ -84,6 +89,8 @@ class Photographs:
     fit: str
     cache: bool
     skip: bool
+    bits: int = 16
+    deep: Mapping[str, DeepKind] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -94,7 +101,8 @@ class Photographs:
         return replace(self, paths=paths, digests=digests)
 
     def __add__(self, other: "Photographs") -> "Photographs":
-        return replace(self, paths=self.paths + other.paths, digests=self.digests + other.digests)
+        deep = {**self.deep, **other.deep}
+        return replace(self, paths=self.paths + other.paths, digests=self.digests + other.digests, deep=deep)
 
 
 Pixels = Tensor | Stream | Photographs
@@ -198,6 +206,8 @@ class ImageData:
         for part in (self.train, self.test):
             if isinstance(part.pixels, Photographs):
                 digest.update("".join(part.pixels.digests).encode())
+                if any(part.pixels.deep.get(one) == "colour" for one in part.pixels.digests):
+                    digest.update(b"16 bits of colour are rounded")  # by earlier versions they were cut off
             else:
                 pixels = part.take(torch.arange(len(part)))
                 digest.update(str(tuple(pixels.shape)).encode())

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,10 +13,9 @@ from torch import Tensor
 
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.cache import decode_photographs
+from cnnbench.data.checks import copy_notes, depth_notes, exclude_unusable
 from cnnbench.data.copies import (
     contents_of,
-    copy_notes,
-    exclude_unusable,
     has_test_copies,
     photographs_of,
     with_test_drawn_again,
@@ -48,10 +48,10 @@ class PreparedData:
     """The three splits, and everything that is known about them.
 
     split: rows of the training part as it was read, also where a subset of it was selected.
-    source_rows: of the images of each split in the source. wrong: which of the training images, int64, have a wrong
-    label on purpose.
     mean, std: per channel, of the training images (pixels scaled to [0, 1]), unless data.statistics says otherwise.
     fingerprint: of the data set as it was read, before it was split or resized. notes: for the user.
+    source_rows: rows of the images of each split in the source. wrong: which training images, int64, have a wrong label
+    on purpose.
     """
 
     spec: DataSpec
@@ -59,12 +59,12 @@ class PreparedData:
     val: Images
     test: Images
     split: Split
-    source_rows: dict[str, Tensor]
-    wrong: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    source_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    wrong: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def files(self) -> dict[str, list[str]]:
         """Return the files of each split, in its order, below the folder that holds them all; empty: there are none."""
@@ -130,7 +130,7 @@ def prepare(config: DataConfig) -> PreparedData:
     wrong = (labels != train.labels).nonzero()[:, 0]
     return PreparedData(
         DataSpec(channels, *crop, data.classes, counts), Images(train.pixels, labels), val, test,
-        Split(rows[split.train], rows[split.val]), source_rows, wrong, mean, std, fingerprint, notes,
+        Split(rows[split.train], rows[split.val]), mean, std, fingerprint, notes, source_rows, wrong,
     )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     if config.image_size is None:
         problem = "photographs differ in size; give the side to resize them to, such as 256"
         raise SettingError("data.image_size=null", problem)
-    photographs = train + test
+    photographs = replace(train + test, bits=config.bits)
     stream, problems, notes = decode_photographs(photographs, config.image_size, config.channels or 3)
     usable, more_notes = exclude_unusable(photographs, problems, split, len(train))
     lost = set(labels[split.train].tolist()) - set(labels[usable.train].tolist())
@@ -208,8 +208,9 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     first, last = torch.arange(len(photographs)).tensor_split([len(train)])
     used = [*usable.train.tolist(), *usable.val.tolist(), *last.tolist()]
     copies = copy_notes(photographs, torch.cat([labels, data.test.labels]), used)
+    depths = depth_notes(photographs, stream, used)
     data = replace(data, train=Images(stream[first], labels), test=Images(stream[last], data.test.labels))
-    return data, usable, (*notes, *more_notes, *copies)
+    return data, usable, (*notes, *more_notes, *copies, *depths)
 
 
 def adapt(pixels: Pixels, image_size: int | None, channels: int | None) -> Pixels:

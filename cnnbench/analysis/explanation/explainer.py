@@ -30,6 +30,7 @@ class Explainer:
     which: checkpoint of the network. device: for what takes many images. split: where those come from.
     train_row: row of the first image in the training split, if it is there. num_mapped: number of images whose maps
     are drawn. layer, filter, label: drawn in place of all layers, all maps, and the predicted class.
+    notes: on files that were left out.
     """
 
     run: Run
@@ -43,6 +44,7 @@ class Explainer:
     layer: str | None = None
     filter: int | None = None
     label: int | None = None
+    notes: Sequence[str] = ()
 
     @cached_property
     def images(self) -> Tensor:
@@ -127,15 +129,16 @@ def explainer_of(
     network = run.model(which)
     is_named = bool(words) or rows is not None
     if words:
-        inputs, unusable = images_from_files(words, run.decode)
+        inputs, unusable, notes = images_from_files(words, run.decode)
     else:
         rows = _first_of_each_class(run.data(split).labels, split) if rows is None else rows
-        inputs, unusable = images_from_split(run, split, rows), []
+        inputs, unusable, notes = images_from_split(run, split, rows), [], []
     if len(inputs) > MAX_IMAGES:
         raise UserError(f"{len(inputs)} images are too many to look at; name at most {MAX_IMAGES}.")
     train_row = rows[0] if rows and not words and split == "train" else None
     # Maps of images that were not named, in every layer, would be a flood of figures.
-    return Explainer(run, which, network, device, inputs, split, train_row, len(inputs) if is_named else 1), unusable
+    maps = len(inputs) if is_named else 1
+    return Explainer(run, which, network, device, inputs, split, train_row, maps, notes=notes), unusable
 
 
 def _first_of_each_class(labels: Tensor, split: str) -> list[int]:

@@ -116,8 +116,10 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
         "file": {
             "side": width,
             "fit": run.fit,
+            "bits": config.data.bits,
             "means": "how an image file becomes pixels: resized, bilinear with antialiasing; crop: the shorter side "
-            "to `side`, then the central square is cropped; stretch: both sides",
+            "to `side`, then the central square is cropped; stretch: both sides; bits: how many a file with 16 per "
+            "channel uses, 2^bits - 1 is white",
         } if height == width else None,
         "window": (spec.height, spec.width),
         "mean": data["mean"],
