@@ -61,7 +61,7 @@ def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> l
 def _other_images(run: Run, words: Sequence[str]) -> PreparedData:
     """Return other images, cropped and normalised like those of the run."""
     own = run.config.data
-    settings = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
+    settings = own.model_dump(include={"image_size", "channels", "crop", "interpolation"})
     typed = {word.partition("=")[0] for word in words}
     same = [
         f"data.{key}={'null' if value is None else value}"

@@ -17,6 +17,7 @@ from cnnbench.errors import grouped
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; other decoders have had many security holes
 MAX_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # by data.interpolation
 
 warnings.filterwarnings("ignore", module="PIL")  # about damaged metadata; damaged pixels raise
 
@@ -35,11 +36,14 @@ class Undecodable(Exception):  # noqa: N818 - a finding about one file of many
     """An image that cannot be used: the message says why."""
 
 
-def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
-    """Return an image as uint8 [side, side, channels].
+def decode(
+    path: Path, side: int, channels: int, fit: str, interpolation: str = "bilinear", window: int | None = None
+) -> Tensor:
+    """Return an image as uint8 [window, window, channels].
 
     fit: `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides to it.
-    Resizing is bilinear with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
+    interpolation: `bilinear` or `bicubic`, with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
+    window: side of the central square; None: all of `side`.
     Images are rotated by their EXIF orientation; of an animation the first frame is used; transparent pixels become
     white, 16 bits become 8, palettes and CMYK become RGB.
     Raises Undecodable for files that are damaged, empty, too large, or no image of a known format.
@@ -49,12 +53,12 @@ def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             plain = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
-            pixels = np.array(_resized(plain, side, fit))
+            pixels = np.array(_resized(plain, side, fit, FILTERS[interpolation], window or side))
     except (Undecodable, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything on damaged content
         raise Undecodable(_reason(path, error)) from error
-    return torch.from_numpy(pixels).view(side, side, channels)
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -69,7 +73,7 @@ def _plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
+def _resized(image: Image.Image, side: int, fit: str, resampling: Image.Resampling, window: int) -> Image.Image:
     width, height = side, side
     if fit == "crop":
         shorter = min(image.size)
@@ -77,9 +81,9 @@ def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
         if width * height > MAX_PIXELS:
             raise Undecodable(f"is too long for its {shorter} pixels across")
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+        image = image.resize((width, height), resampling)
+    left, top = round((width - window) / 2), round((height - window) / 2)
+    return image.crop((left, top, left + window, top + window))
 
 
 def _reason(path: Path, error: Exception) -> str:

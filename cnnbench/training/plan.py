@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,10 @@ def plan_run(
     if not is_job:
         mistakes += tuple(_switched_off_already(composer, words, composed))
     config, notes = validate(values, composed.typed, mistakes)
-    config = _with_initial_weights(composer, config, above)
-    return Plan(config, command_line(words), composed.choices, composed.origins, composed.typed, tuple(notes))
+    chosen = {key for key, origin in composed.origins.items() if origin != "default"}
+    config, recipe = _with_initial_weights(composer, config, chosen, above)
+    origins = composed.origins | dict.fromkeys(recipe, "published weights")
+    return Plan(config, command_line(words), composed.choices, origins, composed.typed, tuple(notes))
 
 
 def plan_words(words: Sequence[str], config_dir: str | None = None) -> Plan:
@@ -136,15 +138,20 @@ def _switched_off_already(composer: Composer, words: Sequence[str], composed: Co
     return [Mistake(word, problem) for key, word in off.items() if key.split(".")[1] not in present]
 
 
-def _with_initial_weights(composer: Composer, config: RunConfig, above: tuple[str, ...]) -> RunConfig:
-    """Return the configuration with its initial weights pinned by content, those of an experiment by its run."""
-    if not any(config.init.model_dump(exclude={"checkpoint"}).values()):
-        return config
+def _with_initial_weights(
+    composer: Composer, config: RunConfig, chosen: Collection[str], above: tuple[str, ...]
+) -> tuple[RunConfig, list[str]]:
+    """Return the configuration with its initial weights pinned by content, those of an experiment by its run.
+
+    chosen: keys that were set; others that published weights set are returned as well.
+    """
+    if not config.init.model_dump(exclude={"checkpoint", "partial"}, exclude_none=True):
+        return config, []
     from cnnbench.training.init import with_source  # only a run with initial weights needs all that
 
     name = config.init.experiment
     if name is None:
-        return with_source(config)
+        return with_source(config, chosen)
     given = f"init.experiment={name}"
     if name in above:
         raise ConfigError([Mistake(given, "is initialised with itself; give another one")])
@@ -158,7 +165,7 @@ def _with_initial_weights(composer: Composer, config: RunConfig, above: tuple[st
         problem = f"has no finished run in {outputs_dir()}: {ways}"
         raise ConfigError([Mistake(given, problem)])
     init = config.init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
-    return with_source(config.model_copy(update={"init": init}))
+    return with_source(config.model_copy(update={"init": init}), chosen)
 
 
 def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] = ()) -> Plan:

@@ -18,6 +18,7 @@ from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.rules import evaluated_too_rarely
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import as_word
+from cnnbench.config.values import flat
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
@@ -30,7 +31,7 @@ from cnnbench.optim.freezing import FreezePlan, plan_freezing
 from cnnbench.optim.optimizers import parameter_groups, penalized
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.randomness import generator, seed_layers
-from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
+from cnnbench.registry import AUGMENTATIONS, MODELS, OPTIMIZERS, SCHEDULERS, TASKS
 from cnnbench.store.provenance import cpu_flags
 from cnnbench.tasks.base import Task, check_task
 
@@ -295,8 +296,12 @@ def _remarks(config: RunConfig, task: Task, network: nn.Module, spec: DataSpec) 
         )
     if config.freeze.what and config.source is None and config.parent is None:
         yield "frozen layers are randomly initialised: nothing is loaded; see init"
-    if config.init.weights and config.data.statistics == "own":
-        yield "pretrained weights were trained with other normalisation; see data.statistics"
+    if config.init.weights:
+        published = MODELS[config.model.name].facts["pretrained"](config.model.settings).recipe
+        values = flat(config.to_dict())
+        other = " ".join(as_word(key, value) for key, value in published.items() if values.get(key) != value)
+        if other:
+            yield f"the published weights were trained on other inputs: {other}"
     if task.is_classifier and spec.num_outputs > 1 and _ends_in_softmax(network, spec):
         yield "the network ends in a softmax; the loss applies its own: leave it out, or learning is slow"
     settings = config.optimizer.settings
