@@ -72,7 +72,7 @@ def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> l
 def _other_images(run: Run, words: Sequence[str], split: str) -> PreparedData:
     """Return other images, resized, cropped and normalised like those of the run, with the numbers of its classes."""
     own = run.config.data
-    settings = {"image_size": own.image_size, "channels": own.channels, "crop": own.crop}
+    settings = own.model_dump(include={"image_size", "channels", "crop", "interpolation"})
     if all(name in DATASETS and DATASETS[name].facts.get("photographs") for name in (own.name, words[0])):
         settings["fit"] = own.settings["fit"]
     typed = {word.partition("=")[0] for word in words}

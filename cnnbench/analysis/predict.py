@@ -42,15 +42,13 @@ class Predictor:
         """Return a network of torchvision with its default weights. Raises UserError if they cannot be downloaded."""
         import torchvision.models as zoo
 
-        from cnnbench.models.torchvision import pretrained
+        from cnnbench.models.torchvision import published_network
 
-        source = pretrained({"architecture": name})
-        network = zoo.get_model(name)
-        network.load_state_dict(source.load())
-        network.eval()
+        network = published_network(name)
         weights = zoo.get_model_weights(name).DEFAULT
         transforms = weights.transforms()
         crop, side = int(transforms.crop_size[0]), int(transforms.resize_size[0])
+        interpolation = transforms.interpolation.value
         spec = DataSpec(3, crop, crop, tuple(weights.meta["categories"]))
         if not spec.classes:
             raise UserError(f"torchvision/{name} does not name its classes.")
@@ -62,7 +60,10 @@ class Predictor:
             with torch.inference_mode():
                 return network(batch.images).softmax(1)  # type: ignore[no-any-return]
 
-        return cls(spec.classes, predict, lambda path: decode(path, side, 3, "crop").permute(2, 0, 1))
+        return cls(
+            spec.classes, predict,
+            lambda path: decode(path, side, 3, "crop", interpolation=interpolation, window=crop).permute(2, 0, 1),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

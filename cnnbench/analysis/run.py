@@ -220,7 +220,8 @@ class Run:
     def decode(self, path: Path) -> Tensor:
         """Return the pixels of an image file, uint8 [C, side, side], as in the training. Raises Undecodable."""
         channels, _, side = self.size
-        return decode(path, side, channels, self.fit, self.config.data.bits).permute(2, 0, 1)
+        data = self.config.data
+        return decode(path, side, channels, self.fit, data.bits, data.interpolation).permute(2, 0, 1)
 
     def batches(self, split: str = "test") -> Batches:
         """Return the batches of a split as the network sees them, without augmentation."""

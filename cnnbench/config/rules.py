@@ -56,6 +56,9 @@ def _data(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
     for key in list(sizes)[1:]:
         problem = f"and data.subset.{next(iter(sizes))} exclude each other; give one"
         yield Violation(f"data.subset.{key}", sizes[key], problem)
+    if data.image_size is None and _is_changed(data, "interpolation"):
+        problem = "has no effect without data.image_size: nothing is resized"
+        yield Violation("data.interpolation", data.interpolation, problem, {"data.interpolation": "bilinear"})
     if not data.label_noise and _is_changed(data, "noise_seed"):
         yield Violation("data.noise_seed", data.noise_seed, "has no effect with data.label_noise=0")
     if _is_changed(data, "bits") and not DATASETS[data.name].facts.get("photographs"):
@@ -150,6 +153,8 @@ def _transfer(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
         yield Violation(f"init.{key}", sources[key], problem, instead)
     if init.run is None and init.experiment is None and _is_changed(init, "checkpoint"):
         yield Violation("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
+    if init.partial and not sources:
+        yield Violation("init.partial", True, "has no effect without init.run, .experiment, .weights or .file")
     if init.weights and not MODELS[config.model.name].facts["pretrained"]:
         having = listed(name for name in MODELS if MODELS[name].facts["pretrained"])
         problem = f"'{config.model.name}' has no pretrained weights; these models have: {having}"

@@ -60,6 +60,11 @@ Words = Annotated[Listed, Field(min_length=1, description="features, all_but_hea
 Names = Annotated[Listed, Field(description="names of loggers, or [] for none")]
 
 
+MeanAndStd = Annotated[
+    list[list[FiniteFloat]], Field(min_length=2, max_length=2, description="[[mean, …], [deviation, …]], by channel")
+]
+
+
 Factors = Annotated[
     dict[str, PositiveFloat],
     BeforeValidator(lambda values: flat(values) if isinstance(values, Mapping) else values),  # a.b=2 arrives nested
@@ -178,8 +183,9 @@ class DataConfig(Choice):
     image_size: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     channels: Literal[1, 3] | None = None
     bits: Annotated[int, Field(ge=8, le=16)] = 16
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop: Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, lt=1)] | None = None
-    statistics: Literal["own", "imagenet", "half"] = "own"
+    statistics: Literal["own", "imagenet", "half"] | MeanAndStd = "own"
     subset: Subset = Subset()
     label_noise: Fraction = 0.0
     noise_seed: Seed = 0
@@ -210,7 +216,8 @@ class InitConfig(Section):
     """Initial weights, where they are not random: from one of run, experiment, weights and file.
 
     run: folder of a run. experiment: name of one that was trained; its run is looked up. checkpoint: which weights of
-    either. weights: published ones of the model. file: a state dict.
+    either. weights: published ones of the model. file: a state dict. partial: whether they may fit a part of the
+    network only, the rest of which begins at random.
     """
 
     run: str | None = None
@@ -218,6 +225,7 @@ class InitConfig(Section):
     checkpoint: Literal["best", "last"] = "best"
     weights: Literal["imagenet"] | None = None
     file: str | None = None
+    partial: bool = False
 
 
 class FreezeConfig(Section):
@@ -232,10 +240,14 @@ class FreezeConfig(Section):
 
 
 class HeadConfig(Section):
-    """Dense layers put before the last layer of a network, each followed by ReLU and dropout; none: as it is."""
+    """Dense layers put before the last layer of a network, each followed by ReLU and dropout; none: as it is.
+
+    init: how the last layer begins: as its architecture initialises it, or as layers of torch do.
+    """
 
     units: list[PositiveInt] = Field(default=[])
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    init: Literal["architecture", "torch"] = "architecture"
 
 
 class TopLevelConfig(Section):

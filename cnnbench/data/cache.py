@@ -49,7 +49,7 @@ def cache_dir() -> Path:
 
 
 def decode_photographs(
-    photographs: Photographs, side: int, channels: int
+    photographs: Photographs, side: int, channels: int, interpolation: str = "bilinear"
 ) -> tuple[Stream, dict[int, str], tuple[str, ...]]:
     """Return the images as a stream of uint8 [B, C, side, side], what is wrong with which of them, by row, and notes.
 
@@ -57,11 +57,11 @@ def decode_photographs(
     settings, where the next run finds them. Where they are not to be kept, or the disk is full or read-only, they are
     decoded again for every batch: the same pixels, at a higher cost. What is damaged there is decoded again.
     """
-    folder = cache_dir() / _key(photographs, side, channels)
+    folder = cache_dir() / _key(photographs, side, channels, interpolation)
     all_rows, shape, files = torch.arange(len(photographs)), (channels, side, side), tuple(map(str, photographs.paths))
 
     def decode_file(path: Path) -> Tensor:
-        return decode(path, side, channels, photographs.fit, photographs.bits)
+        return decode(path, side, channels, photographs.fit, photographs.bits, interpolation)
 
     def decode_rows(rows: Tensor) -> Tensor:
         images = []
@@ -84,8 +84,9 @@ def decode_photographs(
     return Stream(decode_rows, all_rows, shape, files), _decode_each(photographs, decode_file), notes
 
 
-def _key(photographs: Photographs, side: int, channels: int) -> str:
+def _key(photographs: Photographs, side: int, channels: int, interpolation: str) -> str:
     digest = hashlib.sha256(f"{CONVERSION} {side} {channels} {photographs.fit} {photographs.bits}".encode())
+    digest.update(b"" if interpolation == "bilinear" else interpolation.encode())
     digest.update("".join(photographs.digests).encode())
     return digest.hexdigest()[:32]
 

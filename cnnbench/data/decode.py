@@ -23,6 +23,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 UNREAD_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".psd", ".tga")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; other decoders have had many security holes
 MAX_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # by data.interpolation
 
 SPACE = rb"(?:\s|#[^\n]*\n)+"  # and comments
 PGM_OF_16_BITS = re.compile(rb"P[25]" + (SPACE + rb"\d+") * 2 + SPACE + rb"65535\s")
@@ -44,11 +45,20 @@ class Undecodable(Exception):  # noqa: N818 - a finding about one file of many
     """An image that cannot be used: the message says why."""
 
 
-def decode(path: Path, side: int, channels: int, fit: str, bits: int = 16) -> Tensor:
-    """Return an image as uint8 [side, side, channels].
+def decode(
+    path: Path,
+    side: int,
+    channels: int,
+    fit: str,
+    bits: int = 16,
+    interpolation: str = "bilinear",
+    window: int | None = None,
+) -> Tensor:
+    """Return an image as uint8 [window, window, channels].
 
     fit: `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides to it.
-    Resizing is bilinear with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
+    interpolation: `bilinear` or `bicubic`, with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
+    window: side of the central square; None: all of `side`.
     Images are rotated by their EXIF orientation; of an animation the first frame is used; transparent pixels become
     white, palettes and CMYK become RGB. bits: of a file with 16 per channel, how many are used: 2^bits - 1 becomes 255,
     gray or colour, rounded; a PGM may say itself what is white.
@@ -60,12 +70,12 @@ def decode(path: Path, side: int, channels: int, fit: str, bits: int = 16) -> Te
                 raise Image.DecompressionBombError
             upright = ImageOps.exif_transpose(_in_eight_bits(image, bits))
             plain = _plain(upright).convert("L" if channels == 1 else "RGB")
-            pixels = np.array(_resized(plain, side, fit))
+            pixels = np.array(_resized(plain, side, fit, FILTERS[interpolation], window or side))
     except (Undecodable, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything on damaged content
         raise Undecodable(_reason(path, error)) from error
-    return torch.from_numpy(pixels).view(side, side, channels)
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)
 
 
 def deep_kind(path: Path) -> DeepKind | None:
@@ -145,7 +155,7 @@ def _plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
+def _resized(image: Image.Image, side: int, fit: str, resampling: Image.Resampling, window: int) -> Image.Image:
     width, height = side, side
     if fit == "crop":
         shorter = min(image.size)
@@ -153,9 +163,9 @@ def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
         if width * height > MAX_PIXELS:
             raise Undecodable(f"is too long for its {shorter} pixels across")
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+        image = image.resize((width, height), resampling)
+    left, top = round((width - window) / 2), round((height - window) / 2)
+    return image.crop((left, top, left + window, top + window))
 
 
 def _reason(path: Path, error: Exception) -> str:

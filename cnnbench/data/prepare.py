@@ -113,7 +113,7 @@ def prepare(config: DataConfig) -> PreparedData:
         data, split, decoding_notes = _decode(data, split, config)
         notes = (*notes, *decoding_notes)
     train, val, test = (
-        Images(adapt(part.pixels, config.image_size, config.channels), part.labels)
+        Images(adapt(part.pixels, config.image_size, config.channels, config.interpolation), part.labels)
         for part in (data.train[split.train], data.train[split.val], data.test)
     )
     channels, height, width = train.size
@@ -199,7 +199,9 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
         problem = "photographs differ in size; give the side to resize them to, such as 256"
         raise SettingError("data.image_size=null", problem)
     photographs = replace(train + test, bits=config.bits)
-    stream, problems, notes = decode_photographs(photographs, config.image_size, config.channels or 3)
+    stream, problems, notes = decode_photographs(
+        photographs, config.image_size, config.channels or 3, config.interpolation
+    )
     usable, more_notes = exclude_unusable(photographs, problems, split, len(train))
     lost = set(labels[split.train].tolist()) - set(labels[usable.train].tolist())
     if lost:
@@ -213,7 +215,7 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     return data, usable, (*notes, *more_notes, *copies, *depths)
 
 
-def adapt(pixels: Pixels, image_size: int | None, channels: int | None) -> Pixels:
+def adapt(pixels: Pixels, image_size: int | None, channels: int | None, interpolation: str = "bilinear") -> Pixels:
     """Return images resized and converted, batch by batch on demand where all of them would need too much memory.
 
     pixels: uint8 [N, C, H, W], or a stream, which is returned as it is: decoding has converted it.
@@ -223,15 +225,19 @@ def adapt(pixels: Pixels, image_size: int | None, channels: int | None) -> Pixel
     number, given, height, width = pixels.shape
     size = (channels or given, image_size or height, image_size or width)
     if size == (given, height, width) or number * math.prod(size) <= MAX_IN_MEMORY:
-        return resize_and_convert(pixels, image_size, channels)
-    return Stream(lambda rows: resize_and_convert(pixels[rows], image_size, channels), torch.arange(number), size)
+        return resize_and_convert(pixels, image_size, channels, interpolation)
+    return Stream(
+        lambda rows: resize_and_convert(pixels[rows], image_size, channels, interpolation), torch.arange(number), size
+    )
 
 
-def resize_and_convert(pixels: Tensor, image_size: int | None, channels: int | None) -> Tensor:
+def resize_and_convert(
+    pixels: Tensor, image_size: int | None, channels: int | None, interpolation: str = "bilinear"
+) -> Tensor:
     """Resize images to a square of `image_size` and convert them to `channels`; None leaves either as it is.
 
-    pixels: uint8 [N, C, H, W]. Resizing is bilinear with antialiasing, one channel is repeated to three, three become
-    one by luminance (ITU-R BT.601). Returns uint8, rounded.
+    pixels: uint8 [N, C, H, W]. interpolation: `bilinear` or `bicubic`, with antialiasing. One channel is repeated to
+    three, three become one by luminance (ITU-R BT.601). Returns uint8, rounded.
     """
     if channels == 1 and pixels.shape[1] == 3:
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
@@ -239,7 +245,9 @@ def resize_and_convert(pixels: Tensor, image_size: int | None, channels: int | N
     if image_size is not None and tuple(pixels.shape[2:]) != (image_size, image_size) and len(pixels):
         size = (image_size, image_size)
         resized = [
-            torch.nn.functional.interpolate(part.float(), size, mode="bilinear", antialias=True).round_().clamp_(0, 255)
+            torch.nn.functional.interpolate(part.float(), size, mode=interpolation, antialias=True)
+            .round_()
+            .clamp_(0, 255)
             for part in torch.split(pixels, 1024)  # as float, a chunk at a time
         ]
         pixels = torch.cat([part.to(torch.uint8) for part in resized])
@@ -258,14 +266,24 @@ def crop_size(height: int, width: int, crop: float | None) -> tuple[int, int]:
     return int(crop), int(crop)
 
 
-def statistics_of(images: Images, kind: str) -> Statistics:
-    """Return mean and standard deviation per channel: the images' `own`, or fixed ones that pretrained networks use."""
+def statistics_of(images: Images, kind: str | list[list[float]]) -> Statistics:
+    """Return mean and standard deviation per channel: the images' `own`, or those that a network was trained with.
+
+    kind: `own`, `imagenet`, `half`, or a mean and a deviation for each channel.
+    """
     channels = images.size[0]
-    if kind == "imagenet":
-        if channels != 3:
-            raise SettingError("data.statistics=imagenet", "needs three channels, these have one; set data.channels=3")
-        return IMAGENET
-    return ((0.5,) * channels, (0.5,) * channels) if kind == "half" else channel_statistics(images)
+    if kind == "own":
+        return channel_statistics(images)
+    if kind == "half":
+        return (0.5,) * channels, (0.5,) * channels
+    mean, std = IMAGENET if isinstance(kind, str) else map(tuple, kind)
+    if len(mean) != len(std) or min(std, default=0) <= 0:
+        problem = "must be two lists of the same length, means and deviations; deviations are above 0"
+        raise SettingError(f"data.statistics={kind}", problem)
+    if len(mean) != channels:
+        problem = f"is for {len(mean)} channels, the images have {channels}; set data.channels={len(mean)}"
+        raise SettingError(f"data.statistics={kind}", problem, {"data.statistics": "own"})
+    return mean, std
 
 
 def channel_statistics(images: Images) -> Statistics:

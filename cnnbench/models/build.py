@@ -1,7 +1,7 @@
 """From a selection to a network that fits the data and the task."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -76,7 +76,21 @@ def build_network(
             problem = "no Linear or Conv2d gives the network's outputs, so there is no head to replace"
             raise SettingError(f"head.units={head.units}", problem)
         replace_head(network, layers, head.units, head.dropout)
+    for name in trace_head(network, spec).head if head.init == "torch" else ():
+        for layer in network.get_submodule(name).modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.reset_parameters()
     return avoid_onednn_bug(network)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Put weights and buffers into a network, all of them or, where not `strict`, some.
+
+    Some layers ask which version of themselves wrote them, which plain tensors do not say: this one, by their names.
+    """
+    state = OrderedDict(weights)
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(state, strict=strict)
 
 
 def check_network(

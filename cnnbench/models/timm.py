@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from cnnbench.config.validate import as_word
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import SettingError, UserError, did_you_mean
-from cnnbench.models.weights import WeightSource
+from cnnbench.models.weights import WeightSource, published_input
 from cnnbench.registry import MODELS
 
 
@@ -19,6 +20,8 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
         problem = f"timm has none of '{settings['architecture']}'; init.file takes a file"
         raise SettingError("init.weights=imagenet", problem)
     name = f"timm {known.architecture}.{known.tag}"
+    recipe = published_input(known.mean, known.std, known.interpolation)
+    words = " ".join(as_word(key, value).replace(" ", "") for key, value in recipe.items())
 
     def load() -> Mapping[str, Any]:
         try:
@@ -28,11 +31,11 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
             where = hub if known.hf_hub_id else known.url
             raise UserError(
                 f"init.weights=imagenet: {where} cannot be downloaded ({str(error).splitlines()[0]}); "
-                "get it elsewhere, and give init.file=FILE instead of init.weights"
+                f"get it elsewhere, and give init.file=FILE {words} instead of init.weights"
             ) from error
         return state
 
-    return WeightSource("init.weights=imagenet", name, name, load, {"weights": name})
+    return WeightSource("init.weights=imagenet", name, name, load, {"weights": name}, recipe=recipe)
 
 
 @MODELS.register("timm", pretrained=pretrained)

@@ -9,10 +9,10 @@ from torch import nn
 
 from cnnbench.data.images import DataSpec
 from cnnbench.errors import SettingError, UserError, did_you_mean
-from cnnbench.models.weights import WeightSource
+from cnnbench.models.weights import WeightSource, published_input
 from cnnbench.registry import MODELS
 
-WITH_AUXILIARY = ("googlenet", "inception_v3")
+WITH_AUXILIARY = ("googlenet", "inception_v3")  # their published weights are for pixels scaled to [-1, 1], too
 
 
 def pretrained(settings: Mapping[str, Any]) -> WeightSource:
@@ -31,26 +31,49 @@ def pretrained(settings: Mapping[str, Any]) -> WeightSource:
 
     name = f"torchvision {type(weights).__name__}.{weights.name}"
     metrics = {f"ImageNet {metric}": value for metric, value in weights.meta["_metrics"]["ImageNet-1K"].items()}
-    return WeightSource(
-        "init.weights=imagenet", name, name, load, {"weights": name, "data": "ImageNet", "metrics": metrics}
-    )
+    transforms = weights.transforms()
+    recipe = published_input(transforms.mean, transforms.std, transforms.interpolation.value)
+    recipe["model.transform_input"] = settings["architecture"] in WITH_AUXILIARY
+    metadata = {"weights": name, "data": "ImageNet", "metrics": metrics}
+    return WeightSource("init.weights=imagenet", name, name, load, metadata, recipe=recipe)
+
+
+def published_network(architecture: str) -> nn.Module:
+    """Return a network of torchvision as it is published, in evaluation mode. Raises UserError without its weights."""
+    weights = pretrained({"architecture": architecture}).load()
+    settings = {"transform_input": True, "init_weights": False} if architecture in WITH_AUXILIARY else {}
+    network: nn.Module = _zoo(architecture).get_model(architecture, weights=None, **settings)
+    network.load_state_dict(weights)
+    return network.eval()
 
 
 @MODELS.register("torchvision", pretrained=pretrained, aux_classifiers="auxiliary")
 def torchvision(
-    spec: DataSpec, *, architecture: str, stem: Literal["imagenet", "cifar"] = "imagenet", auxiliary: bool = False
+    spec: DataSpec,
+    *,
+    architecture: str,
+    stem: Literal["imagenet", "cifar"] = "imagenet",
+    auxiliary: bool = False,
+    transform_input: bool = False,
 ) -> nn.Module:
     """Build one of torchvision's classification networks, without published weights.
 
     architecture: resnet18, vgg16, … stem: cifar makes the first convolution 3x3 with stride 1 and leaves out the first
     pooling, so that small images keep their size. auxiliary: with auxiliary classifiers, whose outputs follow the main
-    one in training. Raises SettingError for an unknown architecture, and where it has no auxiliary classifiers.
+    one in training. transform_input: images normalised by ImageNet's statistics are scaled to [-1, 1] first, as the
+    published weights of googlenet and inception_v3 need it. Raises SettingError for an unknown architecture, and where
+    it has no auxiliary classifiers, or no such scaling.
     """
     zoo = _zoo(architecture)
     if auxiliary and architecture not in WITH_AUXILIARY:
         problem = f"'{architecture}' has no auxiliary classifiers; {' and '.join(WITH_AUXILIARY)} have"
         raise SettingError("model.auxiliary=true", problem)
-    options: dict[str, Any] = {"aux_logits": auxiliary, "init_weights": True} if architecture in WITH_AUXILIARY else {}
+    if transform_input and (architecture not in WITH_AUXILIARY or spec.channels != 3):
+        problem = f"is for {' and '.join(WITH_AUXILIARY)} on images with three channels"
+        raise SettingError("model.transform_input=true", problem, {"model.transform_input": False})
+    options: dict[str, Any] = {}
+    if architecture in WITH_AUXILIARY:
+        options = {"aux_logits": auxiliary, "init_weights": True, "transform_input": transform_input}
     network: nn.Module = zoo.get_model(architecture, weights=None, num_classes=spec.num_outputs, **options)
     if spec.channels != 3 or stem == "cifar":
         _replace_first(network, nn.Conv2d, lambda conv: _first_convolution(conv, spec.channels, stem))

@@ -1,6 +1,6 @@
 """Initial weights of a training, where they are not random: those of a run, of a file, or published ones."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.validate import with_values
+from cnnbench.config.values import flat
 from cnnbench.errors import ConfigError, SettingError, UserError
-from cnnbench.models.weights import Matched, WeightSource, file_source, match
+from cnnbench.models.build import load_weights
+from cnnbench.models.weights import Matched, WeightSource, file_source, first_tensors, match
 from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint
@@ -29,21 +32,28 @@ class InitialWeights:
     record: dict[str, Any]
 
 
-def with_source(config: RunConfig, insists: bool = True) -> RunConfig:
-    """Return the configuration with its initial weights pinned by their content. Raises ConfigError.
+def with_source(config: RunConfig, chosen: Collection[str], insists: bool = True) -> tuple[RunConfig, list[str]]:
+    """Return the configuration with its initial weights pinned by their content, and the keys set by their recipe.
 
-    insists: the checkpoint was typed; else the last one is taken of a run that was never validated.
+    Images are prepared as the weights were published for, where somebody has not chosen otherwise. chosen: keys that
+    were set. insists: the checkpoint was typed; else the last one is taken of a run that was never validated.
+    Raises ConfigError.
     """
     source = find_source(config, insists)
     if source is None:
-        return config
+        return config, []
+    own = flat(config.to_dict())
+    recipe = {key: value for key, value in source.recipe.items() if key not in chosen and own.get(key) != value}
+    if config.data.image_size is None:  # nothing is resized
+        recipe.pop("data.interpolation", None)
     where = {}
     if config.init.run is not None:  # `last` is another run tomorrow
         where["run"] = source.metadata["run"]
         where["checkpoint"] = source.metadata["checkpoint"]["chosen"]
     if config.init.file is not None:
         where["file"] = str(Path(config.init.file).expanduser().resolve())
-    return config.model_copy(update={"source": source.identity, "init": config.init.model_copy(update=where)})
+    pinned = {"source": source.identity, "init": config.init.model_copy(update=where)}
+    return with_values(config, recipe).model_copy(update=pinned), list(recipe)
 
 
 def find_source(config: RunConfig, insists: bool = True) -> WeightSource | None:
@@ -132,7 +142,7 @@ def load_initial_weights(training: TrainingSetup) -> dict[str, Any]:
     initial = initial_weights(training)
     if initial is None:
         return {}
-    training.network.load_state_dict(initial.weights, strict=False)
+    load_weights(training.network, initial.weights, strict=False)
     return initial.record
 
 
@@ -160,7 +170,7 @@ def _matched(source: WeightSource, training: TrainingSetup) -> Matched:
     try:
         return match(
             source, training.network, training.head.head, training.config.model.name, head_reason,
-            training.spec.num_outputs,
+            training.spec.num_outputs, training.config.init.partial,
         )  # fmt: skip
     except UserError as error:
         size, spec = source.data.get("window"), training.spec
@@ -176,6 +186,10 @@ def _notes(source: WeightSource, training: TrainingSetup, matched: Matched) -> l
     trained = f" trained on {metadata['data']}" if metadata.get("data") else ""
     measured = f" ({measured})" if measured else ""
     notes = [f"initial weights: {source.description}{trained}{measured}", f"init: {'; '.join(matched.counts())}"]
+    if training.config.init.partial and matched.reinitialised:
+        notes.append(f"init.partial: random are {first_tensors(matched.reinitialised)}")
+        frozen = [name for name in matched.reinitialised if name in training.freeze.frozen]
+        notes += [f"init.partial: frozen at random values are {first_tensors(frozen)}"] if frozen else []
     data = training.data
     if source.data.get("fingerprint") == data.fingerprint:
         epochs = f"{metadata['epochs']} + {training.config.epochs}"

@@ -144,10 +144,11 @@ def _switched_off_already(composer: Composer, words: Sequence[str], composed: Co
 def with_initial_weights(plan: Plan) -> Plan:
     """Return the plan with its initial weights pinned by content, those of an experiment by its newest run.
 
-    Raises ConfigError where they are missing; nothing changes where they are pinned already.
+    Images are prepared as published weights need, where nobody has chosen otherwise. Raises ConfigError where weights
+    are missing; nothing changes where they are pinned already.
     """
     config, init, notes = plan.config, plan.config.init, plan.notes
-    if config.source is not None or not any(init.model_dump(exclude={"checkpoint"}).values()):
+    if config.source is not None or not init.model_dump(exclude={"checkpoint", "partial"}, exclude_none=True):
         return plan
     from cnnbench.training.init import with_source  # only a run with initial weights needs all that
 
@@ -161,7 +162,10 @@ def with_initial_weights(plan: Plan) -> Plan:
             notes = (*notes, f"init.experiment={init.experiment}: {of_run}")
         init = init.model_copy(update={"run": str(runs[-1].path), "experiment": None})
         config = config.model_copy(update={"init": init})
-    return replace(plan, config=with_source(config, "init.checkpoint" in plan.typed), notes=notes)
+    chosen = {key for key, origin in plan.origins.items() if origin != "default"}
+    config, recipe = with_source(config, chosen, "init.checkpoint" in plan.typed)
+    origins = {**plan.origins, **dict.fromkeys(recipe, "published weights")}
+    return replace(plan, config=config, origins=origins, notes=notes)
 
 
 def untrained(experiment: str) -> Mistake:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.validate import as_word
+from cnnbench.config.values import flat
 from cnnbench.data.image_files import first_names
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batch
 from cnnbench.data.prepare import PreparedData
-from cnnbench.registry import DATASETS
+from cnnbench.registry import DATASETS, MODELS
 from cnnbench.tasks.base import Task, first_batch
 from cnnbench.tasks.evaluation import wilson
 
@@ -126,12 +128,15 @@ def frozen_at_random(trial: Trial) -> Iterator[Remark]:
 
 @before_training
 def other_statistics(trial: Trial) -> Iterator[Remark]:
-    """Yield that images are normalised otherwise than for the weights, or for weights that are not loaded."""
+    """Yield that images are prepared otherwise than for the weights, or for weights that are not loaded."""
     config = trial.config
     begins_anywhere = config.source or config.init.experiment or config.parent
-    if config.init.weights and config.data.statistics == "own":
-        text = "pretrained weights were trained with other normalisation; see data.statistics"
-        yield Remark("data.statistics", text)
+    if config.init.weights:
+        published = MODELS[config.model.name].facts["pretrained"](config.model.settings).recipe
+        values = flat(config.to_dict())
+        other = " ".join(as_word(key, value) for key, value in published.items() if values.get(key) != value)
+        if other:
+            yield Remark("init.weights", f"the published weights were trained on other inputs: {other}")
     if config.data.statistics == "imagenet" and not begins_anywhere:
         text = (
             "images are normalised as for published weights, and none are loaded: data.statistics=own takes mean and "

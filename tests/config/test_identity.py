@@ -58,7 +58,8 @@ OTHER_VALUE = {
     "regularization.batchnorm": False, "model.maps": [8, 8, 8, 8, 8], "model.units": [32], "scheduler.unit": "step",
     "scheduler.warmup_unit": "step",
     "data.subset.classes": [0, 1], "data.subset.first": 50, "data.subset.per_class": 5, "data.subset.fraction": 0.5,
-    "data.statistics": "half", "data.sampling": "balanced", "data.folds": 5, "data.fold": 0,
+    "data.interpolation": "bicubic", "head.init": "torch", "data.statistics": "half",
+    "data.sampling": "balanced", "data.folds": 5, "data.fold": 0,
     "data.subset.test_per_class": 3, "data.subset.max_classes": 5,
     "task.loss": "focal", "task.focal_gamma": 3.0, "task.class_weights": "balanced", "eval_unit": "step",
     "regularization.label_smoothing": 0.1, "regularization.clip.norm": 1.0, "regularization.clip.value": 1.0,
@@ -73,7 +74,8 @@ OTHER_VALUE = {
 TOGETHER = {  # what a key cannot be set without
     "data.folds": {"fold": 0}, "data.fold": {"folds": 2}, "optimizer.decay_norm_and_bias": {"weight_decay": 0.01},
     "task.focal_gamma": {"loss": "focal"}, "regularization.average.start": {"kind": "swa"},
-    "init.checkpoint": {"run": "outputs/run"}, "freeze.epochs": {"what": ["features"]},
+    "init.checkpoint": {"run": "outputs/run"}, "init.partial": {"run": "outputs/run"},
+    "data.interpolation": {"image_size": 24}, "freeze.epochs": {"what": ["features"]},
     "freeze.then_lr": {"what": ["features"], "epochs": 1}, "head.dropout": {"units": [8]},
 }  # fmt: skip
 

@@ -117,7 +117,7 @@ def test_statistics_may_be_those_of_pretrained_networks(root, statistics, mean, 
 def test_statistics_of_imagenet_need_three_channels(cnnbench, root):
     refused = cnnbench(*WRITERS["image_folder"](root), *TINY_TRAINING, "data.statistics=imagenet", "data.channels=1")
     assert refused.code == 2
-    assert "data.statistics=imagenet  needs three channels, these have one; set data.channels=3" in refused.err
+    assert "data.statistics=imagenet  is for 3 channels, the images have 1; set data.channels=3" in refused.err
 
 
 def test_photographs_need_a_size(cnnbench, root):

@@ -225,6 +225,30 @@ def test_without_units_the_head_stays_as_it_is():
     assert count_parameters(build_network(plain, on, HeadConfig()))["total"] == count(plain, on)
 
 
+@pytest.mark.parametrize("architecture", ["squeezenet1_0", "vgg16", "googlenet", "resnet18"])
+@pytest.mark.parametrize("units", [[], [16]])
+def test_a_head_may_begin_as_layers_of_torch_do(architecture, units):
+    settings = {"auxiliary": True} if architecture == "googlenet" else {}
+    selection, on = preset("torchvision", architecture=architecture, **settings), spec(3, 224, 101)
+    torch.manual_seed(0)
+    network = build_network(selection, on, HeadConfig(units=units, init="torch"))
+    torch.manual_seed(0)
+    before = build_network(selection, on, HeadConfig(units=units)).state_dict()
+    head = trace_head(network, on).head
+    assert len(head) == (3 if architecture == "googlenet" else 1)
+    other = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert all(is_below(name, head) for name in other)
+    for name in head:
+        layer = [layer for layer in network.get_submodule(name).modules() if isinstance(layer, nn.Linear | nn.Conv2d)][
+            -1
+        ]
+        bound = layer.weight[0].numel() ** -0.5  # uniform between that and its negative
+        assert len(layer.weight) == 101
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert 0 < layer.bias.abs().max() <= bound
+        assert layer.weight.abs().max() <= bound
+
+
 def test_minialexnet_pools_to_a_side_of_ones_choice():
     assert count(preset("minialexnet", pool_to=4), spec(3, 224, 8)) == 10_898_600
     assert count(preset("minialexnet", pool_to=4), spec(3, 96, 8)) == 10_898_600

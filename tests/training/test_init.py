@@ -113,7 +113,7 @@ def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):
 
 
 def test_layers_that_only_one_of_them_has_are_printed(source):
-    words = (*SOURCE, "regularization.batchnorm=false", "head.units=[8]", f"init.run={source}")
+    words = (*SOURCE, "regularization.batchnorm=false", "head.units=[8]", f"init.run={source}", "init.partial=true")
     record = initial_weights(prepared(*words)).record
     assert {name.split(".")[1][:4] for name in record["skipped"]} == {"norm", "line"}
     assert set(record["skipped"].values()) == {"not in this network"}
@@ -251,9 +251,9 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
         "classifier.1.bias",
     }
     assert plan(*words).config.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
-    remark = "pretrained weights were trained with other normalisation; see data.statistics"
-    assert remark in [said.text for said in prepared(*words).remarks]
-    assert not prepared(*words, "data.statistics=imagenet").remarks
+    remark = "the published weights were trained on other inputs: data.statistics=imagenet"
+    assert remark in [said.text for said in prepared(*words, "data.statistics=own").remarks]
+    assert not prepared(*words).remarks
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_published_weights_are_found_where_the_error_says_to_put_them(tmp_path, 
 REFUSED = {
     "init.run=nowhere": "nowhere: there is no such folder, and no run below",
     "init.file=nowhere.pt": "no such file",
-    "init.file=broken.txt": "must be a state dict: a file .pt, .pth or .safetensors",
+    "init.file=broken.txt": "must be a state dict: a file .pt, .pth, .bin, .ckpt, .tar or .safetensors; torch.save(",
     "init.file=broken.pt": "broken.pt is no state dict: ",
     "init.file=list.pt": "list.pt is no state dict: it must hold tensors by their names, and nothing else",
     "init.file=strange.pt": "fits nothing in 'lenet': they have no tensor names in common",

@@ -12,7 +12,7 @@ from cnnbench import __version__
 from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
-from cnnbench.models.build import build_network
+from cnnbench.models.build import build_network, load_weights
 from cnnbench.registry import TASKS, Selection
 from cnnbench.store.files import finite
 from cnnbench.tasks.base import Task
@@ -82,7 +82,7 @@ def rebuilt(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Deployed
         built = build_network(
             _selection(network["model"]), replace(spec, outputs=task.num_outputs), HeadConfig(**network["head"]), task
         )
-    built.load_state_dict(weights)
+    load_weights(built, weights)
     return deployed(built, task, about)
 
 
@@ -117,9 +117,10 @@ def described(run: Run, which: Checkpoint, outputs: Tensor, verified: Mapping[st
             "side": width,
             "fit": run.fit,
             "bits": config.data.bits,
-            "means": "how an image file becomes pixels: resized, bilinear with antialiasing; crop: the shorter side "
-            "to `side`, then the central square is cropped; stretch: both sides; bits: how many a file with 16 per "
-            "channel uses, 2^bits - 1 is white",
+            "interpolation": config.data.interpolation,
+            "means": f"how an image file becomes pixels: resized, {config.data.interpolation} with antialiasing; crop: "
+            "the shorter side to `side`, then the central square is cropped; stretch: both sides; bits: how many a "
+            "file with 16 per channel uses, 2^bits - 1 is white",
         } if height == width else None,
         "window": (spec.height, spec.width),
         "mean": data["mean"],
