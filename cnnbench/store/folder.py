@@ -299,7 +299,8 @@ def finished_runs_of(outputs: Path, experiment: str) -> list[RunFolder]:
         with suppress(UserError):  # of a run that cannot be read, whichever it is of
             record = folder.record()
             if record.get("choices", {}).get("experiment") == experiment and folder.is_completed:
-                found.append((str(record.get("ended")), folder.path, folder))
+                written = folder.result_file.stat().st_mtime_ns  # of several that ended in the same second
+                found.append((str(record.get("ended")), written, folder))
     return [folder for *_, folder in sorted(found, key=lambda one: one[:2])]
 
 

@@ -231,3 +231,39 @@ def test_an_experiment_opens_with_its_command_and_says_what_was_published(word):
     assert header[0] == "@package _global_"
     assert header[1] in (f"cnnbench {word}", f"cnnbench -m {word}")
     assert "Published" in " ".join(header)
+
+
+# What someone who compares an experiment with its source must know, by the beginning of its name.
+DEVIATIONS = {
+    **{
+        f"transfer_lab/{name}_mnist": ("54 000 train, and the epoch that is best on the other 6 000 is tested",)
+        for name in ("autoencoder", "conv_autoencoder", "siamese", "triplet")
+    },
+    "keras_notes/": ("as torch's do (Keras: Glorot's uniform",),
+    "keras_notes/resnet_fashion": ("eps 1e-8 (Keras: 1e-7), batch norm eps 1e-5 and keeps 0.9",),
+    "regularization_lab/mlp_l2": ("0.001 here, and 5e-4 in the sweep",),
+    "regularization_lab/mlps": ("L2 has 5e-4 here, and 0.001 in regularization_lab/mlp_l2",),
+    "transfer_lab/caltech101_squeezenet": ("5 206 train, 868 validate and 2 603 test",),
+    "architectures/": ("tmp among the backgrounds, a JPEG without a suffix, is left out",),
+}
+
+
+@pytest.mark.parametrize("start", DEVIATIONS)
+def test_an_experiment_states_what_deviates_from_its_source(start):
+    files = {word: path for word, path in FILES.items() if word.startswith(f"experiment={start}")}
+    assert files
+    for word, path in files.items():
+        lines = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        assert [phrase for phrase in DEVIATIONS[start] if phrase not in " ".join(lines)] == [], word
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "conv_autoencoder", "siamese", "triplet"])
+def test_what_is_said_of_the_images_that_train_is_so(name, composer):
+    config = plan_run(composer, [f"experiment=transfer_lab/{name}_mnist"]).config
+    assert (config.data.val_fraction, config.tested) == (0.1, "best")
+
+
+def test_what_is_said_of_two_penalties_is_so(composer):
+    alone = plan_run(composer, ["experiment=regularization_lab/mlp_l2"]).config
+    swept = plan_run(composer, ["experiment=regularization_lab/mlps", "regularization=l2"]).config
+    assert (alone.regularization.l2, swept.regularization.l2) == (0.001, 0.0005)

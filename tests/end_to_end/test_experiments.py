@@ -1,12 +1,20 @@
-"""Every experiment trains on tiny data in the original's layout, and has the parameters that its source counts."""
+"""Every experiment trains on tiny data in the original's layout, and has the parameters that its source counts.
+
+Its parents are trained before it, and published weights are random ones. `cnnbench help experiments` lists what runs.
+"""
 
 import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cnnbench.cli.catalog import PACKAGE
 from cnnbench.config.compose import Composer
 from cnnbench.config.values import conf_dir
 from cnnbench.data.images import DataSpec
@@ -14,6 +22,7 @@ from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.head import trace_head
 from cnnbench.optim.freezing import plan_freezing
 from cnnbench.registry import TASKS
+from cnnbench.store.folder import finished_runs_of
 from cnnbench.training.plan import plan_run
 from tests.conftest import only_run
 from tests.support.archives import write_set
@@ -40,32 +49,29 @@ SMALL: dict[str, tuple[str, ...]] = {
     "ablation/": ("data.verify=false",),
     "ablation/regularizers": ("data.subset.first=20", "data.verify=false"),
     "architectures/vgg16_caltech101": (*SMALL_CALTECH, "model.width=4", "model.units=[16]"),
-    "architectures/vgg16_caltech101_tuned": (*SMALL_CALTECH, "model.architecture=squeezenet1_1", "init.weights=null"),
+    "architectures/vgg16_caltech101_tuned": (*SMALL_CALTECH, "model.architecture=squeezenet1_1"),
     "cnn_lab/": ("data.verify=false",),
-    "cnn_lab/alexnet_eight_scenes": ("data.image_size=70", "data.crop=64", "init.weights=null"),
+    "cnn_lab/alexnet_eight_scenes": ("data.image_size=70", "data.crop=64"),
     "cnn_lab/eight_scenes": (*SMALL_PHOTOGRAPHS,),
-    "cnn_lab/minialexnet_v4_cifar10_tuned": ("data.verify=false", "init.run=null"),
     "keras_notes/": ("data.verify=false",),
     "keras_notes/alexnet_fashion": ("data.verify=false", *SMALL_ALEXNET),
     "keras_notes/googlenet_fashion": ("data.verify=false", "data.image_size=16"),
     "keras_notes/resnet_fashion": ("data.verify=false", "model.width=4"),
     "keras_notes/xception_cats_dogs": (
-        *SMALL_PHOTOGRAPHS, "model.architecture=test_resnet", "init.weights=null", "freeze.epochs=1",
+        *SMALL_PHOTOGRAPHS, "model.architecture=mobilenetv3_small_050", "freeze.epochs=1",
     ),
     "regularization_lab/": ("data.verify=false", "data.subset.first=20"),
     **{
         f"regularization_lab/{mlp}": ("data.verify=false", "data.subset.first=20", "scheduler.every=1")
         for mlp in ("mlp_", "mlps")
     },
-    "regularization_lab/alexnet": ("data.verify=false", "data.image_size=64", "init.weights=null"),
-    "transfer_lab/": (*SMALL_PHOTOGRAPHS, "model.architecture=squeezenet1_1", "init.weights=null"),
-    **{
-        f"transfer_lab/{name}": ("data.verify=false", "init.experiment=null")
-        for name in ("autoencoder", "conv_autoencoder", "exercise")
-    },
+    "regularization_lab/alexnet": ("data.verify=false", "data.image_size=64"),
+    "transfer_lab/": SMALL_PHOTOGRAPHS,
+    "transfer_lab/caltech101_alexnet": ("data.image_size=70", "data.crop=64"),
+    "transfer_lab/caltech101_vgg16": (*SMALL_PHOTOGRAPHS, "model.architecture=squeezenet1_1"),
+    **{f"transfer_lab/{name}": ("data.verify=false",) for name in ("autoencoder", "conv_autoencoder", "exercise")},
     "transfer_lab/siamese_mnist": ("data.verify=false", "data.val_fraction=0"),
     "transfer_lab/triplet_mnist": ("data.verify=false", "data.val_fraction=0"),
-    "transfer_lab/caltech101_googlenet": (*SMALL_PHOTOGRAPHS, "init.weights=null"),
 }  # fmt: skip
 
 
@@ -85,23 +91,46 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-# As large as their source's, and differing from a neighbour in a setting that other experiments have as well.
-LARGE = ("regularization_lab/alexnet_mnist_all", "regularization_lab/alexnet_mnist_dense",
-         "cnn_lab/alexnet_eight_scenes_scratch", "cnn_lab/minialexnet_v2_cifar100", "cnn_lab/minialexnet_v3_cifar100",
-         "cnn_lab/minialexnet_v4_cifar10")  # fmt: skip
+@pytest.fixture(scope="module", autouse=True)
+def published_weights() -> Iterator[None]:
+    """Let published weights be random ones of the same layout, without a download."""
+    import torchvision.models as zoo
+
+    architectures = {zoo.get_model_weights(name): name for name in zoo.list_models(module=zoo)}
+
+    def drawn(weights: zoo.WeightsEnum, **_: Any) -> Mapping[str, Any]:
+        options = {"init_weights": False} if type(weights) is zoo.GoogLeNet_Weights else {}
+        return zoo.get_model(architectures[type(weights)], weights=None, **options).state_dict()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.WeightsEnum, "get_state_dict", drawn)
+        if find_spec("timm"):
+            import timm
+
+            create = timm.create_model
+            patch.setattr(timm, "create_model", lambda name, pretrained, **more: create(name, **more))
+        yield
 
 
-@pytest.mark.parametrize("experiment", everyday(EXPERIMENTS, {*EXPERIMENTS} - {*LARGE}))
+# One of each kind: they train for a second or two. All of them: `pytest -m thorough`.
+EVERYDAY = ("ablation/regularizers", "architectures/vgg16_caltech101_tuned", "cnn_lab/eight_scenes",
+            "cnn_lab/lenet_color_cifar100", "cnn_lab/lenet_mnist", "keras_notes/lenet_fashion",
+            "keras_notes/xception_cats_dogs", "regularization_lab/mlp_l2", "transfer_lab/autoencoder_mnist",
+            "transfer_lab/exercise2", "transfer_lab/triplet_mnist")  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", everyday(EXPERIMENTS, EVERYDAY))
 def test_every_experiment_trains_on_tiny_data(experiment, cnnbench, outputs, tiny_data):
     if experiment == "keras_notes/xception_cats_dogs":
         pytest.importorskip("timm")
-    words = [f"experiment={experiment}", *FEW, *small_form_of(experiment), f"data.root={tiny_data}"]
     composer = Composer()
-    words = composer.expand(words)[-1]  # the last job, of a sweep
+    for link in chain_of(composer, experiment):
+        words = [f"experiment={link}", *FEW, *small_form_of(link), f"data.root={tiny_data}"]
+        words = composer.expand(words)[-1]  # the last job, of a sweep
+        ended = cnnbench(*words)
+        assert ended.code == 0, ended.err
     config = plan_run(composer, words).config
-    ended = cnnbench(*words)
-    assert ended.code == 0, ended.err
-    result = json.loads((only_run(outputs) / "result.json").read_text())
+    result = json.loads((finished_runs_of(outputs, experiment)[-1].result_file).read_text())
     assert [reference["value"] for reference in result["references"]] == [
         reference.value for reference in config.references if reference.split in result
     ]
@@ -109,6 +138,29 @@ def test_every_experiment_trains_on_tiny_data(experiment, cnnbench, outputs, tin
         assert reference["ours"] == result[reference["split"]][reference["metric"]]
         assert f"published   {reference['metric']}/{reference['split']} {reference['value']:g}" in ended.out
     assert "epochs=2" in result["departures"]
+    begins = config.source is not None or bool(config.init.weights)
+    assert ("initial weights: " in ended.out) == begins
+
+
+def chain_of(composer: Composer, experiment: str) -> list[str]:
+    """Return an experiment, after those that it begins with."""
+    above = composer.compose([f"experiment={experiment}"]).values["init"]["experiment"]
+    return [*(chain_of(composer, above) if above else []), experiment]
+
+
+def how_it_ran(experiment: str) -> str:
+    """Return how an experiment has run: really, where its header says what came out, else as it does here."""
+    header = (CONF / f"{experiment}.yaml").read_text(encoding="utf-8").partition("\ndefaults:")[0]
+    ours = " ".join(line.lstrip("# ") for line in header.partition("# Ours")[2].splitlines())
+    if ours and "not measured yet" not in ours:
+        return "really" + (f", shortened to {found[1]}" if (found := re.search(r"with (epochs=\d+)", ours)) else "")
+    return f"on stand-ins, `{' '.join(word for word in small_form_of(experiment) if word != 'data.verify=false')}`"
+
+
+def test_the_page_of_experiments_lists_all_of_them_and_how_they_ran():
+    page = (PACKAGE / "docs" / "experiments.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+    assert table == [f"| `{experiment}` | {how_it_ran(experiment).replace(', ``', '')} |" for experiment in EXPERIMENTS]
 
 
 def test_a_run_that_goes_on_from_an_experiment_still_says_what_was_done_otherwise(cnnbench, outputs, tiny_data):

@@ -146,6 +146,15 @@ def test_a_sweep_trains_a_chain_link_by_link_and_shows_it_when_typed_again(comma
     assert len(runs_of(outputs, "second")) == 1
 
 
+def test_a_link_begins_with_the_run_of_its_sweep_and_not_with_an_older_one(command, outputs):
+    assert command("experiment=first", "seed=1").code == 0
+    swept = command("-m", "experiment=first,second", "seed=5")
+    assert swept.code == 0, swept.err
+    (second,) = runs_of(outputs, "second")
+    begun_with = Path(read(second / "run.json")["init"]["run"])
+    assert read(begun_with / "run.json")["config"]["seed"] == 5
+
+
 def test_a_link_before_its_parent_is_refused_before_anything_is_trained(command, outputs):
     refused = command("-m", "experiment=second,first")
     assert refused.code == 2
