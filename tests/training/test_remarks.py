@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.images import DataSpec
+from cnnbench.data.images import DataSpec, Images
 from cnnbench.errors import ConfigError
 from cnnbench.tasks.classification import weights_of_classes
 from cnnbench.training.remarks import Outcome, Trial, remarks_after, remarks_before
@@ -230,6 +230,15 @@ def test_a_classifier_at_chance_level():
     assert said_after(LEARNT, loss=1.0, accuracy=share) == [text]
     assert said_after(LEARNT, loss=1.0, accuracy=0.9) == []
     assert said_after(LEARNT, loss=1.0, accuracy=math.nan) == said_after(LEARNT, loss=1.0) == []
+
+
+def test_chance_is_the_most_frequent_class_of_the_test_images():
+    training = prepared(*SMALL)
+    unequal = Images(training.data.test.pixels, torch.tensor([0] * 15 + [1] * 5))
+    data = dataclasses.replace(training.data, test=unequal)
+    outcome = Outcome(training.task, data, {"accuracy": 0.75}, {"kind": "last"}, ())
+    (remark,) = remarks_after(outcome)
+    assert remark.text.endswith("always answering 'pattern 0' gives 0.7500")
 
 
 def test_probabilities_that_are_worse_than_equal_ones():
