@@ -265,11 +265,11 @@ def test_a_loss_below_zero():
 def test_what_decided_between_equally_good_evaluations():
     tied = {"accuracy_val": [0.8, 0.9, 0.9, 0.9]}
     losses = [1.1, 0.9, 0.8, 0.7, 0.6]
-    reached = "accuracy 0.9000 on validation was reached 3 times, in epochs 2, 3, 4"
+    reached = "3 evaluations have accuracy 0.9000"
     by_loss = rows(losses, **tied, loss_val=[0.5, 0.3, 0.2, 0.2])
-    assert said_after(by_loss, epoch=3, loss=0.5) == [f"{reached}: the loss decided for epoch 3"]
+    assert said_after(by_loss, epoch=3, loss=0.5) == [f"{reached}; the loss decided for epoch 3"]
     first = rows(losses, **tied, loss_val=[0.5, 0.2, 0.2, 0.2])
-    assert said_after(first, epoch=2, loss=0.5) == [f"{reached}: the first of them was taken"]
+    assert said_after(first, epoch=2, loss=0.5) == [f"{reached}; the first was taken"]
     assert said_after(by_loss, kind="last", epoch=4, loss=0.5) == []
     assert said_after(rows(losses, accuracy_val=[0.8, 0.9, 0.7, 0.6]), epoch=2, loss=0.5) == []
     unmeasured = rows(losses, accuracy_val=[0.8, None, 0.9, None], loss_val=[0.4, None, 0.3, None])
