@@ -7,10 +7,10 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from inspect import getsource, isclass, isfunction
 from pathlib import Path
@@ -115,8 +115,12 @@ def machine(device: str) -> dict[str, Any]:
 
 def peak_memory(device: str, before: Mapping[str, int]) -> dict[str, int]:
     """Return the most memory in bytes that this process has used, and its GPU; before: in earlier sessions of a run."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    peaks = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
+    peaks = {}
+    with suppress(ImportError):  # Windows does not count it
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peaks["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if device.startswith("cuda"):
         import torch
 

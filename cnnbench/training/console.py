@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, TextIO, get_args
 
 from tqdm import tqdm
@@ -20,7 +21,7 @@ from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import TrainingSetup
-from cnnbench.training.terminal import green, is_dumb, linked, opened_in_browser
+from cnnbench.training.terminal import green, is_dumb, linked, opened_in_browser, width
 
 ETA_AFTER_STEPS = 20
 LARGE = 1e6  # is shown by its power of ten
@@ -131,7 +132,8 @@ class ProgressDisplay:
         self.announced = False  # that it takes so long
         self.is_table = sys.stdout is not None and sys.stdout.isatty()
         # None: not where there is no terminal; a dumb one would show every state of the bar
-        has_no_bar = {"auto": True if is_dumb() else None, "bar": False}.get(_mode.get(), True)
+        would_be_dumb = sys.stderr is not None and sys.stderr.isatty() and is_dumb()
+        has_no_bar = {"auto": True if would_be_dumb else None, "bar": False}.get(_mode.get(), True)
         self.bar: tqdm[Any] = tqdm(
             total=num_steps, initial=step, disable=has_no_bar if sys.stderr else True, leave=False, dynamic_ncols=True,
             smoothing=0.05, bar_format="{desc} |{bar}| {percentage:3.0f}%  {remaining} left",
@@ -217,8 +219,10 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     say(f"  trained     {counted(result['epochs'], 'epoch')} in {spent}")
     if result.get("reached"):
         say(f"  reached     {reached(result)}")
+    room = width()
     for note in (*result.get("notes", ()), *(remark["text"] for remark in result.get("remarks", ()))):
-        say(f"  note        {note}")
+        first, *others = wrap(note, max(20, room - 14)) if room else [note]
+        say("\n".join([f"  note        {first}", *(f"{'':14}{line}" for line in others)]))
     say(f"  run         {folder.shown_path}")
     if page is not None:
         show_page(page, opens)

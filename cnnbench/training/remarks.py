@@ -301,8 +301,8 @@ def tied_checkpoint(outcome: Outcome) -> Iterator[Remark]:
         return
     others = [other for other, _ in outcome.task.watched[1:]]
     decisive = next((other for other in others if len({row.get(f"{other}/val") for row in tied}) > 1), None)
-    reason = "the first of them was taken" if decisive is None else f"the {decisive} decided for epoch "
-    chosen = "" if decisive is None else str(outcome.checkpoint["epoch"])
-    where = ", ".join(dict.fromkeys(str(row["epoch"]) for row in tied))
-    text = f"{name} {best:.4f} on validation was reached {len(tied)} times, in epochs {where}: {reason}{chosen}"
+    reason = "the first was taken"
+    if decisive is not None:
+        reason = f"the {decisive} decided for epoch {outcome.checkpoint['epoch']}"
+    text = f"{len(tied)} evaluations have {name} {best:.4f}; {reason}"
     yield Remark("tested", text)

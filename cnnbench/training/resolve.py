@@ -134,6 +134,8 @@ def record_session(folder: RunFolder, command: str, step: int, device: str, thre
         diff = provenance.git_diff()
         git["diff"] = f"code-{hashlib.sha256(diff).hexdigest()[:8]}.diff"  # of another session it may be another one
         write_atomically(folder.path / git["diff"], diff)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)  # of other trainings in this process
     session = {"time": now(), "command": command, "step": step, "process": os.getpid(), "git": git} | computed_with
     folder.update(
         status="running", error=None, sessions=[*record.get("sessions", []), session], git=record.get("git", git),

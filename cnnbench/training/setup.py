@@ -213,7 +213,6 @@ def set_up_torch(device: torch.device, config: RunConfig, threads: int) -> None:
     torch.set_num_threads(threads)
     if device.type == "cuda":
         tf32, deterministic = config.precision == "tf32", config.deterministic
-        torch.cuda.reset_peak_memory_stats(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32

@@ -56,6 +56,18 @@ def test_a_training_writes_the_same_evaluation_as_the_command(run, tmp_path, cap
     assert all((kept / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
 
 
+def test_a_gap_between_training_and_validation_is_that_of_the_tested_weights(run):
+    result = read(run / "result.json")
+    result.pop("checksum")
+    for share, is_said in ((1.0, True), (0.5, False)):
+        result |= {"train": result["train"] | {"accuracy": share}, "val": result["val"] | {"accuracy": 0.5}}
+        write_sealed(run / "result.json", result)
+        text = page_of(RunFolder(run)).markdown()
+        gap = "but accuracy is 1.0000 on training and 0.5000 on validation images: a gap of 0.5000"
+        assert (gap in text) == is_said
+        assert ("it does not overfit" in text) != is_said
+
+
 def test_tensorboard_shows_confusions_and_galleries(run):
     shown = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
     assert {"classes", "confusion", "calibration", "doubts"} <= set(shown.Tags()["images"])

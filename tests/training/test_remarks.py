@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.images import DataSpec
+from cnnbench.data.images import DataSpec, Images
 from cnnbench.errors import ConfigError
 from cnnbench.tasks.classification import weights_of_classes
 from cnnbench.training.remarks import Outcome, Trial, remarks_after, remarks_before
@@ -232,6 +232,15 @@ def test_a_classifier_at_chance_level():
     assert said_after(LEARNT, loss=1.0, accuracy=math.nan) == said_after(LEARNT, loss=1.0) == []
 
 
+def test_chance_is_the_most_frequent_class_of_the_test_images():
+    training = prepared(*SMALL)
+    unequal = Images(training.data.test.pixels, torch.tensor([0] * 15 + [1] * 5))
+    data = dataclasses.replace(training.data, test=unequal)
+    outcome = Outcome(training.task, data, {"accuracy": 0.75}, {"kind": "last"}, ())
+    (remark,) = remarks_after(outcome)
+    assert remark.text.endswith("always answering 'pattern 0' gives 0.7500")
+
+
 def test_probabilities_that_are_worse_than_equal_ones():
     assert said_after(LEARNT, loss=1.2, accuracy=1.0) == [
         "test loss 1.2 is above 1.099, that of the same probability for every class"
@@ -256,11 +265,11 @@ def test_a_loss_below_zero():
 def test_what_decided_between_equally_good_evaluations():
     tied = {"accuracy_val": [0.8, 0.9, 0.9, 0.9]}
     losses = [1.1, 0.9, 0.8, 0.7, 0.6]
-    reached = "accuracy 0.9000 on validation was reached 3 times, in epochs 2, 3, 4"
+    reached = "3 evaluations have accuracy 0.9000"
     by_loss = rows(losses, **tied, loss_val=[0.5, 0.3, 0.2, 0.2])
-    assert said_after(by_loss, epoch=3, loss=0.5) == [f"{reached}: the loss decided for epoch 3"]
+    assert said_after(by_loss, epoch=3, loss=0.5) == [f"{reached}; the loss decided for epoch 3"]
     first = rows(losses, **tied, loss_val=[0.5, 0.2, 0.2, 0.2])
-    assert said_after(first, epoch=2, loss=0.5) == [f"{reached}: the first of them was taken"]
+    assert said_after(first, epoch=2, loss=0.5) == [f"{reached}; the first was taken"]
     assert said_after(by_loss, kind="last", epoch=4, loss=0.5) == []
     assert said_after(rows(losses, accuracy_val=[0.8, 0.9, 0.7, 0.6]), epoch=2, loss=0.5) == []
     unmeasured = rows(losses, accuracy_val=[0.8, None, 0.9, None], loss_val=[0.4, None, 0.3, None])
