@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -35,17 +36,31 @@ class Undecodable(Exception):  # noqa: N818 - a finding about one file of many
     """An image that cannot be used: the message says why."""
 
 
-def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
-    """Return an image as uint8 [side, side, channels].
+class Unreadable(Undecodable):
+    """A file whose content cannot be had, or is another one: that may change, so it is not remembered."""
 
-    fit: `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides to it.
+
+def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
+    """Return the square of an image that a network is evaluated on, uint8 [side, side, channels].
+
+    fit: `whole` and `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides
+    to it. Raises Undecodable, as `decode_whole` does.
+    """
+    height, width, _ = (pixels := decode_whole(path, side, channels, fit)).shape
+    top, left = square_in(height, width)
+    return pixels[top : top + side, left : left + side].contiguous()
+
+
+def decode_whole(source: Path | BinaryIO, side: int, channels: int, fit: str) -> Tensor:
+    """Return an image resized, uint8 [height, width, channels]; the shorter of its sides is `side`, or both are.
+
     Resizing is bilinear with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
     Images are rotated by their EXIF orientation; of an animation the first frame is used; transparent pixels become
     white, 16 bits become 8, palettes and CMYK become RGB.
     Raises Undecodable for files that are damaged, empty, too large, or no image of a known format.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             plain = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
@@ -53,8 +68,15 @@ def decode(path: Path, side: int, channels: int, fit: str) -> Tensor:
     except (Undecodable, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything on damaged content
-        raise Undecodable(_reason(path, error)) from error
-    return torch.from_numpy(pixels).view(side, side, channels)
+        is_of_system = isinstance(error, OSError) and error.strerror
+        raise (Unreadable if is_of_system else Undecodable)(_reason(source, error)) from error
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)
+
+
+def square_in(height: int, width: int) -> tuple[int, int]:
+    """Return where the central square of an image begins: its top and left."""
+    side = min(height, width)
+    return round((height - side) / 2), round((width - side) / 2)
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -71,24 +93,20 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _resized(image: Image.Image, side: int, fit: str) -> Image.Image:
     width, height = side, side
-    if fit == "crop":
+    if fit != "stretch":
         shorter = min(image.size)
         width, height = (max(side, int(side * size / shorter)) for size in image.size)
         if width * height > MAX_PIXELS:
             raise Undecodable(f"is too long for its {shorter} pixels across")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(source: Path | BinaryIO, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {grouped(MAX_PIXELS)} pixels"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
-        if path.stat().st_size == 0:
-            return "is empty"
-        return f"is no image of a known format ({', '.join(FORMATS)})"
+        size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+        return "is empty" if size == 0 else f"is no image of a known format ({', '.join(FORMATS)})"
     return f"is damaged: {' '.join(str(error).split()) or type(error).__name__}"

@@ -23,7 +23,7 @@ from cnnbench.store.folder import holds_runs, outputs_dir
 Folder = Annotated[
     str, Field(description="a folder of photographs: in the current one, below that of all data sets, or a whole path")
 ]
-Fit = Literal["crop", "stretch"]
+Fit = Literal["whole", "crop", "stretch"]
 Cache = Annotated[bool, NO_EFFECT_ON_RESULT]
 OnProblem = Literal["error", "skip"]
 
