@@ -1,7 +1,8 @@
 """What photographs cost a batch: `python tests/benchmarks/photographs.py [FOLDER]`.
 
-Kept decoded, with windows of their squares or of whole pictures, and decoded again. All take turns in one process, over the same images in the same order. FOLDER: one folder a class; without it images
-of 500x375 pixels are generated and saved as JPEG.
+Kept decoded, with windows of their squares or of whole pictures, and decoded again: by turns in one process, over the
+same images in the same order. FOLDER: one folder a class; without it images of 500x375 pixels are generated and saved
+as JPEG.
 """
 
 import argparse
