@@ -8,6 +8,7 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -87,8 +88,9 @@ class Pictures:
 
     def squares(self, rows: Tensor) -> Tensor:
         """Return the central squares of pictures, uint8 [B, C, side, side]. rows: int64 [B]."""
-        areas = zip(rows.tolist(), self.areas(whole=False)[rows].tolist(), strict=True)
-        return torch.stack([self.window(row, area, (0, 0, *area[2:])) for row, area in areas]).permute(0, 3, 1, 2)
+        areas = self.areas(whole=False)[rows].tolist()
+        windows = (self.window(row, area, (0, 0, *area[2:])) for row, area in zip(rows.tolist(), areas, strict=True))
+        return torch.from_numpy(np.stack([window.numpy() for window in windows])).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -49,8 +50,9 @@ class Windows:
             places = torch.cat([torch.stack(part.sample_box(draw, *size), 1) for draw, size in sizes])
         pixels = torch.empty(len(rows), *self.size, self._pictures.channels, dtype=torch.uint8)
         numbers = self._rows[rows].tolist(), areas.tolist(), places.tolist()
-        for target, row, area, place in zip(pixels, *numbers, strict=True):
-            target.copy_(_resized(self._pictures.window(row, area, place), self.size))
+        for target, row, area, place in zip(pixels.numpy(), *numbers, strict=True):
+            window = _resized(self._pictures.window(row, area, place), self.size)
+            np.copyto(target, window.numpy())  # a quarter of the time that torch takes for lines of a wider image
         return pixels.flatten(2), placement
 
     def _room(self, areas: Tensor) -> Tensor:
