@@ -294,7 +294,7 @@ def prune(days: float) -> int:
             if not is_mine or not pack.exists():
                 continue
             size, used = _size_and_use(pack)
-            if used <= limit or pack.suffix:
+            if days == 0 or used <= limit or pack.suffix:
                 shutil.rmtree(pack)
                 freed += size
     return freed
