@@ -1,5 +1,6 @@
 """The cache of decoded images: complete or absent, with the same pixels as decoding again."""
 
+import itertools
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from cnnbench.data.prepare import channel_statistics
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.store.files import checksum
 from cnnbench.training.signals import StopRequests
+from tests.support.full_disks import full
 from tests.support.photographs import photograph
 
 NUM, SIDE = 12, 20
@@ -172,6 +174,22 @@ def test_without_a_writable_cache_images_are_decoded_for_every_batch_and_a_note_
 
 def refuse_space():
     raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_is_full_from_any_call_on_costs_no_pixel_and_leaves_no_half_pack(folder, tmp_path, monkeypatch):
+    expected = decode_all(photographs(folder))
+    for first in itertools.count(1):
+        monkeypatch.setenv("CNNBENCH_CACHE", str(tmp_path / f"cache{first}"))
+        with full(cache_dir(), first) as calls:
+            stream, problems, notes = decode_photographs(photographs(folder), SIDE, 3)
+        assert torch.equal(stream.load(stream.rows), expected)
+        assert not problems
+        assert not [path for path in cache_folders() if path.suffix]
+        assert torch.equal(load_all(photographs(folder)), expected), "with room again"
+        if len(calls) < first:
+            break
+        assert len(notes) == 1
+    assert first > 5
 
 
 def test_a_full_disk_does_not_matter_to_a_complete_cache(folder, monkeypatch):
