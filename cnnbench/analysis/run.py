@@ -215,7 +215,7 @@ class Run:
     @property
     def fit(self) -> str:
         """Return how an image file is made square: `crop` or `stretch`, see `decode`."""
-        return str(self.config.data.settings.get("fit", "crop"))
+        return "stretch" if self.config.data.settings.get("fit") == "stretch" else "crop"
 
     def decode(self, path: Path) -> Tensor:
         """Return the pixels of an image file, uint8 [C, side, side], as in the training. Raises Undecodable."""

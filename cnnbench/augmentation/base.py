@@ -28,10 +28,13 @@ PositiveRange = Annotated[
 
 @dataclass(frozen=True)
 class CropMargin:
-    """By how many pixels the crop can move down and right in the padded image, and the shape of the crop."""
+    """By how many pixels the crop can move down and right in the padded image, and the shape of the crop.
 
-    down: int
-    right: int
+    down, right: int64 [B] where images differ in size.
+    """
+
+    down: int | Tensor
+    right: int | Tensor
     channels: int
     height: int
     width: int
@@ -57,6 +60,7 @@ class Augmentation:
     padding: black pixels to add on every side of an image.
     moves: whether it chooses where the crop lies, which is centred otherwise.
     resizes: whether it makes the crop from the whole image.
+    takes_box: whether it makes it from a box of the image, which `sample_box` chooses, and of which alone it depends.
     changes_pixels: whether it changes pixel values.
     mix_probability: of mixing a sample with another one of its batch; each sample is mixed at most once.
     p: probability of acting on a sample; 0 switches it off.
@@ -67,6 +71,7 @@ class Augmentation:
     padding = 0
     moves = False
     resizes = False
+    takes_box = False
     changes_pixels = False
     mix_probability = 0.0
 
@@ -85,6 +90,14 @@ class Augmentation:
     def resize(self, images: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:
         """Return crops, float32 [B, C, *size] or larger, of whole images [B, C, H, W]; values in [0, 1]."""
         return images
+
+    def sample_box(self, draws: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return top, left, height and width, int64 [B] each, of boxes in images of a size; asked where `takes_box`."""
+        raise NotImplementedError
+
+    def resized_to(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width that a box is resized to, at least those of the crop, `size`."""
+        return size
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return the images changed. images: float32 [B, C, H, W] in [0, 1]; the input may be overwritten."""

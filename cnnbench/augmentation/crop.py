@@ -76,6 +76,7 @@ class ResizedCrop(Augmentation):
 
     num_draws = BOX_DRAWS
     resizes = True
+    takes_box = True
 
     def __init__(self, *, scale: AreaRange, ratio: PositiveRange, side: PositiveInt | None = None) -> None:
         self.scale, self.ratio, self.side = scale, ratio, side
@@ -85,13 +86,19 @@ class ResizedCrop(Augmentation):
             return f"side={self.side} is smaller than the crop, which is {margin.height}x{margin.width}"
         return "always takes the whole image; let scale begin below 1" if self.scale[0] == 1 else None
 
-    def resize(self, images: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: D102
-        new_height, new_width = size if self.side is None else (self.side, self.side)
-        number, channels, height, width = images.shape
+    def sample_box(self, draws: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: D102
         widths, heights = sample_sides(draws[:, 2:], self.scale, self.ratio, (height, width))
         fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
         largest = min(height, round(width / self.ratio[0])) or 1, min(width, round(height * self.ratio[1])) or 1
-        top, left, tall, wide = first_fit(draws[:, :2], heights, widths, fits, (height, width), largest)
+        return first_fit(draws[:, :2], heights, widths, fits, (height, width), largest)
+
+    def resized_to(self, size: tuple[int, int]) -> tuple[int, int]:  # noqa: D102
+        return size if self.side is None else (self.side, self.side)
+
+    def resize(self, images: Tensor, draws: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: D102
+        new_height, new_width = self.resized_to(size)
+        number, channels, height, width = images.shape
+        top, left, tall, wide = self.sample_box(draws, height, width)
         by_row, by_column = (
             resize_matrices(top, tall, height, new_height),
             resize_matrices(left, wide, width, new_width),

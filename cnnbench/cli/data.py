@@ -1,13 +1,15 @@
 """`cnnbench data`: which data sets there are, what they contain, and the import of files downloaded by hand."""
 
-from argparse import Namespace
+import math
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cnnbench.cli.catalog import all_options
 from cnnbench.cli.parse import JSON, Argument, Verb, columns, path, say, say_json, split_key_values
-from cnnbench.errors import UserError, grouped, listed, one_line
+from cnnbench.errors import UserError, counted, grouped, listed, one_line
 
 ABOUT = """\
 Lists data sets, shows what is in them, and puts files where they belong.
@@ -21,26 +23,37 @@ Lists data sets, shows what is in them, and puts files where they belong.
                                 verify and copy the files that are there
   cnnbench data prepare caltech101 --from caltech-101.zip
                                 … also out of archives, and count the images
+  cnnbench data cache           decoded photographs that are kept on disk
+  cnnbench data cache --prune 30
+                                remove those not used for 30 days; 0: all
 
 Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in
 the cache folder of the user. Nothing is downloaded here, and no file is
 overwritten.
 """
-ACTIONS = ("list", "info", "prepare")
+ACTIONS = ("list", "info", "prepare", "cache")
 
 
 def _run(flags: Namespace) -> None:
     names = [word for word in flags.words if "=" not in word]
     settings = [word for word in flags.words if "=" in word]
     action, is_prepare = flags.action, flags.action == "prepare"
-    if len(names) != (action != "list"):
-        raise UserError("list takes no name" if action == "list" else f"{action} needs the name of one data set")
+    if len(names) != (action in ("info", "prepare")):
+        named = f"{action} needs the name of one data set"
+        raise UserError(f"{action} takes no name" if action in ("list", "cache") else named)
     if (flags.origin is not None) != is_prepare:
         raise UserError("prepare needs --from FOLDER" if is_prepare else "--from is for prepare")
     if flags.unverified and not is_prepare:
         raise UserError("--unverified is for prepare")
     if flags.json and action != "list":
         raise UserError("--json is for list")
+    if flags.prune is not None and action != "cache":
+        raise UserError("--prune is for cache")
+    if action == "cache":
+        if settings:
+            raise UserError(f"{listed(settings)}: has no effect here; CNNBENCH_CACHE=FOLDER names another cache.")
+        say(*cached(flags.prune))
+        return
 
     from cnnbench.plugins import register_everything
 
@@ -191,6 +204,37 @@ def _info(name: str, settings: Sequence[str]) -> list[str]:
     return lines
 
 
+def cached(prune_days: float | None = None) -> list[str]:
+    """Return what is in the cache of decoded photographs, line by line; what was not used for some days is removed."""
+    from cnnbench.data.packs import cache_dir, prune, stocks
+
+    try:
+        freed = [] if prune_days is None else [f"removed: {grouped(prune(prune_days) / 1e6)} MB"]
+        found = stocks()
+    except OSError as error:
+        raise UserError(f"{cache_dir()}: {error.filename} cannot be removed or read: {error.strerror}") from error
+    rows = []
+    for one in found:
+        images = "of an earlier version" if one.images is None else counted(one.images, "image")
+        rows.append(
+            (one.name, f"{images}, {grouped(one.size / 1e6)} MB, used {datetime.fromtimestamp(one.used):%Y-%m-%d}")
+        )
+    heading = f"decoded photographs in {cache_dir()}: {grouped(sum(one.size for one in found) / 1e6)} MB"
+    hint = "(CNNBENCH_CACHE=FOLDER names another folder)"
+    return [*freed, heading, hint, *columns(tuple(rows), indent=26)]
+
+
+def days(text: str) -> float:
+    """Return a number of days. Raises ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ArgumentTypeError(f"'{text}' is no number of days")
+    return number
+
+
 def bring_files(name: str, origin: Path, root: Path, verify: bool) -> list[str]:
     """Copy the files of a data set to where they are looked for, and return what was done, line by line."""
     from cnnbench.data.files import import_files, source_of
@@ -239,6 +283,12 @@ VERB = Verb(
             type=path,
             metavar="FOLDER",
             help="prepare: the folder or archive with the files, or one above",
+        ),
+        Argument(
+            "--prune",
+            type=days,
+            metavar="DAYS",
+            help="cache: remove what was not used for so long; 0: everything",
         ),
         Argument("--unverified", action="store_true", help="prepare: take files that are not the originals too"),
         JSON,

@@ -5,7 +5,7 @@ Hydra composes plain values; from `validate` on there is only `RunConfig`.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,9 +27,10 @@ from cnnbench.config.schema import (
     Regularization,
     SchedulerConfig,
     TopLevelConfig,
+    WithoutAugmentation,
     is_section,
 )
-from cnnbench.registry import AUGMENTATIONS, MODELS, TASKS, Component, Registry, Selection
+from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, TASKS, Component, Registry, Selection
 
 
 class RunConfig(TopLevelConfig):
@@ -76,6 +77,8 @@ class RunConfig(TopLevelConfig):
         canonical = self._non_defaults(self.objective(), self.network(), moved)
         if self.source is not None:
             canonical.pop("init", None)
+        if not self.augmentation:
+            canonical["data"] |= _same_without_augmentation(DATASETS[self.data.name].schema, canonical["data"])
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -142,6 +145,16 @@ def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str
         elif field.is_required() or value != field.default:
             values[key] = value
     return values
+
+
+def _same_without_augmentation(schema: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands for settings of a data set that differ from it with an augmentation only."""
+    return {
+        key: mark.same_as
+        for key, field in schema.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, WithoutAugmentation) and values.get(key) == mark.value
+    }
 
 
 def _non_default_part(registry: Registry, selection: Selection) -> dict[str, Any]:

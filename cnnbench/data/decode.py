@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 import torch
@@ -45,6 +45,10 @@ class Undecodable(Exception):  # noqa: N818 - a finding about one file of many
     """An image that cannot be used: the message says why."""
 
 
+class Unreadable(Undecodable):
+    """A file whose content cannot be had, or is another one: that may change, so it is not remembered."""
+
+
 def decode(
     path: Path,
     side: int,
@@ -54,28 +58,47 @@ def decode(
     interpolation: str = "bilinear",
     window: int | None = None,
 ) -> Tensor:
-    """Return an image as uint8 [window, window, channels].
+    """Return the square of an image that a network is evaluated on, uint8 [window, window, channels].
 
-    fit: `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides to it.
+    fit: `whole` and `crop`: resize the shorter side to `side` and take the central square; `stretch`: resize both sides
+    to it. window: side of that square; None: `side`. Raises Undecodable, and all else is as in `decode_whole`.
+    """
+    pixels = decode_whole(path, side, channels, fit, bits, interpolation)
+    window = window or side
+    top, left = (round((length - window) / 2) for length in pixels.shape[:2])
+    return pixels[top : top + window, left : left + window].contiguous()
+
+
+def decode_whole(
+    source: Path | BinaryIO, side: int, channels: int, fit: str, bits: int = 16, interpolation: str = "bilinear"
+) -> Tensor:
+    """Return an image resized, uint8 [height, width, channels]; the shorter of its sides is `side`, or both are.
+
     interpolation: `bilinear` or `bicubic`, with antialiasing. channels: 3, or 1 for luminance (ITU-R BT.601).
-    window: side of the central square; None: all of `side`.
     Images are rotated by their EXIF orientation; of an animation the first frame is used; transparent pixels become
     white, palettes and CMYK become RGB. bits: of a file with 16 per channel, how many are used: 2^bits - 1 becomes 255,
     gray or colour, rounded; a PGM may say itself what is white.
     Raises Undecodable for files that are damaged, empty, too large, or no image of a known format.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             upright = ImageOps.exif_transpose(_in_eight_bits(image, bits))
             plain = _plain(upright).convert("L" if channels == 1 else "RGB")
-            pixels = np.array(_resized(plain, side, fit, FILTERS[interpolation], window or side))
+            pixels = np.array(_resized(plain, side, fit, FILTERS[interpolation]))
     except (Undecodable, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything on damaged content
-        raise Undecodable(_reason(path, error)) from error
+        is_of_system = isinstance(error, OSError) and error.strerror
+        raise (Unreadable if is_of_system else Undecodable)(_reason(source, error)) from error
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)
+
+
+def square_in(height: int, width: int) -> tuple[int, int]:
+    """Return where the central square of an image begins: its top and left."""
+    side = min(height, width)
+    return round((height - side) / 2), round((width - side) / 2)
 
 
 def deep_kind(path: Path) -> DeepKind | None:
@@ -155,26 +178,22 @@ def _plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def _resized(image: Image.Image, side: int, fit: str, resampling: Image.Resampling, window: int) -> Image.Image:
+def _resized(image: Image.Image, side: int, fit: str, resampling: Image.Resampling) -> Image.Image:
     width, height = side, side
-    if fit == "crop":
+    if fit != "stretch":
         shorter = min(image.size)
         width, height = (max(side, int(side * size / shorter)) for size in image.size)
         if width * height > MAX_PIXELS:
             raise Undecodable(f"is too long for its {shorter} pixels across")
-    if image.size != (width, height):
-        image = image.resize((width, height), resampling)
-    left, top = round((width - window) / 2), round((height - window) / 2)
-    return image.crop((left, top, left + window, top + window))
+    return image if image.size == (width, height) else image.resize((width, height), resampling)
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(source: Path | BinaryIO, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {grouped(MAX_PIXELS)} pixels"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
-        if path.stat().st_size == 0:
-            return "is empty"
-        return f"is no image of a known format ({', '.join(FORMATS)})"
+        size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+        return "is empty" if size == 0 else f"is no image of a known format ({', '.join(FORMATS)})"
     return f"is damaged: {' '.join(str(error).split()) or type(error).__name__}"

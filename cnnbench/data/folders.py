@@ -35,10 +35,11 @@ def image_folder(
     """Photographs, one folder per class; optionally below folders `train`, `val` (or `valid`) and `test`.
 
     folder: relative to the folder of all data sets, or absolute. test_fraction: of every class, where there is no
-    `test`. fit: `crop` resizes the shorter side to data.image_size and takes the central square, `stretch` resizes both
-    sides. on_problem: `error`, or `skip`: train without images that cannot be used; validation and test never do.
-    level: which folder is the class: 1, the first (below `train`, if there is one), 2, the one in it, and so on; null:
-    the first, unless others may be meant, which is an error.
+    `test`. fit: `whole` and `crop` resize the shorter side to data.image_size and test the central square; in training
+    random crops are of the whole image, or of that square; `stretch` resizes both sides. on_problem: `error`, or
+    `skip`: train without images that cannot be used; validation and test never do. level: which folder is the class: 1,
+    the first (below `train`, if there is one), 2, the one in it, and so on; null: the first, unless others may be
+    meant, which is an error.
     Raises UserError for a folder that is not there, has no images, or has links that lead out of it.
     """
     where = find_folder(root, folder)

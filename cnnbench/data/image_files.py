@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT, WithoutAugmentation
 from cnnbench.data.decode import SUFFIXES, UNREAD_SUFFIXES, deep_kind, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
@@ -23,7 +23,7 @@ from cnnbench.store.folder import holds_runs, outputs_dir
 Folder = Annotated[
     str, Field(description="a folder of photographs: in the current one, below that of all data sets, or a whole path")
 ]
-Fit = Literal["crop", "stretch"]
+Fit = Annotated[Literal["whole", "crop", "stretch"], WithoutAugmentation("whole", same_as="crop")]
 Cache = Annotated[bool, NO_EFFECT_ON_RESULT]
 OnProblem = Literal["error", "skip"]
 

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -47,17 +48,66 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Whole photographs, of which parts can be read.
+
+    sizes: heights and widths, int64 [N, 2]; evaluation sees the central squares. fit: as of Photographs.
+    read: from row, first line and number of lines to uint8 [lines, width, C].
+    counts: from rows, int64 [B], to how often each value is in each channel of their squares, int64 [C, 256]; None:
+    they have to be counted.
+    """
+
+    sizes: Tensor
+    channels: int
+    fit: str
+    read: Callable[[int, int, int], Tensor]
+    counts: Callable[[Tensor], Tensor] | None = None
+
+    def areas(self, whole: bool) -> Tensor:
+        """Return what is seen of each picture, all of it or its square: top, left, height and width, int64 [N, 4]."""
+        if whole:
+            return torch.cat([torch.zeros_like(self.sizes), self.sizes], 1)
+        sides = self.sizes.amin(1, keepdim=True).expand(-1, 2)
+        starts = ((self.sizes - sides) / 2).round().long()  # half to even, as `square_in` has it
+        return torch.cat([starts, sides], 1)
+
+    def window(self, row: int, area: Sequence[int], place: Sequence[int]) -> Tensor:
+        """Return a part of an area of a picture, uint8 [height, width, C], black outside of the area.
+
+        area: top, left, height and width in the picture; place: the same in the area.
+        """
+        (down, right, tall, wide), (top, left, height, width) = area, place
+        upper, lower = max(top, 0), min(top + height, tall)
+        first, last = max(left, 0), min(left + width, wide)
+        if (lower - upper, last - first) == (height, width):
+            return self.read(row, down + top, height)[:, right + left : right + left + width]
+        padded = torch.zeros(height, width, self.channels, dtype=torch.uint8)
+        if lower > upper and last > first:
+            inside = self.read(row, down + upper, lower - upper)[:, right + first : right + last]
+            padded[upper - top : lower - top, first - left : last - left] = inside
+        return padded
+
+    def squares(self, rows: Tensor) -> Tensor:
+        """Return the central squares of pictures, uint8 [B, C, side, side]. rows: int64 [B]."""
+        areas = self.areas(whole=False)[rows].tolist()
+        windows = (self.window(row, area, (0, 0, *area[2:])) for row, area in zip(rows.tolist(), areas, strict=True))
+        return torch.from_numpy(np.stack([window.numpy() for window in windows])).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
 class Stream:
     """Images that are loaded on demand, since all of them together would not fit into memory.
 
     load: from rows, int64 [B], to uint8 [B, C, H, W]. rows: which of the images that can be loaded, int64 [N].
     size: channels, height, width. files: of all images that can be loaded, by row, where they come from files.
+    pictures: of all of them as well, where these images are the central squares of photographs.
     """
 
     load: Callable[[Tensor], Tensor]
     rows: Tensor
     size: tuple[int, int, int]
     files: tuple[str, ...] = ()
+    pictures: Pictures | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,8 +128,9 @@ DeepKind = Literal["gray", "colour"]  # of a file with 16 bits per channel
 class Photographs:
     """Image files of any size that have not been decoded yet.
 
-    digests: sha256 (hex) of the content of each. fit: `crop`: resize the shorter side to `data.image_size` and take the
-    central square; `stretch`: resize both sides to it.
+    digests: sha256 (hex) of the content of each. fit: `whole`: resize the shorter side to `data.image_size`; random
+    crops in training are of the whole image, and what is evaluated is the central square; `crop`: random crops are of
+    that square too; `stretch`: resize both sides.
     cache: whether to keep them, decoded, on disk. skip: whether to train without those that cannot be used.
     bits: how many a file with 16 per channel uses. deep: the kind of these, by digest, see `deep_kind`.
     """

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cnnbench.augmentation.base import Augmentation, CropMargin, CropPlacement
 from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.windows import windows_of
 from cnnbench.randomness import uniform_table
 
 MIXING = "augmentation/mixing"  # which augmentation mixes a sample, and with which other one
@@ -90,6 +91,7 @@ class Batches:
         self.labels = images.labels.to(device)
         self._crop_size = (spec.height, spec.width)
         self._resizes = any(part.resizes for part in self.augmentations.values())
+        self._windows = windows_of(images, self.augmentations, self._crop_size)
         channels, height, width = images.size
         # What is cut out of an image: the crop, or the whole image where an augmentation makes the crop from that.
         self._cut_size = (height, width) if self._resizes else self._crop_size
@@ -100,7 +102,10 @@ class Batches:
         )
         if not any(part.moves for part in self.augmentations.values()):
             down, right = 0, 0
+        self._rest = down, right
         self.margin = CropMargin(down, right, channels, *self._crop_size)
+        if self._windows is not None:
+            self._cut_size, self.margin = self._windows.size, self._windows.margin
         self._images = images
         self._placements = (
             self._view_placements(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
@@ -126,15 +131,18 @@ class Batches:
         neither `first` nor `num_workers` (threads that prefetch batches) changes any batch. Only mixing depends on
         which samples are in a batch together.
         """
-        tables = {
-            name: uniform_table(len(self), part.num_draws, self.seed, f"augmentation/{name}", epoch).to(self.device)
-            for name, part in self.augmentations.items()
+        numbers = {name: part.num_draws for name, part in self.augmentations.items()}
+        draws = {
+            name: uniform_table(len(self), number, self.seed, f"augmentation/{name}", epoch)
+            for name, number in numbers.items()
         }
         if any(part.mix_probability for part in self.augmentations.values()):
-            tables[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch).to(self.device)
+            draws[MIXING] = uniform_table(len(self), 2, self.seed, MIXING, epoch)
+        drawn_on = self.device if self._windows is None else torch.device("cpu")  # where windows are read
+        tables = {name: table.to(drawn_on) for name, table in draws.items()}
         group = 1 if order.ndim == 1 else order.shape[1]
         order = order.flatten()
-        columns = order, order.to(self.device), shifts_of_repeats(order).to(self.device)
+        columns = order, order.to(self.device), shifts_of_repeats(order).to(drawn_on)
         splits = zip(*(torch.split(column, batch_size * group) for column in columns), strict=True)
         parts = [partial(self._batch, tables, group, *split) for split in splits][first:]
         yield from (part() for part in parts) if num_workers == 0 else _prefetch(parts, num_workers)
@@ -144,8 +152,10 @@ class Batches:
 
         Nothing in here waits for it, but augmentations that select images.
         """
-        draws = {name: (table[rows] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
+        drawn = rows if self._windows is None else cpu_rows
+        draws = {name: (table[drawn] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
         values, scale = self._cut(cpu_rows, rows, draws).float(), 255.0  # [B, h, w*C]
+        draws = {name: values_drawn.to(self.device, non_blocking=True) for name, values_drawn in draws.items()}
         if self._resizes or any(part.changes_pixels for part in self.augmentations.values()):
             values, scale = self._apply(values.div_(255), draws), 1.0
         values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
@@ -154,32 +164,42 @@ class Batches:
 
     def _cut(self, cpu_rows: Tensor, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Return what is cut out of the images, uint8 [B, h, w*C], flipped."""
+        if self._windows is None:
+            pixels, placement = self._cut_alike(cpu_rows, rows, draws)
+        else:
+            pixels, placement = self._windows.cut(cpu_rows, draws)
+            pixels = self._to_device(pixels)
+        for flipped, axis in ((placement.hflipped, 2), (placement.vflipped, 1)):
+            if flipped is not None:  # selecting from both takes half the time of torch.where
+                grid = pixels.view(len(rows), *self._cut_size, -1)
+                is_flipped = flipped.to(self.device, non_blocking=True)
+                selected = torch.arange(len(rows), device=self.device) + len(rows) * is_flipped
+                pixels = torch.cat([grid, grid.flip(axis)]).index_select(0, selected).view_as(pixels)
+        return pixels
+
+    def _cut_alike(self, cpu_rows: Tensor, rows: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, CropPlacement]:
+        """Return what is cut out of images of one size, and how it is to be flipped."""
         zeros = torch.zeros_like(rows)
         placement = CropPlacement(zeros, zeros)
         for name, part in self.augmentations.items():
             placement = part.sample_crop(placement, draws[name], self.margin)
         placements = self._placements
         if placements is None:
-            pixels = self._images.take(cpu_rows)
-            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # else the copy blocks
-            placements = self._view_placements(pixels.to(self.device, non_blocking=True))
+            placements = self._view_placements(self._to_device(self._images.take(cpu_rows)))
             rows = torch.arange(len(rows), device=self.device)
         if self._copies_each:
             places = zip(rows.tolist(), placement.top.tolist(), placement.left.tolist(), strict=True)
-            pixels = torch.stack([placements[place] for place in places])
-        else:
-            pixels = placements[rows, placement.top, placement.left]
-        for flipped, axis in ((placement.hflipped, 2), (placement.vflipped, 1)):
-            if flipped is not None:  # selecting from both takes half the time of torch.where
-                grid = pixels.view(len(rows), *self._cut_size, -1)
-                selected = torch.arange(len(rows), device=self.device) + len(rows) * flipped
-                pixels = torch.cat([grid, grid.flip(axis)]).index_select(0, selected).view_as(pixels)
-        return pixels
+            return torch.stack([placements[place] for place in places]), placement
+        return placements[rows, placement.top, placement.left], placement
+
+    def _to_device(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels  # else the copy blocks
+        return pixels.to(self.device, non_blocking=True)
 
     def _apply(self, values: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         images = self._as_images(values, self._cut_size)
         for name, part in self.augmentations.items():
-            if part.resizes:
+            if part.resizes and self._windows is None:
                 images = part.resize(images, draws[name], self._crop_size)
             elif part.changes_pixels:
                 images = part.apply(images, draws[name])
@@ -209,12 +229,12 @@ class Batches:
         """
         if self._padding:
             pixels = torch.nn.functional.pad(pixels, [self._padding] * 4)
-        margin, (cut_height, cut_width) = self.margin, self._cut_size
-        height, width = cut_height + margin.down, cut_width + margin.right
+        (down, right), channels, (cut_height, cut_width) = self._rest, self.margin.channels, self._cut_size
+        height, width = cut_height + down, cut_width + right
         pixels = _centre(pixels, height, width).permute(0, 2, 3, 1).contiguous()
-        row, channels = width * margin.channels, margin.channels
+        row = width * channels
         return pixels.as_strided(
-            (len(pixels), margin.down + 1, margin.right + 1, cut_height, cut_width * channels),
+            (len(pixels), down + 1, right + 1, cut_height, cut_width * channels),
             (height * row, row, channels, row, 1),
         )
 

@@ -1,7 +1,8 @@
-"""What photographs cost a batch, kept decoded and decoded again: `python tests/benchmarks/photographs.py [FOLDER]`.
+"""What photographs cost a batch: `python tests/benchmarks/photographs.py [FOLDER]`.
 
-Both take turns in one process, over the same images in the same order. FOLDER: one folder a class; without it images
-of 500x375 pixels are generated and saved as JPEG.
+Kept decoded, with windows of their squares or of whole pictures, and decoded again: by turns in one process, over the
+same images in the same order. FOLDER: one folder a class; without it images of 500x375 pixels are generated and saved
+as JPEG.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def seconds_an_image(batches: Batches, epoch: int) -> float:
 
 
 def main() -> None:
-    """Measure both by turns and print medians."""
+    """Measure all by turns and print medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--images", type=int, default=1000)
@@ -67,20 +68,31 @@ def main() -> None:
         began = time.perf_counter()
         kept, *_ = decode_photographs(photographs, 256, 3)
         print(f"{len(photographs)} images decoded into the cache in {time.perf_counter() - began:.1f} s")
+        whole, *_ = decode_photographs(dataclasses.replace(photographs, fit="whole"), 256, 3)
         again, *_ = decode_photographs(dataclasses.replace(photographs, cache=False), 256, 3)
         augmentations = {
-            name: AUGMENTATIONS.build(Selection(name, settings))
-            for name, settings in (("crop", {"padding": 0}), ("flip", {"p": 0.5}))
+            "crop": {"crop": {"padding": 0}, "flip": {"p": 0.5}},
+            "resized_crop": {"resized_crop": {"scale": [0.25, 1.0], "ratio": [0.75, 1.3333]}, "flip": {"p": 0.5}},
         }
         spec, labels = DataSpec(3, 224, 224, data.classes), torch.zeros(len(photographs), dtype=torch.int64)
-        both = {
-            name: Batches(Images(pixels, labels), spec, (0.5,) * 3, (0.25,) * 3, torch.device("cpu"), augmentations)
-            for name, pixels in (("kept", kept), ("decoded again", again))
+        sources = {"kept": kept, "kept, whole": whole, "decoded again": again}
+        every = {
+            f"{name}, {source}": Batches(
+                Images(pixels, labels),
+                spec,
+                (0.5,) * 3,
+                (0.25,) * 3,
+                torch.device("cpu"),
+                {part: AUGMENTATIONS.build(Selection(part, settings)) for part, settings in parts.items()},
+            )
+            for name, parts in augmentations.items()
+            for source, pixels in sources.items()
         }
-        rounds = [{name: seconds_an_image(part, epoch) for name, part in both.items()} for epoch in range(flags.rounds)]
-    for name in both:
-        print(f"{name:<14} {1e3 * median(row[name] for row in rounds):8.3f} ms an image (median of {flags.rounds})")
-    print(f"ratio          {median(row['decoded again'] / row['kept'] for row in rounds):8.1f}")
+        rounds = [
+            {name: seconds_an_image(part, epoch) for name, part in every.items()} for epoch in range(flags.rounds)
+        ]
+    for name in every:
+        print(f"{name:<28} {1e3 * median(row[name] for row in rounds):8.3f} ms an image (median of {flags.rounds})")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_what_verbs_take_is_completed(complete):
     assert complete("evaluate x --split ") == ["test", "val", "train"]
     assert complete("export x --format o") == ["onnx"]
     assert complete("evaluate x --data cif") == ["cifar10", "cifar100"]
-    assert complete("data ") == ["list", "info", "prepare"]
+    assert complete("data ") == ["list", "info", "prepare", "cache"]
     assert complete("data info fash") == ["fashion_mnist"]
     assert complete("options mo") == ["model"]
     assert complete("new sch") == ["scheduler"]

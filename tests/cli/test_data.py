@@ -7,15 +7,21 @@ import json
 import os
 import re
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.config_store import ConfigStore
 
 from cnnbench.data import prepare as prepare_module
+from cnnbench.data.cache import decode_photographs
 from cnnbench.data.cifar import CIFAR10
+from cnnbench.data.image_files import content_digest
+from cnnbench.data.images import Photographs
 from cnnbench.data.mnist import FASHION_MNIST, MNIST
+from cnnbench.data.packs import cache_dir, locked
 from cnnbench.registry import DATASETS
 from tests.conftest import Outcome, ended
 from tests.support.archives import idx, write_cifar, write_idx_set
@@ -350,3 +356,79 @@ def test_data_sets_of_plugins_are_listed(data, tmp_path, monkeypatch):
     outcome = data("info", "mine", f"plugins={tmp_path}/mine.py", "data.val_fraction=0.1", "data.split_seed=0")
     assert outcome.code == 0, outcome.err
     assert rows_of(outcome)["all"] == [36, 4, 20]
+
+
+# The cache of decoded photographs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Decode some photographs, as half of them and as all, and return the folder of their packs."""
+    folder = write_classes(tmp_path / "photos", {"a": 4, "b": 4})
+    paths = tuple(sorted(folder.rglob("*.png")))
+    given = Photographs(paths, tuple(map(content_digest, paths)), "whole", True, False)
+    decode_photographs(given[torch.arange(4)], 20, 3)
+    decode_photographs(given, 20, 3)
+    (packs,) = cache_dir().iterdir()
+    return packs
+
+
+def test_the_cache_is_listed(data, kept):
+    earlier = cache_dir() / ("0" * 32)
+    earlier.mkdir()
+    (earlier / "pixels").write_bytes(bytes(2 * 10**6))
+    listed = data("cache")
+    assert listed.code == 0, listed.err
+    heading, _, *lines = listed.out.splitlines()
+    assert heading == f"decoded photographs in {cache_dir()}: 2 MB"
+    assert [line.split()[0] for line in lines] == ["0" * 32, "of", "20-rgb-shorter-v2"]
+    assert "of an earlier version, 2 MB, used 20" in lines[1]
+    assert "8 images, 0 MB, used 20" in lines[2]
+
+
+def test_what_was_not_used_for_some_days_is_removed_from_the_cache(data, kept):
+    old, new = sorted((path for path in kept.glob("*/")), key=lambda path: path.stat().st_mtime)
+    for path in old.iterdir():
+        os.utime(path, (time.time() - 40 * 86400,) * 2)
+    killed = kept / f"{'1' * 32}.tmp"
+    killed.mkdir()
+    assert data("cache", "--prune", "50").code == 0
+    assert sorted(kept.glob("*/")) == sorted([old, new])
+    assert data("cache", "--prune", "30").code == 0
+    assert list(kept.glob("*/")) == [new]
+    emptied = data("cache", "--prune", "0")
+    assert emptied.out.splitlines()[:2] == ["removed: 0 MB", f"decoded photographs in {cache_dir()}: 0 MB"]
+    assert not list(kept.glob("*/"))
+
+
+def test_what_is_being_written_is_not_removed_from_the_cache(data, kept):
+    written = kept / f"{'1' * 32}.tmp"
+    written.mkdir()
+    with locked(written.with_suffix(".lock")):
+        assert data("cache", "--prune", "0").code == 0
+    assert list(kept.glob("*/")) == [written]
+
+
+def test_a_pack_that_is_used_again_counts_as_used_now(data, kept):
+    paths = tuple(sorted((kept.parents[1] / "photos").rglob("*.png")))
+    for path in kept.glob("*/*"):
+        os.utime(path, (time.time() - 40 * 86400,) * 2)
+    decode_photographs(Photographs(paths, tuple(map(content_digest, paths)), "crop", True, False), 20, 3)
+    assert data("cache", "--prune", "30").code == 0
+    assert len(list(kept.glob("*/"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("cache", "mnist"), "cache takes no name"),
+        (("cache", "data.root=here"), "'data.root=here': has no effect here; CNNBENCH_CACHE=FOLDER names another"),
+        (("cache", "--prune", "soon"), "'soon' is no number of days"),
+        (("cache", "--prune", "-1"), "is no number of days"),
+        (("list", "--prune", "1"), "--prune is for cache"),
+    ],
+)
+def test_words_that_the_cache_does_not_take_are_refused(data, words, problem):
+    refused = data(*words)
+    assert refused.code == 2
+    assert problem in refused.err

@@ -318,3 +318,13 @@ def test_a_folder_is_named_after_the_last_part_of_a_path(composer):
     words = ["data=image_folder", "data.folder=/home/me/photos/pets/", "freeze.what=features", "init.weights=imagenet"]
     plan = plan_run(composer, [*words, "model=torchvision", "model.architecture=alexnet"])
     assert folder_name(plan.named_by, "0123456789") == "folder-pets_features_imagenet_architecture-alexnet-01234567"
+
+
+def test_which_part_of_photographs_random_crops_see_matters_where_there_are_some(composer):
+    def identities(*words: str) -> list[str]:
+        given = ["data=image_folder", "data.folder=photos", "data.on_problem=skip", *words]
+        return [plan_run(composer, [*given, f"data.fit={fit}"]).config.identity() for fit in ("whole", "crop")]
+
+    plain, random = identities(), identities("augmentation=crop")
+    assert plain[0] == plain[1]
+    assert random[0] != random[1]

@@ -1,5 +1,6 @@
 """The cache of decoded images: complete or absent, with the same pixels as decoding again."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,13 +16,16 @@ import pytest
 import torch
 
 from cnnbench.data import cache as caching
-from cnnbench.data.cache import cache_dir, decode_photographs
-from cnnbench.data.decode import decode
+from cnnbench.data.cache import decode_photographs
+from cnnbench.data.decode import Unreadable, decode, decode_whole
 from cnnbench.data.image_files import content_digest
-from cnnbench.data.images import Photographs
+from cnnbench.data.images import Images, Photographs
+from cnnbench.data.packs import cache_dir
+from cnnbench.data.prepare import channel_statistics
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.store.files import checksum
 from cnnbench.training.signals import StopRequests
+from tests.support.full_disks import full
 from tests.support.photographs import photograph
 
 NUM, SIDE = 12, 20
@@ -51,7 +55,8 @@ def decode_all(given: Photographs, side: int = SIDE, channels: int = 3) -> torch
 
 
 def cache_folders() -> list[Path]:
-    return sorted(path for path in cache_dir().glob("*") if path.is_dir())
+    """Return the packs, and what there is of those that are being written."""
+    return sorted(path for path in cache_dir().glob("*/*") if path.is_dir())
 
 
 def refuse(*_args):
@@ -78,35 +83,61 @@ def test_rows_come_in_the_order_requested(folder):
 
 def test_images_are_decoded_once(folder, monkeypatch):
     before = load_all(photographs(folder))
-    monkeypatch.setattr(caching, "decode", refuse)
+    monkeypatch.setattr(caching, "decode_whole", refuse)
     assert torch.equal(load_all(photographs(folder)), before)
 
 
 def test_moved_images_are_found_by_their_content(folder, tmp_path, monkeypatch):
     load_all(photographs(folder))
     moved = shutil.move(folder, tmp_path / "elsewhere")
-    monkeypatch.setattr(caching, "decode", refuse)
+    monkeypatch.setattr(caching, "decode_whole", refuse)
     load_all(photographs(moved))
 
 
-def test_another_content_order_size_or_conversion_has_its_own_folder(folder, monkeypatch):
+def test_another_size_channels_or_way_to_resize_is_another_folder(folder, monkeypatch):
     given = photographs(folder)
     load_all(given)
-    reversed_order = given[torch.arange(NUM).flip(0)]
-    for other, *sizes in (
-        (given, 21, 3),
-        (given, SIDE, 1),
-        (photographs(folder, fit="stretch"), SIDE, 3),
-        (reversed_order, SIDE, 3),
-    ):
+    for other, *sizes in ((given, 21, 3), (given, SIDE, 1), (photographs(folder, fit="stretch"), SIDE, 3)):
         assert torch.equal(load_all(other, *sizes), decode_all(other, *sizes))
-    photograph(folder / "03.png", 99)
-    assert torch.equal(load_all(photographs(folder)), decode_all(photographs(folder)))
-    assert len(cache_folders()) == 6
+    names = ["20-gray-shorter-v2", "20-rgb-both-v2", "20-rgb-shorter-v2", "21-rgb-shorter-v2"]
+    assert [path.parent.name for path in cache_folders()] == names
     monkeypatch.setattr(caching, "CONVERSION", caching.CONVERSION + 1)
-    load_all(given[torch.arange(3)])
+    load_all(given)
+    assert [path.parent.name for path in cache_folders()] == sorted([*names, "20-rgb-shorter-v3"])
+
+
+def count_decoded(monkeypatch) -> list:
+    """Return a list that each file adds to that is decoded from now on."""
+    decoded = []
+    monkeypatch.setattr(caching, "decode_whole", lambda *words: decoded.append(1) or decode_whole(*words))
+    return decoded
+
+
+def test_subsets_orders_changed_sets_and_copies_share_what_was_decoded(folder, monkeypatch):
+    decoded = count_decoded(monkeypatch)
+    given = photographs(folder)
+    for rows, expected in (
+        ([3, 1], 2),  # a subset
+        (range(NUM), NUM),  # all
+        ([7, 2, 2, 11], NUM),  # in another order, with one of them twice
+    ):
+        some = given[torch.tensor(list(rows))]
+        assert torch.equal(load_all(some), decode_all(some))
+        assert len(decoded) == expected
+    photograph(folder / "03.png", 99)
+    photograph(folder / "zz.png", 100)
+    shutil.copy(folder / "05.png", folder / "copy.png")
+    assert torch.equal(load_all(photographs(folder)), decode_all(photographs(folder)))
+    assert len(decoded) == NUM + 2
+    assert torch.equal(load_all(photographs(folder, fit="whole")), decode_all(photographs(folder)))
+    assert len(decoded) == NUM + 2
+
+
+def test_a_copy_is_decoded_once_with_the_original(folder, monkeypatch):
+    decoded = count_decoded(monkeypatch)
+    shutil.copy(folder / "05.png", folder / "copy.png")
     load_all(photographs(folder))
-    assert len(cache_folders()) == 8
+    assert len(decoded) == NUM
 
 
 def test_problems_are_cached_with_the_images(folder, monkeypatch):
@@ -115,7 +146,7 @@ def test_problems_are_cached_with_the_images(folder, monkeypatch):
     first = decode_photographs(photographs(folder), SIDE, 3)[1]
     assert first == {5: "is empty", 7: "is no image of a known format (JPEG, PNG, BMP, GIF, WEBP, PPM)"}
     assert decode_photographs(photographs(folder, cache=False), SIDE, 3)[1] == first
-    monkeypatch.setattr(caching, "decode", refuse)
+    monkeypatch.setattr(caching, "decode_whole", refuse)
     assert decode_photographs(photographs(folder), SIDE, 3)[1] == first
 
 
@@ -145,10 +176,26 @@ def refuse_space():
     raise OSError(28, "No space left on device")
 
 
+def test_a_disk_that_is_full_from_any_call_on_costs_no_pixel_and_leaves_no_half_pack(folder, tmp_path, monkeypatch):
+    expected = decode_all(photographs(folder))
+    for first in itertools.count(1):
+        monkeypatch.setenv("CNNBENCH_CACHE", str(tmp_path / f"cache{first}"))
+        with full(cache_dir(), first) as calls:
+            stream, problems, notes = decode_photographs(photographs(folder), SIDE, 3)
+        assert torch.equal(stream.load(stream.rows), expected)
+        assert not problems
+        assert not [path for path in cache_folders() if path.suffix]
+        assert torch.equal(load_all(photographs(folder)), expected), "with room again"
+        if len(calls) < first:
+            break
+        assert len(notes) == 1
+    assert first > 5
+
+
 def test_a_full_disk_does_not_matter_to_a_complete_cache(folder, monkeypatch):
     before = load_all(photographs(folder))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
-    monkeypatch.setattr(caching, "decode", refuse)
+    monkeypatch.setattr(caching, "decode_whole", refuse)
     assert torch.equal(load_all(photographs(folder)), before)
 
 
@@ -164,32 +211,30 @@ def test_a_damaged_cache_is_filled_again(folder, damage):
     assert cache_folders() == [folder_of_cache]
 
 
-def invert(pixels: Path, row: int) -> None:
-    """Invert one image of a cache, as nothing would notice by the size of the file."""
+def invert(pixels: Path, place: int) -> None:
+    """Invert a byte of a pack, as nothing would notice by the size of the file."""
     content = bytearray(pixels.read_bytes())
-    size = SIDE * SIDE * 3
-    content[row * size : (row + 1) * size] = bytes(255 - value for value in content[row * size : (row + 1) * size])
+    content[place] = 255 - content[place]
     pixels.write_bytes(content)
 
 
+PIXELS, COUNTS = SIDE * 25 * 3, 3 * 256 * 4  # bytes of one image, resized from 30x24, and of its counts
 DAMAGES = {
-    "inverted pixels": (lambda cache: invert(cache / "pixels", 7), "pixels: 1 image changed after being written"),
-    "pixels cut": (
-        lambda cache: os.truncate(cache / "pixels", 99),
-        f"pixels has 99 bytes, not {NUM * SIDE * SIDE * 3}",
-    ),
-    "no pixels": (lambda cache: (cache / "pixels").unlink(), "pixels cannot be read: No such file"),
-    "index cut": (lambda cache: os.truncate(cache / "index.json", 40), "index.json cannot be read"),
-    "index emptied": (lambda cache: (cache / "index.json").write_text(""), "index.json cannot be read"),
-    "index of another kind": (lambda cache: (cache / "index.json").write_text("[1]"), "it holds no mapping"),
-    "index edited": (lambda cache: edit(cache / "index.json"), "its checksum does not match"),
-    "index of fewer": (lambda cache: edit(cache / "index.json", sealed=True), f"is not of {NUM} images"),
+    "a pixel": (lambda pack: invert(pack / "pixels", 7 * (PIXELS + COUNTS)), "pixels: 1 image changed after being"),
+    "a count": (lambda pack: invert(pack / "pixels", PIXELS), "pixels: 1 image changed after being written"),
+    "pixels cut": (lambda pack: os.truncate(pack / "pixels", 9000), f"pixels: {NUM - 1} images changed after being"),
+    "no pixels": (lambda pack: (pack / "pixels").unlink(), "pixels cannot be read: No such file"),
+    "index cut": (lambda pack: os.truncate(pack / "index.json", 40), "index.json cannot be read"),
+    "index emptied": (lambda pack: (pack / "index.json").write_text(""), "index.json cannot be read"),
+    "index of another kind": (lambda pack: (pack / "index.json").write_text("[1]"), "it holds no mapping"),
+    "index edited": (lambda pack: edit(pack / "index.json"), "its checksum does not match"),
+    "index of other entries": (lambda pack: edit(pack / "index.json", sealed=True), "index.json is damaged"),
 }
 
 
 def edit(index: Path, sealed: bool = False) -> None:
     values = json.loads(index.read_text())
-    changed = values | {"checksums": values["checksums"][8:]}
+    changed = values | {"images": {digest: entry[1:] for digest, entry in values["images"].items()}}
     index.write_text(json.dumps(changed | ({"checksum": checksum(changed)} if sealed else {})))
 
 
@@ -222,7 +267,7 @@ def test_a_file_is_checked_once_by_a_process_while_it_stays_the_same(folder, mon
     load_all(photographs(folder))
     checks = []
     crc32 = zlib.crc32
-    monkeypatch.setattr(zlib, "crc32", lambda content: checks.append(content) or crc32(content))
+    monkeypatch.setattr(zlib, "crc32", lambda *content: checks.append(content) or crc32(*content))
     load_all(photographs(folder))
     assert not checks
     (folder_of_cache,) = cache_folders()
@@ -231,13 +276,21 @@ def test_a_file_is_checked_once_by_a_process_while_it_stays_the_same(folder, mon
     assert len(checks) == NUM
 
 
+def digests_in_order(index: dict) -> list[str]:
+    return sorted(index["images"], key=lambda digest: index["images"][digest][0])
+
+
 def test_a_file_that_is_cut_while_it_is_used_is_one_clear_error_and_kills_nothing(folder):
     stream, *_ = decode_photographs(photographs(folder), SIDE, 3)
     (folder_of_cache,) = cache_folders()
-    os.truncate(folder_of_cache / "pixels", 5 * SIDE * SIDE * 3)
-    assert torch.equal(stream.load(torch.tensor([4])), decode_all(photographs(folder))[4:5])
+    index = json.loads((folder_of_cache / "index.json").read_text())
+    first, last = (digests_in_order(index)[place] for place in (0, -1))
+    rows = {digest: row for row, digest in enumerate(photographs(folder).digests)}
+    os.truncate(folder_of_cache / "pixels", (NUM - 1) * (PIXELS + COUNTS) + 1)
+    kept, lost = rows[first], rows[last]
+    assert torch.equal(stream.load(torch.tensor([kept])), decode_all(photographs(folder))[[kept]])
     with pytest.raises(TrainingError, match=r"pixels was cut while it was in use; the same command again replaces it"):
-        stream.load(torch.tensor([4, 5]))
+        stream.load(torch.tensor([kept, lost]))
     assert torch.equal(load_all(photographs(folder)), decode_all(photographs(folder)))
 
 
@@ -250,6 +303,43 @@ def test_a_cache_that_is_removed_while_it_is_used_is_still_there_for_who_uses_it
 def test_images_are_the_same_where_a_system_cannot_read_at_a_place(folder, monkeypatch):
     monkeypatch.delattr(os, "preadv")  # as on Windows
     assert torch.equal(load_all(photographs(folder)), decode_all(photographs(folder)))
+
+
+def test_a_file_that_is_replaced_while_it_is_needed_is_one_clear_error(folder):
+    stream, *_ = decode_photographs(photographs(folder, cache=False), SIDE, 3)
+    photograph(folder / "04.png", 99)
+    assert torch.equal(stream.load(torch.tensor([3])), decode_all(photographs(folder))[3:4])
+    with pytest.raises(TrainingError, match=r"04\.png has other content than when it was first read"):
+        stream.load(torch.tensor([3, 4]))
+
+
+def test_what_was_replaced_before_it_was_decoded_is_not_kept_as_what_it_was(folder):
+    given = photographs(folder)
+    before = (folder / "04.png").read_bytes()
+    photograph(folder / "04.png", 99)
+    assert decode_photographs(given, SIDE, 3)[1] == {4: "has other content than when it was first read"}
+    (folder / "04.png").write_bytes(before)
+    assert torch.equal(load_all(given), decode_all(given))
+
+
+def test_what_could_not_be_read_is_tried_again(folder, monkeypatch):
+    def fails(*_words):
+        raise Unreadable("cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caching, "decode_whole", fails)
+        assert len(decode_photographs(photographs(folder), SIDE, 3)[1]) == NUM
+    load_all(photographs(folder))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_means_are_exact_without_counting_again(folder, monkeypatch, channels):
+    kept, *_ = decode_photographs(photographs(folder), SIDE, channels)
+    decoded, *_ = decode_photographs(photographs(folder, cache=False), SIDE, channels)
+    rows = torch.tensor([5, 0, 3, 3])
+    expected = channel_statistics(Images(decoded[rows], torch.zeros(4, dtype=torch.int64)))
+    monkeypatch.setattr(Images, "take", refuse)
+    assert channel_statistics(Images(kept[rows], torch.zeros(4, dtype=torch.int64))) == expected
 
 
 def test_a_file_that_vanishes_while_it_is_needed_is_one_clear_error(folder):
@@ -268,14 +358,14 @@ import sys, time, hashlib, json
 from pathlib import Path
 from cnnbench.data import cache as caching
 from tests.data.test_cache import load_all, photographs
-plain, calls = caching.decode, []
-def slow(path, *rest):
-    calls.append(path.name)
+plain, calls = caching.decode_whole, []
+def slow(file, *rest):
+    calls.append(file.name)
     sys.stdout.write("decoding\n")  # at once, whatever other threads write
     sys.stdout.flush()
     time.sleep(float(sys.argv[2]))
-    return plain(path, *rest)
-caching.decode = slow
+    return plain(file, *rest)
+caching.decode_whole = slow
 pixels = load_all(photographs(Path(sys.argv[1])))
 print(json.dumps([hashlib.sha256(pixels.contiguous().numpy().data).hexdigest(), len(calls)]))
 """
@@ -306,17 +396,17 @@ def test_of_two_processes_one_decodes_and_the_other_waits(folder):
 def test_a_signal_leaves_what_has_not_been_decoded_yet(folder, monkeypatch, cache):
     begun = []
 
-    def decode_slowly(path: Path, *settings) -> torch.Tensor:
-        begun.append(path)
+    def decode_slowly(*words) -> torch.Tensor:
+        begun.append(words)
         time.sleep(0.1)
-        return decode(path, *settings)
+        return decode_whole(*words)
 
     def interrupted(problems, *_args, **_settings):
         yield next(problems)
         os.kill(os.getpid(), signal.SIGTERM)  # while it is not waiting for a file
         yield from problems
 
-    monkeypatch.setattr(caching, "decode", decode_slowly)
+    monkeypatch.setattr(caching, "decode_whole", decode_slowly)
     monkeypatch.setattr(caching, "tqdm", interrupted)
     given = photographs(folder, cache=cache)
     with pytest.raises(Stopped, match="SIGTERM"), StopRequests():
