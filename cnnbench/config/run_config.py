@@ -6,6 +6,7 @@ Hydra composes plain values; from `validate` on there is only `RunConfig`.
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,10 +28,17 @@ from cnnbench.config.schema import (
     Regularization,
     SchedulerConfig,
     TopLevelConfig,
-    WithoutAugmentation,
     is_section,
 )
 from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, TASKS, Component, Registry, Selection
+
+
+@dataclass(frozen=True)
+class WithoutAugmentation:
+    """Mark of a setting: `value` computes the same as another one where there is no augmentation."""
+
+    value: str
+    same_as: str
 
 
 class RunConfig(TopLevelConfig):

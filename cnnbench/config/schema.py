@@ -4,7 +4,6 @@ A default here is the value that changes nothing: settings that equal it are no 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
@@ -46,15 +45,6 @@ OVERLAYS = ("experiment", "debug")  # groups whose options set the keys of other
 NO_EFFECT_ON_RESULT = "cannot change the result"  # not part of a run's identity
 IN_MODEL = "overrides the model's setting of this name; null: as the model has it"
 IN_TASK = "overrides the task's setting of this name; null: as the task has it"
-
-
-@dataclass(frozen=True)
-class WithoutAugmentation:
-    """Mark of a setting: `value` computes the same as another one where there is no augmentation."""
-
-    value: str
-    same_as: str
-
 
 MAX_SIDE = 4096  # of images in memory; more is a typing mistake
 MAX_THREADS = 1024  # torch aborts the process when the system refuses it a thread

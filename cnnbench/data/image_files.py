@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cnnbench.config.schema import NO_EFFECT_ON_RESULT, WithoutAugmentation
+from cnnbench.config.run_config import WithoutAugmentation
+from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.decode import SUFFIXES, UNREAD_SUFFIXES, deep_kind, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
