@@ -10,6 +10,7 @@ from torch import Tensor
 from cnnbench.data.decode import brightest
 from cnnbench.data.image_files import first_names
 from cnnbench.data.images import Photographs, Stream
+from cnnbench.data.look_alikes import look_alikes
 from cnnbench.data.split import Split
 from cnnbench.errors import UserError, counted, grouped
 
@@ -46,31 +47,49 @@ def copy_notes(photographs: Photographs, labels: Tensor, rows: Iterable[int]) ->
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: photographs.paths[row]):
         groups[photographs.digests[row]].append(row)
-    several = [group for group in groups.values() if len(group) > 1]
-    if not several:
-        return ()
-    above = os.path.commonpath([path.parent for path in photographs.paths])
-
-    def named(groups: Iterable[list[int]]) -> str:
-        names = ([os.path.relpath(photographs.paths[row], above) for row in rows] for rows in groups)
-        return first_names(map(_equated, names))
-
     same: list[list[int]] = []
     differing: list[list[int]] = []
-    for group in several:
-        (same if len(set(labels[group].tolist())) == 1 else differing).append(group)
+    for group in groups.values():
+        if len(group) > 1:
+            (same if len(set(labels[group].tolist())) == 1 else differing).append(group)
     notes = []
     if same:
         number = counted(sum(len(group) - 1 for group in same), "file")
-        notes.append(f"copies: {number} with the content of another one, in the same part as that one: {named(same)}")
+        names = _named(photographs, same, " = ")
+        notes.append(f"copies: {number} with the content of another one, in the same part as that one: {names}")
     if differing:
-        notes.append(f"labels: {counted(len(differing), 'picture')} with several labels: {named(differing)}")
+        names = _named(photographs, differing, " = ")
+        notes.append(f"labels: {counted(len(differing), 'picture')} with several labels: {names}")
     return tuple(notes)
 
 
-def _equated(names: Sequence[str]) -> str:
-    more = f" and {grouped(len(names) - MAX_COPIES)} more" if len(names) > MAX_COPIES else ""
-    return " = ".join(names[:MAX_COPIES]) + more
+def look_alike_notes(
+    photographs: Photographs, labels: Tensor, parts: Mapping[str, Sequence[int]], stream: Stream
+) -> tuple[str, ...]:
+    """Return a note on pictures that are there in several files which differ. parts: rows of each; stream: decoded."""
+    part_of = {row: part for part, rows in parts.items() for row in rows}
+    by_path = photographs.paths.__getitem__
+    groups = [sorted(group, key=by_path) for group in look_alikes(photographs, stream, list(part_of))]
+    if not groups:
+        return ()
+    divided = [len({part_of[row] for row in group}) > 1 for group in groups]
+    labelled = sum(len(set(labels[group].tolist())) > 1 for group in groups)
+    divided_first = sorted(range(len(groups)), key=lambda number: (not divided[number], by_path(groups[number][0])))
+    return (
+        f"look-alikes: {counted(len(groups), 'picture')} in several files that differ, such as encoded again: "
+        f"{sum(divided)} in several parts, {labelled} with several labels: "
+        f"{_named(photographs, [groups[number] for number in divided_first], ' ~ ')}",
+    )
+
+
+def _named(photographs: Photographs, groups: Iterable[Sequence[int]], sign: str) -> str:
+    above = os.path.commonpath([path.parent for path in photographs.paths])
+
+    def listing(rows: Sequence[int]) -> str:
+        more = f" and {grouped(len(rows) - MAX_COPIES)} more" if len(rows) > MAX_COPIES else ""
+        return sign.join(os.path.relpath(photographs.paths[row], above) for row in rows[:MAX_COPIES]) + more
+
+    return first_names(map(listing, groups))
 
 
 def exclude_unusable(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.cache import decode_photographs
-from cnnbench.data.checks import copy_notes, depth_notes, exclude_unusable
+from cnnbench.data.checks import copy_notes, depth_notes, exclude_unusable, look_alike_notes
 from cnnbench.data.copies import (
     contents_of,
     has_test_copies,
@@ -208,11 +208,13 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
         names = listed(data.classes[number] for number in sorted(lost))
         raise SettingError("data.on_problem=skip", f"leaves no image to train on of {names}")
     first, last = torch.arange(len(photographs)).tensor_split([len(train)])
-    used = [*usable.train.tolist(), *usable.val.tolist(), *last.tolist()]
-    copies = copy_notes(photographs, torch.cat([labels, data.test.labels]), used)
+    parts = {"train": usable.train.tolist(), "validation": usable.val.tolist(), "test": last.tolist()}
+    used, every_label = [row for rows in parts.values() for row in rows], torch.cat([labels, data.test.labels])
+    copies = copy_notes(photographs, every_label, used)
+    alike = look_alike_notes(photographs, every_label, parts, stream)
     depths = depth_notes(photographs, stream, used)
     data = replace(data, train=Images(stream[first], labels), test=Images(stream[last], data.test.labels))
-    return data, usable, (*notes, *more_notes, *copies, *depths)
+    return data, usable, (*notes, *more_notes, *copies, *alike, *depths)
 
 
 def adapt(pixels: Pixels, image_size: int | None, channels: int | None, interpolation: str = "bilinear") -> Pixels:

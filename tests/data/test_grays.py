@@ -14,6 +14,7 @@ from cnnbench.data.image_files import content_digest
 from cnnbench.errors import UserError
 from tests.conftest import only_run
 from tests.support.photographs import TINY_TRAINING, prepared, read
+from tests.support.training import plan_of
 
 GRAY, COLOUR, TRANSLUCENT_GRAY, TRANSLUCENT = 0, 2, 4, 6  # as PNG numbers them
 CHANNELS = {GRAY: 1, COLOUR: 3, TRANSLUCENT_GRAY: 2, TRANSLUCENT: 4}
@@ -174,6 +175,12 @@ def test_pixels_of_16_bits_in_colour_have_changed_and_so_has_their_fingerprint(t
 
     assert of_digests(write_scans(tmp_path / "gray", 4095)) == "as before"
     assert of_digests(write_scans(tmp_path / "colour", 4095, COLOUR)) == "changed"
+
+
+def test_the_setting_is_part_of_a_runs_identity():
+    scans = ("data=image_folder", "data.folder=scans")
+    identities = [plan_of(*scans, *bits).config.identity() for bits in ((), ("data.bits=16",), ("data.bits=12",))]
+    assert identities[0] == identities[1] != identities[2]
 
 
 def test_the_setting_is_refused_where_nothing_has_16_bits(cnnbench):
