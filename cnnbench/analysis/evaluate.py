@@ -8,9 +8,11 @@ from pathlib import Path
 from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import UserError, listed
+from cnnbench.store.files import write_sealed
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.plan import plan_words
+from cnnbench.training.result import published_next_to_ours
 from cnnbench.training.step import evaluating
 
 NAMED = 20  # classes in a message
@@ -23,7 +25,8 @@ def evaluate_run(
     """Return metrics, tables and figures of the network of a run on a split.
 
     data: words for other images, as `cnnbench` takes them: a data set and its settings. folder: for figures that a task
-    draws. Raises UserError if there are no such images, or the network was not built for them.
+    draws. What is measured on the test images of the run is counted in `run.json`. Raises UserError if there are no
+    such images, or the network was not built for them.
     """
     device = run.prepare_device()
     images = _other_images(run, data) if data else run.training.data
@@ -40,7 +43,23 @@ def evaluate_run(
         lambda _name, _picture: None,
     )
     with evaluating(network):
-        return run.task.evaluate(context, split)
+        report = run.task.evaluate(context, split)
+    if split == "test" and not data:
+        run.folder.count_test()
+    return report
+
+
+def record_test(run: Run, which: Checkpoint, report: EvalReport) -> bool:
+    """Add an evaluation of the tested checkpoint on the test images to a result that has none; tell whether it had."""
+    folder = run.folder
+    if not folder.is_completed or which != run.tested or run.result.get("test"):
+        return False
+    with folder.lock():
+        result = folder.result()
+        result["test"] = {**report.metrics, "samples": len(run.data("test"))}
+        result["references"] = published_next_to_ours(run.config, result)
+        write_sealed(folder.result_file, result | {"test_measured": folder.record().get("test_measured", 1)})
+    return True
 
 
 def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> list[str]:

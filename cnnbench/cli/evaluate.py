@@ -24,14 +24,16 @@ Evaluates the network of a run again: by class, with confusions and calibration.
 
 Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
-of result.json, to the last digit. Nothing else in the run folder is changed.
+of result.json, to the last digit; a run with test=false gets them now. run.json
+counts how often the test images were measured. Nothing else is changed.
 """
 SHOWN = 20  # classes in the terminal: the worst
 
 
 def _run(flags: Namespace) -> None:
-    from cnnbench.analysis.evaluate import deviations, evaluate_run
+    from cnnbench.analysis.evaluate import deviations, evaluate_run, record_test
     from cnnbench.analysis.run import load_run
+    from cnnbench.training.console import tolerating
     from cnnbench.training.terminal import linked
 
     opened = load_run(flags.run, flags.plugins)
@@ -42,6 +44,16 @@ def _run(flags: Namespace) -> None:
     with writing(folder):
         report.write(folder)
     notes = [] if flags.data else deviations(opened, flags.split, which, report)
+    if flags.split == "test" and not flags.data:
+        if record_test(opened, which, report):
+            notes.append("measured on the test images for the first time; result.json has it from now on")
+            if opened.folder.page.is_file():
+                with tolerating("its page"):
+                    opened.report()
+        elif (times := opened.record.get("test_measured", 1)) > 1:
+            notes.append(
+                f"the test images were measured {times} times; what is chosen by that is no longer tested by it"
+            )
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
 

@@ -20,7 +20,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,11 @@ class RunFolder:
         except (UserError, NotWrittenError):
             if status == "completed":
                 raise
+
+    def count_test(self) -> None:
+        """Record that the test images were measured once more; a folder that cannot be written stays as it is."""
+        with suppress(NotWrittenError):
+            self.update(test_measured=self.record().get("test_measured", 0) + 1)
 
     def record_damage(self, *what: str) -> None:
         """Add to what `run.json` says was damaged or lost, each once."""
