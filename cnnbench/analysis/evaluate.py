@@ -52,7 +52,11 @@ def evaluate_run(
 def record_test(run: Run, which: Checkpoint, report: EvalReport) -> bool:
     """Add an evaluation of the tested checkpoint on the test images to a result that has none; tell whether it had."""
     folder = run.folder
-    if not folder.is_completed or which != run.tested or run.result.get("test"):
+    try:
+        is_unmeasured = folder.is_completed and which == run.tested and not run.result.get("test")
+    except UserError:  # the result was changed: see `deviations`
+        return False
+    if not is_unmeasured:
         return False
     with folder.lock():
         result = folder.result()

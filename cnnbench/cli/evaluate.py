@@ -11,6 +11,7 @@ from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, sa
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
+    from cnnbench.analysis.run import Checkpoint, Run
     from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\
@@ -31,9 +32,8 @@ SHOWN = 20  # classes in the terminal: the worst
 
 
 def _run(flags: Namespace) -> None:
-    from cnnbench.analysis.evaluate import deviations, evaluate_run, record_test
+    from cnnbench.analysis.evaluate import deviations, evaluate_run
     from cnnbench.analysis.run import load_run
-    from cnnbench.training.console import tolerating
     from cnnbench.training.terminal import linked
 
     opened = load_run(flags.run, flags.plugins)
@@ -44,18 +44,24 @@ def _run(flags: Namespace) -> None:
     with writing(folder):
         report.write(folder)
     notes = [] if flags.data else deviations(opened, flags.split, which, report)
-    if flags.split == "test" and not flags.data:
-        if record_test(opened, which, report):
-            notes.append("measured on the test images for the first time; result.json has it from now on")
-            if opened.folder.page.is_file():
-                with tolerating("its page"):
-                    opened.report()
-        elif (times := opened.record.get("test_measured", 1)) > 1:
-            notes.append(
-                f"the test images were measured {times} times; what is chosen by that is no longer tested by it"
-            )
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
+    if flags.split == "test" and not flags.data:
+        _say_looks(opened, which, report)
+
+
+def _say_looks(opened: "Run", which: "Checkpoint", report: "EvalReport") -> None:
+    """Add the figures to a result that has none on test, or say how often test was measured."""
+    from cnnbench.analysis.evaluate import record_test
+    from cnnbench.training.console import tolerating
+
+    if record_test(opened, which, report):
+        say("  measured on the test images for the first time; result.json has it from now on")
+        if opened.folder.page.is_file():
+            with tolerating("its page"):
+                opened.report()
+    elif (times := opened.record.get("test_measured", 1)) > 1:
+        say(f"  the test images were measured {times} times; what is chosen by that is no longer tested by it")
 
 
 def _lines_of(report: "EvalReport") -> list[str]:
