@@ -49,8 +49,16 @@ def evaluate_run(
     return report
 
 
+def evaluate_and_record(run: Run, split: str, which: Checkpoint, data: Sequence[str]) -> EvalReport:
+    """Return the same; what a run with test=false measures on its test images is added to its result."""
+    report = evaluate_run(run, split, which, data)
+    if split == "test" and not data:
+        record_test(run, which, report)
+    return report
+
+
 def record_test(run: Run, which: Checkpoint, report: EvalReport) -> bool:
-    """Add an evaluation of the tested checkpoint on the test images to a result that has none; tell whether it had."""
+    """Add an evaluation of the tested checkpoint on the test images to a result that has none; tell if it had none."""
     folder = run.folder
     try:
         is_unmeasured = folder.is_completed and which == run.tested and not run.result.get("test")

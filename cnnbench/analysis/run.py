@@ -273,13 +273,9 @@ class Run:
 
         data: other images, as words: `"image_folder data.folder=photos"`. `.write(FOLDER)` makes files of it.
         """
-        from cnnbench.analysis.evaluate import evaluate_run, record_test
+        from cnnbench.analysis.evaluate import evaluate_and_record
 
-        which = self.resolve(which)
-        report = evaluate_run(self, split, which, as_words(data, {}))
-        if split == "test" and not data:
-            record_test(self, which, report)
-        return report
+        return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}))
 
     @borrowed_torch()
     def explain(self, images: str | Path | Sequence[str | Path] = (), **options: Any) -> "Explanation":
