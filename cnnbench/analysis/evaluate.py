@@ -13,9 +13,11 @@ from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
 from cnnbench.errors import UserError, listed
 from cnnbench.registry import DATASETS
+from cnnbench.store.files import write_sealed
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.plan import plan_words
+from cnnbench.training.result import published_next_to_ours
 from cnnbench.training.step import evaluating
 
 NAMED = 20  # classes in a message
@@ -28,8 +30,8 @@ def evaluate_run(
     """Return metrics, tables and figures of the network of a run on a split.
 
     data: words for other images, as `cnnbench` takes them: a data set and its settings; of photographs without a test
-    part, all are measured. folder: for figures that a task draws.
-    Raises UserError if there are no such images, or the network was not built for them.
+    part, all are measured. folder: for figures that a task draws. What is measured on the test images of the run is
+    counted in `run.json`. Raises UserError if there are no such images, or the network was not built for them.
     """
     device = run.prepare_device()
     images = _other_images(run, data, split) if data else run.training.data
@@ -51,7 +53,35 @@ def evaluate_run(
     )
     with evaluating(network):
         report = run.task.evaluate(context, split)
+    if split == "test" and not data:
+        run.folder.count_test()
     return replace(report, notes=images.notes) if data else report
+
+
+def evaluate_and_record(run: Run, split: str, which: Checkpoint, data: Sequence[str]) -> EvalReport:
+    """Return the same; what a run with test=false measures on its test images is added to its result."""
+    report = evaluate_run(run, split, which, data)
+    if split == "test" and not data:
+        record_test(run, which, report)
+    return report
+
+
+def record_test(run: Run, which: Checkpoint, report: EvalReport) -> bool:
+    """Add an evaluation of the tested checkpoint on the test images to a result that has none; tell if it had none."""
+    folder = run.folder
+    try:
+        is_unmeasured = folder.is_completed and which == run.tested and not run.result.get("test")
+    except UserError:  # the result was changed: see `deviations`
+        return False
+    if not is_unmeasured:
+        return False
+    with folder.lock():
+        result = folder.result()
+        looks = result.get("test_measured", 0) + folder.record().get("test_measured", 1)
+        result["test"] = {**report.metrics, "samples": len(run.data("test"))}
+        result["references"] = published_next_to_ours(run.config, result)
+        write_sealed(folder.result_file, result | {"test_measured": looks})
+    return True
 
 
 def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> list[str]:

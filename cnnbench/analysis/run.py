@@ -274,9 +274,9 @@ class Run:
 
         data: other images, as words: `"image_folder data.folder=photos"`. `.write(FOLDER)` makes files of it.
         """
-        from cnnbench.analysis.evaluate import evaluate_run
+        from cnnbench.analysis.evaluate import evaluate_and_record
 
-        return evaluate_run(self, split, self.resolve(which), as_words(data, {}))
+        return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}))
 
     @borrowed_torch()
     def explain(self, images: str | Path | Sequence[str | Path] = (), **options: Any) -> "Explanation":

@@ -11,6 +11,7 @@ from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, sa
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
+    from cnnbench.analysis.run import Checkpoint, Run
     from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\
@@ -25,7 +26,8 @@ Evaluates the network of a run again: by class, with confusions and calibration.
 
 Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
-of result.json, to the last digit. Nothing else in the run folder is changed.
+of result.json, to the last digit; a run with test=false gets them now. run.json
+counts how often the test images were measured. Nothing else is changed.
 """
 SHOWN = 20  # classes in the terminal: the worst
 
@@ -45,6 +47,22 @@ def _run(flags: Namespace) -> None:
     notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
+    if flags.split == "test" and not flags.data:
+        _say_looks(opened, which, report)
+
+
+def _say_looks(opened: "Run", which: "Checkpoint", report: "EvalReport") -> None:
+    """Add the figures to a result that has none on test, or say how often test was measured."""
+    from cnnbench.analysis.evaluate import record_test
+    from cnnbench.training.console import tolerating
+
+    if record_test(opened, which, report):
+        say("  measured on the test images for the first time; result.json has it from now on")
+        if opened.folder.page.is_file():
+            with tolerating("its page"):
+                opened.report()
+    elif (times := opened.record.get("test_measured", 1)) > 1:
+        say(f"  the test images were measured {times} times; what is chosen by that is no longer tested by it")
 
 
 def _lines_of(report: "EvalReport") -> list[str]:

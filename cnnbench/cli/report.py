@@ -23,11 +23,12 @@ Writes a page on a run, or compares runs grouped over their seeds.
   cnnbench report outputs/mnist --baseline model=lenet --metric loss
   cnnbench report outputs/mnist --out my_report
 
-A comparison says which is best and whether that may be chance, which learns
-fastest, which overfits, and what each setting changes; with 95 % intervals,
-and differences paired by seed. It writes report.html, which needs no other
-file, report.md and report.csv. Runs that are not finished or cannot be read
-are listed and skipped.
+A comparison says which is best on validation and whether that may be chance,
+which learns fastest, which overfits, and what each setting changes; with 95 %
+intervals, and differences paired by seed. Runs that differ in seed, fold,
+split_seed or noise_seed alone are one row. It writes report.html, which needs
+no other file, report.md and report.csv. Runs that failed or are not finished
+are counted in their row; those that cannot be read are listed and skipped.
 """
 
 
@@ -77,7 +78,7 @@ VERB = Verb(
             help="runs, sweeps, folders of runs, and patterns",
         ),
         Argument("--baseline", metavar="KEY=VALUE,…", help="what to compare with; default: the first"),
-        Argument("--metric", metavar="NAME", help="of the test images; default: accuracy, recall@1 or loss"),
+        Argument("--metric", metavar="NAME", help="what to compare by; default: accuracy, recall@1 or loss"),
         Argument("--open", action="store_true", help="open the page in the browser"),
         Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN, or outputs/reports/NAME"),
     ),

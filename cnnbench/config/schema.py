@@ -261,6 +261,7 @@ class TopLevelConfig(Section):
     eval_every: PositiveInt = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
     tested: Literal["best", "last"] = "best"
+    test: Annotated[bool, NO_EFFECT_ON_RESULT] = True
     reach: Annotated[FiniteFloat | None, NO_EFFECT_ON_RESULT] = None
     device: Annotated[
         str,

@@ -246,6 +246,11 @@ class RunFolder:
             if status == "completed":
                 raise
 
+    def count_test(self) -> None:
+        """Record that the test images were measured once more; a folder that cannot be written stays as it is."""
+        with suppress(NotWrittenError):
+            self.update(test_measured=self.record().get("test_measured", 0) + 1)
+
     def record_damage(self, *what: str) -> None:
         """Add to what `run.json` says was damaged or lost, each once."""
         self.update(damage=list(dict.fromkeys([*self.record().get("damage", []), *what])))

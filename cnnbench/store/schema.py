@@ -114,7 +114,7 @@ class Result(Stored):
     checkpoint: Tested
     train: Metrics = {}
     val: Metrics = {}
-    test: Annotated[Metrics, Field(min_length=1)]
+    test: Annotated[Metrics, Field(min_length=1)] | None = None  # not measured yet
     epochs: int = 0
     stopped_early: bool = False
     parameters: dict[str, int] = {}

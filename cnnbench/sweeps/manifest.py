@@ -89,8 +89,10 @@ def summarize(plans: Sequence[Plan], outcomes: Sequence[str], is_brief: bool = F
         metrics = ""
         if outcome == "completed":
             result = runs[-1].result()
-            test = {name: value for name, value in result["test"].items() if name != "samples" and value is not None}
-            words = [*(f"{name} {value:.4f}" for name, value in test.items()), console.reached(result)]
+            split, measured = next((one, result[one]) for one in ("test", "val", "train") if result.get(one))
+            found = {name: value for name, value in measured.items() if name != "samples" and value is not None}
+            of = "" if split == "test" else f"/{split}"
+            words = [*(f"{name}{of} {value:.4f}" for name, value in found.items()), console.reached(result)]
             metrics = "  ".join(filter(None, words))
         where = runs[-1].shown_path if runs else shown(outputs_dir() / plan.run_path())
         console.say(f"  {outcome:<12}  {metrics:<40}  {where}")

@@ -204,12 +204,14 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page, which it opens."""
     say()
     splits = [split for split in ("train", "val", "test") if result.get(split)]
-    names = [name for name in result["test"] if name != "samples"]
+    names = [name for name in result[splits[-1]] if name != "samples"]
     say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")
     for split in splits:
         values = result[split]
         cells = "".join(f"{'' if values.get(name) is None else _number(values[name]):>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
+    if "test" not in splits:
+        say(f"  {'test':<10}  not measured; to measure it: cnnbench evaluate {folder.shown_path}")
     _published(result)
     chosen, seconds = result["checkpoint"], result["seconds"]
     speed = f"{grouped(result['images_per_second'])} images/s"

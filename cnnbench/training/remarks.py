@@ -29,6 +29,7 @@ NUM_IMAGES = 8  # that a network is tried on
 USUAL_MOMENTUM = 0.9  # needs no remark
 UPSIDE_DOWN = 90.0  # degrees: rotated further, an image is nearer to standing on its head
 STRETCHED = 1024.0  # a power of two: multiplied and divided by it, weights are what they were
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 GROWN = 10.0  # times the first loss: no fluctuation
 
 
@@ -61,13 +62,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training. metrics: of the test images. checkpoint: the one that was tested. rows: of metrics."""
+    """What came of a training. metrics: of the split held out. checkpoint: the one tested. rows: of metrics.jsonl."""
 
     task: Task
     data: PreparedData
     metrics: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
+    held_out: str = "test"
+
+    @property
+    def split(self) -> str:
+        """The split held out, in a word."""
+        return SPLITS[self.held_out]
 
     def series(self, name: str, kinds: Iterable[str] = ("epoch", "val")) -> list[tuple[int, float]]:
         """Return the epoch and the value of each row of these kinds that has a metric."""
@@ -242,11 +249,11 @@ def no_better_than_guessing(outcome: Outcome) -> Iterator[Remark]:
     accuracy, classes = outcome.metrics.get("accuracy"), outcome.data.spec.classes
     if accuracy is None or not math.isfinite(accuracy) or not outcome.task.is_classifier:
         return
-    counts = counts_per_class(outcome.data.test.labels, len(classes))
+    counts = counts_per_class(getattr(outcome.data, outcome.held_out).labels, len(classes))
     most, images = max(counts), sum(counts)
     if wilson(round(accuracy * images), images)[0] <= most / images:
         text = (
-            f"test accuracy {accuracy:.4f} is at chance level, as far as {images} images can show: "
+            f"{outcome.split} accuracy {accuracy:.4f} is at chance level, as far as {images} images can show: "
             f"always answering '{classes[counts.index(most)]}' gives {most / images:.4f}"
         )
         yield Remark("result", text)
@@ -257,7 +264,7 @@ def loss_above_guessing(outcome: Outcome) -> Iterator[Remark]:
     """Yield that probabilities are worse than none at all."""
     loss, chance = outcome.metrics.get("loss"), outcome.task.chance_loss
     if loss is not None and chance is not None and loss > chance:
-        text = f"test loss {loss:.4g} is above {chance:.4g}, that of the same probability for every class"
+        text = f"{outcome.split} loss {loss:.4g} is above {chance:.4g}, that of the same probability for every class"
         yield Remark("result", text)
 
 
@@ -266,7 +273,7 @@ def diverged_without_end(outcome: Outcome) -> Iterator[Remark]:
     """Yield that the loss grew, to a number that is finite still."""
     first = next(iter(outcome.series("loss/train", ("step", "epoch"))), (0, 0.0))[1]
     last = outcome.series("loss/train")[-1:]
-    reached = {"training": last[0][1] if last else 0.0, "test": outcome.metrics.get("loss") or 0.0}
+    reached = {"training": last[0][1] if last else 0.0, outcome.split: outcome.metrics.get("loss") or 0.0}
     for split, loss in reached.items():
         if loss > GROWN * first > 0:
             ended = f"the {split} loss ended at {loss:.4g}, and began at {first:.4g}"
@@ -278,8 +285,8 @@ def diverged_without_end(outcome: Outcome) -> Iterator[Remark]:
 def loss_below_zero(outcome: Outcome) -> Iterator[Remark]:
     """Yield that a loss is not bounded by zero, as a cross entropy or an error is."""
     epochs = [*outcome.series("loss/train"), *outcome.series("loss/val")]
-    test = outcome.metrics.get("loss")
-    losses = [*epochs, *([] if test is None else [(outcome.checkpoint["epoch"], test)])]
+    measured = outcome.metrics.get("loss")
+    losses = [*epochs, *([] if measured is None else [(outcome.checkpoint["epoch"], measured)])]
     if losses and (lowest := min(losses, key=lambda one: one[1]))[1] < 0:
         text = (
             f"the loss falls below zero, to {lowest[1]:.4g} in epoch {lowest[0]}: no cross entropy and no error does; "

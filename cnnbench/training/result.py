@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from cnnbench.config.run_config import RunConfig
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.loop import Progress
@@ -33,7 +34,8 @@ def measure(
 ) -> tuple[dict[str, dict[str, Any]], EvalReport]:
     """Return the metrics of each split with its number of images, and the full evaluation of test.
 
-    step: after which the network of the context was kept. Test is measured here, and only here, in a single pass.
+    step: after which the network of the context was kept. Test is measured here, in a single pass; if the context
+    leaves it out, the full evaluation is that of validation, or of training where there is none.
     """
     best, network = progress.best, context.network
     metrics: dict[str, dict[str, Any]] = {"train": evaluate(training, network, context.splits["train"])}
@@ -41,8 +43,9 @@ def measure(
         kept = step == best.step
         metrics["val"] = dict(best.metrics) if kept else evaluate(training, network, context.splits["val"])
     with evaluating(network):
-        report = training.task.evaluate(context, "test")
-    metrics["test"] = dict(report.metrics)
+        report = training.task.evaluate(context, context.held_out)
+    if context.held_out == "test":
+        metrics["test"] = dict(report.metrics)
     return {split: values | {"samples": len(getattr(context.data, split))} for split, values in metrics.items()}, report
 
 
@@ -58,30 +61,26 @@ def result_record(
 ) -> dict[str, Any]:
     """Return what `result.json` says. rows: of metrics.jsonl. record: what `run.json` says."""
     config, watched = training.config, training.task.watched
-    rows = list(rows)
+    rows = tuple(rows)
     watched_test = sum(any(key.endswith("/test") for key in row) for row in rows)  # data.monitor=test
     # Of many steps the first one is enough.
     rows = tuple(row for row in rows if row["row"] != "step" or row["step"] == config.log_every)
-    outcome = Outcome(training.task, training.data, metrics["test"], chosen, rows)
+    held_out = next(split for split in ("test", "val", "train") if split in metrics)
+    outcome = Outcome(training.task, training.data, metrics[held_out], chosen, rows, held_out)
     remarks = (*training.remarks, *remarks_after(outcome))
     is_incomplete = bool(record.get("rows_are_lost"))  # the first row that reached it may be among them
     if is_incomplete and config.reach is not None:
         notes = [*notes, f"when {watched[0][0]} reached {config.reach} is not known: rows of metrics.jsonl are lost"]
     unvalidated = ["data.val_fraction=0: no validation, the last checkpoint was tested"]
-    references = [
-        {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
-        for reference in config.references
-        if reference.split in metrics
-    ]
     return {
         "identity": record["identity"],
         "checkpoint": dict(chosen),
         **metrics,
-        "test_measured": record["test_measured"] + watched_test,
+        "test_measured": record.get("test_measured", 0) + watched_test,
         "epochs": progress.epochs_done,
         "stopped_early": progress.stopped_early,
         "parameters": training.parameters,
-        "references": references,
+        "references": published_next_to_ours(config, metrics),
         "watched": [list(metric) for metric in watched],
         "higher_is_better": dict(training.task.higher_is_better),
         "reached": None if is_incomplete else reached(config.reach, watched[0], rows),
@@ -95,6 +94,15 @@ def result_record(
         "notes": notes + (unvalidated if "val" not in training.measured else []),
         "remarks": [remark.record() for remark in remarks],
     } | ({"init": record["init"]} if record.get("init") else {})
+
+
+def published_next_to_ours(config: RunConfig, metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the published figures on the splits that are measured, each with ours."""
+    return [
+        {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
+        for reference in config.references
+        if reference.split in metrics
+    ]
 
 
 def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -282,25 +282,26 @@ class Trainer:
         return schedule_notes(self.training, before, self.progress.step, self.progress.scores)
 
     def _test(self) -> dict[str, Any]:
-        """Measure the selected checkpoint on every split, test once, and write the result.
+        """Measure the selected checkpoint on every split, test once or with test=false not at all; write the result.
 
         Where that is stopped it is not counted: nobody has seen what came out.
         """
         progress = self.progress
         network, chosen = select_checkpoint(self.training, progress)
         before = self.folder.record().get("test_measured", 0)
-        record = self.folder.update(test_measured=before + 1)
+        record = self.folder.update(test_measured=before + self.config.test or None)
+        splits = ("train", "val", "test") if self.config.test else ("train", "val")
         try:
-            context = self._context(network, chosen["epoch"], chosen["step"], ("train", "val", "test"))
+            context = self._context(network, chosen["epoch"], chosen["step"], splits)
             metrics, report = measure(self.training, progress, context, chosen["step"])
-            test = {f"{name}/test": value for name, value in metrics["test"].items() if name != "samples"}
+            test = {f"{name}/test": value for name, value in metrics.get("test", {}).items() if name != "samples"}
             self.journal.result(test, chosen["step"])
             rows = read_rows(self.folder.metrics_file)
             seconds, notes = self._seconds(), self._notes()
             result = result_record(self.training, progress, chosen, metrics, rows, record, seconds, notes)
             if self.config.report:
                 with console.tolerating(f"evaluation files, as cnnbench evaluate {self.folder.shown_path} does"):
-                    report.write(self.folder.evaluation("test", chosen["kind"]), context.log_image)
+                    report.write(self.folder.evaluation(context.held_out, chosen["kind"]), context.log_image)
         except StoppedAtOnce:
             self.folder.update(test_measured=before or None)
             raise

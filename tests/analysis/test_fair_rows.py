@@ -11,7 +11,7 @@ from cnnbench.store.query import runs_named
 from tests.support.run_folders import replace_epochs, write_run
 
 
-def compared(outputs: Path, *arguments: str) -> Comparison:
+def compared(outputs: Path, *arguments: str | None) -> Comparison:
     return compare(runs_named([str(outputs)]), *arguments)
 
 
@@ -54,6 +54,22 @@ def test_a_tie_on_validation_is_said(outputs):
     write_run(outputs, 0.99, "optimizer.lr=0.5", val=0.9)
     assert "lr=0.1, 0.9000; on the test images 0.9500" in first_answer(compared(outputs))
     assert "lr=0.5 is as good on validation. " in first_answer(compared(outputs))
+
+
+def test_where_test_is_not_measured_validation_is_compared(outputs):
+    for rate, vals in (("0.1", (0.90, 0.91)), ("0.5", (0.92, 0.94))):
+        for seed, val in enumerate(vals):
+            path = write_run(outputs, 0.5, f"optimizer.lr={rate}", f"seed={seed}", val=val) / "result.json"
+            result = json.loads(path.read_text())
+            if rate == "0.1" or seed:  # one was evaluated since
+                del result["test"]
+            path.write_text(json.dumps(result))
+    comparison = compared(outputs)
+    assert (comparison.split, comparison.ranks_on) == ("val", "val")
+    assert page_of(comparison, "all").summary.endswith("; accuracy on the validation images.")
+    said = first_answer(comparison)
+    assert said.startswith("Highest validation accuracy of 2 configurations tried: lr=0.5, 0.9300 (95 %: ")
+    assert said.endswith("It was chosen on these images: a figure for a report is measured on the test images.")
 
 
 # Folds, and seeds of splits and of noise, repeat ----------------------------------------------------------------------
@@ -138,6 +154,7 @@ def test_a_configuration_that_never_finished_is_a_row(outputs):
     assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9.0", "lr=0.3"]
     assert comparison.remarks() == ["lr=9.0: no result: 1 diverged", "lr=0.3: no result: 1 paused"]
     assert page_of(comparison, "all").summary.startswith("3 configurations, 3 runs;")
+    assert compared(outputs, None, "lr=0.3").remarks()[0] == "lr=0.1: the baseline has no result"
 
 
 def test_unequal_seeds_are_said(outputs):

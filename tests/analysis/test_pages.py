@@ -227,8 +227,7 @@ def test_out_names_the_folder_of_the_page(run, report, tmp_path):
 
 
 def test_repeated_evaluations_on_the_test_images_are_counted(run):
-    result = read(run / "result.json") | {"test_measured": 3}
-    write_sealed(run / "result.json", result)
+    RunFolder(run).update(test_measured=3)
     (said, *_) = page_of(RunFolder(run)).sections
     assert isinstance(said, Lines)
     assert "the test images were evaluated 3 times in the course of this run" in said.lines

@@ -63,6 +63,63 @@ def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
         assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
 
 
+def test_the_test_images_are_not_measured_until_that_is_asked_for(outputs, cnnbench, evaluate, capsys):
+    done = cnnbench(*SMALL, "epochs=1", "test=false", "report=true")
+    (path,) = (result.parent for result in outputs.glob("*/*/*/result.json"))
+    assert "test        not measured; to measure it: cnnbench evaluate " in done.out
+    assert (path / "evaluation" / "val-best" / "predictions.csv").is_file()
+    assert not (path / "evaluation" / "test-best").exists()
+    assert "test" not in read(path / "result.json")
+    assert read(path / "result.json")["test_measured"] == 0
+    assert "test_measured" not in read(path / "run.json")
+    page = (path / "report.md").read_text()
+    assert "validation images" in page
+    assert "The test images are not measured yet." in page
+    assert "completed" in ended("list", [], capsys).out
+    assert "measured on the test images for the first time" in evaluate(path).out
+    result = RunFolder(path).result()
+    assert result["test"] == read(path / "evaluation" / "test-best" / "metrics.json") | {"samples": 20}
+    assert result["test_measured"] == read(path / "run.json")["test_measured"] == 1
+    assert "on 20 test images" in (path / "report.md").read_text()
+    shown = cnnbench(*SMALL, "epochs=1", "report=true")  # the same run, test measured as if it never was a question
+    assert "not measured" not in shown.out
+    assert len(list(outputs.glob("*/*/*/result.json"))) == 1
+
+
+def test_what_test_false_leaves_out_is_what_would_have_been_measured(tmp_path, evaluate):
+    words = (*SMALL, "epochs=1", "references=[{metric: accuracy, value: 0.5, split: test, source: a book}]")
+    usual, late = (finished((*words, *more), tmp_path / name) for name, more in (("a", ()), ("b", ("test=false",))))
+    assert read(late / "result.json")["references"] == []
+    assert evaluate(late).code == 0
+    for key in ("train", "val", "test", "checkpoint", "references", "test_measured"):
+        assert read(usual / "result.json")[key] == read(late / "result.json")[key]
+
+
+@pytest.mark.parametrize("case", ["triplet", "autoencoder"])
+def test_no_task_looks_at_test_where_it_should_not(case, tmp_path):
+    words = next(words_of(name) for name in CASES if name.startswith(case))
+    run = finished((*words, "test=false", "report=true"), tmp_path / "task")
+    assert "test" not in read(run / "result.json")
+    assert not (run / "embeddings" / "test.npz").exists()
+
+
+def test_every_later_look_at_test_is_counted(run, evaluate):
+    first = read(run / "run.json")["test_measured"]
+    for words in (["--checkpoint", "last"], [], ["--split", "val"], ["--data", "synthetic", "data.num_classes=3"]):
+        evaluate(run, *words)
+    assert read(run / "run.json")["test_measured"] == first + 2
+    cnnbench.load_run(run).evaluate()
+    assert read(run / "run.json")["test_measured"] == first + 3
+    cnnbench.load_run(run).evaluate("val")
+    assert read(run / "run.json")["test_measured"] == first + 3
+    done = evaluate(run)
+    assert (
+        f"the test images were measured {first + 4} times; what is chosen by that is no longer tested by it" in done.out
+    )
+    ended_page = cnnbench.load_run(run).report().with_name("report.md").read_text()
+    assert f"the test images were evaluated {first + 4} times in the course of this run" in ended_page
+
+
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_averaged_weights_are_evaluated(kind, which, tmp_path, evaluate):

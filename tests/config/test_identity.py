@@ -45,7 +45,7 @@ EVERYTHING_ON = [
 ]  # fmt: skip
 
 NO_EFFECT_ON_RESULT = {
-    "name", "notes", "tags", "logger", "open",
+    "name", "notes", "tags", "logger", "open", "test",
     "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
     "data.root", "data.monitor", "data.subset.max_classes", "checkpoint.every_seconds", "checkpoint.keep",
 }  # fmt: skip

@@ -189,6 +189,7 @@ class Comparison:
         said = [] if row.gained is None else [row.gained.sentence(self.unit)]
         said += [f"no result: {in_words(row.lost)}"] if not row.group.runs else []
         said += [in_words(row.lost)] if row.lost and row.group.runs else []
+        said += ["the baseline has no result"] if row is not self.baseline and not self.baseline.group.runs else []
         return f"{row.label}: {'; '.join([*said, *row.notes])}"
 
     def cautions(self) -> list[str]:

@@ -18,6 +18,7 @@ from cnnbench.store.query import RunSummary
 from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.evaluation import is_chance, wilson
 
+NAMES = {"train": "training", "val": "validation", "test": "test"}
 FACTS = (
     "command", "started", "ended", "seconds", "machine", "threads", "versions", "memory", "git", "data", "init",
     "parent",
@@ -32,7 +33,8 @@ class RunReport:
         self.run = RunSummary(folder)
         self.folder, self.record, self.result = folder, self.run.record, self.run.result
         self.epochs = epoch_rows(self.run)
-        names = [name for name in self.result.get("test", {}) if name != "samples"]
+        self.split = next((split for split in ("test", "val", "train") if self.result.get(split)), "test")
+        names = [name for name in self.result.get(self.split, {}) if name != "samples"]
         names = names or [str(name).removesuffix("/train") for name in self.epochs if str(name).endswith("/train")]
         self.metric = Metric.of(principal(names, self.epochs, self.result), self.result)
 
@@ -59,16 +61,17 @@ class RunReport:
         if not self.result:
             done = 0 if self.epochs.empty else int(self.epochs["epoch"].max())
             return f"Not finished: {self.record.get('status')} after {counted(done, 'epoch')}."
-        name, test, checkpoint = self.metric.name, self.result["test"], self.result["checkpoint"]
-        value, images = test.get(name), test["samples"]
+        name, checkpoint = self.metric.name, self.result["checkpoint"]
+        value, images = self.result[self.split].get(name), self.result[self.split]["samples"]
         if value is None:
-            return f"{name} on the test images is not a number."
-        measured = f"{name} {value:.4f} on {grouped(images)} test images"
+            return f"{name} on the {NAMES[self.split]} images is not a number."
+        measured = f"{name} {value:.4f} on {grouped(images)} {NAMES[self.split]} images"
         if name == "accuracy":
             low, high = wilson(round(value * images), images)
-            measured += f" (95 % interval {low:.4f} to {high:.4f})"
+            measured += f" (95 % interval {low:.4f} to {high:.4f}: Wilson's, over images; other seeds are not covered)"
         weights = f"the weights of epoch {checkpoint['epoch']} of {self.result['epochs']}: {checkpoint['chosen']}"
-        return f"{measured}, with {weights}."
+        unmeasured = "" if self.split == "test" else " The test images are not measured yet."
+        return f"{measured}, with {weights}.{unmeasured}"
 
     def sections(self) -> Iterator[Section]:
         """Yield the sections of the page, the outcome first."""
@@ -115,7 +118,7 @@ class RunReport:
                 f"the test images were measured {watched} times in the course of the training (data.monitor=test): "
                 "what is chosen after a look at their curve is chosen on test"
             )
-        times = self.result.get("test_measured", 1) - watched
+        times = self.record.get("test_measured", 1)
         if times > 1:
             remarks.append(f"the test images were evaluated {times} times in the course of this run")
         departures = self.record.get("departures") or ()
@@ -149,7 +152,7 @@ class RunReport:
 
     def _evaluation(self) -> Iterator[Section]:
         """Yield what the evaluation of the tested checkpoint wrote."""
-        folder = self.folder.evaluation("test", self.run.checkpoint_tested)
+        folder = self.folder.evaluation(self.split, self.run.checkpoint_tested)
         if (folder / "classes.csv").is_file():
             classes = read_own_csv(folder / "classes.csv", "class")
             yield Table("Classes, the worst first", classes.sort_values(["top1", "class"]).round(4))
