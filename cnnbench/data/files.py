@@ -158,8 +158,8 @@ def import_files(source: Source, origin: Path, root: Path, verify: bool = True) 
     """Copy the missing files of a data set from a folder or a single file, and return a line per file on what was done.
 
     Searched is everything below `origin`: the files as they are, as .gz, in the original's archive, and under other
-    names where they are known by their content. Existing files are never touched. verify: only files with the original's md5
-    are taken; else, where several differ, the original, or the one in a folder of the data set's own name.
+    names where they are known by their content. Existing files are never touched. verify: only files with the
+    original's md5 are taken; else, where several differ, the original, or the one in a folder of the data set's name.
     Raises UserError that says which files were not found, or are not the originals; then nothing has been copied.
     """
     if not origin.exists():
