@@ -169,6 +169,8 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
 def _matching(pattern: Path) -> list[Path]:
     """Return the files and folders that a pattern names; folders that are there may have brackets in their names."""
     there = next((above for above in (pattern, *pattern.parents) if above.exists()), Path())
+    if there == pattern:
+        return [pattern]
     within = pattern.relative_to(there)
     return [Path(path) for path in sorted(glob(os.path.join(escape(str(there)), within), recursive=True))]
 
