@@ -145,6 +145,11 @@ def quotable(name: str) -> str:
     return UNPRINTABLE.sub(lambda found: _escaped(found[0]), name)
 
 
+def as_utf8(name: str) -> str:
+    """Return the name of a file as text: a byte that is not UTF-8 as `\\xe4`."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", name)
+
+
 def grouped(number: float) -> str:
     """Return a whole number in groups of three digits: 50 000."""
     return f"{number:,.0f}".replace(",", " ")

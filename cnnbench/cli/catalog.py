@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob
+from glob import escape, glob
 from itertools import pairwise
 from pathlib import Path
 
@@ -86,14 +86,14 @@ def general_settings() -> list[Setting]:
 def run_folders() -> list[str]:
     """Return the words that name a run: the folder of each, as typed, and `last`."""
     outputs = os.environ.get("CNNBENCH_OUTPUTS") or "outputs"
-    runs = sorted(os.path.dirname(path) for path in glob(f"{outputs}/*/*/*/run.json"))
+    runs = sorted(os.path.dirname(path) for path in glob(f"{escape(outputs)}/*/*/*/run.json"))
     return [*runs, "last"] if runs else []
 
 
 def sweeps() -> list[str]:
     """Return the files of all sweeps, as typed."""
     outputs = os.environ.get("CNNBENCH_OUTPUTS") or "outputs"
-    return sorted(glob(f"{outputs}/sweeps/*.json"))
+    return sorted(glob(f"{escape(outputs)}/sweeps/*.json"))
 
 
 def all_keys() -> list[str]:

@@ -21,8 +21,8 @@ Evaluates the network of a run again: by class, with confusions and calibration.
   cnnbench evaluate outputs/RUN --split val         ... validation; or train
   cnnbench evaluate outputs/RUN --checkpoint last   another checkpoint
   cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos
-                                                    other images, all of them, or
-                                                    those of their own test part
+                                                    all other images,
+                                                    or their test part
 
 Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those

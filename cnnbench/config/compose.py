@@ -30,8 +30,8 @@ from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_referen
 from cnnbench.config.growth import endless_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
 from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
-from cnnbench.config.values import FREE_TEXT, TYPED, conf_dir, data_for_dataset, flat, quoted
-from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, shortened
+from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
+from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ class Composer:
     def _problem(self, override: Override) -> str | None:
         key = override.key_or_group
         if override.is_sweep_override():
-            return "has several values; put -m before it to run each of them"
+            one = f"; one path with a comma is typed '{key}=\"…\"'" if key in PATHS else ""
+            return f"has several values; put -m before it to run each of them{one}"
         if outside_reference(override.value()):
             return REFUSED
         if key == "hydra.searchpath":
@@ -260,6 +261,8 @@ class _Loader(ConfigLoaderImpl):
 
 def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Override | Mistake:
     """Return what a word says, `key=value`, or a mistake. options: of each group, for suggestions."""
+    if as_utf8(word) != word:
+        return Mistake(as_utf8(shortened(word)), "is not text in UTF-8; give the file or folder another name")
     try:
         override: Override | None = OverridesParser.create().parse_override(quoted(word))
     except HydraException:

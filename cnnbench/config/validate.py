@@ -198,6 +198,8 @@ class _Reading:
             if kind == "extra_forbidden":
                 self._unknown(prefix + key, values[key], schema.model_fields)
             elif kind == "missing":
+                if any(mistake.given.startswith(f"{prefix}{key}=") for mistake in self.mistakes):
+                    continue  # it was, in a word that cannot be read
                 self._mistake(prefix + key, "", f"must be given: {_allowed(properties[key])}")
             else:
                 self._mistake(prefix + key, values[key], f"must be {_allowed(properties[key])}")

@@ -1,5 +1,6 @@
 """Nested plain values, as YAML holds them, their dotted keys, words that set them, and where the YAML files are."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,10 @@ TYPED = "command line"  # the origin of a value that was typed
 FREE_TEXT = "name", "notes"
 PATHS = "data.folder", "data.root", "data.train", "data.val", "data.test", "data.classes", "init.file", "init.run"
 NEEDS_NO_QUOTES = r"[\w.:/@%+*?$-]+"  # re.ASCII
-SYNTAX = r"[\w.:/\\@%+*?$,\[\]{}' -]*|(range|choice|interval|glob|sort|shuffle)\(.*\)"  # lists, grids and the like
+FUNCTION = r"(range|choice|interval|glob|sort|shuffle)\(.*\)"
+NO_TEXT = r"true|false|nan|[+-]?(inf|[\d_.]*\d[\d_.]*(e[+-]?\d+)?)"  # for Hydra
+SYNTAX = rf"[\w.:/\\@%+*?$,\[\]{{}}' -]*|{FUNCTION}"  # lists, grids and the like
+ONE_OF_SEVERAL = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+"""
 
 Words = str | Mapping[str, Any] | Iterable[str]
 """What a command would be given: a line, its words, or settings by dotted key."""
@@ -128,16 +132,23 @@ def data_for_dataset(word: str) -> str:
 def quoted(word: str) -> str:
     """Return `notes=wider, for longer` with its text in quotes: Hydra would take the comma for a sweep.
 
-    A path is quoted where Hydra could not read it: `data.folder=~/photos`, `data.folder=Größe (1)`; of several, each.
+    A path is quoted where it is not plain, as `data.folder=Größe (1)`, `a{b}`, `2019`, and refers to no setting; of
+    several with commas between them, each, unless there is a file or folder of the whole name.
     """
     key, _, text = word.partition("=")
-    if text in ("", "null") or text[0] in "'\"":
+    if text in ("", "null") or (text[0] in "'\"" and key not in PATHS):
         return word
-    if key in PATHS and (not re.fullmatch(SYNTAX, text, re.ASCII) or "'" in text):
-        paths = (
-            part if re.fullmatch(NEEDS_NO_QUOTES, part, re.ASCII) else _in_quotes(part) for part in text.split(",")
-        )
-        return f"{key}={','.join(paths)}".replace("${", r"\${")
+    if key in PATHS:
+        if os.path.exists(os.path.expanduser(text)):
+            return f"{key}={_path(text)}"
+        if "${" in text or re.fullmatch(FUNCTION, text):
+            return word
+        return f"{key}={','.join(map(_path, re.findall(ONE_OF_SEVERAL, text)))}"
     if key not in FREE_TEXT:
         return word
     return f"{key}={_in_quotes(text)}".replace("${", r"\${")  # text, and no reference to another value
+
+
+def _path(text: str) -> str:
+    is_plain = re.fullmatch(NEEDS_NO_QUOTES, text, re.ASCII) and not re.fullmatch(NO_TEXT, text, re.IGNORECASE)
+    return text if is_plain or text[0] in "'\"" else _in_quotes(text).replace("${", r"\${")

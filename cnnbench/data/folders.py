@@ -1,5 +1,6 @@
 """Data sets of photographs: one folder per class, or classes in the names of files."""
 
+import os
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -130,7 +131,7 @@ def find_folder(root: Path, folder: str, name: str = "") -> Path:
     name: of a published set; the message says how to import it.
     """
     path = root / Path(folder).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
     published = published_of(name) if name else None
     lines = []

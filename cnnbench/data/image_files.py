@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 import torch
 from pydantic import Field
@@ -17,7 +18,7 @@ from cnnbench.config.schema import NO_EFFECT_ON_RESULT
 from cnnbench.data.decode import SUFFIXES, UNREAD_SUFFIXES, deep_kind, worker_threads
 from cnnbench.data.images import ImageData, Images, Photographs
 from cnnbench.data.split import stratified_split
-from cnnbench.errors import UserError, counted, grouped, listed, quotable
+from cnnbench.errors import UserError, as_utf8, counted, grouped, listed, quotable
 from cnnbench.store.folder import holds_runs, outputs_dir
 
 # Types of the settings that all data sets of photographs share:
@@ -33,6 +34,7 @@ Parts = dict[str, LabelledFiles]  # by `train`, `val`, `test`
 
 TEST_SEED = 0  # of the test part, where it is drawn: it is the same for every run
 MAX_NAMES = 20  # in a message
+SYSTEM = "lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"  # of disks, and of servers that keep files
 MAX_VISITS = 100  # of one folder, by links
 
 
@@ -55,10 +57,14 @@ def image_data(
     empty = [name for name, files in parts.items() if not files]
     if empty:
         raise UserError(f"{where}: there is no image for {listed(empty)}.")
+    parts = _with_names_in_one_form(where, parts)
     classes = tuple(sorted({label for _, label in parts["train"]}))
     untrained = sorted({label for files in parts.values() for _, label in files} - set(classes))
     if untrained:
-        raise UserError(f"{where}: no training image shows {listed(untrained)}; every class needs one.")
+        alike = {name.casefold(): name for name in classes}
+        near = [alike[name.casefold()] for name in untrained if name.casefold() in alike]
+        hint = f"; there is {listed(near)}, spelt otherwise" if near else ""
+        raise UserError(f"{where}: no training image shows {listed(untrained)}; every class needs one{hint}.")
     if len(classes) < 2 and test_fraction:
         raise UserError(f"{where}: there is only the class {listed(classes)}; at least two classes are required.")
     numbers = {name: number for number, name in enumerate(classes)}
@@ -86,6 +92,21 @@ def image_data(
         train, test = ([train[row] for row in rows.tolist()] for rows in (split.train, split.val))
     is_val = torch.arange(len(train) + len(val)) >= len(train) if val else None
     return ImageData(images_of([*train, *val]), images_of(test), classes, is_val, tuple(notes), draws_test=draws_test)
+
+
+def _with_names_in_one_form(where: Path, parts: Parts) -> Parts:
+    """Return the files with names of classes that are text, written as in training where Unicode has two ways to.
+
+    Raises UserError where two classes in training have the same name.
+    """
+    trained: dict[str, str] = {}
+    for label in sorted({label for _, label in parts["train"]}):
+        name = as_utf8(label)
+        if trained.setdefault(normalize("NFC", name), name) != name:
+            raise UserError(f"{where}: two classes are called '{name}', in two Unicode forms (NFC, NFD); rename one.")
+    found = {label: as_utf8(label) for files in parts.values() for _, label in files}
+    written = {label: trained.get(normalize("NFC", name), name) for label, name in found.items()}
+    return {part: [(path, written[label]) for path, label in files] for part, files in parts.items()}
 
 
 def content_digest(path: Path) -> str:
@@ -153,9 +174,9 @@ def _walk(folder: Path, above: tuple[Path, ...], visits: Counter[Path]) -> Itera
     if visits[real] > MAX_VISITS:  # links within a folder can double the ways with every level
         raise UserError(f"{folder}: links lead to {real} in more than {MAX_VISITS} ways; remove some of them.")
     for path in visible(folder):
-        if path.is_dir():
+        if os.path.isdir(path):
             yield from _walk(path, (*above, real), visits)
-        elif path.is_file() or not path.exists():  # no pipe, which would block; a broken link is reported
+        elif os.path.isfile(path) or not os.path.exists(path):  # no pipe, which would block; a broken link is reported
             yield path
 
 
@@ -165,8 +186,13 @@ def real_path(path: Path) -> Path:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return the folders and files in a folder that are not hidden, by name."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """Return the folders and files in a folder that are not hidden, by name. Raises UserError if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in SYSTEM)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror}; make it readable, or move it elsewhere."
+        ) from error
 
 
 def first_names(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, as_utf8
 
 SHOWN = 16  # images in a notebook
 THUMBNAIL = 48  # pixels
@@ -184,7 +184,7 @@ class Images:
         """Return the file of each image; None where images have no files."""
         if not isinstance(self.pixels, Stream) or not self.pixels.files:
             return None
-        return tuple(self.pixels.files[row] for row in self.pixels.rows.tolist())
+        return tuple(as_utf8(self.pixels.files[row]) for row in self.pixels.rows.tolist())
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the pixels of some images, uint8 [B, C, H, W], loading them where necessary. rows: int64 [B]."""

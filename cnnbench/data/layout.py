@@ -285,7 +285,7 @@ def _without_images(layout: Layout) -> list[str]:
 
 def folders_in(where: Path) -> list[Path]:
     """Return the folders in a folder that are not hidden, by name."""
-    return [path for path in visible(where) if path.is_dir()]
+    return [path for path in visible(where) if os.path.isdir(path)]
 
 
 def as_folder(path: Path) -> str:
@@ -300,5 +300,5 @@ def _folders_of_images(folder: Path, besides: Path) -> list[str]:
     try:
         others = [path for path in folders_in(folder) if path != besides]
         return [path.name for path in others if any(one.suffix.lower() in SUFFIXES for one in path.iterdir())]
-    except OSError:  # of somebody else
+    except (OSError, UserError):  # of somebody else
         return []

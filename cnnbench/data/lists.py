@@ -134,14 +134,14 @@ def folder_of_list(where: Path, name: str) -> tuple[Path, list[str]]:
 
     Raises UserError, with what to type, where the list is in several folders of that one, or in the folder above.
     """
-    if (where / name).is_file():
+    if os.path.isfile(where / name):
         return where, []
-    inner = [folder for folder in folders_in(where) if (folder / name).is_file()]
+    inner = [folder for folder in folders_in(where) if os.path.isfile(folder / name)]
     if len(inner) == 1:
         return inner[0], [f"{name} and its images are in {inner[0]}, the only folder in {where} with such a list"]
     ways = [f"it is in {folder}: {as_folder(folder)}" for folder in inner[:3]]
     above = where.resolve().parent
-    if (above / name).is_file():
+    if os.path.isfile(above / name):
         ways.append(f"it is in {above}: {as_folder(above)}")
         ways.append(f"for paths in it from {where.name} on: {as_folder(where)} {quote(f'data.train=../{name}')}")
     if ways:

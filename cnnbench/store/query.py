@@ -1,11 +1,12 @@
 """Runs on disk as plain values: looked up, read, pruned. Needs neither torch nor hydra."""
 
+import os
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -149,7 +150,7 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
     """
     runs: dict[Path, RunSummary] = {}
     for word in words:
-        paths = [Path(path) for path in sorted(glob(str(Path(word).expanduser()), recursive=True))]
+        paths = _matching(Path(word).expanduser())
         paths = paths or [RunFolder.named(word).path]
         for path in paths:
             if path.suffix == ".json" and path.is_file():
@@ -163,6 +164,15 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
         way = f" The runs that it compares: {shown(sweep)}" if sweep.is_file() else ""
         raise UserError(f"{' '.join(words)}: there are no runs.{way}")
     return list(runs.values())
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Return the files and folders that a pattern names; folders that are there may have brackets in their names."""
+    there = next((above for above in (pattern, *pattern.parents) if above.exists()), Path())
+    if there == pattern:
+        return [pattern]
+    within = pattern.relative_to(there)
+    return [Path(path) for path in sorted(glob(os.path.join(escape(str(there)), within), recursive=True))]
 
 
 def shortest_words(runs: Sequence[RunSummary], outputs: Path) -> dict[Path, str]:

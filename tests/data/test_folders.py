@@ -2,6 +2,7 @@
 
 import json
 import os
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -181,6 +182,53 @@ def test_an_image_outside_all_classes_is_an_error(tmp_path):
     write_classes(tmp_path / "own", {"a": 4, "b": 4})
     stray = photograph(tmp_path / "own" / "stray.png", 70)
     with pytest.raises(UserError, match=f"not in the folder of a class: {stray}"):
+        own(tmp_path)
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("in_train", "in_test"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_class_in_two_unicode_forms_is_one(tmp_path, in_train, in_test):
+    parts = {"train": {normalize(in_train, "café"): 4, "tea": 4}, "test": {normalize(in_test, "café"): 2, "tea": 2}}
+    write_parts(tmp_path / "own", parts)
+    data = own(tmp_path)
+    assert data.classes == (normalize(in_train, "café"), "tea")  # as it is written in training
+    assert counts(data.test, data) == [2, 2]
+
+
+def test_two_classes_of_the_same_name_in_training_are_refused(tmp_path):
+    write_classes(tmp_path / "own", {normalize(form, "café"): 4 for form in ("NFC", "NFD")})
+    with pytest.raises(UserError, match=r"own: two classes are called 'cafe?\S+', in two Unicode forms \(NFC, NFD\)"):
+        own(tmp_path)
+
+
+def test_a_class_that_is_spelt_otherwise_in_training_is_named(tmp_path):
+    write_parts(tmp_path / "own", {"train": {"Cat": 4, "dog": 4}, "test": {"cat": 2, "dog": 2}})
+    with pytest.raises(
+        UserError, match=r"no training image shows 'cat'; every .* one; there is 'Cat', spelt otherwise"
+    ):
+        own(tmp_path)
+
+
+def test_folders_of_systems_are_none_of_the_data(tmp_path):
+    folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    photograph(folder / "a" / "@eaDir" / "0000.png" / "SYNOPHOTO_THUMB_M.jpg", 9)
+    (folder / "lost+found").mkdir()
+    assert (own(tmp_path).notes, len(labels_by_file(own(tmp_path)))) == ((), 8)
+
+
+def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch):
+    write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    iterdir = type(tmp_path).iterdir
+
+    def refusing(self):  # a test may be run by root, who may read everything
+        if self.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(self)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refusing)
+    with pytest.raises(UserError, match="own/b cannot be read: Permission denied; make it readable, or move it else"):
         own(tmp_path)
 
 

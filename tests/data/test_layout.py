@@ -25,6 +25,7 @@ USUAL = {  # folders by the part that they are
     "evaluation": {"train": "training", "val": "validation", "test": "evaluation"},
     "dev": {"train": "train", "val": "dev", "test": "test"},
     "eval next to test": {"train": "train", "val": "eval", "test": "test"},
+    "evaluation next to test": {"train": "train", "val": "evaluation", "test": "test"},
     "written together": {"train": "TrainSet", "test": "TestSet"},
     "numbered": {"train": "train2017", "val": "val2017"},
     "without labels": {"train": "train", "": "unlabeled"},

@@ -1,11 +1,13 @@
 """Photographs of one's own, from a folder that is not this repository: three commands, typed as one types them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from cnnbench.cli.catalog import run_folders
 from cnnbench.config.compose import read_word
 from tests.conftest import only_run
 
@@ -42,7 +44,23 @@ def test_three_commands_at_the_first_try(cnnbench, command_of, outputs):
     assert {"cat", "dog"} <= set(predicted.out.split())
 
 
-@pytest.mark.parametrize("name", ["Größe (1)", "cats & dogs", "Anna's", "~/photos", "x=y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Größe (1)",
+        "cats & dogs",
+        "Anna's",
+        "~/photos",
+        "x=y",
+        "a,b",
+        "a{b}",
+        "[1]",
+        "{a:b}",
+        "lr=0.1,b",
+        "2019",
+        "true",
+    ],
+)
 def test_a_folder_may_have_any_name(cnnbench, command_of, outputs, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     draw(Path(name).expanduser(), number=6)
@@ -62,9 +80,43 @@ def test_several_folders_can_be_swept_whatever_their_names(cnnbench, outputs):
     assert len(list(outputs.glob("*/*/*/result.json"))) == 2
 
 
+def test_a_path_with_a_comma_that_is_not_there_may_be_several(cnnbench, outputs):
+    refused = cnnbench("data=image_folder", "data.folder=x,y", "model=mlp", "epochs=1", *SMALL)
+    assert refused.code == 2
+    assert """run each of them; one path with a comma is typed 'data.folder="…"'""" in refused.err
+    assert "1 mistake in" in refused.err  # and not that it must be given
+    draw(Path("above") / "x,y", number=6)  # where it is found only below data.root
+    assert (
+        cnnbench("data=image_folder", 'data.folder="x,y"', "data.root=above", "model=mlp", "epochs=1", *SMALL).code == 0
+    )
+
+
+def test_a_name_that_is_no_text_is_refused_in_one_sentence(cnnbench, outputs):
+    refused = cnnbench("data=image_folder", os.fsdecode(b"data.folder=photo\xe4"), "model=mlp", "epochs=1", *SMALL)
+    assert refused.code == 2
+    assert "1 mistake in the configuration" in refused.err
+    assert "data.folder='photo\\xe4'  is not text in UTF-8; give the file or folder another name" in refused.err
+
+
+def test_runs_below_folders_with_brackets_are_found(cnnbench, command_of, monkeypatch):
+    draw(Path("my_photos"), number=6)
+    monkeypatch.setenv("CNNBENCH_OUTPUTS", "archive [1]/outputs")
+    assert cnnbench("data=image_folder", "data.folder=my_photos", "model=mlp", "epochs=1", *SMALL).code == 0
+    for words in (("report", "archive [1]/outputs"), ("report", "archive [1]/*"), ("list",)):
+        done = command_of(*words)
+        assert done.code == 0, done.err
+    run = only_run(Path("archive [1]/outputs"))
+    assert run_folders() == [str(Path("archive [1]/outputs") / run.relative_to(run.parents[2])), "last"]
+
+
 def test_a_path_in_quotes_is_the_path_and_other_settings_are_no_paths():
     assert read_word("data.folder='a, b (1)'").value() == "a, b (1)"
     assert read_word("data.folder=a b").value() == "a b"
+    assert read_word("data.folder=[a]").value() == "[a]"
+    assert read_word("data.folder=007").value() == "007"
+    assert read_word("data.folder=.").value() == "."
+    assert read_word("data.folder='a, b',c (1)").is_sweep_override()
+    assert read_word("data.folder=c,'a, b'").is_sweep_override()
     assert read_word("data.folder=null").value() is None
     assert "is not of the form key=value" in read_word("epochs=(1)").problem
 

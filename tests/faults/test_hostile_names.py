@@ -287,3 +287,20 @@ def test_a_file_name_that_is_no_text_is_shown(cnnbench, tmp_path):
     assert outcome.code == 2
     assert r"\udcff.png is no image" in outcome.err
     shutil.rmtree(root)
+
+
+def test_classes_and_files_whose_names_are_no_text_train_and_are_shown(cnnbench, command_of, tmp_path):
+    root = write_classes(tmp_path / "photos", {"a": 16, "b": 16})
+    try:
+        (root / "a" / "0000.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
+        (root / "a").rename(root / os.fsdecode(b"\xe4pfel"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    training = cnnbench(*[word for word in trains_with(root) if word != "report=false"])
+    assert training.code == 0, training.err
+    assert "could not write" not in training.out + training.err
+    assert command_of("evaluate", "last", "--split", "train").code == 0
+    assert load_run("last").classes == (r"\xe4pfel", "b")
+    table = (load_run("last").path / "evaluation" / "train-best" / "predictions.csv").read_text(encoding="utf-8")
+    assert r"\xe4pfel" in table
+    shutil.rmtree(root)
