@@ -306,6 +306,16 @@ def test_of_a_negative_loss_no_page_says_whether_it_overfits(cnnbench, outputs, 
     assert text in cnnbench(*words, f"plugins={tmp_path / 'negative.py'}", "task=negative", "report=true").out
 
 
+def test_a_loss_without_a_lower_bound_that_diverges_is_not_blamed_on_the_learning_rate(cnnbench, tmp_path):
+    unbounded = NEGATIVE.replace("loss - 5, sums - torch.tensor([5.0 * len(batch), 0.0])", "-(loss**3), -sums")
+    (tmp_path / "negative.py").write_text(unbounded)
+    words = [word for word in SMALL if not word.startswith("task")]
+    ended = cnnbench(*words, f"plugins={tmp_path / 'negative.py'}", "task=negative", "optimizer.lr=10")
+    assert ended.code == 1
+    assert "Its loss fell below zero before: one without a lower bound diverges at any learning rate." in ended.err
+    assert "Try a smaller" not in ended.err
+
+
 def test_a_run_that_learnt_nothing_says_so_everywhere(cnnbench, outputs):
     ended = cnnbench(*latest((*SMALL, "optimizer.lr=1e-9", "report=true")))
     run = only_run(outputs)
