@@ -52,18 +52,12 @@ MAX_THREADS = 1024  # torch aborts the process when the system refuses it a thre
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
-
 Listed = Annotated[list[str], BeforeValidator(lambda words: [words] if isinstance(words, str) else words)]
 Words = Annotated[Listed, Field(min_length=1, description="features, all_but_head, or names or patterns of modules")]
-
-
 Names = Annotated[Listed, Field(description="names of loggers, or [] for none")]
-
-
 MeanAndStd = Annotated[
     list[list[FiniteFloat]], Field(min_length=2, max_length=2, description="[[mean, …], [deviation, …]], by channel")
 ]
-
 
 Factors = Annotated[
     dict[str, PositiveFloat],
