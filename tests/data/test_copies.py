@@ -71,6 +71,11 @@ def test_a_set_in_which_every_image_is_there_twice_has_its_share_of_validation()
     assert [len(k_fold(labels, 1, 5, fold, 0, copies).val) for fold in range(5)] == [12] * 5
 
 
+def test_a_class_of_pairs_is_validated_too():
+    labels, copies = torch.zeros(10, dtype=torch.int64), torch.arange(10) % 5
+    assert [len(stratified_split(labels, 1, 0.1, seed, copies=copies).val) for seed in range(5)] == [2] * 5
+
+
 def test_which_images_a_draw_holds_out_depends_on_the_seed():
     labels, copies = torch.zeros(60, dtype=torch.int64), torch.arange(60) % 30
     seen = torch.cat([stratified_split(labels, 1, 0.2, seed, copies=copies).val for seed in range(40)])
@@ -231,6 +236,14 @@ def test_copies_of_a_class_that_is_not_used_change_nothing(tmp_path):
     data = prepare_own(own, subset=Subset(classes=["b", "c"]))
     assert data.split.val.tolist() == [12, 16, 19]
     assert [Path(file).stem for file in data.test.files()] == ["0000", "0002", "0008", "0006", "0009"]
+
+
+def test_copies_that_a_subset_leaves_out_change_nothing(tmp_path):
+    own = write_classes(tmp_path / "own", {"a": 10, "b": 10, "c": 10})
+    shutil.copy(own / "a" / "0005.png", own / "a" / "copy5.png")  # the last training image of its class
+    data = prepare_own(own, subset=Subset(per_class=5))
+    assert data.split.val.tolist() == [1, 11, 17]
+    assert [f"{Path(file).parent.name}/{Path(file).stem}" for file in data.test.files()] == TESTED
 
 
 def test_what_is_skipped_is_never_validated_and_tested_at_once(tmp_path):
