@@ -68,6 +68,9 @@ def _data(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
 
 
 def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
+    if config.data.monitor == "test" and not config.test:
+        problem = "measures the test images in the course of the training, and test=false leaves them unmeasured"
+        yield Violation("data.monitor", "test", problem, {"data.monitor": None})
     if not config.data.val_fraction:
         nothing = "with data.val_fraction=0"
         if config.reach is not None:

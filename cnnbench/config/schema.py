@@ -210,8 +210,7 @@ class InitConfig(Section):
     """Initial weights, where they are not random: from one of run, experiment, weights and file.
 
     run: folder of a run. experiment: name of one that was trained; its run is looked up. checkpoint: which weights of
-    either. weights: published ones of the model. file: a state dict. partial: whether they may fit a part of the
-    network only, the rest of which begins at random.
+    either. weights: published ones of the model. file: a state dict. partial: the rest of the network may be random.
     """
 
     run: str | None = None

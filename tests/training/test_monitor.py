@@ -100,3 +100,10 @@ def test_what_a_published_curve_shows_is_monitored_by_its_experiment(composer):
     for name in ("lenet_mnist", "minialexnet_v4_cifar100", "mlp_mnist"):
         config = plan_run(composer, [f"experiment=cnn_lab/{name}"]).config
         assert (config.data.monitor, config.data.val_fraction) == ("test", 0.0)
+
+
+def test_test_images_that_are_left_unmeasured_are_not_monitored(composer):
+    with pytest.raises(ConfigError, match=r"data\.monitor=test\s+measures the test images .* test=false"):
+        plan_run(composer, ["test=false", MONITOR])
+    plan = plan_run(composer, ["experiment=cnn_lab/lenet_mnist", "test=false"])
+    assert plan.config.data.monitor is None
