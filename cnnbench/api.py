@@ -34,6 +34,7 @@ Plugins = str | Sequence[str]
 OnEpoch = Callable[[Run, dict[str, Any]], None]
 """Called with the run and the row of an epoch: epoch, step, loss/train, accuracy/val, … May raise Stopped to stop."""
 COMMANDS = ("dry_run", "lr_find")
+OF_SWEEPS = ("jobs", "fail_fast", "retry_failed")
 
 
 def train(
@@ -100,7 +101,10 @@ def sweep(
     diverged with the same code. Raises UserError for a mistake in any of the jobs, and Stopped if the sweep was, by
     Ctrl-C or by `max_minutes`; a job that fails leaves the others running.
     """
-    asked = _Request.of(as_words(words, settings, is_grid=True), plugins, None, rerun, accept_stale)
+    typed = as_words(words, settings, is_grid=True)
+    if given := [word for word in typed if word.partition("=")[0] in OF_SWEEPS]:
+        raise SettingError(given[0], "is an argument of its own: sweep(…, jobs=2, fail_fast=True)")
+    asked = _Request.of(typed, plugins, None, rerun, accept_stale)
     if asked.resume is not None:
         raise SettingError(f"resume={asked.resume}", "is for one run; to continue a sweep, make the same call again")
     if jobs != "auto" and (type(jobs) is not int or jobs < 1):
@@ -219,6 +223,7 @@ class _Request:
             (
                 *(Mistake(f"{key}={values[key]}", "must be true or false") for key in wrong),
                 *(Mistake(f"{key}={values[key]}", "is for the command line only") for key in COMMANDS if key in values),
+                *(Mistake(f"{key}={values[key]}", "is for a sweep") for key in OF_SWEEPS if key in values),
             ),
         )
 

@@ -34,7 +34,7 @@ class CheckedWords:
 
         Those are plain values of single settings, where no other word sets what is above or below.
         """
-        keys = list(self.typed)
+        keys = [key for key in self.typed if key not in groups]
         if self.mistakes or any(one != key and f"{one}.".startswith(f"{key}.") for key in keys for one in keys):
             return None
         return tuple(key if key not in groups and _is_plain(word) else word for key, word in self.typed.items())

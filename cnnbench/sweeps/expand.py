@@ -109,7 +109,7 @@ class _Check:
         adapted, training = resolve(plan, torch.device("cpu"), self._prepare)
         initial_weights(training)
         self._done += 1
-        if time.monotonic() - self._said > SAYS_EVERY:
+        if self._number > 1 and time.monotonic() - self._said > SAYS_EVERY:
             self._said = time.monotonic()
             console.say(f"  {self._done} of {self._number}")
         return partial(_adapted_as, adapted.config, adapted.notes[len(plan.notes) :])

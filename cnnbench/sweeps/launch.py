@@ -88,10 +88,11 @@ def launched(grid: Grid, options: Options) -> SweepFolder:
     sweep = None if grid.mistakes else SweepFolder.recognised(key)
     if sweep is not None and not (grid.rerun and _is_finished(sweep)):
         return sweep
-    plans = resolve_all(grid.plans(code))
+    plans = grid.plans(code)
     limits = {plan.config.max_minutes for plan in plans}
     if len(limits) > 1:
         raise SettingError("max_minutes", "is the limit of the whole sweep; give one value")
+    plans = resolve_all(plans)
     slots = slots_of_machine(options.jobs, plans[0])
     threads = max(1, DEFAULT_THREADS // len(slots))
     sweep = SweepFolder.write(plans, grid.command, threads, limits.pop())

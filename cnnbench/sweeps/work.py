@@ -128,6 +128,9 @@ class _Worker:
                 self._finish(sentinel, Outcome("stopped", "killed"))
         finally:
             self.display.close()
+            for _, one in self.running.values():  # after an error of ours: nothing is left behind
+                one.process.kill()
+                self.claims.release(one.held)
         ordered = {job.identity: self.outcomes.get(job.identity, NOT_STARTED) for job in self.sweep.jobs}
         return Worked(ordered, self.ended_by)
 
