@@ -94,7 +94,7 @@ def launched(grid: Grid, options: Options) -> SweepFolder:
         raise SettingError("max_minutes", "is the limit of the whole sweep; give one value")
     plans = resolve_all(plans)
     slots = slots_of_machine(options.jobs, plans[0])
-    threads = max(1, DEFAULT_THREADS // len(slots))
+    threads = plans[0].config.threads or max(1, DEFAULT_THREADS // len(slots))
     sweep = SweepFolder.write(plans, grid.command, threads, limits.pop())
     if all(plan.config.source is None for plan in plans):  # weights of other runs are in no key
         sweep.remember(key)
