@@ -17,6 +17,7 @@ from cnnbench.store.folder import RunFolder, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.store.query import RunSummary, comparison_title, read_run, runs_below, runs_named
 from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched
+from cnnbench.sweeps.slots import Processes
 from cnnbench.sweeps.work import Options
 from cnnbench.training import terminal
 from cnnbench.training.console import ProgressMode, showing
@@ -110,11 +111,12 @@ def sweep(
     if jobs != "auto" and (type(jobs) is not int or jobs < 1):
         raise SettingError(f"jobs={jobs}", "must be 'auto', or a whole number, at least 1")
     options = Options(None if jobs == "auto" else jobs, fail_fast, retry_failed, asked.accept_stale)
+    processes = Processes()
     folder = None if config_dir is None else str(config_dir)
     grid = Grid(tuple(asked.words), asked.plugins, folder, asked.rerun, asked.mistakes)
     with StopRequests() as stop, borrowed_torch(), showing(progress), exits_explained():
-        swept = launched(grid, options)
-        code, _ = carry_out_sweep(swept, options, stop, Pages(write_page, write_comparison))
+        swept = launched(grid, options, processes)
+        code, _ = carry_out_sweep(swept, options, stop, Pages(write_page, write_comparison), processes)
     if code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
         raise Stopped("stopped; finished jobs are kept.\nTo continue, make the same call again.")
     return _table([read_run(run.path) for job in swept.jobs if (run := swept.run_of(job)) is not None])

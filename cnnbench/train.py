@@ -188,17 +188,19 @@ def _sweep(request: Request, stop: StopRequests) -> ExitCode:
     """Carry out a sweep: one that was typed, or one that is continued, given by its folder."""
     from cnnbench.api import write_comparison, write_page
     from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched, opened
+    from cnnbench.sweeps.slots import Processes
     from cnnbench.sweeps.work import Options
 
     jobs = None if request.jobs == "auto" else int(request.jobs) if request.jobs.isdigit() else 1
+    processes = Processes(REPORTING)
     options = Options(jobs, request.fail_fast, request.retry_failed, request.accept_stale)
     if request.resume is not None:
         sweep = opened(request.resume, request.words, request.mistakes)
     else:
         words = tuple(request.words)
         grid = Grid(words, request.plugins, request.config_dir, request.rerun, request.mistakes)
-        sweep = launched(grid, options)
-    return carry_out_sweep(sweep, options, stop, Pages(write_page, write_comparison, REPORTING))[0]
+        sweep = launched(grid, options, processes)
+    return carry_out_sweep(sweep, options, stop, Pages(write_page, write_comparison), processes)[0]
 
 
 def _check_ranks(request: Request) -> None:

@@ -57,11 +57,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Pages:
-    """Writes the page of a run and that of a sweep. preload: modules that this takes, imported once for all."""
+    """Writes the page of a run and that of a sweep."""
 
     write: WritePage | None = None
     compare: Compare | None = None
-    preload: tuple[str, ...] = ()
 
 
 def opened(path: str, words: Sequence[str] = (), mistakes: Sequence[Mistake] = ()) -> SweepFolder:
@@ -77,10 +76,11 @@ def opened(path: str, words: Sequence[str] = (), mistakes: Sequence[Mistake] = (
     return sweep
 
 
-def launched(grid: Grid, options: Options) -> SweepFolder:
+def launched(grid: Grid, options: Options, processes: Processes | None = None) -> SweepFolder:
     """Return the folder of a sweep: the one that the same words made with the same files and code, or a new one.
 
-    Raises UserError with every mistake in any of its jobs, before anything is written.
+    processes: of its jobs, which may be prepared meanwhile. Raises UserError with every mistake in any of its jobs,
+    before anything is written.
     """
     code = code_hashes(register_everything(grid.plugins))  # once: edits from now on are not recorded as if they ran
     words = [*grid.words, *["rerun=true"] * grid.rerun]
@@ -89,6 +89,8 @@ def launched(grid: Grid, options: Options) -> SweepFolder:
     if sweep is not None and not (grid.rerun and _is_finished(sweep)):
         return sweep
     plans = grid.plans(code)
+    if processes is not None:
+        processes.warm_up()
     limits = {plan.config.max_minutes for plan in plans}
     if len(limits) > 1:
         raise SettingError("max_minutes", "is the limit of the whole sweep; give one value")
@@ -102,10 +104,9 @@ def launched(grid: Grid, options: Options) -> SweepFolder:
 
 
 def carry_out_sweep(
-    sweep: SweepFolder, options: Options, stop: StopRequests, pages: Pages | None = None
+    sweep: SweepFolder, options: Options, stop: StopRequests, pages: Pages, processes: Processes
 ) -> tuple[ExitCode, Worked]:
     """Work on a sweep until nothing is left to do here, compare its runs, and return the exit code."""
-    pages = pages or Pages()
     first = sweep.plan(sweep.jobs[0])
     slots = slots_of_machine(options.jobs, first)[: len(sweep.jobs)]
     at_once = f", {len(slots)} at a time" if len(slots) > 1 else ""
@@ -115,7 +116,6 @@ def carry_out_sweep(
     if len(slots) * sweep.threads > DEFAULT_THREADS and len(slots) > 1:
         console.say("note: each job keeps the threads that the sweep was launched with, since its bits depend on them")
     reports = first.config.report
-    processes = Processes(pages.preload if reports else ())
     worked = work(sweep, stop, slots, options, processes, Display(sweep), pages.write)
     kinds = [outcome.kind for outcome in worked.outcomes.values()]
     compares = reports and kinds.count("completed") > 1 and worked.stopped is None and "elsewhere" not in kinds

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -119,6 +119,12 @@ class Processes:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         self._has_server, self._imports = method == "forkserver", imports
+
+    def warm_up(self) -> None:
+        """Let the server import, while something else is done here."""
+        self._prepare()
+        if self._has_server:
+            forkserver.ensure_running()
 
     def start(self, task: Task, log: Path, device: str | None = None) -> JobProcess:
         """Start a process that does something, and what it prints goes to a file."""
