@@ -2,27 +2,27 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cnnbench.analysis.run import Run, load_run
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
-from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
+from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
 from cnnbench.plugins import plugin_names, register_everything
-from cnnbench.store.folder import RunFolder, find_runs, outputs_dir
+from cnnbench.store.folder import RunFolder, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
-from cnnbench.store.query import comparison_title, runs_below, runs_named
-from cnnbench.sweeps.expand import plan_all, resolve_all
-from cnnbench.sweeps.slots import carry_out_all
+from cnnbench.store.query import RunSummary, comparison_title, read_run, runs_below, runs_named
+from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched
+from cnnbench.sweeps.slots import Processes
+from cnnbench.sweeps.work import Options
 from cnnbench.training import terminal
 from cnnbench.training.console import ProgressMode, showing
 from cnnbench.training.ending import kept_checkpoint
-from cnnbench.training.plan import Plan, command_line, plan_resume, plan_run, with_initial_weights
+from cnnbench.training.plan import Plan, plan_resume, plan_run
 from cnnbench.training.signals import StopRequests
 from cnnbench.training.torch_state import borrowed_torch
 from cnnbench.training.trainer import carried_out
@@ -35,6 +35,7 @@ Plugins = str | Sequence[str]
 OnEpoch = Callable[[Run, dict[str, Any]], None]
 """Called with the run and the row of an epoch: epoch, step, loss/train, accuracy/val, … May raise Stopped to stop."""
 COMMANDS = ("dry_run", "lr_find")
+OF_SWEEPS = ("jobs", "fail_fast", "retry_failed")
 
 
 def train(
@@ -84,35 +85,41 @@ def train(
 def sweep(
     words: Words = (),
     *,
+    jobs: int | Literal["auto"] = 1,
     plugins: Plugins = (),
     rerun: bool = False,
     accept_stale: bool = False,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
     config_dir: str | Path | None = None,
     progress: ProgressMode = "auto",
     **settings: Any,
-) -> list[Run]:
-    """Carry out what `cnnbench -m …` would with these words, and return the run of each job that was started.
+) -> "pd.DataFrame":
+    """Carry out what `cnnbench -m …` would with these words, and return a row for each run, as `runs` does.
 
     Arguments are those of `train`, where a list is one value for each job: `model=["lenet", "mlp"], seed=range(3)`.
-    Raises UserError for a mistake in any of the jobs, and Stopped if the sweep was, or its jobs by `max_minutes`; a job
-    that fails leaves the others running.
+    jobs: at a time; auto: what fits this machine. fail_fast: stop at the first failure. retry_failed: also what
+    diverged with the same code. Raises UserError for a mistake in any of the jobs, and Stopped if the sweep was, by
+    Ctrl-C or by `max_minutes`; a job that fails leaves the others running.
     """
-    asked = _Request.of(as_words(words, settings, is_grid=True), plugins, None, rerun, accept_stale)
+    typed = as_words(words, settings, is_grid=True)
+    if given := [word for word in typed if word.partition("=")[0] in OF_SWEEPS]:
+        raise SettingError(given[0], "is an argument of its own: sweep(…, jobs=2, fail_fast=True)")
+    asked = _Request.of(typed, plugins, None, rerun, accept_stale)
     if asked.resume is not None:
         raise SettingError(f"resume={asked.resume}", "is for one run; to continue a sweep, make the same call again")
+    if jobs != "auto" and (type(jobs) is not int or jobs < 1):
+        raise SettingError(f"jobs={jobs}", "must be 'auto', or a whole number, at least 1")
+    options = Options(None if jobs == "auto" else jobs, fail_fast, retry_failed, asked.accept_stale)
+    processes = Processes()
+    folder = None if config_dir is None else str(config_dir)
+    grid = Grid(tuple(asked.words), asked.plugins, folder, asked.rerun, asked.mistakes)
     with StopRequests() as stop, borrowed_torch(), showing(progress), exits_explained():
-        # Once: edits from now on are not recorded as if they ran.
-        code = code_hashes(register_everything(asked.plugins))
-        jobs = plan_all(_composer(config_dir), asked.words, asked.mistakes)
-        typed = {name for job in jobs for name in typed_code(job.config)}
-        if typed:
-            where = "is defined in this notebook or script, which the processes of a sweep cannot import"
-            raise UserError(f"{', '.join(sorted(typed))} {where}: put it into a file and give plugins=FILE.")
-        plans = resolve_all([asked.applied_to(job, code) for job in jobs])
-        code_of_end = carry_out_all(plans, stop, write_page, write_comparison, (), command_line(["-m", *asked.words]))
-    if code_of_end in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
+        swept = launched(grid, options, processes)
+        code, _ = carry_out_sweep(swept, options, stop, Pages(write_page, write_comparison), processes)
+    if code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
         raise Stopped("stopped; finished jobs are kept.\nTo continue, make the same call again.")
-    return [load_run(folder.path, asked.plugins) for job in plans for folder in _newest_run(job)]
+    return _table([read_run(run.path) for job in swept.jobs if (run := swept.run_of(job)) is not None])
 
 
 def plan(
@@ -144,12 +151,16 @@ def runs(words: str | Path | Sequence[str] = (), plugins: Plugins = ()) -> "pd.D
     words: folders, sweeps, patterns or parts of paths, as `cnnbench report` takes them; none: all runs in `outputs`,
     or wherever they are written. plugins: as in `load_run`. Raises UserError for words that name no run.
     """
-    import pandas as pd
-
     register_everything(plugins)
     named = [str(words)] if isinstance(words, str | Path) else list(words)
+    return _table(runs_named(named) if named else runs_below(outputs_dir()))
+
+
+def _table(summaries: Sequence[RunSummary]) -> "pd.DataFrame":
+    import pandas as pd
+
     rows = []
-    for run in runs_named(named) if named else runs_below(outputs_dir()):
+    for run in summaries:
         row = {"path": str(run.path), "status": run.record.get("status", run.status)} | flat(run.config)
         row |= {"problem": run.problem} if run.problem else {}
         if run.result:
@@ -214,6 +225,7 @@ class _Request:
             (
                 *(Mistake(f"{key}={values[key]}", "must be true or false") for key in wrong),
                 *(Mistake(f"{key}={values[key]}", "is for the command line only") for key in COMMANDS if key in values),
+                *(Mistake(f"{key}={values[key]}", "is for a sweep") for key in OF_SWEEPS if key in values),
             ),
         )
 
@@ -239,9 +251,3 @@ def _check_callback(on_epoch: OnEpoch) -> None:
 
 def _composer(config_dir: str | Path | None) -> Composer:
     return Composer([] if config_dir is None else [str(config_dir)])
-
-
-def _newest_run(planned: Plan) -> list[RunFolder]:
-    with suppress(ConfigError):  # the experiment that it was to begin with has failed
-        planned = with_initial_weights(planned)
-    return find_runs(outputs_dir(), planned.config.identity())[-1:]

@@ -182,6 +182,10 @@ class TrainingError(Explained):
     """A training that cannot go on: it diverged, or its folder cannot be written. No traceback."""
 
 
+class DivergedError(TrainingError):
+    """A training whose numbers are no longer finite: with the same code it would end the same way."""
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system answers that has no room for a file: only when something is written, never when it is read."""
 

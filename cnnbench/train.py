@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from shutil import get_terminal_size
@@ -44,6 +44,9 @@ REPORTING = (
 )
 
 
+MAX_JOBS = 1024
+
+
 @dataclass
 class Request:
     """What was typed: flags, controls, and the words that configure a run."""
@@ -58,6 +61,9 @@ class Request:
     accept_stale: bool = False
     dry_run: bool = False
     lr_find: bool = False
+    jobs: str = "1"
+    fail_fast: bool = False
+    retry_failed: bool = False
     mistakes: tuple[Mistake, ...] = ()
 
 
@@ -123,6 +129,9 @@ def run_command(arguments: Sequence[str], stop: StopRequests) -> ExitCode:
             verb.run(flags)
             return ExitCode.FINISHED
         request = read_request(flags)
+        _check_ranks(request)
+        if request.is_sweep and not request.dry_run:
+            return _sweep(request, stop)
         return _do(request, plans_of(request), stop)
 
 
@@ -166,15 +175,48 @@ def _do(request: Request, plans: "Sequence[Plan]", stop: StopRequests) -> ExitCo
         from cnnbench.training.lr_finder import find_learning_rate
 
         return find_learning_rate(plans[0])
-    from cnnbench.api import write_comparison, write_page
-
-    if request.is_sweep:
-        from cnnbench.sweeps.slots import carry_out_all
-
-        return carry_out_all(plans, stop, write_page, write_comparison, REPORTING)
+    from cnnbench.api import write_page
+    from cnnbench.training.console import say
     from cnnbench.training.trainer import carry_out
 
+    if plans[0].grid:
+        say(f"note: this experiment has a grid, {plans[0].grid}, of which this is one run; -m runs all of it")
     return carry_out(plans[0], write_page, stop)
+
+
+def _sweep(request: Request, stop: StopRequests) -> ExitCode:
+    """Carry out a sweep: one that was typed, or one that is continued, given by its folder."""
+    from cnnbench.api import write_comparison, write_page
+    from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched, opened
+    from cnnbench.sweeps.slots import Processes
+    from cnnbench.sweeps.work import Options
+
+    jobs = None if request.jobs == "auto" else int(request.jobs) if request.jobs.isdigit() else 1
+    processes = Processes(REPORTING)
+    options = Options(jobs, request.fail_fast, request.retry_failed, request.accept_stale)
+    if request.resume is not None:
+        sweep = opened(request.resume, request.words, request.mistakes)
+    else:
+        words = tuple(request.words)
+        grid = Grid(words, request.plugins, request.config_dir, request.rerun, request.mistakes)
+        sweep = launched(grid, options, processes)
+    return carry_out_sweep(sweep, options, stop, Pages(write_page, write_comparison), processes)[0]
+
+
+def _check_ranks(request: Request) -> None:
+    """Raise UserError where several processes were started for one run; those of a sweep share its jobs."""
+    ranks = (
+        ("RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    )
+    started = [size for rank, size in ranks if rank in os.environ and os.environ.get(size, "").isdigit()]
+    number = max((int(os.environ[size]) for size in started), default=1)
+    if number > 1 and not request.is_sweep:
+        raise UserError(
+            f"{number} processes were started for one run (by torchrun, srun or mpirun), which trains in one: start "
+            "one, or a sweep (-m), whose jobs they share."
+        )
 
 
 def read_request(flags: Namespace) -> Request:
@@ -182,7 +224,8 @@ def read_request(flags: Namespace) -> Request:
     typed, mistakes = vars(flags), []
     # `cnnbench resume RUN` has fewer flags than a training that begins.
     is_sweep, shows_config = typed.get("multirun", False), typed["cfg"] is not None
-    request = Request(is_sweep, shows_config, typed.get("config_dir"), typed.get("run"), flags.plugins)
+    resumed = typed.get("run")
+    request = Request(is_sweep, shows_config, typed.get("config_dir"), resumed, flags.plugins)
     for word in flags.words:
         key, _, value = word.partition("=")
         if key == "resume":
@@ -191,18 +234,41 @@ def read_request(flags: Namespace) -> Request:
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
             setattr(request, key, value == "true")
+        elif key == "jobs":
+            if value != "auto" and not (value.isdigit() and 0 < int(value) <= MAX_JOBS):
+                mistakes.append(Mistake(word, f"must be auto, or a whole number from 1 to {MAX_JOBS}"))
+            request.jobs = value
         elif word in VERBS:
             mistakes.append(Mistake(word, f"is a command, which comes first: cnnbench {word} …"))
         else:
             request.words.append(word)
-    if request.resume is not None and is_sweep:
-        mistakes.append(Mistake("-m", "and resume= exclude each other; to continue a sweep, type its command again"))
-    if shows_config and is_sweep:
-        mistakes.append(Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run"))
-    if request.lr_find and (is_sweep or request.dry_run or request.resume is not None):
-        mistakes.append(Mistake("lr_find=true", "is for one new run: without -m, dry_run and resume"))
-    request.mistakes = tuple(mistakes)
+    request.is_sweep = is_sweep or (request.resume is not None and _is_sweep(request.resume))
+    request.mistakes = (*mistakes, *_contradictions(request, is_sweep, flags.words))
     return request
+
+
+def _contradictions(request: Request, is_multirun: bool, words: Sequence[str]) -> Iterator[Mistake]:
+    """Yield what cannot be asked for together. is_multirun: -m was typed."""
+    if request.resume is not None and is_multirun:
+        yield Mistake("-m", "and resume= exclude each other; cnnbench resume outputs/sweeps/NAME continues a sweep")
+    elif request.resume is not None and request.is_sweep:
+        switches = {"rerun=true": request.rerun, "dry_run=true": request.dry_run}
+        yield from (Mistake(word, "is for the command of a sweep") for word, is_set in switches.items() if is_set)
+    if not request.is_sweep:
+        of_sweeps = (word for word in words if word.partition("=")[0] in ("jobs", "fail_fast", "retry_failed"))
+        yield from (Mistake(word, "is for a sweep; put -m before it") for word in of_sweeps)
+    if request.shows_config and request.is_sweep:
+        yield Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run")
+    if request.lr_find and (request.is_sweep or request.dry_run or request.resume is not None):
+        yield Mistake("lr_find=true", "is for one new run: without -m, dry_run and resume")
+
+
+def _is_sweep(path: str) -> bool:
+    from pathlib import Path
+
+    from cnnbench.store.query import sweep_file
+
+    return bool(path) and sweep_file(Path(path).expanduser()) is not None
 
 
 class _Callable(ModuleType):

@@ -91,9 +91,10 @@ def run_folders() -> list[str]:
 
 
 def sweeps() -> list[str]:
-    """Return the files of all sweeps, as typed."""
+    """Return the folders of all sweeps, as typed; of earlier versions, their files."""
     outputs = os.environ.get("CNNBENCH_OUTPUTS") or "outputs"
-    return sorted(glob(f"{escape(outputs)}/sweeps/*.json"))
+    folders = [os.path.dirname(path) for path in glob(f"{escape(outputs)}/sweeps/*/sweep.json")]
+    return sorted([*folders, *glob(f"{escape(outputs)}/sweeps/*.json")])
 
 
 def all_keys() -> list[str]:

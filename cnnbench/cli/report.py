@@ -17,7 +17,7 @@ ABOUT = """\
 Writes a page on a run, or compares runs grouped over their seeds.
 
   cnnbench report outputs/RUN                     everything about a run
-  cnnbench report outputs/sweeps/1a2b3c4d.json    the runs of a sweep
+  cnnbench report outputs/sweeps/1a2b3c4d         the runs of a sweep
   cnnbench report outputs/mnist 'outputs/digits/lenet*'
                                                   all runs in folders
   cnnbench report outputs/mnist --baseline model=lenet --metric loss

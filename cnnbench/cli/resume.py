@@ -1,6 +1,7 @@
 """`cnnbench resume`: how a run is continued. It is carried out by `cnnbench.train`."""
 
-from cnnbench.cli.parse import RUN, Argument, Verb
+from cnnbench.cli.catalog import run_folders, sweeps
+from cnnbench.cli.parse import Argument, Verb, run_name
 from cnnbench.cli.train import CONFIG
 
 ABOUT = """\
@@ -11,10 +12,15 @@ Continues a run where it stopped, or trains it for longer.
   cnnbench resume outputs/RUN epochs=80   for longer: a new run, which
                                           starts from the last checkpoint
   cnnbench resume=outputs/RUN epochs=80   the same
+  cnnbench resume outputs/sweeps/NAME     what is missing of a sweep; jobs=2
 
 Interrupted or not, a run ends with the same weights, bit for bit. Its data,
 model, task, seed and batch size cannot change.
 """
+RUN = Argument(
+    "run", metavar="RUN", type=run_name, complete=lambda: [*run_folders(), *sweeps()],
+    help="folder of a run or a sweep, a part of a run's path, or last",
+)  # fmt: skip
 SETTINGS = Argument("words", nargs="*", metavar="KEY=VALUE", help="settings that differ from now on")
 
 VERB = Verb("resume", ABOUT, (RUN, SETTINGS, CONFIG), None)

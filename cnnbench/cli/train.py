@@ -10,7 +10,8 @@ Trains a network, tests it once, and writes a page about it.
 
   cnnbench train model=resnet20_cifar data=cifar10 epochs=30
   cnnbench model=resnet20_cifar data=cifar10 epochs=30     the same
-  cnnbench -m regularization.dropout=0,0.5 seed=0,1,2      a sweep: six runs
+  cnnbench -m regularization.dropout=0,0.5 seeds=3 jobs=2  a sweep: six runs,
+                                                           two at a time
   cnnbench experiment=cnn_lab/lenet_mnist                  a published recipe
   cnnbench model=vgg16_cifar data=cifar10 dry_run=true     check everything
 
@@ -23,6 +24,10 @@ CONTROLS = (
     ("lr_find=true", "try learning rates, and say where the loss falls fastest"),
     ("accept_stale=true", "use a run although code or data have changed since"),
     ("resume=RUN", "the same as cnnbench resume RUN"),
+    ("seeds=N", "with -m: seed=0,1,… up to N seeds"),
+    ("jobs=N", "with -m: N runs at a time; auto: as many as fit this machine"),
+    ("fail_fast=true", "with -m: stop at the first failure"),
+    ("retry_failed=true", "with -m: try again also what diverged with the same code"),
 )
 SETTINGS = Argument("words", nargs="*", metavar="KEY=VALUE", help="groups and settings, as below")
 CONFIG = Argument("--cfg", choices=("job",), metavar="job", help="show the whole configuration, and train nothing")

@@ -5,7 +5,7 @@ Only this file and `files` import Hydra's private modules.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +26,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
 from cnnbench.config.growth import endless_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
 from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
-
-
-@dataclass(frozen=True)
-class Composed:
-    """The configuration that Hydra composed from the words typed."""
-
-    values: dict[str, Any]
-    choices: dict[str, str]  # group -> chosen option: {"model": "minialexnet_v4", …}
-    origins: dict[str, str]  # dotted key -> where its value came from; keys that nobody set are missing
-    typed: dict[str, str]  # dotted key or group -> the argument as typed
-    sweep: dict[str, str]  # the grid of an experiment, by key
-    mistakes: tuple[Mistake, ...] = ()
-
-
-@dataclass
-class _Words:
-    """The overrides for Hydra, and what is wrong with the others."""
-
-    overrides: list[str] = field(default_factory=list)
-    typed: dict[str, str] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
 
 
 class Composer:
@@ -70,6 +50,10 @@ class Composer:
         self._parser = OverridesParser.create(config_loader=self._loader)
         self._groups = {group: self._options(group) for group in self._loader.list_groups("") if group != "hydra"}
         self._groups.pop("dataset", None)
+        self._composed: dict[tuple[str, ...], Composed] | None = (
+            None  # of the jobs of a grid, by pattern of their words
+        )
+        self._is_plain = False  # the last composition: no value refers to another one
         self._add_components_without_file()
 
     def groups(self) -> dict[str, list[str]]:
@@ -78,12 +62,23 @@ class Composer:
 
     def compose(self, words: Sequence[str]) -> Composed:
         """Return what the words make of the configuration files; mistakes are collected, not raised."""
-        words = [quoted(data_for_dataset(word)) for word in words]
+        words = [quoted(self._in_our_words(word)) for word in words]
         checked = self._check(words)
+        pattern = None if self._composed is None else checked.pattern(self._groups)
+        if self._composed and pattern in self._composed:
+            return checked.replaced_in(self._composed[pattern])
         try:
-            return self._compose(checked)
+            composed = self._compose(checked)
         except (HydraException, OmegaConfBaseException):
             return self._without_refused(words)
+        if self._composed is not None and pattern is not None and self._is_plain:
+            self._composed[pattern] = composed
+        return composed
+
+    def _in_our_words(self, word: str) -> str:
+        """Return `data…` for `dataset…`, and `experiment=` for `+experiment=`, which Hydra's users know."""
+        word = data_for_dataset(word)
+        return word[1:] if word[:1] == "+" and word[1:].partition("=")[0] in self._groups else word
 
     def _without_refused(self, words: Sequence[str]) -> Composed:
         """Find the words that Hydra refuses, and compose the others, to find their mistakes too."""
@@ -112,25 +107,44 @@ class Composer:
     def expand(self, words: Sequence[str]) -> list[list[str]]:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
         texts = {quoted(word): word for word in words if word.partition("=")[0] in FREE_TEXT}
-        words = [quoted(data_for_dataset(word)) for word in words]
+        words = [quoted(self._in_our_words(word)) for word in words]
         read = {word: read_word(word, self._groups) for word in words}
         mistakes = [one for one in read.values() if isinstance(one, Mistake)]
+        overrides = {word: one for word, one in read.items() if isinstance(one, Override)}
+        endless = [word for word, one in overrides.items() if one.is_interval_sweep()]
+        mistakes += [
+            Mistake(word, "has no end of values; list some, as in 0.1,0.3 or range(1,9,2)") for word in endless
+        ]
         if mistakes:
             raise ConfigError(mistakes)
-        single = [word for word, one in read.items() if isinstance(one, Override) and not one.is_sweep_override()]
-        brought = self.compose(single).sweep
-        typed_keys = {word.partition("=")[0] for word in words}
-        grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
-        try:
-            jobs = BasicSweeper.split_arguments(self._parser.parse_overrides([*grid, *words]), None)[0]
-        except HydraException as error:
-            raise UserError(f"this grid cannot be expanded: {error}") from error
+        single = [word for word, one in overrides.items() if not one.is_sweep_override()]
+        jobs = []
+        self._composed = {}
+        for chosen in self._experiments(overrides):  # each may bring a grid of its own
+            kept = [chosen.get(overrides[word].key_or_group, word) for word in words]
+            brought = self.compose([*single, *chosen.values()]).sweep
+            typed_keys = {word.partition("=")[0] for word in words}
+            grid = [f"{key}={values}" for key, values in brought.items() if key not in typed_keys]
+            jobs += self._jobs([*grid, *kept])
         if not jobs:
             raise UserError(f"this grid has no job: a range in {' '.join(words)} is empty.")
         # Hydra writes Python's True; a single command would have `true` in its folder's name.
         jobs = [[re.sub(r"=(True|False)$", lambda found: found[0].lower(), word) for word in job] for job in jobs]
         as_typed = {word.partition("=")[0]: texts[word] for word in single if word in texts}
         return [[as_typed.get(word.partition("=")[0], word) for word in job] for job in jobs]
+
+    def _experiments(self, overrides: Mapping[str, Override]) -> list[dict[str, str]]:
+        """Return the word for each of several experiments, by its group; one without a word where there are not."""
+        several = [word for word, one in overrides.items() if one.key_or_group in OVERLAYS and one.is_sweep_override()]
+        jobs = self._jobs(several)
+        return [{word.partition("=")[0]: word for word in job} for job in jobs]
+
+    def _jobs(self, words: Sequence[str]) -> list[list[str]]:
+        try:
+            jobs: list[list[str]] = BasicSweeper.split_arguments(self._parser.parse_overrides(list(words)), None)[0]
+        except HydraException as error:
+            raise UserError(f"this grid cannot be expanded: {error}") from error
+        return jobs
 
     def _add_components_without_file(self) -> None:
         for group, registry in GROUPS.items():
@@ -145,8 +159,8 @@ class Composer:
             options += [f"{inner}/{option}" for option in self._options(f"{group}/{inner}")]
         return sorted(options)
 
-    def _check(self, words: Sequence[str]) -> _Words:
-        checked = _Words()
+    def _check(self, words: Sequence[str]) -> CheckedWords:
+        checked = CheckedWords()
         for word in words:
             override = read_word(word, self._groups)
             if isinstance(override, Mistake):
@@ -162,7 +176,7 @@ class Composer:
                 continue
             if key in OVERLAYS and not override.is_delete() and override.value() is None:
                 continue  # as if nothing had been typed; Hydra cannot take a null for a group
-            checked.typed[key] = word
+            checked.typed[key], checked.values[key] = word, override.value()
             # `++` lets unknown keys through to the check of types, which names all of them at once; Hydra alone stops
             # at the first, and advises to add the mistake with `+`.
             is_plain = key not in self._groups and not word.startswith(("~", "+"))
@@ -200,10 +214,11 @@ class Composer:
         settings = [flat(OmegaConf.to_container(file.config)) for file in files if file is not None]
         return several_options(group, several, {key: value for each in settings for key, value in each.items()})
 
-    def _compose(self, checked: _Words) -> Composed:
+    def _compose(self, checked: CheckedWords) -> Composed:
         config = self._loader.load_configuration("config", checked.overrides, RunMode.RUN, from_shell=False)
         unresolved = OmegaConf.to_container(config, resolve=False)
         assert isinstance(unresolved, dict)
+        self._is_plain = "${" not in str({key: value for key, value in unresolved.items() if key != "hydra"})
         endless = endless_reference(unresolved)
         if endless:
             raise UserError(f"{endless} refers to settings that refer to others, more often than can be written down.")
@@ -219,7 +234,7 @@ class Composer:
         origins = self._origins(checked)
         return Composed(plain, choices, origins, checked.typed, sweep, tuple(checked.mistakes))
 
-    def _origins(self, checked: _Words) -> dict[str, str]:
+    def _origins(self, checked: CheckedWords) -> dict[str, str]:
         """Return where each value of the last composition came from."""
         origins: dict[str, str] = {}
         for part in self._loader.defaults:

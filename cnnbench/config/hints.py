@@ -11,7 +11,14 @@ from cnnbench.errors import listed
 MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
 
-SWITCHES = ("rerun", "dry_run", "lr_find", "accept_stale")  # what to do, in place of a setting: true or false
+SWITCHES = (
+    "rerun",
+    "dry_run",
+    "lr_find",
+    "accept_stale",
+    "fail_fast",
+    "retry_failed",
+)  # what to do, in place of a setting: true or false
 
 # Settings as other programs call them, and what to type here; {} is the value that was typed.
 ELSEWHERE = {
@@ -37,6 +44,7 @@ ELSEWHERE = {
     "output_dir": "CNNBENCH_OUTPUTS={} cnnbench …",
     "outputs": "CNNBENCH_OUTPUTS={} cnnbench …",
     "pretrained": "init.weights=imagenet model=torchvision model.architecture=resnet18",
+    "seeds": "-m seeds={}",
     "steps": "epochs=N",
     "workers": "num_workers={}",
 }

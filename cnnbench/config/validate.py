@@ -17,7 +17,7 @@ from cnnbench.config.values import set_value
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
 
-CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find")
+CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find", "jobs", "fail_fast", "retry_failed")
 LONGEST = 200  # characters of a value in a message
 
 Result = TypeVar("Result")

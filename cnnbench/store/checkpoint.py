@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 import torch
 
-from cnnbench.errors import TrainingError, UserError, shortened, writing_to
+from cnnbench.errors import DivergedError, UserError, shortened, writing_to
 from cnnbench.store.files import DamagedError, write_atomically, write_sealed
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
@@ -29,7 +29,7 @@ def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any]
     """Write one checkpoint, then remove all but the newest `keep`.
 
     content: nested dicts and lists of tensors and plain values. facts: what can be known without loading it.
-    Raises TrainingError where weights are not finite, and NotWrittenError; older checkpoints stay.
+    Raises DivergedError where weights are not finite, and NotWrittenError; older checkpoints stay.
     """
     _refuse_non_finite(content, step)
     buffer = io.BytesIO()
@@ -195,7 +195,7 @@ def _refuse_non_finite(content: dict[str, Any], step: int) -> None:
     for name, part in content.items():
         if not _is_finite(part):
             what = "weights are" if name == "network" else f"the state of '{name}' is"
-            raise TrainingError(f"{what} not finite after step {step}: the training diverged.")
+            raise DivergedError(f"{what} not finite after step {step}: the training diverged.")
 
 
 def _is_finite(part: Any) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -30,7 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises NotWrittenError.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = _scratch(path)
     with writing_to(path):
         try:
             with scratch.open("xb") as file:
@@ -43,6 +44,37 @@ def write_atomically(path: Path, content: bytes) -> None:
             with suppress(OSError):  # the folder may be gone
                 scratch.unlink(missing_ok=True)
             raise
+
+
+def _scratch(path: Path) -> Path:
+    """Return the name under which this process writes a file first; two nodes may have processes of one number."""
+    return path.with_name(f".{path.name}.{platform.node()[:32]}-{os.getpid()}.tmp")
+
+
+def create_whole(path: Path, content: bytes) -> bool:
+    """Create a file with its content, and tell whether it was this process that did; of several, it is one.
+
+    Where a file system knows no links, a reader may see it empty for a moment. Raises NotWrittenError.
+    """
+    scratch = _scratch(path)
+    with writing_to(path):
+        try:
+            scratch.write_bytes(content)
+            try:
+                os.link(scratch, path)
+            except FileExistsError:
+                return False
+            except OSError:
+                if path.exists():
+                    return False
+                with path.open("xb") as file:
+                    file.write(content)
+        except FileExistsError:
+            return False
+        finally:
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+    return True
 
 
 def make_folder(path: Path) -> None:
@@ -91,7 +123,12 @@ class GrowingFile:
 
 def write_json(path: Path, values: Any) -> None:
     """Write plain values as JSON, atomically; what is not finite becomes null."""
-    write_atomically(path, (json.dumps(finite(values), indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_bytes(values))
+
+
+def json_bytes(values: Any) -> bytes:
+    """Return plain values as a file of JSON holds them; what is not finite becomes null."""
+    return (json.dumps(finite(values), indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_sealed(path: Path, values: Mapping[str, Any], long_lines: bool = False) -> None:

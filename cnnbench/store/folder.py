@@ -94,6 +94,10 @@ def _named_value(name: str, value: str) -> str:
     return name + re.sub(r"^\+|(?<=[eE])\+", "", value)  # `1e+3` would become `1e-3` with the characters allowed
 
 
+class RunHeldError(UserError):
+    """A run that another process is working on."""
+
+
 class RunFolder:
     """One run on disk."""
 
@@ -272,11 +276,11 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the system lets go of it when the process ends, however it ends.
 
-        Raises UserError where another process holds it.
+        Raises RunHeldError where another process holds it.
         """
         with locked(self.path / ".lock") as holder:
             if holder:
-                raise UserError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.")
+                raise RunHeldError(f"{self.path} is being worked on by {holder}; wait for it, or stop it.")
             remove_leftovers(self.path)
             yield
 

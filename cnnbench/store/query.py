@@ -14,9 +14,9 @@ from typing import Any
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
-from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, shown
+from cnnbench.store.folder import LABELS, RunFolder, find_runs, outputs_dir, shown
 from cnnbench.store.reading import read_json
-from cnnbench.store.schema import Sweep
+from cnnbench.store.schema import FrozenPlan, Sweep
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -104,7 +104,9 @@ class RunSummary:
     def error(self) -> str:
         """Return in a line why the run failed, or cannot be read; empty for any other."""
         failed = str(self.record.get("error") or "no error was recorded") if self.status == "failed" else ""
-        return " ".join((self.problem or re.sub("^(TrainingError|NotWrittenError): ", "", failed)).split())
+        return " ".join(
+            (self.problem or re.sub("^(TrainingError|DivergedError|NotWrittenError): ", "", failed)).split()
+        )
 
     @cached_property
     def size(self) -> int:
@@ -153,15 +155,18 @@ def runs_named(words: Sequence[str]) -> list[RunSummary]:
         paths = _matching(Path(word).expanduser())
         paths = paths or [RunFolder.named(word).path]
         for path in paths:
-            if path.suffix == ".json" and path.is_file():
+            if sweep := sweep_file(path):
+                folders = sweep_folders(sweep)
+            elif path.suffix == ".json" and path.is_file():
                 # A pattern finds other files too, such as those of checkpoints.
                 folders = sweep_folders(path) if len(paths) == 1 or path.parent.name == "sweeps" else []
             else:
                 folders = [path] if path.is_dir() else []
             runs |= {run.path.resolve(): run for folder in folders for run in runs_below(folder)}
     if not runs:
-        sweep = outputs_dir() / "sweeps" / f"{Path(words[0]).name}.json"  # its page was named, not the sweep
-        way = f" The runs that it compares: {shown(sweep)}" if sweep.is_file() else ""
+        sweep = outputs_dir() / "sweeps" / Path(words[0]).name  # its page was named, not the sweep
+        names = [path for path in (sweep, sweep.with_name(f"{sweep.name}.json")) if sweep_file(path)]
+        way = f" The runs that it compares: {shown(names[0])}" if names else ""
         raise UserError(f"{' '.join(words)}: there are no runs.{way}")
     return list(runs.values())
 
@@ -200,21 +205,50 @@ def _shortest_end(name: str, backwards: Sequence[str]) -> str:
     return name
 
 
+def sweep_file(path: Path) -> Path | None:
+    """Return the file that describes a sweep, of its folder or of itself; None where there is no sweep."""
+    if (path / "sweep.json").is_file():
+        return path / "sweep.json"
+    return path if path.suffix == ".json" and path.parent.name == "sweeps" and path.is_file() else None
+
+
 def sweep_folders(path: Path) -> list[Path]:
-    """Return the folders of the runs of a sweep. Raises UserError if the file does not describe a sweep."""
-    outputs = path.resolve().parents[1]
-    return [outputs / job["folder"] for job in _read_sweep(path)["jobs"] if job["folder"] is not None]
+    """Return the folders of the runs of a sweep that were begun. Raises UserError if the file describes no sweep."""
+    outputs = path.resolve().parents[2 if path.name == "sweep.json" else 1]
+    jobs = read_sweep(path)["jobs"]
+    return [folder for job in jobs if (folder := job_folder(outputs, path.parent, job)) is not None]
+
+
+def link_file(sweep: Path, job: Mapping[str, Any]) -> Path:
+    """Return the file of the plan of a job that begins with the run of another, once that is known."""
+    return sweep / "jobs" / f"{job['identity']}-begun.json"
+
+
+def job_folder(outputs: Path, sweep: Path, job: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the run of a job; None where it was not begun. sweep: its folder."""
+    if job.get("after"):  # its run has another identity, which the weights are part of that it begins with
+        file = link_file(sweep, job)
+        if not file.is_file():
+            return None
+        job = {**job, "identity": read_json(file, FrozenPlan)["identity"], "folder": None}
+    if job["folder"] is not None and (outputs / job["folder"] / "run.json").is_file():
+        return Path(outputs / job["folder"])
+    # The same run may have been typed in other words.
+    runs = find_runs(outputs, job["identity"]) if "identity" in job else []
+    return runs[-1].path if runs and runs[-1].number >= job.get("number", 1) else None
 
 
 def comparison_title(words: Sequence[str]) -> str:
     """Return the title of a comparison: the command of a sweep, or the words that name the runs."""
     path = Path(words[0])
-    if len(words) == 1 and path.suffix == ".json" and path.is_file():
-        return str(_read_sweep(path).get("command") or words[0])
+    sweep = sweep_file(path) or (path if path.suffix == ".json" and path.is_file() else None)
+    if len(words) == 1 and sweep is not None:
+        return str(read_sweep(sweep).get("command") or words[0])
     return " ".join(words)
 
 
-def _read_sweep(path: Path) -> dict[str, Any]:
+def read_sweep(path: Path) -> dict[str, Any]:
+    """Return what the file of a sweep says. Raises UserError if it describes none."""
     try:
         return read_json(path, Sweep)
     except UserError as error:

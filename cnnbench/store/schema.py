@@ -165,13 +165,52 @@ class Manifest(Stored):
 
 
 class Job(Stored):
-    """A job of a sweep; its folder is below that of all runs."""
+    """A job of a sweep; its folder is below that of all runs. number: from which run of this identity on it counts.
+
+    after: the identity of the job whose run it begins with.
+    """
 
     folder: str | None
+    identity: str = ""
+    command: str = ""
+    number: int = 1
+    after: str = ""
 
 
 class Sweep(Stored):
-    """`outputs/sweeps/NAME.json`."""
+    """`outputs/sweeps/NAME/sweep.json`; of earlier versions, `outputs/sweeps/NAME.json`."""
 
     jobs: list[Job]
     command: str | None = None
+    started: str = ""
+    cwd: str = ""
+    threads: int = 1
+    max_minutes: float | None = None
+    plugins: Texts = []
+
+
+class FrozenPlan(Stored):
+    """`jobs/IDENTITY.json` of a sweep: a run as it was planned at launch."""
+
+    identity: str
+    config: dict[str, Any]
+    command: str
+    choices: dict[str, str]
+    origins: dict[str, str] = {}
+    typed: dict[str, str] = {}
+    notes: Texts = []
+    plugins: Texts = []
+    code: dict[str, str] = {}
+    rerun: bool = False
+
+
+class Claim(Stored):
+    """`claims/IDENTITY.N` of a sweep: who works on a job, or did, for the n-th time, and how that ended."""
+
+    host: str
+    process: int
+    birth: str
+    began: str
+    ended: str | None = None
+    outcome: str = ""
+    reason: str = ""

@@ -1,7 +1,6 @@
-"""Carries out the jobs of a sweep, each in a process of its own.
+"""Where the jobs of a sweep run: slots of this machine, each with a device, and a process for each job.
 
-A job is the same run, in the same folder, as the single command would be; typing the sweep again runs what is
-missing. A job that fails, exits or is killed leaves the others running.
+A process that fails, exits or is killed leaves the others running.
 """
 
 import multiprocessing
@@ -11,134 +10,148 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cnnbench.errors import ExitCode, NotWrittenError, Stopped, TrainingError, UserError, counted
-from cnnbench.store.files import check_writable
-from cnnbench.sweeps.expand import resolve_all
-from cnnbench.sweeps.manifest import JobEnd, outcome, summarize, sweeps_dir, write_manifest
+import torch
+
+from cnnbench.errors import ExitCode, Stopped, TrainingError, UserError, writing_to
+from cnnbench.store.folder import RunFolder, RunHeldError, now
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
-from cnnbench.training.plan import Plan, command_line, with_initial_weights
+from cnnbench.training.plan import Plan
+from cnnbench.training.setup import DEFAULT_THREADS
 from cnnbench.training.signals import SIGNALS, StopRequests
 from cnnbench.training.trainer import carry_out
 
-Compare = Callable[[Path], tuple[Path, list[str]]]
-"""Writes the page that compares the runs of a sweep, and returns its path and what to print of it."""
-LOOKS_EVERY = 0.2  # seconds, for signals
+MEMORY = 2**30  # bytes that a job needs at least, for `jobs=auto`
+LONGEST = 20_000  # characters of a reason
+# What a training imports at its first step, its first checkpoint and its end: seconds, once instead of for every job.
+NEEDED = (
+    "torch._dynamo", "torch.utils._sympy.functions", "tensorboard.summary.v1", "sklearn.metrics", "sklearn.datasets",
+)  # fmt: skip
+
+Task = Callable[[StopRequests], ExitCode]
+"""What a process does; it can be sent to it."""
 
 
-def carry_out_all(
-    plans: Sequence[Plan],
-    stop: StopRequests,
-    write_page: WritePage | None = None,
-    compare: Compare | None = None,
-    preload: Sequence[str] = (),
-    command: str | None = None,
-) -> ExitCode:
-    """Run every plan, one after another, and return the exit code.
+@dataclass(frozen=True)
+class Slot:
+    """Room for one job at a time. device: for $CUDA_VISIBLE_DEVICES; None: as it is."""
 
-    stop: listens to signals. write_page, compare: write the page of a run and that of the sweep. preload: modules that
-    the end of a job needs, imported once instead of by every job. command: what makes this sweep; None: the command
-    line of the process.
-    """
-    before = set(sys.modules)
-    jobs = resolve_all(plans)
-    reports = any(plan.config.report for plan in jobs)
-    needed = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
-    processes = _Processes([*needed, *(preload if reports else ())], write_page)
+    number: int
+    device: str | None = None
+
+
+def slots_of_machine(jobs: int | None, plan: Plan) -> list[Slot]:
+    """Return slots for jobs like this one, which take turns on several GPUs. jobs: how many; None: what fits."""
+    devices: list[str] = []
+    if plan.config.device in ("auto", "cuda") and torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    if jobs is None:
+        jobs = len(devices) or max(1, min(DEFAULT_THREADS, _free_memory() // MEMORY))
+    shared = devices if len(devices) > 1 else [None]
+    return [Slot(number, shared[number % len(shared)]) for number in range(jobs)]
+
+
+def _free_memory() -> int:
+    """Return the bytes of memory that are free; a lot where the system cannot be asked."""
     try:
-        check_writable(sweeps_dir())
-    except NotWrittenError as error:
-        raise UserError(f"nothing was started.\n{error}") from error
-    console.say(counted(len(jobs), "run"))
-    outcomes: list[str] = []
-    stopped: ExitCode | None = None
-    with stop.deferred():
-        for index in range(len(jobs)):
-            console.say(f"\n[{index + 1}/{len(jobs)}] {jobs[index].command}")
-            try:
-                jobs[index] = plan = with_initial_weights(jobs[index])  # an earlier job may have trained them
-            except UserError as error:
-                console.error(error)
-                outcomes.append(f"not started: {str(error).splitlines()[-1].strip()}")
-                continue
-            end = processes.run(plan, stop)
-            outcomes.append(outcome(plan, end))
-            if stop.signal is not None:
-                stopped = stop.exit_code
-            elif end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED) and outcomes[-1] != "paused":
-                stopped = ExitCode(end.code)  # what takes one process away takes all of them
-            if stopped is not None:
-                break
-        outcomes += ["not started"] * (len(jobs) - len(outcomes))
-        compares = compare is not None and reports and outcomes.count("completed") > 1 and stopped is None
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 2**60
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How the process of a job ended. code: negative for a signal. reason: why it failed, where it could say so.
+
+    is_held: it found that another process works on the run.
+    """
+
+    code: int
+    reason: str
+    process: int
+    is_held: bool = False
+
+
+class JobProcess:
+    """A process while it works on a job."""
+
+    def __init__(self, process: Any, saying: Connection, listening: Connection) -> None:
+        self._process, self._saying, self._listening = process, saying, listening
+        self.sentinel: int = process.sentinel
+
+    def stop(self, number: int) -> None:
+        """Let it stop as by a signal."""
+        with suppress(OSError):  # it has just ended
+            self._listening.send(number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    def ended(self) -> JobEnd:
+        """Wait for its end, and return how that was."""
+        self._process.join()
+        self._listening.close()
         try:
-            manifest = write_manifest(jobs, outcomes, command or command_line(sys.argv[1:]))
-        finally:
-            summarize(jobs, outcomes, is_brief=compares)
-    if compare is not None and compares:
-        with console.tolerating("the comparison"):
-            page, lines = compare(manifest)
-            console.say("\n".join(["", *lines, ""]))
-            console.show_page(page, any(plan.config.open for plan in jobs))
-    if stopped is not None:
-        console.say("stopped; the same command again runs what is missing.")
-        return stopped
-    missing = [outcome for outcome in outcomes if outcome != "completed"]
-    if not missing:
-        return ExitCode.FINISHED
-    return ExitCode.STOPPED if all(outcome == "paused" for outcome in missing) else ExitCode.FAILED
+            is_held, reason = self._saying.recv() if self._saying.poll() else (False, "")
+        except (EOFError, OSError):  # it ended without a message, or was killed in the middle of it
+            is_held, reason = False, ""
+        self._saying.close()
+        return JobEnd(int(self._process.exitcode or 0), str(reason), self._process.pid, is_held)
 
 
-class _Processes:
+class Processes:
     """Starts a process for each job: from a server that has imported everything once, and run nothing.
 
     So a job starts at once, with the code as it was when the sweep began, and shares no state with the others.
     """
 
-    def __init__(self, imports: Sequence[str], write_page: WritePage | None) -> None:
+    def __init__(self, imports: Sequence[str] = ()) -> None:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":
-            # The process that cleans up after others has to outlast signals to the whole group, as the server does.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                resource_tracker.ensure_running()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self._context.set_forkserver_preload(["cnnbench.sweeps.server", "cnnbench.sweeps.slots", *imports])
-        self._write_page = write_page
+        self._has_server, self._imports = method == "forkserver", imports
 
-    def run(self, plan: Plan, stop: StopRequests) -> JobEnd:
-        """Return how the job ended. A signal is passed on to it, and it is waited for; a second Ctrl-C kills it."""
+    def warm_up(self) -> None:
+        """Let the server import, while something else is done here."""
+        self._prepare()
+        if self._has_server:
+            forkserver.ensure_running()
+
+    def start(self, task: Task, log: Path, device: str | None = None) -> JobProcess:
+        """Start a process that does something, and what it prints goes to a file."""
+        self._prepare()
         saying, listening = (self._context.Pipe(duplex=False) for _ in range(2))
-        arguments = (plan, self._write_page, console.progress_mode(), dict(os.environ), saying[1], listening[0])
-        process = self._context.Process(target=_job, args=arguments)
+        environment = {**os.environ, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
+        arguments = (task, log, environment, saying[1], listening[0])
+        process = self._context.Process(target=_work_in_process, args=arguments)
         with _without_main():
             process.start()
         for end in (saying[1], listening[0]):  # so that each side notices when the other one is gone
             end.close()
+        return JobProcess(process, saying[0], listening[1])
+
+    def _prepare(self) -> None:
+        if not self._has_server:
+            return
+        # The process that cleans up after others has to outlast signals to the whole group, as the server does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            is_sent = False
-            while not wait([process.sentinel], LOOKS_EVERY):
-                if stop.signal is not None and not is_sent:
-                    is_sent = True
-                    with suppress(OSError):  # it has just ended
-                        listening[1].send(stop.signal)
-        except KeyboardInterrupt:
-            process.kill()
-        process.join()
-        listening[1].close()
-        try:
-            reason = str(saying[0].recv()) if saying[0].poll() else ""
-        except EOFError:  # it ended without a message
-            reason = ""
-        return JobEnd(int(process.exitcode or 0), reason, process.pid)
+            resource_tracker.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        ours = sorted(
+            name for name in sys.modules if name.startswith("cnnbench.")
+        )  # which registers parts, not plugins
+        self._context.set_forkserver_preload(["cnnbench.sweeps.server", *ours, *NEEDED, *self._imports])
 
 
 @contextmanager
@@ -152,24 +165,34 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _job(
-    plan: Plan,
-    write_page: WritePage | None,
-    mode: console.ProgressMode,
-    environment: Mapping[str, str],
-    saying: Connection,
-    listening: Connection,
+def train_job(plan: Plan, write_page: WritePage | None, minutes: float | None, stop: StopRequests) -> ExitCode:
+    """Carry out the plan of a job, for at most so long."""
+    console.say(f"--- {now()}  {plan.command}")
+    stop.limit(minutes)
+    return carry_out(plan, write_page, stop)
+
+
+def page_job(folder: RunFolder, write_page: WritePage, _stop: StopRequests) -> ExitCode:
+    """Write the page of a finished run."""
+    with console.tolerating(f"the page of {folder.shown_path}"), folder.lock():
+        write_page(folder)
+    return ExitCode.FINISHED
+
+
+def _work_in_process(
+    task: Task, log: Path, environment: Mapping[str, str], saying: Connection, listening: Connection
 ) -> None:
     os.environ.clear()  # the server has what was set when it began: for the first sweep of a notebook
     os.environ.update(environment)
     with StopRequests(gives_back=False) as stop:
         threading.Thread(target=_pass_on, args=(listening, stop), daemon=True).start()
         try:
-            with console.showing(mode):
-                code = carry_out(plan, write_page, stop)
+            _print_to(log)
+            with console.showing("lines"):
+                code = task(stop)
         except (UserError, TrainingError) as error:
             console.error(error)
-            saying.send(str(error).partition("\n")[0])
+            saying.send((isinstance(error, RunHeldError), str(error)[:LONGEST]))
             code = ExitCode.FAILED if isinstance(error, TrainingError) else ExitCode.MISTAKE
         except Stopped as error:
             console.error(error)
@@ -178,6 +201,13 @@ def _job(
             console.error(error)
             code = ExitCode.INTERRUPTED
     sys.exit(code)
+
+
+def _print_to(log: Path) -> None:
+    with writing_to(log):
+        sys.stdout = sys.stderr = log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    for stream in (1, 2):  # what libraries print
+        os.dup2(sys.stdout.fileno(), stream)
 
 
 def _pass_on(listening: Connection, stop: StopRequests) -> None:

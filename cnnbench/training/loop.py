@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.data.loader import Batch
-from cnnbench.errors import Stopped, StoppedAtOnce, TrainingError
+from cnnbench.errors import DivergedError, Stopped, StoppedAtOnce
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, gradient_norm, has_finite_gradient, train_step
 
@@ -112,7 +112,7 @@ class Observer(Protocol):
 def fit(training: TrainingSetup, progress: Progress, observer: Observer) -> None:
     """Train until the horizon or early stopping; go on from wherever `progress`, network and optimizer are.
 
-    Writes a checkpoint before it raises Stopped. Raises TrainingError when a loss or a gradient is not finite.
+    Writes a checkpoint before it raises Stopped. Raises DivergedError when a loss or a gradient is not finite.
     """
     try:
         while not progress.is_over(training):
@@ -293,7 +293,7 @@ class _MetricBuffer:
                 self.rows.append({"row": "step", "epoch": self.epoch, "step": step, "lr": rate, **means})
         self.pending.clear()
 
-    def _diverged(self, what: str, step: int, rate: float) -> TrainingError:
+    def _diverged(self, what: str, step: int, rate: float) -> DivergedError:
         """Return an error that says what a step came to, and which images it saw."""
         training, size = self.training, self.training.config.batch_size
         first = step - (self.epoch - 1) * training.horizon.steps_per_epoch
@@ -306,7 +306,7 @@ class _MetricBuffer:
         advice = "Try a smaller optimizer.lr."
         if self.progress.sums and self.progress.sums[0] < 0:
             advice = "Its loss fell below zero before: one without a lower bound diverges at any learning rate."
-        return TrainingError(
+        return DivergedError(
             f"{what}, at a learning rate of {rate:g}: the training diverged.{unchanged}\n"
             f"Its batch: {images}{more}, of the training part. {advice}"
         )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cnnbench.config.compose import Composed, Composer, read_word
+from cnnbench.config.compose import Composer, read_word
+from cnnbench.config.composed import Composed
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.validate import validate
@@ -32,6 +33,7 @@ class Plan:
     group that they set. code: hashes of what computes, taken when the run was planned.
     folder: of the run to continue; None: found by the configuration's identity.
     parent: folder of the run whose last checkpoint this one starts from.
+    grid: of its experiment, which a sweep would run.
     """
 
     config: RunConfig
@@ -47,6 +49,7 @@ class Plan:
     rerun: bool = False
     accept_stale: bool = False
     brief: bool = False
+    grid: str = ""
 
     @property
     def opens_page(self) -> bool:
@@ -101,7 +104,9 @@ def plan_run(
     if not is_job:
         mistakes += tuple(_switched_off_already(composer, words, composed))
     config, notes = validate(values, composed.typed, mistakes)
-    plan = Plan(config, command_line(words), composed.choices, composed.origins, composed.typed, tuple(notes))
+    grid = "" if is_job else " ".join(f"{key}={values}" for key, values in composed.sweep.items())
+    command = command_line(words)
+    plan = Plan(config, command, composed.choices, composed.origins, composed.typed, tuple(notes), grid=grid)
     name = config.init.experiment
     if name is None:
         return with_initial_weights(plan)

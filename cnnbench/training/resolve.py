@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.config.validate import adapt_until_valid
 from cnnbench.data.images import counts_per_class
-from cnnbench.data.prepare import root_of
+from cnnbench.data.prepare import PreparedData, prepare, root_of
 from cnnbench.errors import NotWrittenError, UserError
 from cnnbench.plugins import register_everything
 from cnnbench.registry import DATASETS
@@ -27,13 +28,15 @@ from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, 
 SHOWN = 6  # names of files
 
 
-def resolve(plan: Plan, place: torch.device | None = None) -> tuple[Plan, TrainingSetup]:
+def resolve(
+    plan: Plan, place: torch.device | None = None, prepared: Callable[[DataConfig], PreparedData] = prepare
+) -> tuple[Plan, TrainingSetup]:
     """Return the plan with defaults adapted to the data, and everything that its training is made of.
 
-    place: where that is built; None: on the configured device. Raises ConfigError with every setting that does not fit,
-    UserError for data and networks that do not work.
+    place: where that is built; None: on the configured device. prepared: returns the data. Raises ConfigError with
+    every setting that does not fit, UserError for data and networks that do not work.
     """
-    attempt = partial(setup, place=place)
+    attempt = partial(setup, place=place, prepared=prepared)
     if plan.folder is not None or plan.parent is not None:  # what a run has recorded is no longer adapted
         return plan, attempt(plan.config)
     config, training, notes = adapt_until_valid(plan.config, plan.typed, attempt)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.rules import evaluated_too_rarely
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import DataConfig
 from cnnbench.config.validate import as_word
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
@@ -99,15 +100,20 @@ class TrainingSetup:
         return self.average.network_at(step)
 
 
-def setup(config: RunConfig, place: torch.device | None = None) -> TrainingSetup:
+def setup(
+    config: RunConfig,
+    place: torch.device | None = None,
+    prepared: Callable[[DataConfig], PreparedData] = prepare,
+) -> TrainingSetup:
     """Build everything for a configuration, as it is before the first step.
 
-    place: where it is built; None: on the configured device. Raises ConfigError for settings that do not fit each
-    other, the data or this machine, UserError for data, networks and tasks that do not work.
+    place: where it is built; None: on the configured device. prepared: returns the data. Raises ConfigError for
+    settings that do not fit each other, the data or this machine, UserError for data, networks and tasks that do not
+    work.
     """
     configured = find_device(config)  # it has to be there, wherever this is built
     device = configured if place is None else place
-    data = prepare(config.data)
+    data = prepared(config.data)
     task: Task = TASKS.build(config.objective(), spec=data.spec)
     task.validate(config)
     spec = replace(data.spec, outputs=task.num_outputs)

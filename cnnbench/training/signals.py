@@ -55,8 +55,9 @@ class StopRequests:
             raise Stopped(f"stopped by {self.cause}; the same again goes on.") from None
 
     def limit(self, minutes: float | None) -> None:
-        """Let `check` stop the program when so much time has passed from now on."""
-        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        """Let `check` stop the program when so much time has passed from now on; None: when it would anyhow."""
+        if minutes is not None:
+            self._deadline = time.monotonic() + 60 * minutes
 
     def pass_on(self, number: int) -> None:
         """Stop as by a signal that another process got. From any thread; never counts as a second Ctrl-C."""

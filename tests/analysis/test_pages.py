@@ -99,9 +99,10 @@ def test_a_sweep_ends_with_its_runs_side_by_side(outputs, start):
     process = start(["-m", *SMALL, "report=true", "epochs=1", "optimizer.lr=0.1,0.2"])
     out, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
-    (sweep,) = outputs.glob("sweeps/*.json")
-    page = outputs / "reports" / sweep.stem / "report.html"
-    assert out.splitlines()[-1] == f"  page        {page}"
+    (sweep,) = outputs.glob("sweeps/*")
+    page = outputs / "reports" / sweep.name / "report.html"
+    assert f"  page        {page}\n  writing the pages of 2 runs" in out
+    assert len(list(outputs.glob("*/*/*/report.html"))) == 2
     assert "optimizer.lr=0.1,0.2" in page.read_text(encoding="utf-8")
 
 

@@ -135,12 +135,17 @@ def test_config_dir_adds_options(tmp_path):
 
 def test_a_list_of_a_sweep_is_a_value_for_each_job(monkeypatch):
     taken: list[Any] = []
-    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr("cnnbench.api.carry_out_sweep", lambda sweep, *_: (0, taken.append(sweep)))
     api.sweep(TINY, model=["mlp", "lenet"], seed=range(2), **{"model.units": "[5]"})
-    (plans, *_, command), *_ = taken
+    (sweep,) = taken
+    plans = [sweep.plan(job) for job in sweep.jobs]
     assert [(plan.config.model.name, plan.config.seed) for plan in plans] == [
         ("mlp", 0), ("mlp", 1), ("lenet", 0), ("lenet", 1),
     ]  # fmt: skip
-    assert command.startswith("cnnbench -m data=synthetic")
+    assert sweep.command.startswith("cnnbench -m data=synthetic")
+    with pytest.raises(ConfigError, match=r"jobs=2 *is an argument of its own"):
+        api.sweep("model=mlp jobs=2")
+    with pytest.raises(ConfigError, match=r"jobs=2 *is for a sweep"):
+        api.plan("model=mlp jobs=2")
     with pytest.raises(ConfigError, match="is for one run; to continue a sweep, make the same call again"):
         api.sweep(resume="outputs")

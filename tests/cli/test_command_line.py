@@ -53,7 +53,8 @@ def swept(cnnbench, monkeypatch) -> Callable[..., Sequence[Plan]]:
 
     def plans_of(*words: str) -> Sequence[Plan]:
         taken: list[Plan] = []
-        monkeypatch.setattr("cnnbench.sweeps.slots.carry_out_all", lambda plans, *_: taken.extend(plans) or 0)
+        monkeypatch.setattr("cnnbench.sweeps.launch.resolve_all", lambda plans: taken.extend(plans) or plans)
+        monkeypatch.setattr("cnnbench.sweeps.launch.carry_out_sweep", lambda *_: (0, None))
         outcome = cnnbench(*words)
         assert outcome.code == 0, outcome.err
         return taken

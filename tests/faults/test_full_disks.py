@@ -301,12 +301,13 @@ def test_an_export_without_room_for_its_description_is_not_kept(command_of, run)
         assert len(list((run / "export").glob("*"))) in (0, 2), first
 
 
-def test_a_sweep_whose_manifest_has_no_room_still_says_how_its_jobs_ended(cnnbench, outputs, monkeypatch):
+def test_a_sweep_whose_folder_has_no_room_starts_nothing(cnnbench, outputs, monkeypatch):
     def fail(*_):
-        raise NotWrittenError(outputs / "sweeps" / "a.json", OSError(errno.ENOSPC, "No space left on device"))
+        raise NotWrittenError(outputs / "sweeps" / "sweep.json", OSError(errno.ENOSPC, "No space left on device"))
 
-    monkeypatch.setattr("cnnbench.sweeps.manifest.write_json", fail)
+    monkeypatch.setattr("cnnbench.sweeps.folder.create_whole", fail)
     done = cnnbench("-m", *PLAIN, "epochs=1", "seed=0,1")
-    assert done.code == ExitCode.FAILED
-    assert "2 of 2 runs completed" in done.out
-    assert "a.json cannot be written: No space left on device" in done.err
+    assert done.code == ExitCode.MISTAKE
+    assert "nothing was started.\n" in done.err
+    assert "sweep.json cannot be written: No space left on device" in done.err
+    assert list(outputs.glob("*/*/*/run.json")) == []

@@ -22,8 +22,12 @@ from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes
+from cnnbench.sweeps.display import summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
-from cnnbench.sweeps.manifest import JobEnd, outcome, summarize
+from cnnbench.sweeps.folder import SweepFolder
+from cnnbench.sweeps.outcome import NOT_STARTED
+from cnnbench.sweeps.outcome import outcome_of as outcome_of_job
+from cnnbench.sweeps.slots import JobEnd
 from cnnbench.training.plan import command_line, plan_run
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
@@ -119,7 +123,7 @@ def test_the_jobs_of_a_sweep_are_prepared_without_their_device(monkeypatch):
     monkeypatch.setattr("cnnbench.training.setup.find_device", lambda config: torch.device("meta"))
     seen = []
     monkeypatch.setattr("cnnbench.sweeps.expand.initial_weights", seen.append)
-    resolve_all(plan_all(Composer(), [*PLAIN, "seed=0,1"]))
+    resolve_all(plan_all(Composer(), [*PLAIN, "regularization.dropout=0.1,0.2", "seed=0,1"]))
     assert [str(training.device) for training in seen] == ["cpu", "cpu"]
     assert {str(weight.device) for training in seen for weight in training.network.parameters()} == {"cpu"}
 
@@ -220,7 +224,8 @@ def test_an_error_in_the_code_of_a_plugin_says_in_which_job_it_was(monkeypatch):
 
 def test_a_job_that_has_not_begun_is_listed_with_the_folder_that_it_would_have(capsys):
     plans = plans_of("data=synthetic", "regularization.dropout=0.25", "seed=3,4")
-    summarize(plans, ["not started", "not started"])
+    sweep = SweepFolder.write(plans, "cnnbench -m …", threads=1, max_minutes=None)
+    summarize(sweep, {job.identity: NOT_STARTED for job in sweep.jobs})
     lines = capsys.readouterr().out.splitlines()
     for plan in plans:
         assert any(line.startswith("  not started") and line.endswith(str(plan.run_path())) for line in lines)
@@ -252,8 +257,7 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
     }  # fmt: skip
     assert "out of memory" in read(runs["kills"] / "run.json")["error"]
     assert [mood for mood, run in runs.items() if (run / "result.json").exists()] == ["fine"]
-    (record,) = (read(path) for path in (outputs / "sweeps").glob("*.json"))
-    assert [job["outcome"] == "completed" for job in record["jobs"]] == [False, False, False, False, True]
+    (record,) = (read(path) for path in (outputs / "sweeps").glob("*/sweep.json"))
     assert {job["folder"] for job in record["jobs"]} == set(runs_below(outputs))
 
     before = fingerprints(runs["fine"])
@@ -267,10 +271,9 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
 
 
 def test_a_job_that_is_killed_before_it_begins_to_train_is_recorded_too(outputs):
-    plan = plan_run(Composer(), ["data=synthetic", "seed=3"])
     run = write_run(outputs, None, "seed=3", status="running")
     assert "sessions" not in read(run / "run.json")
-    assert outcome(plan, JobEnd(-signal.SIGKILL, "", 123)).startswith("killed by SIGKILL")
+    assert outcome_of_job(RunFolder(run), JobEnd(-signal.SIGKILL, "", 123)).text.startswith("killed by SIGKILL")
     assert read(run / "run.json")["status"] == "interrupted"
 
 
@@ -310,9 +313,10 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
 
 def test_a_sweep_from_python_takes_the_hashes_of_its_code_once_for_all_jobs(outputs, monkeypatch):
     taken = []
-    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda plans, *_: taken.extend(plans))
-    assert api.sweep([*TINY, "model=mlp", "seed=0,1"]) == []
-    assert [plan.code for plan in taken] == [code_hashes()] * 2
+    monkeypatch.setattr("cnnbench.api.carry_out_sweep", lambda sweep, *_: (0, taken.append(sweep)))
+    assert len(api.sweep([*TINY, "model=mlp", "seed=0,1"])) == 0
+    (sweep,) = taken
+    assert [sweep.plan(job).code for job in sweep.jobs] == [code_hashes()] * 2
 
 
 def test_the_jobs_of_a_second_sweep_have_the_environment_of_that_time(tmp_path, monkeypatch):
@@ -325,6 +329,6 @@ def test_a_script_without_a_guard_can_sweep(tmp_path, outputs):
     """Processes that import the script which starts them would start the sweep again."""
     script = tmp_path / "script.py"
     words = [*TINY, "model=mlp", "seed=0,1"]
-    script.write_text(f"import cnnbench\nprint(*(run.record['status'] for run in cnnbench.sweep({words!r})))\n")
+    script.write_text(f"import cnnbench\nprint(*cnnbench.sweep({words!r})['status'])\n")
     ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout.splitlines()[-1] == "completed completed"

@@ -165,13 +165,23 @@ def test_a_link_before_its_parent_is_refused_before_anything_is_trained(command,
 def test_a_link_is_not_started_where_its_parent_fails(command, outputs):
     swept = command("-m", "experiment=first,second", "optimizer.lr=1e30", "optimizer.momentum=0")
     assert swept.code == 1
-    assert "not started: init.experiment=first" in swept.out
+    assert "not started: it begins with the run of: cnnbench" in swept.out
     assert runs_of(outputs, "second") == []
 
 
 def test_a_sweep_from_python_returns_the_runs_of_the_whole_chain(command, outputs, tmp_path):
-    runs = api.sweep(experiment=["first", "second"], config_dir=tmp_path / "conf", progress="quiet")
-    assert [run.record["choices"]["experiment"] for run in runs] == ["first", "second"]
+    table = api.sweep(experiment=["first", "second"], config_dir=tmp_path / "conf", progress="quiet")
+    records = [read(Path(path) / "run.json") for path in table["path"]]
+    assert [record["choices"]["experiment"] for record in records] == ["first", "second"]
+
+
+def test_each_link_begins_with_the_run_that_is_most_like_it(command, outputs):
+    swept = command("-m", "experiment=first,second", "seed=0,1", "jobs=2")
+    assert swept.code == 0, swept.err
+    for second in runs_of(outputs, "second"):
+        record = read(second / "run.json")
+        parent = read(Path(record["init"]["run"]) / "run.json")
+        assert parent["config"]["seed"] == record["config"]["seed"]
 
 
 # What is typed --------------------------------------------------------------------------------------------------------

@@ -1,24 +1,16 @@
 """A page is a link where the terminal knows links, and a path elsewhere; the browser opens it where that is asked."""
 
-import os
 import sys
 import webbrowser
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cnnbench.api import write_comparison, write_page
-from cnnbench.sweeps.manifest import JobEnd
-from cnnbench.sweeps.slots import carry_out_all
 from cnnbench.training import terminal
 from cnnbench.training.console import show_page
-from cnnbench.training.signals import StopRequests
-from cnnbench.training.trainer import carry_out
 from tests.conftest import TINY, latest, only_run
 from tests.support.mistakes import mistakes_in
 from tests.support.run_folders import write_dropout_runs
-from tests.support.training import plan_of
 
 REPORTED = tuple(latest((*TINY, "epochs=1", "report=true")))
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "SSH_CONNECTION")
@@ -108,17 +100,14 @@ def test_a_training_opens_its_page_where_that_is_asked_for(outputs, cnnbench, op
     assert (run / "report.html").is_file(), "what is not there is written again"
 
 
-def test_a_sweep_opens_its_comparison_and_none_of_its_pages(outputs, opened, monkeypatch, capsys):
-    plans = [replace(plan_of(*REPORTED, "open=true", f"seed={seed}"), brief=True) for seed in range(2)]
-    monkeypatch.setattr("cnnbench.sweeps.slots._Processes.run", _in_this_process)
-    assert carry_out_all(plans, StopRequests(), write_page, write_comparison) == 0
+def test_a_sweep_opens_its_comparison_and_none_of_its_pages(outputs, opened, cnnbench):
+    for seed in range(2):
+        cnnbench(*REPORTED, f"seed={seed}")
+    done = cnnbench("-m", *REPORTED, "open=true", "seed=0,1")  # they are finished
+    assert done.code == 0
     (page,) = (outputs / "reports").glob("*/report.html")
     assert opened == [page.as_uri()]
-    assert f"  page        {page}" in capsys.readouterr().out
-
-
-def _in_this_process(processes, plan, stop):
-    return JobEnd(carry_out(plan, write_page, stop), "", os.getpid())
+    assert f"  page        {page}" in done.out
 
 
 def test_a_report_opens_its_page_where_that_is_asked_for(outputs, opened, command_of):

@@ -1,0 +1,143 @@
+"""What is shown of a sweep: on a terminal a line for each job and bars below, elsewhere plain lines."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from cnnbench.errors import counted, duration, one_line
+from cnnbench.store.files import last_row
+from cnnbench.store.folder import RunFolder, shown
+from cnnbench.sweeps.folder import Job, SweepFolder
+from cnnbench.sweeps.outcome import Outcome
+from cnnbench.sweeps.slots import Slot
+from cnnbench.training import console
+from cnnbench.training.plan import Plan
+from cnnbench.training.terminal import green, is_dumb
+
+MAX_BARS = 12  # jobs that have one
+UPDATES_EVERY = 1.0  # seconds
+WIDTH = 44  # of what names a job
+
+
+class Display:
+    """What is shown while a launcher works on a sweep."""
+
+    def __init__(self, sweep: SweepFolder) -> None:
+        self.sweep = sweep
+        self.total, self.done = len(sweep.jobs), 0
+        self.overall: tqdm[Any] | None = None
+        self.bars: dict[int, tqdm[Any]] = {}
+        self.updated = 0.0
+
+    def begin(self, waiting: int) -> None:
+        """Say how many jobs are finished already."""
+        self.done = self.total - waiting
+        if self.done:
+            console.say(f"{self.done} of {counted(self.total, 'run')} finished before")
+        mode = console.progress_mode()
+        has_bars = sys.stderr is not None and sys.stderr.isatty() and not is_dumb()
+        if waiting and ((mode == "auto" and has_bars) or mode == "bar"):
+            self.overall = tqdm(
+                total=self.total, initial=self.done, leave=False, dynamic_ncols=True, smoothing=0,
+                bar_format="{n_fmt}/{total_fmt} runs |{bar}| {remaining} left",
+            )  # fmt: skip
+
+    def started(self, job: Job, plan: Plan, slot: Slot) -> None:
+        """Show that a job begins."""
+        name = self._name(job)
+        if self.overall is None:
+            console.say(f"  {'started':<12}  {name}")
+        elif slot.number < MAX_BARS:
+            self.bars[slot.number] = tqdm(
+                total=plan.config.epochs, position=slot.number + 1, leave=False, dynamic_ncols=True,
+                desc=name[:WIDTH], bar_format="  {desc} |{bar}| epoch {n_fmt}/{total_fmt}{postfix}",
+            )  # fmt: skip
+
+    def ended(self, job: Job, outcome: Outcome, seconds: float | None) -> None:
+        """Show how a job ended, and why where it failed."""
+        self._close_bar_of(job)
+        if outcome.kind in ("completed", "failed"):
+            self.done += 1
+        word = f"{outcome.text:<12}"
+        run = self.sweep.run_of(job)
+        facts = [metrics_of(run) if outcome.kind == "completed" and run is not None else "", self._name(job)]
+        facts += [] if seconds is None else [duration(seconds)]
+        is_green = outcome.kind == "completed" and self.overall is not None
+        self._say(
+            f"[{self.done}/{self.total}]  "
+            + (green(word) if is_green else word)
+            + "  ".join(["", *filter(None, facts)])
+        )
+        if outcome.kind == "failed":
+            self._say("".join(f"    {line}\n" for line in outcome.reason.splitlines()) + self._log(job))
+        if self.overall is not None:
+            self.overall.update(self.done - self.overall.n)
+
+    def update(self, running: Sequence[tuple[Slot, Job]]) -> None:
+        """Show how far the jobs are."""
+        if self.overall is None or time.monotonic() - self.updated < UPDATES_EVERY:
+            return
+        self.updated = time.monotonic()
+        for slot, job in running:
+            bar, row = self.bars.get(slot.number), last_row(self.sweep.outputs / job.folder / "metrics.jsonl")
+            if bar is not None and row is not None:
+                bar.n = row["epoch"] - (row["row"] != "epoch")
+                values = [f"{name} {value:.4f}" for name, value in row.items() if name.startswith("loss/") and value]
+                bar.set_postfix_str(f"  {values[0]}" if values else "", refresh=True)
+        self.overall.refresh()
+
+    def close(self) -> None:
+        """Remove the bars."""
+        for bar in self.bars.values():
+            bar.close()
+        if self.overall is not None:
+            self.overall.close()
+
+    def _name(self, job: Job) -> str:
+        return one_line(self.sweep.labels[job.identity])
+
+    def _log(self, job: Job) -> str:
+        log = self.sweep.log(job)
+        return f"    all that it printed: {shown(log)}" if log.is_file() else ""
+
+    def _close_bar_of(self, job: Job) -> None:
+        for number, bar in list(self.bars.items()):
+            if bar.desc.startswith(self._name(job)[:WIDTH]):
+                self.bars.pop(number).close()
+
+    def _say(self, line: str) -> None:
+        if not line:
+            return
+        if self.overall is None:
+            console.say(line)
+        else:
+            with self.overall.external_write_mode():
+                console.say(line)
+
+
+def metrics_of(run: RunFolder) -> str:
+    """Return the metrics of a finished run on a line: those of the test images, where they were measured."""
+    result = run.result()
+    split, measured = next((one, result[one]) for one in ("test", "val", "train") if result.get(one))
+    found = {name: value for name, value in measured.items() if name != "samples" and value is not None}
+    of = "" if split == "test" else f"/{split}"
+    words = [*(f"{name}{of} {value:.4f}" for name, value in found.items()), console.reached(result)]
+    return "  ".join(filter(None, words))
+
+
+def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool = False) -> None:
+    """Print a line per job: how it stands, its test metrics, its folder. is_brief: only of jobs without a result."""
+    console.say()
+    for job in sweep.jobs:
+        outcome = outcomes[job.identity]
+        if is_brief and outcome.kind == "completed":
+            continue
+        run = sweep.run_of(job)
+        metrics = metrics_of(run) if outcome.kind == "completed" and run is not None else ""
+        because = f": {outcome.reason.partition(chr(10))[0]}" if outcome.kind == "failed" and outcome.reason else ""
+        console.say(f"  {outcome.text + because:<12}  {metrics:<40}  {sweep.where(job)}")
+    done = sum(outcome.kind == "completed" for outcome in outcomes.values())
+    console.say(f"  {done} of {len(sweep.jobs)} runs completed")

@@ -1,0 +1,80 @@
+"""How the jobs of a sweep stand, and how each ended: by what its run folder holds, not by what its process said."""
+
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnbench.errors import ExitCode
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.provenance import changed_names
+from cnnbench.sweeps.slots import JobEnd
+from cnnbench.training.plan import Plan
+
+Kind = Literal["completed", "stopped", "failed", "elsewhere", "not started"]
+TESTED_AGAIN = "the training diverged, and would with the same code again; retry_failed=true tries"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job stands. text: that in a word or two; for one that failed `failed: …`. reason: in full, or empty."""
+
+    kind: Kind
+    text: str
+    reason: str = ""
+
+
+COMPLETED = Outcome("completed", "completed")
+NOT_STARTED = Outcome("not started", "not started")
+
+
+def elsewhere(holder: str) -> Outcome:
+    """Return that another launcher works on a job."""
+    return Outcome("elsewhere", "elsewhere", holder)
+
+
+def failed(text: str, reason: str = "") -> Outcome:
+    """Return that a job failed. text: what happened to it; reason: in full."""
+    return Outcome("failed", text, reason)
+
+
+def outcome_of(run: RunFolder | None, end: JobEnd) -> Outcome:
+    """Return how a job ended whose process ended; record it in the run, where its process could not."""
+    record = run.record() if run is not None else {}
+    if end.code in (ExitCode.FINISHED, ExitCode.STOPPED, ExitCode.INTERRUPTED) and run and run.is_completed:
+        return COMPLETED
+    if end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
+        status = record.get("status")
+        return Outcome("stopped", str(status) if status in ("paused", "preempted") else "stopped")
+    if end.is_held:
+        return elsewhere(end.reason)
+    if end.code == ExitCode.MISTAKE:  # nothing was computed, and nothing written
+        return failed("not continued" if record else "not started", end.reason)
+    vanished = _vanished(end.code)
+    sessions = record.get("sessions", [])  # none of a run that was killed before it began to train
+    is_of_process = not sessions or sessions[-1]["process"] == end.process
+    if run is not None and record.get("status") == "running" and is_of_process:
+        run.end("interrupted" if end.code < 0 else "failed", error=vanished)
+    if end.code < 0:
+        return failed(vanished)
+    return failed("failed", end.reason or record.get("error") or vanished)
+
+
+def failed_before(run: RunFolder | None, plan: Plan) -> Outcome | None:
+    """Return how a run ended that would end the same way again: it diverged, and its code is as it was; else None."""
+    record = run.record() if run is not None else {}
+    error = str(record.get("error") or "")
+    if record.get("status") != "failed" or not error.startswith("DivergedError: "):
+        return None
+    if plan.rerun or changed_names(record.get("code", {}), plan.code):
+        return None
+    return failed("failed", f"{error.removeprefix('DivergedError: ')}\n{TESTED_AGAIN}")
+
+
+def _vanished(code: int) -> str:
+    """Say how a process ended that could not say it itself."""
+    if code == ExitCode.FINISHED:
+        return "its process ended with exit code 0, without a result"
+    if code > 0:
+        return f"its process ended with exit code {code}"
+    why = ": it was out of memory, or somebody's kill -9" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{why}"

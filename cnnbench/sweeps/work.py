@@ -1,0 +1,280 @@
+"""The one function by which any launcher, node or engine works on a sweep: it takes jobs until none is left.
+
+What is finished is not started; what another launcher works on is looked at again at the end.
+"""
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import wait
+
+from cnnbench.errors import ExitCode, UserError
+from cnnbench.store.folder import RunFolder
+from cnnbench.sweeps.claims import Claims, Held
+from cnnbench.sweeps.display import Display
+from cnnbench.sweeps.folder import Job, SweepFolder
+from cnnbench.sweeps.outcome import COMPLETED, NOT_STARTED, Outcome, elsewhere, failed, failed_before, outcome_of
+from cnnbench.sweeps.slots import JobProcess, Processes, Slot, train_job
+from cnnbench.training.ending import WritePage
+from cnnbench.training.plan import Plan
+from cnnbench.training.signals import StopRequests
+
+LOOKS_EVERY = 0.2  # seconds, for signals
+LOOKS_ELSEWHERE_EVERY = 1.0
+WAITS_FOR_ORPHANS = 30.0  # seconds: a job whose launcher was killed notices that, saves, and ends
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a launcher may be told. jobs: at a time; None: what fits the machine. fail_fast: stop at the first failure.
+
+    retry_failed: also what diverged with the same code. accept_stale: continue although code or data changed.
+    """
+
+    jobs: int | None = 1
+    fail_fast: bool = False
+    retry_failed: bool = False
+    accept_stale: bool = False
+
+
+@dataclass
+class Worked:
+    """What a launcher came to: how each job stands, in their order, and how it was stopped, if it was."""
+
+    outcomes: dict[str, Outcome]
+    stopped: ExitCode | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return how the command ends."""
+        kinds = {outcome.kind for outcome in self.outcomes.values()}
+        if self.stopped is not None:
+            return self.stopped
+        if "failed" in kinds:
+            return ExitCode.FAILED
+        return ExitCode.STOPPED if kinds & {"stopped", "not started"} else ExitCode.FINISHED
+
+
+@dataclass
+class _Running:
+    job: Job
+    plan: Plan
+    held: Held
+    process: JobProcess
+    began: float = field(default_factory=time.monotonic)
+    is_stopping: bool = False
+
+
+def work(
+    sweep: SweepFolder,
+    stop: StopRequests,
+    slots: Sequence[Slot] = (Slot(0),),
+    options: Options | None = None,
+    processes: Processes | None = None,
+    display: Display | None = None,
+    write_page: WritePage | None = None,
+) -> Worked:
+    """Work on a sweep in these slots until no job is left that could be begun, and return how all of them stand.
+
+    stop: listens to signals; each is passed on to the jobs, which save. write_page: of runs whose loggers want it.
+    """
+    worker = _Worker(sweep, stop, slots, options or Options(), processes or Processes(), display, write_page)
+    with stop.deferred(), worker.claims.beating():
+        return worker.run()
+
+
+class _Worker:
+    def __init__(
+        self,
+        sweep: SweepFolder,
+        stop: StopRequests,
+        slots: Sequence[Slot],
+        options: Options,
+        processes: Processes,
+        display: Display | None,
+        write_page: WritePage | None,
+    ) -> None:
+        self.sweep, self.stop, self.options, self.processes = sweep, stop, options, processes
+        self.display = display or Display(sweep)
+        self.write_page = write_page
+        self.claims = Claims(sweep.path / "claims")
+        self.free = list(slots)
+        self.running: dict[int, tuple[Slot, _Running]] = {}  # by the sentinel of the process
+        self.outcomes: dict[str, Outcome] = {}
+        self.seen: dict[str, int] = {}  # the number of claims of a job when this launcher began
+        self.ended_by: ExitCode | None = None
+        self.deadline = None if sweep.max_minutes is None else time.monotonic() + 60 * sweep.max_minutes
+        self.looked = 0.0
+
+    def run(self) -> Worked:
+        waiting = [job for job in self.sweep.jobs if not self._is_finished(job)]
+        self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
+        self.display.begin(len(waiting))
+        patience = time.monotonic() + WAITS_FOR_ORPHANS
+        try:
+            while True:
+                waiting = self._fill(waiting)
+                if not self.running and (not waiting or self._is_ending() or not self._waits(waiting, patience)):
+                    break
+                patience = time.monotonic() + WAITS_FOR_ORPHANS if self.running else patience
+                self._watch()
+        except KeyboardInterrupt:  # a second Ctrl-C
+            self.ended_by = ExitCode.INTERRUPTED
+            for _, one in self.running.values():
+                one.process.kill()
+            for sentinel in list(self.running):
+                self._finish(sentinel, Outcome("stopped", "killed"))
+        finally:
+            self.display.close()
+            for _, one in self.running.values():  # after an error of ours: nothing is left behind
+                one.process.kill()
+                self.claims.release(one.held)
+        ordered = {job.identity: self.outcomes.get(job.identity, NOT_STARTED) for job in self.sweep.jobs}
+        return Worked(ordered, self.ended_by)
+
+    def _is_finished(self, job: Job) -> bool:
+        run = self.sweep.run_of(job)
+        if run is None or not run.is_completed:
+            return False
+        self.outcomes[job.identity] = COMPLETED
+        return True
+
+    def _is_ending(self) -> bool:
+        is_late = self.deadline is not None and time.monotonic() > self.deadline
+        return is_late or self.ended_by is not None
+
+    def _fill(self, waiting: list[Job]) -> list[Job]:
+        """Begin jobs in the slots that are free, and return those that are left; one held elsewhere comes last."""
+        if not self.free or self._is_ending():
+            return waiting
+        left, later = [], []
+        is_time = time.monotonic() - self.looked > LOOKS_ELSEWHERE_EVERY
+        for job in waiting:
+            was_left = job.identity in self.outcomes
+            if not self.free or self._is_ending() or (was_left and not is_time):
+                left.append(job)
+            elif (outcome := self._begin(job)) is not None:
+                self.outcomes[job.identity] = outcome
+                if outcome.kind in ("elsewhere", "not started"):
+                    later.append(job)
+                else:
+                    self.display.ended(job, outcome, None)
+                    self._after(outcome)
+        if is_time:
+            self.looked = time.monotonic()
+        return [*left, *later]
+
+    def _begin(self, job: Job) -> Outcome | None:
+        """Begin a job, and return None; or return how it stands where it cannot be begun."""
+        number = self.claims.number(job.identity)
+        if job.after and (outcome := self._link(job)) is not None:
+            return outcome
+        run = self.sweep.run_of(job)
+        if (outcome := self._stands(job, number, run)) is not None:
+            return outcome
+        try:
+            plan = self._plan(job, run)
+        except UserError as error:
+            return failed("not started", str(error))
+        if not self.options.retry_failed and (before := failed_before(run, plan)) is not None:
+            return before
+        held = self.claims.take(job.identity, number)
+        if held is None:
+            return elsewhere("another process")
+        slot = self.free.pop(0)
+        page = self.write_page if set(plan.config.logger) - {"tensorboard"} and plan.config.report else None
+        minutes = None if self.deadline is None else (self.deadline - time.monotonic()) / 60
+        process = self.processes.start(partial(train_job, plan, page, minutes), self.sweep.log(job), slot.device)
+        self.running[process.sentinel] = slot, _Running(job, plan, held, process)
+        self.outcomes.pop(job.identity, None)
+        self.display.started(job, plan, slot)
+        return None
+
+    def _link(self, job: Job) -> Outcome | None:
+        """Let a job begin with the run of another one, and return None; or how it stands where that is not finished."""
+        parent = next(other for other in self.sweep.jobs if other.identity == job.after)
+        run = self.sweep.run_of(parent)
+        if run is not None and run.is_completed:
+            try:
+                self.sweep.link(job, run)
+            except UserError as error:
+                return failed("not started", str(error))
+            return None
+        before = self.outcomes.get(parent.identity, NOT_STARTED)
+        if before.kind == "failed":
+            return failed("not started", f"it begins with the run of: {parent.command}, which failed")
+        return before if before.kind == "elsewhere" else NOT_STARTED
+
+    def _stands(self, job: Job, number: int, run: RunFolder | None) -> Outcome | None:
+        """Return how a job stands that is not to be begun; None for any other. number: of its newest claim."""
+        if holder := self.claims.holder(job.identity, number):
+            return elsewhere(holder)
+        if run is not None and run.is_completed:
+            return COMPLETED
+        if number > self.seen[job.identity]:  # another launcher tried it meanwhile
+            said = self.claims.said(job.identity, number)
+            if said.get("outcome") == "failed":
+                return failed("failed", said["reason"])
+        if run is not None and run.is_held():
+            return elsewhere("a process whose launcher is gone, and that saves")
+        return None
+
+    def _plan(self, job: Job, run: RunFolder | None) -> Plan:
+        """Return the plan of a job, with the threads that it began with, or those of the sweep."""
+        plan = self.sweep.plan(job)
+        threads = plan.config.threads
+        if "threads" not in plan.typed:
+            threads = None if run is not None and run.record().get("threads") else threads or self.sweep.threads
+        config = plan.config.model_copy(update={"threads": threads, "max_minutes": None})
+        # What is to be trained again and was begun is continued.
+        rerun = plan.rerun and run is None
+        return replace(plan, config=config, rerun=rerun, accept_stale=self.options.accept_stale)
+
+    def _waits(self, waiting: Sequence[Job], patience: float) -> bool:
+        """Tell whether a job that nobody holds is worth waiting for: it was left alone by its launcher, and saves."""
+        if time.monotonic() > patience:
+            return False
+        return any(not self.claims.holder(job.identity, self.claims.number(job.identity)) for job in waiting)
+
+    def _watch(self) -> None:
+        """Wait for a moment: for the end of jobs, and for signals, which are passed on."""
+        ready = wait(list(self.running), LOOKS_EVERY)
+        for sentinel in ready:
+            assert isinstance(sentinel, int)
+            self._finish(sentinel)
+        if self.stop.signal is not None and self.ended_by is None:
+            self._stop_all(self.stop.signal, self.stop.exit_code)
+        for _, one in self.running.values():
+            if one.held.is_lost and not one.is_stopping:
+                one.is_stopping = True
+                one.process.stop(signal.SIGTERM)
+        self.display.update([(slot, one.job) for slot, one in self.running.values()])
+
+    def _finish(self, sentinel: int, killed: Outcome | None = None) -> None:
+        slot, one = self.running.pop(sentinel)
+        end = one.process.ended()
+        outcome = outcome_of(self.sweep.run_of(one.job), end)
+        if killed is not None and outcome.kind == "failed":
+            outcome = killed
+        if one.held.is_lost and outcome.kind != "completed":
+            outcome = elsewhere("another launcher, which saw no heartbeat of this one")
+        self.claims.release(one.held, outcome.kind, outcome.reason or outcome.text)
+        self.outcomes[one.job.identity] = outcome
+        self.free.append(slot)
+        self.display.ended(one.job, outcome, time.monotonic() - one.began)
+        is_asked = one.is_stopping or self._is_ending()
+        if end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED) and outcome.text != "paused" and not is_asked:
+            self._stop_all(signal.SIGTERM, ExitCode(end.code))  # what takes one process away takes all of them
+        self._after(outcome)
+
+    def _after(self, outcome: Outcome) -> None:
+        if self.options.fail_fast and outcome.kind == "failed" and self.ended_by is None:
+            self._stop_all(signal.SIGTERM, ExitCode.FAILED)
+
+    def _stop_all(self, number: int, code: ExitCode) -> None:
+        self.ended_by = code
+        for _, one in self.running.values():
+            one.is_stopping = True
+            one.process.stop(number)
