@@ -85,8 +85,8 @@ class Display:
             bar, row = self.bars.get(slot.number), last_row(self.sweep.outputs / job.folder / "metrics.jsonl")
             if bar is not None and row is not None:
                 bar.n = row["epoch"] - (row["row"] != "epoch")
-                values = [f"{name} {value:.4f}" for name, value in row.items() if name.startswith("loss/") and value]
-                bar.set_postfix_str(f"  {values[0]}" if values else "", refresh=True)
+                losses = [f"loss {value:.4f}" for name, value in row.items() if name == "loss/train" and value]
+                bar.set_postfix_str("".join(losses), refresh=True)
         self.overall.refresh()
 
     def close(self) -> None:

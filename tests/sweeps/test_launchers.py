@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from cnnbench import api
 from cnnbench.store.lock import locked
 from cnnbench.sweeps.claims import Claims
 from cnnbench.sweeps.folder import SweepFolder
@@ -200,6 +201,15 @@ def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
     assert sessions == [1] * 4, "what diverged is not tried again with the same code"
     assert cnnbench(*words, "retry_failed=true").code == 1
     assert sorted(len(read(path)["sessions"]) for path in outputs.glob("*/*/*/run.json")) == [1, 1, 2, 2]
+
+
+def test_a_bar_is_shown_for_all_runs_and_one_for_each_that_is_trained(capfd):
+    table = api.sweep(SMALL, epochs=30, seed=[0, 1], jobs=2, progress="bar")
+    assert table[["status", "seed"]].values.tolist() == [["completed", 0], ["completed", 1]]
+    printed = capfd.readouterr()
+    assert "0/2 runs |" in printed.err
+    assert "  seed=1 |" in printed.err
+    assert printed.out.count("completed ") == 4  # as each ends, and in the summary
 
 
 def test_a_sweep_has_its_minutes_and_can_be_continued(cnnbench, outputs):
