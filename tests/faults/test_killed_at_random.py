@@ -43,6 +43,7 @@ def test_a_run_that_is_killed_at_random_ends_in_the_same_bits(survives_kills, wa
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1200)  # minutes where the machine is quiet
 @pytest.mark.parametrize(("configuration", "way"), CASES, ids=[f"{name}, {way}" for name, way in CASES])
 def test_every_kind_of_run_ends_in_the_same_bits(survives_kills, configuration, way):
     survives_kills(configuration, way, KILLS)

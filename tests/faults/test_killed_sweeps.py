@@ -65,6 +65,7 @@ def kill_sweep(command: Command, seconds: float) -> int:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1200)  # minutes where the machine is quiet
 @pytest.mark.parametrize("number", range(4))
 def test_a_sweep_whose_processes_are_killed_ends_in_the_same_runs(start, outputs, number, record_property):
     began = time.monotonic()
