@@ -42,9 +42,9 @@ def decode_photographs(
         except OSError as error:
             raise Unreadable(f"cannot be read: {error.strerror or error}") from error
 
-    resized = "both" if photographs.fit == "stretch" else "shorter"
-    colours, bits = "gray" if channels == 1 else "rgb", "" if photographs.bits == 16 else f"-{photographs.bits}bit"
-    folder = cache_dir() / f"{side}-{colours}-{resized}-{interpolation}{bits}-v{CONVERSION}"
+    ways = [f"{side}", "gray" if channels == 1 else "rgb", "both" if photographs.fit == "stretch" else "shorter"]
+    ways += [f"{photographs.bits}bit"] * (photographs.bits != 16) + [interpolation] * (interpolation != "bilinear")
+    folder = cache_dir() / "-".join([*ways, f"v{CONVERSION}"])
     found: Found | None = None
     notes: tuple[str, ...] = ()
     if photographs.cache:

@@ -11,6 +11,7 @@ from cnnbench import api
 from cnnbench.analysis.run import Run
 from cnnbench.errors import ExitCode, Stopped, UserError
 from cnnbench.store.files import write_json
+from cnnbench.sweeps.work import Worked
 from tests.api.conftest import tiny
 from tests.conftest import TINY
 from tests.support.interruption import rows_of
@@ -113,6 +114,6 @@ def test_what_changed_since_is_said_in_any_case(capsys):
 
 
 def test_a_sweep_that_was_stopped_is_not_returned_as_if_it_were_done(monkeypatch):
-    monkeypatch.setattr("cnnbench.api.carry_out_all", lambda *_: ExitCode.STOPPED)
+    monkeypatch.setattr("cnnbench.api.carry_out_sweep", lambda *_: (ExitCode.STOPPED, Worked({})))
     with pytest.raises(Stopped, match="make the same call again"):
         api.sweep(TINY, model="mlp")

@@ -113,7 +113,7 @@ def test_probabilities_are_those_of_torchvision(architecture, tmp_path, monkeypa
         expected = network(as_published(architecture, path)).softmax(1)
     predictor = Predictor.of_torchvision(architecture)
     found = predictor.predict(predictor.decode(path).unsqueeze(0))
-    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-4)  # one value of a pixel in 255 makes more
     assert expected.std() > 1e-4, "and not all alike"
 
 
@@ -170,7 +170,7 @@ def test_what_was_trained_so_is_evaluated_predicted_and_exported_so(folder, tmp_
     run = load_run(finished((*given, *words[:3]), tmp_path / "outputs"))
     network, path = run.model(), folder / "cat" / "0.png"
     assert network.transform_input
-    pixels = decode(path, 64, 3, "crop", "bicubic").permute(2, 0, 1)
+    pixels = decode(path, 64, 3, "crop", interpolation="bicubic").permute(2, 0, 1)
     assert not torch.equal(pixels, decode(path, 64, 3, "crop").permute(2, 0, 1))
     assert torch.equal(run.decode(path), pixels)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -224,10 +224,8 @@ def test_what_is_typed_wins_and_is_the_run_that_it_always_was():
     plan = plan_of(*SMALL, "model.architecture=googlenet", *typed)
     assert (plan.config.data.statistics, plan.config.model.settings["transform_input"]) == ("own", False)
     assert plan.config.identity().startswith(OLD_IDENTITY)
-    remarks = [
-        remark for remark in prepared(*SMALL, "model.architecture=googlenet", *typed).remarks if "published" in remark
-    ]
-    assert remarks == [
+    training = prepared(*SMALL, "model.architecture=googlenet", "batch_size=15", *typed)
+    assert [remark.text for remark in training.remarks if "published" in remark.text] == [
         "the published weights were trained on other inputs: data.statistics=imagenet model.transform_input=true"
     ]
     assert plan_of(*SMALL, "model.architecture=googlenet").config.identity() != plan.config.identity()
