@@ -57,15 +57,15 @@ def invented(architecture: str, **settings: Any) -> nn.Module:
                 layer.momentum = None
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
-    with torch.no_grad():
-        # Of weights that were drawn, some networks make next to nothing, or infinitely much.
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(network, zoo.GoogLeNet | zoo.Inception3):
-                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-        if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
-            network.train()(images)
-        last = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-        last.weight *= 3 / network.eval()(images).std(0).mean()
+        with torch.no_grad():
+            # Of weights that were drawn, some networks make next to nothing, or infinitely much.
+            for layer in network.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(network, zoo.GoogLeNet | zoo.Inception3):
+                    nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
+                network.train()(images)
+            last = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+            last.weight *= 3 / network.eval()(images).std(0).mean()
     return network
 
 
