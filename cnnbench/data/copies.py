@@ -1,5 +1,6 @@
 """Images that are the same: photographs that are copies, in one part whatever is drawn; images of other runs."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -86,6 +87,16 @@ def _digests(images: Images) -> Iterator[bytes]:
     for rows in torch.split(torch.arange(len(images)), 1024):
         for pixels in images.take(rows).contiguous().numpy():
             yield sha256(pixels.data).digest()
+
+
+def packed(hashes: Tensor) -> str:
+    """Return hashes, int64 [N], as text: 8 bytes each, little-endian, in base64."""
+    return b64encode(hashes.numpy().astype("<i8").tobytes()).decode()
+
+
+def unpacked(text: str) -> Tensor:
+    """Return the hashes that a text holds, int64 [N]."""
+    return torch.from_numpy(np.frombuffer(b64decode(text), dtype="<i8").astype(np.int64))
 
 
 def in_test_part(data: ImageData, name: str) -> ImageData:

@@ -76,11 +76,15 @@ def carry_out_all(
             if stopped is not None:
                 break
         outcomes += ["not started"] * (len(jobs) - len(outcomes))
-        compares = compare is not None and reports and outcomes.count("completed") > 1 and stopped is None
+        wants = compare is not None and reports and stopped is None
+        compares = wants and outcomes.count("completed") > 1
         try:
             manifest = write_manifest(jobs, outcomes, command or command_line(sys.argv[1:]))
         finally:
             summarize(jobs, outcomes, is_brief=compares)
+        if wants and outcomes.count("completed") == 1:
+            same = f": all {len(plans)} jobs are the same run" if len(plans) > len(jobs) == 1 else ""
+            console.say(f"  no comparison: only one run is completed{same}")
     if compare is not None and compares:
         with console.tolerating("the comparison"):
             page, lines = compare(manifest)

@@ -1,16 +1,15 @@
 """Leaks between runs: images that a network is tested on, and that its initial weights were trained on."""
 
-from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.values import as_text
+from cnnbench.data.copies import packed, unpacked
 from cnnbench.data.prepare import PreparedData
 from cnnbench.errors import SettingError, UserError, grouped, listed
 from cnnbench.store.folder import RunFolder
@@ -41,7 +40,7 @@ def seen_by(folder: RunFolder) -> Seen:
         split = folder.split()
     except UserError:
         split = {}
-    hashes = {name: _unpacked(text) for name, text in split.get("hashes", {}).items()}
+    hashes = {name: unpacked(text) for name, text in split.get("hashes", {}).items()}
     if "train" not in hashes:
         return Seen(unknown=(folder.shown_path,))
     trained, validated = (torch.cat([hashes[name], hashes.get(f"{name}_before", _none())]) for name in ("train", "val"))
@@ -57,16 +56,14 @@ def seen_before(config: RunConfig, parent: Path | None) -> Seen:
     return Seen(unknown=(f"init.file={config.init.file}",)) if config.init.file is not None else Seen()
 
 
-def hashes_record(data: PreparedData, before: Seen) -> dict[str, Any]:
-    """Return what `split.json` has on the images that a run sees. before: what its initial weights have seen."""
-    train, val = data.hashes["train"], data.hashes["val"]
-    earlier = {
-        "train_before": before.trained[~torch.isin(before.trained, train)],
-        "val_before": before.validated[~torch.isin(before.validated, val)],
-    }
-    hashes = {"train": train, "val": val} | {name: some for name, some in earlier.items() if len(some)}
-    unknown = {"unknown_before": list(before.unknown)} if before.unknown else {}
-    return {"hashes": {name: _packed(some) for name, some in hashes.items()}} | unknown
+def record_of(before: Seen, data: PreparedData) -> tuple[dict[str, str], list[str]]:
+    """Return what `split.json` has of what initial weights have seen: hashes by name, and runs without a record.
+
+    Images of the same split of the run itself are left out.
+    """
+    seen = {"train": before.trained, "val": before.validated}
+    others = {name: hashes[~torch.isin(hashes, data.hashes[name])] for name, hashes in seen.items()}
+    return {f"{name}_before": packed(some) for name, some in others.items() if len(some)}, list(before.unknown)
 
 
 def check_leaks(config: RunConfig, data: PreparedData, source: RunFolder | None) -> tuple[dict[str, Any], list[str]]:
@@ -123,11 +120,3 @@ def _differing(config: RunConfig, source: RunFolder | None) -> str:
         if own != theirs and not has_no_effect_on_result(f"data.{name}")
     ]
     return "".join(words[:NAMED])
-
-
-def _packed(hashes: Tensor) -> str:
-    return b64encode(hashes.numpy().astype("<i8").tobytes()).decode()
-
-
-def _unpacked(text: str) -> Tensor:
-    return torch.from_numpy(np.frombuffer(b64decode(text), dtype="<i8").astype(np.int64))

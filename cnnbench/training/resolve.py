@@ -12,6 +12,7 @@ import torch
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import adapt_until_valid
+from cnnbench.data.copies import packed
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import root_of
 from cnnbench.errors import NotWrittenError, UserError
@@ -21,7 +22,7 @@ from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
-from cnnbench.training.leaks import hashes_record, seen_before
+from cnnbench.training.leaks import record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, setup
 
@@ -252,6 +253,8 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
 def _split_record(plan: Plan, training: TrainingSetup, parent: Path | None) -> dict[str, Any]:
     data, files = training.data, training.data.files()
     wrong = data.source_rows["train"][data.wrong]
+    has_source = plan.config.source is not None or plan.config.parent is not None
+    earlier, unknown = record_of(seen_before(plan.config, parent), data) if has_source else ({}, [])
     return {
         "seed": plan.config.data.split_seed,
         "fraction": plan.config.data.val_fraction,
@@ -263,7 +266,8 @@ def _split_record(plan: Plan, training: TrainingSetup, parent: Path | None) -> d
         **{split: rows.tolist() for split, rows in data.source_rows.items()},
         "wrong_labels": dict(zip(wrong.tolist(), data.train.labels[data.wrong].tolist(), strict=True)),
         **({"files": files} if files else {}),
-        **hashes_record(data, seen_before(plan.config, parent)),
+        "hashes": {split: packed(data.hashes[split]) for split in ("train", "val")} | earlier,
+        **({"unknown_before": unknown} if unknown else {}),
     }
 
 

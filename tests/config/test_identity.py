@@ -75,6 +75,7 @@ TOGETHER = {  # what a key cannot be set without
     "data.folds": {"fold": 0}, "data.fold": {"folds": 2}, "optimizer.decay_norm_and_bias": {"weight_decay": 0.01},
     "task.focal_gamma": {"loss": "focal"}, "regularization.average.start": {"kind": "swa"},
     "init.checkpoint": {"run": "outputs/run"}, "init.partial": {"run": "outputs/run"},
+    "init.accept_leaks": {"run": "outputs/run"},
     "data.interpolation": {"image_size": 24}, "freeze.epochs": {"what": ["features"]},
     "freeze.then_lr": {"what": ["features"], "epochs": 1}, "head.dropout": {"units": [8]},
 }  # fmt: skip
