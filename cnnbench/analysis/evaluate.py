@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isclose
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,11 +12,12 @@ from cnnbench.analysis.run import Checkpoint, Run
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, grouped, listed
 from cnnbench.registry import DATASETS
 from cnnbench.store.files import write_sealed
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.training.leaks import seen_by
 from cnnbench.training.plan import plan_words
 from cnnbench.training.result import published_next_to_ours
 from cnnbench.training.step import evaluating
@@ -29,9 +31,10 @@ def evaluate_run(
 ) -> EvalReport:
     """Return metrics, tables and figures of the network of a run on a split.
 
-    data: words for other images, as `cnnbench` takes them: a data set and its settings; of photographs without a test
-    part, all are measured. folder: for figures that a task draws. What is measured on the test images of the run is
-    counted in `run.json`. Raises UserError if there are no such images, or the network was not built for them.
+    data: words for other images, as `cnnbench` takes them: a data set and its settings. Those of its test part are
+    measured, or where it has none all, without those that the run was trained or validated on. folder: for figures
+    that a task draws. What is measured on the test images of the run is counted in `run.json`. Raises UserError if
+    there are no such images, or the network was not built for them.
     """
     device = run.prepare_device()
     images = _other_images(run, data, split) if data else run.training.data
@@ -127,6 +130,32 @@ def _other_images(run: Run, words: Sequence[str], split: str) -> PreparedData:
         )
     numbers = torch.tensor([run.classes.index(name) for name in data.spec.classes])
     train, val, test = (Images(part.pixels, numbers[part.labels]) for part in (data.train, data.val, data.test))
-    data = replace(data, train=train, val=val, test=test)
     record = run.record["data"]
-    return replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
+    data = replace(data, spec=run.spec, mean=tuple(record["mean"]), std=tuple(record["std"]))
+    return _unseen(run, words[0], replace(data, train=train, val=val, test=test), split)
+
+
+def _unseen(run: Run, name: str, data: PreparedData, split: str) -> PreparedData:
+    """Return data without the images of a split that the run has been trained or validated on, and a note on them.
+
+    What a data set has in its training part as well stays in its test part. Raises UserError where no image is left.
+    """
+    seen, images = seen_by(run.folder), getattr(data, split)
+    is_seen = torch.isin(data.hashes[split], torch.cat([seen.trained, seen.validated]))
+    is_seen = is_seen & ~data.copied if split == "test" else is_seen
+    number, notes = int(is_seen.sum()), []
+    if number == len(images) > 0:
+        raise UserError(
+            f"{name}: the run, or one that it was initialised with, was trained or validated on all {grouped(number)} "
+            f"images; give others. Its own are measured by: cnnbench evaluate {run.folder.shown_path} --split train"
+        )
+    if number:
+        notes.append(
+            f"left out: {grouped(number)} of these {grouped(len(images))} images, which the run, or one that it was "
+            "initialised with, was trained or validated on"
+        )
+    if seen.unknown:
+        which = f"which images {listed(seen.unknown)} was trained on is not recorded"
+        notes.append(f"{which}; whether these are among them cannot be checked")
+    unseen: dict[str, Any] = {split: images[(~is_seen).nonzero()[:, 0]]}
+    return replace(data, **unseen, notes=(*data.notes, *notes))

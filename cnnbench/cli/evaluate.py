@@ -24,6 +24,9 @@ Evaluates the network of a run again: by class, with confusions and calibration.
                                                     all other images,
                                                     or their test part
 
+Of other images, those that the run, or one that it was initialised with, was
+trained or validated on are left out.
+
 Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
 of result.json, to the last digit; a run with test=false gets them now. run.json

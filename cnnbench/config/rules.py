@@ -158,6 +158,8 @@ def _transfer(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:
         yield Violation("init.checkpoint", init.checkpoint, "has no effect without init.run or init.experiment")
     if init.partial and not sources:
         yield Violation("init.partial", True, "has no effect without init.run, .experiment, .weights or .file")
+    if init.accept_leaks and init.run is None and init.experiment is None:
+        yield Violation("init.accept_leaks", True, "has no effect without init.run or init.experiment")
     if init.weights and not MODELS[config.model.name].facts["pretrained"]:
         having = listed(name for name in MODELS if MODELS[name].facts["pretrained"])
         problem = f"'{config.model.name}' has no pretrained weights; these models have: {having}"

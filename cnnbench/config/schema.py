@@ -38,7 +38,6 @@ GROUPS: dict[str, Registry] = {
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULERS,
 }
-
 OVERLAYS = ("experiment", "debug")  # groups whose options set the keys of other groups
 
 # Marks of settings:
@@ -209,8 +208,8 @@ class SchedulerConfig(Choice):
 class InitConfig(Section):
     """Initial weights, where they are not random: from one of run, experiment, weights and file.
 
-    run: folder of a run. experiment: name of one that was trained; its run is looked up. checkpoint: which weights of
-    either. weights: published ones of the model. file: a state dict. partial: the rest of the network may be random.
+    run: folder of one. experiment: name of one that was trained. checkpoint: which weights of either. weights:
+    published ones. file: a state dict. partial: the rest may be random. accept_leaks: also if trained on test images.
     """
 
     run: str | None = None
@@ -219,6 +218,7 @@ class InitConfig(Section):
     weights: Literal["imagenet"] | None = None
     file: str | None = None
     partial: bool = False
+    accept_leaks: Annotated[bool, NO_EFFECT_ON_RESULT] = False
 
 
 class FreezeConfig(Section):

@@ -219,7 +219,7 @@ class ImageData:
 
     is_val: which images of the training part are the data set's own validation part, bool [N]; None: it has none.
     notes: for the user. rows: of the images of both parts in the source, int64; None: counted from 0 in each.
-    draws_test: whether the test part was drawn from what the source has for training.
+    draws_test: whether the test part was drawn from what the source has for training. hashes: see `copies.hashes_of`.
     """
 
     train: Images
@@ -229,6 +229,7 @@ class ImageData:
     notes: tuple[str, ...] = ()
     rows: tuple[Tensor, Tensor] | None = None
     draws_test: bool = False
+    hashes: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         for name, part in (("train", self.train), ("test", self.test)):
@@ -244,12 +245,15 @@ class ImageData:
     def selected(self, train_rows: Tensor | None = None, test_rows: Tensor | None = None) -> "ImageData":
         """Return these images only, int64 rows of each part; None: all of it."""
         train, test, is_val, (source, test_source) = self.train, self.test, self.is_val, self.source_rows
+        hashes = self.hashes
         if train_rows is not None:
             train, source = train[train_rows], source[train_rows]
             is_val = None if is_val is None else is_val[train_rows]
+            hashes = hashes and (hashes[0][train_rows], hashes[1])
         if test_rows is not None:
             test, test_source = test[test_rows], test_source[test_rows]
-        return replace(self, train=train, test=test, is_val=is_val, rows=(source, test_source))
+            hashes = hashes and (hashes[0], hashes[1][test_rows])
+        return replace(self, train=train, test=test, is_val=is_val, rows=(source, test_source), hashes=hashes)
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of all images, labels and class names, in their order."""

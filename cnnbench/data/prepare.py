@@ -17,6 +17,8 @@ from cnnbench.data.checks import copy_notes, depth_notes, exclude_unusable, look
 from cnnbench.data.copies import (
     contents_of,
     has_test_copies,
+    hashes_of,
+    in_test_part,
     photographs_of,
     with_test_drawn_again,
     without_test_copies,
@@ -32,14 +34,12 @@ from cnnbench.data.split import (
     split_by,
     stratified_split,
 )
+from cnnbench.data.statistics import statistics_of
 from cnnbench.errors import SettingError, UserError, grouped, listed
 from cnnbench.registry import DATASETS, Selection
 
 MAX_IN_MEMORY = 2**30  # bytes of a split; a larger one is resized batch by batch
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
 PROPORTIONAL_CROP = 0.875  # 28 of 32 pixels, or 224 of 256, as the presets have it
 
 
@@ -50,8 +50,9 @@ class PreparedData:
     split: rows of the training part as it was read, also where a subset of it was selected.
     mean, std: per channel, of the training images (pixels scaled to [0, 1]), unless data.statistics says otherwise.
     fingerprint: of the data set as it was read, before it was split or resized. notes: for the user.
-    source_rows: rows of the images of each split in the source. wrong: which training images, int64, have a wrong label
-    on purpose.
+    source_rows: rows of the images of each split in the source. hashes: of these images, int64. copied: which test
+    images the data set has in its training part too, bool. wrong: which training images, int64, have a wrong label on
+    purpose.
     """
 
     spec: DataSpec
@@ -64,6 +65,8 @@ class PreparedData:
     fingerprint: str
     notes: tuple[str, ...] = ()
     source_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    hashes: Mapping[str, Tensor] = field(default_factory=dict)
+    copied: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     wrong: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def files(self) -> dict[str, list[str]]:
@@ -80,7 +83,7 @@ class PreparedData:
 def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
     """settings: as JSON, which can be a key where a list is among them."""
     data: ImageData = DATASETS.build(Selection(name, json.loads(settings)), root=root)
-    return data, data.fingerprint()
+    return replace(data, hashes=hashes_of(data)), data.fingerprint()
 
 
 def root_of(config: DataConfig) -> Path:
@@ -125,36 +128,36 @@ def prepare(config: DataConfig) -> PreparedData:
         notes = (*notes, note)
     counts = tuple(counts_per_class(labels, len(data.classes)))
     class_weights(config.sampling, counts)  # refused here, before anything starts, if they do not fit the classes
-    source, test_source = data.source_rows
-    source_rows = {"train": source[split.train], "val": source[split.val], "test": test_source}
-    wrong = (labels != train.labels).nonzero()[:, 0]
+    source_rows, hashes = (_by_split(split, parts) for parts in (data.source_rows, hashes_of(data)))
     return PreparedData(
         DataSpec(channels, *crop, data.classes, counts), Images(train.pixels, labels), val, test,
-        Split(rows[split.train], rows[split.val]), mean, std, fingerprint, notes, source_rows, wrong,
+        Split(rows[split.train], rows[split.val]), mean, std, fingerprint, notes, source_rows, hashes,
+        copied=torch.isin(hashes["test"], hashes_of(whole)[0]), wrong=(labels != train.labels).nonzero()[:, 0],
     )  # fmt: skip
 
 
 def prepare_to_measure(config: DataConfig) -> PreparedData:
-    """Read images that a network is measured on: the test part of a data set, or all photographs where it has none.
+    """Read images that a network is measured on: the test part of a data set, or all images where it has none.
 
     Nothing is for training: images are not normalised, and there may be one class. Raises as `prepare` does.
     """
     is_drawn = DATASETS[config.name].facts.get("photographs")
     settings = dict(config.settings) | ({"test_fraction": 0.0} if is_drawn else {})
     data, fingerprint = _load(config.name, json.dumps(settings), root_of(config))
-    data, _ = select_subset(data, config.subset, config.split_seed)
+    data, _ = select_subset(in_test_part(data, config.name), config.subset, config.split_seed)
+    copied = torch.isin(hashes_of(data)[1], hashes_of(data)[0])
     nothing = torch.arange(0)
     data, split, notes = replace(data, train=data.train[nothing], is_val=None), Split(nothing, nothing), data.notes
     if isinstance(data.train.pixels, Photographs):
         data, split, more_notes = _decode(data, split, config)
         notes = (*notes, *more_notes)
-    test = Images(adapt(data.test.pixels, config.image_size, config.channels), data.test.labels)
+    test = Images(adapt(data.test.pixels, config.image_size, config.channels, config.interpolation), data.test.labels)
     channels, height, width = test.size
     counts = tuple(counts_per_class(test.labels, len(data.classes)))
     return PreparedData(
         spec=DataSpec(channels, *crop_size(height, width, config.crop), data.classes, counts),
         train=test[nothing], val=test[nothing], test=test, split=split,
-        source_rows={"train": nothing, "val": nothing, "test": data.source_rows[1]}, wrong=nothing,
+        source_rows=_by_split(split, data.source_rows), hashes=_by_split(split, hashes_of(data)), copied=copied,
         mean=(0.0,) * channels, std=(1.0,) * channels, fingerprint=fingerprint, notes=notes,
     )  # fmt: skip
 
@@ -190,6 +193,12 @@ def _split(config: DataConfig, data: ImageData) -> tuple[Split, tuple[str, ...]]
     else:
         split = stratified_split(labels, num_classes, config.val_fraction, seed, copies=copies)
     return without_test_copies(split, data) if skips else split, data.notes
+
+
+def _by_split(split: Split, parts: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Return something of both parts of a data set, for each of the three splits."""
+    train, test = parts
+    return {"train": train[split.train], "val": train[split.val], "test": test}
 
 
 def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageData, Split, tuple[str, ...]]:
@@ -266,52 +275,3 @@ def crop_size(height: int, width: int, crop: float | None) -> tuple[int, int]:
         problem = f"is larger than the images, which have {height}x{width} pixels"
         raise SettingError(f"data.crop={crop}", problem, {"data.crop": PROPORTIONAL_CROP})
     return int(crop), int(crop)
-
-
-def statistics_of(images: Images, kind: str | list[list[float]]) -> Statistics:
-    """Return mean and standard deviation per channel: the images' `own`, or those that a network was trained with.
-
-    kind: `own`, `imagenet`, `half`, or a mean and a deviation for each channel.
-    """
-    channels = images.size[0]
-    if kind == "own":
-        return channel_statistics(images)
-    if kind == "half":
-        return (0.5,) * channels, (0.5,) * channels
-    mean, std = IMAGENET if isinstance(kind, str) else map(tuple, kind)
-    if len(mean) != len(std) or min(std, default=0) <= 0:
-        problem = "must be two lists of the same length, means and deviations; deviations are above 0"
-        raise SettingError(f"data.statistics={kind}", problem)
-    if len(mean) != channels:
-        problem = f"is for {len(mean)} channels, the images have {channels}; set data.channels={len(mean)}"
-        raise SettingError(f"data.statistics={kind}", problem, {"data.statistics": "own"})
-    return mean, std
-
-
-def channel_statistics(images: Images) -> Statistics:
-    """Return mean and standard deviation per channel of images scaled to [0, 1].
-
-    Exact: the 256 values are counted. A constant channel gets a deviation of 1.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = value_counts(images)
-    means, stds = [], []
-    for count in counts.double():
-        share = count / count.sum()
-        mean = float((share * values).sum())
-        variance = float((share * (values - mean) ** 2).sum())
-        means.append(mean)
-        stds.append(variance**0.5 if variance > 0 else 1.0)
-    return tuple(means), tuple(stds)
-
-
-def value_counts(images: Images) -> Tensor:
-    """Return how often each value is in each channel, int64 [C, 256]; the cache of photographs knows that of each."""
-    pictures = images.pixels.pictures if isinstance(images.pixels, Stream) else None
-    if isinstance(images.pixels, Stream) and pictures is not None and pictures.counts is not None:
-        return pictures.counts(images.pixels.rows)
-    counts = torch.zeros(images.size[0], 256, dtype=torch.int64)
-    for rows in torch.split(torch.arange(len(images)), 1024):
-        for channel, pixels in enumerate(images.take(rows).unbind(1)):
-            counts[channel] += torch.bincount(pixels.reshape(-1), minlength=256)
-    return counts

@@ -64,4 +64,5 @@ def digits(_root: Path, *, test_fraction: TestFraction) -> ImageData:
     split = stratified_split(labels, 10, test_fraction, seed=0, key="data.test_fraction")
     everything = Images(pixels, labels)
     rows = (split.train, split.val)
-    return ImageData(everything[split.train], everything[split.val], tuple("0123456789"), rows=rows)
+    train, test = (everything[some] for some in rows)
+    return ImageData(train, test, tuple("0123456789"), rows=rows, draws_test=True)

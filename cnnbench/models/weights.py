@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.data.prepare import IMAGENET
+from cnnbench.data.statistics import IMAGENET
 from cnnbench.errors import UserError, counted, grouped, quotable
 from cnnbench.models.head import is_below
 from cnnbench.store.tensor_files import TensorFileError, load_safetensors, load_tensors

@@ -1,8 +1,9 @@
 """What files of a run and of a sweep look like: the types of what is read. Other entries may stand there too."""
 
+from base64 import b64decode
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
 Texts = list[str]
 Metrics = dict[str, float | None]
@@ -130,8 +131,18 @@ class Result(Stored):
     rows: Rows | None = None
 
 
+def _whole_hashes(text: str) -> str:
+    if len(b64decode(text, validate=True)) % 8:
+        raise ValueError("its length is not that of whole hashes")
+    return text
+
+
 class SplitFile(Stored):
-    """`split.json`: rows of the images of each split in their source, and the labels that are wrong on purpose."""
+    """`split.json`: rows of the images of each split in their source, and the labels that are wrong on purpose.
+
+    hashes: of the images that train and validate, 8 bytes each, little-endian, in base64; `train_before`, `val_before`:
+    of others that the initial weights were trained and validated on. unknown_before: runs of which that is not known.
+    """
 
     sha256: str = ""
     images_per_class: dict[str, list[int]] = {}
@@ -139,6 +150,8 @@ class SplitFile(Stored):
     val: list[int] = []
     test: list[int] = []
     wrong_labels: dict[str, int] = {}
+    hashes: dict[str, Annotated[str, AfterValidator(_whole_hashes)]] = {}
+    unknown_before: Texts = []
 
 
 class Best(Stored):

@@ -120,6 +120,8 @@ def carry_out_sweep(
     kinds = [outcome.kind for outcome in worked.outcomes.values()]
     compares = reports and kinds.count("completed") > 1 and worked.stopped is None and "elsewhere" not in kinds
     summarize(sweep, worked.outcomes, is_brief=compares and pages.compare is not None)
+    if reports and worked.stopped is None and kinds.count("completed") == 1:
+        console.say("  no comparison: only one run is completed")
     if compares and pages.compare is not None:
         with console.tolerating("the comparison"):
             page, lines = pages.compare(sweep.path)

@@ -17,6 +17,7 @@ from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
+from cnnbench.training.leaks import check_leaks
 from cnnbench.training.plan import Plan, untrained
 from cnnbench.training.resolve import resolve
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
@@ -120,7 +121,8 @@ def _run_source(path: str, which: str, insists: bool) -> WeightSource:
 def initial_weights(training: TrainingSetup) -> InitialWeights | None:
     """Return the initial weights of a run; None where they are random, or those of the run that it continues.
 
-    Raises UserError where they do not fit the network, or differ from those that the run started with.
+    Raises UserError where they do not fit the network, differ from those that the run started with, or were trained on
+    its test images.
     """
     config = training.config
     source = find_source(config) if config.source is not None and config.parent is None else None
@@ -128,12 +130,14 @@ def initial_weights(training: TrainingSetup) -> InitialWeights | None:
         return None
     if source.identity != config.source:
         raise UserError(f"{source.setting}: has changed since this run was started; start a new one without resume=.")
+    run = source.metadata.get("run")
+    leaks, leak_notes = check_leaks(config, training.data, None if run is None else RunFolder(Path(run)))
     matched = _matched(source, training)
     counts = {
         "loaded": len(matched.weights), "reinitialised": matched.reinitialised, "skipped": matched.skipped,
     }  # fmt: skip
-    record = {"source": source.identity, **source.metadata, **counts}
-    notes = _notes(source, training, matched)
+    record = {"source": source.identity, **source.metadata, **counts, **leaks}
+    notes = [*_notes(source, training, matched), *leak_notes]
     return InitialWeights(matched.weights, record | {"notes": notes})
 
 
@@ -190,10 +194,7 @@ def _notes(source: WeightSource, training: TrainingSetup, matched: Matched) -> l
         notes.append(f"init.partial: random are {first_tensors(matched.reinitialised)}")
         frozen = [name for name in matched.reinitialised if name in training.freeze.frozen]
         notes += [f"init.partial: frozen at random values are {first_tensors(frozen)}"] if frozen else []
-    data = training.data
-    if source.data.get("fingerprint") == data.fingerprint:
+    if source.data.get("fingerprint") == training.data.fingerprint:
         epochs = f"{metadata['epochs']} + {training.config.epochs}"
         notes.append(f"init.run was trained on the same data; total training: {epochs} epochs")
-        if metadata["split"] != data.split.hash():
-            notes.append("init.run split these data differently: it was trained on images of this validation split")
     return notes

@@ -153,7 +153,9 @@ def with_initial_weights(plan: Plan) -> Plan:
     are missing; nothing changes where they are pinned already.
     """
     config, init, notes = plan.config, plan.config.init, plan.notes
-    if config.source is not None or not init.model_dump(exclude={"checkpoint", "partial"}, exclude_none=True):
+    if config.source is not None or not init.model_dump(
+        exclude={"checkpoint", "partial", "accept_leaks"}, exclude_none=True
+    ):
         return plan
     from cnnbench.training.init import with_source  # only a run with initial weights needs all that
 

@@ -13,6 +13,7 @@ import torch
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import DataConfig
 from cnnbench.config.validate import adapt_until_valid
+from cnnbench.data.copies import packed
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.prepare import PreparedData, prepare, root_of
 from cnnbench.errors import NotWrittenError, UserError
@@ -22,6 +23,7 @@ from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
+from cnnbench.training.leaks import record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, setup
 
@@ -121,7 +123,7 @@ def prepare_run_dir(
         if folder.record()["split"] != training.data.split.hash():
             raise UserError(f"{folder.path}: the split into training and validation has changed; nothing was touched.")
         return
-    write_sealed(folder.split_file, _split_record(plan, training), long_lines=True)
+    write_sealed(folder.split_file, _split_record(plan, training, plan.parent), long_lines=True)
     values = plan.config.to_dict()
     root = root_of(plan.config.data)
     if values["data"]["root"] is not None or root == Path.cwd():  # another command may run elsewhere
@@ -169,7 +171,9 @@ def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> No
     except DamagedError:
         if record.get("split") == training.data.split.hash():
             with folder.lock():
-                write_sealed(folder.split_file, _split_record(plan, training), long_lines=True)
+                parent = (record.get("parent") or {}).get("folder")
+                split = _split_record(plan, training, None if parent is None else Path(parent))
+                write_sealed(folder.split_file, split, long_lines=True)
             restored.append("split.json could not be read, and was restored")
     if restored:
         folder.record_damage(*restored)
@@ -249,9 +253,11 @@ def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
     } | {key: parent[key] for key in ("init", "damage", "rows_are_lost") if key in parent}
 
 
-def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
+def _split_record(plan: Plan, training: TrainingSetup, parent: Path | None) -> dict[str, Any]:
     data, files = training.data, training.data.files()
     wrong = data.source_rows["train"][data.wrong]
+    has_source = plan.config.source is not None or plan.config.parent is not None
+    earlier, unknown = record_of(seen_before(plan.config, parent), data) if has_source else ({}, [])
     return {
         "seed": plan.config.data.split_seed,
         "fraction": plan.config.data.val_fraction,
@@ -263,6 +269,8 @@ def _split_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:
         **{split: rows.tolist() for split, rows in data.source_rows.items()},
         "wrong_labels": dict(zip(wrong.tolist(), data.train.labels[data.wrong].tolist(), strict=True)),
         **({"files": files} if files else {}),
+        "hashes": {split: packed(data.hashes[split]) for split in ("train", "val")} | earlier,
+        **({"unknown_before": unknown} if unknown else {}),
     }
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_configurations_are_rows_and_seeds_are_not(several_runs):
     assert comparison.remarks() == [
         "dropout=0.5: +0.0300 (95 %: +0.0111 to +0.0489; 3 seeds and 10 000 images), more than chance"
     ]
+
+
+def test_rows_link_to_the_pages_of_their_runs(outputs, tmp_path):
+    runs = {
+        (rate, seed): write_run(outputs, 0.9, f"optimizer.lr={rate}", f"seed={seed}", f"name='a#{seed}'")
+        for rate, seed in (("0.1", 0), ("0.1", 1), ("0.5", 0))
+    }
+    without = page_of(compare(runs_named([str(outputs)])), "a title").write(tmp_path / "pages")
+    assert "pages</button>" not in without.read_text()
+    for key in (("0.1", 1), ("0.5", 0)):  # the other one has no page
+        (runs[key] / "report.html").write_text("a page")
+    page = page_of(compare(runs_named([str(outputs)])), "a title").write(tmp_path / "pages")
+    rows = [row for row in page.read_text().splitlines() if row.startswith("<tr") and "href" in row]
+    links = [re.findall('<a href="([^"]+)">([^<]+)</a>', row) for row in rows]
+    assert [[name for _, name in row] for row in links] == [["seed=1"], ["page"]]
+    targets = [(page.parent / unquote(target)).resolve() for row in links for target, _ in row]
+    assert targets == [runs[key] / "report.html" for key in (("0.1", 1), ("0.5", 0))]
+    assert "href" not in (page.parent / "report.md").read_text()
 
 
 def test_the_lowest_loss_is_the_best(several_runs):

@@ -185,7 +185,7 @@ def write_colours(folder: Path, counts: dict[str, int]) -> Path:
     """Write noise, each class with a colour of its own at the left, which a central square leaves out."""
     for name, count in counts.items():
         for index in range(count):
-            pixels = np.random.default_rng(index).integers(0, 60, (12, 24, 3), dtype=np.uint8)
+            pixels = np.random.default_rng((count, index)).integers(0, 60, (12, 24, 3), dtype=np.uint8)
             pixels[:, :6, "abc".index(name)] += 100
             (folder / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / name / f"{count}_{index}.png")

@@ -10,7 +10,8 @@ from PIL import Image
 
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.images import DataSpec, ImageData, Images
-from cnnbench.data.prepare import channel_statistics, crop_size, prepare, resize_and_convert
+from cnnbench.data.prepare import crop_size, prepare, resize_and_convert
+from cnnbench.data.statistics import channel_statistics
 from cnnbench.errors import SettingError, UserError
 from cnnbench.registry import DATASETS, Component, Selection
 from tests.support.options import settings_of, walked

@@ -8,7 +8,8 @@ from cnnbench.config.schema import DataConfig
 from cnnbench.data import prepare as preparing
 from cnnbench.data.images import DataSpec, Images, Stream
 from cnnbench.data.loader import Batches
-from cnnbench.data.prepare import adapt, channel_statistics, prepare, resize_and_convert
+from cnnbench.data.prepare import adapt, prepare, resize_and_convert
+from cnnbench.data.statistics import channel_statistics
 from cnnbench.registry import Selection
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import make_augmentations

@@ -135,6 +135,14 @@ def test_jobs_that_are_the_same_run_are_run_once(capsys):
     assert len(resolve_all(plans_of(*TINY, "num_workers=0,2"))) == 1
 
 
+def test_a_sweep_of_one_run_says_why_there_is_no_comparison(cnnbench, outputs):
+    words = ("-m", *PLAIN, "epochs=1", "logger=[]", "regularization.dropout=null,0.0")
+    done = cnnbench(*words, "report=true")
+    assert done.code == 0, done.err
+    assert "no comparison: only one run is completed\n" in done.out
+    assert "no comparison" not in cnnbench(*words, "report=false").out
+
+
 @pytest.fixture
 def own_experiments(tmp_path) -> str:
     folder = tmp_path / "own"

@@ -98,9 +98,9 @@ def test_the_same_data_are_said_and_another_split_of_them(source, cnnbench):
     words = (*SOURCE, f"init.run={source}", "epochs=2", "seed=1")
     out = cnnbench(*words).out
     assert "note: init.run was trained on the same data; total training: 3 + 2 epochs" in out
-    assert "split these data otherwise" not in out
+    assert "validation images of this run" not in out
     out = cnnbench(*words, "data.split_seed=7").out
-    assert "note: init.run split these data differently: it was trained on images of this validation split" in out
+    assert "note: init: the initial weights were trained on 7 of the 8 validation images of this run: it will" in out
 
 
 def test_a_head_for_other_classes_is_begun_anew_even_where_it_would_fit(source):

@@ -103,11 +103,18 @@ def page_of(comparison: Comparison, title: str) -> Page:
     table, best, learning = comparison.table(), comparison.best, learning_of(comparison)
     effects, references = effect_sentences(comparison), comparison.references()
     rows, metric = comparison.rows, comparison.metric
-    names = short_names(comparison.differing)
+    names, pages = short_names(comparison.differing), [row.group.pages() for row in rows]
     shortened = table.rename(columns={key: name for key, name in names.items() if name not in table})
     sections: list[Section] = [
         Lines("Answers", answers(comparison, learning), leads=True),
-        Table("Configurations", shortened, rows.index(best), how_to_read(comparison), is_brief=True),
+        Table(
+            "Configurations",
+            shortened,
+            rows.index(best),
+            how_to_read(comparison),
+            is_brief=True,
+            pages=pages if any(pages) else (),
+        ),
     ]
     if len(rows) > 1:
         name = comparison.baseline.label

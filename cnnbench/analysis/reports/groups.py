@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,16 @@ class Group:
     def every(self) -> Mapping[Repetition, RunSummary]:
         """Return all runs, finished or not."""
         return {**self.runs, **self.others}
+
+    def pages(self) -> dict[str, Path]:
+        """Return the pages of its runs, by what distinguishes them: `seed=1`; `page` if there is one run."""
+        names = list(REPETITIONS)
+        varied = list(_varied(self))
+        named = {
+            " ".join(f"{names[place].rpartition('.')[2]}={key[place]}" for place in varied) or "page": run.folder.page
+            for key, run in self.every.items()
+        }
+        return {name: page for name, page in named.items() if page.is_file()}
 
     @property
     def first(self) -> RunSummary:

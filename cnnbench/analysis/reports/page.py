@@ -2,6 +2,7 @@
 
 import base64
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,7 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four.
+    not four. pages: of each row, names and files of pages that HTML links to.
     """
 
     kind: ClassVar = "table"
@@ -37,6 +39,7 @@ class Table:
     note: str = ""
     is_brief: bool = False
     decimals: Mapping[str, int] = field(default_factory=dict)
+    pages: Sequence[Mapping[str, Path]] = ()
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,15 @@ class Page:
     sections: Sequence[Section]
     data: pd.DataFrame | None = None
 
-    def html(self) -> str:
-        """Return the page as HTML; all text is escaped."""
+    def html(self, folder: Path) -> str:
+        """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
         template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
-        return template.render(title=self.title, summary=self.summary, sections=self.sections, cells=_cells)
+        return template.render(
+            title=self.title, summary=self.summary, sections=self.sections, cells=_cells,
+            address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
+        )  # fmt: skip
 
     def markdown(self) -> str:
         """Return summary, tables and lists as Markdown."""
@@ -145,7 +151,7 @@ class Page:
         if self.data is not None:
             write_atomically(folder / "report.csv", csv_of_frame(self.data))
         write_atomically(folder / "report.md", self.markdown().encode())
-        write_atomically(folder / "report.html", self.html().encode())
+        write_atomically(folder / "report.html", self.html(folder).encode())
         return folder / "report.html"
 
 
