@@ -68,6 +68,7 @@ def image_data(
         raise UserError(f"{where}: no training image shows {listed(untrained)}; every class needs one{hint}.")
     if len(classes) < 2 and test_fraction:
         raise UserError(f"{where}: there is only the class {listed(classes)}; at least two classes are required.")
+    notes = [*notes, *_note_on_near_names(classes)]
     numbers = {name: number for number, name in enumerate(classes)}
 
     def labels_of(files: LabelledFiles) -> Tensor:
@@ -108,6 +109,17 @@ def _with_names_in_one_form(where: Path, parts: Parts) -> Parts:
     found = {label: as_utf8(label) for files in parts.values() for _, label in files}
     written = {label: trained.get(normalize("NFC", name), name) for label, name in found.items()}
     return {part: [(path, written[label]) for path, label in files] for part, files in parts.items()}
+
+
+def _note_on_near_names(classes: Sequence[str]) -> list[str]:
+    """Return a note on classes whose names differ in nothing but case and spaces, as labels typed by hand do."""
+    near: dict[str, list[str]] = {}
+    for name in classes:
+        near.setdefault("".join(name.split()).casefold(), []).append(name)
+    same = [f"{listed(names[:-1])} and {listed(names[-1:])}" for names in near.values() if len(names) > 1]
+    if not same:
+        return []
+    return [f"classes whose names differ in case or spaces only: {first_names(same)}; rename them if they are one"]
 
 
 def content_digest(path: Path) -> str:
@@ -173,7 +185,8 @@ def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
         )
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
-        raise UserError(f"{folder}: there is no image below it; their names end in {', '.join(SUFFIXES)}.")
+        found = f", but {_by_kind(files)}" if files else ""
+        raise UserError(f"{folder}: there is no image below it{found}; their names end in {', '.join(SUFFIXES)}.")
     return FolderContents(tuple(images), tuple(sorted(set(files) - set(images))))
 
 

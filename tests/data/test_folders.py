@@ -120,6 +120,24 @@ def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path)
     )
 
 
+def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path):
+    write_classes(tmp_path / "own", {"Cat": 4, "cat": 4, "cat ": 4, "dog": 4, "hot dog": 4, "hotdog": 4})
+    data = own(tmp_path)
+    assert len(data.classes) == 6
+    assert data.notes == (
+        "classes whose names differ in case or spaces only: 'Cat', 'cat' and 'cat ', 'hot dog' and 'hotdog'; "
+        "rename them if they are one",
+    )
+
+
+def test_jpeg_files_by_their_less_usual_names_are_images(tmp_path):
+    for number, suffix in enumerate((".jfif", ".jpe", ".JFIF")):
+        write_classes(tmp_path / "own", {"a": 3, "b": 3}, 100 * number, suffix)
+    data = own(tmp_path)
+    assert len(labels_by_file(data)) == 18
+    assert data.notes == ()
+
+
 def test_many_files_that_are_left_out_are_counted_by_kind(tmp_path):
     folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
     for name in ("1.HEIC", "2.heic", "1.MOV", "2.mov", "3.MOV", "notes", "a.aae", "b.xml", "c.txt"):
@@ -209,7 +227,9 @@ def test_a_part_without_images_is_an_error(tmp_path, part):
 def test_a_folder_without_images_names_the_suffixes_of_images(tmp_path):
     (tmp_path / "own" / "a").mkdir(parents=True)
     (tmp_path / "own" / "a" / "x.tiff").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"own: there is no image below it; their names end in \.jpg, \.jpeg, \.png"):
+    with pytest.raises(
+        UserError, match=r"own: there is no image below it, but .*/x\.tiff; their names end in \.jpg, \.jpeg, \.png"
+    ):
         own(tmp_path)
 
 
