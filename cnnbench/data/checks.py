@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from cnnbench.data.split import Split
 from cnnbench.errors import UserError, counted, grouped
 
 MAX_COPIES = 4  # of one picture, in a message
+MIN_FOLDERS = 3  # in a class; fewer may be parts
 SIXTEENTH, QUARTER = 16, 64  # of 255: what 12 and 14 of 16 bits become
 
 
@@ -35,10 +37,12 @@ def depth_notes(photographs: Photographs, stream: Stream, rows: Sequence[int]) -
     bits = max(8, value.bit_length())
     if bits > 14 or bits >= photographs.bits:  # a few pixels are white; all is dark
         return ()
-    share = f"1/{2 ** (16 - bits)}"
+    way = f"data.bits={bits} makes {2**bits - 1} white"
+    if len(dark) < len(deep):
+        way += f", and refuses the {grouped(len(deep) - len(dark))} that use more"
     return (
-        f"grays: {counted(len(dark), 'image')} of 16 bits per channel use {share} of their range, so few of 256 levels "
-        f"are left: the brightest value is {value} of 65535 ({path}); data.bits={bits} makes {2**bits - 1} white",
+        f"grays: {counted(len(dark), 'image')} of 16 bits per channel use 1/{2 ** (16 - bits)} of their range, so few "
+        f"of 256 levels are left: the brightest value is {value} of 65535 ({path}); {way}",
     )
 
 
@@ -79,6 +83,28 @@ def look_alike_notes(
         f"look-alikes: {counted(len(groups), 'picture')} in several files that differ, such as encoded again: "
         f"{sum(divided)} in several parts, {labelled} with several labels: "
         f"{_named(photographs, [groups[number] for number in divided_first], ' ~ ')}",
+    )
+
+
+def divided_folder_notes(
+    photographs: Photographs, classes: Sequence[str], labels: Tensor, parts: Mapping[str, Sequence[int]]
+) -> tuple[str, ...]:
+    """Return a note where a class has folders in it, as of patients or days, and their images are in several parts."""
+    parts_of: defaultdict[Path, set[str]] = defaultdict(set)
+    folders_of: defaultdict[int, set[Path]] = defaultdict(set)
+    for part, rows in parts.items():
+        for row in rows:
+            path, label = photographs.paths[row], int(labels[row])
+            if path.parent.name != classes[label]:
+                parts_of[path.parent].add(part)
+                folders_of[label].add(path.parent)
+    divided = sorted(folder for folder, found in parts_of.items() if len(found) > 1)
+    if not divided or max(map(len, folders_of.values())) < MIN_FOLDERS:
+        return ()
+    return (
+        f"folders: {grouped(len(divided))} of {counted(len(parts_of), 'folder')} within classes have images in several "
+        f"parts, such as {divided[0]}: if each is of one patient, place or day, the test images are not new ones; "
+        "folders called train, val and test, or lists (data=csv), keep them apart",
     )
 
 

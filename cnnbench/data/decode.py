@@ -19,7 +19,7 @@ from torch import Tensor
 from cnnbench.data.images import DeepKind
 from cnnbench.errors import grouped
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".jfif", ".jpe")
 UNREAD_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".psd", ".tga")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")  # by content; other decoders have had many security holes
 MAX_PIXELS = 100_000_000  # of one image: more is a mistake, or an attack

@@ -10,7 +10,7 @@ from pydantic import Field
 from cnnbench.data.files import data_root
 from cnnbench.data.image_files import Cache, Fit, Folder, OnProblem, Parts, find_images, image_data
 from cnnbench.data.images import ImageData
-from cnnbench.data.layout import read_folder
+from cnnbench.data.layout import read_folder, refuse_a_wrapper
 from cnnbench.data.published import CALTECH101, CATS_DOGS, EIGHT_SCENES, published_of
 from cnnbench.data.split import TestFraction
 from cnnbench.errors import UserError
@@ -45,6 +45,8 @@ def image_folder(
     """
     where = find_folder(root, folder)
     parts, notes = _read(where, level=level, follow_links=follow_links)
+    if test_fraction and level is None:
+        refuse_a_wrapper(parts)
     return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
 
 

@@ -34,6 +34,7 @@ Parts = dict[str, LabelledFiles]  # by `train`, `val`, `test`
 
 TEST_SEED = 0  # of the test part, where it is drawn: it is the same for every run
 MAX_NAMES = 20  # in a message
+MAX_LEFT_OUT = 4  # files in a note on those left out, or kinds of them
 SYSTEM = "lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"  # of disks, and of servers that keep files
 MAX_VISITS = 100  # of one folder, by links
 
@@ -67,6 +68,7 @@ def image_data(
         raise UserError(f"{where}: no training image shows {listed(untrained)}; every class needs one{hint}.")
     if len(classes) < 2 and test_fraction:
         raise UserError(f"{where}: there is only the class {listed(classes)}; at least two classes are required.")
+    notes = [*notes, *_note_on_near_names(classes)]
     numbers = {name: number for number, name in enumerate(classes)}
 
     def labels_of(files: LabelledFiles) -> Tensor:
@@ -109,6 +111,17 @@ def _with_names_in_one_form(where: Path, parts: Parts) -> Parts:
     return {part: [(path, written[label]) for path, label in files] for part, files in parts.items()}
 
 
+def _note_on_near_names(classes: Sequence[str]) -> list[str]:
+    """Return a note on classes whose names differ in nothing but case and spaces, as labels typed by hand do."""
+    near: dict[str, list[str]] = {}
+    for name in classes:
+        near.setdefault("".join(name.split()).casefold(), []).append(name)
+    same = [f"{listed(names[:-1])} and {listed(names[-1:])}" for names in near.values() if len(names) > 1]
+    if not same:
+        return []
+    return [f"classes whose names differ in case or spaces only: {first_names(same)}; rename them if they are one"]
+
+
 def content_digest(path: Path) -> str:
     """Return the sha256 (hex) of a file's content, or of its path where it cannot be read: decoding reports why."""
     try:
@@ -137,12 +150,22 @@ class FolderContents:
         notes = []
         if unread:
             number = "1 image is" if len(unread) == 1 else f"{grouped(len(unread))} images are"
-            names = first_names(map(str, unread))
-            notes.append(f"{number} of a format that is not read, left out; PNG would be: {names}")
+            notes.append(f"{number} of a format that is not read, left out; PNG would be: {_by_kind(unread)}")
         if others:
             number = "1 file is" if len(others) == 1 else f"{grouped(len(others))} files are"
-            notes.append(f"{number} no image by name, left out: {first_names(map(str, others))}")
+            notes.append(f"{number} no image by name, left out: {_by_kind(others)}")
         return notes
+
+
+def _by_kind(paths: Sequence[Path]) -> str:
+    """Return the names of a few files; of more, how many have which suffix, and the first."""
+    if len(paths) <= MAX_LEFT_OUT:
+        return first_names(map(str, paths))
+    kinds = Counter(path.suffix.lower() or "without a suffix" for path in paths).most_common()
+    shown = [f"{grouped(number)} {quotable(kind)}" for kind, number in kinds[:MAX_LEFT_OUT]]
+    others = sum(number for _, number in kinds[MAX_LEFT_OUT:])
+    more = [counted(others, "other")] if others else []
+    return f"{', '.join([*shown, *more])}, such as {quotable(str(paths[0]))}"
 
 
 def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
@@ -162,7 +185,8 @@ def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
         )
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
-        raise UserError(f"{folder}: there is no image below it; their names end in {', '.join(SUFFIXES)}.")
+        found = f", but {_by_kind(files)}" if files else ""
+        raise UserError(f"{folder}: there is no image below it{found}; their names end in {', '.join(SUFFIXES)}.")
     return FolderContents(tuple(images), tuple(sorted(set(files) - set(images))))
 
 
@@ -193,6 +217,19 @@ def visible(folder: Path) -> list[Path]:
         raise UserError(
             f"{folder} cannot be read: {error.strerror}; make it readable, or move it elsewhere."
         ) from error
+
+
+def folders_in(where: Path) -> list[Path]:
+    """Return the folders in a folder that are not hidden, by name."""
+    return [path for path in visible(where) if os.path.isdir(path)]
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """Return the CSV files in a folder, by name; none where it cannot be read."""
+    try:
+        return [path for path in visible(folder) if path.suffix.lower() == ".csv" and os.path.isfile(path)]
+    except UserError:  # of somebody else
+        return []
 
 
 def first_names(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from cnnbench.data.decode import SUFFIXES
-from cnnbench.data.image_files import LabelledFiles, Parts, first_names, visible
+from cnnbench.data.image_files import LabelledFiles, Parts, first_names, folders_in, lists_in
 from cnnbench.errors import UserError, counted, grouped, listed
 
 PLAIN = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -139,10 +139,22 @@ class Layout:
         """Return what may have been meant by a folder without folders, and what to type."""
         here = Path(os.path.abspath(self.where))
         beside = _folders_of_images(here.parent, here)
+        if here.name in parts_among([here.name, *beside]):
+            beside = []  # parts of a data set, not classes
+        lists = [file for folder in (here, here.parent) for file in lists_in(folder)]
+        named = [
+            f"where {file.name} names their classes: data=csv {as_folder(here)} "
+            + quote(f"data.train={os.path.relpath(file, here)}")
+            for file in lists[:MAX_WAYS]
+        ]
         others = f"{listed(beside[:3])}{', …' if len(beside) > 3 else ''}"
         one_of = f"where '{here.name}' is one of the classes, as {others}: {as_folder(here.parent)}"
         listing = f"data=csv {as_folder(here)} data.train=LIST.csv, a list in it with the header path,label"
-        return [*([one_of] if beside else []), f"else move them into {here}/CLASS; or name their classes: {listing}"]
+        return [
+            *([one_of] if beside else []),
+            *named,
+            f"else move them into {here}/CLASS; or name their classes: {listing}",
+        ]
 
     def notes(self) -> list[str]:
         """Return notes on images that are deeper than the folder of their class."""
@@ -161,6 +173,14 @@ class Layout:
             return []
         found = f"{counted(len(deeper), 'image')} in deeper folders, such as {deeper[0]}"
         return [f"{found}: the class is the first folder below {self.where}"]
+
+
+def refuse_a_wrapper(parts: Parts) -> None:
+    """Raise UserError where the only class is a folder above the one that holds all images: what is in that one?"""
+    files = parts["train"]
+    holders = {path.parent for path, _ in files}
+    if len({label for _, label in files}) == len(holders) == 1 and holders.pop().name != files[0][1]:
+        Layout(files[0][0].parent, [path for path, _ in files]).check()
 
 
 def read_folder(
@@ -281,11 +301,6 @@ def _labelled_by_name(where: Path, images: Sequence[Path]) -> LabelledFiles:
 def _without_images(layout: Layout) -> list[str]:
     empty = [str(folder) for folder in folders_in(layout.where) if folder.name not in layout.folders]
     return [f"folders without images, left out: {first_names(empty)}"] if empty else []
-
-
-def folders_in(where: Path) -> list[Path]:
-    """Return the folders in a folder that are not hidden, by name."""
-    return [path for path in visible(where) if os.path.isdir(path)]
 
 
 def as_folder(path: Path) -> str:

@@ -23,11 +23,13 @@ from cnnbench.data.image_files import (
     LabelledFiles,
     OnProblem,
     first_names,
+    folders_in,
     image_data,
+    lists_in,
     real_path,
 )
 from cnnbench.data.images import ImageData
-from cnnbench.data.layout import as_folder, folders_in
+from cnnbench.data.layout import as_folder
 from cnnbench.data.split import TestFraction
 from cnnbench.errors import UserError, counted, grouped, listed, quotable, shortened
 from cnnbench.registry import DATASETS
@@ -63,8 +65,14 @@ def csv(
     that are not there, unless they are skipped, and files that are listed twice.
     """
     where, notes = folder_of_list(find_folder(root, folder), train)
+    given = {"train": train, "val": val, "test": test, "classes": classes}
+    for setting, name in given.items():
+        if name is not None and not os.path.isfile(where / name):
+            raise UserError(
+                "\n  ".join([f"{where / name}: there is no such file.", *_lists_meant(where, setting, name)])
+            )
     names = None if classes is None else _read_class_names(where / classes)
-    lists = {part: name for part, name in (("train", train), ("val", val), ("test", test)) if name is not None}
+    lists = {part: name for part, name in given.items() if part != "classes" and name is not None}
     ends = f".{suffix.lstrip('.')}" if suffix else ""
     read = _Reading(where, (path_column, label_column), ends, names, follow_links, on_problem == "skip")
     parts = {part: read.files(name) for part, name in lists.items()}
@@ -134,7 +142,8 @@ def folder_of_list(where: Path, name: str) -> tuple[Path, list[str]]:
 
     Raises UserError, with what to type, where the list is in several folders of that one, or in the folder above.
     """
-    if os.path.isfile(where / name):
+    is_typed_from_here = os.path.isfile(name) and real_path(Path(name)).is_relative_to(real_path(where))
+    if os.path.isfile(where / name) or is_typed_from_here:
         return where, []
     inner = [folder for folder in folders_in(where) if os.path.isfile(folder / name)]
     if len(inner) == 1:
@@ -147,6 +156,15 @@ def folder_of_list(where: Path, name: str) -> tuple[Path, list[str]]:
     if ways:
         raise UserError("\n  ".join([f"{where / name}: there is no such file.", *ways]))
     return where, []
+
+
+def _lists_meant(where: Path, setting: str, name: str) -> list[str]:
+    """Return what to type for a list that is not in the folder: it is in the current one, or another one is there."""
+    if os.path.isfile(name):
+        way = quote(f"data.{setting}={os.path.relpath(name, where)}")
+        return [f"it is in the current folder, and lists are looked for in data.folder: {way}"]
+    there = [file.name for file in lists_in(where)]
+    return [f"lists there: {first_names(there)}"] if there else []
 
 
 def meant_by_paths(where: Path, name: str, paths: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.cache import decode_photographs
-from cnnbench.data.checks import copy_notes, depth_notes, exclude_unusable, look_alike_notes
+from cnnbench.data.checks import copy_notes, depth_notes, divided_folder_notes, exclude_unusable, look_alike_notes
 from cnnbench.data.copies import (
     contents_of,
     has_test_copies,
@@ -222,8 +222,9 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     copies = copy_notes(photographs, every_label, used)
     alike = look_alike_notes(photographs, every_label, parts, stream)
     depths = depth_notes(photographs, stream, used)
+    divided = divided_folder_notes(photographs, data.classes, every_label, parts)
     data = replace(data, train=Images(stream[first], labels), test=Images(stream[last], data.test.labels))
-    return data, usable, (*notes, *more_notes, *copies, *alike, *depths)
+    return data, usable, (*notes, *more_notes, *copies, *alike, *depths, *divided)
 
 
 def adapt(pixels: Pixels, image_size: int | None, channels: int | None, interpolation: str = "bilinear") -> Pixels:

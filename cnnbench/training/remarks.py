@@ -21,6 +21,7 @@ from cnnbench.data.image_files import first_names
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batch
 from cnnbench.data.prepare import PreparedData
+from cnnbench.errors import counted
 from cnnbench.registry import DATASETS, MODELS
 from cnnbench.tasks.base import Task, first_batch
 from cnnbench.tasks.evaluation import wilson
@@ -252,10 +253,10 @@ def no_better_than_guessing(outcome: Outcome) -> Iterator[Remark]:
     counts = counts_per_class(getattr(outcome.data, outcome.held_out).labels, len(classes))
     most, images = max(counts), sum(counts)
     if wilson(round(accuracy * images), images)[0] <= most / images:
-        text = (
-            f"{outcome.split} accuracy {accuracy:.4f} is at chance level, as far as {images} images can show: "
-            f"always answering '{classes[counts.index(most)]}' gives {most / images:.4f}"
-        )
+        is_more = round(accuracy * images) > most
+        finding = f"may be chance, {counted(images, 'image')} cannot show more" if is_more else "is at chance level"
+        constant = f"always answering '{classes[counts.index(most)]}' gives {most / images:.4f}"
+        text = f"{outcome.split} accuracy {accuracy:.4f} {finding}: {constant}"
         yield Remark("result", text)
 
 

@@ -195,7 +195,9 @@ def test_bad_first_epochs_are_cut_off():
     assert (-high, -low) == (bottom, top)
 
 
-@pytest.mark.parametrize("values", [[0.5] * 9, [], [math.nan], [0.1, 0.2, 0.3, 0.4], np.linspace(0, 1, 50)])
+@pytest.mark.parametrize(
+    "values", [[0.5] * 9, [], [math.nan], [0.1, 0.2, 0.3, 0.4], np.linspace(0, 1, 50), [0.5, *[1.0] * 39]]
+)
 def test_curves_without_outliers_are_drawn_whole(values):
     assert visible(np.array(values, dtype=float), True) is None
 

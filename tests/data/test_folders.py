@@ -120,6 +120,59 @@ def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path)
     )
 
 
+def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path):
+    write_classes(tmp_path / "own", {"Cat": 4, "cat": 4, "cat ": 4, "dog": 4, "hot dog": 4, "hotdog": 4})
+    data = own(tmp_path)
+    assert len(data.classes) == 6
+    assert data.notes == (
+        "classes whose names differ in case or spaces only: 'Cat', 'cat' and 'cat ', 'hot dog' and 'hotdog'; "
+        "rename them if they are one",
+    )
+
+
+def test_jpeg_files_by_their_less_usual_names_are_images(tmp_path):
+    for number, suffix in enumerate((".jfif", ".jpe", ".JFIF")):
+        write_classes(tmp_path / "own", {"a": 3, "b": 3}, 100 * number, suffix)
+    data = own(tmp_path)
+    assert len(labels_by_file(data)) == 18
+    assert data.notes == ()
+
+
+def test_many_files_that_are_left_out_are_counted_by_kind(tmp_path):
+    folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
+    for name in ("1.HEIC", "2.heic", "1.MOV", "2.mov", "3.MOV", "notes", "a.aae", "b.xml", "c.txt"):
+        (folder / "a" / name).write_text("other")
+    heic, others = own(tmp_path).notes
+    assert heic == (
+        f"2 images are of a format that is not read, left out; PNG would be: {folder}/a/1.HEIC, {folder}/a/2.heic"
+    )
+    assert others == (
+        f"7 files are no image by name, left out: 3 .mov, 1 .aae, 1 .xml, 1 .txt, 1 other, such as {folder}/a/1.MOV"
+    )
+
+
+def test_patients_whose_images_are_in_several_parts_are_noted(tmp_path):
+    for number, name in enumerate(("benign", "malignant")):
+        write_classes(tmp_path / "own" / name, {f"patient{index}": 4 for index in range(6)}, first=100 * number)
+    (note,) = prepared("image_folder", tmp_path, folder="own", level=1).notes
+    assert note.startswith("folders: ")
+    assert " of 12 folders within classes have images in several parts, such as " in note
+    assert f"{tmp_path}/own/benign/patient" in note
+
+
+def test_folders_that_are_classes_or_in_one_part_are_not_noted(tmp_path):
+    for number, name in enumerate(("monday", "tuesday", "friday")):
+        write_classes(tmp_path / "days" / name, {"a": 6, "b": 6}, first=100 * number)
+    assert prepared("image_folder", tmp_path, folder="days", level=2).notes == ()
+    for number, name in enumerate(("ants", "bees")):
+        write_parts(tmp_path / "in_each" / name, {"train": {".": 9 + number}, "test": {".": 2 + number}})
+    assert not any("folders: " in note for note in prepared("image_folder", tmp_path, folder="in_each").notes)
+    patients = {f"a/patient{index}": 3 for index in range(4)} | {"b/other": 6}
+    write_parts(tmp_path / "parts", dict.fromkeys(("train", "val", "test"), patients))
+    (note,) = prepared("image_folder", tmp_path, folder="parts", level=1).notes
+    assert "val_fraction is ignored" in note
+
+
 def test_a_class_folder_without_images_is_reported_below_a_part_too(tmp_path):
     folder = write_parts(tmp_path / "own", {"train": {"a": 4, "b": 4}, "test": {"a": 1, "b": 1}})
     (folder / "train" / "c").mkdir()
@@ -174,7 +227,9 @@ def test_a_part_without_images_is_an_error(tmp_path, part):
 def test_a_folder_without_images_names_the_suffixes_of_images(tmp_path):
     (tmp_path / "own" / "a").mkdir(parents=True)
     (tmp_path / "own" / "a" / "x.tiff").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"own: there is no image below it; their names end in \.jpg, \.jpeg, \.png"):
+    with pytest.raises(
+        UserError, match=r"own: there is no image below it, but .*/x\.tiff; their names end in \.jpg, \.jpeg, \.png"
+    ):
         own(tmp_path)
 
 

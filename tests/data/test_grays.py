@@ -143,6 +143,7 @@ def test_a_few_dark_scans_among_others_are_noted(tmp_path):
         write_png(folder / "a" / f"dark{index}.png", np.random.default_rng(index).integers(0, 4096, (20, 20, 1)))
     (note,) = prepare_scans(folder).notes
     assert note.startswith("grays: 5 images of 16 bits per channel use 1/16 of their range")
+    assert note.endswith("; data.bits=12 makes 4095 white, and refuses the 24 that use more")
 
 
 @pytest.mark.parametrize("kind", [GRAY, COLOUR])

@@ -225,6 +225,30 @@ def test_images_without_classes_are_told_where_classes_come_from(tmp_path):
     )
 
 
+def test_images_of_which_a_list_names_the_classes_are_answered_with_the_list(tmp_path):
+    write_classes(tmp_path / "own" / "archive", {"train": 3, "test": 2})
+    for name in ("labels 1.csv", "train/a.csv"):
+        (tmp_path / "own" / "archive" / name).write_text("id,breed\n")
+    with pytest.raises(UserError) as refused:
+        own(tmp_path, "own/archive/train")
+    setting = f"data=csv data.folder={tmp_path}/own/archive/train"
+    assert str(refused.value).splitlines()[1:3] == [
+        f"  where a.csv names their classes: {setting} data.train=a.csv",
+        f"  where labels 1.csv names their classes: {setting} 'data.train=../labels 1.csv'",
+    ]
+    assert "is one of the classes" not in str(refused.value)  # 'test' is no class
+
+
+def test_images_below_one_folder_after_the_other_are_no_class(tmp_path):
+    write_classes(tmp_path / "own" / "archive" / "Set", {"Images": 3})
+    (tmp_path / "own" / "archive" / "Set" / "labels.csv").write_text("path,label\n")
+    with pytest.raises(UserError) as refused:
+        own(tmp_path)
+    folder = f"{tmp_path}/own/archive/Set/Images"
+    assert str(refused.value).startswith(f"{folder}: 3 images, and no folder of a class, which is what labels them.\n")
+    assert f": data=csv data.folder={folder} data.train=../labels.csv\n" in str(refused.value)
+
+
 def test_a_folder_is_named_as_it_is_typed_from_here(tmp_path):
     here = Path.cwd()
     assert as_folder(here / "photos" / "x") == "data.folder=photos/x"

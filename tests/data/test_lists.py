@@ -100,7 +100,7 @@ def test_absolute_paths_are_accepted_on_request(folder, tmp_path):
 
 
 WRONG = {
-    "no such list": (None, {}, r"list\.csv cannot be read as CSV: .*No such file"),
+    "no such list": (None, {}, r"listed/list\.csv: there is no such file\.$"),
     "empty": ("", {}, r"list\.csv cannot be read as CSV: No columns"),
     "no header": ("x/0000.png,x\n", {}, r"has 'x/0000\.png', 'x'; .*\n.*, write this line above it: path,label$"),
     "another separator": ("file;label\nx/0000.png;x\n", {}, r"no column 'path'; it has 'file', 'label'; data\.path_c"),
@@ -114,7 +114,7 @@ WRONG = {
     "a folder": ("path,label\nx,x\n", {}, r"1 of its 1 files are not there"),
     "twice": ("path,label\nx/0000.png,x\n./x/0000.png,y\n", {}, r"0000\.png: list\.csv line 2 \(x\), list\.csv line 3"),
     "one class": ("path,label\nx/0000.png,x\nx/0001.png,x\n", {}, r"there is only the class 'x'"),
-    "no names": ("path,label\nx/0000.png,1\n", {"classes": "names.csv"}, r"names\.csv cannot be read as CSV"),
+    "no names": ("path,label\nx/0000.png,1\n", {"classes": "names.csv"}, r"names\.csv: there .*\n  lists there: list"),
 }  # fmt: skip
 
 
@@ -214,3 +214,15 @@ def test_paths_out_of_the_folder_are_refused_a_line_each(folder, tmp_path, path)
     write_list(folder, [*lines_of(), f"{path.format(above=tmp_path)},x"])
     with pytest.raises(UserError, match=r"csv: 1 of its paths are not used:\n  line 14: \S+\.png leads out of the"):
         listed(folder)
+
+
+def test_a_list_that_is_typed_from_the_current_folder_is_answered_with_what_to_type(folder, tmp_path, monkeypatch):
+    write_list(folder, lines_of())
+    write_list(tmp_path, ["a/0000.png,x"], "val list.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"listed/listed/list\.csv: there is no such file\.\n  .*: data\.train=list\.csv$"
+    ):
+        listed(folder, "listed/list.csv")
+    with pytest.raises(UserError, match=r"looked for in data\.folder: 'data\.val=\.\./val list\.csv'$"):
+        listed(folder, val="val list.csv")

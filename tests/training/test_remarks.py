@@ -223,11 +223,12 @@ LEARNT = rows([1.1, 0.9, 0.3])
 def test_a_classifier_at_chance_level():
     counts = torch.bincount(prepared(*SMALL).data.test.labels)
     share = int(counts.max()) / 20
-    text = (
-        f"test accuracy {share:.4f} is at chance level, as far as 20 images can show: "
-        f"always answering 'pattern {int(counts.argmax())}' gives {share:.4f}"
-    )
+    constant = f"always answering 'pattern {int(counts.argmax())}' gives {share:.4f}"
+    text = f"test accuracy {share:.4f} is at chance level: {constant}"
     assert said_after(LEARNT, loss=1.0, accuracy=share) == [text]
+    above = share + 1 / 20
+    (remark,) = said_after(LEARNT, loss=1.0, accuracy=above)
+    assert remark == f"test accuracy {above:.4f} may be chance, 20 images cannot show more: {constant}"
     assert said_after(LEARNT, loss=1.0, accuracy=0.9) == []
     assert said_after(LEARNT, loss=1.0, accuracy=math.nan) == said_after(LEARNT, loss=1.0) == []
 

@@ -78,7 +78,7 @@ def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[flo
         return None
     top, low = float(good.max()), float(np.quantile(good, OUTLIERS))
     cut = low - (top - low) * MARGIN
-    if top - good.min() < FLAT * (top - cut):
+    if cut == top or top - good.min() < FLAT * (top - cut):
         return None
     limits = cut, top + (top - cut) * MARGIN
     return limits if higher_is_better else (-limits[1], -limits[0])
