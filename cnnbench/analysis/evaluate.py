@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.analysis.checkpoints import Checkpoint
+from cnnbench.analysis.run import Run
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure

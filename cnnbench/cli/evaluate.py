@@ -11,7 +11,8 @@ from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, sa
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
-    from cnnbench.analysis.run import Checkpoint, Run
+    from cnnbench.analysis.checkpoints import Checkpoint
+    from cnnbench.analysis.run import Run
     from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cnnbench.config.run_config import known_keys
 from cnnbench.config.schema import (
     CHOICES,
     GROUPS,
@@ -16,7 +17,6 @@ from cnnbench.config.schema import (
     EarlyStopping,
     Regularization,
     TopLevelConfig,
-    known_keys,
 )
 from cnnbench.config.values import conf_dir
 from cnnbench.errors import ConfigError
