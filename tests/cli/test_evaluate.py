@@ -138,7 +138,8 @@ def test_evaluation_reproduces_the_result_of_every_task(case, copy_of, tmp_path,
     result = read(run / "result.json")["test"]
     result.pop("samples")
     assert read(tmp_path / "out" / "metrics.json") == result
-    assert evaluate(run, "--split", "val").code == 0
+    assert evaluate(run, "--split", "val", "--out", tmp_path / "val").code == 0
+    assert {"mAP", "R-precision"} <= read(tmp_path / "val" / "metrics.json").keys()
 
 
 @pytest.mark.parametrize("cache", ["true", "false"])

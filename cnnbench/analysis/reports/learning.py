@@ -36,7 +36,7 @@ class Metric:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """Return between which numbers it is; None where that is not known."""
-        return (0.0, 1.0) if self.is_share or self.name == "ece" else None
+        return (0.0, 1.0) if self.is_share or self.name in ("ece", "mAP", "R-precision") else None
 
     @classmethod
     def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":
