@@ -256,14 +256,17 @@ class Run:
     # As the commands do -----------------------------------------------------------------------------------------------
 
     @borrowed_torch()
-    def evaluate(self, split: str = "test", which: Checkpoint = "tested", data: Words = ()) -> "EvalReport":
+    def evaluate(
+        self, split: str = "test", which: Checkpoint = "tested", data: Words = (), calibrate: bool = False
+    ) -> "EvalReport":
         """Return metrics, tables and figures of the network on a split, as `cnnbench evaluate`.
 
-        data: other images, as words: `"image_folder data.folder=photos"`. `.write(FOLDER)` makes files of it.
+        data: other images, as words: `"image_folder data.folder=photos"`. calibrate: `.calibrated` is the same with a
+        temperature, fitted on validation. `.write(FOLDER)` makes files of it.
         """
         from cnnbench.analysis.evaluate import evaluate_and_record
 
-        return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}))
+        return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}), calibrate)
 
     @borrowed_torch()
     def explain(self, images: str | Path | Sequence[str | Path] = (), **options: Any) -> "Explanation":

@@ -107,13 +107,17 @@ class CheckpointConfig(Section):
 
 
 class Reference(Section):
-    """A published figure to compare with. metric: as results have it: accuracy, loss, top5, recall@1, …"""
+    """A published figure to compare with. metric: as results have it: accuracy, loss, top5, recall@1, …
+
+    error: whether its source has the error in per cent, which is then shown next to the accuracy.
+    """
 
     metric: str
     value: float
     split: Literal["train", "val", "test"]
     source: str
     remark: str = ""
+    error: bool = False
 
 
 class EarlyStopping(Section):

@@ -8,6 +8,7 @@ from torch import nn
 from cnnbench.config.run_config import RunConfig
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.training import console
 from cnnbench.training.loop import Progress
 from cnnbench.training.remarks import Outcome, remarks_after
 from cnnbench.training.setup import TrainingSetup
@@ -107,12 +108,17 @@ def result_record(
 
 
 def published_next_to_ours(config: RunConfig, metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the published figures on the splits that are measured, each with ours."""
-    return [
-        {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
-        for reference in config.references
-        if reference.split in metrics
-    ]
+    """Return the published figures on the splits that are measured, each with ours; the error where a source has it."""
+    compared = []
+    for reference in config.references:
+        if reference.split in metrics:
+            ours = metrics[reference.split].get(reference.metric)
+            values = zip(console.ERRORS, (reference.value, ours), strict=True)
+            errors = {
+                key: round(100 * (1 - value), 4) for key, value in values if reference.error and value is not None
+            }
+            compared.append({**reference.model_dump(exclude={"error"}), "ours": ours, **errors})
+    return compared
 
 
 def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

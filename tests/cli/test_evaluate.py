@@ -59,7 +59,12 @@ def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
             "confusion.csv",
             "confusion.png",
         ]
-        expected += ["doubts.png", "metrics.json", *(["mistakes.png"] if not table["right"].all() else [])]
+        expected += [
+            "doubts.png",
+            "metrics.csv",
+            "metrics.json",
+            *(["mistakes.png"] if not table["right"].all() else []),
+        ]
         assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
 
 

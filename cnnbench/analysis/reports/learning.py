@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnbench.store.files import read_rows
 from cnnbench.store.query import PRINCIPAL, RunSummary, higher_is_better
-from cnnbench.tasks.evaluation import is_chance
+from cnnbench.tasks.intervals import is_chance
 
 RISEN = 1.1  # times its lowest value: more than a loss fluctuates from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end
