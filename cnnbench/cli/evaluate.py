@@ -113,7 +113,7 @@ VERB = Verb(
             complete=lambda: all_options()["data"],
             help="another data set, and data.KEY=VALUE …",
         ),
-        Argument("--calibrate", action="store_true", help="with a temperature, fitted on validation, too"),
+        Argument("--calibrate", action="store_true", help="with a temperature, fitted on validation"),
         Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN/evaluation"),
     ),
     _run,

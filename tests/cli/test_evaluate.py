@@ -100,6 +100,22 @@ def test_what_test_false_leaves_out_is_what_would_have_been_measured(tmp_path, e
         assert read(usual / "result.json")[key] == read(late / "result.json")[key]
 
 
+def test_an_error_that_a_source_has_in_per_cent_stands_next_to_the_accuracy(outputs, cnnbench):
+    reference = "metric: accuracy, split: {}, source: a book"
+    test, train = (reference.format(split) for split in ("test", "train"))
+    words = f"references=[{{{test}, value: 0.9789, error: true}}, {{{train}, value: 0.5}}]"
+    done = cnnbench(*SMALL, "epochs=1", "report=true", words)
+    (path,) = (result.parent for result in outputs.glob("*/*/*/result.json"))
+    result = read(path / "result.json")
+    ours = result["test"]["accuracy"]
+    with_error, without = result["references"]
+    assert (with_error["error_percent"], with_error["our_error_percent"]) == (2.11, round(100 - 100 * ours, 4))
+    assert "error_percent" not in without
+    assert f"accuracy/test 0.9789 (error 2.11 %); ours {ours:.4f} (error {100 - 100 * ours:.2f} %)" in done.out
+    assert "accuracy/train 0.5; ours" in done.out
+    assert "| error, % | ours, % |" in (path / "report.md").read_text()
+
+
 @pytest.mark.parametrize("case", ["triplet", "autoencoder"])
 def test_no_task_looks_at_test_where_it_should_not(case, tmp_path):
     words = next(words_of(name) for name in CASES if name.startswith(case))
