@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.analysis.calibrate import calibrated_task
+from cnnbench.analysis.checkpoints import Checkpoint
+from cnnbench.analysis.run import Run
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
@@ -27,14 +29,15 @@ ROUNDING = 1e-4  # what another machine, or another library, makes of the same a
 
 
 def evaluate_run(
-    run: Run, split: str = "test", which: Checkpoint = "tested", data: Sequence[str] = (), folder: Path | None = None
-) -> EvalReport:
+    run: Run, split: str = "test", which: Checkpoint = "tested", data: Sequence[str] = (),
+    folder: Path | None = None, calibrate: bool = False,
+) -> EvalReport:  # fmt: skip
     """Return metrics, tables and figures of the network of a run on a split.
 
     data: words for other images, as `cnnbench` takes them: a data set and its settings. Those of its test part are
     measured, or where it has none all, without those that the run was trained or validated on. folder: for figures
-    that a task draws. What is measured on the test images of the run is counted in `run.json`. Raises UserError if
-    there are no such images, or the network was not built for them.
+    that a task draws. calibrate: with a temperature, fitted on validation, too. What is measured on the test images of
+    the run is counted in `run.json`. Raises UserError if there are no such images, or the network does not fit them.
     """
     device = run.prepare_device()
     images = _other_images(run, data, split) if data else run.training.data
@@ -54,16 +57,22 @@ def evaluate_run(
         run.epoch_of(which),
         lambda _name, _picture: None,
     )
+    calibrated = calibrated_task(run, network, device) if calibrate else None  # before anything is measured
     with evaluating(network):
         report = run.task.evaluate(context, split)
+        if calibrated is not None:
+            task, temperature = calibrated
+            scaled = task.evaluate(context, split)
+            scaled = replace(scaled, metrics={"temperature": temperature, **scaled.metrics})
+            report = replace(report, calibrated=scaled)
     if split == "test" and not data:
         run.folder.count_test()
     return replace(report, notes=images.notes) if data else report
 
 
-def evaluate_and_record(run: Run, split: str, which: Checkpoint, data: Sequence[str]) -> EvalReport:
+def evaluate_and_record(run: Run, split: str, which: Checkpoint, data: Sequence[str], calibrate: bool) -> EvalReport:
     """Return the same; what a run with test=false measures on its test images is added to its result."""
-    report = evaluate_run(run, split, which, data)
+    report = evaluate_run(run, split, which, data, calibrate=calibrate)
     if split == "test" and not data:
         record_test(run, which, report)
     return report

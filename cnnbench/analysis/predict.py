@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnbench.analysis.run import CPU, Checkpoint, Run
+from cnnbench.analysis.checkpoints import Checkpoint
+from cnnbench.analysis.run import CPU, Run
 from cnnbench.data.checks import SIXTEENTH
 from cnnbench.data.decode import Undecodable, decode, deep_kind
 from cnnbench.data.image_files import find_images, first_names

@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from cnnbench.analysis.checkpoints import Checkpoint, content_of, validations_of
 from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
 from cnnbench.plugins import register_everything
 from cnnbench.registry import TASKS
@@ -25,9 +26,8 @@ from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
-from cnnbench.training.console import error
-from cnnbench.training.loop import restore
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, make_augmentations, set_up_torch, setup
+from cnnbench.training.state import restore
 from cnnbench.training.step import map_images
 from cnnbench.training.torch_state import borrowed_torch
 
@@ -38,12 +38,9 @@ if TYPE_CHECKING:
     from cnnbench.analysis.predict import Pictures
     from cnnbench.tasks.evaluation import EvalReport
 
-Checkpoint = str | int
-"""`tested`: the one that was tested; `best` on validation; `last`; or the step after which it was saved."""
 Step = Callable[[nn.Module, Batch], Tensor]
 """What to compute of a batch with a network: a row for each image."""
 CPU = torch.device("cpu")
-_warn_of_damage = cache(lambda text: error(f"warning: {text}; the checkpoint before it is used."))  # each once
 
 
 class Run:
@@ -115,16 +112,17 @@ class Run:
 
     @property
     def tested(self) -> str:
-        """Return which checkpoint the result is of, or would be: `best` or `last`."""
+        """Return which checkpoint the result is of, or would be: `best`, `average` or `last`."""
         summary = RunSummary(self.folder)
         with suppress(UserError):  # where the result was changed, the configuration says it as well
             if summary.is_finished:
                 return summary.checkpoint_tested
-        has_best = self._checkpoint("last")["best"] is not None
-        return "best" if self.config.tested == "best" and has_best else "last"
+        has_best = content_of(self.folder, "last")["best"] is not None
+        best = "best" if self.config.checkpoint.average is None else "average"
+        return best if self.config.tested == "best" and has_best else "last"
 
     def resolve(self, which: Checkpoint) -> Checkpoint:
-        """Return `best` or `last` for `tested`, and any other checkpoint as it is."""
+        """Return the one that was tested for `tested`, and any other checkpoint as it is."""
         return self.tested if which == "tested" else which
 
     @borrowed_torch()
@@ -134,9 +132,14 @@ class Run:
         It is on the CPU and in evaluation mode. Raises UserError if there is no such checkpoint.
         """
         which = self.resolve(which)
-        content = self._checkpoint(which)
-        if which == "best":
-            weights = self._best(content)["weights"]
+        content = content_of(self.folder, which)
+        kept = validations_of(self.folder, self.config.checkpoint, content, which)
+        if which == "average":
+            with checkpoint.fitting(self.folder.checkpoints):
+                states = [one["weights"] for one in kept]
+                return self.training.averaged(states, max(one["step"] for one in kept)).cpu().eval()
+        if kept:
+            weights = kept[0]["weights"]
         elif self.config.regularization.average.kind != "none":  # batch norm may have to be measured again on images
             with checkpoint.fitting(self.folder.checkpoints):
                 progress = restore(self.training, content)
@@ -152,26 +155,10 @@ class Run:
     def epoch_of(self, which: Checkpoint = "tested") -> int:
         """Return the epoch of a checkpoint, counted from 1; 0 before the end of the first."""
         which = self.resolve(which)
-        content = self._checkpoint(which)
+        content = content_of(self.folder, which)
+        kept = validations_of(self.folder, self.config.checkpoint, content, which)
         with checkpoint.fitting(self.folder.checkpoints):
-            return int(self._best(content)["epoch"] if which == "best" else content["progress"]["epochs_done"])
-
-    def _checkpoint(self, which: Checkpoint) -> dict[str, Any]:
-        steps, identity = checkpoint.steps_in(self.folder.checkpoints), self.record["identity"]
-        if not steps:
-            raise UserError(f"{self.path} has no checkpoint yet.")
-        if which in ("best", "last"):
-            return checkpoint.load_newest(self.folder.checkpoints, _warn_of_damage, identity) or {}
-        if which not in steps:
-            available = listed(["tested", "best", "last", *map(str, steps)])
-            raise UserError(f"{self.path} has no checkpoint '{which}'; there are {available}.")
-        return checkpoint.load(self.folder.checkpoints, int(which), identity)
-
-    def _best(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        best: dict[str, Any] | None = content["best"]
-        if best is None:
-            raise UserError(f"{self.path} was never validated, and has no best checkpoint; use 'last'.")
-        return best
+            return int(max(one["epoch"] for one in kept) if kept else content["progress"]["epochs_done"])
 
     # Its data ---------------------------------------------------------------------------------------------------------
 
@@ -269,14 +256,17 @@ class Run:
     # As the commands do -----------------------------------------------------------------------------------------------
 
     @borrowed_torch()
-    def evaluate(self, split: str = "test", which: Checkpoint = "tested", data: Words = ()) -> "EvalReport":
+    def evaluate(
+        self, split: str = "test", which: Checkpoint = "tested", data: Words = (), calibrate: bool = False
+    ) -> "EvalReport":
         """Return metrics, tables and figures of the network on a split, as `cnnbench evaluate`.
 
-        data: other images, as words: `"image_folder data.folder=photos"`. `.write(FOLDER)` makes files of it.
+        data: other images, as words: `"image_folder data.folder=photos"`. calibrate: `.calibrated` is the same with a
+        temperature, fitted on validation. `.write(FOLDER)` makes files of it.
         """
         from cnnbench.analysis.evaluate import evaluate_and_record
 
-        return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}))
+        return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}), calibrate)
 
     @borrowed_torch()
     def explain(self, images: str | Path | Sequence[str | Path] = (), **options: Any) -> "Explanation":

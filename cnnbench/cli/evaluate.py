@@ -11,7 +11,8 @@ from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, sa
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
-    from cnnbench.analysis.run import Checkpoint, Run
+    from cnnbench.analysis.checkpoints import Checkpoint
+    from cnnbench.analysis.run import Run
     from cnnbench.tasks.evaluation import EvalReport
 
 ABOUT = """\
@@ -23,6 +24,7 @@ Evaluates the network of a run again: by class, with confusions and calibration.
   cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos
                                                     all other images,
                                                     or their test part
+  cnnbench evaluate outputs/RUN --calibrate         ... with a temperature too
 
 Of other images, those that the run, or one that it was initialised with, was
 trained or validated on are left out.
@@ -31,6 +33,8 @@ Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
 of result.json, to the last digit; a run with test=false gets them now. run.json
 counts how often the test images were measured. Nothing else is changed.
+The temperature divides the class scores: fitted on validation images, it makes
+probabilities as large as predictions are often right, and changes no prediction.
 """
 SHOWN = 20  # classes in the terminal: the worst
 
@@ -44,11 +48,14 @@ def _run(flags: Namespace) -> None:
     which = opened.resolve(flags.checkpoint)
     name = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
     folder: Path = flags.out or opened.folder.evaluation(flags.split, name)
-    report = evaluate_run(opened, flags.split, which, flags.data, folder)
+    report = evaluate_run(opened, flags.split, which, flags.data, folder, flags.calibrate)
     with writing(folder):
         report.write(folder)
     notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
+    if report.calibrated is not None:
+        images = len(opened.data("val"))
+        say(f"  calibrated with a temperature, fitted on {images} validation images:", *_metrics(report.calibrated), "")
     say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
     if flags.split == "test" and not flags.data:
         _say_looks(opened, which, report)
@@ -69,7 +76,7 @@ def _say_looks(opened: "Run", which: "Checkpoint", report: "EvalReport") -> None
 
 
 def _lines_of(report: "EvalReport") -> list[str]:
-    lines = [f"  {name:<18} {value:.4f}" for name, value in report.metrics.items()]
+    lines = _metrics(report)
     if "classes" not in report.tables:
         return lines
     classes = report.tables["classes"]
@@ -77,6 +84,14 @@ def _lines_of(report: "EvalReport") -> list[str]:
     head = f"  {'class':<20}{'images':>8}{'top1':>8}{'95 % interval':>18}{'precision':>11}{'f1':>8}"
     title = f"the {SHOWN} worst of {len(classes)} classes" if len(classes) > SHOWN else "classes, the worst first"
     return [*lines, "", f"  {title}:", head, *(_line(row) for row in worst.to_dict("records")), ""]
+
+
+def _metrics(report: "EvalReport") -> list[str]:
+    intervals = {}
+    if "metrics" in report.tables:
+        rows = report.tables["metrics"].dropna().to_dict("records")
+        intervals = {row["metric"]: f"   95 %: {row['low']:.4f} to {row['high']:.4f}" for row in rows}
+    return [f"  {name:<18} {value:.4f}{intervals.get(name, '')}" for name, value in report.metrics.items()]
 
 
 def _line(row: Mapping[Any, Any]) -> str:
@@ -101,6 +116,7 @@ VERB = Verb(
             complete=lambda: all_options()["data"],
             help="another data set, and data.KEY=VALUE …",
         ),
+        Argument("--calibrate", action="store_true", help="with a temperature, fitted on validation"),
         Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN/evaluation"),
     ),
     _run,

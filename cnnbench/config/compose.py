@@ -30,7 +30,8 @@ from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
 from cnnbench.config.growth import endless_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
-from cnnbench.config.schema import GROUPS, OVERLAYS, known_keys
+from cnnbench.config.run_config import known_keys
+from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import IN_MODEL, IN_TASK
-from cnnbench.errors import listed
+from cnnbench.errors import counted, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, LOGGERS, MODELS, SCHEDULERS, TASKS, Section
 
 PATIENCE = "regularization.early_stopping.patience"
@@ -71,6 +71,10 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
     if config.data.monitor == "test" and not config.test:
         problem = "measures the test images in the course of the training, and test=false leaves them unmeasured"
         yield Violation("data.monitor", "test", problem, {"data.monitor": None})
+    top, average = config.checkpoint.top, config.checkpoint.average
+    if average is not None and config.tested == "last":
+        problem = "tests the mean of the best on validation, and tested=last the last one; leave out one"
+        yield Violation("checkpoint.average", average, problem, {"checkpoint.average": None})
     if not config.data.val_fraction:
         nothing = "with data.val_fraction=0"
         if config.reach is not None:
@@ -80,6 +84,10 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
         if config.tested == "last":
             problem = f"has no effect {nothing}: there is no best checkpoint, the last is tested anyway; give best here"
             yield Violation("tested", "last", problem, {"tested": "best"})
+        for key, value, usual in (("top", top, 1), ("average", average, None)):
+            if value != usual:
+                problem = f"has no effect {nothing}: no checkpoint is better than another"
+                yield Violation(f"checkpoint.{key}", value, problem, {f"checkpoint.{key}": usual})
         for key, value in (("eval_every", config.eval_every), ("task.watch", config.task.settings.get("watch"))):
             if key in typed and not (key == "eval_every" and config.data.monitor):
                 yield Violation(key, value, f"has no effect {nothing}: nothing is evaluated during training")
@@ -101,6 +109,10 @@ def evaluated_too_rarely(config: RunConfig, number: int, length: str) -> Iterato
         yield Violation("eval_every", config.eval_every, problem, {"eval_every": number})
     after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
     problem = f"exceeds the {after_the_first} evaluations after the first in {length}; give less, or train for longer"
+    average = config.checkpoint.average
+    if average is not None and average > after_the_first + 1:
+        over = f"exceeds the {counted(after_the_first + 1, 'evaluation')} in {length}; give less"
+        yield Violation("checkpoint.average", average, over, {"checkpoint.average": None})
     stopping, scheduler = config.regularization.early_stopping.patience, config.scheduler
     if stopping is not None and stopping > after_the_first and config.data.val_fraction:
         yield Violation(PATIENCE, stopping, problem, NO_STOPPING)

@@ -5,7 +5,7 @@ Hydra composes plain values; from `validate` on there is only `RunConfig`.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from cnnbench.config.schema import (
     IN_MODEL,
     IN_TASK,
     NO_EFFECT_ON_RESULT,
+    OVERLAYS,
     SECTIONS,
     CheckpointConfig,
     Choice,
@@ -140,6 +141,32 @@ def overridden_keys() -> dict[str, str]:
         for where, group in ((IN_MODEL, "model"), (IN_TASK, "task"))
         if where in field.metadata
     }
+
+
+def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
+    """Return the keys of all settings, dotted, with those of the chosen component of each group; None: of every one.
+
+    Where several end in the same name, the one most often meant comes first.
+    """
+    schemas: dict[str, list[type[BaseModel]]] = {"regularization": [Regularization]}
+    for group in ("optimizer", "data", "model", "scheduler", "task"):
+        names = [name for name in GROUPS[group] if chosen is None or chosen.get(group) == name]
+        schemas[group] = [
+            *([CHOICES[group]] if group in CHOICES else []),
+            *(GROUPS[group][name].schema for name in names),
+        ]
+    schemas |= {section: [schema] for section, schema in SECTIONS.items() if section not in schemas}
+    schemas |= {f"augmentation.{name}": [AUGMENTATIONS[name].schema] for name in AUGMENTATIONS}
+    keys = [key for section, parts in schemas.items() for schema in parts for key in _keys_in(schema, section)]
+    return list(dict.fromkeys([*TopLevelConfig.model_fields, *GROUPS, *OVERLAYS, *SECTIONS, *keys]))
+
+
+def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in schema.model_fields.items():
+        if is_section(field.annotation):
+            yield from _keys_in(field.annotation, f"{prefix}.{name}")
+        elif name != "part":
+            yield f"{prefix}.{name}"
 
 
 def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:

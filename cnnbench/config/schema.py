@@ -3,11 +3,10 @@
 A default here is the value that changes nothing: settings that equal it are no part of a run's identity.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     FiniteFloat,
@@ -90,20 +89,34 @@ class Choice(Section):
 
 
 class CheckpointConfig(Section):
-    """When checkpoints are written, and how many stay."""
+    """When checkpoints are written, and how many stay; of how many of the best validations the weights stay in each.
+
+    average: the mean of the weights of this many is tested; null: the best.
+    """
 
     every_seconds: Annotated[NonNegativeFloat, NO_EFFECT_ON_RESULT]
     keep: Annotated[PositiveInt, NO_EFFECT_ON_RESULT]
+    top: Annotated[PositiveInt, NO_EFFECT_ON_RESULT] = 1
+    average: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def num_best(self) -> int:
+        """The number of best validations whose weights stay."""
+        return max(self.top, self.average or 1)
 
 
 class Reference(Section):
-    """A published figure to compare with. metric: as results have it: accuracy, loss, top5, recall@1, …"""
+    """A published figure to compare with. metric: as results have it: accuracy, loss, top5, recall@1, …
+
+    error: whether its source has the error in per cent, which is then shown next to the accuracy.
+    """
 
     metric: str
     value: float
     split: Literal["train", "val", "test"]
     source: str
     remark: str = ""
+    error: bool = False
 
 
 class EarlyStopping(Section):
@@ -287,32 +300,6 @@ SECTIONS: dict[str, type[Section]] = {
     "freeze": FreezeConfig,
     "head": HeadConfig,
 }
-
-
-def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
-    """Return the keys of all settings, dotted, with those of the chosen component of each group; None: of every one.
-
-    Where several end in the same name, the one most often meant comes first.
-    """
-    schemas: dict[str, list[type[BaseModel]]] = {"regularization": [Regularization]}
-    for group in ("optimizer", "data", "model", "scheduler", "task"):
-        names = [name for name in GROUPS[group] if chosen is None or chosen.get(group) == name]
-        schemas[group] = [
-            *([CHOICES[group]] if group in CHOICES else []),
-            *(GROUPS[group][name].schema for name in names),
-        ]
-    schemas |= {section: [schema] for section, schema in SECTIONS.items() if section not in schemas}
-    schemas |= {f"augmentation.{name}": [AUGMENTATIONS[name].schema] for name in AUGMENTATIONS}
-    keys = [key for section, parts in schemas.items() for schema in parts for key in _keys_in(schema, section)]
-    return list(dict.fromkeys([*TopLevelConfig.model_fields, *GROUPS, *OVERLAYS, *SECTIONS, *keys]))
-
-
-def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in schema.model_fields.items():
-        if is_section(field.annotation):
-            yield from _keys_in(field.annotation, f"{prefix}.{name}")
-        elif name != "part":
-            yield f"{prefix}.{name}"
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:

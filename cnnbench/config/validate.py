@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from cnnbench.config.hints import meant_by_key
 from cnnbench.config.rules import violations
-from cnnbench.config.run_config import RunConfig
-from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section, known_keys
+from cnnbench.config.run_config import RunConfig, known_keys
+from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section
 from cnnbench.config.values import set_value
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection

@@ -1,6 +1,6 @@
 """Averages of the weights of many steps, which often generalise better than the last weights."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -27,6 +27,17 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
         network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each tensor over state dicts; of whole numbers, such as counts of batches, the first one."""
+    first, *_ = states
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in first.items()
+    }
 
 
 class WeightAverage:

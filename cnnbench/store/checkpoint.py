@@ -132,8 +132,9 @@ def _is_complete(content: Any) -> TypeGuard[dict[str, Any]]:
     if not isinstance(content, dict) or not {"network", "progress", "best"} <= content.keys():
         return False
     has_state = isinstance(content["network"], dict) and isinstance(content["progress"], dict)
-    best = content["best"]
-    return has_state and (best is None or (isinstance(best, dict) and {"epoch", "weights"} <= best.keys()))
+    best, others = content["best"], content.get("runners_up", [])
+    kept = [*([] if best is None else [best]), *(others if isinstance(others, list) else [None])]
+    return has_state and all(isinstance(one, dict) and {"epoch", "weights"} <= one.keys() for one in kept)
 
 
 @contextmanager

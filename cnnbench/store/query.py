@@ -64,7 +64,7 @@ class RunSummary:
 
     @property
     def checkpoint_tested(self) -> str:
-        """Return which checkpoint the result is of: `best` or `last`."""
+        """Return which checkpoint the result is of: `best`, `average` or `last`."""
         checkpoint = self.result.get("checkpoint", {})
         # Runs from before the key `kind` only have the sentence for people: "best on validation", "last, without …".
         in_words = "last" if str(checkpoint.get("chosen", "")).startswith("last") else "best"

@@ -41,11 +41,15 @@ class Classification(Task):
     train_metrics = ("loss", "accuracy")
     is_classifier = True
     watched: tuple[tuple[str, bool], ...] = (("accuracy", True), ("loss", False))
-    higher_is_better: Mapping[str, bool] = {"loss": False, "accuracy": True, "top5": True, "ece": False}
+    higher_is_better: Mapping[str, bool] = {
+        "loss": False, "accuracy": True, "top5": True, "ece": False, "brier": False, "roc_auc": True,
+        "average_precision": True,
+    }  # fmt: skip
     figure_titles: Mapping[str, str] = {
         "classes": "Accuracy by class",
         "confusion": "Confusion matrix",
         "calibration": "Calibration: accuracy by predicted probability",
+        "thresholds": "ROC and precision-recall curves, of the second class",
         "mistakes": "Most confident mistakes: index in the split, class, prediction, probability",
         "doubts": "Least confident correct predictions",
     }
@@ -65,7 +69,7 @@ class Classification(Task):
         self._means = ("loss", "accuracy", "top5") if spec.num_classes > 5 else ("loss", "accuracy")
         self.own_metrics = tuple(metrics or ())
         self.eval_metrics = (*self._means, *self.own_metrics)
-        check_metrics(self.own_metrics, (*self.higher_is_better, "samples"), spec.classes)
+        check_metrics(self.own_metrics, ("loss", "accuracy", "top5", "ece", "samples"), spec.classes)
         directions = {name: METRICS[name].facts["higher_is_better"] for name in self.own_metrics}
         self.higher_is_better = {**self.higher_is_better, **directions}
         if watch not in ("accuracy", "loss", *self.own_metrics):
@@ -150,7 +154,8 @@ class Classification(Task):
             return context.pixels(batch.images)
 
         metrics = self.compute_metrics(rows, labels) | (self.final_evaluation(context) if split == "test" else {})
-        return evaluate_classifier(metrics, Predictions(probabilities, labels, classes, files), pixels)
+        predictions = Predictions(probabilities, labels, classes, files, rows[:, 0])
+        return evaluate_classifier(metrics, predictions, pixels)
 
     def _measure(self, scores: Tensor, batch: Batch, with_probabilities: bool) -> Tensor:
         """Return what is averaged over images, float32 [B, M], from scores [B, K]; with probabilities: [B, M + K]."""

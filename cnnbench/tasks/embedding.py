@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -19,21 +20,26 @@ from cnnbench.registry import MODELS
 from cnnbench.tasks import projector
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.context import EvalContext
+from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.tasks.figures import tsne_scatter
-from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
+from cnnbench.tasks.retrieval import neighbour_accuracy, precisions, recall_at, silhouette
 
 Dimensions = PositiveInt | None
 ShowEvery = Annotated[PositiveInt | None, NO_EFFECT_ON_RESULT]
 DIMENSIONS = 128  # of the embeddings of a model that is no encoder
 RANKS = (1, 5, 10)
 RECALLS = tuple(f"recall@{rank}" for rank in RANKS)
+PRECISIONS = ("mAP", "R-precision")
 
 
 class EncodingTask(Task):
     """A task whose network makes embeddings of images, at its end or half-way; any model can make them."""
 
     figure_titles: Mapping[str, str] = {"tsne": "t-SNE of the embeddings of test images"}
-    higher_is_better: Mapping[str, bool] = {"loss": False, **dict.fromkeys((*RECALLS, "5-nn", "silhouette"), True)}
+    higher_is_better: Mapping[str, bool] = {
+        "loss": False,
+        **dict.fromkeys((*RECALLS, *PRECISIONS, "5-nn", "silhouette"), True),
+    }
 
     def __init__(self, spec: DataSpec, dimensions: int | None, show_every: int | None) -> None:
         super().__init__(spec)
@@ -65,6 +71,14 @@ class EncodingTask(Task):
     def encode(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the embeddings of images, float [B, D]."""
 
+    def evaluate(self, context: EvalContext, split: str) -> EvalReport:
+        """Return what is measured after every epoch, and how all images rank, which takes longer."""
+        report, batches = super().evaluate(context, split), context.splits[split]
+        if split == "test":  # `final_evaluation` has measured it
+            return report
+        ranked = ranking(context.map_batches(batches, self.encode), batches.labels.cpu())
+        return replace(report, metrics={**report.metrics, **ranked})
+
     def final_evaluation(self, context: EvalContext) -> dict[str, float]:
         """Save and draw the embeddings of all test images, and return how well they find their neighbours.
 
@@ -82,7 +96,7 @@ class EncodingTask(Task):
             context.save("tsne", figure)
         unmeasured = {} if set(RECALLS) <= set(self.eval_metrics) else recalls(*test)
         voted = neighbour_accuracy(embeddings["train"], labels["train"], *test)
-        return unmeasured | {"5-nn": voted, "silhouette": silhouette(*test)}
+        return unmeasured | ranking(*test) | {"5-nn": voted, "silhouette": silhouette(*test)}
 
 
 class EmbeddingTask(EncodingTask):
@@ -148,6 +162,11 @@ class EmbeddingTask(EncodingTask):
 def recalls(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     """Return recall@1, 5 and 10. embeddings: float32 [N, D]. labels: int64 [N]."""
     return dict(zip(RECALLS, recall_at(embeddings, labels, RANKS), strict=True))
+
+
+def ranking(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return mean average precision and R-precision. embeddings: float32 [N, D]. labels: int64 [N]."""
+    return dict(zip(PRECISIONS, precisions(embeddings, labels), strict=True))
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:

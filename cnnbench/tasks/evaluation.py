@@ -16,6 +16,8 @@ from cnnbench.errors import listed
 from cnnbench.store.files import make_folder, write_atomically, write_json
 from cnnbench.store.tables import csv_of_frame
 from cnnbench.tasks import figures
+from cnnbench.tasks.intervals import student, wilson
+from cnnbench.tasks.two_classes import TwoClasses
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Z_95 = 1.959963984540054  # standard deviations: the quantile of a two-sided 95 % interval
 BINS = 15  # of calibration, as in Guo et al. 2017
 LISTED = 5  # most likely classes in the table of predictions
 SHOWN = 24  # images of a gallery
@@ -57,12 +58,16 @@ class OnDemand(Mapping[str, T]):
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The metrics of a split, with tables and figures by name; notes: on the images that were measured."""
+    """The metrics of a split, with tables and figures by name; notes: on the images that were measured.
+
+    calibrated: the same with probabilities that were calibrated on validation, where that was asked for.
+    """
 
     metrics: Mapping[str, float]
     tables: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    calibrated: "EvalReport | None" = None
 
     def write(self, folder: Path, log_image: "LogImage" = lambda _name, _pixels: None) -> None:
         """Write metrics as JSON, tables as CSV and figures as PNG into a folder.
@@ -75,6 +80,8 @@ class EvalReport:
         for name, figure in self.figures.items():
             log_image(name, figures.save(folder / f"{name}.png", figure))
         write_json(folder / "metrics.json", dict(self.metrics))
+        if self.calibrated is not None:
+            self.calibrated.write(folder / "calibrated")
 
     def __repr__(self) -> str:
         measured = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
@@ -122,12 +129,46 @@ class Predictions:
     """The probabilities that a network gives to the images of a split.
 
     probabilities: float [N, K]. labels: int64 [N]. classes: names by label. files: of the images, where they have any.
+    cross_entropies: float [N], where they are known more exactly than from probabilities.
     """
 
     probabilities: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     files: tuple[str, ...] | None = None
+    cross_entropies: Tensor | None = None
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """The negative log-likelihood of each image, float64 [N]."""
+        if self.cross_entropies is not None:
+            return self.cross_entropies.double()
+        return functional.nll_loss(self.probabilities.double().clamp_min(1e-38).log(), self.labels, reduction="none")
+
+    @cached_property
+    def brier(self) -> Tensor:
+        """The Brier score of each image, float64 [N]: the squared errors of all its probabilities, from 0 to 2.
+
+        Source: Brier 1950, Verification of forecasts expressed in terms of probability.
+        """
+        right = functional.one_hot(self.labels, len(self.classes))
+        return (self.probabilities.double() - right).square().sum(1)
+
+    @cached_property
+    def two_classes(self) -> TwoClasses | None:
+        """What holds at every threshold, of two classes that both occur."""
+        is_defined = len(self.classes) == 2 and bool((torch.bincount(self.labels, minlength=2) > 0).all())
+        return TwoClasses(self.probabilities, self.labels) if is_defined else None
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95 % intervals over images: Wilson's of shares, Student's of means."""
+        likeliest = self.probabilities.topk(min(5, len(self.classes)), dim=1).indices == self.labels.unsqueeze(1)
+        shares = {"accuracy": likeliest[:, 0], "top5": likeliest.any(1)}
+        return {
+            **{name: wilson(int(right.sum()), len(right)) for name, right in shares.items()},
+            "loss": student(self.losses),
+            "brier": student(self.brier),
+        }
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -152,8 +193,7 @@ class Predictions:
         labels, predicted = self.labels.numpy(), self.probabilities.argmax(1).numpy()
         likeliest = self.probabilities.topk(min(5, len(self.classes)), dim=1).indices
         in_top5 = (likeliest == self.labels.unsqueeze(1)).any(1).numpy()
-        logarithms = self.probabilities.double().clamp_min(1e-38).log()
-        losses = functional.nll_loss(logarithms, self.labels, reduction="none").numpy()
+        losses = self.losses.numpy()
         precision, recall, f1, images = precision_recall_fscore_support(
             labels, predicted, labels=range(len(self.classes)), zero_division=np.nan
         )
@@ -233,14 +273,21 @@ def evaluate_classifier(
         "mistakes": predictions.most_confident_mistakes(),
         "doubts": predictions.least_confident_correct(),
     }
+    curves = predictions.two_classes
+    measured = {"ece": predictions.calibration.error, "brier": float(predictions.brier.mean())}
+    measured |= curves.metrics() if curves is not None else {}
+    # A metric of the same name that a user registered takes its place.
+    metrics = {**metrics, **{name: value for name, value in measured.items() if name not in metrics}}
     return EvalReport(
-        {**metrics, "ece": predictions.calibration.error},
+        metrics,
         OnDemand(
             {
+                "metrics": lambda: _with_intervals(metrics, predictions.intervals()),
                 "classes": lambda: predictions.per_class,
                 "confusion": lambda: predictions.confusion.reset_index(),  # noqa: PLW0108 - computed on demand
                 "calibration": predictions.calibration.table,
                 "predictions": predictions.table,
+                **({"roc": curves.roc, "precision_recall": curves.precision_recall} if curves is not None else {}),
             }
         ),
         OnDemand(
@@ -248,39 +295,15 @@ def evaluate_classifier(
                 "classes": lambda: figures.class_bars(predictions.per_class),
                 "confusion": lambda: figures.confusion_matrix(predictions.confusion),
                 "calibration": lambda: figures.reliability_diagram(predictions.calibration),
+                **({} if curves is None else {"thresholds": lambda: figures.threshold_curves(curves)}),
                 **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
             }
         ),
     )
 
 
-def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a counted share; NaN where nothing was counted.
+def _with_intervals(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> "pd.DataFrame":
+    import pandas as pd
 
-    Source: Wilson 1927, Probable inference, the law of succession, and statistical inference.
-    """
-    if not total:
-        return math.nan, math.nan
-    share, z2 = correct / total, Z_95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z_95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def is_chance(one: float, images: int, other: float, others: int) -> bool:
-    """Return whether two shares of that many images differ insignificantly, at the 5 % level: Fisher's exact test.
-
-    It holds for shares near 0 and 1 too, and for few images.
-    """
-    import numpy as np
-    from scipy.special import gammaln
-
-    correct, total = round(one * images), round(one * images) + round(other * others)
-    possible = np.arange(max(0, total - others), min(images, total) + 1)  # of the first, if both are of one kind
-    ways = [
-        gammaln(number + 1) - gammaln(part + 1) - gammaln(number - part + 1)
-        for number, part in ((images, possible), (others, total - possible))
-    ]
-    likelihood = np.exp(sum(ways) - np.max(sum(ways)))
-    as_unlikely = likelihood <= likelihood[correct - possible[0]] * (1 + 1e-7)
-    return bool(likelihood[as_unlikely].sum() > 0.05 * likelihood.sum())
+    rows = [(name, value, *intervals.get(name, (math.nan, math.nan))) for name, value in metrics.items()]
+    return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cnnbench.tasks.evaluation import Calibration
+    from cnnbench.tasks.two_classes import TwoClasses
 
 DPI = 120
 SHORT = 18  # characters of a name
@@ -182,6 +183,25 @@ def reliability_diagram(calibration: "Calibration") -> "Figure":
     axis.plot(table["probability"], table["accuracy"], "o", color="black", markersize=3)
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the prediction", ylabel="accuracy")
     axis.set_title(f"expected calibration error {calibration.error:.4f}", fontsize=10)
+    return figure
+
+
+def threshold_curves(curves: "TwoClasses") -> "Figure":
+    """Return the ROC and the precision-recall curve."""
+    figure = _figure(9, 4.5)
+    left, right = figure.subplots(1, 2)
+    metrics, roc, pr = curves.metrics(), curves.roc(), curves.precision_recall()
+    left.plot([0, 1], [0, 1], linestyle="--", color="tab:gray", linewidth=1)
+    left.plot(roc["false_positive_rate"], roc["true_positive_rate"])
+    left.set(xlabel="false positive rate", ylabel="true positive rate")
+    left.set_title(f"ROC, area {metrics['roc_auc']:.4f}", fontsize=10)
+    share = float(curves.labels.double().mean())
+    right.plot([0, 1], [share, share], linestyle="--", color="tab:gray", linewidth=1)
+    right.step(pr["recall"], pr["precision"], where="pre")
+    right.set(xlabel="recall", ylabel="precision")
+    right.set_title(f"average precision {metrics['average_precision']:.4f}", fontsize=10)
+    for axis in (left, right):
+        axis.set(xlim=(0, 1), ylim=(0, 1.02))
     return figure
 
 

@@ -1,9 +1,10 @@
 """How well embeddings find images of their class: nearest neighbours, and the separation of classes."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.tasks.pairs import num_present
+from cnnbench.tasks.pairs import has_partner, num_present
 
 MAX_QUERIES = 10_000  # of more images every n-th is a query: 50 000 against each other take as long as an epoch
 CHUNK = 512
@@ -20,11 +21,16 @@ def recall_at(embeddings: Tensor, labels: Tensor, ranks: tuple[int, ...]) -> lis
     others = len(embeddings) - 1
     if others < 1:
         return [float("nan")] * len(ranks)
-    number = min(len(embeddings), MAX_QUERIES)
-    queries = torch.arange(number) * len(embeddings) // number
+    queries = _queries(len(embeddings))
     parts, deepest = torch.split(queries, CHUNK), min(max(ranks), others)
     first_match = torch.cat([_first_match(embeddings, labels, part, deepest) for part in parts])
     return [float((first_match < rank).double().mean()) for rank in ranks]
+
+
+def _queries(number: int) -> Tensor:
+    """Return the rows of the images that are queries, int64 [≤ 10 000]."""
+    asked = min(number, MAX_QUERIES)
+    return torch.arange(asked) * number // asked
 
 
 def _first_match(embeddings: Tensor, labels: Tensor, queries: Tensor, number: int) -> Tensor:
@@ -34,6 +40,45 @@ def _first_match(embeddings: Tensor, labels: Tensor, queries: Tensor, number: in
     nearest = distances.topk(number, largest=False).indices
     matches = labels[nearest] == labels[queries].unsqueeze(1)
     return torch.where(matches.any(1), matches.to(torch.uint8).argmax(1), NEVER)
+
+
+def precisions(embeddings: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the mean average precision, and the R-precision, of all other images by their distance.
+
+    The average precision of a query is the mean precision at the ranks of the images of its class; the R-precision is
+    that at rank R, their number. Images at equal distances have the same rank, as in scikit-learn, and are equally
+    likely to be among the first R. Images alone in their class are no queries; NaN where all are.
+    embeddings: float32 [N, D]. labels: int64 [N]. Of more than 10 000 images, 10 000 evenly spaced ones are queries.
+    Source: Manning, Raghavan, Schütze 2008, Introduction to information retrieval, 8.4.
+    """
+    points, queries = embeddings.double(), _queries(len(embeddings))
+    queries = queries[has_partner(labels)[queries]]
+    measured = [
+        _precisions(points, part, (labels == label).nonzero()[:, 0])
+        for label in torch.bincount(labels[queries]).nonzero()[:, 0].tolist()
+        for part in torch.split(queries[labels[queries] == label], CHUNK)
+    ]
+    if not measured:
+        return float("nan"), float("nan")
+    average, at_r = torch.cat(measured, dim=1).mean(1).tolist()
+    return average, at_r
+
+
+def _precisions(points: Tensor, queries: Tensor, alike: Tensor) -> Tensor:
+    """Return average precision and R-precision of queries of one class, float64 [2, Q]. alike: rows of the class."""
+    distances = torch.cdist(points[queries], points)
+    distances[torch.arange(len(queries)), queries] = torch.inf  # a query is no answer to itself, and comes last
+    of_class = distances[:, alike].sort(1).values[:, :-1].contiguous()
+    of_all = torch.from_numpy(np.sort(distances.numpy(), axis=1))  # 10 times as fast as torch, which sorts rows too
+    number = of_class.shape[1]
+    found, seen = (torch.searchsorted(some, of_class, right=True).double() for some in (of_class, of_all))
+    farthest = of_all[:, number - 1 : number].contiguous()  # at rank R
+    nearer, up_to = (
+        [torch.searchsorted(some, farthest, right=right)[:, 0].double() for some in (of_class, of_all)]
+        for right in (False, True)
+    )
+    share = (up_to[0] - nearer[0]) / (up_to[1] - nearer[1])  # of the class, among all at the distance of rank R
+    return torch.stack([(found / seen).mean(1), (nearer[0] + share * (number - nearer[1])) / number])
 
 
 def neighbour_accuracy(known: Tensor, known_labels: Tensor, embeddings: Tensor, labels: Tensor) -> float:

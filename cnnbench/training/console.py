@@ -24,6 +24,7 @@ from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.terminal import green, is_dumb, linked, opened_in_browser, width
 
 ETA_AFTER_STEPS = 20
+ERRORS = ("error_percent", "our_error_percent")  # of published references and ours, where a source has it
 LARGE = 1e6  # is shown by its power of ten
 
 ProgressMode = Literal["auto", "bar", "lines", "quiet"]
@@ -204,12 +205,16 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     """Print the outcome: metrics, of which checkpoint, how long it took, where it is, and the page, which it opens."""
     say()
     splits = [split for split in ("train", "val", "test") if result.get(split)]
-    names = [name for name in result[splits[-1]] if name != "samples"]
+    last = {name: value for name, value in result[splits[-1]].items() if name != "samples"}
+    names = [name for name in last if all(name in result[split] for split in splits)]
     say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")
     for split in splits:
         values = result[split]
         cells = "".join(f"{'' if values.get(name) is None else _number(values[name]):>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
+    others = [f"{name} {_number(value)}" for name, value in last.items() if name not in names]
+    if others:  # measured at the end only
+        say(f"  {'':<10}  {splits[-1]} also: {', '.join(others)}")
     if "test" not in splits:
         say(f"  {'test':<10}  not measured; to measure it: cnnbench evaluate {folder.shown_path}")
     _published(result)
@@ -255,7 +260,8 @@ def _published(result: Mapping[str, Any]) -> None:
         say()
     for reference in references:
         ours = "none" if reference["ours"] is None else f"{reference['ours']:.4f}"
-        say(f"  published   {reference['metric']}/{reference['split']} {reference['value']:g}; ours {ours}")
+        error, own = (f" (error {reference[key]:.2f} %)" if key in reference else "" for key in ERRORS)
+        say(f"  published   {reference['metric']}/{reference['split']} {reference['value']:g}{error}; ours {ours}{own}")
         say("; ".join(filter(None, (f"              {reference['source']}", reference["remark"]))))
     if references and result.get("departures"):
         say(f"  deviates    {', '.join(result['departures'])}")

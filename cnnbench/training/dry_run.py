@@ -182,7 +182,8 @@ def _bytes_on_disk(training: TrainingSetup) -> float:
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-    copies = 1 + ("val" in training.measured) + (training.average is not None)  # the network, its best, its average
+    kept = training.config.checkpoint.num_best * ("val" in training.measured)
+    copies = 1 + kept + (training.average is not None)  # the network, the best of it, its average
     rows = training.horizon.num_steps / training.config.log_every
     return float(training.config.checkpoint.keep * (copies * network + optimizer) + rows * BYTES_PER_ROW)
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,48 +39,21 @@ class Progress:
     scores: list[float] = field(default_factory=list)  # of all validations: the watched metric, the higher the better
     sums: list[float] = field(default_factory=list)  # of the train metrics, over the samples of the epoch under way
     samples: int = 0
-    best: Best | None = None
+    ranked: list[Best] = field(default_factory=list)  # as many of the best validations as are kept, the best first
     to_beat: float | None = None  # for early stopping
     waited: int = 0  # validations without improvement
     stopped_early: bool = False
     train_seconds: float = 0.0
     samples_trained: int = 0  # images, also where several of them are compared with each other
 
+    @property
+    def best(self) -> Best | None:
+        """The best validation."""
+        return self.ranked[0] if self.ranked else None
+
     def is_over(self, training: TrainingSetup) -> bool:
         """Tell whether there is nothing left to train."""
         return self.stopped_early or self.epochs_done >= training.horizon.epochs
-
-
-def snapshot(training: TrainingSetup, progress: Progress) -> dict[str, Any]:
-    """Return the content of a checkpoint: tensors and plain values."""
-    best = progress.best
-    return {
-        "network": training.network.state_dict(),
-        **{name: part.state_dict() for name, part in _stateful(training).items()},
-        "progress": {key: value for key, value in vars(progress).items() if key != "best"},
-        "best": None if best is None else dict(vars(best)),
-    }
-
-
-def restore(training: TrainingSetup, content: Mapping[str, Any]) -> Progress:
-    """Take the state from a checkpoint; settings, such as the learning rate, stay those of the configuration."""
-    optimizer = training.optimizer
-    state = ("params", "lr")  # the rate of the last step; the loop sets that of the next
-    settings = [{key: value for key, value in group.items() if key not in state} for group in optimizer.param_groups]
-    training.network.load_state_dict(content["network"])
-    for name, part in _stateful(training).items():
-        if name in content:  # a run that continues another one may have more than that had
-            part.load_state_dict(content[name])
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
-    return Progress(**content["progress"], best=None if content["best"] is None else Best(**content["best"]))
-
-
-def _stateful(training: TrainingSetup) -> dict[str, Any]:
-    """Return what has a state besides the network, by its name in a checkpoint."""
-    scaler = training.scaler if training.scaler.is_enabled() else None
-    candidates = {"optimizer": training.optimizer, "scaler": scaler, "average": training.average}
-    return {name: part for name, part in candidates.items() if part is not None}
 
 
 class Observer(Protocol):
@@ -197,15 +169,21 @@ def _measure(training: TrainingSetup, progress: Progress, observer: Observer) ->
 
 
 def _choose(training: TrainingSetup, progress: Progress, network: nn.Module, metrics: dict[str, float]) -> bool:
-    """Keep the network where it is the best on validation so far, and wait for a better one; return whether it is."""
-    is_best = is_better(metrics, None if progress.best is None else progress.best.metrics, training.task.watched)
-    if is_best:
+    """Keep the network where it is among the best on validation so far, and wait for a better one.
+
+    Return whether it is the best.
+    """
+    watched, number = training.task.watched, training.config.checkpoint.num_best
+    rank = sum(not is_better(metrics, one.metrics, watched) for one in progress.ranked)
+    is_kept = rank < number and is_better(metrics, None, watched)
+    if is_kept:
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
-        progress.best = Best(progress.epochs_done + 1, progress.step, metrics, weights)
-    name, higher = training.task.watched[0]
+        progress.ranked.insert(rank, Best(progress.epochs_done + 1, progress.step, metrics, weights))
+        del progress.ranked[number:]
+    name, higher = watched[0]
     progress.scores.append(metrics[name] if higher else -metrics[name])
     _wait_for_improvement(training, progress)
-    return is_best
+    return is_kept and rank == 0
 
 
 def _wait_for_improvement(training: TrainingSetup, progress: Progress) -> None:

@@ -24,7 +24,7 @@ from cnnbench.data.prepare import PreparedData
 from cnnbench.errors import counted
 from cnnbench.registry import DATASETS, MODELS
 from cnnbench.tasks.base import Task, first_batch
-from cnnbench.tasks.evaluation import wilson
+from cnnbench.tasks.intervals import wilson
 
 NUM_IMAGES = 8  # that a network is tried on
 USUAL_MOMENTUM = 0.9  # needs no remark

@@ -82,11 +82,11 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     labels = {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
     if labels:  # also of a finished run: they are no part of what was computed
         existing.update(labels=existing.record().get("labels", {}) | labels)
-    monitor = plan.config.data.monitor
-    if existing.is_completed and monitor and existing.config()["data"].get("monitor") != monitor:
-        console.say(
-            f"note: data.monitor={monitor}: this run was trained without it; rerun=true trains it again with it"
-        )
+    for section, key in (("data", "monitor"), ("checkpoint", "top")) if existing.is_completed else ():
+        value = getattr(getattr(plan.config, section), key)
+        word = f"{section}.{key}"
+        if value not in (None, 1) and existing.config()[section].get(key) != value:
+            console.say(f"note: {word}={value}: this run was trained without it; rerun=true trains it again with it")
     code, data = _code_changes(existing, plan), _data_changes(existing, training)
     unaccepted = data if existing.is_completed else [*code, *data]
     if unaccepted and not plan.accept_stale:

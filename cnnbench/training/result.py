@@ -8,6 +8,7 @@ from torch import nn
 from cnnbench.config.run_config import RunConfig
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.training import console
 from cnnbench.training.loop import Progress
 from cnnbench.training.remarks import Outcome, remarks_after
 from cnnbench.training.setup import TrainingSetup
@@ -15,11 +16,19 @@ from cnnbench.training.step import evaluate, evaluating
 
 
 def select_checkpoint(training: TrainingSetup, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the network that is tested, the best on validation or the last one, and which one that is.
+    """Return the network that is tested, the best on validation, the average of several, or the last one; and which.
 
-    `kind` (best or last) is for programs, `chosen` for people.
+    `kind` (best, average or last) is for programs, `chosen` for people.
     """
-    best, network = progress.best, training.evaluated(progress.step)
+    best, number = progress.best, training.config.checkpoint.average
+    if best is not None and number is not None:
+        kept = progress.ranked[:number]
+        last = max(kept, key=lambda one: one.step)
+        epochs = ", ".join(str(one.epoch) for one in kept)
+        said = f"mean of the weights of the {len(kept)} best on validation, of epochs {epochs}"
+        network = training.averaged([one.weights for one in kept], last.step)
+        return network, {"kind": "average", "chosen": said, "epoch": last.epoch, "step": last.step}
+    network = training.evaluated(progress.step)
     if best is not None and training.config.tested == "best":
         network.load_state_dict(best.weights)
         chosen = {"kind": "best", "chosen": "best on validation"}
@@ -30,18 +39,18 @@ def select_checkpoint(training: TrainingSetup, progress: Progress) -> tuple[nn.M
 
 
 def measure(
-    training: TrainingSetup, progress: Progress, context: EvalContext, step: int
+    training: TrainingSetup, progress: Progress, context: EvalContext, chosen: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], EvalReport]:
     """Return the metrics of each split with its number of images, and the full evaluation of test.
 
-    step: after which the network of the context was kept. Test is measured here, in a single pass; if the context
+    chosen: which network the context has. Test is measured here, in a single pass; if the context
     leaves it out, the full evaluation is that of validation, or of training where there is none.
     """
     best, network = progress.best, context.network
     metrics: dict[str, dict[str, Any]] = {"train": evaluate(training, network, context.splits["train"])}
     if "val" in context.splits and best is not None:  # else no epoch of it gave a number
-        kept = step == best.step
-        metrics["val"] = dict(best.metrics) if kept else evaluate(training, network, context.splits["val"])
+        is_best = chosen["kind"] != "average" and chosen["step"] == best.step
+        metrics["val"] = dict(best.metrics) if is_best else evaluate(training, network, context.splits["val"])
     with evaluating(network):
         report = training.task.evaluate(context, context.held_out)
     if context.held_out == "test":
@@ -68,6 +77,7 @@ def result_record(
     held_out = next(split for split in ("test", "val", "train") if split in metrics)
     outcome = Outcome(training.task, training.data, metrics[held_out], chosen, rows, held_out)
     remarks = (*training.remarks, *remarks_after(outcome))
+    kept = [{"epoch": one.epoch, "step": one.step, "metrics": one.metrics} for one in progress.ranked]
     is_incomplete = bool(record.get("rows_are_lost"))  # the first row that reached it may be among them
     if is_incomplete and config.reach is not None:
         notes = [*notes, f"when {watched[0][0]} reached {config.reach} is not known: rows of metrics.jsonl are lost"]
@@ -75,6 +85,7 @@ def result_record(
     return {
         "identity": record["identity"],
         "checkpoint": dict(chosen),
+        **({"kept": kept} if len(kept) > 1 else {}),
         **metrics,
         "test_measured": record.get("test_measured", 0) + watched_test,
         "epochs": progress.epochs_done,
@@ -97,12 +108,17 @@ def result_record(
 
 
 def published_next_to_ours(config: RunConfig, metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the published figures on the splits that are measured, each with ours."""
-    return [
-        {**reference.model_dump(), "ours": metrics[reference.split].get(reference.metric)}
-        for reference in config.references
-        if reference.split in metrics
-    ]
+    """Return the published figures on the splits that are measured, each with ours; the error where a source has it."""
+    compared = []
+    for reference in config.references:
+        if reference.split in metrics:
+            ours = metrics[reference.split].get(reference.metric)
+            values = zip(console.ERRORS, (reference.value, ours), strict=True)
+            errors = {
+                key: round(100 * (1 - value), 4) for key, value in values if reference.error and value is not None
+            }
+            compared.append({**reference.model_dump(exclude={"error"}), "ours": ours, **errors})
+    return compared
 
 
 def reached(goal: float | None, watched: tuple[str, bool], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

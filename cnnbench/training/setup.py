@@ -6,7 +6,7 @@ tried on a copy of the network.
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -25,7 +25,7 @@ from cnnbench.data.split import class_weights
 from cnnbench.errors import ConfigError, Mistake, SettingError
 from cnnbench.models.build import check_network, count_parameters
 from cnnbench.models.head import NamedParts, trace_head
-from cnnbench.optim.average import WeightAverage, measure_norms
+from cnnbench.optim.average import WeightAverage, mean_of, measure_norms
 from cnnbench.optim.freezing import FreezePlan, plan_freezing
 from cnnbench.optim.optimizers import parameter_groups, penalized
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
@@ -37,6 +37,7 @@ from cnnbench.training.remarks import Remark, Trial, remarks_before
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one for each core that this process may use
 NVIDIA_ONLY = ("tf32", "fp16")
+Refresh = Callable[[nn.Module, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class TrainingSetup:
 
     spec: what the network is built for: that of the data, with the outputs that the task asks for.
     scaler: of the losses of a training in fp16, whose gradients would vanish; else it does nothing.
-    average: of the weights, where that is what is evaluated.
+    average: of the weights, where that is what is evaluated. refresh: measures the batch-norm statistics of averaged
+    weights on training images; from the network and the step after which it was averaged.
     measured: splits that are measured in the course of the training: `val`, by which the best epoch is chosen, and
     others that are only watched.
     parameters: how many the network has, `total`, and how many are trained in the first epoch, `trainable`.
@@ -63,6 +65,7 @@ class TrainingSetup:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
+    refresh: Refresh
     schedule: Schedule
     horizon: Horizon
     train: Batches
@@ -98,6 +101,13 @@ class TrainingSetup:
         if self.average is None or not self.average.has_begun:
             return self.network
         return self.average.network_at(step)
+
+    def averaged(self, states: Sequence[Mapping[str, Tensor]], step: int) -> nn.Module:
+        """Return another network, with the mean of some weights, the last of them kept after a step."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(mean_of(states))
+        self.refresh(network, step)
+        return network
 
 
 def setup(
@@ -135,6 +145,7 @@ def setup(
     augmentations = make_augmentations(config)
     train = Batches(data.train, data.spec, data.mean, data.std, device, augmentations, config.seed)
     freeze.set_train_mode(network, 1)
+    refresh = _make_refresh(config, freeze, horizon, train)
     return TrainingSetup(
         config=config,
         data=data,
@@ -143,7 +154,8 @@ def setup(
         network=network,
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        average=_make_average(config, network, freeze, horizon, train),
+        average=_make_average(config, network, refresh),
+        refresh=refresh,
         schedule=schedule,
         horizon=horizon,
         train=train,
@@ -186,8 +198,9 @@ def _check_smallest_batch(config: RunConfig, task: Task, network: nn.Module, dat
     """Raise SettingError where a batch, or a part of one, is too small for the batch norms that are trained."""
     number, size, accumulate = len(data.train), config.batch_size, config.accumulate
     smallest = number % size or size
-    is_swa = config.regularization.average.kind == "swa"  # which measures statistics on single images
-    if smallest // accumulate > 1 or not needs_several_samples(task, network, data, is_swa):
+    # Which measure statistics on single images.
+    is_refreshed = config.regularization.average.kind == "swa" or config.checkpoint.average is not None
+    if smallest // accumulate > 1 or not needs_several_samples(task, network, data, is_refreshed):
         return
     if smallest == 1:
         problem = f"makes a batch of one of {number} images, too few for batch norm; change it by one"
@@ -265,20 +278,19 @@ def make_optimizer(config: RunConfig, network: nn.Module, freeze: FreezePlan) ->
     return optimizer
 
 
-def _make_average(
-    config: RunConfig, network: nn.Module, freeze: FreezePlan, horizon: Horizon, train: Batches
-) -> WeightAverage | None:
-    settings = config.regularization.average
-    if settings.kind == "none":
-        return None
-
+def _make_refresh(config: RunConfig, freeze: FreezePlan, horizon: Horizon, train: Batches) -> Refresh:
     def refresh(averaged: nn.Module, step: int) -> None:
         seed_layers(config.seed, "average", step, train.device)
         freeze.set_train_mode(averaged, -(-step // horizon.steps_per_epoch))
         batches = train.epoch(torch.arange(len(train)), config.batch_size)
         measure_norms(averaged, (batch.images for batch in batches))
 
-    return WeightAverage(settings, network, config.epochs, refresh)
+    return refresh
+
+
+def _make_average(config: RunConfig, network: nn.Module, refresh: Refresh) -> WeightAverage | None:
+    settings = config.regularization.average
+    return None if settings.kind == "none" else WeightAverage(settings, network, config.epochs, refresh)
 
 
 def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[int], Tensor]:

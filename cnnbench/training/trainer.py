@@ -17,12 +17,13 @@ from cnnbench.training import console
 from cnnbench.training.ending import WritePage, kept_checkpoint, say_stopped, show_finished
 from cnnbench.training.journal import Journal
 from cnnbench.training.loggers.base import LoggedRun, chosen_settings
-from cnnbench.training.loop import Progress, fit, restore, snapshot
+from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import Plan
 from cnnbench.training.resolve import begin_run_dir, prepare_run_dir, record_session, resolve_run, schedule_notes
 from cnnbench.training.result import measure, result_record, select_checkpoint
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
 from cnnbench.training.signals import StopRequests
+from cnnbench.training.state import restore, restore_parent, snapshot
 from cnnbench.training.step import evaluating, map_images
 
 FIRST_SAVE = 3.0  # seconds after the start; later checkpoints keep their distance
@@ -257,8 +258,7 @@ class Trainer:
         content = checkpoint.load(parent.checkpoints, int(step), identity)
         self.restored = checkpoint.manifest(parent.checkpoints, int(step))
         with checkpoint.fitting(parent.checkpoints):
-            progress = restore(self.training, content)
-        progress.stopped_early, progress.waited = False, 0
+            progress = restore_parent(self.training, content, parent.run_config())
         rows = [row for row in read_rows(parent.metrics_file) if row["step"] <= progress.step]
         write_atomically(self.folder.metrics_file, "".join(map(row_line, rows)).encode())
         return progress
@@ -293,7 +293,7 @@ class Trainer:
         splits = ("train", "val", "test") if self.config.test else ("train", "val")
         try:
             context = self._context(network, chosen["epoch"], chosen["step"], splits)
-            metrics, report = measure(self.training, progress, context, chosen["step"])
+            metrics, report = measure(self.training, progress, context, chosen)
             test = {f"{name}/test": value for name, value in metrics.get("test", {}).items() if name != "samples"}
             self.journal.result(test, chosen["step"])
             rows = read_rows(self.folder.metrics_file)

@@ -19,7 +19,7 @@ from cnnbench.analysis.reports.statistics import (
     paired_difference,
     seeds_needed,
 )
-from cnnbench.tasks.evaluation import is_chance
+from cnnbench.tasks.intervals import is_chance
 
 TIMES = 1000
 MOST = LEVEL + 2.6 * (LEVEL * (1 - LEVEL) / TIMES) ** 0.5  # in 199 of 200 simulations of what errs in 5 %

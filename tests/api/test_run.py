@@ -18,7 +18,7 @@ def test_a_run_is_evaluated_as_its_result_says(run):
     report = run.evaluate()
     assert report.metrics == {name: value for name, value in run.result["test"].items() if name != "samples"}
     assert isinstance(report.tables["classes"], pd.DataFrame)
-    assert run.evaluate("val", "last").metrics.keys() == {"loss", "accuracy", "ece"}
+    assert run.evaluate("val", "last").metrics.keys() == {"loss", "accuracy", "ece", "brier"}
     assert run.evaluate(data=DATA).metrics["loss"] > 0
 
 

@@ -59,7 +59,12 @@ def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
             "confusion.csv",
             "confusion.png",
         ]
-        expected += ["doubts.png", "metrics.json", *(["mistakes.png"] if not table["right"].all() else [])]
+        expected += [
+            "doubts.png",
+            "metrics.csv",
+            "metrics.json",
+            *(["mistakes.png"] if not table["right"].all() else []),
+        ]
         assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
 
 
@@ -93,6 +98,22 @@ def test_what_test_false_leaves_out_is_what_would_have_been_measured(tmp_path, e
     assert evaluate(late).code == 0
     for key in ("train", "val", "test", "checkpoint", "references", "test_measured"):
         assert read(usual / "result.json")[key] == read(late / "result.json")[key]
+
+
+def test_an_error_that_a_source_has_in_per_cent_stands_next_to_the_accuracy(outputs, cnnbench):
+    reference = "metric: accuracy, split: {}, source: a book"
+    test, train = (reference.format(split) for split in ("test", "train"))
+    words = f"references=[{{{test}, value: 0.9789, error: true}}, {{{train}, value: 0.5}}]"
+    done = cnnbench(*SMALL, "epochs=1", "report=true", words)
+    (path,) = (result.parent for result in outputs.glob("*/*/*/result.json"))
+    result = read(path / "result.json")
+    ours = result["test"]["accuracy"]
+    with_error, without = result["references"]
+    assert (with_error["error_percent"], with_error["our_error_percent"]) == (2.11, round(100 - 100 * ours, 4))
+    assert "error_percent" not in without
+    assert f"accuracy/test 0.9789 (error 2.11 %); ours {ours:.4f} (error {100 - 100 * ours:.2f} %)" in done.out
+    assert "accuracy/train 0.5; ours" in done.out
+    assert "| error, % | ours, % |" in (path / "report.md").read_text()
 
 
 @pytest.mark.parametrize("case", ["triplet", "autoencoder"])
@@ -138,7 +159,8 @@ def test_evaluation_reproduces_the_result_of_every_task(case, copy_of, tmp_path,
     result = read(run / "result.json")["test"]
     result.pop("samples")
     assert read(tmp_path / "out" / "metrics.json") == result
-    assert evaluate(run, "--split", "val").code == 0
+    assert evaluate(run, "--split", "val", "--out", tmp_path / "val").code == 0
+    assert {"mAP", "R-precision"} <= read(tmp_path / "val" / "metrics.json").keys()
 
 
 @pytest.mark.parametrize("cache", ["true", "false"])

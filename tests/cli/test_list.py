@@ -51,7 +51,20 @@ def test_runs_are_listed_with_their_metrics(several_runs, listing):
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     head = lines[0].split()
-    assert head == ["model", "lr", "seed", "status", "epoch", "accuracy", "loss", "ece", "since", "size", "run"]
+    assert head == [
+        "model",
+        "lr",
+        "seed",
+        "status",
+        "epoch",
+        "accuracy",
+        "loss",
+        "ece",
+        "brier",
+        "since",
+        "size",
+        "run",
+    ]
     assert len(lines) == 7
     assert lines[-1].startswith("  4 runs, ")
     for path in several_runs.glob("*/*/*/result.json"):

@@ -48,6 +48,7 @@ NO_EFFECT_ON_RESULT = {
     "name", "notes", "tags", "logger", "open", "test",
     "reach", "device", "deterministic", "num_workers", "threads", "log_every", "max_minutes", "report", "references",
     "data.root", "data.monitor", "data.subset.max_classes", "checkpoint.every_seconds", "checkpoint.keep",
+    "checkpoint.top",
 }  # fmt: skip
 
 # What to set a key to that has nothing to derive another value from.
@@ -66,6 +67,7 @@ OTHER_VALUE = {
     "regularization.average.kind": "swa", "optimizer.lr_scale": {"head": 2.0}, "model.pool_to": 2,
     "optimizer.layer_decay": 0.5, "reach": 0.5, "init.experiment": "cnn_lab/lenet_mnist",
     "init.run": "outputs/run", "init.file": "weights.pt", "init.checkpoint": "last",
+    "checkpoint.average": 3,
     "task.watch": "loss", "tested": "last", "name": "mine", "notes": "wide, for longer", "tags": ["lab3"],
     "logger": ["mlflow"], "task.metrics": ["mine"],
     "references": [{"metric": "accuracy", "value": 0.5, "split": "test", "source": "a book"}],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cnnbench.config.run_config import known_keys
 from cnnbench.config.schema import (
     CHOICES,
     GROUPS,
@@ -16,7 +17,6 @@ from cnnbench.config.schema import (
     EarlyStopping,
     Regularization,
     TopLevelConfig,
-    known_keys,
 )
 from cnnbench.config.values import conf_dir
 from cnnbench.errors import ConfigError
@@ -216,7 +216,7 @@ def test_an_experiment_fixes_what_it_names_and_what_is_typed_wins_over_it(compos
     required = REQUIRED.get(word.partition("=")[2], ())
     config = plan_run(composer, [word, *required]).config.to_dict()
     references = fixed.pop("references", [])
-    assert config["references"] == [{"remark": "", **reference} for reference in references]
+    assert config["references"] == [{"remark": "", "error": False, **reference} for reference in references]
     assert {key: config[key] for key in fixed} == fixed
     typed = {key: value + 1 for key, value in fixed.items() if isinstance(value, int)}
     config = plan_run(composer, [*(f"{key}={value}" for key, value in typed.items()), word, *required]).config

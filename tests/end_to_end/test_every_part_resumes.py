@@ -42,6 +42,7 @@ OTHERS = {
     "balanced sampling": ["data.sampling=[1.0,2.0,7.0]", "augmentation=crop_flip_jitter"],
     "parts of batches": ["accumulate=2"],
     "bf16": ["precision=bf16"],
+    "the three best, averaged": ["checkpoint.average=3", "eval_every=2", "eval_unit=step"],
     "validation by steps": ["eval_every=2", "eval_unit=step", "regularization.early_stopping.patience=3"],
     "validation every other epoch": ["eval_every=2"],
     "wrong labels": ["data.label_noise=0.2"],

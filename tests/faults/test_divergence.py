@@ -10,7 +10,8 @@ import torch
 from cnnbench.errors import TrainingError
 from cnnbench.store import checkpoint
 from cnnbench.training import loop
-from cnnbench.training.loop import Progress, fit, snapshot
+from cnnbench.training.loop import Progress, fit
+from cnnbench.training.state import snapshot
 from cnnbench.training.step import gradient_norm, has_finite_gradient
 from tests.conftest import only_run
 from tests.support.interruption import read

@@ -29,6 +29,9 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "triplets that are mined": (*BASE, *CODES, "task=triplet", "task.mining=semihard"),
     "an exponential average": (*BASE, *DRAWS, "regularization.average.kind=ema", "checkpoint.keep=1"),
     "an average of epochs": (*BASE, PAGE, "regularization.average.kind=swa", "regularization.average.start=0.3"),
+    "the three best, averaged": (
+        *BASE, *DRAWS, PAGE, "checkpoint.average=3", "checkpoint.keep=1", "eval_every=2", "eval_unit=step",
+    ),
     "phases": (*BASE, *DRAWS, "freeze.what=features", "freeze.epochs=1", "freeze.then_lr=0.1"),
     "a fold": (*BASE, "data.folds=4", "data.fold=1", "data.label_noise=0.2", "data.sampling=balanced"),
     "bf16": (*BASE, *DRAWS, "precision=bf16"),

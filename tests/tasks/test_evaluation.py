@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, precision_recall_fscore_support
 from torch import Tensor
 
 from cnnbench.tasks import figures
 from cnnbench.tasks.classification import Classification
-from cnnbench.tasks.evaluation import BINS, SHOWN, Predictions, evaluate_classifier, is_chance, wilson
+from cnnbench.tasks.evaluation import BINS, SHOWN, Predictions, evaluate_classifier
+from cnnbench.tasks.intervals import is_chance, student, wilson
 
 NAMES = tuple("abcdefgh")
 
@@ -121,6 +122,105 @@ def test_a_network_that_is_sure_and_right_is_calibrated():
     assert table[["from", "to", "images", "accuracy"]].iloc[-1].tolist() == [pytest.approx(14 / 15), 1, 3, 1]
 
 
+# Scores of probabilities, and their intervals -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_brier_scores_and_losses_are_those_of_a_slow_loop(case):
+    probabilities, labels, classes = CASES[case]
+    briers, losses = [], []
+    for row, label in zip(probabilities.double().tolist(), labels.tolist(), strict=True):
+        briers.append(sum((value - (number == label)) ** 2 for number, value in enumerate(row)))
+        losses.append(-math.log(row[label]))
+    predictions = Predictions(*CASES[case])
+    assert predictions.brier.tolist() == pytest.approx(briers)
+    assert predictions.losses.tolist() == pytest.approx(losses)
+    numbers = range(len(classes))
+    expected = brier_score_loss(labels.numpy(), probabilities.numpy(), labels=numbers, scale_by_half=False)
+    assert float(predictions.brier.mean()) == pytest.approx(expected, rel=1e-6)
+    assert float(predictions.losses.mean()) == pytest.approx(
+        log_loss(labels.numpy(), probabilities.numpy(), labels=numbers), rel=1e-6
+    )
+    intervals = predictions.intervals()
+    for name, values in (("brier", briers), ("loss", losses)):
+        if len(values) == 1:
+            assert all(math.isnan(bound) for bound in intervals[name])
+        elif np.std(values):
+            low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+            assert intervals[name] == pytest.approx((max(0, low), high), rel=1e-6)
+
+
+def test_the_loss_of_an_image_is_the_exact_one_where_its_probability_is_rounded_to_nothing():
+    scores = torch.tensor([[0.0, 200.0], [0.0, 0.0]])
+    exact = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1]), reduction="none")
+    predictions = Predictions(scores.softmax(1), torch.tensor([0, 1]), NAMES[:2], cross_entropies=exact)
+    assert predictions.losses.tolist() == pytest.approx([200.0, math.log(2)])
+    assert predictions.per_class["loss"].tolist() == pytest.approx([200.0, math.log(2)])
+
+
+def test_intervals_of_means_hold_in_nineteen_of_twenty_samples():
+    draws = torch.Generator().manual_seed(0)
+    held = 0
+    for _ in range(2000):
+        low, high = student(torch.rand(8, generator=draws, dtype=torch.float64) + 1)
+        held += low <= 1.5 <= high
+    assert 0.94 <= held / 2000 <= 0.96
+
+
+# Two classes ----------------------------------------------------------------------------------------------------------
+
+TWO = {
+    "some": synthetic(torch.randint(2, (60,), generator=torch.Generator().manual_seed(2)), number=2),
+    "tied": (torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.2, 0.8], [0.2, 0.8]]), torch.tensor([0, 1, 0, 1]), NAMES[:2]),
+}
+
+
+@pytest.mark.parametrize("case", TWO)
+def test_areas_are_those_of_a_slow_loop_and_curves_those_of_every_threshold(case):
+    probabilities, labels, _ = TWO[case]
+    curves = Predictions(*TWO[case]).two_classes
+    second = probabilities[:, 1].tolist()
+    positive = [value for value, label in zip(second, labels.tolist(), strict=True) if label]
+    negative = [value for value, label in zip(second, labels.tolist(), strict=True) if not label]
+    won = sum((one > other) + (one == other) / 2 for one in positive for other in negative)
+    assert curves.metrics()["roc_auc"] == pytest.approx(won / len(positive) / len(negative))
+    area, before = 0.0, 0.0
+    for threshold in sorted(set(second), reverse=True):
+        found = sum(value >= threshold for value in positive)
+        taken = found + sum(value >= threshold for value in negative)
+        area, before = area + (found / len(positive) - before) * found / taken, found / len(positive)
+    assert curves.metrics()["average_precision"] == pytest.approx(area)
+    for row in curves.roc().iloc[1:].to_dict("records"):
+        threshold = row["threshold"] - 1e-6
+        assert row["true_positive_rate"] == sum(value >= threshold for value in positive) / len(positive)
+        assert row["false_positive_rate"] == sum(value >= threshold for value in negative) / len(negative)
+    for row in curves.precision_recall().to_dict("records"):
+        found = sum(value >= row["threshold"] - 1e-6 for value in positive)
+        taken = found + sum(value >= row["threshold"] - 1e-6 for value in negative)
+        assert (row["recall"], row["precision"]) == (found / len(positive), found / taken)
+
+
+def test_probabilities_that_are_rounded_to_one_are_still_ranked():
+    scores = torch.tensor([[0.0, 30.0], [0.0, 31.0], [0.0, 32.0], [0.0, 33.0]])
+    curves = Predictions(scores.softmax(1), torch.tensor([0, 0, 1, 1]), NAMES[:2]).two_classes
+    assert curves.metrics() == {"roc_auc": 1.0, "average_precision": 1.0}
+
+
+def test_curves_are_of_two_classes_that_both_occur():
+    assert Predictions(torch.full((3, 2), 0.5), torch.tensor([1, 1, 1]), NAMES[:2]).two_classes is None
+    assert Predictions(*CASES["random"]).two_classes is None
+    report = evaluate_classifier({"loss": 1.0}, Predictions(*TWO["some"]), lambda rows: torch.zeros(len(rows), 1, 4, 4))
+    assert {"roc_auc", "average_precision"} <= report.metrics.keys()
+    assert {"roc", "precision_recall"} <= report.tables.keys()
+    left, right = report.figures["thresholds"].axes
+    assert (left.get_xlabel(), right.get_xlabel()) == ("false positive rate", "recall")
+
+
+def test_a_metric_of_a_users_own_takes_the_place_of_ours():
+    report = evaluate_classifier({"brier": 7.0}, Predictions(*CASES["random"]), lambda rows: rows)
+    assert report.metrics["brier"] == 7.0
+
+
 def test_the_table_has_the_most_likely_classes_with_their_probabilities():
     probabilities, labels, classes = CASES["random"]
     table = Predictions(probabilities, labels, classes, tuple(f"{number}.png" for number in range(300))).table()
@@ -156,13 +256,14 @@ def test_tables_and_figures_are_computed_on_demand(tmp_path):
     predictions = Predictions(probabilities, labels, ("<b>", "a\nb\x1b", "$\\frac{", "x" * 300, "", "犬", "'", '"'))
     report = evaluate_classifier({"loss": 1.0}, predictions, pixels)
     assert not asked
-    assert report.metrics == {"loss": 1.0, "ece": predictions.calibration.error}
+    measured = {"ece": predictions.calibration.error, "brier": float(predictions.brier.mean())}
+    assert report.metrics == {"loss": 1.0} | measured
     shown: dict[str, tuple[int, ...]] = {}
     report.write(tmp_path / "out", lambda name, picture: shown.update({name: picture.shape}))
     assert asked == [predictions.most_confident_mistakes().tolist(), predictions.least_confident_correct().tolist()]
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in report.tables} | {"metrics.json"} == written
-    assert list(shown) == list(Classification.figure_titles) == [
+    assert list(shown) == [name for name in Classification.figure_titles if name != "thresholds"] == [
         "classes", "confusion", "calibration", "mistakes", "doubts"
     ]  # fmt: skip
     assert all(shape[2] == 3 for shape in shown.values())

@@ -80,7 +80,17 @@ def test_reconstructions_are_drawn_of_validation_on_the_way_and_of_test_images_a
     events = EventAccumulator(str(run)).Reload()
     assert sorted(events.Tags()["images"]) == ["reconstructions-test", "reconstructions-val", "tsne"]
     result = read(run / "result.json")["test"]
-    assert set(result) == {"loss", "recall@1", "recall@5", "recall@10", "5-nn", "silhouette", "samples"}
+    assert set(result) == {
+        "loss",
+        "recall@1",
+        "recall@5",
+        "recall@10",
+        "mAP",
+        "R-precision",
+        "5-nn",
+        "silhouette",
+        "samples",
+    }
 
 
 def test_input_and_reconstruction_are_drawn_on_one_scale():

@@ -1,13 +1,14 @@
 """How well embeddings find images of their class, against slow obvious loops and scikit-learn."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import average_precision_score, silhouette_score
 
 from cnnbench.tasks import retrieval
-from cnnbench.tasks.retrieval import neighbour_accuracy, recall_at, silhouette
+from cnnbench.tasks.retrieval import neighbour_accuracy, precisions, recall_at, silhouette
 from tests.support.zoo import LABELS, UNEVEN
 
 RANKS = (1, 5, 10)
@@ -53,6 +54,70 @@ def test_an_image_is_no_neighbour_of_itself_even_among_its_copies():
 
 def test_a_single_image_has_no_neighbours():
     assert all(math.isnan(value) for value in recall_at(torch.zeros(1, 3), torch.tensor([0]), RANKS))
+
+
+# Precisions -----------------------------------------------------------------------------------------------------------
+
+EQUAL = torch.tensor([[0.0], [0.0], [1.0], [1.0], [1.0], [2.0], [2.0], [4.0]])  # many at the same distance
+RANKED = {
+    "zoo": (embeddings_of(LABELS), LABELS),
+    "uneven": (embeddings_of(UNEVEN), UNEVEN),
+    "some alone": (embeddings_of(LABELS[:8]), torch.tensor([0, 0, 1, 2, 2, 2, 3, 0])),
+    "equal distances": (EQUAL, torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])),
+    "collapsed": (torch.zeros(12, 3), torch.tensor([0] * 6 + [1] * 4 + [2] * 2)),
+}
+
+
+def slow_precisions(embeddings: torch.Tensor, labels: torch.Tensor, queries: range) -> tuple[float, float]:
+    average, at_r = [], []
+    for query in queries:
+        others = [row for row in range(len(labels)) if row != query]
+        distances = [math.dist(embeddings[query].tolist(), embeddings[row].tolist()) for row in others]
+        alike = [int(labels[row] == labels[query]) for row in others]
+        if not sum(alike):
+            continue
+        average.append(average_precision_score(alike, [-distance for distance in distances]))
+        # Whoever is at the same distance comes first in one of the orders.
+        first, last = (
+            [one for _, one in sorted(zip(distances, [sign * one for one in alike], strict=True))][: sum(alike)]
+            for sign in (-1, 1)
+        )
+        if -sum(first) == sum(last):
+            at_r.append(sum(last) / sum(alike))
+        else:
+            limit = sorted(distances)[sum(alike) - 1]
+            tied = [one for one, distance in zip(alike, distances, strict=True) if distance == limit]
+            sure = sum(one for one, distance in zip(alike, distances, strict=True) if distance < limit)
+            places = sum(alike) - sum(distance < limit for distance in distances)
+            drawn = [sum(order[:places]) for order in permutations(tied)]
+            at_r.append((sure + sum(drawn) / len(drawn)) / sum(alike))
+    return sum(average) / len(average), sum(at_r) / len(at_r)
+
+
+@pytest.mark.parametrize("case", [name for name in RANKED if name != "collapsed"])
+def test_precisions_are_those_of_scikit_learn_and_of_all_orders_of_equal_distances(case):
+    embeddings, labels = RANKED[case]
+    expected = slow_precisions(embeddings, labels, range(len(labels)))
+    assert precisions(embeddings, labels) == pytest.approx(expected, abs=1e-9)
+    assert 0 < expected[0] < 1
+
+
+def test_embeddings_that_collapsed_are_as_precise_as_chance_in_whatever_order_images_come():
+    embeddings, labels = RANKED["collapsed"]
+    chance = (6 * 5 / 11 + 4 * 3 / 11 + 2 * 1 / 11) / 12
+    assert precisions(embeddings, labels) == pytest.approx((chance, chance))
+
+
+def test_of_many_images_some_are_ranked_for(monkeypatch):
+    embeddings = embeddings_of(LABELS)
+    monkeypatch.setattr(retrieval, "MAX_QUERIES", 25)
+    monkeypatch.setattr(retrieval, "CHUNK", 3)
+    assert precisions(embeddings, LABELS) == pytest.approx(slow_precisions(embeddings, LABELS, range(0, 100, 4)))
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2], []])
+def test_images_that_are_alone_rank_nothing(labels):
+    assert all(math.isnan(value) for value in precisions(torch.randn(len(labels), 3), torch.tensor(labels).long()))
 
 
 def test_five_neighbours_vote():

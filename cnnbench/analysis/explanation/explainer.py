@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.explanation.layers import LISTED, NotPossible
 from cnnbench.analysis.predict import InputImage, images_from_files, images_from_split
-from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.analysis.run import Run
 from cnnbench.data.images import Images, Stream
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed

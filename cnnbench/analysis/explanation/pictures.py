@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.evaluate import evaluate_run
 from cnnbench.analysis.explanation import sheets
 from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
@@ -27,7 +28,7 @@ from cnnbench.analysis.explanation.layers import (
     maps_of_layer,
     spread,
 )
-from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.analysis.run import Run
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 from cnnbench.tasks.figures import any_script, plain, tsne_scatter
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench import __version__
-from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.analysis.checkpoints import Checkpoint
+from cnnbench.analysis.run import Run
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
 from cnnbench.models.build import build_network, load_weights

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.export.deployed import deployed, described
 from cnnbench.analysis.export.formats import Format
-from cnnbench.analysis.run import Checkpoint, Run
+from cnnbench.analysis.run import Run
 from cnnbench.errors import UserError
 from cnnbench.store.files import write_atomically, write_json
 

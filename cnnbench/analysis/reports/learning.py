@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnbench.store.files import read_rows
 from cnnbench.store.query import PRINCIPAL, RunSummary, higher_is_better
-from cnnbench.tasks.evaluation import is_chance
+from cnnbench.tasks.intervals import is_chance
 
 RISEN = 1.1  # times its lowest value: more than a loss fluctuates from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end
@@ -36,7 +36,7 @@ class Metric:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """Return between which numbers it is; None where that is not known."""
-        return (0.0, 1.0) if self.is_share or self.name == "ece" else None
+        return (0.0, 1.0) if self.is_share or self.name in ("ece", "mAP", "R-precision") else None
 
     @classmethod
     def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":

@@ -16,7 +16,8 @@ from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.store.tables import read_own_csv
-from cnnbench.tasks.evaluation import is_chance, wilson
+from cnnbench.tasks.intervals import is_chance, wilson
+from cnnbench.training.console import ERRORS
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 FACTS = (
@@ -79,8 +80,12 @@ class RunReport:
         if self.result:
             yield self._metrics()
         if self.result.get("references"):
-            columns = ["metric", "split", "value", "ours", "source", "remark"]
-            table = pd.DataFrame(self.result["references"])[columns].rename(columns={"value": "published"})
+            table = pd.DataFrame(self.result["references"])
+            errors = [key for key in ERRORS if key in table]
+            table = table[["metric", "split", "value", "ours", *errors, "source", "remark"]]
+            table = table.rename(
+                columns={"value": "published", **dict(zip(ERRORS, ("error, %", "ours, %"), strict=True))}
+            )
             yield Table("Published results", table)
         for metric in dict.fromkeys((self.metric, LOSS)):
             drawing = metric_curves([("", self.epochs)], metric, self.result.get("checkpoint", {}).get("epoch", 0))
@@ -153,6 +158,10 @@ class RunReport:
     def _evaluation(self) -> Iterator[Section]:
         """Yield what the evaluation of the tested checkpoint wrote."""
         folder = self.folder.evaluation(self.split, self.run.checkpoint_tested)
+        if (folder / "metrics.csv").is_file():
+            intervals = read_own_csv(folder / "metrics.csv", "metric").dropna().round(4)
+            note = "Over images: Wilson's of shares, Student's of means; other seeds are not covered."
+            yield Table("95 % intervals", intervals, note=note)
         if (folder / "classes.csv").is_file():
             classes = read_own_csv(folder / "classes.csv", "class")
             yield Table("Classes, the worst first", classes.sort_values(["top1", "class"]).round(4))
