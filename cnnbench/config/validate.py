@@ -175,7 +175,8 @@ class _Reading:
 
     def _section(self, schema: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Any:
         """Return the values as their schema has them, or None where something is wrong with them."""
-        values = {key: value for key, value in values.items() if value != "???"}  # Hydra's word for what must be given
+        # "???" is Hydra's word for what must be given.
+        values = {str(key): value for key, value in values.items() if value != "???"}
         inner = {key: value for key, value in values.items() if key in schema.model_fields}
         inner = {key: value for key, value in inner.items() if is_section(schema.model_fields[key].annotation)}
         checked: dict[str, Any] = {}

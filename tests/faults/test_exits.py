@@ -16,9 +16,13 @@ from torch import nn
 from cnnbench.registry import MODELS
 
 class Leaver(nn.Linear):
+    has_learnt = False  # what tries a network before a training does that on a copy
+
     def forward(self, features):
         if self.training == {in_training} and torch.is_grad_enabled() == {in_training} and len(features) > 2:
-            sys.exit({code})
+            if self.has_learnt or {in_training}:
+                sys.exit({code})
+        self.has_learnt = self.has_learnt or torch.is_grad_enabled()
         return super().forward(features)
 
 @MODELS.register("leaver")
@@ -40,7 +44,7 @@ def leaver(tmp_path: Path, code: str, in_training: bool = True) -> str:
 def test_a_model_that_exits_fails_its_run_and_a_message_says_where(cnnbench, outputs, tmp_path, code, in_training):
     outcome = cnnbench(*WORDS, leaver(tmp_path, code, in_training))
     assert outcome.code == 1
-    place = f"by forward in {tmp_path / 'leaver.py'}:10"
+    place = f"by forward in {tmp_path / 'leaver.py'}:13"
     assert f"sys.exit({code}) was called in the middle of it, {place}" in outcome.err
     assert "There is no checkpoint yet." in outcome.err
     record = read(only_run(outputs) / "run.json")
