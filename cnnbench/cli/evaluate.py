@@ -33,8 +33,9 @@ Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
 of result.json, to the last digit; a run with test=false gets them now. run.json
 counts how often the test images were measured. Nothing else is changed.
-The temperature divides the class scores: fitted on validation images, it makes
-probabilities as large as predictions are often right, and changes no prediction.
+The temperature divides the class scores: fitted on validation images, it brings
+probabilities closer to how often predictions are right, and changes no
+prediction.
 """
 SHOWN = 20  # classes in the terminal: the worst
 

@@ -111,7 +111,7 @@ RUN = Argument(
 IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(
     "--checkpoint", type=checkpoint, default="tested", metavar="WHICH",
-    help="best, best2, average, last, a step; default: the tested one",
+    help="best, best2, average, last, or a step; default: the one that was tested",
 )  # fmt: skip
 INDEX = Argument("--index", type=indices, metavar="N,N,…", help="images of the split, counted from 0")
 JSON = Argument("--json", action="store_true", help="print JSON, for programs")
