@@ -78,8 +78,8 @@ def test_an_evaluation_is_shown_in_short(run):
     report = run.evaluate()
     assert len(repr(report)) < 300
     assert "confusion" in report.figures
-    assert repr(report.tables) == "OnDemand('classes', 'confusion', 'calibration', 'predictions')"
-    assert "tables: <code>classes, confusion, calibration, predictions</code>" in report._repr_html_()
+    assert repr(report.tables) == "OnDemand('metrics', 'classes', 'confusion', 'calibration', 'predictions')"
+    assert "tables: <code>metrics, classes, confusion, calibration, predictions</code>" in report._repr_html_()
 
 
 CELL = """

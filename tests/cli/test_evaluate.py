@@ -415,7 +415,7 @@ def test_the_example_of_the_readme_runs(outputs):
     assert known["run"].path.is_relative_to(outputs)
     assert known["probabilities"].shape == (3, 10)
     assert list(known["table"].columns) == ["model.name", "seed", "accuracy/test"]
-    assert len(known["table"]) == 1 + len(known["runs"]) == 3
+    assert len(known["table"]) == 1 + len(known["sweep"]) == 3
 
 
 def test_the_package_knows_no_other_names():

@@ -87,7 +87,7 @@ MISSING = {
     "predict photo.jpg": "cnnbench predict: RUN: comes before 'photo.jpg', which is a file: folder of a run",
     "explain photo.jpg last": "cnnbench explain: RUN: comes before 'photo.jpg', which is a file",
     "export outputs/RUN": "cnnbench export: --format FORMAT is missing: safetensors, onnx, torch_export.",
-    "data": "cnnbench data: list|info|prepare is missing",
+    "data": "cnnbench data: list|info|prepare|cache is missing",
     "new model": "cnnbench new: NAME is missing",
     "evaluate outputs/RUN --spilt val": "--spilt val: no such argument; did you mean '--split'?",
     "evaluate outputs/RUN outputs/OTHER": "outputs/OTHER: no such argument.",
