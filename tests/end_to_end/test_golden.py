@@ -84,6 +84,5 @@ def test_a_killed_folder_of_an_earlier_version_goes_on_to_the_same_weights(cnnbe
     run = only_run(outputs)
     assert differing(weights_of_run(run), "classifier") == []
     old, new = (json.loads((folder / "result.json").read_text()) for folder in (only_run(RUNS / "finished"), run))
-    assert {split: new[split] for split in ("train", "val", "test")} == {
-        split: pytest.approx(old[split]) for split in ("train", "val", "test")
-    }
+    for split in ("train", "val", "test"):  # more may be measured today
+        assert {name: new[split][name] for name in old[split]} == pytest.approx(old[split])

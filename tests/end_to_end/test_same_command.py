@@ -38,8 +38,8 @@ def change_code(monkeypatch) -> str:
 
 
 def change_data(monkeypatch) -> str:
-    def changed(config, place=None):
-        training = setup(config, place)
+    def changed(config, **options):
+        training = setup(config, **options)
         object.__setattr__(training.data, "fingerprint", "0")
         return training
 
