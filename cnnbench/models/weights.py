@@ -200,7 +200,10 @@ def _by_own_names(source: WeightSource, own: Mapping[str, torch.Size]) -> dict[s
     DataParallel calls a network `module.`, others `model.` or `net.`, an autoencoder `encoder.`: any prefix is left
     out with which most names and shapes are those of the network. Raises UserError where several are as good.
     """
-    given = {name.replace(COMPILED, ""): tensor for name, tensor in source.load().items()}
+    loaded = source.load()
+    if others := [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]:
+        raise UserError(f"{source.setting}: holds no tensor under {', '.join(map(repr, others[:SHOWN]))}.")
+    given = {name.replace(COMPILED, ""): tensor for name, tensor in loaded.items()}
     by_name, by_shape = Counter[str](), Counter[str]()
     for name, tensor in given.items():
         prefix, inner = "", name

@@ -230,7 +230,8 @@ def test_own_tables_are_read_back_as_they_were(tmp_path):
 def test_every_table_of_a_run_is_harmless_and_its_page_has_the_names(run_of, capsys):
     run, _ = run_of(capsys)
     files = [*run.rglob("*.csv")]
-    assert {file.name for file in files} == {"calibration.csv", "classes.csv", "confusion.csv", "predictions.csv"}
+    names = {"metrics.csv", "calibration.csv", "classes.csv", "confusion.csv", "predictions.csv"}
+    assert {file.name for file in files} == names
     for file in files:
         for row in csv.reader(io.StringIO(file.read_bytes().decode(), newline="")):
             assert not [cell for cell in row if cell.startswith(("=", "+", "@", "\t", "\r", "-")) and not number(cell)]
