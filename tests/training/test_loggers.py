@@ -110,7 +110,7 @@ def test_a_plugin_registers_a_logger_that_is_called_in_order(cnnbench, outputs, 
         "scalars 5 loss/train accuracy/train loss/val accuracy/val",
     ]
     assert lines[-2].startswith("result ")
-    assert set(lines[-2].split()[2:]) == {"loss/test", "accuracy/test", "ece/test"}
+    assert set(lines[-2].split()[2:]) == {"loss/test", "accuracy/test", "ece/test", "brier/test"}
     assert lines[-1] == "end completed result.json report.html"
     assert len(lines) == 1 + 15 + 3 + 2
     assert read(run / "run.json")["loggers"] == {"diary": "page 1"}
