@@ -21,7 +21,7 @@ from cnnbench.data.decode import Unreadable, decode, decode_whole
 from cnnbench.data.image_files import content_digest
 from cnnbench.data.images import Images, Photographs
 from cnnbench.data.packs import cache_dir
-from cnnbench.data.prepare import channel_statistics
+from cnnbench.data.statistics import channel_statistics
 from cnnbench.errors import Stopped, TrainingError
 from cnnbench.store.files import checksum
 from cnnbench.training.signals import StopRequests

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnbench.augmentation.color import _bank
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.training.setup import TrainingSetup, _make_average, make_augmentations
+from cnnbench.training.setup import TrainingSetup, _make_average, _make_refresh, make_augmentations
 from tests.support.training import prepared
 
 GPU = torch.device("cuda", 0)
@@ -64,7 +64,7 @@ def pretended(*words: str) -> Iterator[tuple[TrainingSetup, Iterator[Batch]]]:
             moved = replace(
                 training, device=GPU, train=train,
                 penalized=[weight for weight in network.parameters() if training.penalized and weight.ndim > 1],
-                average=_make_average(config, network, training.freeze, training.horizon, train),
+                average=_make_average(config, network, _make_refresh(config, training.freeze, training.horizon, train)),
             )  # fmt: skip
             batches = train.epoch(mode.from_tensor(order), config.batch_size, 1)
             yield moved, batches

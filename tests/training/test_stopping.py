@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from cnnbench.analysis.reports.page import Page
+from cnnbench.data import prepare
 from cnnbench.errors import Stopped
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.tasks import classification
 from cnnbench.tasks.evaluation import EvalReport
-from cnnbench.training import loop, setup, trainer
+from cnnbench.training import loop, trainer
 from cnnbench.training.signals import SIGNALS, StopRequests
 from cnnbench.training.trainer import Trainer
 from tests.conftest import TINY, only_run
@@ -55,7 +56,7 @@ def test_a_signal_lets_the_step_finish_saves_and_says_how_to_go_on(cnnbench, out
 
 # Where a signal comes, and what a class or module calls there.
 PLACES: dict[str, tuple[Any, str]] = {
-    "while data are prepared": (setup, "prepare"),
+    "while data are prepared": (prepare, "select_subset"),
     "while the newest checkpoint is read": (Trainer, "_restore"),
     "while batches are validated": (loop, "evaluate"),
     "while samples are shown": (Trainer, "_context"),
