@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ from cnnbench.registry import TASKS
 from cnnbench.train import main
 
 register_everything()
+# A shell lets what it starts in the background ignore these, and what is ignored stays so: see `training.signals`.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 # Their assertions say what differs, as those of tests do.
 pytest.register_assert_rewrite("tests.support.campaign", "tests.support.interruption")
 
