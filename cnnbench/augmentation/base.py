@@ -92,8 +92,9 @@ class Augmentation:
         return images
 
     def sample_box(self, draws: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return top, left, height and width, int64 [B] each, of boxes in images of a size; asked where `takes_box`."""
-        raise NotImplementedError
+        """Return top, left, height and width, int64 [B] each, of boxes in images of a size: all of it, by default."""
+        zeros = draws.new_zeros(len(draws)).long()
+        return zeros, zeros, zeros + height, zeros + width
 
     def resized_to(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width that a box is resized to, at least those of the crop, `size`."""

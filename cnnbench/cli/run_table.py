@@ -20,7 +20,7 @@ from cnnbench.store.tables import csv_of_rows
 NOT_COMPARED = (*LABELS, "references", "source", "parent")
 ASKED, STATUS, FIRST, PROGRESS, CHOSEN, SECOND, SIZE, SINCE, OTHER = range(9)  # how soon a column is shown
 GAP = "  "
-LEAST = 45  # characters beside the words that name the runs, however long these are
+LEAST = 45  # characters next to the words that name the runs, however long these are
 
 
 @dataclass(frozen=True)

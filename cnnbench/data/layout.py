@@ -138,20 +138,20 @@ class Layout:
     def _ways_with_images_only(self) -> list[str]:
         """Return what may have been meant by a folder without folders, and what to type."""
         here = Path(os.path.abspath(self.where))
-        beside = _folders_of_images(here.parent, here)
-        if here.name in parts_among([here.name, *beside]):
-            beside = []  # parts of a data set, not classes
+        siblings = _folders_of_images(here.parent, here)
+        if here.name in parts_among([here.name, *siblings]):
+            siblings = []  # parts of a data set, not classes
         lists = [file for folder in (here, here.parent) for file in lists_in(folder)]
         named = [
             f"where {file.name} names their classes: data=csv {as_folder(here)} "
             + quote(f"data.train={os.path.relpath(file, here)}")
             for file in lists[:MAX_WAYS]
         ]
-        others = f"{listed(beside[:3])}{', …' if len(beside) > 3 else ''}"
+        others = f"{listed(siblings[:3])}{', …' if len(siblings) > 3 else ''}"
         one_of = f"where '{here.name}' is one of the classes, as {others}: {as_folder(here.parent)}"
         listing = f"data=csv {as_folder(here)} data.train=LIST.csv, a list in it with the header path,label"
         return [
-            *([one_of] if beside else []),
+            *([one_of] if siblings else []),
             *named,
             f"else move them into {here}/CLASS; or name their classes: {listing}",
         ]
@@ -310,10 +310,10 @@ def as_folder(path: Path) -> str:
     return quote(f"data.folder={absolute.relative_to(here) if below else absolute}")
 
 
-def _folders_of_images(folder: Path, besides: Path) -> list[str]:
+def _folders_of_images(folder: Path, excluded: Path) -> list[str]:
     """Return the names of the folders in a folder that have images in them."""
     try:
-        others = [path for path in folders_in(folder) if path != besides]
+        others = [path for path in folders_in(folder) if path != excluded]
         return [path.name for path in others if any(one.suffix.lower() in SUFFIXES for one in path.iterdir())]
     except (OSError, UserError):  # of somebody else
         return []

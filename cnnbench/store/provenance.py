@@ -156,16 +156,22 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def git_diff() -> bytes:
-    """Return what differs from the commit, files that are not added included, as `git apply` takes it."""
+def git_diff() -> bytes | None:
+    """Return what differs from the commit, files that are not added included, as `git apply` takes it.
+
+    None where git cannot say it, or not in time: a record stops no run.
+    """
     plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary")
-    top = _git("rev-parse", "--show-toplevel").decode().strip()
-    added = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".").split(b"\0")
-    parts = [_git("diff", *plain, "HEAD", "--", ".")]
-    parts += [
-        _git("-C", top, "diff", *plain, "--no-index", "--", "/dev/null", os.fsdecode(name), fails=True)
-        for name in filter(None, added)
-    ]
+    try:
+        top = _git("rev-parse", "--show-toplevel").decode().strip()
+        added = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".").split(b"\0")
+        parts = [_git("diff", *plain, "HEAD", "--", ".")]
+        parts += [
+            _git("-C", top, "diff", *plain, "--no-index", "--", "/dev/null", os.fsdecode(name), fails=True)
+            for name in filter(None, added)
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
     return b"".join(parts)
 
 
@@ -218,11 +224,13 @@ def _is_docstring(node: Any) -> bool:
 
 def _requirement(distribution: importlib.metadata.Distribution) -> str:
     """Return a distribution with its version, or for one from a repository with that and its commit."""
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    repository = origin.get("vcs_info")
-    if repository is None:
+    try:
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        repository = origin["vcs_info"]
+        address = re.sub(r"^(https?://)[^/@]*@", r"\1", origin["url"])  # whose user may be a password
+        return f"{distribution.name} @ {repository['vcs']}+{address}@{repository['commit_id']}"
+    except (ValueError, KeyError, TypeError):  # other programs write that file
         return f"{distribution.name}=={distribution.version}"
-    return f"{distribution.name} @ {repository['vcs']}+{origin['url']}@{repository['commit_id']}"
 
 
 def _driver() -> str:

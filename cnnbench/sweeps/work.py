@@ -28,7 +28,7 @@ WAITS_FOR_ORPHANS = 30.0  # seconds: a job whose launcher was killed notices tha
 
 @dataclass(frozen=True)
 class Options:
-    """What a launcher may be told. jobs: at a time; None: what fits the machine. fail_fast: stop at the first failure.
+    """Options of a launcher. jobs: at a time; None: what fits the machine. fail_fast: stop at the first failure.
 
     retry_failed: also what diverged with the same code. accept_stale: continue although code or data changed.
     """

@@ -238,7 +238,7 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
 
 
 def show_page(page: Path, opens: bool = False) -> None:
-    """Print where a page lies, and open it in the browser where that is wanted."""
+    """Print where a page lies, and open it in the browser where that was asked for."""
     say("  page        " + linked(page))
     if opens and (note := opened_in_browser(page)):
         say(f"  {note}")

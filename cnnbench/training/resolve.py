@@ -135,8 +135,7 @@ def prepare_run_dir(
 def record_session(folder: RunFolder, command: str, step: int, device: str, threads: int) -> None:
     """Add a session to what a run records: from which step, by which code, and what it computes with."""
     record, computed_with, git = folder.record(), provenance.environment(device, threads), provenance.git_state()
-    if git is not None and git["dirty"]:
-        diff = provenance.git_diff()
+    if git is not None and git["dirty"] and (diff := provenance.git_diff()) is not None:
         git["diff"] = f"code-{hashlib.sha256(diff).hexdigest()[:8]}.diff"  # of another session it may be another one
         write_atomically(folder.path / git["diff"], diff)
     if device.startswith("cuda"):

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cnnbench.augmentation.base import Augmentation
 from cnnbench.augmentation.color import Jitter
 from cnnbench.augmentation.crop import Crop, Flip, ResizedCrop, VerticalFlip
 from cnnbench.augmentation.mixing import Mixup
@@ -157,3 +158,14 @@ def test_an_augmentation_that_needs_a_whole_image_gets_the_square(photographs):
     assert isinstance(images.pixels, Stream)
     given = batches(images, halved=Halved(scale=[0.5, 1.0], ratio=[1.0, 1.0]))
     assert len(next(given.epoch(torch.arange(NUM), NUM)).images) == NUM
+
+
+def test_an_augmentation_without_a_box_of_its_own_takes_the_whole_picture(photographs):
+    class Squeezed(Augmentation):
+        resizes = takes_box = True
+
+    images = streamed(photographs, "whole")
+    batch = next(batches(images, squeezed=Squeezed()).epoch(torch.arange(NUM), NUM))
+    assert tuple(batch.images.shape) == (NUM, 3, CROP, CROP)
+    top, left, tall, wide = Squeezed().sample_box(torch.rand(2, 0), 30, 40)
+    assert [values.tolist() for values in (top, left, tall, wide)] == [[0, 0], [0, 0], [30, 30], [40, 40]]

@@ -66,12 +66,12 @@ def test_a_file_of_events_that_was_cut_is_left_as_it_is_and_each_point_is_there_
     time.sleep(1.1)
     assert go(*PLAIN) == 0
     assert events.read_bytes() == before
-    shown, wanted = scalars_of(run), shown_by(rows_of(run), read(run / "result.json"))
+    shown, expected = scalars_of(run), shown_by(rows_of(run), read(run / "result.json"))
     if left < 0:
-        assert shown == wanted
-    assert shown.keys() == wanted.keys()
+        assert shown == expected
+    assert shown.keys() == expected.keys()
     for tag, points in shown.items():
-        assert points == wanted[tag][-len(points) :], "what was lost is in metrics.jsonl"
+        assert points == expected[tag][-len(points) :], "what was lost is in metrics.jsonl"
 
 
 @pytest.mark.parametrize("call", ["opened", "flushed"])

@@ -74,6 +74,23 @@ def test_a_run_of_changed_code_keeps_the_diff(cnnbench, outputs, monkeypatch):
     assert len(list(outputs.glob("*/*/*/*.diff"))) == 2
 
 
+@pytest.mark.parametrize("error", [subprocess.TimeoutExpired("git", 10), FileNotFoundError("git"), PermissionError()])
+def test_a_diff_that_git_cannot_make_stops_no_run(cnnbench, outputs, monkeypatch, error):
+    monkeypatch.setattr(provenance, "git_state", lambda: {"commit": "a1", "dirty": True})
+    run = subprocess.run
+
+    def fail(command, **options):
+        if "diff" in command:
+            raise error
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    ended = cnnbench(*SMALL, "epochs=1")
+    assert ended.code == 0, ended.err
+    git = read(only_run(outputs) / "run.json")["sessions"][0]["git"]
+    assert (git["dirty"], "diff" in git) == (True, False)
+
+
 def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "cnnbench", SimpleNamespace(__file__=str(tmp_path / "__init__.py")))
     assert provenance.git_state() is None
@@ -91,6 +108,21 @@ def test_a_package_of_a_repository_is_recorded_with_its_commit():
     distribution = SimpleNamespace(name="nets", version="1.0", read_text=lambda name: json.dumps(origin))
     assert provenance._requirement(distribution) == "nets @ git+https://host/nets@abc"
     distribution.read_text = lambda name: json.dumps({"url": "file:///home/me/nets", "dir_info": {}})
+    assert provenance._requirement(distribution) == "nets==1.0"
+
+
+@pytest.mark.parametrize("user", ["me:secret", "secret"])
+def test_no_password_in_the_address_of_a_repository_is_recorded(user):
+    origin = {"url": f"https://{user}@host:8080/nets", "vcs_info": {"vcs": "git", "commit_id": "abc"}}
+    distribution = SimpleNamespace(name="nets", version="1.0", read_text=lambda name: json.dumps(origin))
+    assert provenance._requirement(distribution) == "nets @ git+https://host:8080/nets@abc"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"vcs_info": {}}', '{"vcs_info": 1}', '{"url": "x", "vcs_info": {"vcs": "git"}}']
+)
+def test_a_package_whose_origin_cannot_be_read_has_its_version(text):
+    distribution = SimpleNamespace(name="nets", version="1.0", read_text=lambda name: text)
     assert provenance._requirement(distribution) == "nets==1.0"
 
 

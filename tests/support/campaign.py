@@ -64,7 +64,7 @@ tqdm.monitor_interval = 10
 assert threading.active_count() == 1, threading.enumerate()
 del tqdm._lock, TqdmDefaultWriteLock.mp_lock  # all commands would share it, and one that is killed would keep it
 """
-"""A whole run, so that nothing is left that each command would import and read anew."""
+"""A whole run, so that nothing is left that each command would import and read again."""
 
 
 class Undisturbed:

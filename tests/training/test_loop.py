@@ -262,8 +262,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_changes_a_weight(
 
     monkeypatch.setattr(training.task, "train_step", poisoned)
     recorder, progress = Recorder(), Progress()
-    told = r"step 7 \(epoch 2\) is -?(nan|inf), the norm of its gradient nan, at a learning rate of 0\.0625"
-    with pytest.raises(TrainingError, match=told):
+    said = r"step 7 \(epoch 2\) is -?(nan|inf), the norm of its gradient nan, at a learning rate of 0\.0625"
+    with pytest.raises(TrainingError, match=said):
         fit(training, progress, recorder)
     assert same(weights_of(training), before[0])
     assert progress.step == len(recorder.steps) == 6

@@ -27,6 +27,13 @@ def said(*words: str) -> dict[str, str]:
     return {remark.about: remark.text for remark in prepared(*latest((*SMALL, *words))).remarks}
 
 
+@pytest.mark.parametrize(("momentum", "rate"), [("0.99", "10"), ("0.95", "2")])
+def test_momentum_that_makes_the_learning_rate_much_higher(momentum, rate):
+    text = f"with momentum {momentum}, the effective learning rate is lr / (1 - momentum) = {rate}"
+    assert said("optimizer.lr=0.1", f"optimizer.momentum={momentum}")["optimizer.momentum"] == text
+    assert "optimizer.momentum" not in said("optimizer.lr=0.1", "optimizer.momentum=0.9")
+
+
 # Batch norm over a single value per channel ---------------------------------------------------------------------------
 
 

@@ -172,7 +172,7 @@ def _total_variance(runs: Sequence[Any], pairs: Sequence[tuple[Values, Values]],
 
 
 def corrected_together(differences: Sequence[Difference]) -> list[Difference]:
-    """Return differences with what chance means among so many: with Holm's correction.
+    """Return differences with what chance means among that many: with Holm's correction.
 
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """

@@ -107,7 +107,7 @@ class TensorBoard(Logger):
 
 
 class _EventFile:
-    """A new file of events, which writes them itself, every ten seconds and when it is told to.
+    """A new file of events, which writes them itself, every ten seconds and when it is asked to.
 
     TensorBoard's own one does that in a thread: with a full disk, that would end with a traceback at some other time.
     """
