@@ -83,6 +83,8 @@ class Difference:
             return f"{few}; whether this is chance is unknown"
         if math.isnan(self.p):
             return f"{found.mean:+.4f} with each of {found.n} {unit}; nothing varies, so chance is unknown"
+        if math.isnan(found.low):
+            return f"{found.mean:+.4f}; the same images are correct with each of {found.n} {unit}"
         over = f"{found.n} {unit}" + (f" and {grouped(self.images)} images" if self.images else "")
         measured = f"{found.mean:+.4f} (95 %: {found.low:+.4f} to {found.high:+.4f}; {over})"
         if self.is_resolved:
