@@ -101,7 +101,7 @@ def test_the_seeds_needed_are_the_fewest():
 
 def test_two_that_have_the_same_images_correct_are_said_not_to_differ():
     right = {seed: np.arange(10) % 3 > 0 for seed in (0, 1, 2)}
-    same = Values({seed: 0.6 for seed in right}, 10, right)
+    same = Values(dict.fromkeys(right, 0.6), 10, right)
     said = paired_difference([(same, same)]).sentence()
     assert said == "+0.0000; the same images are correct with each of 3 seeds"
     assert not paired_difference([(same, same)]).is_resolved
