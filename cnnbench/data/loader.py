@@ -110,8 +110,11 @@ class Batches:
         self._placements = (
             self._view_placements(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
         )
-        self._mean = torch.tensor(mean, device=device).repeat(spec.width)
-        self._inverse_std = 1 / torch.tensor(std, device=device).repeat(spec.width)
+        # Of pixels in [0, 1] where an augmentation has changed them, and else of bytes.
+        self._changes_pixels = self._resizes or any(part.changes_pixels for part in self.augmentations.values())
+        scale = 1.0 if self._changes_pixels else 255.0
+        self._mean = torch.tensor(mean, device=device).repeat(spec.width) * scale
+        self._inverse_std = 1 / torch.tensor(std, device=device).repeat(spec.width) / scale
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -154,11 +157,11 @@ class Batches:
         """
         drawn = rows if self._windows is None else cpu_rows
         draws = {name: (table[drawn] + shifts.unsqueeze(1)).frac() for name, table in tables.items()}
-        values, scale = self._cut(cpu_rows, rows, draws).float(), 255.0  # [B, h, w*C]
+        values = self._cut(cpu_rows, rows, draws).float()  # [B, h, w*C]
         draws = {name: values_drawn.to(self.device, non_blocking=True) for name, values_drawn in draws.items()}
-        if self._resizes or any(part.changes_pixels for part in self.augmentations.values()):
-            values, scale = self._apply(values.div_(255), draws), 1.0
-        values.sub_(self._mean * scale).mul_(self._inverse_std / scale)
+        if self._changes_pixels:
+            values = self._apply(values.div_(255), draws)
+        values.sub_(self._mean).mul_(self._inverse_std)
         batch = Batch(self._as_images(values, self._crop_size), self.labels[rows], group=group)
         return self._mix(batch, draws) if MIXING in draws else batch
 
@@ -190,6 +193,8 @@ class Batches:
         if self._copies_each:
             places = zip(rows.tolist(), placement.top.tolist(), placement.left.tolist(), strict=True)
             return torch.stack([placements[place] for place in places]), placement
+        if placements.shape[1:3] == (1, 1):  # a seventh of the time that three indices take
+            return placements[:, 0, 0].index_select(0, rows), placement
         return placements[rows, placement.top, placement.left], placement
 
     def _to_device(self, pixels: Tensor) -> Tensor:

@@ -193,7 +193,10 @@ class RowCount:
 
 def row_line(row: Mapping[str, Any]) -> str:
     """Return a row as a line of a metrics file."""
-    return json.dumps(finite(dict(row))) + "\n"
+    try:
+        return json.dumps(row, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(finite(dict(row))) + "\n"
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

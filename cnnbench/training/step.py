@@ -50,10 +50,12 @@ def compute_gradients(training: TrainingSetup, batch: Batch) -> Tensor:
     """
     training.optimizer.zero_grad()
     sums: Tensor | None = None
-    for part in batch.parts(training.config.accumulate):
+    parts = batch.parts(training.config.accumulate)
+    for part in parts:
         with autocast(training.config, training.device):
             loss, part_sums = training.task.train_step(training.network, part)
-        training.scaler.scale(loss * (len(part) / len(batch))).backward()  # type: ignore[no-untyped-call]
+        loss = loss * (len(part) / len(batch)) if len(parts) > 1 else loss
+        training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         sums = part_sums if sums is None else sums + part_sums
     trained = [weight for weight in training.penalized if weight.requires_grad]
     if trained:
