@@ -44,13 +44,15 @@ def _run(flags: Namespace) -> None:
         raise UserError(f"{' and '.join(ways)} exclude each other")
 
     from cnnbench.store.folder import outputs_dir
+    from cnnbench.store.index import listed
     from cnnbench.store.matching import runs_matching
-    from cnnbench.store.query import runs_below, shortest_words
+    from cnnbench.store.query import shortest_words
 
     outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
     if not outputs.is_dir():
         raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
-    everything = runs_below(outputs)
+    home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
+    everything = listed(outputs, home)
     matching = runs_matching(everything, flags.conditions)
     order = _order(matching, flags.sort)
     if order is not None:
@@ -66,7 +68,6 @@ def _run(flags: Namespace) -> None:
     if flags.csv:
         say(*as_csv(matching).split("\n")[:-1])
         return
-    home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
     words = shortest_words(matching, home)
     if flags.json:
         from cnnbench.store.files import finite
@@ -100,7 +101,7 @@ def _table(runs: "Sequence[RunSummary]", words: Mapping[Path, str], outputs: Pat
 def _prune(
     everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, is_confirmed: bool
 ) -> list[str]:
-    from cnnbench.store.query import is_within, prunable
+    from cnnbench.store.pruning import is_within, prunable
 
     found = {run.path: reason for run, reason in prunable(everything, outputs)}
     reasons = [(run, found[run.path]) for run in matching if run.path in found]

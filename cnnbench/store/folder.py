@@ -161,13 +161,13 @@ class RunFolder:
         """The folder as one would type it here."""
         return shown(self.path)
 
-    def config(self) -> dict[str, Any]:
+    def config(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the plain values of `config.yaml`.
 
-        Raises UserError where they are not those that the run began with, but for what cannot change its result, and
-        DamagedError where they cannot be read; `run.json` has them too.
+        record: what `run.json` says, if that has been read; it has them too. Raises UserError where they are not those
+        that the run began with, but for what cannot change its result, and DamagedError where they cannot be read.
         """
-        record = self.record()
+        record = self.record() if record is None else record
         command = f"cnnbench resume {self.shown_path}" if "config" in record else str(record.get("command"))
         values = read_yaml(self.config_file, f"To restore it, type: {command}")
         edited = edited_settings(record.get("config"), values)
@@ -213,11 +213,11 @@ class RunFolder:
         """Return what `run.json` says."""
         return read_json(self.record_file, Record)
 
-    def result(self) -> dict[str, Any]:
+    def result(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""
         way = "Without it, the same command measures the trained network again."
         result = read_json(self.result_file, Result, way)
-        of_run = self.record().get("identity")
+        of_run = (self.record() if record is None else record).get("identity")
         if result.get("identity", of_run) != of_run:
             raise UserError(f"{self.result_file} is the result of another run than run.json. {way}")
         return result
