@@ -3,7 +3,8 @@
 import shlex
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,11 +69,11 @@ def _run(flags: Namespace) -> None:
     if flags.csv:
         say(*as_csv(matching).split("\n")[:-1])
         return
-    words = shortest_words(matching, home)
+    words = partial(shortest_words, matching, home)
     if flags.json:
         from cnnbench.store.files import finite
 
-        say_json(finite(as_plain(matching, words)))
+        say_json(finite(as_plain(matching, words())))
     else:
         say(*_table(matching, words, outputs, order))
         if matching and home != outputs_dir():
@@ -90,11 +91,14 @@ def _order(runs: "Sequence[RunSummary]", word: str | None) -> "Order | None":
         raise UserError(f"--sort {word}: {error}") from error
 
 
-def _table(runs: "Sequence[RunSummary]", words: Mapping[Path, str], outputs: Path, order: "Order | None") -> list[str]:
-    from cnnbench.cli.run_table import in_common, table
+def _table(
+    runs: "Sequence[RunSummary]", words: Callable[[], Mapping[Path, str]], outputs: Path, order: "Order | None"
+) -> list[str]:
+    from cnnbench.cli.run_table import in_common, shows_sizes, table
     from cnnbench.training.terminal import width
 
-    facts = [counted(len(runs), "run"), in_common(runs), sized(sum(run.size for run in runs)), f"in {outputs}"]
+    size = sized(sum(run.size for run in runs)) if shows_sizes(runs, order) else "--sort size counts their sizes"
+    facts = [counted(len(runs), "run"), in_common(runs), size, f"in {outputs}"]
     return [*table(runs, words, outputs, width(), order), f"  {', '.join(filter(None, facts))}"]
 
 

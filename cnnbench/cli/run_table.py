@@ -49,15 +49,15 @@ class Column:
 
 def table(
     runs: Sequence[RunSummary],
-    words: Mapping[Path, str],
+    words: Callable[[], Mapping[Path, str]],
     outputs: Path,
     width: int | None = None,
     order: Order | None = None,
 ) -> list[str]:
     """Return runs as lines under a head, and below them why some failed or cannot be read.
 
-    words: what names each run in a command, where its path is too long. width: of the terminal; None: nothing is
-    shortened or left out. order: what they are ordered by, which is shown.
+    words: returns what names each run in a command, where its path is too long. width: of the terminal; None: nothing
+    is shortened or left out. order: what they are ordered by, which is shown.
     """
     if not runs:
         return []
@@ -65,7 +65,8 @@ def table(
     named = Column("run", [run.path.relative_to(outputs).as_posix() for run in runs], ASKED)
     left_out: list[str] = []
     if width is not None and _width([*columns, named]) > width:
-        named = Column("run", [words[run.path] for run in runs], ASKED)
+        names = words()
+        named = Column("run", [names[run.path] for run in runs], ASKED)
         fitting = _fitting(columns, max(width - _width([named]), LEAST))
         left_out = [column.heading for column in columns if column.is_telling and column not in fitting]
         columns = [column for column in columns if column in fitting]
@@ -80,6 +81,11 @@ def table(
     if left_out:
         lines.append(begun(f"  no room for {', '.join(left_out)}; --csv has everything", width))
     return lines
+
+
+def shows_sizes(runs: Sequence[RunSummary], order: Order | None) -> bool:
+    """Tell whether the table has the sizes of these runs."""
+    return len(runs) <= MANY or (order is not None and order.name == "size")
 
 
 def _columns(runs: Sequence[RunSummary], width: int | None, order: Order | None) -> list[Column]:
@@ -105,7 +111,7 @@ def _columns(runs: Sequence[RunSummary], width: int | None, order: Order | None)
         ),
         column("since", SINCE, lambda run: _minute(run.record.get("ended") or run.record.get("started"))),
     ]
-    if len(runs) <= MANY or (order is not None and order.name == "size"):
+    if shows_sizes(runs, order):
         columns.append(column("size", SIZE, lambda run: sized(run.size), to_right=True))
     if order is not None and order.name not in [one.heading for one in columns]:
         columns.append(column(order.name, ASKED, lambda run: _ordered_by(order.read(run))))
@@ -286,4 +292,6 @@ def _ordered_by(value: Any) -> str:
 
 
 def _in_a_line(text: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text:  # as most cells of thousands of runs
+        return text
     return one_line(" ".join(text.split()))

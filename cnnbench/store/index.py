@@ -5,11 +5,12 @@ a run that goes on, or cannot be read, is not in it. To read these files takes m
 changed microseconds.
 """
 
+import gc
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any
 from cnnbench.config.values import TYPED
 from cnnbench.errors import NotWrittenError
 from cnnbench.store.files import file_system_time, write_atomically
-from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import Known, RunSummary, by_start, folders_below, read_run
 
 FORMAT = b"1"
@@ -39,16 +39,18 @@ def listed(folder: Path, home: Path) -> list[RunSummary]:
 
     Of those that it knows, `record` and `result` have only what is listed.
     """
-    index = _Index.read(home / ".index")
     begin = f"{home}{os.sep}"
-    stamps = {str(path).removeprefix(begin): _stamp_of(path) for path in folders_below(folder)}
-    runs = {name: run for name, stamp in stamps.items() if (run := index.run(home, name, stamp)) is not None}
+    paths = {str(path).removeprefix(begin): path for path in folders_below(folder)}
+    stamps = {name: _stamp_of(path) for name, path in paths.items()}
+    with _without_collection():
+        index = _Index.read(home / ".index")
+        runs = {name: index.run(name, paths[name]) for name, stamp in stamps.items() if index.has(name, stamp)}
     unknown = [name for name in stamps if name not in runs]
     now = 0
     if len(unknown) >= LEAST:
         with suppress(OSError):  # no index can be written there either
             now = file_system_time(home) - SETTLED
-    new = {name: read_run(home / name) for name in unknown}
+    new = {name: read_run(paths[name]) for name in unknown}
     settled = {
         name: run
         for name, run in new.items()
@@ -60,6 +62,18 @@ def listed(folder: Path, home: Path) -> list[RunSummary]:
         index.add(settled, stamps)
         index.write(home / ".index")
     return by_start([*runs.values(), *new.values()])
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let no garbage be collected: to look for it among a million values that stay takes longer than to read them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _stamp_of(path: Path) -> Stamp:
@@ -102,14 +116,16 @@ class _Index:
         with suppress(NotWrittenError):
             write_atomically(path, _head(content) + b"\n" + content)
 
-    def run(self, home: Path, name: str, stamp: Stamp) -> RunSummary | None:
-        """Return the run in a folder; None where it is not known, or was changed."""
-        row = self.rows.get(name)
-        if row is None or row[0] != stamp:
-            return None
+    def has(self, name: str, stamp: Stamp) -> bool:
+        """Tell whether a run is known, and as it was."""
+        return name in self.rows and self.rows[name][0] == stamp
+
+    def run(self, name: str, path: Path) -> RunSummary:
+        """Return a run that is known."""
+        row = self.rows[name]
         values = map(self.values.__getitem__, row[2])
-        record, settings, result = (dict(zip(keys, values)) for keys in self.keys[row[1]])
-        return RunSummary(RunFolder(home / name), known=Known(record, settings, result))
+        record, settings, result = (dict(zip(keys, values, strict=False)) for keys in self.keys[row[1]])
+        return RunSummary(path, known=Known(record, settings, result))
 
     def add(self, runs: Mapping[str, RunSummary], stamps: Mapping[str, Stamp]) -> None:
         """Take up runs by their folders."""

@@ -14,7 +14,8 @@ from typing import Any
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
-from cnnbench.store.folder import LABELS, RunFolder, find_runs, outputs_dir, shown
+from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, shown
+from cnnbench.store.lookup import find_runs, names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan, Sweep
 
@@ -38,14 +39,14 @@ class RunSummary:
     known: what the index has of an ended run: its settings, and of `run.json` and `result.json` what is listed.
     """
 
-    folder: RunFolder
+    path: Path
     problem: str = ""
     known: Known | None = field(default=None, compare=False)
 
-    @property
-    def path(self) -> Path:
+    @cached_property
+    def folder(self) -> RunFolder:
         """Return the run folder."""
-        return self.folder.path
+        return RunFolder(self.path)
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -127,7 +128,9 @@ class RunSummary:
     @property
     def error(self) -> str:
         """Return in a line why the run failed, or cannot be read; empty for any other."""
-        failed = str(self.record.get("error") or "no error was recorded") if self.status == "failed" else ""
+        if not self.problem and self.status != "failed":
+            return ""
+        failed = str(self.record.get("error") or "no error was recorded")
         return " ".join(
             (self.problem or re.sub("^(TrainingError|DivergedError|NotWrittenError): ", "", failed)).split()
         )
@@ -145,7 +148,7 @@ class RunSummary:
                         total += entry.stat(follow_symlinks=False).st_size
         return total
 
-    @property
+    @cached_property
     def test_metrics(self) -> dict[str, float]:
         """Return the metrics on the test images; empty until the run is finished."""
         test = self.result.get("test", {})
@@ -192,7 +195,7 @@ def _folders_in(path: str | Path, follows: bool) -> Iterator[str]:
 
 def read_run(path: Path) -> RunSummary:
     """Return a run; where its files cannot be read, with the `problem`."""
-    run = RunSummary(RunFolder(path))
+    run = RunSummary(path)
     try:
         if "identity" not in run.record:
             return replace(run, problem=f"{path}: run.json has no identity")
@@ -243,7 +246,7 @@ def shortest_words(runs: Sequence[RunSummary], outputs: Path) -> dict[Path, str]
     That is the hash at the end of its folder's name, or more of its path where a copy has the same hash. A run that is
     not looked for there has its whole path.
     """
-    names = {path.parent: path.parent.relative_to(outputs).as_posix() for path in outputs.glob("*/*/*/run.json")}
+    names = {outputs / name: name for name in run_names(outputs)}
     backwards = sorted(name[::-1] for name in names.values())
     shortest = {run.path: _shortest_end(names[run.path], backwards) for run in runs if run.path in names}
     return {run.path: shortest.get(run.path, shown(run.path)) for run in runs}
@@ -254,8 +257,10 @@ def _shortest_end(name: str, backwards: Sequence[str]) -> str:
 
     backwards: all names, each from its end, sorted: those that end alike are next to each other.
     """
-    starts = [match.start() for match in re.finditer(r"(?<=-)[0-9a-f]{8}(-r\d+)?$|(?<=/)|^", name)]
-    for end in (name[start:] for start in reversed(starts)):
+    hash_of_name = re.search(r"-([0-9a-f]{8}(-r\d+)?)$", name)
+    parts = name.split("/")
+    ends = ["/".join(parts[place:]) for place in reversed(range(len(parts)))]
+    for end in ends if hash_of_name is None else [hash_of_name[1], *ends]:
         first = bisect_left(backwards, end[::-1])
         if sum(other.startswith(end[::-1]) for other in backwards[first : first + 2]) == 1:
             return end
@@ -272,8 +277,8 @@ def sweep_file(path: Path) -> Path | None:
 def sweep_folders(path: Path) -> list[Path]:
     """Return the folders of the runs of a sweep that were begun. Raises UserError if the file describes no sweep."""
     outputs = path.resolve().parents[2 if path.name == "sweep.json" else 1]
-    jobs = read_sweep(path)["jobs"]
-    return [folder for job in jobs if (folder := job_folder(outputs, path.parent, job)) is not None]
+    jobs, names = read_sweep(path)["jobs"], names_by_hash(outputs)
+    return [folder for job in jobs if (folder := job_folder(outputs, path.parent, job, names)) is not None]
 
 
 def link_file(sweep: Path, job: Mapping[str, Any]) -> Path:
@@ -281,8 +286,10 @@ def link_file(sweep: Path, job: Mapping[str, Any]) -> Path:
     return sweep / "jobs" / f"{job['identity']}-begun.json"
 
 
-def job_folder(outputs: Path, sweep: Path, job: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the run of a job; None where it was not begun. sweep: its folder."""
+def job_folder(
+    outputs: Path, sweep: Path, job: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None = None
+) -> Path | None:
+    """Return the folder of the run of a job; None where it was not begun. sweep: its folder; names: as in find_runs."""
     if job.get("after"):  # its run has another identity, which the weights are part of that it begins with
         file = link_file(sweep, job)
         if not file.is_file():
@@ -291,7 +298,7 @@ def job_folder(outputs: Path, sweep: Path, job: Mapping[str, Any]) -> Path | Non
     if job["folder"] is not None and (outputs / job["folder"] / "run.json").is_file():
         return Path(outputs / job["folder"])
     # The same run may have been typed in other words.
-    runs = find_runs(outputs, job["identity"]) if "identity" in job else []
+    runs = find_runs(outputs, job["identity"], names) if "identity" in job else []
     return runs[-1].path if runs and runs[-1].number >= job.get("number", 1) else None
 
 

@@ -1,4 +1,4 @@
-"""How long commands take where there are many runs: `python tests/benchmarks/many_runs.py [--runs 10000] [--in FOLDER]`.
+"""How long commands take where there are many runs: `python tests/benchmarks/many_runs.py [--runs 1000]`.
 
 One network is trained, and its folder is copied to other identities, as hard links but for what names the run: sweeps
 of up to 1 000 finished jobs, ten seeds each. Then each command is typed three times, and the least is printed. Run it
@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 from cnnbench.plugins import register_everything
 from cnnbench.store.files import CHECKSUM, as_json, checksum, json_bytes
-from cnnbench.store.folder import RunFolder, find_runs
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import find_runs
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
 from cnnbench.sweeps.folder import SweepFolder
@@ -34,7 +35,8 @@ def cnnbench(*words: str) -> float:
     """Return how long a command takes, from its start to its end, in seconds."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "cnnbench", *words]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - began
@@ -92,7 +94,7 @@ def least(read: Callable[[], object], times: int = 3) -> float:
 
 def measure(outputs: Path) -> None:
     """Print how long each command takes."""
-    sweep = SweepFolder.open(max((path.parent for path in (outputs / "sweeps").glob("*/sweep.json"))))
+    sweep = SweepFolder.open(max(path.parent for path in (outputs / "sweeps").glob("*/sweep.json")))
     named = f"outputs/sweeps/{sweep.path.name}"
     fresh = random.SystemRandom()
     ways = {
