@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.catalog import all_keys
+from cnnbench.cli.catalog import all_keys, sweeps
 from cnnbench.cli.parse import JSON, Argument, Verb, path, say, say_json
 from cnnbench.errors import UserError, counted, sized, writing_to
 
@@ -25,6 +25,9 @@ Lists runs: in which settings they differ, their status, test metrics and size.
   cnnbench list --sort accuracy               the best first
   cnnbench list --csv > runs.csv              for a spreadsheet, or pandas
   cnnbench list --in FOLDER --json            elsewhere; for programs
+  cnnbench list outputs/sweeps/1a2b3c4d       how a sweep stands, job by job
+  cnnbench list 1a2b3c4d --sort accuracy      its runs
+  cnnbench list sweeps                        all sweeps
   cnnbench list --prune                       what could be removed
   cnnbench list data=mnist --prune --yes      remove it
 
@@ -38,23 +41,47 @@ those superseded by a later one.
 
 
 def _run(flags: Namespace) -> None:
+    from cnnbench.store.folder import outputs_dir
+    from cnnbench.store.sweep_files import outputs_of, sweep_named
+
+    _check(flags)
+    outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
+    if not outputs.is_dir():
+        raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
+    home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
+    files = {word: file for word in flags.conditions if (file := sweep_named(word, home)) is not None}
+    if len(files) > 1:
+        raise UserError(f"{' and '.join(files)} are several sweeps; give one of them")
+    sweep = next(iter(files.values()), None)
+    conditions = [word for word in flags.conditions if word not in files]
+    if conditions == ["sweeps"]:
+        _list_sweeps(home, flags)
+    elif sweep is not None and not conditions and flags.sort is None and not flags.prune:
+        _list_jobs(sweep, flags)
+    else:
+        _list_runs(flags, conditions, outputs, home if sweep is None else outputs_of(sweep), sweep)
+
+
+def _check(flags: Namespace) -> None:
+    """Raise UserError for flags that contradict each other."""
     if flags.yes and not flags.prune:
         raise UserError("--yes is for --prune")
     ways = [f"--{name}" for name in ("prune", "json", "csv") if getattr(flags, name)]
     if len(ways) > 1:
         raise UserError(f"{' and '.join(ways)} exclude each other")
 
+
+def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home: Path, sweep: Path | None) -> None:
+    """Print the runs in a folder, or those of a sweep. home: the folder of all runs."""
     from cnnbench.store.folder import outputs_dir
     from cnnbench.store.index import listed
     from cnnbench.store.matching import runs_matching
-    from cnnbench.store.query import shortest_words
+    from cnnbench.store.query import folders_below, shortest_words
+    from cnnbench.store.sweep_files import sweep_folders
 
-    outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
-    if not outputs.is_dir():
-        raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
-    home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
-    everything = listed(outputs, home)
-    matching = runs_matching(everything, flags.conditions)
+    outputs = outputs if sweep is None else home
+    everything = listed(folders_below(outputs) if sweep is None else sweep_folders(sweep), home)
+    matching = runs_matching(everything, conditions)
     order = _order(matching, flags.sort)
     if order is not None:
         matching = order.applied_to(matching, flags.reverse)
@@ -78,6 +105,33 @@ def _run(flags: Namespace) -> None:
         say(*_table(matching, words, outputs, order))
         if matching and home != outputs_dir():
             say(f"  other commands find them with CNNBENCH_OUTPUTS={shlex.quote(str(home))}")
+
+
+def _list_jobs(sweep: Path, flags: Namespace) -> None:
+    """Print how a sweep stands."""
+    from cnnbench.cli.sweep_table import as_csv, as_plain, lines
+    from cnnbench.sweeps.standing import standing_of
+    from cnnbench.training.terminal import width
+
+    standing = standing_of(sweep)
+    if flags.json:
+        say_json(as_plain(standing))
+    else:
+        say(*(as_csv(standing) if flags.csv else lines(standing, width())))
+
+
+def _list_sweeps(home: Path, flags: Namespace) -> None:
+    """Print a line for each sweep, the oldest first."""
+    from cnnbench.cli.sweep_table import overview
+    from cnnbench.store.sweep_files import sweep_files
+    from cnnbench.sweeps.standing import standing_of
+    from cnnbench.training.terminal import width
+
+    standings = sorted(map(standing_of, sweep_files(home)), key=lambda one: one.started)
+    if flags.json:
+        say_json([{"sweep": str(one.file), "command": one.command, **one.counts} for one in standings])
+    else:
+        say(*overview(standings, width()))
 
 
 def _order(runs: "Sequence[RunSummary]", word: str | None) -> "Order | None":
@@ -137,7 +191,8 @@ VERB = Verb(
             "conditions",
             nargs="*",
             metavar="CONDITION",
-            help="key=value, key!=value, key>number, …; * stands for any text",
+            complete=sweeps,
+            help="key=value, key!=value, key>number, …; * stands for any text; a sweep, or sweeps",
         ),
         Argument(
             "--in",

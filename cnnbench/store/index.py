@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,12 +19,12 @@ from typing import Any
 from cnnbench.config.values import TYPED
 from cnnbench.errors import NotWrittenError
 from cnnbench.store.files import file_system_time, write_atomically
-from cnnbench.store.query import Known, RunSummary, by_start, folders_below, read_run
+from cnnbench.store.query import Known, RunSummary, by_start, read_run
 
 FORMAT = b"1"
 FILES = ("run.json", "config.yaml", "result.json")
 RECORD = ("identity", "status", "command", "started", "ended", "error", "choices", "labels")
-RESULT = ("train", "val", "test", "watched", "higher_is_better")
+RESULT = ("train", "val", "test", "watched", "higher_is_better", "seconds")
 LEAST = 50  # runs that had to be read; fewer are read again in less time than all are written
 SETTLED = 2_000_000_000  # nanoseconds: what was changed at most so long ago may change once more without a later time
 
@@ -34,13 +34,13 @@ Row = list[Any]
 """A run in the index: its stamp, the number of its keys, and those of its values."""
 
 
-def listed(folder: Path, home: Path) -> list[RunSummary]:
-    """Return the runs in a folder and below it as `runs_below` does, with the help of the index in `home`.
+def listed(folders: Iterable[Path], home: Path) -> list[RunSummary]:
+    """Return the runs in these folders, the oldest first, with the help of the index in `home`, which they are below.
 
     Of those that it knows, `record` and `result` have only what is listed.
     """
     begin = f"{home}{os.sep}"
-    paths = {str(path).removeprefix(begin): path for path in folders_below(folder)}
+    paths = {str(path).removeprefix(begin): path for path in folders}
     stamps = {name: _stamp_of(path) for name, path in paths.items()}
     with _without_collection():
         index = _Index.read(home / ".index")

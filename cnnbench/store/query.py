@@ -15,9 +15,7 @@ from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
 from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, shown
-from cnnbench.store.lookup import find_runs, names_by_hash
-from cnnbench.store.reading import read_json
-from cnnbench.store.schema import FrozenPlan, Sweep
+from cnnbench.store.sweep_files import read_sweep, sweep_file, sweep_folders
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -267,41 +265,6 @@ def _shortest_end(name: str, backwards: Sequence[str]) -> str:
     return name
 
 
-def sweep_file(path: Path) -> Path | None:
-    """Return the file that describes a sweep, of its folder or of itself; None where there is no sweep."""
-    if (path / "sweep.json").is_file():
-        return path / "sweep.json"
-    return path if path.suffix == ".json" and path.parent.name == "sweeps" and path.is_file() else None
-
-
-def sweep_folders(path: Path) -> list[Path]:
-    """Return the folders of the runs of a sweep that were begun. Raises UserError if the file describes no sweep."""
-    outputs = path.resolve().parents[2 if path.name == "sweep.json" else 1]
-    jobs, names = read_sweep(path)["jobs"], names_by_hash(outputs)
-    return [folder for job in jobs if (folder := job_folder(outputs, path.parent, job, names)) is not None]
-
-
-def link_file(sweep: Path, job: Mapping[str, Any]) -> Path:
-    """Return the file of the plan of a job that begins with the run of another, once that is known."""
-    return sweep / "jobs" / f"{job['identity']}-begun.json"
-
-
-def job_folder(
-    outputs: Path, sweep: Path, job: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None = None
-) -> Path | None:
-    """Return the folder of the run of a job; None where it was not begun. sweep: its folder; names: as in find_runs."""
-    if job.get("after"):  # its run has another identity, which the weights are part of that it begins with
-        file = link_file(sweep, job)
-        if not file.is_file():
-            return None
-        job = {**job, "identity": read_json(file, FrozenPlan)["identity"], "folder": None}
-    if job["folder"] is not None and (outputs / job["folder"] / "run.json").is_file():
-        return Path(outputs / job["folder"])
-    # The same run may have been typed in other words.
-    runs = find_runs(outputs, job["identity"], names) if "identity" in job else []
-    return runs[-1].path if runs and runs[-1].number >= job.get("number", 1) else None
-
-
 def comparison_title(words: Sequence[str]) -> str:
     """Return the title of a comparison: the command of a sweep, or the words that name the runs."""
     path = Path(words[0])
@@ -309,11 +272,3 @@ def comparison_title(words: Sequence[str]) -> str:
     if len(words) == 1 and sweep is not None:
         return str(read_sweep(sweep).get("command") or words[0])
     return " ".join(words)
-
-
-def read_sweep(path: Path) -> dict[str, Any]:
-    """Return what the file of a sweep says. Raises UserError if it describes none."""
-    try:
-        return read_json(path, Sweep)
-    except UserError as error:
-        raise UserError(f"{path} is not a sweep: {error}") from error

@@ -36,10 +36,11 @@ from cnnbench.store.files import (
 from cnnbench.store.folder import RunFolder, now, outputs_dir, shown
 from cnnbench.store.lookup import find_runs, names_by_hash
 from cnnbench.store.provenance import versions
-from cnnbench.store.query import job_folder, link_file, read_sweep
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan
+from cnnbench.store.sweep_files import job_folder, link_file, read_sweep
 from cnnbench.sweeps.claims import is_alive
+from cnnbench.sweeps.standing import labels_of
 from cnnbench.training.plan import Plan, with_initial_weights
 
 SCRATCH = re.compile(r"^\..*\.(.*)-(\d+)\.tmp$")  # as `store.files` names what it writes first
@@ -181,11 +182,9 @@ class SweepFolder:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Return what tells each job from the others, by identity: the words that not all of their commands have."""
-        commands = {job.identity: job.command.removeprefix("cnnbench ").split(" ") for job in self.jobs}
-        shared = set.intersection(*map(set, commands.values())) if len(commands) > 1 else set()
-        own = {identity: [word for word in words if word not in shared] for identity, words in commands.items()}
-        return {identity: " ".join(words) or commands[identity][-1] for identity, words in own.items()}
+        """Return what tells each job from the others, by identity."""
+        labels = labels_of([job.command for job in self.jobs])
+        return {job.identity: label for job, label in zip(self.jobs, labels, strict=True)}
 
     # Recognition ----------------------------------------------------------------------------------------------------
 
