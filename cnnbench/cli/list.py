@@ -110,10 +110,11 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
 def _list_jobs(sweep: Path, flags: Namespace) -> None:
     """Print how a sweep stands."""
     from cnnbench.cli.sweep_table import as_csv, as_plain, lines
-    from cnnbench.sweeps.standing import standing_of
+    from cnnbench.store.sweep_files import outputs_of
+    from cnnbench.sweeps.standing import standings
     from cnnbench.training.terminal import width
 
-    standing = standing_of(sweep)
+    (standing,) = standings([sweep], outputs_of(sweep))
     if flags.json:
         say_json(as_plain(standing))
     else:
@@ -124,14 +125,14 @@ def _list_sweeps(home: Path, flags: Namespace) -> None:
     """Print a line for each sweep, the oldest first."""
     from cnnbench.cli.sweep_table import overview
     from cnnbench.store.sweep_files import sweep_files
-    from cnnbench.sweeps.standing import standing_of
+    from cnnbench.sweeps.standing import standings
     from cnnbench.training.terminal import width
 
-    standings = sorted(map(standing_of, sweep_files(home)), key=lambda one: one.started)
+    sweeps = sorted(standings(sweep_files(home), home), key=lambda one: one.started)
     if flags.json:
-        say_json([{"sweep": str(one.file), "command": one.command, **one.counts} for one in standings])
+        say_json([{"sweep": str(one.file), "command": one.command, **one.counts} for one in sweeps])
     else:
-        say(*overview(standings, width()))
+        say(*overview(sweeps, width()))
 
 
 def _order(runs: "Sequence[RunSummary]", word: str | None) -> "Order | None":

@@ -1,7 +1,7 @@
 """How the jobs of a sweep stand, by its folder and its runs: also while launchers work on it. Imports no torch."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from cnnbench.store.index import listed
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.query import RunSummary
-from cnnbench.store.sweep_files import job_folder, outputs_of, read_sweep
+from cnnbench.store.sweep_files import job_folder, read_sweep
 from cnnbench.sweeps.claims import Claims
 
 STATES = ("completed", "running", "stopped", "failed", "waiting")
@@ -62,20 +62,27 @@ class Standing:
         return sum(times) / len(times) * left / running
 
 
-def standing_of(file: Path) -> Standing:
-    """Return how the sweep stands that a file describes. Raises UserError where it describes none."""
-    said, outputs = read_sweep(file), outputs_of(file)
+def standings(files: Sequence[Path], outputs: Path) -> list[Standing]:
+    """Return how sweeps stand that files describe. outputs: the folder of all runs. Raises UserError for any other."""
     names = names_by_hash(outputs)
-    folders = [job_folder(outputs, file.parent, job, names) for job in said["jobs"]]
-    runs = {run.path: run for run in listed([folder for folder in folders if folder is not None], outputs)}
+    sweeps = [(file, read_sweep(file)) for file in files]
+    folders = [[job_folder(outputs, file.parent, job, names) for job in said["jobs"]] for file, said in sweeps]
+    begun = dict.fromkeys(folder for some in folders for folder in some if folder is not None)
+    runs = {run.path: run for run in listed(begun, outputs)}
+    return [
+        _standing_of(file, said, [None if folder is None else runs[folder] for folder in some])
+        for (file, said), some in zip(sweeps, folders, strict=True)
+    ]
+
+
+def _standing_of(file: Path, said: Mapping[str, Any], runs: Sequence[RunSummary | None]) -> Standing:
     claims = Claims(file.parent / "claims") if file.name == "sweep.json" else None  # earlier versions made none
     labels = labels_of([job.get("command", "") for job in said["jobs"]])
-    jobs = zip(said["jobs"], folders, labels, strict=True)
-    standings = (_standing(job, None if folder is None else runs[folder], label, claims) for job, folder, label in jobs)
-    return Standing(file, said.get("command") or "", said.get("started", ""), tuple(standings))
+    jobs = [_job(*one, claims) for one in zip(said["jobs"], runs, labels, strict=True)]
+    return Standing(file, said.get("command") or "", said.get("started", ""), tuple(jobs))
 
 
-def _standing(job: Mapping[str, Any], run: RunSummary | None, label: str, claims: Claims | None) -> JobStanding:
+def _job(job: Mapping[str, Any], run: RunSummary | None, label: str, claims: Claims | None) -> JobStanding:
     def stands(state: str, reason: str = "", holder: str = "", since: str = "") -> JobStanding:
         return JobStanding(label, job.get("command", ""), state, reason, holder, since, run)
 
