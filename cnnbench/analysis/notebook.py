@@ -10,7 +10,7 @@ from cnnbench.store.query import RunSummary
 
 def run_as_html(folder: RunFolder) -> str:
     """Return model, data, status, result and folder of a run as HTML; all text is escaped."""
-    run = RunSummary(folder)
+    run = RunSummary(folder.path)
     names = {group: run.config[group]["name"] for group in ("model", "data")} | run.record.get("choices", {})
     facts = (
         f"<b>{escape(names['model'])}</b> on <b>{escape(names['data'])}</b>, seed {run.config['seed']}: {run.status}"

@@ -113,7 +113,7 @@ class Run:
     @property
     def tested(self) -> str:
         """Return which checkpoint the result is of, or would be: `best`, `average` or `last`."""
-        summary = RunSummary(self.folder)
+        summary = RunSummary(self.folder.path)
         with suppress(UserError):  # where the result was changed, the configuration says it as well
             if summary.is_finished:
                 return summary.checkpoint_tested

@@ -3,23 +3,23 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from cnnbench.analysis.reports.columns import GROUPS, Configuration, distinguishing_keys
 from cnnbench.config.run_config import has_no_effect_on_result
-from cnnbench.config.values import flat
 from cnnbench.errors import one_line, sized
 from cnnbench.store.folder import LABELS
-from cnnbench.store.matching import KeyNames, Order, as_shown
+from cnnbench.store.matching import KeyNames, Order, as_shown, keys_that_differ
 from cnnbench.store.query import PRINCIPAL, RunSummary
 from cnnbench.store.tables import csv_of_rows
 
 NOT_COMPARED = (*LABELS, "references", "source", "parent")
 ASKED, STATUS, FIRST, PROGRESS, CHOSEN, SECOND, SIZE, SINCE, OTHER = range(9)  # how soon a column is shown
 GAP = "  "
+MANY = 2000  # runs; the sizes of more are counted where they are asked for: that looks at some 20 files each
 LEAST = 45  # characters next to the words that name the runs, however long these are
 
 
@@ -37,7 +37,7 @@ class Column:
         """Tell whether it shows what a user chose, and runs differ in."""
         return self.rank == CHOSEN
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Return how many characters it takes."""
         return max(map(len, (self.heading, *self.cells)))
@@ -49,15 +49,15 @@ class Column:
 
 def table(
     runs: Sequence[RunSummary],
-    words: Mapping[Path, str],
+    words: Callable[[], Mapping[Path, str]],
     outputs: Path,
     width: int | None = None,
     order: Order | None = None,
 ) -> list[str]:
     """Return runs as lines under a head, and below them why some failed or cannot be read.
 
-    words: what names each run in a command, where its path is too long. width: of the terminal; None: nothing is
-    shortened or left out. order: what they are ordered by, which is shown.
+    words: returns what names each run in a command, where its path is too long. width: of the terminal; None: nothing
+    is shortened or left out. order: what they are ordered by, which is shown.
     """
     if not runs:
         return []
@@ -65,7 +65,8 @@ def table(
     named = Column("run", [run.path.relative_to(outputs).as_posix() for run in runs], ASKED)
     left_out: list[str] = []
     if width is not None and _width([*columns, named]) > width:
-        named = Column("run", [words[run.path] for run in runs], ASKED)
+        names = words()
+        named = Column("run", [names[run.path] for run in runs], ASKED)
         fitting = _fitting(columns, max(width - _width([named]), LEAST))
         left_out = [column.heading for column in columns if column.is_telling and column not in fitting]
         columns = [column for column in columns if column in fitting]
@@ -80,6 +81,11 @@ def table(
     if left_out:
         lines.append(begun(f"  no room for {', '.join(left_out)}; --csv has everything", width))
     return lines
+
+
+def shows_sizes(runs: Sequence[RunSummary], order: Order | None) -> bool:
+    """Tell whether the table has the sizes of these runs."""
+    return len(runs) <= MANY or (order is not None and order.name == "size")
 
 
 def _columns(runs: Sequence[RunSummary], width: int | None, order: Order | None) -> list[Column]:
@@ -104,8 +110,9 @@ def _columns(runs: Sequence[RunSummary], width: int | None, order: Order | None)
             for name, rank in zip(_metrics(runs), ranks, strict=False)
         ),
         column("since", SINCE, lambda run: _minute(run.record.get("ended") or run.record.get("started"))),
-        column("size", SIZE, lambda run: sized(run.size), to_right=True),
     ]
+    if shows_sizes(runs, order):
+        columns.append(column("size", SIZE, lambda run: sized(run.size), to_right=True))
     if order is not None and order.name not in [one.heading for one in columns]:
         columns.append(column(order.name, ASKED, lambda run: _ordered_by(order.read(run))))
     asked = "" if order is None else order.name
@@ -147,17 +154,12 @@ def _configurations(runs: Sequence[RunSummary]) -> list[Configuration]:
     A run of before lacks them, and was trained as their defaults say.
     """
     readable = [run for run in runs if not run.problem]
-    settings = [flat(run.config) for run in readable]
-    texts: dict[str, set[str]] = {}
-    for one in settings:
-        for key, value in one.items():
-            texts.setdefault(key, set()).add(as_shown(value))
-    configurations = [Configuration.of(one, run.record) for one, run in zip(settings, readable, strict=True)]
+    differs = keys_that_differ([run.settings for run in readable])
+    configurations = [Configuration.of(run.settings, run.record) for run in readable]
     typed = {key for one in configurations for key in one.typed}
-    kept = {key for key in texts if key.partition(".")[0] not in NOT_COMPARED and (len(texts[key]) > 1 or key in typed)}
+    kept = [key for key in differs if key.partition(".")[0] not in NOT_COMPARED and (differs[key] or key in typed)]
     return [
-        Configuration({key: one.settings[key] for key in one.settings if key in kept}, one.options, one.typed)
-        for one in configurations
+        replace(one, settings={key: one.settings[key] for key in kept if key in one.settings}) for one in configurations
     ]
 
 
@@ -212,7 +214,7 @@ def as_plain(runs: Sequence[RunSummary], words: Mapping[Path, str]) -> list[dict
             "started": run.record.get("started"),
             "ended": run.record.get("ended"),
             "epoch": None if run.problem else run.epochs_done,
-            "epochs": run.config.get("epochs"),
+            "epochs": run.settings.get("epochs"),
             "command": run.record.get("command"),
             "name": run.labels.get("name"),
             "notes": run.labels.get("notes"),
@@ -274,7 +276,7 @@ def _measured(metric: str, run: RunSummary) -> str:
 
 def _progress(run: RunSummary) -> str:
     """Return how far a run came that has not its result; empty for others."""
-    return "" if run.is_finished or run.problem else f"{run.epochs_done}/{run.config.get('epochs')}"
+    return "" if run.is_finished or run.problem else f"{run.epochs_done}/{run.settings.get('epochs')}"
 
 
 def _minute(time: Any) -> str:
@@ -290,4 +292,6 @@ def _ordered_by(value: Any) -> str:
 
 
 def _in_a_line(text: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text:  # as most cells of thousands of runs
+        return text
     return one_line(" ".join(text.split()))

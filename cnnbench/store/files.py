@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from cnnbench.errors import UserError, writing_to
@@ -81,6 +82,12 @@ def make_folder(path: Path) -> None:
     """Make a folder, and those above it, where they are missing. Raises NotWrittenError."""
     with writing_to(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def file_system_time(folder: Path) -> int:
+    """Return the time in nanoseconds by the clock that a folder's files are dated by. Raises OSError."""
+    with TemporaryFile(dir=folder, prefix=".clock-", suffix=".tmp") as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def check_writable(folder: Path) -> None:

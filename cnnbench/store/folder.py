@@ -50,6 +50,25 @@ def outputs_dir() -> Path:
     return Path(os.environ.get("CNNBENCH_OUTPUTS") or "outputs").expanduser().resolve()
 
 
+def run_names(outputs: Path, part: str = "") -> list[str]:
+    """Return the folders that may be runs, as `data/model/name`: whether they have a record is not looked at.
+
+    part: of the names that are returned.
+    """
+    above = [""]
+    for _ in ("data", "model"):
+        below = [f"{folder}{name}/" for folder in above for name in _names_in(outputs / folder)]
+        above = [folder for folder in below if (outputs / folder).is_dir()]
+    return [f"{folder}{name}" for folder in above for name in _names_in(outputs / folder) if part in name]
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def holds_runs(outputs: Path) -> bool:
     """Tell whether there are runs in a folder, or trials of some."""
     return any(next(outputs.glob(pattern), None) for pattern in ("*/*/*/run.json", "dry_runs", "lr_finds"))
@@ -128,18 +147,19 @@ class RunFolder:
         if Path(word).expanduser().exists():
             return cls.open(Path(word))
         outputs = outputs_dir()
-        runs = {path.parent.relative_to(outputs).as_posix(): path for path in outputs.glob("*/*/*/run.json")}
+        part = word.strip("/")
+        names = run_names(outputs) if word == "last" else [name for name in run_names(outputs) if part and part in name]
+        runs = {name: file for name in names if (file := outputs / name / "run.json").is_file()}
         if word == "last":
             if not runs:
                 raise UserError(f"{word}: there are no runs in {outputs} yet.")
             return cls(max(runs.values(), key=lambda path: path.stat().st_mtime_ns).parent)
-        found = [name for name in runs if word.strip("/") in name] if word.strip("/") else []
-        found = [name for name in found if name.endswith(word.strip("/"))] or found
+        found = [name for name in runs if name.endswith(part)] or list(runs)
         if len(found) > 1:
-            names = "".join(f"\n  {name}" for name in sorted(found)[:8])
+            first = "".join(f"\n  {name}" for name in sorted(found)[:8])
             more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
             raise UserError(
-                f"{word}: {len(found)} runs have this in their path; type more of one of them:{names}{more}"
+                f"{word}: {len(found)} runs have this in their path; type more of one of them:{first}{more}"
             )
         if not found:
             raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this in its path.")
@@ -161,13 +181,13 @@ class RunFolder:
         """The folder as one would type it here."""
         return shown(self.path)
 
-    def config(self) -> dict[str, Any]:
+    def config(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the plain values of `config.yaml`.
 
-        Raises UserError where they are not those that the run began with, but for what cannot change its result, and
-        DamagedError where they cannot be read; `run.json` has them too.
+        record: what `run.json` says, if that has been read; it has them too. Raises UserError where they are not those
+        that the run began with, but for what cannot change its result, and DamagedError where they cannot be read.
         """
-        record = self.record()
+        record = self.record() if record is None else record
         command = f"cnnbench resume {self.shown_path}" if "config" in record else str(record.get("command"))
         values = read_yaml(self.config_file, f"To restore it, type: {command}")
         edited = edited_settings(record.get("config"), values)
@@ -213,11 +233,11 @@ class RunFolder:
         """Return what `run.json` says."""
         return read_json(self.record_file, Record)
 
-    def result(self) -> dict[str, Any]:
+    def result(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""
         way = "Without it, the same command measures the trained network again."
         result = read_json(self.result_file, Result, way)
-        of_run = self.record().get("identity")
+        of_run = (self.record() if record is None else record).get("identity")
         if result.get("identity", of_run) != of_run:
             raise UserError(f"{self.result_file} is the result of another run than run.json. {way}")
         return result
@@ -298,23 +318,3 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
-
-
-def finished_runs_of(outputs: Path, experiment: str) -> list[RunFolder]:
-    """Return all finished runs of an experiment, also those that deviate from it, the newest last."""
-    found = []
-    for path in outputs.glob("*/*/*/run.json"):
-        folder = RunFolder(path.parent)
-        with suppress(UserError):  # of a run that cannot be read, whichever it is of
-            record = folder.record()
-            if record.get("choices", {}).get("experiment") == experiment and folder.is_completed:
-                written = folder.result_file.stat().st_mtime_ns  # of several that ended in the same second
-                found.append((str(record.get("ended")), written, folder))
-    return [folder for *_, folder in sorted(found, key=lambda one: one[:2])]
-
-
-def find_runs(outputs: Path, identity: str) -> list[RunFolder]:
-    """Return all runs of one identity, the first first: the original, then -r2, -r3, …"""
-    folders = [RunFolder(path) for path in outputs.glob(f"*/*/*-{identity[:8]}*") if (path / "run.json").is_file()]
-    found = [folder for folder in folders if folder.record().get("identity") == identity]
-    return sorted(found, key=lambda folder: (folder.number, folder.path))

@@ -3,7 +3,7 @@
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,13 +28,10 @@ FACTS: dict[str, Callable[[RunSummary], Any]] = {
 class KeyNames:
     """The keys of settings and results that some runs have, and the ends of keys that mean them."""
 
-    def __init__(self, runs: Iterable[RunSummary]) -> None:
-        self._texts: dict[str, set[str]] = {}
-        self._typed: set[str] = set()
-        for run in runs:
-            for key, value in run.values.items():
-                self._texts.setdefault(key, set()).add(as_shown(value))
-            self._typed |= {key for key, origin in run.record.get("origins", {}).items() if origin == TYPED}
+    def __init__(self, runs: Sequence[RunSummary]) -> None:
+        self._differs = keys_that_differ([run.values for run in runs])
+        origins = (run.record.get("origins", {}) for run in runs)
+        self._typed = {key for one in origins for key, origin in one.items() if origin == TYPED}
 
     def meant(self, word: str, known: Iterable[str] = ()) -> str:
         """Return the key that a word means: itself, or the one that ends in it, as `dropout` in `head.dropout`.
@@ -42,14 +39,14 @@ class KeyNames:
         Of several, the one whose values differ, or that was typed. known: words that mean something besides. Raises
         UserError where none is meant, or more than one.
         """
-        if word in self._texts:
+        if word in self._differs:
             return word
-        ending = [key for key in self._texts if key.endswith(f".{word}")]
-        for narrowed in (lambda key: len(self._texts[key]) > 1, lambda key: key in self._typed):
+        ending = [key for key in self._differs if key.endswith(f".{word}")]
+        for narrowed in (self._differs.get, self._typed.__contains__):
             ending = list(filter(narrowed, ending)) or ending
         if not ending:
-            ends = (key.rpartition(".")[2] for key in self._texts)
-            raise UserError(f"no run has '{word}'{did_you_mean(word, [*self._texts, *known, *ends]) or '.'}")
+            ends = (key.rpartition(".")[2] for key in self._differs)
+            raise UserError(f"no run has '{word}'{did_you_mean(word, [*self._differs, *known, *ends]) or '.'}")
         if len(ending) > 1:
             raise UserError(f"'{word}' is the end of {', '.join(sorted(ending))}; type one of them.")
         return ending[0]
@@ -65,6 +62,19 @@ class KeyNames:
             return self.meant(word) == key
         except UserError:
             return False
+
+
+def keys_that_differ(settings: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """Return of each key whether those that have it differ in its value."""
+    first: dict[str, Any] = {}
+    differing = set()
+    for one in settings:
+        for key, value in one.items():
+            other = first.setdefault(key, value)
+            # Runs that an index has share their values: most of a million comparisons end here.
+            if value is not other and (value != other or type(value) is not type(other)):
+                differing.add(key)
+    return {key: key in differing for key in first}
 
 
 def as_shown(value: Any) -> str:

@@ -3,51 +3,72 @@
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from glob import escape, glob
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
-from cnnbench.store.folder import LABELS, RunFolder, find_runs, outputs_dir, shown
-from cnnbench.store.reading import read_json
-from cnnbench.store.schema import FrozenPlan, Sweep
+from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, shown
+from cnnbench.store.sweep_files import read_sweep, sweep_file, sweep_folders
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is listed of a run that has ended: entries of `run.json`, settings by dotted key, entries of its result."""
+
+    record: dict[str, Any]
+    settings: dict[str, Any]
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class RunSummary:
-    """What the files of a run say. problem: why they cannot be read, if they cannot."""
+    """What the files of a run say. problem: why they cannot be read, if they cannot.
 
-    folder: RunFolder
+    known: what the index has of an ended run: its settings, and of `run.json` and `result.json` what is listed.
+    """
+
+    path: Path
     problem: str = ""
+    known: Known | None = field(default=None, compare=False)
 
-    @property
-    def path(self) -> Path:
+    @cached_property
+    def folder(self) -> RunFolder:
         """Return the run folder."""
-        return self.folder.path
+        return RunFolder(self.path)
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """Return the content of `run.json`."""
+        if self.known is not None:
+            return self.known.record
         return {} if self.problem else self.folder.record()
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """Return the content of `config.yaml`."""
-        return {} if self.problem else self.folder.config()
+        return {} if self.problem else self.folder.config(None if self.known else self.record)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Return the content of `config.yaml` by dotted key."""
+        return flat(self.config) if self.known is None else self.known.settings
 
     @cached_property
     def result(self) -> dict[str, Any]:
         """Return the content of `result.json`; empty until the run is finished."""
-        return self.folder.result() if self.is_finished else {}
+        if self.known is not None:
+            return self.known.result
+        return self.folder.result(self.record) if self.is_finished else {}
 
     @cached_property
     def status(self) -> str:
@@ -57,9 +78,11 @@ class RunSummary:
         recorded = str(self.record.get("status"))
         return "interrupted" if recorded == "running" and not self.folder.is_held() else recorded
 
-    @property
+    @cached_property
     def is_finished(self) -> bool:
         """Tell whether the run has its result."""
+        if self.known is not None:
+            return bool(self.known.result)
         return self.status == "completed" and self.folder.result_file.is_file()
 
     @property
@@ -76,7 +99,7 @@ class RunSummary:
         if self.problem:
             return {"status": self.status}
         choices: dict[str, Any] = self.record.get("choices", {})
-        return flat(self.config) | self.metrics | choices | self.labels | {"status": self.status}
+        return self.settings | self.metrics | choices | self.labels | {"status": self.status}
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -88,7 +111,7 @@ class RunSummary:
     @property
     def labels(self) -> dict[str, Any]:
         """Return what the user called the run, and noted about it: `name`, `notes`, `tags`."""
-        given: dict[str, Any] = {key: self.config.get(key) for key in LABELS} | self.record.get("labels", {})
+        given: dict[str, Any] = {key: self.settings.get(key) for key in LABELS} | self.record.get("labels", {})
         return given
 
     @property
@@ -103,17 +126,27 @@ class RunSummary:
     @property
     def error(self) -> str:
         """Return in a line why the run failed, or cannot be read; empty for any other."""
-        failed = str(self.record.get("error") or "no error was recorded") if self.status == "failed" else ""
+        if not self.problem and self.status != "failed":
+            return ""
+        failed = str(self.record.get("error") or "no error was recorded")
         return " ".join(
             (self.problem or re.sub("^(TrainingError|DivergedError|NotWrittenError): ", "", failed)).split()
         )
 
     @cached_property
     def size(self) -> int:
-        """Return the size of the folder in bytes."""
-        return sum(_size(path) for path in self.path.rglob("*"))
+        """Return the size of the folder in bytes, without what links lead to."""
+        total, waiting = 0, [str(self.path)]
+        while waiting:
+            with suppress(OSError), os.scandir(waiting.pop()) as entries:  # removed meanwhile, by a training
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        return total
 
-    @property
+    @cached_property
     def test_metrics(self) -> dict[str, float]:
         """Return the metrics on the test images; empty until the run is finished."""
         test = self.result.get("test", {})
@@ -128,14 +161,39 @@ def higher_is_better(name: str, result: Mapping[str, Any]) -> bool:
 
 def runs_below(folder: Path) -> list[RunSummary]:
     """Return the runs in a folder and below it, the oldest first; those that cannot be read have a `problem`."""
-    records = [*folder.glob("run.json"), *folder.glob("*/**/run.json")]
-    runs = [read_run(path.parent) for path in records]
+    return by_start(read_run(path) for path in folders_below(folder))
+
+
+def by_start(runs: Iterable[RunSummary]) -> list[RunSummary]:
+    """Return runs in the order in which they began."""
     return sorted(runs, key=lambda run: (str(run.record.get("started", "")), str(run.path)))
+
+
+def folders_below(folder: Path) -> Iterator[Path]:
+    """Yield the folders of runs in a folder and below it, but for those inside the folder of another run.
+
+    Links are followed in the folder itself only.
+    """
+    if (folder / "run.json").exists():
+        yield folder
+    waiting = list(_folders_in(folder, follows=True))
+    while waiting:
+        path = waiting.pop()
+        is_run = os.path.exists(f"{path}/run.json")
+        if is_run:
+            yield Path(path)
+        if not is_run or not os.path.exists(f"{path}/config.yaml"):  # a record that was copied hides nothing below it
+            waiting += _folders_in(path, follows=False)
+
+
+def _folders_in(path: str | Path, follows: bool) -> Iterator[str]:
+    with suppress(OSError), os.scandir(path) as entries:
+        yield from (entry.path for entry in entries if entry.is_dir(follow_symlinks=follows))
 
 
 def read_run(path: Path) -> RunSummary:
     """Return a run; where its files cannot be read, with the `problem`."""
-    run = RunSummary(RunFolder(path))
+    run = RunSummary(path)
     try:
         if "identity" not in run.record:
             return replace(run, problem=f"{path}: run.json has no identity")
@@ -186,7 +244,7 @@ def shortest_words(runs: Sequence[RunSummary], outputs: Path) -> dict[Path, str]
     That is the hash at the end of its folder's name, or more of its path where a copy has the same hash. A run that is
     not looked for there has its whole path.
     """
-    names = {path.parent: path.parent.relative_to(outputs).as_posix() for path in outputs.glob("*/*/*/run.json")}
+    names = {outputs / name: name for name in run_names(outputs)}
     backwards = sorted(name[::-1] for name in names.values())
     shortest = {run.path: _shortest_end(names[run.path], backwards) for run in runs if run.path in names}
     return {run.path: shortest.get(run.path, shown(run.path)) for run in runs}
@@ -197,45 +255,14 @@ def _shortest_end(name: str, backwards: Sequence[str]) -> str:
 
     backwards: all names, each from its end, sorted: those that end alike are next to each other.
     """
-    starts = [match.start() for match in re.finditer(r"(?<=-)[0-9a-f]{8}(-r\d+)?$|(?<=/)|^", name)]
-    for end in (name[start:] for start in reversed(starts)):
+    hash_of_name = re.search(r"-([0-9a-f]{8}(-r\d+)?)$", name)
+    parts = name.split("/")
+    ends = ["/".join(parts[place:]) for place in reversed(range(len(parts)))]
+    for end in ends if hash_of_name is None else [hash_of_name[1], *ends]:
         first = bisect_left(backwards, end[::-1])
         if sum(other.startswith(end[::-1]) for other in backwards[first : first + 2]) == 1:
             return end
     return name
-
-
-def sweep_file(path: Path) -> Path | None:
-    """Return the file that describes a sweep, of its folder or of itself; None where there is no sweep."""
-    if (path / "sweep.json").is_file():
-        return path / "sweep.json"
-    return path if path.suffix == ".json" and path.parent.name == "sweeps" and path.is_file() else None
-
-
-def sweep_folders(path: Path) -> list[Path]:
-    """Return the folders of the runs of a sweep that were begun. Raises UserError if the file describes no sweep."""
-    outputs = path.resolve().parents[2 if path.name == "sweep.json" else 1]
-    jobs = read_sweep(path)["jobs"]
-    return [folder for job in jobs if (folder := job_folder(outputs, path.parent, job)) is not None]
-
-
-def link_file(sweep: Path, job: Mapping[str, Any]) -> Path:
-    """Return the file of the plan of a job that begins with the run of another, once that is known."""
-    return sweep / "jobs" / f"{job['identity']}-begun.json"
-
-
-def job_folder(outputs: Path, sweep: Path, job: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the run of a job; None where it was not begun. sweep: its folder."""
-    if job.get("after"):  # its run has another identity, which the weights are part of that it begins with
-        file = link_file(sweep, job)
-        if not file.is_file():
-            return None
-        job = {**job, "identity": read_json(file, FrozenPlan)["identity"], "folder": None}
-    if job["folder"] is not None and (outputs / job["folder"] / "run.json").is_file():
-        return Path(outputs / job["folder"])
-    # The same run may have been typed in other words.
-    runs = find_runs(outputs, job["identity"]) if "identity" in job else []
-    return runs[-1].path if runs and runs[-1].number >= job.get("number", 1) else None
 
 
 def comparison_title(words: Sequence[str]) -> str:
@@ -245,46 +272,3 @@ def comparison_title(words: Sequence[str]) -> str:
     if len(words) == 1 and sweep is not None:
         return str(read_sweep(sweep).get("command") or words[0])
     return " ".join(words)
-
-
-def read_sweep(path: Path) -> dict[str, Any]:
-    """Return what the file of a sweep says. Raises UserError if it describes none."""
-    try:
-        return read_json(path, Sweep)
-    except UserError as error:
-        raise UserError(f"{path} is not a sweep: {error}") from error
-
-
-def _size(path: Path) -> int:
-    try:
-        status = path.lstat()  # what a link leads to is not in the folder
-    except OSError:  # removed meanwhile, by a training
-        return 0
-    return status.st_size if S_ISREG(status.st_mode) else 0
-
-
-def is_within(path: Path, folder: Path) -> bool:
-    """Tell whether a path below a folder leads nowhere else: no part of it is a link."""
-    return path.is_relative_to(folder) and path.resolve() == folder.resolve() / path.relative_to(folder)
-
-
-def prunable(runs: Sequence[RunSummary], outputs: Path) -> list[tuple[RunSummary, str]]:
-    """Return the runs that can be removed, each with the reason: interrupted ones, and those superseded by a rerun.
-
-    Never a run that a process holds, never one that cannot be read, and never one that a link leads to.
-    """
-    runs = [run for run in runs if is_within(run.path, outputs)]
-    newest: dict[str, int] = {}
-    for run in runs:
-        if run.is_finished:
-            identity = run.record["identity"]
-            newest[identity] = max(newest.get(identity, 0), run.folder.number)
-    reasons = []
-    for run in runs:
-        if run.problem or run.folder.is_held():
-            continue
-        if run.folder.number < newest.get(run.record["identity"], 0):
-            reasons.append((run, "superseded by a rerun"))
-        elif not run.is_finished:
-            reasons.append((run, f"{run.status}, not finished"))
-    return reasons

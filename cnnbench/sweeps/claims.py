@@ -7,15 +7,15 @@ of change is a heartbeat. Whoever finds that its holder is gone makes the next o
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from cnnbench.errors import NotWrittenError, UserError
-from cnnbench.store.files import create_whole, json_bytes, make_folder, write_json
+from cnnbench.store.files import create_whole, file_system_time, json_bytes, make_folder, write_json
 from cnnbench.store.folder import now
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Claim
@@ -109,7 +109,7 @@ class Claims:
 
     def _is_free(self, path: Path) -> bool:
         with path.open("rb") as file:  # which asks the server of a network file system, as looking alone does not
-            changed = os.fstat(file.fileno()).st_mtime
+            changed = os.fstat(file.fileno()).st_mtime_ns
         try:
             claim = read_json(path, Claim)
         except UserError:  # its process was killed as it wrote it
@@ -118,12 +118,11 @@ class Claims:
             return True
         if claim and claim["host"] == platform.node() and not is_alive(claim["process"], claim["birth"]):
             return True
-        return self._now() - changed > STALE
-
-    def _now(self) -> float:
-        """Return the time by the clock of the file system, which is that of the heartbeats."""
-        with TemporaryFile(dir=self._folder, prefix=".clock-", suffix=".tmp") as file:
-            return os.fstat(file.fileno()).st_mtime
+        try:
+            now_there = file_system_time(self._folder)
+        except OSError:  # it is read-only for who looks how a sweep stands
+            now_there = time.time_ns()
+        return now_there - changed > STALE * 1e9
 
 
 def birth(process: int) -> str:

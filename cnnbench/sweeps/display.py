@@ -131,13 +131,14 @@ def metrics_of(run: RunFolder) -> str:
 def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool = False) -> None:
     """Print a line per job: how it stands, its test metrics, its folder. is_brief: only of jobs without a result."""
     console.say()
+    runs = sweep.runs()
     for job in sweep.jobs:
         outcome = outcomes[job.identity]
         if is_brief and outcome.kind == "completed":
             continue
-        run = sweep.run_of(job)
+        run = runs[job.identity]
         metrics = metrics_of(run) if outcome.kind == "completed" and run is not None else ""
         because = f": {outcome.reason.partition(chr(10))[0]}" if outcome.kind == "failed" and outcome.reason else ""
-        console.say(f"  {outcome.text + because:<12}  {metrics:<40}  {sweep.where(job)}")
+        console.say(f"  {outcome.text + because:<12}  {metrics:<40}  {sweep.where(job, run)}")
     done = sum(outcome.kind == "completed" for outcome in outcomes.values())
     console.say(f"  {done} of {len(sweep.jobs)} runs completed")

@@ -46,11 +46,12 @@ def _counts(word: str) -> bool:
 def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...] = ()) -> list[Plan]:
     """Return the plans of all jobs of a grid. Raises ConfigError with the mistakes of all jobs."""
     plans: list[Plan] = []
+    awaited: set[str] = set()
     mistakes = list(known)
     for job_words in composer.expand(with_seeds(words)):
         try:
-            awaited = {plan.choices.get("experiment", "") for plan in plans}
             plans.append(replace(plan_run(composer, job_words, is_job=True, awaited=awaited), brief=True))
+            awaited.add(plans[-1].choices.get("experiment", ""))
         except ConfigError as error:
             mistakes += error.mistakes
     if mistakes:

@@ -33,12 +33,14 @@ from cnnbench.store.files import (
     write_atomically,
     write_json,
 )
-from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir, shown
+from cnnbench.store.folder import RunFolder, now, outputs_dir, shown
+from cnnbench.store.lookup import find_runs, names_by_hash
 from cnnbench.store.provenance import versions
-from cnnbench.store.query import job_folder, link_file, read_sweep
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan
+from cnnbench.store.sweep_files import job_folder, link_file, read_sweep
 from cnnbench.sweeps.claims import is_alive
+from cnnbench.sweeps.standing import labels_of
 from cnnbench.training.plan import Plan, with_initial_weights
 
 SCRATCH = re.compile(r"^\..*\.(.*)-(\d+)\.tmp$")  # as `store.files` names what it writes first
@@ -89,7 +91,8 @@ class SweepFolder:
 
         Several launchers may write the same at once. Raises UserError where nothing can be written.
         """
-        jobs = tuple(_job(plan, plans[:index]) for index, plan in enumerate(plans))
+        names = names_by_hash(outputs_dir())
+        jobs = tuple(_job(plan, plans[:index], names) for index, plan in enumerate(plans))
         marks = sorted(f"{job.identity}r{job.number}" if job.number > 1 else job.identity for job in jobs)
         path = sweeps_dir() / hashlib.sha256("".join(marks).encode()).hexdigest()[:8]
         sweep = cls(path, command, threads, max_minutes, jobs, plans[0].plugins)
@@ -153,14 +156,18 @@ class SweepFolder:
         """Return the file of what a job prints."""
         return self.path / "logs" / f"{job.identity}.log"
 
-    def run_of(self, job: Job) -> RunFolder | None:
-        """Return the run of a job; None: it has not begun."""
-        path = job_folder(self.outputs, self.path, vars(job))
+    def run_of(self, job: Job, names: Mapping[str, Sequence[str]] | None = None) -> RunFolder | None:
+        """Return the run of a job; None: it has not begun. names: of all runs by hash, where those of many are."""
+        path = job_folder(self.outputs, self.path, vars(job), names)
         return None if path is None else RunFolder(path)
 
-    def where(self, job: Job) -> str:
+    def runs(self) -> dict[str, RunFolder | None]:
+        """Return the runs of all jobs, by identity."""
+        names = names_by_hash(self.outputs)
+        return {job.identity: self.run_of(job, names) for job in self.jobs}
+
+    def where(self, job: Job, run: RunFolder | None) -> str:
         """Return the folder of the run of a job, which may not be there yet, as one would type it."""
-        run = self.run_of(job)
         return shown(self.outputs / job.folder) if run is None else run.shown_path
 
     @property
@@ -175,11 +182,9 @@ class SweepFolder:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Return what tells each job from the others, by identity: the words that not all of their commands have."""
-        commands = {job.identity: job.command.removeprefix("cnnbench ").split(" ") for job in self.jobs}
-        shared = set.intersection(*map(set, commands.values())) if len(commands) > 1 else set()
-        own = {identity: [word for word in words if word not in shared] for identity, words in commands.items()}
-        return {identity: " ".join(words) or commands[identity][-1] for identity, words in own.items()}
+        """Return what tells each job from the others, by identity."""
+        labels = labels_of([job.command for job in self.jobs])
+        return {job.identity: label for job, label in zip(self.jobs, labels, strict=True)}
 
     # Recognition ----------------------------------------------------------------------------------------------------
 
@@ -251,10 +256,10 @@ def read_plan(path: Path) -> Plan:
     )  # fmt: skip
 
 
-def _job(plan: Plan, earlier: Sequence[Plan]) -> Job:
+def _job(plan: Plan, earlier: Sequence[Plan], names: Mapping[str, Sequence[str]]) -> Job:
     """Return the job of a plan: the run that is there already, or a new one; with rerun=true the one after it."""
     identity = plan.config.identity()
-    runs = find_runs(outputs_dir(), identity)
+    runs = find_runs(outputs_dir(), identity, names)
     if not runs:
         return Job(identity, plan.command, plan.run_path().as_posix(), after=_parent_of(plan, earlier))
     run = runs[-1].next_rerun() if plan.rerun else runs[-1]
@@ -264,8 +269,10 @@ def _job(plan: Plan, earlier: Sequence[Plan]) -> Job:
 def _parent_of(plan: Plan, earlier: Sequence[Plan]) -> str:
     """Return the identity of the job that trains what a plan begins with: of several the one that is most like it."""
     name = plan.config.init.experiment
-    parents = [one for one in earlier if name is not None and one.choices.get("experiment") == name]
-    if plan.config.source is not None or not parents:
+    if name is None or plan.config.source is not None:
+        return ""
+    parents = [one for one in earlier if one.choices.get("experiment") == name]
+    if not parents:
         return ""
     own = set(plan.typed.values())
     return max(reversed(parents), key=lambda one: len(own & set(one.typed.values()))).config.identity()

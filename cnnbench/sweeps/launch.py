@@ -10,7 +10,7 @@ from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, UserError, counted
 from cnnbench.plugins import register_everything
 from cnnbench.store.provenance import code_hashes, typed_code
-from cnnbench.store.query import sweep_file
+from cnnbench.store.sweep_files import sweep_file
 from cnnbench.sweeps.display import Display, summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.folder import SweepFolder, key_of
@@ -134,8 +134,7 @@ def carry_out_sweep(
 
 
 def _is_finished(sweep: SweepFolder) -> bool:
-    runs = [sweep.run_of(job) for job in sweep.jobs]
-    return all(run is not None and run.is_completed for run in runs)
+    return all(run is not None and run.is_completed for run in sweep.runs().values())
 
 
 def _write_pages(
@@ -148,7 +147,8 @@ def _write_pages(
 ) -> None:
     """Write the pages of finished runs that have none, as many at a time as there are slots."""
     done = [job for job in sweep.jobs if worked.outcomes[job.identity].kind == "completed"]
-    runs = [(job, run) for job in done if (run := sweep.run_of(job)) is not None and not run.page.is_file()]
+    there = sweep.runs()
+    runs = [(job, run) for job in done if (run := there[job.identity]) is not None and not run.page.is_file()]
     if not runs:
         return
     console.say(f"  writing the pages of {counted(len(runs), 'run')}")

@@ -109,7 +109,8 @@ class _Worker:
         self.looked = 0.0
 
     def run(self) -> Worked:
-        waiting = [job for job in self.sweep.jobs if not self._is_finished(job)]
+        runs = self.sweep.runs()
+        waiting = [job for job in self.sweep.jobs if not self._is_finished(job, runs[job.identity])]
         self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
         self.display.begin(len(waiting))
         patience = time.monotonic() + WAITS_FOR_ORPHANS
@@ -134,8 +135,7 @@ class _Worker:
         ordered = {job.identity: self.outcomes.get(job.identity, NOT_STARTED) for job in self.sweep.jobs}
         return Worked(ordered, self.ended_by)
 
-    def _is_finished(self, job: Job) -> bool:
-        run = self.sweep.run_of(job)
+    def _is_finished(self, job: Job, run: RunFolder | None) -> bool:
         if run is None or not run.is_completed:
             return False
         self.outcomes[job.identity] = COMPLETED

@@ -16,7 +16,8 @@ from cnnbench.config.values import TYPED, copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import DamagedError
-from cnnbench.store.folder import RunFolder, finished_runs_of, folder_name, outputs_dir, readable
+from cnnbench.store.folder import RunFolder, folder_name, outputs_dir, readable
+from cnnbench.store.lookup import finished_runs_of
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",

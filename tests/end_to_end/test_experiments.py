@@ -22,7 +22,7 @@ from cnnbench.models.build import build_network, count_parameters
 from cnnbench.models.head import trace_head
 from cnnbench.optim.freezing import plan_freezing
 from cnnbench.registry import TASKS
-from cnnbench.store.folder import finished_runs_of
+from cnnbench.store.lookup import finished_runs_of
 from cnnbench.training.plan import plan_run
 from tests.conftest import only_run
 from tests.support.archives import write_set

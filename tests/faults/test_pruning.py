@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from tests.support.interruption import fingerprints
 from tests.support.run_folders import write_run
@@ -56,8 +55,8 @@ def test_a_folder_of_runs_that_is_a_link_itself_can_be_pruned(outputs, command_o
 
 def test_the_size_of_a_run_counts_its_own_files(outputs, tmp_path):
     run = write_run(outputs, None, "seed=1")
-    before = RunSummary(RunFolder(run)).size
+    before = RunSummary(run).size
     (tmp_path / "large").write_bytes(b"0" * 10_000)
     (run / "link").symlink_to(tmp_path / "large")
     (run / "dangling").symlink_to(tmp_path / "nowhere")
-    assert RunSummary(RunFolder(run)).size == before
+    assert RunSummary(run).size == before

@@ -85,11 +85,8 @@ class Group:
         is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
         if not metric.is_share or not is_one:
             return Values(self.numbers(split, metric.name))
-        right = (
-            {repetition: _correct(run) for repetition, run in self.runs.items()} if metric.name == "accuracy" else {}
-        )
-        known = {repetition: flags for repetition, flags in right.items() if flags is not None}
-        return Values(self.numbers(split, metric.name), images.pop(), known if split == "test" else {})
+        knows_images = metric.name == "accuracy" and split == "test"
+        return Values(self.numbers(split, metric.name), images.pop(), self.right if knows_images else {})
 
     @cached_property
     def right(self) -> dict[Repetition, Flags]:
@@ -236,14 +233,8 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     groups: dict[str, dict[tuple[str, str], dict[Repetition, RunSummary]]] = {}
     settings: dict[str, dict[str, Any]] = {}
     flattened = [flat(_settings(run)) for run in runs]
-    compared_of_runs = [
-        {
-            key: value
-            for key, value in values.items()
-            if key.partition(".")[0] not in NOT_COMPARED and key not in REPETITIONS and not has_no_effect_on_result(key)
-        }
-        for values in flattened
-    ]
+    ignored = {key for key in set().union(*flattened) if _is_ignored(key)}
+    compared_of_runs = [{key: value for key, value in values.items() if key not in ignored} for values in flattened]
     for run, values, compared in zip(runs, flattened, with_overrides_applied(compared_of_runs), strict=True):
         key = json.dumps(compared, sort_keys=True, default=str)
         settings[key] = compared
@@ -262,6 +253,10 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
         for key, by_version in groups.items()
         for version, found in by_version.items()
     ]
+
+
+def _is_ignored(key: str) -> bool:
+    return key.partition(".")[0] in NOT_COMPARED or key in REPETITIONS or has_no_effect_on_result(key)
 
 
 def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -31,7 +31,7 @@ class RunReport:
     """The report of a run, finished or not."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self.run = RunSummary(folder)
+        self.run = RunSummary(folder.path)
         self.folder, self.record, self.result = folder, self.run.record, self.run.result
         self.epochs = epoch_rows(self.run)
         self.split = next((split for split in ("test", "val", "train") if self.result.get(split)), "test")

@@ -1,0 +1,48 @@
+"""Which runs there are of an identity, and of an experiment."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cnnbench.errors import UserError
+from cnnbench.store.folder import RunFolder, run_names
+
+BEGINNING = 8  # characters of an identity in the name of its folder
+
+
+def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] | None = None) -> list[RunFolder]:
+    """Return all runs of one identity, the first first: the original, then -r2, -r3, …
+
+    names: those of all runs by hash, where several are looked up.
+    """
+    begin = identity[:BEGINNING]
+    found = run_names(outputs, f"-{begin}") if names is None else names.get(begin, ())
+    folders = [RunFolder(outputs / name) for name in found]
+    runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
+    return sorted(runs, key=lambda folder: (folder.number, folder.path))
+
+
+def names_by_hash(outputs: Path) -> dict[str, list[str]]:
+    """Return the names of all runs by the beginning of their identities, as `find_runs` takes them."""
+    names: dict[str, list[str]] = {}
+    for name in run_names(outputs):
+        for begin in re.findall(f"-(?=([0-9a-f]{{{BEGINNING}}}))", name.rpartition("/")[2]):
+            names.setdefault(begin, []).append(name)
+    return names
+
+
+def finished_runs_of(outputs: Path, experiment: str) -> list[RunFolder]:
+    """Return all finished runs of an experiment, also those that deviate from it, the newest last."""
+    found = []
+    for name in run_names(outputs):
+        folder = RunFolder(outputs / name)
+        with suppress(OSError, UserError):  # of a run that cannot be read, whichever it is of
+            if json.dumps(experiment).encode() not in folder.record_file.read_bytes():
+                continue  # that is seen in a tenth of the time that it takes to read what it says
+            record = folder.record()
+            if record.get("choices", {}).get("experiment") == experiment and folder.is_completed:
+                written = folder.result_file.stat().st_mtime_ns  # of several that ended in the same second
+                found.append((str(record.get("ended")), written, folder))
+    return [folder for *_, folder in sorted(found, key=lambda one: one[:2])]
