@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
     from cnnbench.training.plan import Plan
 
-# What the end of a run needs, with pandas, scikit-learn and matplotlib: 2 s, once instead of for every job of a sweep.
+# What the end of a run needs, with pandas and matplotlib: a second, once instead of for every job of a sweep.
 REPORTING = (
     "cnnbench.analysis.reports.single",
     "matplotlib.backends.backend_agg",

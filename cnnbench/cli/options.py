@@ -1,6 +1,7 @@
 """`cnnbench options`: the options of every group of settings, one per line.
 
-The files of `conf/` are read as text, which is fast. Only networks are built, without weights, to be measured.
+The files of `conf/` are read as text, which is fast. Only of the group `model` networks are built, without weights,
+to be measured.
 """
 
 import re
@@ -12,7 +13,7 @@ from importlib.metadata import entry_points
 from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.cli.catalog import config_folders, groups_in, options_in, without_a_file
+from cnnbench.cli.catalog import HOMES, config_folders, groups_in, options_in, without_a_file
 from cnnbench.cli.parse import JSON, Argument, Verb, say, say_json
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 
@@ -25,13 +26,14 @@ Lists what can be chosen in each group, one per line: cnnbench GROUP=OPTION.
 
   cnnbench options                       everything
   cnnbench options data                  the data sets
+  cnnbench options model                 networks, and how large they are
   cnnbench options model 'mini*'         names that match, or contain this
   cnnbench options model --data mnist    networks, measured on these images
   cnnbench options model plugins=my_net.py
 
-For a network it shows the number of parameters, the size of the images for
-which they were counted (cropped if a preset says so), and the side of the
-smallest image that it accepts.
+For a network the group model shows the number of parameters, the size of the
+images for which they were counted (cropped if a preset says so), and the side
+of the smallest image that it accepts.
 """
 
 
@@ -86,7 +88,10 @@ def _run(flags: Namespace) -> None:
         texts = {name: path.read_text(encoding="utf-8") for name, path in options_in(folders, group).items()}
         options = _options_of(group, texts, flags.plugins)
         options = [one for one in options if pattern in one.name.lower() or fnmatch(one.name.lower(), pattern)]
-        if group == "model" and options:
+        if group == "model" and options and (words or flags.data):
+            from cnnbench.plugins import register_everything
+
+            register_everything(flags.plugins)
             spec = _spec_of(flags.data, flags.config_dir)
             options = [_measured(option, texts.get(option.name, ""), spec) for option in options]
         chosen += options
@@ -99,14 +104,13 @@ def _run(flags: Namespace) -> None:
 
 
 def _options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) -> list[Option]:
-    from cnnbench.config.schema import GROUPS
-
     options = [Option(group, name, _headline(text)) for name, text in texts.items()]
-    is_described = group not in GROUPS or all(option.summary for option in options)
+    is_described = group not in HOMES or all(option.summary for option in options)
     is_complete = is_described and not without_a_file(group, texts.values())
-    if group != "model" and not plugins and is_complete and not entry_points(group="cnnbench.plugins"):
+    if not plugins and is_complete and not entry_points(group="cnnbench.plugins"):
         return options  # nothing has to be imported
 
+    from cnnbench.config.schema import GROUPS
     from cnnbench.plugins import register_everything
 
     register_everything(plugins)

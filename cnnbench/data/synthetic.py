@@ -1,8 +1,10 @@
 """Data sets that need no download: generated patterns, and the digits that ship with scikit-learn."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -56,11 +58,13 @@ def digits(_root: Path, *, test_fraction: TestFraction) -> ImageData:
 
     The set has no test part: `test_fraction` of every class is held out, always the same images.
     """
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    pixels = (torch.from_numpy(loaded.images) * (255 / 16)).round_().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(loaded.target).long()
+    package = find_spec("sklearn")  # only its file is read: to import it takes a second
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).with_name("datasets") / "data" / "digits.csv.gz"
+    table = torch.from_numpy(np.loadtxt(file, delimiter=","))
+    pixels = (table[:, :-1] * (255 / 16)).round_().to(torch.uint8).view(-1, 1, 8, 8)
+    labels = table[:, -1].long()
     split = stratified_split(labels, 10, test_fraction, seed=0, key="data.test_fraction")
     everything = Images(pixels, labels)
     rows = (split.train, split.val)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from cnnbench.optim.optimizers import Decay, Groups
+from cnnbench.optim.optimizers import Decay, Groups, eager
 from cnnbench.registry import OPTIMIZERS
 
 
@@ -39,7 +39,7 @@ def muon(
     shared = {"weight_decay": weight_decay}
     hidden = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr}
     rest = {"lr": adam_lr, "betas": (beta1, beta2), "eps": eps, "fused": True}
-    return MuonAndAdamW(groups, shared | hidden, shared | rest)
+    return eager(MuonAndAdamW)(groups, shared | hidden, shared | rest)
 
 
 class MuonAndAdamW(Optimizer):
@@ -56,8 +56,9 @@ class MuonAndAdamW(Optimizer):
         if not own:
             raise ValueError("needs a hidden layer with weights, and there is none")
         # torch's constructors fill in the settings that a group lacks.
-        self._muon = torch.optim.Muon([{**group, "params": _matrices(group["params"])} for group in own], **hidden)
-        self._adamw = torch.optim.AdamW(other, **rest) if other else None
+        matrices = [{**group, "params": _matrices(group["params"])} for group in own]
+        self._muon = eager(torch.optim.Muon)(matrices, **hidden)
+        self._adamw = eager(torch.optim.AdamW)(other, **rest) if other else None
         filled = zip(self._muon.param_groups, own, strict=True)
         all_groups = [{**settings, "params": group["params"]} for settings, group in filled]
         super().__init__(all_groups + (self._adamw.param_groups if self._adamw else []), {})

@@ -1,7 +1,8 @@
 """Optimizers by name: torch's own with every setting stated; the parameter groups they take; L1 and L2 penalties."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any
+from inspect import unwrap
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -15,6 +16,7 @@ Groups = list[dict[str, Any]]
 """Parameter groups as torch's optimizers take them: "params", and the settings in which a group differs."""
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Kind = TypeVar("Kind", bound=type[Optimizer])
 
 
 def _torch_optimizer(kind: type[Optimizer], settings: dict[str, Any], **implementation: Any) -> Optimizer:
@@ -26,7 +28,18 @@ def _torch_optimizer(kind: type[Optimizer], settings: dict[str, Any], **implemen
     groups = settings.pop("groups")
     if "beta1" in settings:
         settings["betas"] = (settings.pop("beta1"), settings.pop("beta2"))
-    return kind(groups, **settings, **implementation)
+    return eager(kind)(groups, **settings, **implementation)
+
+
+def eager(kind: Kind) -> Kind:
+    """Return an optimizer that makes the same steps without torch's compiler, whose import takes 1.5 s.
+
+    torch wraps these methods, only to keep its compiler out of them.
+    """
+    wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: unwrap(getattr(kind, name)) for name in wrapped}
+    methods["step"] = torch.no_grad()(unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)  # type: ignore[return-value]
 
 
 @OPTIMIZERS.register("sgd")

@@ -95,7 +95,14 @@ def versions() -> dict[str, str]:
 @lru_cache(maxsize=1)  # what a process has imported stays what it was
 def packages() -> list[str]:
     """Return every installed distribution as pip's requirements name it: `name==version`, or where it came from."""
-    return sorted({_requirement(one) for one in importlib.metadata.distributions() if one.name}, key=str.casefold)
+    # What they say of themselves is parsed whenever it is asked for: once is enough.
+    installed = [(one, one.metadata) for one in importlib.metadata.distributions()]
+    lines = {
+        _requirement(about["Name"], about["Version"], one.read_text("direct_url.json"))
+        for one, about in installed
+        if "Name" in about
+    }
+    return sorted(lines, key=str.casefold)
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -222,15 +229,15 @@ def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _requirement(distribution: importlib.metadata.Distribution) -> str:
+def _requirement(name: str, version: str, direct_url: str | None) -> str:
     """Return a distribution with its version, or for one from a repository with that and its commit."""
     try:
-        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        origin = json.loads(direct_url or "{}")
         repository = origin["vcs_info"]
         address = re.sub(r"^(https?://)[^/@]*@", r"\1", origin["url"])  # whose user may be a password
-        return f"{distribution.name} @ {repository['vcs']}+{address}@{repository['commit_id']}"
+        return f"{name} @ {repository['vcs']}+{address}@{repository['commit_id']}"
     except (ValueError, KeyError, TypeError):  # other programs write that file
-        return f"{distribution.name}=={distribution.version}"
+        return f"{name}=={version}"
 
 
 def _driver() -> str:

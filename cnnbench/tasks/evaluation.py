@@ -186,39 +186,42 @@ class Predictions:
 
         NaN where it is undefined, as the precision of a class that is never predicted.
         """
-        import numpy as np
         import pandas as pd
-        from sklearn.metrics import precision_recall_fscore_support
 
-        labels, predicted = self.labels.numpy(), self.probabilities.argmax(1).numpy()
+        counts = self._counts.double()
+        right, images, predicted = counts.diag(), counts.sum(1), counts.sum(0)
         likeliest = self.probabilities.topk(min(5, len(self.classes)), dim=1).indices
         in_top5 = (likeliest == self.labels.unsqueeze(1)).any(1).numpy()
-        losses = self.losses.numpy()
-        precision, recall, f1, images = precision_recall_fscore_support(
-            labels, predicted, labels=range(len(self.classes)), zero_division=np.nan
-        )
+        labels, losses = self.labels.numpy(), self.losses.numpy()
         masks = [labels == label for label in range(len(self.classes))]
-        intervals = [wilson(int((predicted[own] == labels[own]).sum()), int(own.sum())) for own in masks]
+        intervals = [wilson(int(part), int(total)) for part, total in zip(right, images, strict=True)]
         columns = {
             "class": self.classes,
-            "images": images,
-            "top1": recall,
+            "images": images.long().numpy(),
+            "top1": (right / images).numpy(),
             "top1_low": [low for low, _ in intervals],
             "top1_high": [high for _, high in intervals],
             "top5": [in_top5[own].mean() if own.any() else math.nan for own in masks],
             "loss": [losses[own].mean() if own.any() else math.nan for own in masks],
+            "precision": (right / predicted).numpy(),
+            "recall": (right / images).numpy(),
+            "f1": (2 * right / (images + predicted)).numpy(),
         }
-        return pd.DataFrame(columns | {"precision": precision, "recall": recall, "f1": f1})
+        return pd.DataFrame(columns)
 
     @cached_property
     def confusion(self) -> "pd.DataFrame":
         """The number of images by class (rows) and predicted class (columns)."""
         import pandas as pd
-        from sklearn.metrics import confusion_matrix
 
-        predicted = self.probabilities.argmax(1).numpy()
-        counts = confusion_matrix(self.labels.numpy(), predicted, labels=range(len(self.classes)))
-        return pd.DataFrame(counts, index=pd.Index(self.classes, name="class"), columns=self.classes)
+        return pd.DataFrame(self._counts.numpy(), index=pd.Index(self.classes, name="class"), columns=self.classes)
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """The number of images by label and predicted label, int64 [K, K]."""
+        size = len(self.classes)
+        pairs = self.labels * size + self.probabilities.argmax(1)
+        return torch.bincount(pairs, minlength=size**2).view(size, size)
 
     def table(self) -> "pd.DataFrame":
         """Return a row per image: its index in the split, file, class, whether the prediction is right, and the five

@@ -225,8 +225,18 @@ def test_the_table_has_a_line_for_each_option(options):
     assert "  7 241 866     3x28x28         8  MiniAlexNet with dropout, random crops and batch norm." in row
 
 
-@pytest.mark.parametrize("words", [["--help"], ["data"], ["experiment"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--help"], [], ["data"], ["experiment"]], ids=" ".join)
 def test_neither_help_nor_a_list_of_files_imports_torch(words):
-    if words == ["data"] and without_a_file("data"):
+    if "--help" not in words and any(map(without_a_file, GROUPS)):
         pytest.skip("not all of them are files")
     assert in_a_process(*words).stdout.splitlines()[-1] == "False"
+
+
+def test_everything_is_listed_without_measuring_networks_unless_their_images_are_named(listing, monkeypatch):
+    everything = [(group, name) for group in GROUPS_OF_FILES for name in options_of(group)]
+    measured = []
+    monkeypatch.setattr("cnnbench.cli.options._measured", lambda option, *_: measured.append(option.name) or option)
+    assert [(one["group"], one["name"]) for one in listing()] == everything
+    assert measured == []
+    assert [(one["group"], one["name"]) for one in listing("--data", "digits")] == everything
+    assert measured == options_of("model")

@@ -3,6 +3,8 @@
 import copy
 import io
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -166,6 +168,22 @@ class TestOptimizers:
             if losses[-1] < 0.9 * before:
                 return
         pytest.fail(f"the loss is {before} before 80 steps, and {losses} after them")
+
+    def test_no_option_imports_torchs_compiler(self):
+        code = """
+import sys
+from cnnbench.plugins import register_everything
+from cnnbench.registry import OPTIMIZERS
+from tests.support.optimizers import build, groups_of, small_network, train
+register_everything()
+for name in OPTIMIZERS:
+    network = small_network()
+    optimizer = build(name, groups_of(name, network))
+    optimizer.load_state_dict(optimizer.state_dict())
+    train(network, optimizer, 1)
+    assert "torch._dynamo" not in sys.modules, name
+"""
+        subprocess.run([sys.executable, "-c", code], check=True)
 
     @pytest.mark.parametrize("name", walked("optimizer"))
     def test_a_restored_state_goes_on_bit_for_bit(self, name):
