@@ -4,6 +4,7 @@ Nothing heavy is imported at the top: `--help` and completion answer at once.
 """
 
 import errno
+import gc
 import os
 import sys
 from argparse import Namespace
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Read when torch is loaded. By default, threads that wait for each other keep their cores busy, and as soon as
     # anything else runs on the machine small networks crawl: 130 to 650 images/s, where waiting asleep gives 2 500.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    gc.set_threshold(5_000)  # by default a tenth of the start is a search for garbage among what was imported
     if isinstance(sys.stdout, TextIOWrapper):  # a page or a help text holds more than ASCII; errors are escaped anyhow
         sys.stdout.reconfigure(errors="backslashreplace")
     with StopRequests(gives_back=arguments is not None) as stop:
