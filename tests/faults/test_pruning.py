@@ -128,7 +128,7 @@ def test_checkpoints_that_other_runs_begin_with_stay_and_that_is_said(ranked, ou
 def test_checkpoints_of_a_run_that_another_one_continues_stay(ranked, outputs, command_of):
     identity = RunFolder(ranked[0.7].parent).record()["identity"]
     other = RunFolder(write_run(outputs, None, "seed=8", status="paused"))
-    config = {**other.record()["config"], "parent": f"{identity}@10"}
+    config = {**other.config(), "parent": f"{identity}@10"}
     other.write_config(config, "cnnbench")
     other.update(config=config)
     assert command_of("list", "seed!=8", "--prune-checkpoints", "1", "--yes").code == 0
