@@ -20,9 +20,10 @@ _warn_of_damage = cache(lambda text: error(f"warning: {text}; the checkpoint bef
 
 def content_of(folder: RunFolder, which: Checkpoint) -> dict[str, Any]:
     """Return the content of the checkpoint that has these weights. Raises UserError if there are none."""
-    steps, identity = checkpoint.steps_in(folder.checkpoints), folder.record()["identity"]
+    record, steps = folder.record(), checkpoint.steps_in(folder.checkpoints)
+    identity = record["identity"]
     if not steps:
-        raise UserError(f"{folder.path} has no checkpoint yet.")
+        raise UserError(f"{folder.path} {checkpoint.why_none(record)}.")
     if isinstance(which, int) and which in steps:
         return checkpoint.load(folder.checkpoints, which, identity)
     newest = checkpoint.load_newest(folder.checkpoints, _warn_of_damage, identity) or {}

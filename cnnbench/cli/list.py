@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import all_keys, sweeps
-from cnnbench.cli.parse import JSON, Argument, Verb, path, say, say_json
+from cnnbench.cli.parse import JSON, Argument, Verb, number, path, say, say_json
 from cnnbench.errors import UserError, counted, sized, writing_to
 
 if TYPE_CHECKING:
@@ -30,13 +30,16 @@ Lists runs: in which settings they differ, their status, test metrics and size.
   cnnbench list sweeps                        all sweeps
   cnnbench list --prune                       what could be removed
   cnnbench list data=mnist --prune --yes      remove it
+  cnnbench list 1a2b3c4d --prune-checkpoints 3
+                                              of a sweep, all but the best three
 
 Conditions and --sort take any setting, by its whole key or the end that tells
 it apart (dropout), any metric (accuracy, of the test images; accuracy/val), and
 status. A terminal shows as many columns as fit; the last one is what other
 commands take for the run: cnnbench resume 1a2b3c4d. Into a pipe or a file
 everything is written. What can be removed are runs that were interrupted, and
-those superseded by a later one.
+those superseded by a later one; of finished runs the checkpoints, unless other
+runs begin with them.
 """
 
 
@@ -54,9 +57,9 @@ def _run(flags: Namespace) -> None:
         raise UserError(f"{' and '.join(files)} are several sweeps; give one of them")
     sweep = next(iter(files.values()), None)
     conditions = [word for word in flags.conditions if word not in files]
-    if conditions == ["sweeps"]:
+    if flags.conditions == ["sweeps"]:
         _list_sweeps(home, flags)
-    elif sweep is not None and not conditions and flags.sort is None and not flags.prune:
+    elif sweep is not None and not (conditions or flags.sort or flags.prune or flags.prune_checkpoints is not None):
         _list_jobs(sweep, flags)
     else:
         _list_runs(flags, conditions, outputs, home if sweep is None else outputs_of(sweep), sweep)
@@ -64,9 +67,14 @@ def _run(flags: Namespace) -> None:
 
 def _check(flags: Namespace) -> None:
     """Raise UserError for flags that contradict each other."""
-    if flags.yes and not flags.prune:
-        raise UserError("--yes is for --prune")
-    ways = [f"--{name}" for name in ("prune", "json", "csv") if getattr(flags, name)]
+    prunes = flags.prune or flags.prune_checkpoints is not None
+    if flags.yes and not prunes:
+        raise UserError("--yes is for --prune and --prune-checkpoints")
+    given = {
+        "prune": flags.prune, "prune-checkpoints": flags.prune_checkpoints is not None, "json": flags.json,
+        "csv": flags.csv,
+    }  # fmt: skip
+    ways = [f"--{name}" for name, is_given in given.items() if is_given]
     if len(ways) > 1:
         raise UserError(f"{' and '.join(ways)} exclude each other")
 
@@ -90,6 +98,10 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     if flags.prune:
         say(*_prune(everything, matching, outputs, flags.yes))
         return
+    if flags.prune_checkpoints is not None:
+        everything = listed(folders_below(home), home)  # other runs may begin with these
+        say(*_prune_checkpoints(everything, matching, home, flags))
+        return
 
     from cnnbench.cli.run_table import as_csv, as_plain
 
@@ -109,7 +121,7 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
 
 def _list_jobs(sweep: Path, flags: Namespace) -> None:
     """Print how a sweep stands."""
-    from cnnbench.cli.sweep_table import as_csv, as_plain, lines
+    from cnnbench.cli.sweep_table import as_plain, lines, rows_as_csv
     from cnnbench.store.sweep_files import outputs_of
     from cnnbench.sweeps.standing import standings
     from cnnbench.training.terminal import width
@@ -118,21 +130,21 @@ def _list_jobs(sweep: Path, flags: Namespace) -> None:
     if flags.json:
         say_json(as_plain(standing))
     else:
-        say(*(as_csv(standing) if flags.csv else lines(standing, width())))
+        say(*(rows_as_csv(as_plain(standing)["jobs"]) if flags.csv else lines(standing, width())))
 
 
 def _list_sweeps(home: Path, flags: Namespace) -> None:
     """Print a line for each sweep, the oldest first."""
-    from cnnbench.cli.sweep_table import overview
+    from cnnbench.cli.sweep_table import counted_by_state, overview, rows_as_csv
     from cnnbench.store.sweep_files import sweep_files
     from cnnbench.sweeps.standing import standings
     from cnnbench.training.terminal import width
 
     sweeps = sorted(standings(sweep_files(home), home), key=lambda one: one.started)
     if flags.json:
-        say_json([{"sweep": str(one.file), "command": one.command, **one.counts} for one in sweeps])
+        say_json(counted_by_state(sweeps))
     else:
-        say(*overview(sweeps, width()))
+        say(*(rows_as_csv(counted_by_state(sweeps)) if flags.csv else overview(sweeps, width())))
 
 
 def _order(runs: "Sequence[RunSummary]", word: str | None) -> "Order | None":
@@ -161,6 +173,7 @@ def _prune(
     everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, is_confirmed: bool
 ) -> list[str]:
     from cnnbench.store.pruning import is_within, prunable
+    from cnnbench.store.query import read_run
 
     found = {run.path: reason for run, reason in prunable(everything, outputs)}
     reasons = [(run, found[run.path]) for run in matching if run.path in found]
@@ -174,10 +187,46 @@ def _prune(
         return [*lines, f"{total}; nothing was removed: --yes removes them for good"]
     for run, _ in reasons:
         with run.folder.lock():  # no process may continue it while it is removed
-            if is_within(run.path, outputs):  # also now
+            if is_within(run.path, outputs) and read_run(run.path).is_finished == run.is_finished:  # also now
                 with writing_to(run.path):
                     shutil.rmtree(run.path)
     return [*lines, f"{total}, removed"]
+
+
+def _prune_checkpoints(
+    everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", home: Path, flags: Namespace
+) -> list[str]:
+    """Return what is, or would be, removed of the checkpoints of runs that are not among the best."""
+    from cnnbench.store.pruning import (
+        is_within,
+        ranked_on_validation,
+        remove_checkpoints,
+        runs_begun_with,
+        size_of_checkpoints,
+    )
+
+    lines, total, number = [], 0, 0
+    for one in ranked_on_validation(matching, runs_begun_with(everything, home)):
+        run, size = one.run, size_of_checkpoints(one.run)
+        is_ours = is_within(run.folder.checkpoints, home) and not run.folder.is_held()
+        if one.place <= flags.prune_checkpoints or not size or not is_ours:
+            continue
+        place = f"{one.place} of {one.of} by {one.metric}/val"
+        if one.begun:
+            place += f", kept: {counted(one.begun, 'run')} {'begins' if one.begun == 1 else 'begin'} with it"
+        lines.append(f"  {sized(size):>9}  {place:<26}  {run.path.relative_to(home).as_posix()}")
+        if one.begun:
+            continue
+        number, total = number + 1, total + size
+        if flags.yes:
+            remove_checkpoints(run.folder)
+    if not number:
+        return [*lines, "  there are no checkpoints to remove"]
+    said = f"  checkpoints of {counted(number, 'run')}, {sized(total)}"
+    if flags.yes:
+        return [*lines, f"{said}, removed; results and pages stay"]
+    kept = "results and pages would stay, but the runs could not be evaluated, exported or trained for longer"
+    return [*lines, f"{said}; nothing was removed: --yes removes them for good", f"  ({kept})"]
 
 
 def _sort_keys() -> list[str]:
@@ -212,7 +261,13 @@ VERB = Verb(
         Argument("--csv", action="store_true", help="print CSV: every setting in which runs differ, every metric"),
         JSON,
         Argument("--prune", action="store_true", help="show interrupted and superseded runs"),
-        Argument("--yes", action="store_true", help="with --prune: remove them for good"),
+        Argument(
+            "--prune-checkpoints",
+            type=number,
+            metavar="N",
+            help="show the checkpoints of finished runs, but for the N best on validation",
+        ),
+        Argument("--yes", action="store_true", help="with --prune or --prune-checkpoints: remove them for good"),
     ),
     _run,
     takes_plugins=False,

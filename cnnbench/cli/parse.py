@@ -84,6 +84,13 @@ def checkpoint(text: str) -> str | int:
     return int(text) if text.isdigit() else text
 
 
+def number(text: str) -> int:
+    """Return a whole number, at least 0. Raises ArgumentTypeError for anything else."""
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise ArgumentTypeError("must be a whole number, at least 0")
+    return int(text)
+
+
 def indices(text: str) -> list[int]:
     """Return the numbers of `13,43,53`. Raises ArgumentTypeError for anything else."""
     if not re.fullmatch(r"\d+(,\d+)*", text):

@@ -1,14 +1,14 @@
 """How sweeps stand, as lines, CSV and plain values."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cnnbench.cli.run_table import begun
 from cnnbench.errors import counted, duration, grouped, one_line
 from cnnbench.store.folder import shown
 from cnnbench.store.tables import csv_of_rows
-from cnnbench.sweeps.standing import JobStanding, Standing
+from cnnbench.sweeps.standing import STATES, JobStanding, Standing
 
 MOST = 20  # jobs of a state that are shown
 
@@ -60,14 +60,22 @@ def as_plain(standing: Standing) -> dict[str, Any]:
         }
         for job in standing.jobs
     ]
-    counts, left = standing.counts, standing.seconds_left
-    return {"sweep": str(standing.file), "command": standing.command, **counts, "seconds_left": left, "jobs": jobs}
+    (counts,) = counted_by_state([standing])
+    return {**counts, "seconds_left": standing.seconds_left, "jobs": jobs}
 
 
-def as_csv(standing: Standing) -> list[str]:
-    """Return the lines of a CSV file with a row for each job."""
-    jobs = as_plain(standing)["jobs"]
-    return csv_of_rows([list(jobs[0]), *(list(job.values()) for job in jobs)]).split("\n")[:-1]
+def counted_by_state(sweeps: Sequence[Standing]) -> list[dict[str, Any]]:
+    """Return a row for each sweep: how many of its jobs are in each state."""
+    return [
+        {"sweep": str(one.file), "started": one.started, "command": one.command}
+        | {state: one.counts.get(state, 0) for state in STATES}
+        for one in sweeps
+    ]
+
+
+def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return rows of the same keys as the lines of a CSV file."""
+    return csv_of_rows([list(rows[0]), *(list(row.values()) for row in rows)]).split("\n")[:-1] if rows else []
 
 
 def _numbers(standing: Standing) -> list[str]:

@@ -82,6 +82,14 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def why_none(record: Mapping[str, Any], way: str = "") -> str:
+    """Return in words that a run has no checkpoint. record: of `run.json`; way: what to do if it never had one."""
+    removed = str(record.get("checkpoints_removed", ""))[:10]
+    if not removed:
+        return f"has no checkpoint yet{way}"
+    return f"has no checkpoints: they were removed on {removed} to save space; rerun=true trains it again"
+
+
 def newest(folder: Path, warn: Callable[[str], None], identity: str | None = None) -> dict[str, Any] | None:
     """Return the manifest of the newest checkpoint that is whole, or None where there has never been one.
 

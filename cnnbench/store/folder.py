@@ -200,10 +200,10 @@ class RunFolder:
             )
         return values
 
-    def run_config(self, values: Mapping[str, Any] | None = None) -> RunConfig:
+    def run_config(self, values: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the configuration of the run.
 
-        values: what its file holds, where that has been read already. Raises UserError where a plugin is missing that
+        values, record: what its files hold, where they have been read. Raises UserError where a plugin is missing that
         it was made with, and where its identity is not the recorded one.
         """
         try:
@@ -211,7 +211,7 @@ class RunFolder:
         except ConfigError as error:
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
             raise UserError(f"{self.config_file} cannot be used:{problems}{self._code_needed()}") from error
-        recorded = self.record().get("identity")
+        recorded = (self.record() if record is None else record).get("identity")
         # An identity leaves out what is at its default, and that of a plugin may have been edited since.
         is_certain = not any(component.is_from_plugin for component in config.components())
         if is_certain and recorded not in (None, config.identity()):

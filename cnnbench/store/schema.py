@@ -70,6 +70,7 @@ class Record(Stored):
     remarks: list[StoredRemark] = []
     randomness: Texts = []
     damage: Texts = []
+    checkpoints_removed: str = ""
     accepted: Texts = []
     plugins: Texts = []
     loggers: dict[str, str] | None = None

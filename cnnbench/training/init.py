@@ -88,7 +88,7 @@ def _run_source(path: str, which: str, insists: bool) -> WeightSource:
     damaged: list[str] = []
     manifest = checkpoint.newest(folder.checkpoints, damaged.append, record["identity"])
     if manifest is None:
-        raise UserError("has no checkpoint yet; train it first")
+        raise UserError(checkpoint.why_none(record, "; train it first"))
     best: dict[str, Any] | None = manifest.get("best")
     if best is None and not insists:
         which = "last"

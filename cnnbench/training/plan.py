@@ -230,7 +230,8 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
         return replace(plan, folder=folder.path)
     newest = checkpoint.newest(folder.checkpoints, notes.append, record["identity"])
     if newest is None:
-        raise UserError(f"{path} has no checkpoint yet to start from; run it first: cnnbench resume {path}")
+        way = f" to start from; run it first: cnnbench resume {path}"
+        raise UserError(f"{path} {checkpoint.why_none(record, way)}")
     trained = newest["epoch"]
     if after.epochs <= trained:
         problem = f"{trained} epochs are trained already; give more than that"

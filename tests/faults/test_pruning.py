@@ -1,9 +1,18 @@
-"""`cnnbench list --prune` removes nothing outside of the folder that it is asked about, whatever links there are."""
+"""`cnnbench list --prune` removes nothing outside of the folder that it is asked about, whatever links there are.
 
+`--prune-checkpoints` removes nothing that is not finished, or that other runs begin with.
+"""
+
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from cnnbench.analysis.checkpoints import content_of
+from cnnbench.errors import UserError
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.lock import locked
 from cnnbench.store.query import RunSummary
 from tests.support.interruption import fingerprints
 from tests.support.run_folders import write_run
@@ -60,3 +69,73 @@ def test_the_size_of_a_run_counts_its_own_files(outputs, tmp_path):
     (run / "link").symlink_to(tmp_path / "large")
     (run / "dangling").symlink_to(tmp_path / "nowhere")
     assert RunSummary(run).size == before
+
+
+def with_checkpoint(run: Path, **record: object) -> Path:
+    """Give a run a checkpoint, and entries in its record; return the folder of the checkpoint."""
+    folder = RunFolder(run)
+    folder.checkpoints.mkdir()
+    for name in ("step-000000010.json", "step-000000010.pt"):
+        (folder.checkpoints / name).write_text("{}")
+    folder.update(**record)
+    return folder.checkpoints
+
+
+@pytest.fixture
+def ranked(outputs) -> dict[float, Path]:
+    """Return the checkpoints of finished runs by their accuracy on validation, and under 0 that of one not finished."""
+    found = {
+        val: with_checkpoint(write_run(outputs, 1 - val, f"seed={seed}", val=val))
+        for seed, val in enumerate((0.7, 0.9, 0.6, 0.8))
+    }
+    for checkpoints in found.values():
+        path = checkpoints.parent / "result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "watched": [["accuracy", True]]}))
+    return found | {0: with_checkpoint(write_run(outputs, None, "seed=7", status="paused"))}
+
+
+def left(ranked: Mapping[float, Path]) -> list[float]:
+    return sorted((val for val, folder in ranked.items() if any(folder.iterdir())), reverse=True)
+
+
+def test_checkpoints_of_all_but_the_best_on_validation_are_removed_when_that_is_confirmed(ranked, command_of):
+    shown = command_of("list", "--prune-checkpoints", "2")
+    assert left(ranked) == [0.9, 0.8, 0.7, 0.6, 0]
+    assert [line.split()[2:7] for line in shown.out.splitlines()[:2]] == [
+        [place, "of", "4", "by", "accuracy/val"] for place in "34"
+    ]
+    assert "nothing was removed" in shown.out
+    assert command_of("list", "--prune-checkpoints", "2", "--yes").code == 0
+    assert left(ranked) == [0.9, 0.8, 0]
+    removed = RunFolder(ranked[0.6].parent)
+    assert removed.is_completed
+    assert "checkpoints_removed" in removed.record()
+    with pytest.raises(UserError, match="were removed on"):
+        content_of(removed, "best")
+
+
+def test_checkpoints_that_other_runs_begin_with_stay_and_that_is_said(ranked, outputs, command_of):
+    identity = RunFolder(ranked[0.6].parent).record()["identity"]
+    sweep = outputs / "sweeps" / "one"
+    sweep.mkdir(parents=True)
+    jobs = [{"folder": None, "identity": "b" * 64, "after": identity}]
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    done = command_of("list", "--prune-checkpoints", "0", "--yes")
+    assert left(ranked) == [0.6, 0]
+    assert "4 of 4 by accuracy/val, kept: 1 run begins with it" in done.out
+
+
+def test_checkpoints_of_a_run_that_another_one_continues_stay(ranked, outputs, command_of):
+    identity = RunFolder(ranked[0.7].parent).record()["identity"]
+    other = RunFolder(write_run(outputs, None, "seed=8", status="paused"))
+    config = {**other.config(), "parent": f"{identity}@10"}
+    other.write_config(config, "cnnbench")
+    other.update(config=config)
+    assert command_of("list", "seed!=8", "--prune-checkpoints", "1", "--yes").code == 0
+    assert left(ranked) == [0.9, 0.7, 0]
+
+
+def test_checkpoints_of_a_run_that_is_worked_on_stay(ranked, command_of):
+    with locked(ranked[0.6].parent / ".lock"):
+        command_of("list", "--prune-checkpoints", "1", "--yes")
+    assert left(ranked) == [0.9, 0.6, 0]

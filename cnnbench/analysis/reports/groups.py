@@ -268,6 +268,6 @@ def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> d
 def _settings(run: RunSummary) -> dict[str, Any]:
     """Return the settings of a run, with the defaults of those that are newer than the run."""
     try:
-        return run.folder.run_config(run.config).to_dict()
+        return run.folder.run_config(run.config, run.record).to_dict()
     except UserError:  # trained with a plugin, or by another version
         return run.config
