@@ -116,7 +116,12 @@ def svg(figure: "Figure") -> str:
     their values, where they have a label) is shown under the pointer.
     """
     buffer = io.StringIO()
+    figure.set_dpi(72)  # the backend's: what is laid out is what is drawn
+    engine = figure.get_layout_engine()
     with any_script():
+        if engine is not None:  # once: `savefig` would do it twice, which is half of its time
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", facecolor="none", metadata=metadata)
     text = buffer.getvalue()

@@ -265,7 +265,7 @@ def evaluate_classifier(
     metrics: those measured already. pixels: from rows to their images, float32 [N, C, H, W] in [0, 1].
     """
 
-    def gallery(rows: Tensor) -> "Figure":
+    def grid(rows: Tensor) -> "Figure":
         classes = [plain(name, LONGEST) for name in predictions.classes]
         probabilities, predicted = predictions.probabilities[rows].max(1)
         columns = (rows, predictions.labels[rows], predicted, probabilities)
@@ -300,20 +300,21 @@ def evaluate_classifier(
             {
                 "classes": lambda: classifier_figures.class_dots(predictions.per_class),
                 "confusion": lambda: classifier_figures.confusion_matrix(predictions.confusion),
-                "calibration": lambda: classifier_figures.reliability_diagram(
-                    predictions.calibration.table(), predictions.calibration.error
+                "calibration": lambda: classifier_figures.reliability_diagram(predictions.calibration.table()),
+                **(
+                    {}
+                    if curves is None
+                    else {
+                        "thresholds": lambda: classifier_figures.threshold_curves(
+                            curves.roc(), curves.precision_recall(), curves.metrics(), predictions.per_class["images"]
+                        )
+                    }
                 ),
-                **({} if curves is None else {"thresholds": partial(_thresholds, curves)}),
-                **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
+                **{name: partial(grid, rows) for name, rows in galleries.items() if len(rows)},
             }
         ),
         gallery=partial(gallery_of, predictions, pixels),
     )
-
-
-def _thresholds(curves: TwoClasses) -> "Figure":
-    share = float(curves.labels.double().mean())
-    return classifier_figures.threshold_curves(curves.roc(), curves.precision_recall(), curves.metrics(), share)
 
 
 def _with_intervals(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> "pd.DataFrame":
