@@ -79,7 +79,8 @@ def confusion_matrix(counts: "pd.DataFrame") -> "Figure":
         }
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **look))
         if number <= MAX_COUNTED:
-            axis.text(column, row, str(values[row, column]), ha="center", va="center", fontsize=7, color=INK)
+            look = {"ha": "center", "va": "center", "fontsize": 7, "color": INK, "in_layout": False}
+            axis.text(column, row, str(values[row, column]), **look)
     (points,) = axis.plot(columns, rows, linestyle="None", label="_counts")
     say(points, [
         f"{names[shown[row]]} → {names[shown[column]]}\n{values[row, column]} images, {shares[row, column]:.2%} of them"

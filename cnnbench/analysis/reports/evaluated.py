@@ -76,6 +76,18 @@ def evaluation(folder: Path, tiles: list[Tile], titles: Mapping[str, str]) -> It
         yield Picture(titles.get(path.stem, path.stem), path.read_bytes())
 
 
+def trained(tiles: list[Tile]) -> Iterator[Section]:
+    """Yield what a training left: augmented images, and the kernels of the first layer."""
+    groups = dict.fromkeys(tile.group for tile in tiles if tile.group.startswith("augmented "))
+    rows = [[thumbnail(tile) for tile in tiles if tile.group == group] for group in groups]
+    if rows:
+        note = "The first of each row as it is in the data, then as in the first epochs."
+        yield Gallery("Augmented training images", [(row[0].lines[0], row) for row in rows], note)
+    kernels = [thumbnail(tile) for tile in tiles if tile.group == "kernels"]
+    if kernels:
+        yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.")
+
+
 def class_table(classes: pd.DataFrame) -> Table:
     """Return what was measured of each class, by the names that readers know."""
     worst = classes.sort_values(["top1", "class"])

@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves
-from cnnbench.analysis.reports.evaluated import evaluation, intervals, metrics_of
+from cnnbench.analysis.reports.evaluated import evaluation, intervals, metrics_of, trained
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Facts, Folded, Lines, Page, Picture, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
@@ -98,6 +98,7 @@ class RunReport:
         if steps is not None:
             yield Drawing("Loss and learning rate by step", steps)
         yield from evaluation(folder, tiles, self.figure_titles)
+        yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
         yield from self._elsewhere(folder)
         computation = list(self._computation())
