@@ -1,10 +1,10 @@
 """Images that a page shows one by one: samples, mistakes, confused pairs; as one file of tiles and a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -79,23 +79,27 @@ class Tile:
 
 
 def read_gallery(folder: Path) -> list[Tile]:
-    """Return the tiles of a folder's gallery; none where there is none, or where table and images do not fit."""
+    """Return the tiles of a folder's gallery; none where there is none, or where it is damaged."""
     from PIL import Image
 
     path = next((path for suffix in ("png", "jpg") if (path := folder / f"gallery.{suffix}").is_file()), None)
     if path is None or not (folder / "gallery.csv").is_file():
         return []
     table = read_own_csv(folder / "gallery.csv", *TEXTS).fillna(dict.fromkeys(TEXTS, ""))
-    suffix, columns = path.suffix[1:], min(COLUMNS, len(table))
-    with Image.open(path) as sheet:
-        width, height = sheet.width // columns, sheet.height // -(-len(table) // columns)
-        tiles = []
-        for place, row in enumerate(table.itertuples(index=False)):
-            left, top = place % columns * width, place // columns * height
-            content = _encoded(sheet.crop((left, top, left + width, top + height)), suffix)
-            group, image, label, prediction, probability = row
-            tiles.append(Tile(group, image, label, prediction, float(probability), content, suffix))
-    return tiles
+    try:
+        with Image.open(path) as sheet:
+            return list(_cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None)), path.suffix[1:]))
+    except (OSError, Image.DecompressionBombError):
+        return []
+
+
+def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]], suffix: str) -> Iterator[Tile]:
+    columns = min(COLUMNS, len(rows))
+    width, height = sheet.width // columns, sheet.height // -(-len(rows) // columns)
+    for place, (group, image, label, prediction, probability) in enumerate(rows):
+        left, top = place % columns * width, place // columns * height
+        content = _encoded(sheet.crop((left, top, left + width, top + height)), suffix)
+        yield Tile(group, image, label, prediction, float(probability), content, suffix)
 
 
 def gallery_of(predictions: "Predictions", pixels: Callable[[Tensor], Tensor]) -> Gallery:
