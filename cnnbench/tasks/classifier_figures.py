@@ -32,7 +32,7 @@ def class_dots(per_class: "pd.DataFrame") -> "Figure":
     axis.hlines(places, *intervals.T, color=SERIES[0], linewidth=1.6)
     axis.plot(recall, places, "o", color=SERIES[0], markersize=5, label="recall, with its 95 % interval")
     precision = worst["precision"].to_numpy()
-    axis.plot(precision, places, "D", color=SERIES[1], markersize=4.5, label="precision", markerfacecolor=GROUND)
+    axis.plot(precision, places + 0.25, "D", color=SERIES[1], markersize=4.5, label="precision", markerfacecolor=GROUND)
     texts = [
         f"{name}\nrecall {top1:.4f} ({low:.4f} to {high:.4f}, {images} images), precision {share:.4f}"
         for name, top1, (low, high), images, share in zip(

@@ -85,7 +85,7 @@ def read_gallery(folder: Path) -> list[Tile]:
     path = next((path for suffix in ("png", "jpg") if (path := folder / f"gallery.{suffix}").is_file()), None)
     if path is None or not (folder / "gallery.csv").is_file():
         return []
-    table = read_own_csv(folder / "gallery.csv", *TEXTS).fillna(dict.fromkeys(TEXTS, ""))
+    table = read_own_csv(folder / "gallery.csv", *TEXTS)
     try:
         with Image.open(path) as sheet:
             return list(_cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None)), path.suffix[1:]))
@@ -96,7 +96,8 @@ def read_gallery(folder: Path) -> list[Tile]:
 def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]], suffix: str) -> Iterator[Tile]:
     columns = min(COLUMNS, len(rows))
     width, height = sheet.width // columns, sheet.height // -(-len(rows) // columns)
-    for place, (group, image, label, prediction, probability) in enumerate(rows):
+    for place, (*texts, probability) in enumerate(rows):
+        group, image, label, prediction = (text if isinstance(text, str) else "" for text in texts)
         left, top = place % columns * width, place // columns * height
         content = _encoded(sheet.crop((left, top, left + width, top + height)), suffix)
         yield Tile(group, image, label, prediction, float(probability), content, suffix)

@@ -17,6 +17,8 @@ from cnnbench.tasks.gallery import Tile
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # figures that a page draws itself
 MAX_LISTED = 40  # classes of a table that is not folded
 LONGEST = 22  # characters under a small image
+CAPTION = "Under each image: its class → the prediction, its probability, and its file or index in the split."
+EXPLAINED = 8  # mistakes
 GALLERIES = {"mistakes": "Most confident mistakes", "doubts": "Least confident correct predictions"}
 
 
@@ -26,17 +28,20 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def intervals(folder: Path) -> Table | None:
-    """Return the 95 % intervals of the metrics."""
+def intervals(folder: Path, is_small: bool) -> Table | None:
+    """Return the 95 % intervals of the metrics. is_small: as `Table` has it."""
     if not (folder / "metrics.csv").is_file():
         return None
     table = read_own_csv(folder / "metrics.csv", "metric").dropna()
     note = "Over images: Wilson's of shares, Student's of means; other seeds are not covered."
-    return Table("95 % intervals", table.rename(columns={"low": "from", "high": "to"}), note=note, is_small=True)
+    return Table("95 % intervals", table.rename(columns={"low": "from", "high": "to"}), note=note, is_small=is_small)
 
 
-def evaluation(folder: Path, tiles: list[Tile], titles: Mapping[str, str]) -> Iterator[Section]:
-    """Yield the sections of a folder that an evaluation wrote. titles: of figures that are not drawn here, by name."""
+def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str, str]) -> Iterator[Section]:
+    """Yield the sections of a folder that an evaluation wrote. split: that was measured.
+
+    titles: of figures that are not drawn here, by name.
+    """
     classes = _read(folder / "classes.csv", "class")
     if classes is not None:
         yield from _chart("Classes, the worst first", lambda: class_dots(classes), "Recall and precision by class")
@@ -58,8 +63,7 @@ def evaluation(folder: Path, tiles: list[Tile], titles: Mapping[str, str]) -> It
     for name, title in GALLERIES.items():
         shown = [thumbnail(tile) for tile in tiles if tile.group == name]
         if shown:
-            note = "Under each image: its class → the prediction, its probability, and its file or index in the split."
-            yield Gallery(title, [("", shown)], note)
+            yield Gallery(title, [("", shown)], CAPTION + (_explained(tiles, split) if name == "mistakes" else ""))
     roc, precision_recall = _read(folder / "roc.csv"), _read(folder / "precision_recall.csv")
     if roc is not None and precision_recall is not None and classes is not None:
         areas = metrics_of(folder)
@@ -109,6 +113,14 @@ def thumbnail(tile: Tile) -> Thumbnail:
         return Thumbnail(tile.content, tile.suffix, [tile.label])
     said = f"{tile.label} → {tile.prediction}" if tile.label != tile.prediction else tile.label
     return Thumbnail(tile.content, tile.suffix, [said, f"{tile.probability:.2f} · {name}"])
+
+
+def _explained(tiles: list[Tile], split: str) -> str:
+    """Return how to see where the network looks in the worst mistakes, if they are known by their index."""
+    indices = [tile.image for tile in tiles if tile.group == "mistakes"][:EXPLAINED]
+    if not all(index.isdecimal() for index in indices):
+        return ""
+    return f" Where it looks: cnnbench explain RUN --what gradcam --split {split} --index {','.join(indices)}"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:

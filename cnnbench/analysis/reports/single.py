@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves
-from cnnbench.analysis.reports.evaluated import evaluation, intervals, metrics_of, trained
+from cnnbench.analysis.reports.evaluated import GALLERIES, evaluation, intervals, metrics_of, trained
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Facts, Folded, Lines, Page, Picture, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
@@ -25,6 +25,12 @@ FACTS = (
     "command", "started", "ended", "seconds", "machine", "threads", "versions", "memory", "git", "data", "init",
     "parent",
 )  # fmt: skip
+EXPLAINED = {
+    "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
+    "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
+    "augmentation": "An image and its augmented views",
+}  # fmt: skip
+NARROW = 6  # columns of a table that takes half of the page
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
 LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
@@ -83,8 +89,9 @@ class RunReport:
         yield Lines("Verdicts", self._verdicts(), is_small=bool(drawings[1:]))
         yield from drawings[1:]
         if self.result:
-            yield self._metrics()
-            yield from filter(None, [intervals(folder)])
+            metrics = self._metrics()
+            yield metrics
+            yield from filter(None, [intervals(folder, metrics.is_small)])
         if self.result.get("references"):
             table = pd.DataFrame(self.result["references"])
             errors = [key for key in ERRORS if key in table]
@@ -97,7 +104,7 @@ class RunReport:
         steps = step_curves(pd.DataFrame([row for row in rows if row["row"] == "step"]))
         if steps is not None:
             yield Drawing("Loss and learning rate by step", steps)
-        yield from evaluation(folder, tiles, self.figure_titles)
+        yield from evaluation(folder, self.split, tiles, self.figure_titles)
         yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
         yield from self._elsewhere(folder)
@@ -194,7 +201,7 @@ class RunReport:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
         table = pd.DataFrame([{"images of": split} | metrics for split, metrics in measured.items()])
         table.insert(1, "images", table.pop("samples"))
-        return Table("Metrics", table, marked=len(table) - 1, is_brief=True, is_small=True)
+        return Table("Metrics", table, marked=len(table) - 1, is_brief=True, is_small=len(table.columns) <= NARROW)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
@@ -204,7 +211,8 @@ class RunReport:
             note = "By cnnbench evaluate: the split, the checkpoint, and other data that were measured."
             yield Table("Other evaluations", pd.DataFrame(measured), note=note)
         for path in sorted((self.folder.path / "explanation").glob("*.png")):
-            yield Picture(path.stem, path.read_bytes())
+            if path.stem not in GALLERIES:  # those of the tested checkpoint are here already
+                yield Picture(EXPLAINED.get(path.stem, path.stem), path.read_bytes())
 
     def _pictures(self) -> Iterator[Section]:
         """Yield the last picture of each kind that the task drew during training."""
