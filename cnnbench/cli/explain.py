@@ -30,8 +30,9 @@ gallery        the most confident mistakes, the least confident correct ones
 tsne           the features of a split in two dimensions
 augmentation   24 augmented views of an image
 
-Figures are written to RUN/explanation/ and shown on the run's page, or to --out.
-Nothing else in the run folder is changed. gradcam and saliency need pip install 'cnnbench[explain]'.
+Figures are written to RUN/explanation/ and shown on the page of the run, or to
+--out. Nothing else in the run folder is changed. gradcam and saliency need
+pip install 'cnnbench[explain]'.
 """
 KINDS = ("activations", "kernels", "gradcam", "saliency", "gallery", "tsne", "augmentation")
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}
