@@ -15,7 +15,10 @@ from torch.nn import functional
 from cnnbench.errors import listed
 from cnnbench.store.files import make_folder, write_atomically, write_json
 from cnnbench.store.tables import csv_of_frame
-from cnnbench.tasks import figures
+from cnnbench.tasks import classifier_figures, figures
+from cnnbench.tasks.calibration import BINS, Calibration
+from cnnbench.tasks.charts import plain
+from cnnbench.tasks.gallery import Gallery, gallery_of
 from cnnbench.tasks.intervals import student, wilson
 from cnnbench.tasks.two_classes import TwoClasses
 
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BINS = 15  # of calibration, as in Guo et al. 2017
 LISTED = 5  # most likely classes in the table of predictions
 SHOWN = 24  # images of a gallery
 LONGEST = 14  # characters of a class above an image
@@ -61,6 +63,7 @@ class EvalReport:
     """The metrics of a split, with tables and figures by name; notes: on the images that were measured.
 
     calibrated: the same with probabilities that were calibrated on validation, where that was asked for.
+    gallery: images for a page, made when it is written.
     """
 
     metrics: Mapping[str, float]
@@ -68,9 +71,10 @@ class EvalReport:
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     calibrated: "EvalReport | None" = None
+    gallery: Callable[[], Gallery] | None = None
 
     def write(self, folder: Path, log_image: "LogImage" = lambda _name, _pixels: None) -> None:
-        """Write metrics as JSON, tables as CSV and figures as PNG into a folder.
+        """Write metrics as JSON, tables as CSV, figures as PNG, and the gallery into a folder.
 
         log_image: called with the name and the pixels of each figure, uint8 [H, W, 3].
         """
@@ -80,6 +84,8 @@ class EvalReport:
         for name, figure in self.figures.items():
             log_image(name, figures.save(folder / f"{name}.png", figure))
         write_json(folder / "metrics.json", dict(self.metrics))
+        if self.gallery is not None:
+            self.gallery().write(folder)
         if self.calibrated is not None:
             self.calibrated.write(folder / "calibrated")
 
@@ -95,33 +101,6 @@ class EvalReport:
         for kind, names in (("tables", self.tables), ("figures", self.figures)):
             parts += [f"<div>{kind}: <code>{escape(', '.join(names))}</code></div>"] if names else []
         return "".join(parts)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Predictions by their probability, in intervals of equal width; float64 [BINS] each.
-
-    probability, accuracy: sums over the images of an interval. Source: Guo et al. 2017, arXiv:1706.04599.
-    """
-
-    images: Tensor
-    probability: Tensor
-    accuracy: Tensor
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error: the mean distance of probability and accuracy, weighted by images."""
-        return float((self.probability - self.accuracy).abs().sum() / self.images.sum())
-
-    def table(self) -> "pd.DataFrame":
-        """Return a row for each interval that has images: from, to, images, mean probability, accuracy."""
-        import pandas as pd
-
-        edges = torch.arange(BINS + 1) / BINS
-        columns = {"from": edges[:-1], "to": edges[1:], "images": self.images.long()}
-        means = {"probability": self.probability / self.images, "accuracy": self.accuracy / self.images}
-        table = pd.DataFrame({name: values.numpy() for name, values in (columns | means).items()})
-        return table[table["images"] > 0].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -262,8 +241,8 @@ def evaluate_classifier(
     metrics: those measured already. pixels: from rows to their images, float32 [N, C, H, W] in [0, 1].
     """
 
-    def gallery(rows: Tensor) -> "Figure":
-        classes = [figures.plain(name, LONGEST) for name in predictions.classes]
+    def grid(rows: Tensor) -> "Figure":
+        classes = [plain(name, LONGEST) for name in predictions.classes]
         probabilities, predicted = predictions.probabilities[rows].max(1)
         columns = (rows, predictions.labels[rows], predicted, probabilities)
         captions = [
@@ -295,13 +274,22 @@ def evaluate_classifier(
         ),
         OnDemand(
             {
-                "classes": lambda: figures.class_bars(predictions.per_class),
-                "confusion": lambda: figures.confusion_matrix(predictions.confusion),
-                "calibration": lambda: figures.reliability_diagram(predictions.calibration),
-                **({} if curves is None else {"thresholds": lambda: figures.threshold_curves(curves)}),
-                **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
+                "classes": lambda: classifier_figures.class_dots(predictions.per_class),
+                "confusion": lambda: classifier_figures.confusion_matrix(predictions.confusion),
+                "calibration": lambda: classifier_figures.reliability_diagram(predictions.calibration.table()),
+                **(
+                    {}
+                    if curves is None
+                    else {
+                        "thresholds": lambda: classifier_figures.threshold_curves(
+                            curves.roc(), curves.precision_recall(), curves.metrics(), predictions.per_class["images"]
+                        )
+                    }
+                ),
+                **{name: partial(grid, rows) for name, rows in galleries.items() if len(rows)},
             }
         ),
+        gallery=partial(gallery_of, predictions, pixels),
     )
 
 

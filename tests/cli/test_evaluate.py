@@ -15,7 +15,7 @@ import cnnbench
 from cnnbench.errors import UserError
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
-from tests.conftest import ended, latest
+from tests.conftest import ended, latest, only_run
 from tests.support.interruption import finished, read
 from tests.support.photographs import write_classes
 from tests.support.training import SMALL, prepared
@@ -61,11 +61,21 @@ def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
         ]
         expected += [
             "doubts.png",
+            "gallery.csv",
+            "gallery.png",
             "metrics.csv",
             "metrics.json",
             *(["mistakes.png"] if not table["right"].all() else []),
         ]
         assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
+
+
+def test_another_evaluation_is_added_to_the_page_of_the_run(outputs, cnnbench, evaluate):
+    cnnbench(*SMALL, "epochs=1", "report=true")
+    page = only_run(outputs) / "report.md"
+    assert "Other evaluations" not in page.read_text(encoding="utf-8")
+    assert evaluate(page.parent, "--split", "val", "--checkpoint", "last").code == 0
+    assert "| val-last |" in page.read_text(encoding="utf-8")
 
 
 def test_the_test_images_are_not_measured_until_that_is_asked_for(outputs, cnnbench, evaluate, capsys):

@@ -29,7 +29,8 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four. pages: of each row, names and files of pages that HTML links to.
+    not four. pages: of each row, names and files that HTML links to. is_small: two of them fit side by side.
+    is_folded: shown when it is opened.
     """
 
     kind: ClassVar = "table"
@@ -40,26 +41,34 @@ class Table:
     is_brief: bool = False
     decimals: Mapping[str, int] = field(default_factory=dict)
     pages: Sequence[Mapping[str, Path]] = ()
+    is_small: bool = False
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
 class Lines:
-    """A list. leads: what comes before the first colon of a line is set in bold."""
+    """A list. leads: what comes before the first colon of a line is set in bold. is_small: half as wide as the page."""
 
     kind: ClassVar = "lines"
     title: str
     lines: Sequence[str]
     leads: bool = False
+    is_small: bool = False
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as an `<svg>` element."""
+    """A chart as an `<svg>` element of ours.
+
+    note: how to read it. alt: what it shows, in words, if not its title. is_small: two of them fit side by side.
+    """
 
     kind: ClassVar = "drawing"
-    is_small: ClassVar = True
     title: str
     svg: str
+    note: str = ""
+    alt: str = ""
+    is_small: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,43 @@ class Picture:
     @property
     def address(self) -> str:
         """Return the picture as a `data:` URL."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return f"data:image/png;base64,{_base64(self.png)}"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small image as the bytes of a file, with lines under it. suffix: `png` or `jpg`."""
+
+    content: bytes
+    suffix: str
+    lines: Sequence[str]
+
+    @property
+    def address(self) -> str:
+        """Return the image as a `data:` URL."""
+        return f"data:image/{'jpeg' if self.suffix == 'jpg' else self.suffix};base64,{_base64(self.content)}"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small images in groups, each group under a line of its own."""
+
+    kind: ClassVar = "gallery"
+    title: str
+    groups: Sequence[tuple[str, Sequence[Thumbnail]]]
+    note: str = ""
+    is_small: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts by their names, and some images."""
+
+    kind: ClassVar = "facts"
+    is_small: ClassVar = True
+    title: str
+    facts: Mapping[str, str]
+    images: Sequence[Thumbnail] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +147,7 @@ class Differences:
     chosen: tuple[int, int]
 
 
-Section = Table | Lines | Drawing | Picture | Folded | Differences
+Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Differences
 
 
 @dataclass(frozen=True)
@@ -118,9 +163,11 @@ class Page:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-        template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
-        return template.render(
-            title=self.title, summary=self.summary, sections=self.sections, cells=_cells,
+        markup, style, script = (
+            (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+        )
+        return environment.from_string(markup).render(
+            title=self.title, summary=self.summary, sections=self.sections, cells=_cells, style=style, script=script,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
@@ -132,6 +179,9 @@ class Page:
                 lines += ["", f"## {_markdown(section.title)}", "", *_markdown_table(section)]
             elif isinstance(section, Lines):
                 lines += ["", f"## {_markdown(section.title)}", "", *(f"- {_markdown(line)}" for line in section.lines)]
+            elif isinstance(section, Facts):
+                facts = (f"- {name}: {_markdown(fact)}" for name, fact in section.facts.items())
+                lines += ["", f"## {_markdown(section.title)}", "", *facts]
         return "\n".join(lines) + "\n"
 
     def terminal(self, width: int | None = None) -> list[str]:
@@ -153,6 +203,10 @@ class Page:
         write_atomically(folder / "report.md", self.markdown().encode())
         write_atomically(folder / "report.html", self.html(folder).encode())
         return folder / "report.html"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _markdown_table(table: Table) -> list[str]:
