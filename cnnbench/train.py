@@ -266,7 +266,7 @@ def _contradictions(request: Request, is_multirun: bool, words: Sequence[str]) -
 def _is_sweep(path: str) -> bool:
     from pathlib import Path
 
-    from cnnbench.store.query import sweep_file
+    from cnnbench.store.jobs import sweep_file
 
     return bool(path) and sweep_file(Path(path).expanduser()) is not None
 

@@ -3,8 +3,8 @@
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from glob import escape, glob
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
-from cnnbench.store.folder import LABELS, RunFolder, find_runs, outputs_dir, shown
+from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, shown
+from cnnbench.store.jobs import job_folder, read_sweep, sweep_file, sweep_folders
 from cnnbench.store.reading import read_json
-from cnnbench.store.schema import FrozenPlan, Sweep
+from cnnbench.store.schema import Claim, FrozenPlan
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -120,6 +121,24 @@ class RunSummary:
         return {name: value for name, value in test.items() if name != "samples" and value is not None}
 
 
+@dataclass(frozen=True)
+class PlannedRun(RunSummary):
+    """A job of a sweep that has no run folder. reason: why it failed before it had one; empty: it did not begin."""
+
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` would say."""
+        return {**self.plan, "status": "failed" if self.reason else "not started", "error": self.reason}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Return what `config.yaml` would hold."""
+        return dict(self.plan["config"])
+
+
 def higher_is_better(name: str, result: Mapping[str, Any]) -> bool:
     """Tell which way a metric is better: as the task says, if `result.json` has it."""
     directions: dict[str, bool] = dict(result.get("watched", ())) | result.get("higher_is_better", {})
@@ -145,17 +164,20 @@ def read_run(path: Path) -> RunSummary:
     return run
 
 
-def runs_named(words: Sequence[str]) -> list[RunSummary]:
+def runs_named(words: Sequence[str], with_planned: bool = False) -> list[RunSummary]:
     """Return the runs named by folders, sweeps, folders above runs, patterns, `last` and parts of paths, each once.
 
-    Raises UserError for a word that names none.
+    with_planned: also the jobs of sweeps that have no run folder. Raises UserError for a word that names none.
     """
     runs: dict[Path, RunSummary] = {}
     for word in words:
         paths = _matching(Path(word).expanduser())
         paths = paths or [RunFolder.named(word).path]
         for path in paths:
-            if sweep := sweep_file(path):
+            if with_planned and (path / "sweep.json").is_file():
+                runs |= {run.path.resolve(): run for run in _runs_of_jobs(path)}
+                folders = []
+            elif sweep := sweep_file(path):
                 folders = sweep_folders(sweep)
             elif path.suffix == ".json" and path.is_file():
                 # A pattern finds other files too, such as those of checkpoints.
@@ -205,37 +227,23 @@ def _shortest_end(name: str, backwards: Sequence[str]) -> str:
     return name
 
 
-def sweep_file(path: Path) -> Path | None:
-    """Return the file that describes a sweep, of its folder or of itself; None where there is no sweep."""
-    if (path / "sweep.json").is_file():
-        return path / "sweep.json"
-    return path if path.suffix == ".json" and path.parent.name == "sweeps" and path.is_file() else None
-
-
-def sweep_folders(path: Path) -> list[Path]:
-    """Return the folders of the runs of a sweep that were begun. Raises UserError if the file describes no sweep."""
-    outputs = path.resolve().parents[2 if path.name == "sweep.json" else 1]
-    jobs = read_sweep(path)["jobs"]
-    return [folder for job in jobs if (folder := job_folder(outputs, path.parent, job)) is not None]
-
-
-def link_file(sweep: Path, job: Mapping[str, Any]) -> Path:
-    """Return the file of the plan of a job that begins with the run of another, once that is known."""
-    return sweep / "jobs" / f"{job['identity']}-begun.json"
-
-
-def job_folder(outputs: Path, sweep: Path, job: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the run of a job; None where it was not begun. sweep: its folder."""
-    if job.get("after"):  # its run has another identity, which the weights are part of that it begins with
-        file = link_file(sweep, job)
-        if not file.is_file():
-            return None
-        job = {**job, "identity": read_json(file, FrozenPlan)["identity"], "folder": None}
-    if job["folder"] is not None and (outputs / job["folder"] / "run.json").is_file():
-        return Path(outputs / job["folder"])
-    # The same run may have been typed in other words.
-    runs = find_runs(outputs, job["identity"]) if "identity" in job else []
-    return runs[-1].path if runs and runs[-1].number >= job.get("number", 1) else None
+def _runs_of_jobs(sweep: Path) -> Iterator[RunSummary]:
+    """Yield the run of each job of a sweep. sweep: its folder."""
+    outputs = sweep.resolve().parents[1]
+    for job in read_sweep(sweep / "sweep.json")["jobs"]:
+        folder = job_folder(outputs, sweep, job)
+        if folder is not None:
+            yield read_run(folder)
+            continue
+        planned = RunFolder(outputs / job["folder"])
+        claims = sorted((sweep / "claims").glob(f"{job['identity']}.*"), key=lambda path: int(path.suffix[1:]))
+        try:
+            plan = read_json(sweep / "jobs" / f"{job['identity']}.json", FrozenPlan)
+            claim = read_json(claims[-1], Claim) if claims else {}
+        except UserError as error:
+            yield RunSummary(planned, str(error))
+            continue
+        yield PlannedRun(planned, plan=plan, reason=claim["reason"] if claim.get("outcome") == "failed" else "")
 
 
 def comparison_title(words: Sequence[str]) -> str:
@@ -245,14 +253,6 @@ def comparison_title(words: Sequence[str]) -> str:
     if len(words) == 1 and sweep is not None:
         return str(read_sweep(sweep).get("command") or words[0])
     return " ".join(words)
-
-
-def read_sweep(path: Path) -> dict[str, Any]:
-    """Return what the file of a sweep says. Raises UserError if it describes none."""
-    try:
-        return read_json(path, Sweep)
-    except UserError as error:
-        raise UserError(f"{path} is not a sweep: {error}") from error
 
 
 def _size(path: Path) -> int:

@@ -234,7 +234,6 @@ def _correct(run: RunSummary) -> Flags | None:
 def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     """Return runs by configuration: settings, and code and images where the same settings were trained with several."""
     groups: dict[str, dict[tuple[str, str], dict[Repetition, RunSummary]]] = {}
-    settings: dict[str, dict[str, Any]] = {}
     flattened = [flat(_settings(run)) for run in runs]
     compared_of_runs = [
         {
@@ -244,10 +243,14 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
         }
         for values in flattened
     ]
-    for run, values, compared in zip(runs, flattened, with_overrides_applied(compared_of_runs), strict=True):
-        key = json.dumps(compared, sort_keys=True, default=str)
-        settings[key] = compared
-        version = code_digest(run.record)[:8], str(run.record.get("data", {}).get("fingerprint", ""))[:8]
+    applied = with_overrides_applied(compared_of_runs)
+    keys = [json.dumps(compared, sort_keys=True, default=str) for compared in applied]
+    settings = dict(zip(keys, applied, strict=True))
+    versions = [(code_digest(run.record)[:8], _fingerprint(run)) for run in runs]
+    # What ended before it had its data is a run of those that its configuration was trained with.
+    images = {(key, code): data for key, (code, data) in zip(keys, versions, strict=True) if data}
+    for run, values, key, (code, data) in zip(runs, flattened, keys, versions, strict=True):
+        version = code, data or images.get((key, code), "")
         of_version = groups.setdefault(key, {}).setdefault(version, {})
         repetition = tuple(values.get(name) for name in REPETITIONS)
         before = of_version.get(repetition)
@@ -262,6 +265,10 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
         for key, by_version in groups.items()
         for version, found in by_version.items()
     ]
+
+
+def _fingerprint(run: RunSummary) -> str:
+    return str(run.record.get("data", {}).get("fingerprint", ""))[:8]
 
 
 def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> dict[str, str]:
