@@ -94,7 +94,7 @@ def _kinds_of(flags: Namespace) -> Sequence[str]:
 
 def _save(picture: "Picture", folder: Path) -> Path:
     from cnnbench.store.files import make_folder, write_atomically
-    from cnnbench.tasks.figures import any_script
+    from cnnbench.tasks.charts import any_script
 
     path, content = folder / f"{picture.name}.png", BytesIO()
     with any_script():

@@ -1,8 +1,6 @@
 """Every figure of tasks, evaluations and dry runs, drawn without a screen; matplotlib is imported at the first one."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnbench.store.files import write_atomically
+from cnnbench.tasks.charts import any_script
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,14 +35,6 @@ def plain(name: str, longest: int = SHORT) -> str:
     """Return a name as one printable line of at most `longest` characters."""
     name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
-@contextmanager
-def any_script() -> Iterator[None]:
-    """Draw letters that the font lacks as boxes, without a warning for each."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
 
 
 def save(path: Path, figure: "Figure") -> "np.ndarray[Any, Any]":

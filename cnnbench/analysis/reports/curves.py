@@ -1,32 +1,33 @@
 """Curves by epoch or step, with the range over seeds, as SVG for a page."""
 
-import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from cnnbench.analysis.reports.learning import Metric
-from cnnbench.tasks.figures import any_script
+from cnnbench.tasks.charts import FAINT, chart, colour, forget, marker, plain_math, say, svg, themed
 
 RUNNING_MEAN = "running mean with augmentation"  # and dropout, while the network learns
 LONGEST = 60  # characters of a label
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
 MARGIN = 0.15
-STYLES = {
+SPAN = 4.0  # times: a loss that falls further is drawn by its logarithm
+STYLES: dict[str, tuple[Any, str, str]] = {
     "val": ("-", "solid", "validation"),
     "test": ("-.", "dash-dotted", "test"),
-    "train": (":", "dotted", f"training ({RUNNING_MEAN})"),
+    "train": ((0, (1.5, 1.2)), "dotted", f"training ({RUNNING_MEAN})"),
 }
+MARKED = 12  # markers of a curve, so that it is known without its colour
 POINTS = 1000  # of a curve by step
 
 
+@themed
 def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
     """Return the curves of each configuration by split, where it was measured: mean and range over seeds.
 
@@ -34,38 +35,92 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
     nothing to draw.
     """
-    figure, axis = _axes()
-    drawn = []
+    figure, axis = chart()
+    is_alone = len(curves) == 1
+    drawn = _draw(axis, curves, metric)
+    if not drawn:
+        return None
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
+    axis.set(xlabel="epoch", ylabel=metric.name)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _limit(axis, values, metric, lambda inset: _draw(inset, curves, metric))
+    if best_epoch:
+        axis.axvline(best_epoch, linestyle="--", linewidth=1, color=FAINT, label="_best")
+        _name_line(axis, best_epoch, f"tested: epoch {best_epoch}")
+    if not is_alone:
+        looks = ", ".join(f"{name} {look}" for _, look, name in (STYLES[split] for split in drawn))
+        axis.set_title(f"{looks}; bands: range over seeds", fontsize=8)
+    if any(not str(line.get_label()).startswith("_") for line in axis.lines):
+        figure.legend(loc="outside upper left", ncols=2 if len(axis.lines) < 5 or len(curves) > 6 else 1)
+    return svg(figure)
+
+
+def _draw(axis: Axes, curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric) -> list[str]:
+    """Draw all curves, and return the splits of which there were any."""
+    drawn: dict[str, None] = {}
     is_alone = len(curves) == 1
     for index, (label, rows) in enumerate(curves):
-        shown = _escaped(label)[:LONGEST]
+        shown = plain_math(label)[:LONGEST]
         for split, (style, _, name) in STYLES.items():
             curve = _spread(rows, f"{metric.name}/{split}")
             if curve is None:
                 continue
-            axis.plot(
-                curve.index, curve["mean"], style, color=f"C{index % 10}", linewidth=1.6,
-                label=name if is_alone else shown, marker="." if len(curve) == 1 else None,
+            shade = colour(list(STYLES).index(split) if is_alone else index)
+            every = max(1, len(curve) // MARKED)
+            (line,) = axis.plot(
+                curve.index, curve["mean"], linestyle=style, color=shade, label=name if is_alone else shown,
+                marker="o" if is_alone else marker(index), markersize=3 if is_alone else 4,
+                markevery=(index % every, every), linewidth=1.2 if split == "train" else 1.6,
             )  # fmt: skip
-            shown = "_nolegend_"  # once
-            if split not in drawn:
-                drawn.append(split)
+            say(line, [f"epoch {epoch:g}\n{value:.4g} ({split})" for epoch, value in curve["mean"].items()])
+            shown = "_" + shown.lstrip("_")  # once in the legend
+            drawn[split] = None
             if (curve["max"] > curve["min"]).any():
-                axis.fill_between(curve.index, curve["min"], curve["max"], color=f"C{index % 10}", alpha=0.15, lw=0)
-    if not axis.lines:
-        return None
-    _cut_off_outliers(axis, metric.higher_is_better)
-    if best_epoch:
-        axis.axvline(best_epoch, linestyle="--", linewidth=1, color="tab:gray", label=f"epoch {best_epoch}")
-    if not is_alone:
-        looks = ", ".join(f"{name} {look}" for _, look, name in (STYLES[split] for split in drawn))
-        axis.set_title(f"{looks}; bands: range over seeds", fontsize=9)
-    axis.set_xlabel("epoch")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylabel(metric.name)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
-    return svg(figure)
+                axis.fill_between(curve.index, curve["min"], curve["max"], color=shade, alpha=0.15, lw=0)
+    return list(drawn)
+
+
+def _limit(axis: Axes, values: "np.ndarray[Any, Any]", metric: Metric, draw: Callable[[Axes], Any]) -> None:
+    """Limit the axis to where the curves can be told apart, within what the metric can be; show the rest as well.
+
+    A loss is drawn by its logarithm; of another metric an inset, drawn by `draw`, has the whole course.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return
+    if not metric.higher_is_better and finite.min() > 0 and finite.max() > SPAN * finite.min():
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
+        return
+    limits = visible(finite, metric.higher_is_better)
+    low, high = limits or axis.get_ylim()
+    least, most = metric.bounds or (-math.inf, math.inf)
+    axis.set_ylim(max(low, least), min(high, most))
+    if limits is None:
+        return
+    inset = axis.inset_axes((0.62, 0.07 if metric.higher_is_better else 0.58, 0.36, 0.35))
+    draw(inset)
+    for line in inset.lines:
+        line.set(label="_whole", marker="", linewidth=1)
+        forget(line)
+    inset.set_ylim(max(float(finite.min()), least), min(float(finite.max()), most))
+    inset.set(xticks=[], yticks=[float(f"{edge:.2g}") for edge in (finite.min(), finite.max())])
+    inset.grid(visible=False)
+    inset.tick_params(labelsize=7, length=0)
+    inset.set_title("all values", fontsize=7, pad=2)
+
+
+def _name_line(axis: Axes, place: float, text: str) -> None:
+    """Write what a vertical line means next to it, within the axis."""
+    low, high = axis.get_xlim()
+    is_late = place - low > (high - low) / 2
+    style: dict[str, Any] = {"ha": "right" if is_late else "left", "va": "bottom", "fontsize": 8}
+    axis.annotate(
+        text, (place, 0.02), xycoords=("data", "axes fraction"), xytext=(-4 if is_late else 4, 0),
+        textcoords="offset points", **style,
+    )  # fmt: skip
 
 
 def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[float, float] | None:
@@ -84,39 +139,17 @@ def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[flo
     return limits if higher_is_better else (-limits[1], -limits[0])
 
 
-def _cut_off_outliers(axis: Axes, higher_is_better: bool) -> None:
-    """Limit the axis to what is visible, and say how far the rest goes."""
-    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
-    limits = visible(drawn, higher_is_better)
-    if limits is None:
-        return
-    axis.set_ylim(limits)
-    if higher_is_better:
-        text, place, side = f"from {np.nanmin(drawn):.3g}", 0.03, "bottom"
-    else:
-        text, place, side = f"to {np.nanmax(drawn):.3g}", 0.97, "top"
-    axis.annotate(text, (0.01, place), xycoords="axes fraction", fontsize=8, va=side)
-
-
+@themed
 def learning_rate(steps: pd.DataFrame) -> str | None:
     """Return the learning rate by step; None if it is constant."""
     if "lr" not in steps or steps["lr"].nunique() < 2:
         return None
-    figure, axis = _axes()
+    figure, axis = chart()
     some = steps.iloc[:: max(1, len(steps) // POINTS)]
-    axis.plot(some["step"], some["lr"], linewidth=1.6)
+    axis.plot(some["step"], some["lr"])
     axis.set_xlabel("step")
     axis.set_ylabel("learning rate")
     return svg(figure)
-
-
-def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
-    axis = figure.subplots()
-    axis.grid(alpha=0.3)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    return figure, axis
 
 
 def _spread(curves: pd.DataFrame, column: str) -> pd.DataFrame | None:
@@ -124,17 +157,3 @@ def _spread(curves: pd.DataFrame, column: str) -> pd.DataFrame | None:
         return None
     spread = curves.dropna(subset=[column]).groupby("epoch")[column].agg(["mean", "min", "max"])
     return spread if len(spread) else None
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as an `<svg>` element, always the same for the same figure."""
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "cnnbench"}), any_script():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _escaped(text: str) -> str:
-    """Return text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")

@@ -54,12 +54,17 @@ class Lines:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as an `<svg>` element."""
+    """A chart as an `<svg>` element of ours.
+
+    note: how to read it. alt: what it shows, in words, if not its title. is_small: two of them fit side by side.
+    """
 
     kind: ClassVar = "drawing"
-    is_small: ClassVar = True
     title: str
     svg: str
+    note: str = ""
+    alt: str = ""
+    is_small: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,11 @@ class Page:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-        template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
-        return template.render(
-            title=self.title, summary=self.summary, sections=self.sections, cells=_cells,
+        markup, style, script = (
+            (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+        )
+        return environment.from_string(markup).render(
+            title=self.title, summary=self.summary, sections=self.sections, cells=_cells, style=style, script=script,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
