@@ -34,8 +34,8 @@ from cnnbench.store.files import (
     write_json,
 )
 from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir, shown
-from cnnbench.store.provenance import versions
 from cnnbench.store.jobs import job_folder, link_file, read_sweep
+from cnnbench.store.provenance import versions
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan
 from cnnbench.sweeps.claims import is_alive

@@ -9,8 +9,8 @@ from pathlib import Path
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, UserError, counted
 from cnnbench.plugins import register_everything
-from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.store.jobs import sweep_file
+from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.sweeps.display import Display, summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.folder import SweepFolder, key_of
