@@ -50,15 +50,15 @@ class Group:
         """Return all runs, finished or not."""
         return {**self.runs, **self.others}
 
+    @cached_property
+    def names(self) -> Mapping[Repetition, str]:
+        """Return what distinguishes each of its runs: `seed=1`; `page` if there is one run."""
+        keys, varied = [name.rpartition(".")[2] for name in REPETITIONS], list(_varied(self))
+        return {key: " ".join(f"{keys[place]}={key[place]}" for place in varied) or "page" for key in self.every}
+
     def pages(self) -> dict[str, Path]:
-        """Return the pages of its runs, by what distinguishes them: `seed=1`; `page` if there is one run."""
-        names = list(REPETITIONS)
-        varied = list(_varied(self))
-        named = {
-            " ".join(f"{names[place].rpartition('.')[2]}={key[place]}" for place in varied) or "page": run.folder.page
-            for key, run in self.every.items()
-        }
-        return {name: page for name, page in named.items() if page.is_file()}
+        """Return where the pages of its runs are, or would be, by what distinguishes them."""
+        return {self.names[key]: run.folder.page for key, run in self.every.items()}
 
     @property
     def first(self) -> RunSummary:

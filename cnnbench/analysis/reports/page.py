@@ -29,7 +29,7 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four. pages: of each row, names and files of pages that HTML links to.
+    not four. pages: of each row, names and files of pages that HTML links to, of those that are there.
     """
 
     kind: ClassVar = "table"
@@ -107,7 +107,53 @@ class Differences:
     chosen: tuple[int, int]
 
 
-Section = Table | Lines | Drawing | Picture | Folded | Differences
+@dataclass(frozen=True)
+class Strip:
+    """A row of `Strips`. Places are shares of its width in percent; what lies outside is drawn at its edge.
+
+    dots: places, what each is, and a page that it leads to where that is there. interval: places, both or none. text: all of it in numbers.
+    look: `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
+    """
+
+    label: str
+    text: str
+    dots: Sequence[tuple[float, str, Path | None]] = ()
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    look: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Values of many configurations on one scale, a row for each: text stays text, and wraps, at any width.
+
+    heads: of the label, the strip and the text. ticks: places and what is written there. line: where a line is drawn
+    through all rows.
+    """
+
+    kind: ClassVar = "strips"
+    title: str
+    heads: tuple[str, str, str]
+    rows: Sequence[Strip]
+    ticks: Sequence[tuple[float, str]]
+    line: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A number for each pair of two settings, shaded. cells: shade from 0 to 1, text, small text; None: no such pair."""
+
+    kind: ClassVar = "grid"
+    title: str
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[float, str, str] | None]]]
+    note: str = ""
+
+
+Section = Table | Lines | Drawing | Picture | Folded | Differences | Strips | Grid
 
 
 @dataclass(frozen=True)
@@ -201,8 +247,10 @@ def _texts(table: Table) -> list[list[str]]:
 def _cells(table: Table) -> dict[str, Any]:
     """Return columns and rows of a table for the template: what is shown, and what is sorted by."""
     content = table.content
+    pages = [{name: page for name, page in row.items() if page.is_file()} for row in table.pages]
     is_text = {name: not pd.api.types.is_numeric_dtype(content[name]) for name in content}
     return {
+        "pages": pages if any(pages) else [],
         "columns": [{"name": name, "text": is_text[name]} for name in content],
         "rows": [
             [
