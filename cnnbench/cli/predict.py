@@ -104,7 +104,7 @@ def _short(name: str) -> str:
 def _draw(path: Path, images: "Sequence[InputImage]", predictions: Sequence[dict[str, Any]]) -> None:
     from cnnbench.store.files import write_atomically
     from cnnbench.tasks.charts import any_script
-    from cnnbench.tasks.figures import prediction_bars
+    from cnnbench.tasks.classifier_figures import prediction_bars
 
     titles = [image.name if image.true is None else f"{image.name}: {image.true}" for image in images]
     bars = [[(answer["class"], answer["probability"]) for answer in one["answers"]] for one in predictions]

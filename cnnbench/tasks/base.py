@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from cnnbench.errors import UserError
 from cnnbench.models.build import OutputSpec
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.tasks.gallery import samples_of
 
 
 class Task(OutputSpec, ABC):
@@ -93,7 +95,9 @@ class Task(OutputSpec, ABC):
         """Return the report of a network on one of the context's splits."""
         batches = context.splits[split]
         metrics = self.compute_metrics(context.map_batches(batches, self.eval_step), batches.labels.cpu())
-        return EvalReport(metrics | (self.final_evaluation(context) if split == "test" else {}))
+        metrics |= self.final_evaluation(context) if split == "test" else {}
+        samples = partial(samples_of, batches.labels.cpu(), self.spec.classes, partial(context.pixels_of, split))
+        return EvalReport(metrics, gallery=samples)
 
     def log_progress(self, context: EvalContext) -> None:
         """Show the progress of a training, as figures or in TensorBoard."""

@@ -32,6 +32,7 @@ COLOURS = {
 }  # fmt: skip
 MARKERS = "os^Dv<P>X*hp"  # one per series, so that it is known without its colour
 WIDTH = 4.8  # inches of a chart: as wide as a phone at its own size, so that its text stays readable
+SHORT = 18  # characters of a name
 FONT = "DejaVu Sans"  # that text is measured with; a page shows its own, which is narrower
 THEME: dict[str, Any] = {
     "font.family": FONT, "font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "text.color": INK,
@@ -88,6 +89,12 @@ def forget(line: "Line2D") -> None:
     _TEXTS.pop(line, None)
 
 
+def plain(name: str, longest: int = SHORT) -> str:
+    """Return a name as one printable line of at most `longest` characters."""
+    name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def plain_math(text: str) -> str:
     """Return text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
@@ -140,7 +147,7 @@ def _hover(figure: "Figure", axis: "Axes") -> dict[str, Any]:
             continue
         data: Any = line.get_xydata()
         texts = _TEXTS.get(line) or [f"{axis.get_xlabel()} {x:g}\n{y:.4g}" for x, y in data]
-        name = "" if label.startswith("_") else label.replace(r"\$", "$")
+        name = "" if line in _TEXTS else label.replace(r"\$", "$")
         points = zip(places(axis.transData.transform(data)), texts, strict=True)
         finite = [[x, y, text] for (x, y), text in points if math.isfinite(x + y)]
         series.append({"name": name, "points": finite})

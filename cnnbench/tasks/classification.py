@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -149,13 +150,9 @@ class Classification(Task):
         probabilities = rows[:, len(self._means) :].contiguous()
         files = getattr(context.data, split).files()
 
-        def pixels(rows: Tensor) -> Tensor:
-            (batch,) = batches.epoch(rows, len(rows))
-            return context.pixels(batch.images)
-
         metrics = self.compute_metrics(rows, labels) | (self.final_evaluation(context) if split == "test" else {})
         predictions = Predictions(probabilities, labels, classes, files, rows[:, 0])
-        return evaluate_classifier(metrics, predictions, pixels)
+        return evaluate_classifier(metrics, predictions, partial(context.pixels_of, split))
 
     def _measure(self, scores: Tensor, batch: Batch, with_probabilities: bool) -> Tensor:
         """Return what is averaged over images, float32 [B, M], from scores [B, K]; with probabilities: [B, M + K]."""

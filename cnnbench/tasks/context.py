@@ -65,6 +65,11 @@ class EvalContext:
         """Return images before normalisation, float32 [B, C, H, W] in [0, 1]."""
         return as_pixels(images, self.data.mean, self.data.std)
 
+    def pixels_of(self, split: str, rows: Tensor) -> Tensor:
+        """Return images of a split as the network sees them, before normalisation, float32 [N, C, H, W] in [0, 1]."""
+        (batch,) = self.splits[split].epoch(rows, len(rows))
+        return self.pixels(batch.images)
+
     def save(self, name: str, figure: "Figure") -> None:
         """Save a figure as `pictures/<name>-epoch-<epoch>.png` in the run's folder, and show it in TensorBoard."""
         path = self.folder / "pictures" / f"{name}-epoch-{self.epoch:04}.png"

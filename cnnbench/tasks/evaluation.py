@@ -15,7 +15,9 @@ from torch.nn import functional
 from cnnbench.errors import listed
 from cnnbench.store.files import make_folder, write_atomically, write_json
 from cnnbench.store.tables import csv_of_frame
-from cnnbench.tasks import figures
+from cnnbench.tasks import classifier_figures, figures
+from cnnbench.tasks.charts import plain
+from cnnbench.tasks.gallery import Gallery, gallery_of
 from cnnbench.tasks.intervals import student, wilson
 from cnnbench.tasks.two_classes import TwoClasses
 
@@ -61,6 +63,7 @@ class EvalReport:
     """The metrics of a split, with tables and figures by name; notes: on the images that were measured.
 
     calibrated: the same with probabilities that were calibrated on validation, where that was asked for.
+    gallery: images for a page, made when it is written.
     """
 
     metrics: Mapping[str, float]
@@ -68,9 +71,10 @@ class EvalReport:
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     calibrated: "EvalReport | None" = None
+    gallery: Callable[[], Gallery] | None = None
 
     def write(self, folder: Path, log_image: "LogImage" = lambda _name, _pixels: None) -> None:
-        """Write metrics as JSON, tables as CSV and figures as PNG into a folder.
+        """Write metrics as JSON, tables as CSV, figures as PNG, and the gallery into a folder.
 
         log_image: called with the name and the pixels of each figure, uint8 [H, W, 3].
         """
@@ -80,6 +84,8 @@ class EvalReport:
         for name, figure in self.figures.items():
             log_image(name, figures.save(folder / f"{name}.png", figure))
         write_json(folder / "metrics.json", dict(self.metrics))
+        if self.gallery is not None:
+            self.gallery().write(folder)
         if self.calibrated is not None:
             self.calibrated.write(folder / "calibrated")
 
@@ -260,7 +266,7 @@ def evaluate_classifier(
     """
 
     def gallery(rows: Tensor) -> "Figure":
-        classes = [figures.plain(name, LONGEST) for name in predictions.classes]
+        classes = [plain(name, LONGEST) for name in predictions.classes]
         probabilities, predicted = predictions.probabilities[rows].max(1)
         columns = (rows, predictions.labels[rows], predicted, probabilities)
         captions = [
@@ -292,14 +298,22 @@ def evaluate_classifier(
         ),
         OnDemand(
             {
-                "classes": lambda: figures.class_bars(predictions.per_class),
-                "confusion": lambda: figures.confusion_matrix(predictions.confusion),
-                "calibration": lambda: figures.reliability_diagram(predictions.calibration),
-                **({} if curves is None else {"thresholds": lambda: figures.threshold_curves(curves)}),
+                "classes": lambda: classifier_figures.class_dots(predictions.per_class),
+                "confusion": lambda: classifier_figures.confusion_matrix(predictions.confusion),
+                "calibration": lambda: classifier_figures.reliability_diagram(
+                    predictions.calibration.table(), predictions.calibration.error
+                ),
+                **({} if curves is None else {"thresholds": partial(_thresholds, curves)}),
                 **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
             }
         ),
+        gallery=partial(gallery_of, predictions, pixels),
     )
+
+
+def _thresholds(curves: TwoClasses) -> "Figure":
+    share = float(curves.labels.double().mean())
+    return classifier_figures.threshold_curves(curves.roc(), curves.precision_recall(), curves.metrics(), share)
 
 
 def _with_intervals(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> "pd.DataFrame":

@@ -11,30 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnbench.store.files import write_atomically
-from cnnbench.tasks.charts import any_script
+from cnnbench.tasks.charts import SERIES, any_script, chart, marker, plain, themed
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cnnbench.tasks.evaluation import Calibration
-    from cnnbench.tasks.two_classes import TwoClasses
-
 DPI = 120
-SHORT = 18  # characters of a name
 IMAGE_WIDTH, LINE_HEIGHT = 1.3, 0.17  # inches: of an image and the gap to the next, of a line of its caption
 GROUPS_PER_ROW = 4
-MAX_NAMED = 40  # classes whose names are written at an axis
-MAX_COUNTED = 20  # classes whose confusions are written into the picture
+MAX_NAMED = 24  # classes in a legend, each with a colour and a marker of its own
 TSNE_POINTS = 2_000  # t-SNE takes about 6 s for them
 PERPLEXITY = 30.0
-
-
-def plain(name: str, longest: int = SHORT) -> str:
-    """Return a name as one printable line of at most `longest` characters."""
-    name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def save(path: Path, figure: "Figure") -> "np.ndarray[Any, Any]":
@@ -121,120 +109,17 @@ def _draw_grid(axis: "Axes", images: Tensor, columns: int, above: int, captions:
         axis.text(x, y, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
 
 
-# Classifiers ----------------------------------------------------------------------------------------------------------
-
-
-def class_bars(per_class: "pd.DataFrame") -> "Figure":
-    """Return the number of images of each class, its top1 (with interval) and top5; from `Predictions.per_class`."""
-    number = len(per_class)
-    figure = _figure(9, 1.4 + 0.26 * min(number, MAX_NAMED))
-    counts, shares = figure.subplots(1, 2, sharey=True)
-    places = np.arange(number)
-    counts.barh(places, per_class["images"], color="tab:gray")
-    counts.set_title("images", fontsize=10)
-    shares.barh(places, per_class["top5"], color="tab:blue", alpha=0.3, label="top5")
-    shares.barh(places, per_class["top1"], color="tab:blue", label="top1")
-    intervals = np.abs(per_class[["top1_low", "top1_high"]].to_numpy().T - per_class["top1"].to_numpy())
-    shares.errorbar(per_class["top1"], places, xerr=intervals, fmt="none", ecolor="black", elinewidth=0.8)
-    shares.set_xlim(0, 1)
-    shares.set_title("top1 (95 % interval) and top5", fontsize=10)
-    figure.legend(fontsize=8, loc="outside lower right", ncols=2)
-    _name_ticks(counts, "y", list(per_class["class"]))
-    counts.set_ylim(number - 0.5, -0.5)
-    return figure
-
-
-def confusion_matrix(counts: "pd.DataFrame") -> "Figure":
-    """Return a confusion matrix as shares of each row's images; from `Predictions.confusion`."""
-    number, values = len(counts), counts.to_numpy()
-    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    side = min(2.6 + 0.42 * number, 11)
-    figure = _figure(side + 0.8, side)
-    axis = figure.subplots()
-    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    figure.colorbar(image, ax=axis, label="share of the class's images", shrink=0.8)
-    axis.set_xlabel("prediction")
-    axis.set_ylabel("class")
-    for which in ("x", "y"):
-        _name_ticks(axis, which, list(counts.columns))
-    for row, column in zip(*values.nonzero(), strict=True) if number <= MAX_COUNTED else ():
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axis.text(column, row, str(values[row, column]), ha="center", va="center", fontsize=7, color=colour)
-    return figure
-
-
-def reliability_diagram(calibration: "Calibration") -> "Figure":
-    """Return the accuracy of predictions by their probability."""
-    table = calibration.table()
-    figure = _figure(5, 5)
-    axis = figure.subplots()
-    axis.plot([0, 1], [0, 1], linestyle="--", color="tab:gray", linewidth=1)
-    width = (table["to"] - table["from"]).to_numpy()
-    axis.bar(table["from"], table["accuracy"], width=width, align="edge", edgecolor="white")
-    axis.plot(table["probability"], table["accuracy"], "o", color="black", markersize=3)
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the prediction", ylabel="accuracy")
-    axis.set_title(f"expected calibration error {calibration.error:.4f}", fontsize=10)
-    return figure
-
-
-def threshold_curves(curves: "TwoClasses") -> "Figure":
-    """Return the ROC and the precision-recall curve."""
-    figure = _figure(9, 4.5)
-    left, right = figure.subplots(1, 2)
-    metrics, roc, pr = curves.metrics(), curves.roc(), curves.precision_recall()
-    left.plot([0, 1], [0, 1], linestyle="--", color="tab:gray", linewidth=1)
-    left.plot(roc["false_positive_rate"], roc["true_positive_rate"])
-    left.set(xlabel="false positive rate", ylabel="true positive rate")
-    left.set_title(f"ROC, area {metrics['roc_auc']:.4f}", fontsize=10)
-    share = float(curves.labels.double().mean())
-    right.plot([0, 1], [share, share], linestyle="--", color="tab:gray", linewidth=1)
-    right.step(pr["recall"], pr["precision"], where="pre")
-    right.set(xlabel="recall", ylabel="precision")
-    right.set_title(f"average precision {metrics['average_precision']:.4f}", fontsize=10)
-    for axis in (left, right):
-        axis.set(xlim=(0, 1), ylim=(0, 1.02))
-    return figure
-
-
-def prediction_bars(
-    images: Sequence[Tensor], titles: Sequence[str], predictions: Sequence[Sequence[tuple[str, float]]]
-) -> "Figure":
-    """Return images, uint8 [C, H, W], each with bars of its predictions: names of classes with probabilities."""
-    figure = _figure(6.4, 1.9 * len(images))
-    axes = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 2))
-    for (left, right), image, title, bars in zip(axes, images, titles, predictions, strict=True):
-        pixels = image.permute(1, 2, 0).numpy()
-        left.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-        left.set_axis_off()
-        left.set_title(title[-2 * SHORT :], fontsize=8, parse_math=False)
-        right.barh(range(len(bars)), [probability for _, probability in bars], color="tab:blue")
-        _name_ticks(right, "y", [name for name, _ in bars])
-        right.set(xlim=(0, 1), ylim=(len(bars) - 0.5, -0.5))
-    return figure
-
-
-def _name_ticks(axis: "Axes", which: str, names: Sequence[str]) -> None:
-    if len(names) > MAX_NAMED:
-        return
-    ticks = axis.xaxis if which == "x" else axis.yaxis
-    ticks.set_ticks(range(len(names)))
-    ticks.set_ticklabels([plain(name) for name in names])
-    for label in ticks.get_ticklabels():
-        label.set_parse_math(False)
-        label.set_fontsize(8)
-        if which == "x":
-            label.set_rotation(90)
-
-
 # Embeddings, and curves -----------------------------------------------------------------------------------------------
 
 
+@themed
 def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], seed: int) -> "Figure | None":
     """Return embeddings, float32 [N, D], in two dimensions, a colour per class; None for fewer than 4.
 
     Of more than 2 000, the seed chooses 2 000. Source: van der Maaten and Hinton 2008, Visualizing data using t-SNE.
     """
     from matplotlib import colormaps
+    from matplotlib.patheffects import withStroke
     from sklearn.manifold import TSNE
 
     if len(embeddings) < 4:
@@ -243,36 +128,40 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
     values = functional.pad(embeddings[chosen], (0, max(0, 2 - embeddings.shape[1])))  # PCA to a plane takes two
     points = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(values.numpy())
-    figure = _figure(7, 5.6)
-    axis = figure.subplots()
+    figure, axis = chart(7, 5.6)
+    axis.grid(visible=False)
     present = torch.bincount(labels[chosen]).nonzero()[:, 0].tolist()
-    palette = colormaps["tab10" if len(present) <= 10 else "tab20" if len(present) <= 20 else "hsv"]
+    are_named = len(present) <= MAX_NAMED
     for index, label in enumerate(present):
         own = (labels[chosen] == label).numpy()
-        colour = palette(index if len(present) <= 20 else index / len(present))
-        axis.scatter(points[own, 0], points[own, 1], s=9, color=colour, linewidths=0)
-        if len(present) <= 20:
+        shade: Any = SERIES[index % len(SERIES)] if are_named else colormaps["hsv"](index / len(present))
+        look: dict[str, Any] = {"color": shade, "marker": marker(index) if are_named else "o", "linewidths": 0}
+        axis.scatter(points[own, 0], points[own, 1], s=14, alpha=0.8, label=plain(classes[label]) or " ", **look)
+        if are_named:
             x, y = np.median(points[own], axis=0)
-            style: dict[str, Any] = {"fontsize": 9, "weight": "bold", "ha": "center", "va": "center"}
-            axis.text(x, y, plain(classes[label]), parse_math=False, **style)
-    axis.set_title(f"t-SNE of {len(chosen)} embeddings in {embeddings.shape[1]} dimensions", fontsize=10)
+            outline = [withStroke(linewidth=3, foreground="white")]
+            style: dict[str, Any] = {"fontsize": 10, "weight": "bold", "ha": "center", "va": "center"}
+            axis.text(x, y, plain(classes[label]), parse_math=False, color=shade, path_effects=outline, **style)
+    if are_named:
+        legend = figure.legend(loc="outside right upper", markerscale=1.5)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    axis.set_title(f"t-SNE of {len(chosen)} embeddings in {embeddings.shape[1]} dimensions")
     axis.set(xticks=[], yticks=[])
     return figure
 
 
+@themed
 def save_curve(
     path: Path, x: Sequence[float], y: Sequence[float], labels: tuple[str, str], mark: float | None = None,
     is_log_x: bool = False,
 ) -> None:  # fmt: skip
     """Save one line. labels: of both axes. mark: where to draw a vertical line."""
-    figure = _figure(6, 3.2)
-    axis = figure.subplots()
-    axis.plot(x, y, linewidth=1.5)
+    figure, axis = chart(6, 3.2)
+    axis.plot(x, y)
     axis.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if is_log_x else "linear")
     if mark is not None:
-        axis.axvline(mark, linestyle="--", linewidth=1, color="tab:red")
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+        axis.axvline(mark, linestyle="--", linewidth=1, color=SERIES[1])
     save(path, figure)
 
 

@@ -16,7 +16,7 @@ from cnnbench.analysis.run import Run
 from cnnbench.data.images import Images, Stream
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.tasks.figures import plain
+from cnnbench.tasks.charts import plain
 
 MAX_IMAGES = 40
 MAX_CLASSES = 10  # one image of each is taken if none is named

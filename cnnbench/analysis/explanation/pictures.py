@@ -30,8 +30,8 @@ from cnnbench.analysis.explanation.layers import (
 )
 from cnnbench.analysis.run import Run
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
-from cnnbench.tasks.charts import any_script
-from cnnbench.tasks.figures import plain, tsne_scatter
+from cnnbench.tasks.charts import any_script, plain
+from cnnbench.tasks.figures import tsne_scatter
 
 DPI = 80  # of figures in a notebook
 GALLERIES = {"mistakes": "the most confident mistakes", "doubts": "the least confident correct predictions"}

@@ -72,7 +72,8 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric
                 marker="o" if is_alone else marker(index), markersize=3 if is_alone else 4,
                 markevery=(index % every, every), linewidth=1.2 if split == "train" else 1.6,
             )  # fmt: skip
-            say(line, [f"epoch {epoch:g}\n{value:.4g} ({split})" for epoch, value in curve["mean"].items()])
+            said = f"{label}, {split}" if label else split
+            say(line, [f"epoch {epoch:g}\n{said}: {value:.4g}" for epoch, value in curve["mean"].items()])
             shown = "_" + shown.lstrip("_")  # once in the legend
             drawn[split] = None
             if (curve["max"] > curve["min"]).any():
