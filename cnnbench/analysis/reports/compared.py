@@ -10,6 +10,7 @@ import pandas as pd
 from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison
 from cnnbench.analysis.reports.groups import Group
+from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.learning import RISEN, Metric, first_epoch_at
 from cnnbench.analysis.reports.page import Differences, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
@@ -126,6 +127,9 @@ def page_of(comparison: Comparison, title: str) -> Page:
         sections.append(Lines("The effect of each setting, the others being the same", effects, leads=True))
     sections += figures
     sections.append(learning_table(comparison, learning))
+    unfinished, pages = comparison.unfinished()
+    if len(unfinished):
+        sections.append(Table("Runs without a result", unfinished, pages=pages))
     if len(references):
         sections.append(Table("Published results", references))
     if 1 < len(rows) <= MAX_COMPARED:
@@ -137,7 +141,7 @@ def page_of(comparison: Comparison, title: str) -> Page:
         sections.append(Lines("Skipped", comparison.skipped))
     num_runs = sum(len(row.group.every) for row in rows)
     summary = f"{counted(len(rows), 'configuration')}, {counted(num_runs, 'run')}; {_measured_on(comparison)}."
-    return Page(title, summary, sections, table)
+    return Page(title, summary, sections, table, latex_table(comparison))
 
 
 def _measured_on(comparison: Comparison) -> str:

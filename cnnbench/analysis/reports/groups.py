@@ -99,7 +99,7 @@ class Group:
 
     def lost(self, metric: Metric, split: str) -> Counter[str]:
         """Return how many repetitions have no number, by how they ended; a loss that is not a number diverged."""
-        ended = Counter(_ending(run) for run in self.others.values())
+        ended = Counter(ending(run) for run in self.others.values())
         return ended + Counter(
             diverged=sum(not math.isfinite(number) for number in self.numbers(split, metric.name).values())
         )
@@ -215,7 +215,8 @@ def in_words(lost: Counter[str]) -> str:
     return ", ".join(f"{number} {ended}" for ended, number in lost.items())
 
 
-def _ending(run: RunSummary) -> str:
+def ending(run: RunSummary) -> str:
+    """Return how a run ended, or that it runs."""
     return "diverged" if run.status == "failed" and "diverged" in run.error else run.status
 
 

@@ -111,8 +111,8 @@ class Differences:
 class Strip:
     """A row of `Strips`. Places are shares of its width in percent; what lies outside is drawn at its edge.
 
-    dots: places, what each is, and a page that it leads to where that is there. interval: places, both or none. text: all of it in numbers.
-    look: `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
+    text: all of it in numbers. dots: places, what each is, and a page that it leads to where that is there. interval:
+    two places. look: `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
     """
 
     label: str
@@ -143,7 +143,7 @@ class Strips:
 
 @dataclass(frozen=True)
 class Grid:
-    """A number for each pair of two settings, shaded. cells: shade from 0 to 1, text, small text; None: no such pair."""
+    """A number for each pair of two settings. cells: shade from 0 to 1, text, small text; None: no such pair."""
 
     kind: ClassVar = "grid"
     title: str
@@ -158,12 +158,17 @@ Section = Table | Lines | Drawing | Picture | Folded | Differences | Strips | Gr
 
 @dataclass(frozen=True)
 class Page:
-    """A report: a title, the outcome in a sentence, sections, and a table for programs (`report.csv`)."""
+    """A report: a title, the outcome in a sentence, sections, a table for programs (`report.csv`), one for LaTeX.
+
+    reloads_every: seconds after which a browser loads it again; 0: never.
+    """
 
     title: str
     summary: str
     sections: Sequence[Section]
     data: pd.DataFrame | None = None
+    latex: str = ""
+    reloads_every: int = 0
 
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
@@ -174,6 +179,7 @@ class Page:
         )
         return environment.from_string(markup).render(
             title=self.title, summary=self.summary, sections=self.sections, cells=_cells, style=style, script=script,
+            reloads_every=self.reloads_every,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
@@ -199,10 +205,12 @@ class Page:
         return lines
 
     def write(self, folder: Path) -> Path:
-        """Write `report.html`, `report.md` and, if there are data, `report.csv` into a folder; return the first."""
+        """Write `report.html`, `report.md`, and `report.csv` and `report.tex` if there are any; return the first."""
         make_folder(folder)
         if self.data is not None:
             write_atomically(folder / "report.csv", csv_of_frame(self.data))
+        if self.latex:
+            write_atomically(folder / "report.tex", self.latex.encode())
         write_atomically(folder / "report.md", self.markdown().encode())
         write_atomically(folder / "report.html", self.html(folder).encode())
         return folder / "report.html"

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
+from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
 from cnnbench.analysis.reports.groups import in_words
@@ -16,9 +18,11 @@ from cnnbench.tasks.charts import chart, plain_math, say, svg, themed
 
 BEST, WORST = 45, 15  # of more configurations than both, these are drawn
 CURVES = 12
+LEGEND = 30  # characters of a name; its number says which it is
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
 WIDE = 50  # times its lowest value: a setting is drawn by its logarithm
 VARIES = 1.2  # times the least: costs that differ by more are drawn
+CLOSE = 12  # pixels between points, for their numbers not to overlap
 PARTS = 5  # into which ticks divide a scale
 
 Scale = Callable[[float], float]
@@ -90,7 +94,7 @@ def _dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], 
         ]
         strips.append(
             Strip(
-                f"{numbers[id(row)]}  {row.label}",
+                f"{numbers[id(row)]}. {row.label}",
                 _in_numbers(row.measured),
                 dots,
                 None if math.isnan(row.measured.mean) else place(row.measured.mean),
@@ -102,16 +106,16 @@ def _dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], 
     where, order = SPLITS[comparison.split], SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
     note = (
-        f"{metric.name} on the {where} images; in the order of {order} {metric.name}, the {best} first. A dot is one of "
-        f"the {unit}, the bar their mean, the band its 95 % interval"
+        f"{metric.name} on the {where} images, in the order of {order} {metric.name}, the {best} first. A dot is one "
+        f"of the {unit}, the bar their mean, the band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
         + " What lies beyond the scale is an arrow at its edge." * any(_is_beyond(strip) for strip in strips)
         + more
     )
     base = comparison.baseline.measured.mean
     line = place(base) if len(rows) > 1 and low <= base <= high else None
-    heads = "configuration", f"{metric.name}, {where}", f"mean [95 %], {unit}"
-    return Strips(f"Every one of the {unit}", heads, strips, _ticks(low, high, place), line, note)
+    heads = "configuration", f"{metric.name}, {where}", f"mean [95 %], number of {unit}"
+    return Strips(f"{metric.name} of each configuration", heads, strips, _ticks(low, high, place), line, note)
 
 
 def _differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
@@ -125,10 +129,10 @@ def _differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int,
     strips = []
     for row, gain in gains:
         unknown = math.isnan(gain.p)
-        verdict = "unknown" if unknown else "more than chance" if gain.is_resolved else "may be chance"
+        verdict = "chance is unknown" if unknown else "more than chance" if gain.is_resolved else "may be chance"
         strips.append(
             Strip(
-                f"{numbers[id(row)]}  {row.label}",
+                f"{numbers[id(row)]}. {row.label}",
                 _in_numbers(gain.estimate, "+"),
                 mean=place(gain.estimate.mean),
                 interval=_clipped(gain.estimate, place),
@@ -148,8 +152,9 @@ def _differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int,
         )
         + more
     )
-    heads = "configuration", "difference", f"difference [95 %], {comparison.unit}"
-    title = f"Difference to the baseline, {comparison.baseline.label}"
+    heads = "configuration", "difference", f"difference [95 %], number of {comparison.unit}"
+    name = comparison.baseline.label
+    title = "Difference to the baseline" + (f", {name}" if name != BASELINE else "")
     return Strips(title, heads, strips, _ticks(low, high, place), place(0.0), note)
 
 
@@ -157,7 +162,7 @@ def _in_numbers(found: Estimate, sign: str = "") -> str:
     if math.isnan(found.mean):
         return ""
     interval = "" if math.isnan(found.low) else f" [{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
-    return f"{found.mean:{sign}.4f}{interval}, {found.n}"
+    return f"{found.mean:{sign}.4f}{interval}, n = {found.n}"
 
 
 def _farthest(means: Sequence[float], sign: int) -> float:
@@ -275,7 +280,9 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
         return round(share, 3), f"{found.mean:.4f}", f"n = {found.n}{lost}"
 
     table = [(name, [cell(cells.get((name, other))) for other in columns]) for name in rows]
-    note = f"Mean {metric.name} on the {SPLITS[comparison.split]} images; darker is better."
+    note = f"Mean {metric.name} on the {SPLITS[comparison.split]} images; more colour is better."
+    names = short_names(comparison.differing)
+    down, along = (names.get(key, key) for key in (down, along))
     return Grid(f"{metric.name} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
 
 
@@ -303,15 +310,33 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     figure, axis = chart(height=2.7)
     (dots,) = axis.plot([cost for *_, cost in known], [row.measured.mean for _, row, _ in known], "o", ms=5)
     say(dots, [f"{row.label}\n{grouped(round(cost))} {name}\n{_in_numbers(row.measured)}" for _, row, cost in known])
-    for number, row, cost in known[:BEST]:
-        axis.annotate(str(number), (cost, row.measured.mean), xytext=(4, 3), textcoords="offset points", fontsize=8)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(MaxNLocator(PARTS))
-    axis.xaxis.set_minor_formatter("")
-    axis.xaxis.set_major_formatter(lambda value, _: grouped(round(value)))
+    if most >= WIDE * least:
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(PARTS))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.set(xlabel=name, ylabel=f"{metric.name}, {SPLITS[comparison.split]}")
+    axis.margins(0.08)
+    for place, text in _apart(axis, [(cost, row.measured.mean, number) for number, row, cost in known]):
+        axis.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
     note = f"Means over {comparison.unit}, numbered as above."
     return Drawing(f"{metric.name} against {name}", svg(figure), note)
+
+
+def _apart(axis: Axes, points: Sequence[tuple[float, float, int]]) -> list[tuple[tuple[float, float], str]]:
+    """Return where to write numbers; those of points that are close to each other together."""
+    axis.autoscale_view()
+    groups: list[list[tuple[float, float, int]]] = []
+    for point in points:
+        here = axis.transData.transform(point[:2])
+        near = (group for group in groups if math.dist(here, axis.transData.transform(group[0][:2])) < CLOSE)
+        group = next(near, None)
+        if group is None:
+            groups.append([point])
+        else:
+            group.append(point)
+    return [(group[0][:2], ", ".join(str(number) for *_, number in group)) for group in groups]
 
 
 def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Drawing]:
@@ -320,8 +345,12 @@ def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Drawing
     chosen = list({id(row): row for row in ranked if row.group.runs}.values())[:CURVES]
     chosen.sort(key=lambda row: numbers[id(row)])
     more = f"; {len(chosen)} of {len(comparison.rows)}" if len(chosen) < len(comparison.rows) else ""
-    curves = [(f"{numbers[id(row)]}  {row.label}", row.group.epochs) for row in chosen]
+    curves = [(_cut(f"{numbers[id(row)]}. {row.label}"), row.group.epochs) for row in chosen]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
         drawing = metric_curves(curves, metric)
         if drawing is not None:
             yield Drawing(f"{metric.name} by epoch{more}", drawing)
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LEGEND else f"{label[: LEGEND - 1]}…"
