@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison
-from cnnbench.analysis.reports.groups import Group
+from cnnbench.analysis.reports.groups import Group, ending
 from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.learning import RISEN, Metric, first_epoch_at
 from cnnbench.analysis.reports.page import Differences, Lines, Page, Section, Table
@@ -127,9 +127,7 @@ def page_of(comparison: Comparison, title: str) -> Page:
         sections.append(Lines("The effect of each setting, the others being the same", effects, leads=True))
     sections += figures
     sections.append(learning_table(comparison, learning))
-    unfinished, pages = comparison.unfinished()
-    if len(unfinished):
-        sections.append(Table("Runs without a result", unfinished, pages=pages))
+    sections += _unfinished(comparison)
     if len(references):
         sections.append(Table("Published results", references))
     if 1 < len(rows) <= MAX_COMPARED:
@@ -166,6 +164,22 @@ def how_to_read(comparison: Comparison) -> str:
     if any(row.gained for row in comparison.rows):
         words.append("p: of no difference, corrected for the number of comparisons (Holm).")
     return " ".join(words)
+
+
+def _unfinished(comparison: Comparison) -> list[Table]:
+    """Return a table of the runs without a result that were begun or failed, with the reason; or nothing."""
+    found = [
+        (row.label, row.group.names[key], run)
+        for row in comparison.rows
+        for key, run in row.group.others.items()
+        if run.status != "not started"
+    ]
+    content = [
+        {"configuration": label, "run": name, "ended": ending(run), "epochs": run.epochs_done, "reason": run.error}
+        for label, name, run in found
+    ]
+    pages = [{"page": run.folder.page} for *_, run in found]
+    return [Table("Runs without a result", pd.DataFrame(content), pages=pages)] if found else []
 
 
 def learning_table(comparison: Comparison, learning: Learning) -> Table:

@@ -2,10 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,6 @@ from cnnbench.analysis.reports.groups import (
     FAILURES,
     NAMED,
     Group,
-    ending,
     grouped,
     in_words,
     is_cross_validation,
@@ -156,26 +154,6 @@ class Comparison:
         keys = dict.fromkeys(key for row in self.rows for key in row.group.configuration.settings)
         texts = {key: [row.group.configuration.text(key) for row in self.rows] for key in keys}
         return {key: values for key, values in texts.items() if len(set(values)) > 1}
-
-    def unfinished(self) -> tuple[pd.DataFrame, list[Mapping[str, Path]]]:
-        """Return a row for each run without a result that was begun or failed, with the reason; and its page."""
-        found = [
-            (row, name, run)
-            for row in self.rows
-            for name, run in ((row.group.names[key], run) for key, run in row.group.others.items())
-            if run.status != "not started"
-        ]
-        table = [
-            {
-                "configuration": row.label,
-                "run": name,
-                "ended": ending(run),
-                "after epochs": run.epochs_done,
-                "reason": run.error,
-            }
-            for row, name, run in found
-        ]
-        return pd.DataFrame(table), [{"page": run.folder.page} for *_, run in found]
 
     def references(self) -> pd.DataFrame:
         """Return a row for each published figure, next to ours."""

@@ -24,6 +24,7 @@ STYLES: dict[str, tuple[Any, str, str]] = {
     "train": ((0, (1.5, 1.2)), "dotted", f"training ({RUNNING_MEAN})"),
 }
 FEW = 4  # configurations: of more, only validation is drawn
+LEGEND_LINE = 0.17  # inches
 MARKED = 12  # markers of a curve, so that it is known without its colour
 POINTS = 1000  # of a curve by step
 
@@ -36,8 +37,9 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
     nothing to draw.
     """
-    figure, axis = chart()
     is_alone = len(curves) == 1
+    columns = 2 if len(curves) > FEW else 1
+    figure, axis = chart(height=2.9 + (0 if is_alone else LEGEND_LINE * math.ceil(len(curves) / columns)))
     drawn = _draw(axis, curves, metric)
     if not drawn:
         return None
@@ -52,7 +54,7 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
         looks = ", ".join(f"{name} {look}" for _, look, name in (STYLES[split] for split in drawn))
         axis.set_title(f"{looks}\nbands: range over seeds", fontsize=8)
     if any(not str(line.get_label()).startswith("_") for line in axis.lines):
-        figure.legend(loc="outside upper left", ncols=2 if len(axis.lines) < 5 or len(curves) > 6 else 1)
+        figure.legend(loc="outside upper left", ncols=2 if is_alone else columns)
     return svg(figure)
 
 
