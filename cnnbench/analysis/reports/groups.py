@@ -85,11 +85,8 @@ class Group:
         is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
         if not metric.is_share or not is_one:
             return Values(self.numbers(split, metric.name))
-        right = (
-            {repetition: _correct(run) for repetition, run in self.runs.items()} if metric.name == "accuracy" else {}
-        )
-        known = {repetition: flags for repetition, flags in right.items() if flags is not None}
-        return Values(self.numbers(split, metric.name), images.pop(), known if split == "test" else {})
+        known = self.right if metric.name == "accuracy" and split == "test" else {}
+        return Values(self.numbers(split, metric.name), images.pop(), known)
 
     @cached_property
     def right(self) -> dict[Repetition, Flags]:
@@ -236,17 +233,15 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     """Return runs by configuration: settings, and code and images where the same settings were trained with several."""
     groups: dict[str, dict[tuple[str, str], dict[Repetition, RunSummary]]] = {}
     flattened = [flat(_settings(run)) for run in runs]
-    compared_of_runs = [
-        {
-            key: value
-            for key, value in values.items()
-            if key.partition(".")[0] not in NOT_COMPARED and key not in REPETITIONS and not has_no_effect_on_result(key)
-        }
-        for values in flattened
-    ]
+    compared = {
+        key
+        for key in {key for values in flattened for key in values}
+        if key.partition(".")[0] not in NOT_COMPARED and key not in REPETITIONS and not has_no_effect_on_result(key)
+    }
+    compared_of_runs = [{key: values[key] for key in values if key in compared} for values in flattened]
     applied = with_overrides_applied(compared_of_runs)
-    keys = [json.dumps(compared, sort_keys=True, default=str) for compared in applied]
-    settings = dict(zip(keys, applied, strict=True))
+    keys = [json.dumps(settings, sort_keys=True, default=str) for settings in applied]
+    settings_of = dict(zip(keys, applied, strict=True))
     versions = [(code_digest(run.record)[:8], _fingerprint(run)) for run in runs]
     # What ended before it had its data is a run of those that its configuration was trained with.
     images = {(key, code): data for key, (code, data) in zip(keys, versions, strict=True) if data}
@@ -259,7 +254,7 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
             of_version[repetition] = run  # they come in order: the newest stays
     return [
         Group(
-            Configuration.of(settings[key] | _telling(version, list(by_version)), list(found.values())[-1].record),
+            Configuration.of(settings_of[key] | _telling(version, list(by_version)), list(found.values())[-1].record),
             {repetition: run for repetition, run in found.items() if run.is_finished},
             {repetition: run for repetition, run in found.items() if not run.is_finished},
         )

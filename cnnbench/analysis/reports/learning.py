@@ -140,26 +140,28 @@ class Course:
 def course(epochs: pd.DataFrame, metric: Metric) -> Course:
     """Return how a training went, from its epoch rows."""
     last = int(epochs["epoch"].max()) if len(epochs) else 0
-    best, best_epoch = _best(epochs, f"{metric.name}/val", metric.higher_is_better)
-    lowest, lowest_epoch = _best(epochs, "loss/val", higher_is_better=False)
-    val_losses, train_losses = _by_epoch(epochs, "loss/val"), _by_epoch(epochs, "loss/train")
+    train_values, values = (_by_epoch(epochs, f"{metric.name}/{split}") for split in ("train", "val"))
+    train_losses, val_losses = (_by_epoch(epochs, f"loss/{split}") for split in ("train", "val"))
+    best, best_epoch = _best(values, val_losses, metric.higher_is_better)
+    lowest, lowest_epoch = _best(val_losses, val_losses, higher_is_better=False)
     end = val_losses.iloc[-max(1, len(val_losses) // LAST) :].mean()  # a single epoch may be an outlier
     rise = float(end) / lowest if lowest_epoch and lowest > 0 else math.nan
     until = train_losses[train_losses.index <= lowest_epoch]
     train_loss = (float(until.iloc[-1]), float(train_losses.iloc[-1])) if len(until) else (math.nan, math.nan)
-    both = pd.DataFrame({split: _by_epoch(epochs, f"{metric.name}/{split}") for split in ("train", "val")}).dropna()
-    train, val = map(float, both.iloc[-1]) if len(both) else (math.nan, math.nan)
+    both = train_values.index.intersection(values.index)
+    train, val = (float(one[both[-1]]) if len(both) else math.nan for one in (train_values, values))
     fitted = Fitted(train, val, metric.higher_is_better)
-    return Course(last, best, best_epoch, lowest_epoch, rise, train_loss, _no_verdict(epochs), fitted)
+    no_verdict = _no_verdict(epochs, val_losses, train_losses)
+    return Course(last, best, best_epoch, lowest_epoch, rise, train_loss, no_verdict, fitted)
 
 
-def _no_verdict(epochs: pd.DataFrame) -> str:
+def _no_verdict(epochs: pd.DataFrame, val_losses: "pd.Series[float]", train_losses: "pd.Series[float]") -> str:
     """Return why the losses say nothing of overfitting; empty: they do."""
-    val_losses, train_losses = _by_epoch(epochs, "loss/val"), _by_epoch(epochs, "loss/train")
-    validated = epochs.filter(regex="/val$").drop(columns="loss/val", errors="ignore").notna().any(axis=1)
-    if "loss/val" in epochs and bool((validated & epochs["loss/val"].isna()).any()):
-        return "the validation loss was not a number"
-    if min([*val_losses, *train_losses], default=0.0) < 0:
+    if "loss/val" in epochs:
+        others = [str(name) for name in epochs if str(name).endswith("/val") and name != "loss/val"]
+        if epochs.loc[epochs["loss/val"].isna(), others].notna().to_numpy().any():
+            return "the validation loss was not a number"
+    if min(val_losses.min(), train_losses.min()) < 0:
         return "the loss falls below zero"
     has_risen = len(train_losses) > 1 and train_losses.iloc[-1] >= train_losses.iloc[0]
     return "the training loss did not fall" if has_risen else ""
@@ -172,17 +174,16 @@ def first_epoch_at(epochs: pd.DataFrame, column: str, level: float, higher_is_be
     return float(reached.index[0]) if len(reached) else math.nan
 
 
-def _best(epochs: pd.DataFrame, column: str, higher_is_better: bool) -> tuple[float, int]:
-    """Return the best value of a column and its epoch; NaN and 0 if there is none.
+def _best(values: "pd.Series[float]", val_losses: "pd.Series[float]", higher_is_better: bool) -> tuple[float, int]:
+    """Return the best value by epoch and its epoch; NaN and 0 if there is none.
 
     Of several the one of the lowest validation loss, then the first: as a training chooses its checkpoint.
     """
-    values = _by_epoch(epochs, column)
     if not len(values):
         return math.nan, 0
     best = float(values.max() if higher_is_better else values.min())
-    among = values[values == best].index
-    losses = _by_epoch(epochs, "loss/val").reindex(among).dropna()
+    among = values.index[values.to_numpy() == best]
+    losses = val_losses.reindex(among).dropna() if len(among) > 1 else val_losses[:0]
     return best, int(among[0]) if losses.empty else int(losses.index[int(losses.argmin())])
 
 
@@ -190,5 +191,5 @@ def _by_epoch(epochs: pd.DataFrame, column: str) -> "pd.Series[float]":
     """Return the values of a column by epoch; the last one if an epoch has several."""
     if column not in epochs:
         return pd.Series(dtype=float)
-    values = epochs.set_index("epoch")[column].dropna()
+    values = pd.Series(epochs[column].to_numpy(), epochs["epoch"].to_numpy()).dropna()
     return values[~values.index.duplicated(keep="last")]
