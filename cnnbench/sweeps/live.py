@@ -1,12 +1,12 @@
 """The page of a sweep while it runs: written now and then, by a process of its own, so that no job waits for it."""
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from time import monotonic
 
 from cnnbench.errors import ExitCode
 from cnnbench.sweeps.folder import SweepFolder
@@ -32,7 +32,7 @@ class LivePage:
         self._sweep, self._write, self._processes = sweep, write, processes
         self._process: JobProcess | None = None
         self._began = 0.0
-        self._next = time.monotonic() + FIRST
+        self._next = monotonic() + FIRST
         self._is_due = True
         self.was_written = False
 
@@ -42,7 +42,7 @@ class LivePage:
 
     def update(self) -> None:
         """Begin to write the page if it is due, and see whether that has ended; returns at once."""
-        now = time.monotonic()
+        now = monotonic()
         if self._process is not None:
             if wait([self._process.sentinel], 0):
                 self._end()
@@ -68,7 +68,7 @@ class LivePage:
 
     def _begin(self, is_running: bool) -> None:
         task = partial(_write, self._sweep.path, self._write, is_running)
-        self._began, self._is_due, self.was_written = time.monotonic(), False, True
+        self._began, self._is_due, self.was_written = monotonic(), False, True
         with suppress(OSError):  # there is no process left to be had
             self._process = self._processes.start(task, self._sweep.path / "logs" / "page.log")
 

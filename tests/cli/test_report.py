@@ -71,7 +71,7 @@ def test_a_report_touches_no_run(several_runs, report):
     assert report(several_runs).code == 0
     assert fingerprints(several_runs / "synthetic") == before
     (folder,) = (several_runs / "reports").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.md", "report.tex"]
 
 
 def test_the_files_hold_the_same_table(several_runs, report, tmp_path):
