@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import all_options
-from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, say, writing
+from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, refresh_page, say, writing
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ Evaluates the network of a run again: by class, with confusions and calibration.
 Of other images, those that the run, or one that it was initialised with, was
 trained or validated on are left out.
 
-Tables (CSV) and figures are written to RUN/evaluation/, or to --out. On the
+Tables (CSV) and figures are written to RUN/evaluation/ and shown on the run's
+page, or to --out. On the
 test images of the run and the checkpoint that was tested, the metrics are those
 of result.json, to the last digit; a run with test=false gets them now. run.json
 counts how often the test images were measured. Nothing else is changed.
@@ -60,18 +61,16 @@ def _run(flags: Namespace) -> None:
     say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
     if flags.split == "test" and not flags.data:
         _say_looks(opened, which, report)
+    if flags.out is None:
+        refresh_page(opened)
 
 
 def _say_looks(opened: "Run", which: "Checkpoint", report: "EvalReport") -> None:
     """Add the figures to a result that has none on test, or say how often test was measured."""
     from cnnbench.analysis.evaluate import record_test
-    from cnnbench.training.console import tolerating
 
     if record_test(opened, which, report):
         say("  measured on the test images for the first time; result.json has it from now on")
-        if opened.folder.page.is_file():
-            with tolerating("its page"):
-                opened.report()
     elif (times := opened.record.get("test_measured", 1)) > 1:
         say(f"  the test images were measured {times} times; what is chosen by that is no longer tested by it")
 

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, RUN, SPLITS, Argument, Verb, path, say, writing
+from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, RUN, SPLITS, Argument, Verb, path, refresh_page, say, writing
 from cnnbench.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ gallery        the most confident mistakes, the least confident correct ones
 tsne           the features of a split in two dimensions
 augmentation   24 augmented views of an image
 
-Figures are written to RUN/explanation/, or to --out. Nothing else in the run
-folder is changed. gradcam and saliency need pip install 'cnnbench[explain]'.
+Figures are written to RUN/explanation/ and shown on the run's page, or to --out.
+Nothing else in the run folder is changed. gradcam and saliency need pip install 'cnnbench[explain]'.
 """
 KINDS = ("activations", "kernels", "gradcam", "saliency", "gallery", "tsne", "augmentation")
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}
@@ -75,6 +75,8 @@ def _run(flags: Namespace) -> None:
                 raise UserError(f"--what {kind}: {error}.") from error
             left_out.append(f"  left out: {kind}: {error}")
     say(*(f"  note: {note}" for note in explainer.notes), *left_out, "  figures: " + linked(folder))
+    if flags.out is None:
+        refresh_page(opened)
     if unusable:
         raise UserError("\n".join(["not explained:", *(f"  {problem}" for problem in unusable)]))
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders
 from cnnbench.config.hints import as_typed, meant_by_word
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
+
+if TYPE_CHECKING:
+    from cnnbench.analysis.run import Run
 
 VERBS = {
     "train": "train a network; the word itself can be left out",
@@ -265,6 +268,15 @@ def writing(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{folder} cannot be written: {error.strerror or error}; --out FOLDER names another place."
         ) from error
+
+
+def refresh_page(run: "Run") -> None:
+    """Write the page of a run again, where it has one, with what was added to its folder."""
+    from cnnbench.training.console import tolerating
+
+    if run.folder.page.is_file():
+        with tolerating("its page"):
+            run.report()
 
 
 def say(*lines: str) -> None:

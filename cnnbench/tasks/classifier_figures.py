@@ -32,7 +32,7 @@ def class_dots(per_class: "pd.DataFrame") -> "Figure":
     axis.hlines(places, *intervals.T, color=SERIES[0], linewidth=1.6)
     axis.plot(recall, places, "o", color=SERIES[0], markersize=5, label="recall, with its 95 % interval")
     precision = worst["precision"].to_numpy()
-    axis.plot(precision, places, "D", color=SERIES[1], markersize=4.5, label="precision", markerfacecolor=GROUND)
+    axis.plot(precision, places + 0.25, "D", color=SERIES[1], markersize=4.5, label="precision", markerfacecolor=GROUND)
     texts = [
         f"{name}\nrecall {top1:.4f} ({low:.4f} to {high:.4f}, {images} images), precision {share:.4f}"
         for name, top1, (low, high), images, share in zip(
@@ -71,10 +71,16 @@ def confusion_matrix(counts: "pd.DataFrame") -> "Figure":
     for row, column in zip(rows, columns, strict=True):
         is_right = row == column
         opacity = 0.6 if is_right else STRONGEST * (0.1 + 0.9 * mistakes[row, column] / most)
-        look: dict[str, Any] = {"facecolor": LINE if is_right else SERIES[1], "alpha": opacity, "linewidth": 0}
+        look: dict[str, Any] = {
+            "facecolor": LINE if is_right else SERIES[1],
+            "alpha": opacity,
+            "edgecolor": GROUND,
+            "linewidth": 1,
+        }
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **look))
         if number <= MAX_COUNTED:
-            axis.text(column, row, str(values[row, column]), ha="center", va="center", fontsize=7, color=INK)
+            look = {"ha": "center", "va": "center", "fontsize": 7, "color": INK, "in_layout": False}
+            axis.text(column, row, str(values[row, column]), **look)
     (points,) = axis.plot(columns, rows, linestyle="None", label="_counts")
     say(points, [
         f"{names[shown[row]]} → {names[shown[column]]}\n{values[row, column]} images, {shares[row, column]:.2%} of them"
@@ -82,13 +88,10 @@ def confusion_matrix(counts: "pd.DataFrame") -> "Figure":
     ])  # fmt: skip
     axis.set(xlim=(-0.5, number - 0.5), ylim=(number - 0.5, -0.5), xlabel="prediction", ylabel="class", aspect="equal")
     axis.grid(visible=False)
-    axis.set_xticks(np.arange(number + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(number + 1) - 0.5, minor=True)
-    axis.grid(visible=True, which="minor", linewidth=0.5)
-    axis.tick_params(which="both", length=0)
+    axis.tick_params(length=0)
     for which in ("x", "y"):
         _name(axis, which, [names[place] for place in shown])
-    scale = f"darkest: {most:.1%} of a class's images" if most else "no mistakes"
+    scale = f"strongest colour: {most:.1%} of a class's images" if most else "no mistakes"
     some = f"the {number} classes of {len(every)} with most mistakes; " if number < len(every) else ""
     axis.set_title(some + scale)
     return figure
@@ -113,11 +116,13 @@ def confused_pairs(counts: "np.ndarray[Any, Any]", number: int) -> list[tuple[in
 
 
 @themed
-def reliability_diagram(table: "pd.DataFrame", error: float | None = None) -> "Figure":
+def reliability_diagram(table: "pd.DataFrame") -> "Figure":
     """Return the accuracy of predictions by their probability, with 95 % intervals, and how many there are of each.
 
-    table: as `Calibration.table`. error: the expected calibration error.
+    table: as `Calibration.table`.
     """
+    from matplotlib.ticker import NullLocator
+
     figure, (axis, counted) = chart(height=3.8, nrows=2, sharex=True, height_ratios=(3, 1))
     accuracy, images = table["accuracy"].to_numpy(), table["images"].to_numpy()
     intervals = [wilson(round(share * total), int(total)) for share, total in zip(accuracy, images, strict=True)]
@@ -131,23 +136,25 @@ def reliability_diagram(table: "pd.DataFrame", error: float | None = None) -> "F
     axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy, with 95 % interval")
     axis.annotate("overconfident", (0.97, 0.06), xycoords="axes fraction", ha="right", color=FAINT)
     axis.annotate("too cautious", (0.03, 0.92), xycoords="axes fraction", color=FAINT)
-    if error is not None:
-        axis.set_title(f"expected calibration error {error:.4f}")
+    error = float(np.average(np.abs(table["probability"] - table["accuracy"]), weights=images))
+    axis.set_title(f"expected calibration error {error:.4f}")
     counted.bar(table["from"], images, (table["to"] - table["from"]) * 0.92, align="edge", color=SERIES[0], alpha=0.6)
     counted.set(yscale="log", ylabel="images", xlabel="probability of the prediction", ylim=(0.7, None))
     counted.yaxis.set_major_formatter("{x:g}")
+    counted.yaxis.set_minor_locator(NullLocator())
     counted.grid(visible=False, axis="x")
     return figure
 
 
 @themed
 def threshold_curves(
-    roc: "pd.DataFrame", precision_recall: "pd.DataFrame", areas: Mapping[str, float], share: float
+    roc: "pd.DataFrame", precision_recall: "pd.DataFrame", areas: Mapping[str, float], images: "pd.Series[int]"
 ) -> "Figure":
     """Return the ROC and the precision-recall curve.
 
-    roc, precision_recall, areas: as `TwoClasses` has them. share: of images of the second class.
+    roc, precision_recall, areas: as `TwoClasses` has them. images: of both classes.
     """
+    share = images.iloc[1] / images.sum()
     figure, (left, right) = chart(7.4, 3.4, ncols=2)
     left.plot([0, 1], [0, 1], linestyle="--", color=FAINT, linewidth=1, label="_chance")
     left.plot(roc["false_positive_rate"], roc["true_positive_rate"], label="_roc")

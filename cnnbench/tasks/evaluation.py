@@ -16,6 +16,7 @@ from cnnbench.errors import listed
 from cnnbench.store.files import make_folder, write_atomically, write_json
 from cnnbench.store.tables import csv_of_frame
 from cnnbench.tasks import classifier_figures, figures
+from cnnbench.tasks.calibration import BINS, Calibration
 from cnnbench.tasks.charts import plain
 from cnnbench.tasks.gallery import Gallery, gallery_of
 from cnnbench.tasks.intervals import student, wilson
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BINS = 15  # of calibration, as in Guo et al. 2017
 LISTED = 5  # most likely classes in the table of predictions
 SHOWN = 24  # images of a gallery
 LONGEST = 14  # characters of a class above an image
@@ -101,33 +101,6 @@ class EvalReport:
         for kind, names in (("tables", self.tables), ("figures", self.figures)):
             parts += [f"<div>{kind}: <code>{escape(', '.join(names))}</code></div>"] if names else []
         return "".join(parts)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Predictions by their probability, in intervals of equal width; float64 [BINS] each.
-
-    probability, accuracy: sums over the images of an interval. Source: Guo et al. 2017, arXiv:1706.04599.
-    """
-
-    images: Tensor
-    probability: Tensor
-    accuracy: Tensor
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error: the mean distance of probability and accuracy, weighted by images."""
-        return float((self.probability - self.accuracy).abs().sum() / self.images.sum())
-
-    def table(self) -> "pd.DataFrame":
-        """Return a row for each interval that has images: from, to, images, mean probability, accuracy."""
-        import pandas as pd
-
-        edges = torch.arange(BINS + 1) / BINS
-        columns = {"from": edges[:-1], "to": edges[1:], "images": self.images.long()}
-        means = {"probability": self.probability / self.images, "accuracy": self.accuracy / self.images}
-        table = pd.DataFrame({name: values.numpy() for name, values in (columns | means).items()})
-        return table[table["images"] > 0].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -265,7 +238,7 @@ def evaluate_classifier(
     metrics: those measured already. pixels: from rows to their images, float32 [N, C, H, W] in [0, 1].
     """
 
-    def gallery(rows: Tensor) -> "Figure":
+    def grid(rows: Tensor) -> "Figure":
         classes = [plain(name, LONGEST) for name in predictions.classes]
         probabilities, predicted = predictions.probabilities[rows].max(1)
         columns = (rows, predictions.labels[rows], predicted, probabilities)
@@ -300,20 +273,21 @@ def evaluate_classifier(
             {
                 "classes": lambda: classifier_figures.class_dots(predictions.per_class),
                 "confusion": lambda: classifier_figures.confusion_matrix(predictions.confusion),
-                "calibration": lambda: classifier_figures.reliability_diagram(
-                    predictions.calibration.table(), predictions.calibration.error
+                "calibration": lambda: classifier_figures.reliability_diagram(predictions.calibration.table()),
+                **(
+                    {}
+                    if curves is None
+                    else {
+                        "thresholds": lambda: classifier_figures.threshold_curves(
+                            curves.roc(), curves.precision_recall(), curves.metrics(), predictions.per_class["images"]
+                        )
+                    }
                 ),
-                **({} if curves is None else {"thresholds": partial(_thresholds, curves)}),
-                **{name: partial(gallery, rows) for name, rows in galleries.items() if len(rows)},
+                **{name: partial(grid, rows) for name, rows in galleries.items() if len(rows)},
             }
         ),
         gallery=partial(gallery_of, predictions, pixels),
     )
-
-
-def _thresholds(curves: TwoClasses) -> "Figure":
-    share = float(curves.labels.double().mean())
-    return classifier_figures.threshold_curves(curves.roc(), curves.precision_recall(), curves.metrics(), share)
 
 
 def _with_intervals(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> "pd.DataFrame":

@@ -1,16 +1,16 @@
 """Images that a page shows one by one: samples, mistakes, confused pairs; as one file of tiles and a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnbench.store.files import write_atomically
+from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame, read_own_csv
 from cnnbench.tasks.classifier_figures import confused_pairs
 
@@ -25,6 +25,7 @@ LARGEST = 112  # pixels of a tile's side
 PHOTOGRAPH = 64  # pixels: larger tiles are compressed as photographs
 SAMPLES = 12  # one of each class
 PAIRS, OF_PAIR = 6, 4  # confused pairs, images of each that are mistaken, and of the class that they are taken for
+KERNELS = 32
 TEXTS = ("group", "image", "class", "prediction")
 
 
@@ -32,12 +33,19 @@ TEXTS = ("group", "image", "class", "prediction")
 class Gallery:
     """Images, and what they are.
 
-    images: float32 [N, C, H, W] in [0, 1]. table: a row for each: group (samples, mistakes, doubts, or a pair of
-    classes as `pair 1`), image (its file or its row in the split), class, prediction, probability.
+    images: float32 [N, C, H, W] in [0, 1]. table: a row for each: group, image (its file or its row in the split),
+    class, prediction, probability. Groups are samples, mistakes, doubts, kernels, a pair of classes as `pair 1`, and
+    an image with its augmented views as `augmented 1`.
     """
 
     images: Tensor
     table: "pd.DataFrame"
+
+    def __add__(self, other: "Gallery") -> "Gallery":
+        import pandas as pd
+
+        table = pd.concat([self.table, other.table], ignore_index=True)
+        return Gallery(torch.cat([self.images.cpu(), other.images.cpu()]), table)
 
     def write(self, folder: Path) -> None:
         """Write `gallery.csv`, and the tiles in rows of 16 as `gallery.png`, of photographs `gallery.jpg`."""
@@ -49,6 +57,7 @@ class Gallery:
         if max(images.shape[2:]) > LARGEST:
             side = tuple(max(1, round(LARGEST * side / max(images.shape[2:]))) for side in images.shape[2:])
             images = functional.interpolate(images, side, mode="area")
+        make_folder(folder)
         sheet = make_grid(images.clamp(0, 1), nrow=COLUMNS, padding=0).permute(1, 2, 0)
         pixels = Image.fromarray((sheet.numpy() * 255).round().astype(np.uint8))
         suffix = "jpg" if max(images.shape[2:]) > PHOTOGRAPH else "png"
@@ -70,23 +79,28 @@ class Tile:
 
 
 def read_gallery(folder: Path) -> list[Tile]:
-    """Return the tiles of a folder's gallery; none where there is none, or where table and images do not fit."""
+    """Return the tiles of a folder's gallery; none where there is none, or where it is damaged."""
     from PIL import Image
 
     path = next((path for suffix in ("png", "jpg") if (path := folder / f"gallery.{suffix}").is_file()), None)
     if path is None or not (folder / "gallery.csv").is_file():
         return []
-    table = read_own_csv(folder / "gallery.csv", *TEXTS).fillna(dict.fromkeys(TEXTS, ""))
-    suffix, columns = path.suffix[1:], min(COLUMNS, len(table))
-    with Image.open(path) as sheet:
-        width, height = sheet.width // columns, sheet.height // -(-len(table) // columns)
-        tiles = []
-        for place, row in enumerate(table.itertuples(index=False)):
-            left, top = place % columns * width, place // columns * height
-            content = _encoded(sheet.crop((left, top, left + width, top + height)), suffix)
-            group, image, label, prediction, probability = row
-            tiles.append(Tile(group, image, label, prediction, float(probability), content, suffix))
-    return tiles
+    table = read_own_csv(folder / "gallery.csv", *TEXTS)
+    try:
+        with Image.open(path) as sheet:
+            return list(_cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None)), path.suffix[1:]))
+    except (OSError, Image.DecompressionBombError):
+        return []
+
+
+def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]], suffix: str) -> Iterator[Tile]:
+    columns = min(COLUMNS, len(rows))
+    width, height = sheet.width // columns, sheet.height // -(-len(rows) // columns)
+    for place, (*texts, probability) in enumerate(rows):
+        group, image, label, prediction = (text if isinstance(text, str) else "" for text in texts)
+        left, top = place % columns * width, place // columns * height
+        content = _encoded(sheet.crop((left, top, left + width, top + height)), suffix)
+        yield Tile(group, image, label, prediction, float(probability), content, suffix)
 
 
 def gallery_of(predictions: "Predictions", pixels: Callable[[Tensor], Tensor]) -> Gallery:
@@ -129,6 +143,38 @@ def samples_of(labels: Tensor, classes: tuple[str, ...], pixels: Callable[[Tenso
     names = [classes[label] for label in labels[rows].tolist()]
     columns = {"group": "samples", "image": [str(row) for row in rows.tolist()], "class": names, "prediction": ""}
     return Gallery(pixels(rows), pd.DataFrame(columns | {"probability": float("nan")}))
+
+
+def views_of(original: Tensor, views: Tensor, names: Sequence[str]) -> Gallery:
+    """Return images, each followed by its augmented views.
+
+    original: float32 [N, C, H, W] in [0, 1]. views: [V, N, C, H, W]. names: of the classes.
+    """
+    import pandas as pd
+
+    every = torch.cat([original.unsqueeze(0), views]).transpose(0, 1)
+    groups = [f"augmented {number}" for number, own in enumerate(every, 1) for _ in own]
+    labels = [name for name, own in zip(names, every, strict=True) for _ in own]
+    columns = {"group": groups, "image": "", "class": labels, "prediction": "", "probability": float("nan")}
+    return Gallery(every.flatten(0, 1), pd.DataFrame(columns))
+
+
+def kernels_of(network: nn.Module, size: Sequence[int]) -> Gallery | None:
+    """Return the kernels of the first convolution, each on its own scale; None unless it sees one or three channels.
+
+    size: of the images, height and width, to which they are enlarged. Kernels of a single pixel are no images.
+    """
+    import pandas as pd
+
+    layer = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if layer is None or layer.weight.shape[1] not in (1, 3) or max(layer.kernel_size) == 1:
+        return None
+    weights = layer.weight.detach().float().cpu()[:KERNELS]
+    low, high = (edge.view(-1, 1, 1, 1) for edge in (weights.flatten(1).amin(1), weights.flatten(1).amax(1)))
+    images = functional.interpolate((weights - low) / (high - low).clamp_min(1e-12), tuple(size), mode="nearest")
+    numbers = [str(number) for number in range(len(images))]
+    columns = {"group": "kernels", "image": numbers, "class": numbers, "prediction": "", "probability": float("nan")}
+    return Gallery(images, pd.DataFrame(columns))
 
 
 def _first_of_each(labels: Tensor) -> Tensor:

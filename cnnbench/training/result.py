@@ -1,18 +1,23 @@
 """What comes out of a training: a network, its metrics on every split, and how soon it learnt."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.tasks.gallery import kernels_of, views_of
 from cnnbench.training import console
 from cnnbench.training.loop import Progress
 from cnnbench.training.remarks import Outcome, remarks_after
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating
+
+AUGMENTED, VIEWS = 4, 7  # training images that are shown, augmented views of each
 
 
 def select_checkpoint(training: TrainingSetup, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
@@ -56,6 +61,27 @@ def measure(
     if context.held_out == "test":
         metrics["test"] = dict(report.metrics)
     return {split: values | {"samples": len(getattr(context.data, split))} for split, values in metrics.items()}, report
+
+
+def write_samples(training: TrainingSetup, context: EvalContext, folder: Path) -> None:
+    """Write kernels of the first layer, and training images with their augmented views in the first epochs.
+
+    Nothing is written where there are neither.
+    """
+    data, spec = training.data, training.data.spec
+    parts = []
+    if training.train.augmentations:
+        rows = torch.arange(min(AUGMENTED, len(data.train))) * max(1, len(data.train) // AUGMENTED)
+        views = [
+            context.pixels(next(training.train.epoch(rows, len(rows), epoch)).images) for epoch in range(1, VIEWS + 1)
+        ]
+        names = [spec.classes[label] for label in data.train.labels[rows].tolist()]
+        parts.append(views_of(context.pixels_of("train", rows), torch.stack(views), names))
+    kernels = kernels_of(context.network, (spec.height, spec.width))
+    if kernels is not None and kernels.images.shape[1] == spec.channels:
+        parts.append(kernels)
+    if parts:
+        sum(parts[1:], parts[0]).write(folder)
 
 
 def result_record(

@@ -20,7 +20,7 @@ from cnnbench.training.loggers.base import LoggedRun, chosen_settings
 from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import Plan
 from cnnbench.training.resolve import begin_run_dir, prepare_run_dir, record_session, resolve_run, schedule_notes
-from cnnbench.training.result import measure, result_record, select_checkpoint
+from cnnbench.training.result import measure, result_record, select_checkpoint, write_samples
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, set_up_torch
 from cnnbench.training.signals import StopRequests
 from cnnbench.training.state import restore, restore_parent, snapshot
@@ -302,6 +302,7 @@ class Trainer:
             if self.config.report:
                 with console.tolerating(f"evaluation files, as cnnbench evaluate {self.folder.shown_path} does"):
                     report.write(self.folder.evaluation(context.held_out, chosen["kind"]), context.log_image)
+                    write_samples(self.training, context, self.folder.path / "samples")
         except StoppedAtOnce:
             self.folder.update(test_measured=before or None)
             raise

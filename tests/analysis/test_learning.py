@@ -210,7 +210,7 @@ def test_values_that_are_not_finite_cut_nothing_off():
 def test_curves_of_training_are_labelled_as_running_means():
     drawn = metric_curves([("", OVERFITTING)], LOSS)
     assert drawn is not None
-    assert ">training (running mean with augmentation)</text>" in drawn
+    assert ">training (running mean while it learns)</text>" in drawn
     several = metric_curves([("a", OVERFITTING), ("b", OVERFITTING)], LOSS)
     assert several is not None
-    assert "training (running mean with augmentation) dotted" in several
+    assert "training (running mean while it learns) dotted" in several

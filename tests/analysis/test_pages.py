@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.analysis.reports.page import SMALL_PICTURE, Differences, Drawing, Folded, Lines, Picture, Table
+from cnnbench.analysis.reports.page import (
+    SMALL_PICTURE,
+    Differences,
+    Drawing,
+    Facts,
+    Folded,
+    Gallery,
+    Lines,
+    Picture,
+    Table,
+    Thumbnail,
+)
 from cnnbench.analysis.reports.page import Page as Document
 from cnnbench.analysis.reports.single import page_of
 from cnnbench.store.files import write_sealed
@@ -114,16 +125,20 @@ def test_a_sweep_ends_with_its_runs_side_by_side(outputs, start):
 
 
 def test_the_page_of_a_run_has_all_sections(run):
-    assert kinds(run)[:4] == [
-        ("lines", "Summary"), ("table", "Metrics"), ("drawing", "accuracy by epoch"),
-        ("drawing", "loss by epoch"),
+    assert kinds(run)[:5] == [
+        ("facts", "The run"), ("drawing", "accuracy by epoch"), ("lines", "Verdicts"), ("drawing", "loss by epoch"),
+        ("table", "Metrics"),
     ]  # fmt: skip
     titles = [title for _, title in kinds(run)]
     for title in (
         "Classes, the worst first",
-        "Accuracy by class",
         "Confusion matrix",
+        "Calibration",
+        "Most confused pairs",
+        "Most confident mistakes",
+        "Kernels of the first convolution",
         "Settings",
+        "Files",
     ):
         assert title in titles
     page = page_of(RunFolder(run))
@@ -233,7 +248,7 @@ def test_out_names_the_folder_of_the_page(run, report, tmp_path):
 
 def test_repeated_evaluations_on_the_test_images_are_counted(run):
     RunFolder(run).update(test_measured=3)
-    (said, *_) = page_of(RunFolder(run)).sections
+    said = next(section for section in page_of(RunFolder(run)).sections if section.title == "Verdicts")
     assert isinstance(said, Lines)
     assert "the test images were evaluated 3 times in the course of this run" in said.lines
 
@@ -262,6 +277,51 @@ def test_a_browser_shows_a_page_without_errors_requests_or_overflow(width, run, 
     assert window.run("document.documentElement.scrollWidth") <= width
     assert window.run("[...document.images].every(image => image.naturalWidth > 0)")
     assert window.run("document.querySelectorAll('svg').length") >= 2
+    assert window.run("[...document.querySelectorAll('nav a')].every(one => document.querySelector(one.hash))")
+    window.run("document.querySelector('svg').scrollIntoView()")
+    window.run("""{
+        const svg = document.querySelector("svg"), box = svg.getBoundingClientRect();
+        const at = {bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2};
+        svg.dispatchEvent(new PointerEvent("pointermove", at));
+    }""")
+    assert "epoch 2" in window.run("document.querySelector('.tip:not([hidden])').textContent")
+
+
+CONTRASTS = """(() => {
+    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const luminance = colour => {
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(value => value / 255)
+            .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = luminance(getComputedStyle(document.body).backgroundColor);
+    const contrast = colour => {
+        const [low, high] = [luminance(colour), ground].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const of = (selector, property) =>
+        [...document.querySelectorAll(selector)].map(one => contrast(getComputedStyle(one)[property]));
+    return {
+        ground, text: of("h1, p, li, dd, dt, a, td, th, figcaption, svg text", "color"), words: of("svg text", "fill"),
+        lines: of("svg [id] path[style*='series'], svg path[style*='series']", "stroke"),
+    };
+})()"""
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_curves_stand_out_from_the_ground_in_light_and_in_dark(scheme, run, window):
+    window.open(run / "report.html", 1200)
+    window.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    found = window.run(CONTRASTS)
+    window.ask("Emulation.setEmulatedMedia", features=[])
+    assert (found["ground"] > 0.9) == (scheme == "light")
+    assert (found["ground"] < 0.02) == (scheme == "dark")
+    assert min(found["text"] + found["words"]) >= 4.5  # WCAG 2.2, 1.4.3: text
+    assert len(found["lines"]) > 3
+    assert min(found["lines"]) >= 3  # 1.4.11: graphics
 
 
 def sorted_by(window: browser.Page, column: int) -> list[Any]:
@@ -315,6 +375,8 @@ def test_hostile_text_is_shown_and_never_run(window, tmp_path):
         Table(HOSTILE, pd.DataFrame({HOSTILE: [HOSTILE, long, 'a"b\n']}), note=HOSTILE),
         Drawing(HOSTILE, "<svg></svg>"),
         Folded(HOSTILE, HOSTILE),
+        Facts(HOSTILE, {HOSTILE: HOSTILE}, [Thumbnail(png, "png", [HOSTILE, long])]),
+        Gallery(HOSTILE, [(HOSTILE, [Thumbnail(png, "png", ['" onerror="document.title = 1'])])], HOSTILE),
         Picture('" onerror="document.title = 1', png),
         Differences(HOSTILE, [HOSTILE, "'"], {HOSTILE: [HOSTILE, "'\""]}, (0, 1)),
     ]

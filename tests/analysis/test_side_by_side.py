@@ -9,7 +9,7 @@ import pytest
 from cnnbench.analysis.reports.compared import page_of
 from cnnbench.analysis.reports.comparison import compare
 from cnnbench.analysis.reports.latex import latex_table
-from cnnbench.analysis.reports.page import Grid, Strips
+from cnnbench.analysis.reports.sections import Grid, Strips
 from cnnbench.analysis.reports.side_by_side import figures_of
 from cnnbench.analysis.reports.strips import farthest
 from cnnbench.store.query import runs_named

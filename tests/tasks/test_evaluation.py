@@ -3,15 +3,18 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, precision_recall_fscore_support
 from torch import Tensor
 
-from cnnbench.tasks import figures
+from cnnbench.tasks import classifier_figures, figures
+from cnnbench.tasks.calibration import BINS
+from cnnbench.tasks.charts import svg
 from cnnbench.tasks.classification import Classification
-from cnnbench.tasks.evaluation import BINS, SHOWN, Predictions, evaluate_classifier
+from cnnbench.tasks.evaluation import SHOWN, Predictions, evaluate_classifier
 from cnnbench.tasks.intervals import is_chance, student, wilson
 
 NAMES = tuple("abcdefgh")
@@ -260,9 +263,15 @@ def test_tables_and_figures_are_computed_on_demand(tmp_path):
     assert report.metrics == {"loss": 1.0} | measured
     shown: dict[str, tuple[int, ...]] = {}
     report.write(tmp_path / "out", lambda name, picture: shown.update({name: picture.shape}))
-    assert asked == [predictions.most_confident_mistakes().tolist(), predictions.least_confident_correct().tolist()]
+    mistakes, doubts = predictions.most_confident_mistakes().tolist(), predictions.least_confident_correct().tolist()
+    assert asked[:2] == [mistakes, doubts]
+    assert asked[2][-len(mistakes + doubts) :] == mistakes + doubts
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in report.tables} | {"metrics.json"} == written
+    assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in report.tables} | {
+        "metrics.json",
+        "gallery.csv",
+        "gallery.png",
+    } == written
     assert list(shown) == [name for name in Classification.figure_titles if name != "thresholds"] == [
         "classes", "confusion", "calibration", "mistakes", "doubts"
     ]  # fmt: skip
@@ -299,20 +308,36 @@ def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path
         classes = names[: len(classes)]
     predictions = Predictions(probabilities, labels, classes)
     drawn = {
-        "bars": figures.class_bars(predictions.per_class),
-        "matrix": figures.confusion_matrix(predictions.confusion),
-        "reliability": figures.reliability_diagram(predictions.calibration),
+        "classes": classifier_figures.class_dots(predictions.per_class),
+        "matrix": classifier_figures.confusion_matrix(predictions.confusion),
+        "reliability": classifier_figures.reliability_diagram(predictions.calibration.table()),
     }
     for name, figure in drawn.items():
         figure.savefig(tmp_path / f"{name}.png", dpi=40)
+        assert "<script" not in svg(figure)
 
 
-def test_many_classes_are_drawn_without_names():
+def test_of_many_classes_the_most_confused_are_drawn_by_name():
     labels = torch.arange(200)
     probabilities = torch.eye(200) * 0.9 + 0.1 / 200
-    names = tuple(map(str, range(200)))
-    predictions = Predictions(probabilities, labels, names)
-    figure = figures.confusion_matrix(predictions.confusion)
-    assert not figure.axes[0].texts
-    assert max(figure.get_size_inches()) < 13
-    assert max(figures.class_bars(predictions.per_class).get_size_inches()) < 13
+    probabilities[[150, 7]] = probabilities[[7, 150]]
+    predictions = Predictions(probabilities, labels, tuple(map(str, range(200))))
+    for figure in (
+        classifier_figures.confusion_matrix(predictions.confusion),
+        classifier_figures.class_dots(predictions.per_class),
+    ):
+        names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert len(names) == 25
+        assert {"7", "150"} <= set(names)
+        assert max(figure.get_size_inches()) < 13
+
+
+def test_the_colours_of_a_confusion_matrix_are_of_the_mistakes_and_its_numbers_of_all():
+    counts = pd.DataFrame([[96, 4], [1, 99]], index=["cat", "dog"], columns=["cat", "dog"])
+    axis = classifier_figures.confusion_matrix(counts).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["96", "4", "1", "99"]
+    right, often, seldom, _ = axis.patches
+    assert often.get_facecolor()[:3] == seldom.get_facecolor()[:3] != right.get_facecolor()[:3]
+    assert often.get_alpha() == pytest.approx(classifier_figures.STRONGEST)
+    assert seldom.get_alpha() < often.get_alpha()
+    assert "4.0%" in axis.get_title(loc="left")

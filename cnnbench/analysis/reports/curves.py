@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from cnnbench.analysis.reports.learning import Metric
-from cnnbench.tasks.charts import FAINT, chart, colour, forget, marker, plain_math, say, svg, themed
+from cnnbench.tasks.charts import FAINT, GROUND, chart, colour, forget, marker, plain_math, say, svg, themed
 
-RUNNING_MEAN = "running mean with augmentation"  # and dropout, while the network learns
+RUNNING_MEAN = "running mean while it learns"  # with augmentation and dropout
 LONGEST = 60  # characters of a label
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
@@ -26,7 +26,8 @@ STYLES: dict[str, tuple[Any, str, str]] = {
 FEW = 4  # configurations: of more, only validation is drawn
 LEGEND_LINE = 0.17  # inches
 MARKED = 12  # markers of a curve, so that it is known without its colour
-POINTS = 1000  # of a curve by step
+POINTS = 500  # of a curve by step
+SMOOTH = 50  # running means in all steps
 
 
 @themed
@@ -95,10 +96,7 @@ def _limit(axis: Axes, values: "np.ndarray[Any, Any]", metric: Metric, draw: Cal
     if not len(finite):
         return
     if not metric.higher_is_better and finite.min() > 0 and finite.max() > SPAN * finite.min():
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_locator(NullLocator())
+        _as_logarithm(axis)
         return
     limits = visible(finite, metric.higher_is_better)
     low, high = limits or axis.get_ylim()
@@ -114,17 +112,25 @@ def _limit(axis: Axes, values: "np.ndarray[Any, Any]", metric: Metric, draw: Cal
     inset.set_ylim(max(float(finite.min()), least), min(float(finite.max()), most))
     inset.set(xticks=[], yticks=[float(f"{edge:.2g}") for edge in (finite.min(), finite.max())])
     inset.grid(visible=False)
+    inset.set_facecolor(GROUND)
     inset.tick_params(labelsize=7, length=0)
     inset.set_title("all values", fontsize=7, pad=2)
 
 
+def _as_logarithm(axis: Axes) -> None:
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
 def _name_line(axis: Axes, place: float, text: str) -> None:
-    """Write what a vertical line means next to it, within the axis."""
+    """Write what a vertical line means above it."""
     low, high = axis.get_xlim()
-    is_late = place - low > (high - low) / 2
-    style: dict[str, Any] = {"ha": "right" if is_late else "left", "va": "bottom", "fontsize": 8}
+    is_late = place - low > (high - low) * 0.8
+    style: dict[str, Any] = {"ha": "right" if is_late else "center", "va": "bottom", "fontsize": 8}
     axis.annotate(
-        text, (place, 0.02), xycoords=("data", "axes fraction"), xytext=(-4 if is_late else 4, 0),
+        text, (place, 1), xycoords=("data", "axes fraction"), xytext=(12 if is_late else 0, 1),
         textcoords="offset points", **style,
     )  # fmt: skip
 
@@ -146,15 +152,25 @@ def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[flo
 
 
 @themed
-def learning_rate(steps: pd.DataFrame) -> str | None:
-    """Return the learning rate by step; None if it is constant."""
-    if "lr" not in steps or steps["lr"].nunique() < 2:
+def step_curves(steps: pd.DataFrame) -> str | None:
+    """Return the loss by step, with a mean that runs over fifty times as few, and below it the learning rate.
+
+    None where no step was logged.
+    """
+    if "loss/train" not in steps or len(steps) < 2:
         return None
-    figure, axis = chart()
+    figure, (axis, below) = chart(height=3.6, nrows=2, sharex=True, height_ratios=(3, 1))
     some = steps.iloc[:: max(1, len(steps) // POINTS)]
-    axis.plot(some["step"], some["lr"])
-    axis.set_xlabel("step")
-    axis.set_ylabel("learning rate")
+    smooth = steps["loss/train"].rolling(max(1, len(steps) // SMOOTH), min_periods=1).mean().loc[some.index]
+    axis.plot(some["step"], some["loss/train"], color=colour(2), linewidth=0.8, alpha=0.4, label="of the batch")
+    axis.plot(some["step"], smooth, color=colour(2), label="running mean")
+    values = some["loss/train"].to_numpy()
+    if values.min() > 0 and values.max() > SPAN * values.min():
+        _as_logarithm(axis)
+    axis.set_ylabel("training loss")
+    figure.legend(loc="outside upper left", ncols=2)
+    below.plot(some["step"], some["lr"], color=colour(4), label="learning rate")
+    below.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
     return svg(figure)
 
 

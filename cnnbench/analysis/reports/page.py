@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
+from cnnbench.analysis.reports.sections import Grid, Strips
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame
@@ -29,7 +30,8 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four. pages: of each row, names and files of pages that HTML links to, of those that are there.
+    not four. pages: of each row, names and files that HTML links to, where they are there. is_small: two of them fit
+    side by side. is_folded: shown when it is opened.
     """
 
     kind: ClassVar = "table"
@@ -40,16 +42,19 @@ class Table:
     is_brief: bool = False
     decimals: Mapping[str, int] = field(default_factory=dict)
     pages: Sequence[Mapping[str, Path]] = ()
+    is_small: bool = False
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
 class Lines:
-    """A list. leads: what comes before the first colon of a line is set in bold."""
+    """A list. leads: what comes before the first colon of a line is set in bold. is_small: half as wide as the page."""
 
     kind: ClassVar = "lines"
     title: str
     lines: Sequence[str]
     leads: bool = False
+    is_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,43 @@ class Picture:
     @property
     def address(self) -> str:
         """Return the picture as a `data:` URL."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return f"data:image/png;base64,{_base64(self.png)}"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small image as the bytes of a file, with lines under it. suffix: `png` or `jpg`."""
+
+    content: bytes
+    suffix: str
+    lines: Sequence[str]
+
+    @property
+    def address(self) -> str:
+        """Return the image as a `data:` URL."""
+        return f"data:image/{'jpeg' if self.suffix == 'jpg' else self.suffix};base64,{_base64(self.content)}"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small images in groups, each group under a line of its own."""
+
+    kind: ClassVar = "gallery"
+    title: str
+    groups: Sequence[tuple[str, Sequence[Thumbnail]]]
+    note: str = ""
+    is_small: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts by their names, and some images."""
+
+    kind: ClassVar = "facts"
+    is_small: ClassVar = True
+    title: str
+    facts: Mapping[str, str]
+    images: Sequence[Thumbnail] = ()
 
 
 @dataclass(frozen=True)
@@ -107,53 +148,7 @@ class Differences:
     chosen: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Strip:
-    """A row of `Strips`. Places are shares of its width in percent; what lies outside is drawn at its edge.
-
-    text: all of it in numbers. dots: places, what each is, and a page that it leads to where that is there. interval:
-    two places. look: `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
-    """
-
-    label: str
-    text: str
-    dots: Sequence[tuple[float, str, Path | None]] = ()
-    mean: float | None = None
-    interval: tuple[float, float] | None = None
-    look: str = ""
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Strips:
-    """Values of many configurations on one scale, a row for each: text stays text, and wraps, at any width.
-
-    heads: of the label, the strip and the text. ticks: places and what is written there. line: where a line is drawn
-    through all rows.
-    """
-
-    kind: ClassVar = "strips"
-    title: str
-    heads: tuple[str, str, str]
-    rows: Sequence[Strip]
-    ticks: Sequence[tuple[float, str]]
-    line: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A number for each pair of two settings. cells: shade from 0 to 1, text, small text; None: no such pair."""
-
-    kind: ClassVar = "grid"
-    title: str
-    corner: str
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[float, str, str] | None]]]
-    note: str = ""
-
-
-Section = Table | Lines | Drawing | Picture | Folded | Differences | Strips | Grid
+Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Differences | Strips | Grid
 
 
 @dataclass(frozen=True)
@@ -191,6 +186,9 @@ class Page:
                 lines += ["", f"## {_markdown(section.title)}", "", *_markdown_table(section)]
             elif isinstance(section, Lines):
                 lines += ["", f"## {_markdown(section.title)}", "", *(f"- {_markdown(line)}" for line in section.lines)]
+            elif isinstance(section, Facts):
+                facts = (f"- {name}: {_markdown(fact)}" for name, fact in section.facts.items())
+                lines += ["", f"## {_markdown(section.title)}", "", *facts]
         return "\n".join(lines) + "\n"
 
     def terminal(self, width: int | None = None) -> list[str]:
@@ -214,6 +212,10 @@ class Page:
         write_atomically(folder / "report.md", self.markdown().encode())
         write_atomically(folder / "report.html", self.html(folder).encode())
         return folder / "report.html"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _markdown_table(table: Table) -> list[str]:

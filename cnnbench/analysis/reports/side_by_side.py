@@ -11,7 +11,8 @@ from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
 from cnnbench.analysis.reports.groups import in_words
 from cnnbench.analysis.reports.learning import LOSS
-from cnnbench.analysis.reports.page import Drawing, Grid, Section
+from cnnbench.analysis.reports.page import Drawing, Section
+from cnnbench.analysis.reports.sections import Grid
 from cnnbench.analysis.reports.strips import PARTS, differences, dots, edges, farthest, in_numbers, within
 from cnnbench.errors import grouped
 from cnnbench.tasks.charts import chart, plain_math, say, svg, themed

@@ -6,16 +6,17 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from cnnbench.analysis.reports.curves import learning_rate, metric_curves
+from cnnbench.analysis.reports.curves import metric_curves, step_curves
+from cnnbench.analysis.reports.evaluated import GALLERIES, evaluation, intervals, metrics_of, trained
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
-from cnnbench.analysis.reports.page import Drawing, Folded, Lines, Page, Picture, Section, Table
+from cnnbench.analysis.reports.page import Drawing, Facts, Folded, Lines, Page, Picture, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
-from cnnbench.errors import UserError, counted, grouped
+from cnnbench.errors import UserError, counted, duration, grouped, one_line
 from cnnbench.registry import TASKS
 from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
-from cnnbench.store.tables import read_own_csv
+from cnnbench.tasks.gallery import read_gallery
 from cnnbench.tasks.intervals import is_chance, wilson
 from cnnbench.training.console import ERRORS
 
@@ -24,6 +25,13 @@ FACTS = (
     "command", "started", "ended", "seconds", "machine", "threads", "versions", "memory", "git", "data", "init",
     "parent",
 )  # fmt: skip
+EXPLAINED = {
+    "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
+    "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
+    "augmentation": "An image and its augmented views",
+}  # fmt: skip
+NARROW = 6  # columns of a table that takes half of the page
+FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
 LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
 
@@ -51,12 +59,6 @@ class RunReport:
         trained = f"{options.get('model', 'a network')} on {options.get('data', 'data')}"
         return f"{options['experiment']}: {trained}" if options.get("experiment") else trained
 
-    def labels(self) -> list[str]:
-        """Return the name, notes and tags that the user gave the run."""
-        labels = self.record.get("labels", {})
-        tags = ", ".join(labels.get("tags") or ())
-        return [text for text in (labels.get("name"), labels.get("notes"), f"tags: {tags}" if tags else "") if text]
-
     def summary(self) -> str:
         """Return the outcome in a sentence."""
         if not self.result:
@@ -76,9 +78,20 @@ class RunReport:
 
     def sections(self) -> Iterator[Section]:
         """Yield the sections of the page, the outcome first."""
-        yield Lines("Summary", [*self.labels(), *self._summary()])
+        folder = self.folder.evaluation(self.split, self.run.checkpoint_tested)
+        tiles = read_gallery(folder)
+        samples = [Thumbnail(tile.content, tile.suffix, [tile.label]) for tile in tiles if tile.group == "samples"]
+        yield Facts("The run", self._facts(), samples)
+        best = self.result.get("checkpoint", {}).get("epoch", 0)
+        curves = [(metric, metric_curves([("", self.epochs)], metric, best)) for metric in self._metrics_drawn()]
+        drawings = [Drawing(f"{metric.name} by epoch", drawing) for metric, drawing in curves if drawing is not None]
+        yield from drawings[:1]
+        yield Lines("Verdicts", self._verdicts(), is_small=bool(drawings[1:]))
+        yield from drawings[1:]
         if self.result:
-            yield self._metrics()
+            metrics = self._metrics()
+            yield metrics
+            yield from filter(None, [intervals(folder, metrics.is_small)])
         if self.result.get("references"):
             table = pd.DataFrame(self.result["references"])
             errors = [key for key in ERRORS if key in table]
@@ -87,22 +100,57 @@ class RunReport:
                 columns={"value": "published", **dict(zip(ERRORS, ("error, %", "ours, %"), strict=True))}
             )
             yield Table("Published results", table)
-        for metric in dict.fromkeys((self.metric, LOSS)):
-            drawing = metric_curves([("", self.epochs)], metric, self.result.get("checkpoint", {}).get("epoch", 0))
-            if drawing is not None:
-                yield Drawing(f"{metric.name} by epoch", drawing)
         rows = read_rows(self.folder.metrics_file)
-        rates = learning_rate(pd.DataFrame([row for row in rows if row["row"] == "step"]))
-        if rates is not None:
-            yield Drawing("Learning rate", rates)
-        yield from self._evaluation()
+        steps = step_curves(pd.DataFrame([row for row in rows if row["row"] == "step"]))
+        if steps is not None:
+            yield Drawing("Loss and learning rate by step", steps)
+        yield from evaluation(folder, self.split, tiles, self.figure_titles)
+        yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
+        yield from self._elsewhere(folder)
         computation = list(self._computation())
         if computation:
             yield Lines("Computation and randomness", computation)
         yield from self._settings()
 
-    def _summary(self) -> list[str]:
+    def _metrics_drawn(self) -> tuple[Metric, ...]:
+        return tuple(dict.fromkeys((self.metric, LOSS)))
+
+    def _facts(self) -> dict[str, str]:
+        """Return what the run was: command, labels, network, data, device, date, duration."""
+        record, data, options = self.record, self.record.get("data", {}), self.record.get("choices", {})
+        labels, images = record.get("labels", {}), data.get("images", {})
+        parameters = (self.result.get("parameters") or record.get("parameters") or {}).get("total")
+        size = f"{grouped(parameters)} parameters" if parameters else ""
+        shape = "×".join(map(str, data.get("window", ())))
+        given = [options.get("data"), f"{len(data.get('classes', ()))} classes", shape]
+        counts = ", ".join(f"{grouped(number)} {NAMES[split]}" for split, number in images.items() if number)
+        rate = f"learning rate {self.run.config['optimizer'].get('lr', '')}"
+
+        def others(group: str) -> str | None:
+            return None if options.get(group) == "none" else options.get(group)
+
+        machine, seconds = record.get("machine", {}), record.get("seconds")
+        facts = {
+            "name": labels.get("name"),
+            "notes": labels.get("notes"),
+            "tags": ", ".join(labels.get("tags") or ()),
+            "network": ", ".join(filter(None, [options.get("model"), size])),
+            "task": self.run.config["task"]["name"],
+            "data": ", ".join(filter(None, given)),
+            "images": counts,
+            "optimizer": ", ".join(filter(None, [options.get("optimizer"), rate, options.get("scheduler")])),
+            "regularization": others("regularization"),
+            "augmentation": others("augmentation"),
+            "seed": str(self.run.config.get("seed", "")),
+            "device": machine.get("name"),
+            "started": record.get("started", "").replace("T", " ").replace("Z", " UTC"),
+            "duration": duration(seconds) if seconds else "",
+            "command": record.get("command"),
+        }
+        return {name: one_line(str(fact)) for name, fact in facts.items() if fact}
+
+    def _verdicts(self) -> list[str]:
         name, higher = self.metric.name, self.metric.higher_is_better
         train, val, test = (self.result.get(split, {}) for split in ("train", "val", "test"))
         measured = None
@@ -153,22 +201,18 @@ class RunReport:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
         table = pd.DataFrame([{"images of": split} | metrics for split, metrics in measured.items()])
         table.insert(1, "images", table.pop("samples"))
-        return Table("Metrics", table, marked=len(table) - 1, is_brief=True)
+        return Table("Metrics", table, marked=len(table) - 1, is_brief=True, is_small=len(table.columns) <= NARROW)
 
-    def _evaluation(self) -> Iterator[Section]:
-        """Yield what the evaluation of the tested checkpoint wrote."""
-        folder = self.folder.evaluation(self.split, self.run.checkpoint_tested)
-        if (folder / "metrics.csv").is_file():
-            intervals = read_own_csv(folder / "metrics.csv", "metric").dropna().round(4)
-            note = "Over images: Wilson's of shares, Student's of means; other seeds are not covered."
-            yield Table("95 % intervals", intervals, note=note)
-        if (folder / "classes.csv").is_file():
-            classes = read_own_csv(folder / "classes.csv", "class")
-            yield Table("Classes, the worst first", classes.sort_values(["top1", "class"]).round(4))
-        names = list(self.figure_titles)
-        order = {path: names.index(path.stem) if path.stem in names else len(names) for path in folder.glob("*.png")}
-        for path in sorted(order, key=lambda path: (order[path], path)):
-            yield Picture(self.figure_titles.get(path.stem, path.stem), path.read_bytes())
+    def _elsewhere(self, shown: Path) -> Iterator[Section]:
+        """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
+        others = sorted(path.parent for path in self.folder.path.glob("evaluation/*/metrics.json"))
+        measured = [{"evaluation": folder.name, **metrics_of(folder)} for folder in others if folder != shown]
+        if measured:
+            note = "By cnnbench evaluate: the split, the checkpoint, and other data that were measured."
+            yield Table("Other evaluations", pd.DataFrame(measured), note=note)
+        for path in sorted((self.folder.path / "explanation").glob("*.png")):
+            if path.stem not in GALLERIES:  # those of the tested checkpoint are here already
+                yield Picture(EXPLAINED.get(path.stem, path.stem), path.read_bytes())
 
     def _pictures(self) -> Iterator[Section]:
         """Yield the last picture of each kind that the task drew during training."""
@@ -191,13 +235,23 @@ class RunReport:
             if key in shown or origins.get(key) == TYPED
         ]
         note = "Not shown: what is at its default, or cannot change the result."
-        yield Table("Settings", pd.DataFrame(rows, columns=["setting", "value", "from"]), note=note)
+        settings = pd.DataFrame(rows, columns=["setting", "value", "from"])
+        yield Table("Settings", settings, note=note, is_folded=True)
+        yield self._files()
         yield Folded("config.yaml: every setting", self.folder.config_file.read_text(encoding="utf-8"))
         facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
         text = yaml.safe_dump(as_json(facts), sort_keys=False, allow_unicode=True)
         yield Folded("run.json: command, machine, versions, data", text)
         if self.record.get("packages"):
             yield Folded("pip freeze: every installed package", "\n".join(self.record["packages"]))
+
+    def _files(self) -> Table:
+        """Return what is in the run folder, with links."""
+        root = self.folder.path
+        tables = sorted(path for path in root.glob("evaluation/*/*.csv"))
+        present = [root / name for name in FILES if (root / name).is_file()] + tables
+        names = pd.DataFrame({"file": [path.relative_to(root).as_posix() for path in present]})
+        return Table("Files", names, pages=[{"open": path} for path in present], is_folded=True)
 
 
 def page_of(folder: RunFolder) -> Page:
