@@ -124,7 +124,7 @@ def svg(figure: "Figure") -> str:
                 for artist in (*axis.lines, *axis.patches, *axis.collections):
                     artist.set_in_layout(False)
             engine.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", facecolor="none", metadata=metadata)
     text = buffer.getvalue()
@@ -159,6 +159,6 @@ def _hover(figure: "Figure", axis: "Axes") -> dict[str, Any]:
         points = zip(places(axis.transData.transform(data)), texts, strict=True)
         finite = [[x, y, text] for (x, y), text in points if math.isfinite(x + y)]
         series.append({"name": name, "points": finite})
-    box = places(axis.bbox.corners()[[1, 2]])
+    box = places(axis.bbox.corners()[[0, 3]])
     along = all(line.get_linestyle() != "None" for line in axis.lines if line in _TEXTS)
     return {"box": [*box[0], *box[1]], "along": along, "series": series}

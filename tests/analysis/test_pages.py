@@ -305,7 +305,7 @@ CONTRASTS = """(() => {
         [...document.querySelectorAll(selector)].map(one => contrast(getComputedStyle(one)[property]));
     return {
         ground, text: of("h1, p, li, dd, dt, a, td, th, figcaption, svg text", "color"), words: of("svg text", "fill"),
-        lines: of("svg [id] path[style*='series'], svg path[style*='series']", "stroke"),
+        lines: of("svg path[style*='stroke: var(--series']", "stroke"),
     };
 })()"""
 

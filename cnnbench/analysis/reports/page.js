@@ -48,7 +48,8 @@ for (const svg of document.querySelectorAll("svg[data-hover]")) {
   const hide = () => { tip.hidden = guide.hidden = true; };
   const show = event => {
     hide();
-    const {width, height} = svg.getBoundingClientRect(), x = event.offsetX, y = event.offsetY;
+    const {x: left0, y: top0, width, height} = svg.getBoundingClientRect();
+    const x = event.clientX - left0, y = event.clientY - top0;
     const axis = axes.find(({box: [left, bottom, right, top]}) =>
       x >= left * width - NEAR && x <= right * width + NEAR && y >= top * height && y <= bottom * height);
     if (!axis) return;
