@@ -159,3 +159,10 @@ def test_a_table_for_latex_holds_no_command_of_a_name(outputs):
         r"a\textbackslash{}input\{x\}\% \& \$b\_1\$ \textasciitilde{}\textasciicircum{}\#\textless{}{*}{[}"
     )
     assert len(re.findall(r"(?<!\\)&", line)) == latex_table(comparison).count(" & ") / 3
+
+
+def test_a_run_that_failed_before_it_had_its_data_is_one_of_its_configuration(outputs):
+    write_run(outputs, 0.9, data={"window": [1, 28, 28], "fingerprint": "a1"})
+    write_run(outputs, None, "seed=1", status="failed", error="no memory", data={})
+    (row,) = strips_of(outputs).rows
+    assert (row.text, row.remark) == ("0.9000, n = 1", "1 failed")
