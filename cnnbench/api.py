@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError,
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, outputs_dir
 from cnnbench.store.provenance import code_hashes, typed_code
-from cnnbench.store.query import RunSummary, comparison_title, read_run, runs_below, runs_named
+from cnnbench.store.query import RunSummary, read_run, runs_below, runs_named
 from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched
 from cnnbench.sweeps.slots import Processes
 from cnnbench.sweeps.work import Options
@@ -116,7 +116,7 @@ def sweep(
     grid = Grid(tuple(asked.words), asked.plugins, folder, asked.rerun, asked.mistakes)
     with StopRequests() as stop, borrowed_torch(), showing(progress), exits_explained():
         swept = launched(grid, options, processes)
-        code, _ = carry_out_sweep(swept, options, stop, Pages(write_page, write_comparison), processes)
+        code, _ = carry_out_sweep(swept, options, stop, Pages(write_page, compare_sweep, write_progress), processes)
     if code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
         raise Stopped("stopped; finished jobs are kept.\nTo continue, make the same call again.")
     return _table([read_run(run.path) for job in swept.jobs if (run := swept.run_of(job)) is not None])
@@ -181,14 +181,19 @@ def write_page(folder: RunFolder) -> Path:
     return page_of(folder).write(folder.path)
 
 
-def write_comparison(manifest: Path) -> tuple[Path, list[str]]:
-    """Write the page that compares the runs of a sweep, and return its path and what to print of it."""
-    from cnnbench.analysis.reports.compared import page_of  # with pandas, matplotlib, jinja2
-    from cnnbench.analysis.reports.comparison import compare
+def compare_sweep(sweep: Path) -> tuple[list[str], Callable[[], Path]]:
+    """Return what to print of the runs of a sweep side by side, and what writes their page and returns its path."""
+    from cnnbench.analysis.reports.sweep import page_of_sweep  # with pandas, matplotlib, jinja2
 
-    words = [str(manifest)]
-    page = page_of(compare(runs_named(words)), comparison_title(words))
-    return page.write(outputs_dir() / "reports" / manifest.stem), page.terminal(terminal.width())
+    page = page_of_sweep(sweep)
+    return page.terminal(terminal.width()), partial(page.write, sweep)
+
+
+def write_progress(sweep: Path, is_running: bool) -> Path:
+    """Write the page of a sweep that runs, or that does not go on."""
+    from cnnbench.analysis.reports.sweep import page_of_sweep
+
+    return page_of_sweep(sweep, is_running).write(sweep)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # What the end of a run needs, with pandas and matplotlib: a second, once instead of for every job of a sweep.
 REPORTING = (
     "cnnbench.analysis.reports.single",
+    "cnnbench.analysis.reports.sweep",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "pandas",
@@ -188,7 +189,7 @@ def _do(request: Request, plans: "Sequence[Plan]", stop: StopRequests) -> ExitCo
 
 def _sweep(request: Request, stop: StopRequests) -> ExitCode:
     """Carry out a sweep: one that was typed, or one that is continued, given by its folder."""
-    from cnnbench.api import write_comparison, write_page
+    from cnnbench.api import compare_sweep, write_page, write_progress
     from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched, opened
     from cnnbench.sweeps.slots import Processes
     from cnnbench.sweeps.work import Options
@@ -202,7 +203,7 @@ def _sweep(request: Request, stop: StopRequests) -> ExitCode:
         words = tuple(request.words)
         grid = Grid(words, request.plugins, request.config_dir, request.rerun, request.mistakes)
         sweep = launched(grid, options, processes)
-    return carry_out_sweep(sweep, options, stop, Pages(write_page, write_comparison), processes)[0]
+    return carry_out_sweep(sweep, options, stop, Pages(write_page, compare_sweep, write_progress), processes)[0]
 
 
 def _check_ranks(request: Request) -> None:

@@ -27,8 +27,9 @@ A comparison says which is best on validation and whether that may be chance,
 which learns fastest, which overfits, and what each setting changes; with 95 %
 intervals, and differences paired by seed. Runs that differ in seed, fold,
 split_seed or noise_seed alone are one row. It writes report.html, which needs
-no other file, report.md and report.csv. Runs that failed or are not finished
-are counted in their row; those that cannot be read are listed and skipped.
+no other file, report.md, report.csv and report.tex. Runs that failed or are not
+finished are counted in their row; those that cannot be read are listed and
+skipped. That of a sweep is in its folder, also while it runs.
 """
 
 
@@ -38,8 +39,8 @@ def _run(flags: Namespace) -> None:
     from cnnbench.training.terminal import linked, opened_in_browser, width
 
     register_everything(flags.plugins)
-    runs = runs_named(flags.words)
-    if len(runs) == 1 and not runs[0].problem:
+    runs = runs_named(flags.words, with_planned=True)
+    if len(runs) == 1 and runs[0].folder.record_file.is_file() and not runs[0].problem:
         from cnnbench.analysis.reports.single import page_of
 
         page, folder = page_of(runs[0].folder), runs[0].path
@@ -63,6 +64,8 @@ def _comparison_page(
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(Path(word.removesuffix(".json")).name for word in words))
     folder = outputs_dir() / "reports" / (name.strip("-")[:60] or "runs")
+    if len(words) == 1 and (Path(words[0]) / "sweep.json").is_file():
+        folder = Path(words[0])
     return page_of(compare(runs, metric, baseline), comparison_title(words)), folder
 
 
@@ -80,7 +83,9 @@ VERB = Verb(
         Argument("--baseline", metavar="KEY=VALUE,…", help="what to compare with; default: the first"),
         Argument("--metric", metavar="NAME", help="what to compare by; default: accuracy, recall@1 or loss"),
         Argument("--open", action="store_true", help="open the page in the browser"),
-        Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN, or outputs/reports/NAME"),
+        Argument(
+            "--out", type=path, metavar="FOLDER", help="where to write; default: RUN, SWEEP, outputs/reports/NAME"
+        ),
     ),
     _run,
 )

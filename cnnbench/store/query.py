@@ -15,7 +15,10 @@ from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
 from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, shown
-from cnnbench.store.sweep_files import read_sweep, sweep_file, sweep_folders
+from cnnbench.store.lookup import names_by_hash
+from cnnbench.store.reading import read_json
+from cnnbench.store.schema import Claim, FrozenPlan
+from cnnbench.store.sweep_files import job_folder, read_sweep, sweep_file, sweep_folders
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -153,6 +156,24 @@ class RunSummary:
         return {name: value for name, value in test.items() if name != "samples" and value is not None}
 
 
+@dataclass(frozen=True)
+class PlannedRun(RunSummary):
+    """A job of a sweep that has no run folder. reason: why it failed before it had one; empty: it did not begin."""
+
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` would say."""
+        return {**self.plan, "status": "failed" if self.reason else "not started", "error": self.reason}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Return what `config.yaml` would hold."""
+        return dict(self.plan["config"])
+
+
 def higher_is_better(name: str, result: Mapping[str, Any]) -> bool:
     """Tell which way a metric is better: as the task says, if `result.json` has it."""
     directions: dict[str, bool] = dict(result.get("watched", ())) | result.get("higher_is_better", {})
@@ -203,17 +224,20 @@ def read_run(path: Path) -> RunSummary:
     return run
 
 
-def runs_named(words: Sequence[str]) -> list[RunSummary]:
+def runs_named(words: Sequence[str], with_planned: bool = False) -> list[RunSummary]:
     """Return the runs named by folders, sweeps, folders above runs, patterns, `last` and parts of paths, each once.
 
-    Raises UserError for a word that names none.
+    with_planned: also the jobs of sweeps that have no run folder. Raises UserError for a word that names none.
     """
     runs: dict[Path, RunSummary] = {}
     for word in words:
         paths = _matching(Path(word).expanduser())
         paths = paths or [RunFolder.named(word).path]
         for path in paths:
-            if sweep := sweep_file(path):
+            if with_planned and (path / "sweep.json").is_file():
+                runs |= {run.path.resolve(): run for run in _runs_of_jobs(path)}
+                folders = []
+            elif sweep := sweep_file(path):
                 folders = sweep_folders(sweep)
             elif path.suffix == ".json" and path.is_file():
                 # A pattern finds other files too, such as those of checkpoints.
@@ -263,6 +287,26 @@ def _shortest_end(name: str, backwards: Sequence[str]) -> str:
         if sum(other.startswith(end[::-1]) for other in backwards[first : first + 2]) == 1:
             return end
     return name
+
+
+def _runs_of_jobs(sweep: Path) -> Iterator[RunSummary]:
+    """Yield the run of each job of a sweep. sweep: its folder."""
+    outputs = sweep.resolve().parents[1]
+    names = names_by_hash(outputs)
+    for job in read_sweep(sweep / "sweep.json")["jobs"]:
+        folder = job_folder(outputs, sweep, job, names)
+        if folder is not None:
+            yield read_run(folder)
+            continue
+        planned = outputs / job["folder"]
+        claims = sorted((sweep / "claims").glob(f"{job['identity']}.*"), key=lambda path: int(path.suffix[1:]))
+        try:
+            plan = read_json(sweep / "jobs" / f"{job['identity']}.json", FrozenPlan)
+            claim = read_json(claims[-1], Claim) if claims else {}
+        except UserError as error:
+            yield RunSummary(planned, str(error))
+            continue
+        yield PlannedRun(planned, plan=plan, reason=claim["reason"] if claim.get("outcome") == "failed" else "")
 
 
 def comparison_title(words: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from cnnbench.errors import counted, duration, one_line
 from cnnbench.store.files import last_row
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.sweeps.folder import Job, SweepFolder
+from cnnbench.sweeps.live import LivePage
 from cnnbench.sweeps.outcome import Outcome
 from cnnbench.sweeps.slots import Slot
 from cnnbench.training import console
@@ -25,8 +26,8 @@ WIDTH = 44  # of what names a job
 class Display:
     """What is shown while a launcher works on a sweep."""
 
-    def __init__(self, sweep: SweepFolder) -> None:
-        self.sweep = sweep
+    def __init__(self, sweep: SweepFolder, page: LivePage | None = None) -> None:
+        self.sweep, self.page = sweep, page
         self.total, self.done = len(sweep.jobs), 0
         self.overall: tqdm[Any] | None = None
         self.bars: dict[int, tqdm[Any]] = {}
@@ -59,6 +60,8 @@ class Display:
     def ended(self, job: Job, outcome: Outcome, seconds: float | None) -> None:
         """Show how a job ended, and why where it failed."""
         self._close_bar_of(job)
+        if self.page is not None:
+            self.page.changed()
         if outcome.kind in ("completed", "failed"):
             self.done += 1
         word = f"{outcome.text:<12}"
@@ -78,6 +81,8 @@ class Display:
 
     def update(self, running: Sequence[tuple[Slot, Job]]) -> None:
         """Show how far the jobs are."""
+        if self.page is not None:
+            self.page.update()
         if self.overall is None or time.monotonic() - self.updated < UPDATES_EVERY:
             return
         self.updated = time.monotonic()
@@ -90,7 +95,9 @@ class Display:
         self.overall.refresh()
 
     def close(self) -> None:
-        """Remove the bars."""
+        """Remove the bars, and write no more pages."""
+        if self.page is not None:
+            self.page.close()
         for bar in self.bars.values():
             bar.close()
         if self.overall is not None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, UserError, counted
 from cnnbench.plugins import register_everything
+from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.store.sweep_files import sweep_file
 from cnnbench.sweeps.display import Display, summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.folder import SweepFolder, key_of
+from cnnbench.sweeps.live import LivePage, WriteProgress
 from cnnbench.sweeps.slots import JobProcess, Processes, Slot, page_job, slots_of_machine
 from cnnbench.sweeps.work import LOOKS_EVERY, Options, Worked, work
 from cnnbench.training import console
@@ -22,8 +24,8 @@ from cnnbench.training.plan import Plan, command_line
 from cnnbench.training.setup import DEFAULT_THREADS
 from cnnbench.training.signals import StopRequests
 
-Compare = Callable[[Path], tuple[Path, list[str]]]
-"""Writes the page that compares the runs of a sweep, and returns its path and what to print of it."""
+Compare = Callable[[Path], tuple[list[str], Callable[[], Path]]]
+"""Compares the runs of a sweep: what to print of it, and what writes the page and returns its path."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Pages:
-    """Writes the page of a run and that of a sweep."""
+    """Writes the page of a run, and that of a sweep at its end and while it runs."""
 
     write: WritePage | None = None
     compare: Compare | None = None
+    progress: WriteProgress | None = None
 
 
 def opened(path: str, words: Sequence[str] = (), mistakes: Sequence[Mistake] = ()) -> SweepFolder:
@@ -116,19 +119,25 @@ def carry_out_sweep(
     if len(slots) * sweep.threads > DEFAULT_THREADS and len(slots) > 1:
         console.say("note: each job keeps the threads that the sweep was launched with, since its bits depend on them")
     reports = first.config.report
-    worked = work(sweep, stop, slots, options, processes, Display(sweep), pages.write)
+    live = LivePage(sweep, pages.progress, processes) if reports and pages.progress is not None else None
+    worked = work(sweep, stop, slots, options, processes, Display(sweep, live), pages.write)
     kinds = [outcome.kind for outcome in worked.outcomes.values()]
     compares = reports and kinds.count("completed") > 1 and worked.stopped is None and "elsewhere" not in kinds
     summarize(sweep, worked.outcomes, is_brief=compares and pages.compare is not None)
     if reports and worked.stopped is None and kinds.count("completed") == 1:
         console.say("  no comparison: only one run is completed")
+    write_comparison = None
     if compares and pages.compare is not None:
         with console.tolerating("the comparison"):
-            page, lines = pages.compare(sweep.path)
+            lines, write_comparison = pages.compare(sweep.path)
             console.say("\n".join(["", *lines, ""]))
-            console.show_page(page, first.config.open)
     if pages.write is not None and reports and worked.stopped is None:
         _write_pages(sweep, worked, pages.write, processes, slots, stop)
+    if write_comparison is not None:
+        with console.tolerating("the comparison"):
+            console.show_page(write_comparison(), first.config.open)
+    elif live is not None and "elsewhere" not in kinds:
+        live.finish()
     _say_what_is_left(sweep, worked)
     return stop.exit_code if stop.signal is not None else worked.exit_code, worked
 
@@ -145,10 +154,10 @@ def _write_pages(
     slots: Sequence[Slot],
     stop: StopRequests,
 ) -> None:
-    """Write the pages of finished runs that have none, as many at a time as there are slots."""
-    done = [job for job in sweep.jobs if worked.outcomes[job.identity].kind == "completed"]
+    """Write the pages of finished and failed runs that have none, as many at a time as there are slots."""
+    done = [job for job in sweep.jobs if worked.outcomes[job.identity].kind in ("completed", "failed")]
     there = sweep.runs()
-    runs = [(job, run) for job in done if (run := there[job.identity]) is not None and not run.page.is_file()]
+    runs = [(job, run) for job in done if (run := there[job.identity]) is not None and not _has_page(run)]
     if not runs:
         return
     console.say(f"  writing the pages of {counted(len(runs), 'run')}")
@@ -164,6 +173,12 @@ def _write_pages(
             if stop.signal is not None:
                 for process in running.values():
                     process.stop(stop.signal)
+
+
+def _has_page(run: RunFolder) -> bool:
+    """Return whether a run has a page that is not older than its result: it may have one of when it failed."""
+    newest = run.result_file if run.is_completed else run.record_file
+    return run.page.is_file() and run.page.stat().st_mtime >= newest.stat().st_mtime
 
 
 def _say_what_is_left(sweep: SweepFolder, worked: Worked) -> None:

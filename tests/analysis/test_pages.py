@@ -1,6 +1,7 @@
 """The page of a run, made from its folder alone, and pages in a real browser."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,10 +112,13 @@ def test_a_sweep_ends_with_its_runs_side_by_side(outputs, start):
     out, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
     (sweep,) = outputs.glob("sweeps/*")
-    page = outputs / "reports" / sweep.name / "report.html"
-    assert f"  page        {page}\n  writing the pages of 2 runs" in out
+    page = sweep / "report.html"
+    assert f"  writing the pages of 2 runs\n  page        {page}" in out
     assert len(list(outputs.glob("*/*/*/report.html"))) == 2
-    assert "optimizer.lr=0.1,0.2" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "optimizer.lr=0.1,0.2" in text
+    assert len(re.findall(r'<a href="[^"]+/report.html"><circle', text)) == 2
+    assert "refresh" not in text
 
 
 # What the page of a run says ------------------------------------------------------------------------------------------

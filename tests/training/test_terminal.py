@@ -105,7 +105,7 @@ def test_a_sweep_opens_its_comparison_and_none_of_its_pages(outputs, opened, cnn
         cnnbench(*REPORTED, f"seed={seed}")
     done = cnnbench("-m", *REPORTED, "open=true", "seed=0,1")  # they are finished
     assert done.code == 0
-    (page,) = (outputs / "reports").glob("*/report.html")
+    (page,) = (outputs / "sweeps").glob("*/report.html")
     assert opened == [page.as_uri()]
     assert f"  page        {page}" in done.out
 

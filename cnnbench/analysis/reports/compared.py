@@ -8,17 +8,17 @@ from typing import Any
 import pandas as pd
 
 from cnnbench.analysis.reports.columns import BASELINE, short_names
-from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
-from cnnbench.analysis.reports.curves import metric_curves
-from cnnbench.analysis.reports.groups import Group
-from cnnbench.analysis.reports.learning import LOSS, RISEN, Metric, first_epoch_at
-from cnnbench.analysis.reports.page import Differences, Drawing, Lines, Page, Section, Table
+from cnnbench.analysis.reports.comparison import SPLITS, Comparison
+from cnnbench.analysis.reports.groups import Group, ending
+from cnnbench.analysis.reports.latex import latex_table
+from cnnbench.analysis.reports.learning import RISEN, Metric, first_epoch_at
+from cnnbench.analysis.reports.page import Differences, Lines, Page, Section, Table
+from cnnbench.analysis.reports.side_by_side import figures_of
 from cnnbench.analysis.reports.statistics import estimate
 from cnnbench.errors import counted
 
 NAMED = 4  # configurations in a sentence
 ALMOST = 0.99  # of a level: the last percent is a matter of chance
-MAX_CURVES = 12
 MAX_COMPARED = 60  # configurations whose settings are put into the page
 
 
@@ -102,10 +102,12 @@ def page_of(comparison: Comparison, title: str) -> Page:
     """Return the page of a comparison, the answers first. title: see `comparison_title`."""
     table, best, learning = comparison.table(), comparison.best, learning_of(comparison)
     effects, references = effect_sentences(comparison), comparison.references()
-    rows, metric = comparison.rows, comparison.metric
-    names, pages = short_names(comparison.differing), [row.group.pages() for row in rows]
+    rows = comparison.rows
+    names = short_names(comparison.differing)
     shortened = table.rename(columns={key: name for key, name in names.items() if name not in table})
+    dots, *figures = figures_of(comparison)
     sections: list[Section] = [
+        dots,
         Lines("Answers", answers(comparison, learning), leads=True),
         Table(
             "Configurations",
@@ -113,7 +115,8 @@ def page_of(comparison: Comparison, title: str) -> Page:
             rows.index(best),
             how_to_read(comparison),
             is_brief=True,
-            pages=pages if any(pages) else (),
+            decimals={"seconds": 0, "parameters": 0},
+            pages=[row.group.pages() for row in rows],
         ),
     ]
     if len(rows) > 1:
@@ -122,13 +125,9 @@ def page_of(comparison: Comparison, title: str) -> Page:
         sections.append(Lines(heading, comparison.remarks(), leads=True))
     if effects:
         sections.append(Lines("The effect of each setting, the others being the same", effects, leads=True))
-    drawn = _drawn(comparison)
-    more = f"; {len(drawn)} of {len(rows)}" if len(drawn) < len(rows) else ""
-    for one in dict.fromkeys((metric, LOSS)):
-        drawing = metric_curves([(row.label, row.group.epochs) for row in drawn], one)
-        if drawing is not None:
-            sections.append(Drawing(f"{one.name} by epoch{more}", drawing))
+    sections += figures
     sections.append(learning_table(comparison, learning))
+    sections += _unfinished(comparison)
     if len(references):
         sections.append(Table("Published results", references))
     if 1 < len(rows) <= MAX_COMPARED:
@@ -140,7 +139,7 @@ def page_of(comparison: Comparison, title: str) -> Page:
         sections.append(Lines("Skipped", comparison.skipped))
     num_runs = sum(len(row.group.every) for row in rows)
     summary = f"{counted(len(rows), 'configuration')}, {counted(num_runs, 'run')}; {_measured_on(comparison)}."
-    return Page(title, summary, sections, table)
+    return Page(title, summary, sections, table, latex_table(comparison))
 
 
 def _measured_on(comparison: Comparison) -> str:
@@ -167,11 +166,20 @@ def how_to_read(comparison: Comparison) -> str:
     return " ".join(words)
 
 
-def _drawn(comparison: Comparison) -> list[Row]:
-    """Return the baseline and the best others, in the order of the table."""
-    ranked = [comparison.baseline, *comparison.ranked, *comparison.rows]
-    chosen = list({id(row): row for row in ranked})[:MAX_CURVES]
-    return [row for row in comparison.rows if id(row) in chosen]
+def _unfinished(comparison: Comparison) -> list[Table]:
+    """Return a table of the runs without a result that were begun or failed, with the reason; or nothing."""
+    found = [
+        (row.label, row.group.names[key], run)
+        for row in comparison.rows
+        for key, run in row.group.others.items()
+        if run.status != "not started"
+    ]
+    content = [
+        {"configuration": label, "run": name, "ended": ending(run), "epochs": run.epochs_done, "reason": run.error}
+        for label, name, run in found
+    ]
+    pages = [{"page": run.folder.page} for *_, run in found]
+    return [Table("Runs without a result", pd.DataFrame(content), pages=pages)] if found else []
 
 
 def learning_table(comparison: Comparison, learning: Learning) -> Table:

@@ -23,6 +23,8 @@ STYLES: dict[str, tuple[Any, str, str]] = {
     "test": ("-.", "dash-dotted", "test"),
     "train": ((0, (1.5, 1.2)), "dotted", f"training ({RUNNING_MEAN})"),
 }
+FEW = 4  # configurations: of more, only validation is drawn
+LEGEND_LINE = 0.17  # inches
 MARKED = 12  # markers of a curve, so that it is known without its colour
 POINTS = 500  # of a curve by step
 SMOOTH = 50  # running means in all steps
@@ -36,8 +38,9 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
     nothing to draw.
     """
-    figure, axis = chart()
     is_alone = len(curves) == 1
+    columns = 2 if len(curves) > FEW else 1
+    figure, axis = chart(height=2.9 + (0 if is_alone else LEGEND_LINE * math.ceil(len(curves) / columns)))
     drawn = _draw(axis, curves, metric)
     if not drawn:
         return None
@@ -50,9 +53,9 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
         _name_line(axis, best_epoch, f"tested: epoch {best_epoch}")
     if not is_alone:
         looks = ", ".join(f"{name} {look}" for _, look, name in (STYLES[split] for split in drawn))
-        axis.set_title(f"{looks}; bands: range over seeds", fontsize=8)
+        axis.set_title(f"{looks}\nbands: range over seeds", fontsize=8)
     if any(not str(line.get_label()).startswith("_") for line in axis.lines):
-        figure.legend(loc="outside upper left", ncols=2 if len(axis.lines) < 5 or len(curves) > 6 else 1)
+        figure.legend(loc="outside upper left", ncols=2 if is_alone else columns)
     return svg(figure)
 
 
@@ -63,6 +66,8 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric
     for index, (label, rows) in enumerate(curves):
         shown = plain_math(label)[:LONGEST]
         for split, (style, _, name) in STYLES.items():
+            if drawn and split not in drawn and len(curves) > FEW:
+                continue
             curve = _spread(rows, f"{metric.name}/{split}")
             if curve is None:
                 continue

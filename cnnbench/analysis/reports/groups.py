@@ -50,15 +50,15 @@ class Group:
         """Return all runs, finished or not."""
         return {**self.runs, **self.others}
 
+    @cached_property
+    def names(self) -> Mapping[Repetition, str]:
+        """Return what distinguishes each of its runs: `seed=1`; `page` if there is one run."""
+        keys, varied = [name.rpartition(".")[2] for name in REPETITIONS], list(_varied(self))
+        return {key: " ".join(f"{keys[place]}={key[place]}" for place in varied) or "page" for key in self.every}
+
     def pages(self) -> dict[str, Path]:
-        """Return the pages of its runs, by what distinguishes them: `seed=1`; `page` if there is one run."""
-        names = list(REPETITIONS)
-        varied = list(_varied(self))
-        named = {
-            " ".join(f"{names[place].rpartition('.')[2]}={key[place]}" for place in varied) or "page": run.folder.page
-            for key, run in self.every.items()
-        }
-        return {name: page for name, page in named.items() if page.is_file()}
+        """Return where the pages of its runs are, or would be, by what distinguishes them."""
+        return {self.names[key]: run.folder.page for key, run in self.every.items()}
 
     @property
     def first(self) -> RunSummary:
@@ -85,8 +85,8 @@ class Group:
         is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
         if not metric.is_share or not is_one:
             return Values(self.numbers(split, metric.name))
-        knows_images = metric.name == "accuracy" and split == "test"
-        return Values(self.numbers(split, metric.name), images.pop(), self.right if knows_images else {})
+        known = self.right if metric.name == "accuracy" and split == "test" else {}
+        return Values(self.numbers(split, metric.name), images.pop(), known)
 
     @cached_property
     def right(self) -> dict[Repetition, Flags]:
@@ -96,7 +96,7 @@ class Group:
 
     def lost(self, metric: Metric, split: str) -> Counter[str]:
         """Return how many repetitions have no number, by how they ended; a loss that is not a number diverged."""
-        ended = Counter(_ending(run) for run in self.others.values())
+        ended = Counter(ending(run) for run in self.others.values())
         return ended + Counter(
             diverged=sum(not math.isfinite(number) for number in self.numbers(split, metric.name).values())
         )
@@ -212,7 +212,8 @@ def in_words(lost: Counter[str]) -> str:
     return ", ".join(f"{number} {ended}" for ended, number in lost.items())
 
 
-def _ending(run: RunSummary) -> str:
+def ending(run: RunSummary) -> str:
+    """Return how a run ended, or that it runs."""
     return "diverged" if run.status == "failed" and "diverged" in run.error else run.status
 
 
@@ -231,14 +232,21 @@ def _correct(run: RunSummary) -> Flags | None:
 def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     """Return runs by configuration: settings, and code and images where the same settings were trained with several."""
     groups: dict[str, dict[tuple[str, str], dict[Repetition, RunSummary]]] = {}
-    settings: dict[str, dict[str, Any]] = {}
     flattened = [flat(_settings(run)) for run in runs]
-    ignored = {key for key in set().union(*flattened) if _is_ignored(key)}
-    compared_of_runs = [{key: value for key, value in values.items() if key not in ignored} for values in flattened]
-    for run, values, compared in zip(runs, flattened, with_overrides_applied(compared_of_runs), strict=True):
-        key = json.dumps(compared, sort_keys=True, default=str)
-        settings[key] = compared
-        version = code_digest(run.record)[:8], str(run.record.get("data", {}).get("fingerprint", ""))[:8]
+    compared = {
+        key
+        for key in {key for values in flattened for key in values}
+        if key.partition(".")[0] not in NOT_COMPARED and key not in REPETITIONS and not has_no_effect_on_result(key)
+    }
+    compared_of_runs = [{key: values[key] for key in values if key in compared} for values in flattened]
+    applied = with_overrides_applied(compared_of_runs)
+    keys = [json.dumps(settings, sort_keys=True, default=str) for settings in applied]
+    settings_of = dict(zip(keys, applied, strict=True))
+    versions = [(code_digest(run.record)[:8], _fingerprint(run)) for run in runs]
+    # What ended before it had its data is a run of those that its configuration was trained with.
+    images = {(key, code): data for key, (code, data) in zip(keys, versions, strict=True) if data}
+    for run, values, key, (code, data) in zip(runs, flattened, keys, versions, strict=True):
+        version = code, data or images.get((key, code), "")
         of_version = groups.setdefault(key, {}).setdefault(version, {})
         repetition = tuple(values.get(name) for name in REPETITIONS)
         before = of_version.get(repetition)
@@ -246,7 +254,7 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
             of_version[repetition] = run  # they come in order: the newest stays
     return [
         Group(
-            Configuration.of(settings[key] | _telling(version, list(by_version)), list(found.values())[-1].record),
+            Configuration.of(settings_of[key] | _telling(version, list(by_version)), list(found.values())[-1].record),
             {repetition: run for repetition, run in found.items() if run.is_finished},
             {repetition: run for repetition, run in found.items() if not run.is_finished},
         )
@@ -255,8 +263,8 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     ]
 
 
-def _is_ignored(key: str) -> bool:
-    return key.partition(".")[0] in NOT_COMPARED or key in REPETITIONS or has_no_effect_on_result(key)
+def _fingerprint(run: RunSummary) -> str:
+    return str(run.record.get("data", {}).get("fingerprint", ""))[:8]
 
 
 def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -268,6 +276,6 @@ def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> d
 def _settings(run: RunSummary) -> dict[str, Any]:
     """Return the settings of a run, with the defaults of those that are newer than the run."""
     try:
-        return run.folder.run_config(run.config, run.record).to_dict()
+        return run.folder.run_config(run.config).to_dict()
     except UserError:  # trained with a plugin, or by another version
         return run.config

@@ -1,7 +1,6 @@
 """How a training went: how soon a network learnt, where validation stopped improving, whether it overfits."""
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,56 +140,56 @@ class Course:
 def course(epochs: pd.DataFrame, metric: Metric) -> Course:
     """Return how a training went, from its epoch rows."""
     last = int(epochs["epoch"].max()) if len(epochs) else 0
-    best, best_epoch = _best(epochs, f"{metric.name}/val", metric.higher_is_better)
-    lowest, lowest_epoch = _best(epochs, "loss/val", higher_is_better=False)
-    val_losses, train_losses = _by_epoch(epochs, "loss/val"), _by_epoch(epochs, "loss/train")
-    end = list(val_losses.values())[-max(1, len(val_losses) // LAST) :]  # a single epoch may be an outlier
-    rise = sum(end) / len(end) / lowest if lowest_epoch and lowest > 0 else math.nan
-    until = [loss for epoch, loss in train_losses.items() if epoch <= lowest_epoch]
-    train_loss = (until[-1], list(train_losses.values())[-1]) if until else (math.nan, math.nan)
-    train, val = (_by_epoch(epochs, f"{metric.name}/{split}") for split in ("train", "val"))
-    both = max(train.keys() & val.keys(), default=0)
-    fitted = Fitted(train.get(both, math.nan), val.get(both, math.nan), metric.higher_is_better)
-    return Course(last, best, best_epoch, lowest_epoch, rise, train_loss, _no_verdict(epochs), fitted)
+    train_values, values = (_by_epoch(epochs, f"{metric.name}/{split}") for split in ("train", "val"))
+    train_losses, val_losses = (_by_epoch(epochs, f"loss/{split}") for split in ("train", "val"))
+    best, best_epoch = _best(values, val_losses, metric.higher_is_better)
+    lowest, lowest_epoch = _best(val_losses, val_losses, higher_is_better=False)
+    end = val_losses.iloc[-max(1, len(val_losses) // LAST) :].mean()  # a single epoch may be an outlier
+    rise = float(end) / lowest if lowest_epoch and lowest > 0 else math.nan
+    until = train_losses[train_losses.index <= lowest_epoch]
+    train_loss = (float(until.iloc[-1]), float(train_losses.iloc[-1])) if len(until) else (math.nan, math.nan)
+    both = train_values.index.intersection(values.index)
+    train, val = (float(one[both[-1]]) if len(both) else math.nan for one in (train_values, values))
+    fitted = Fitted(train, val, metric.higher_is_better)
+    no_verdict = _no_verdict(epochs, val_losses, train_losses)
+    return Course(last, best, best_epoch, lowest_epoch, rise, train_loss, no_verdict, fitted)
 
 
-def _no_verdict(epochs: pd.DataFrame) -> str:
+def _no_verdict(epochs: pd.DataFrame, val_losses: "pd.Series[float]", train_losses: "pd.Series[float]") -> str:
     """Return why the losses say nothing of overfitting; empty: they do."""
-    val_losses, train_losses = _by_epoch(epochs, "loss/val"), list(_by_epoch(epochs, "loss/train").values())
-    if "loss/val" in epochs and (missing := epochs["loss/val"].isna()).any():
-        validated = epochs.filter(regex="/val$").drop(columns="loss/val").notna().any(axis=1)
-        if bool((validated & missing).any()):
+    if "loss/val" in epochs:
+        others = [str(name) for name in epochs if str(name).endswith("/val") and name != "loss/val"]
+        if epochs.loc[epochs["loss/val"].isna(), others].notna().to_numpy().any():
             return "the validation loss was not a number"
-    if min([*val_losses.values(), *train_losses], default=0.0) < 0:
+    if min(val_losses.min(), train_losses.min()) < 0:
         return "the loss falls below zero"
-    has_risen = len(train_losses) > 1 and train_losses[-1] >= train_losses[0]
+    has_risen = len(train_losses) > 1 and train_losses.iloc[-1] >= train_losses.iloc[0]
     return "the training loss did not fall" if has_risen else ""
 
 
 def first_epoch_at(epochs: pd.DataFrame, column: str, level: float, higher_is_better: bool) -> float:
     """Return the first epoch in which a column reached a level; NaN if it never did."""
-    has_reached = operator.ge if higher_is_better else operator.le
-    values = _by_epoch(epochs, column).items()
-    return next((float(epoch) for epoch, value in values if has_reached(value, level)), math.nan)
+    values = _by_epoch(epochs, column)
+    reached = values[values >= level] if higher_is_better else values[values <= level]
+    return float(reached.index[0]) if len(reached) else math.nan
 
 
-def _best(epochs: pd.DataFrame, column: str, higher_is_better: bool) -> tuple[float, int]:
-    """Return the best value of a column and its epoch; NaN and 0 if there is none.
+def _best(values: "pd.Series[float]", val_losses: "pd.Series[float]", higher_is_better: bool) -> tuple[float, int]:
+    """Return the best value by epoch and its epoch; NaN and 0 if there is none.
 
     Of several the one of the lowest validation loss, then the first: as a training chooses its checkpoint.
     """
-    values = _by_epoch(epochs, column)
-    if not values:
+    if not len(values):
         return math.nan, 0
-    best = (max if higher_is_better else min)(values.values())
-    losses = _by_epoch(epochs, "loss/val")
-    among = [epoch for epoch, value in values.items() if value == best]
-    return best, min(among, key=lambda epoch: losses.get(epoch, math.inf))
+    best = float(values.max() if higher_is_better else values.min())
+    among = values.index[values.to_numpy() == best]
+    losses = val_losses.reindex(among).dropna() if len(among) > 1 else val_losses[:0]
+    return best, int(among[0]) if losses.empty else int(losses.index[int(losses.argmin())])
 
 
-def _by_epoch(epochs: pd.DataFrame, column: str) -> dict[int, float]:
+def _by_epoch(epochs: pd.DataFrame, column: str) -> "pd.Series[float]":
     """Return the values of a column by epoch; the last one if an epoch has several."""
     if column not in epochs:
-        return {}
-    values = zip(epochs["epoch"].tolist(), epochs[column].to_numpy(dtype=float).tolist(), strict=True)
-    return {int(epoch): value for epoch, value in values if not math.isnan(value)}
+        return pd.Series(dtype=float)
+    values = pd.Series(epochs[column].to_numpy(), epochs["epoch"].to_numpy()).dropna()
+    return values[~values.index.duplicated(keep="last")]

@@ -1,5 +1,5 @@
 // Tables are sorted by their heads; what is missing comes last, either way.
-for (const head of document.querySelectorAll("th")) head.querySelector("button").addEventListener("click", () => {
+for (const head of document.querySelectorAll("th:has(button)")) head.querySelector("button").addEventListener("click", () => {
   const table = head.closest("table"), body = table.tBodies[0], place = head.cellIndex;
   const up = head.getAttribute("aria-sort") !== "ascending";
   for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");

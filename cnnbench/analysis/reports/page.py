@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
+from cnnbench.analysis.reports.sections import Grid, Strips
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame
@@ -29,8 +30,8 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four. pages: of each row, names and files that HTML links to. is_small: two of them fit side by side.
-    is_folded: shown when it is opened.
+    not four. pages: of each row, names and files that HTML links to, where they are there. is_small: two of them fit
+    side by side. is_folded: shown when it is opened.
     """
 
     kind: ClassVar = "table"
@@ -147,17 +148,22 @@ class Differences:
     chosen: tuple[int, int]
 
 
-Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Differences
+Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Differences | Strips | Grid
 
 
 @dataclass(frozen=True)
 class Page:
-    """A report: a title, the outcome in a sentence, sections, and a table for programs (`report.csv`)."""
+    """A report: a title, the outcome in a sentence, sections, a table for programs (`report.csv`), one for LaTeX.
+
+    reloads_every: seconds after which a browser loads it again; 0: never.
+    """
 
     title: str
     summary: str
     sections: Sequence[Section]
     data: pd.DataFrame | None = None
+    latex: str = ""
+    reloads_every: int = 0
 
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
@@ -168,6 +174,7 @@ class Page:
         )
         return environment.from_string(markup).render(
             title=self.title, summary=self.summary, sections=self.sections, cells=_cells, style=style, script=script,
+            reloads_every=self.reloads_every,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
@@ -196,10 +203,12 @@ class Page:
         return lines
 
     def write(self, folder: Path) -> Path:
-        """Write `report.html`, `report.md` and, if there are data, `report.csv` into a folder; return the first."""
+        """Write `report.html`, `report.md`, and `report.csv` and `report.tex` if there are any; return the first."""
         make_folder(folder)
         if self.data is not None:
             write_atomically(folder / "report.csv", csv_of_frame(self.data))
+        if self.latex:
+            write_atomically(folder / "report.tex", self.latex.encode())
         write_atomically(folder / "report.md", self.markdown().encode())
         write_atomically(folder / "report.html", self.html(folder).encode())
         return folder / "report.html"
@@ -248,8 +257,10 @@ def _texts(table: Table) -> list[list[str]]:
 def _cells(table: Table) -> dict[str, Any]:
     """Return columns and rows of a table for the template: what is shown, and what is sorted by."""
     content = table.content
+    pages = [{name: page for name, page in row.items() if page.is_file()} for row in table.pages]
     is_text = {name: not pd.api.types.is_numeric_dtype(content[name]) for name in content}
     return {
+        "pages": pages if any(pages) else [],
         "columns": [{"name": name, "text": is_text[name]} for name in content],
         "rows": [
             [

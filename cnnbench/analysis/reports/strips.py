@@ -1,0 +1,165 @@
+"""Rows of dots on one scale: the runs of each configuration, and differences to the baseline."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from matplotlib.ticker import MaxNLocator
+
+from cnnbench.analysis.reports.columns import BASELINE
+from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
+from cnnbench.analysis.reports.groups import in_words
+from cnnbench.analysis.reports.sections import Strip, Strips
+from cnnbench.analysis.reports.statistics import Estimate
+
+FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
+SMALL = 0.001  # a p below it is not told apart from others: it rests on assumptions, not on a few seeds
+PARTS = 5  # into which ticks divide a scale
+
+Scale = Callable[[float], float]
+"""From a value to its place, a share of the width in percent."""
+
+
+def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+    """Return a row for each configuration: every run a dot, with mean and interval. more: said of rows left out."""
+    metric, unit = comparison.metric, comparison.unit
+    values = {id(row): comparison.values(row).by_run for row in rows}
+    far = farthest([row.measured.mean for row in rows], metric.sign)
+    points = [value for by_run in values.values() for value in by_run.values()]
+    points += [comparison.baseline.measured.mean]
+    limits = _limits([x for x in points if metric.sign * x >= metric.sign * far], [row.measured for row in rows])
+    low, high = limits if metric.bounds is None else within(limits, metric.bounds)
+    place = _scale(low, high)
+    strips = []
+    for row in rows:
+        group = row.group
+        seeds = [
+            (place(value), f"{group.names[key]}: {value:.4f}", group.runs[key].folder.page)
+            for key, value in values[id(row)].items()
+            if low <= value <= high
+        ]
+        is_named = row is comparison.baseline and row.label != BASELINE
+        remarks = ["the baseline"] * is_named + [in_words(row.lost)] * bool(row.lost)
+        strips.append(
+            Strip(
+                f"{numbers[id(row)]}. {row.label}",
+                in_numbers(row.measured),
+                seeds,
+                None if math.isnan(row.measured.mean) else place(row.measured.mean),
+                _clipped(row.measured, place),
+                "marked" if row is comparison.best and len(rows) > 1 else "",
+                "; ".join(remarks),
+            )
+        )
+    where, order = SPLITS[comparison.split], SPLITS[comparison.ranks_on]
+    best = "highest" if metric.higher_is_better else "lowest"
+    note = (
+        f"{metric.name} on the {where} images, in the order of {order} {metric.name}, the {best} first. A dot is one "
+        f"of the {unit}, the bar their mean, the band its 95 % interval"
+        + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
+        + " What lies beyond the scale is an arrow at its edge." * any(_is_beyond(strip) for strip in strips)
+        + more
+    )
+    base = comparison.baseline.measured.mean
+    line = place(base) if len(rows) > 1 and low <= base <= high else None
+    heads = "configuration", f"{metric.name}, {where}", f"mean [95 %], number of {unit}"
+    return Strips(f"{metric.name} of each configuration", heads, strips, _ticks(low, high, place), line, note)
+
+
+def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+    """Return differences to the baseline, with the intervals and the verdicts of the table."""
+    gains = [(row, row.gained) for row in rows if row.gained is not None and row.gained.estimate.n]
+    estimates = [gain.estimate for _, gain in gains]
+    far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign)
+    means = [one.mean for one in estimates if comparison.metric.sign * (one.mean - far) >= 0]
+    low, high = _limits([0.0, *means], estimates)
+    place = _scale(low, high)
+    strips = []
+    for row, gain in gains:
+        unknown = math.isnan(gain.p)
+        verdict = "chance is unknown" if unknown else "more than chance" if gain.is_resolved else "may be chance"
+        p = "p < 0.001" if gain.corrected < SMALL else f"p = {gain.corrected:.2g}"
+        strips.append(
+            Strip(
+                f"{numbers[id(row)]}. {row.label}",
+                in_numbers(gain.estimate, "+"),
+                mean=place(gain.estimate.mean),
+                interval=_clipped(gain.estimate, place),
+                look="" if gain.is_resolved else "open",
+                remark=verdict if math.isnan(gain.corrected) else f"{verdict}, {p}",
+            )
+        )
+    family = max((gain.family for _, gain in gains), default=1)
+    better = "right" if comparison.metric.higher_is_better else "left"
+    note = (
+        f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance"
+        + (
+            f" among all {family} comparisons (p by Holm); each interval is that of one comparison alone, so it may "
+            "leave out zero where the verdict is chance."
+            if family > 1
+            else "."
+        )
+        + more
+    )
+    heads = "configuration", "difference", f"difference [95 %], number of {comparison.unit}"
+    name = comparison.baseline.label
+    title = "Difference to the baseline" + (f", {name}" if name != BASELINE else "")
+    return Strips(title, heads, strips, _ticks(low, high, place), place(0.0), note)
+
+
+def in_numbers(found: Estimate, sign: str = "") -> str:
+    """Return mean, interval and number as text; empty where nothing is known."""
+    if math.isnan(found.mean):
+        return ""
+    interval = "" if math.isnan(found.low) else f" [{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
+    return f"{found.mean:{sign}.4f}{interval}, n = {found.n}"
+
+
+def farthest(means: Sequence[float], sign: int) -> float:
+    """Return the worst mean that a scale needs to have: a few that are far off would flatten all others."""
+    good = sorted((sign * mean for mean in means if math.isfinite(mean)), reverse=True)
+    if not good:
+        return math.nan
+    best, middle = good[0], good[len(good) // 2]
+    near = [mean for mean in good if mean >= best - FAR * (best - middle)]
+    return sign * (near[-1] if middle < best else good[-1])
+
+
+def _limits(points: Sequence[float], estimates: Sequence[Estimate]) -> tuple[float, float]:
+    """Return a scale for these points, with intervals as far as they do not flatten them."""
+    finite = [point for point in points if math.isfinite(point)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    room = (high - low) / 2 or abs(high) / 50 or 0.01
+    inside = [one for one in estimates if low <= one.mean <= high]
+    lows, highs = ([edge for edge in side if math.isfinite(edge)] for side in edges(inside))
+    margin = room / 10
+    return max(low - room, min([low, *lows])) - margin, min(high + room, max([high, *highs])) + margin
+
+
+def edges(estimates: Sequence[Estimate]) -> tuple[list[float], list[float]]:
+    """Return the lower and the upper ends of intervals; NaN where unknown."""
+    return [one.low for one in estimates], [one.high for one in estimates]
+
+
+def within(limits: tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return limits that leave no more than a margin beyond what is possible."""
+    margin = (limits[1] - limits[0]) / 50
+    return max(limits[0], bounds[0] - margin), min(limits[1], bounds[1] + margin)
+
+
+def _scale(low: float, high: float) -> Scale:
+    return lambda value: round(100 * (value - low) / (high - low), 2)
+
+
+def _clipped(found: Estimate, place: Scale) -> tuple[float, float] | None:
+    if math.isnan(found.low) or place(found.high) < 0 or place(found.low) > 100:
+        return None
+    return max(place(found.low), 0.0), min(place(found.high), 100.0)
+
+
+def _is_beyond(strip: Strip) -> bool:
+    return strip.mean is not None and not 0 <= strip.mean <= 100
+
+
+def _ticks(low: float, high: float, place: Scale) -> list[tuple[float, str]]:
+    values = MaxNLocator(PARTS).tick_values(low, high)
+    return [(place(value), f"{value:.6g}") for value in map(float, values) if low <= value <= high]

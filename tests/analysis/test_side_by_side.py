@@ -1,0 +1,168 @@
+"""Figures of runs side by side: every run a dot, nothing flattened, nothing left out unsaid."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from cnnbench.analysis.reports.compared import page_of
+from cnnbench.analysis.reports.comparison import compare
+from cnnbench.analysis.reports.latex import latex_table
+from cnnbench.analysis.reports.sections import Grid, Strips
+from cnnbench.analysis.reports.side_by_side import figures_of
+from cnnbench.analysis.reports.strips import farthest
+from cnnbench.store.query import runs_named
+from tests.support.run_folders import write_dropout_runs, write_run
+
+
+def compared(outputs: Path, metric: str | None = None):
+    return compare(runs_named([str(outputs)]), metric)
+
+
+def strips_of(outputs: Path, metric: str | None = None) -> Strips:
+    found = next(figures_of(compared(outputs, metric)))
+    assert isinstance(found, Strips)
+    return found
+
+
+def figure(outputs: Path, kind: type, title: str = ""):
+    return next((one for one in figures_of(compared(outputs)) if isinstance(one, kind) and title in one.title), None)
+
+
+def test_each_run_is_a_dot_that_leads_to_its_page_in_the_row_of_its_configuration(outputs, tmp_path):
+    write_dropout_runs(outputs)
+    rows = strips_of(outputs).rows
+    assert [row.label for row in rows] == ["1. dropout=0.5", "2. dropout=0.0"]
+    assert [text for _, text, _ in rows[1].dots] == ["seed=0: 0.9000", "seed=1: 0.8800", "seed=2: 0.9100"]
+    places = [place for row in rows for place, _, _ in row.dots]
+    assert all(0 <= place <= 100 for place in places)
+    assert sorted(places[3:]) == [places[4], places[3], places[5]], "places are in the order of the values"
+    assert rows[1].mean == pytest.approx(sum(places[3:]) / 3, abs=0.1)
+    run = next(iter(outputs.glob("synthetic/*/*dropout0.5*seed1*")))
+    (run / "report.html").write_text("a page")
+    page = page_of(compared(outputs), "a title").write(tmp_path / "page").read_text()
+    strips = page[page.index('<table class="strips">') : page.index("</table>")]
+    assert strips.count("<circle") == 6
+    assert len(re.findall(r'<a href="[^"]*seed1[^"]*/report.html"><circle', strips)) == 1
+    assert strips.count("<a ") == 1, "what has no page is no link"
+
+
+def test_rows_are_in_the_order_of_validation_and_not_of_what_is_shown(outputs):
+    for rate, test, val in (("0.1", 0.9, 0.95), ("0.2", 0.99, 0.8), ("0.3", 0.8, 0.97)):
+        write_run(outputs, test, f"optimizer.lr={rate}", val=val)
+    strips = strips_of(outputs)
+    assert [row.label for row in strips.rows] == ["1. lr=0.3", "2. lr=0.1", "3. lr=0.2"]
+    assert "in the order of validation accuracy, the highest first" in strips.note
+    assert [row.look for row in strips.rows] == ["marked", "", ""]
+
+
+def test_of_a_loss_the_lowest_is_first(outputs):
+    for rate, accuracy in (("0.1", 0.6), ("0.2", 0.9)):
+        write_run(outputs, accuracy, f"optimizer.lr={rate}")
+    strips = strips_of(outputs, "loss")
+    assert [row.label for row in strips.rows] == ["1. lr=0.2", "2. lr=0.1"]
+    assert "the lowest first" in strips.note
+
+
+def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
+    write_run(outputs, 0.9, "optimizer.lr=0.1")
+    write_run(outputs, None, "optimizer.lr=9", status="failed", error="DivergedError: the training diverged")
+    write_run(outputs, None, "optimizer.lr=0.2", status="paused")
+    rows = strips_of(outputs).rows
+    assert [(row.label, row.mean, row.remark) for row in rows[1:]] == [
+        ("2. lr=9.0", None, "1 diverged"),
+        ("3. lr=0.2", None, "1 paused"),
+    ]
+    text = page_of(compared(outputs), "a title").markdown()
+    assert "| lr=9.0 | page | diverged | 3 | the training diverged |" in text
+    assert "| lr=0.2 | page | paused | 3 |  |" in text
+
+
+@pytest.mark.parametrize(
+    ("means", "sign", "farther"),
+    [
+        ([0.95, 0.94, 0.93, 0.1], 1, 0.93),  # a scale down to 0.1 would make the others one
+        ([0.9, 0.5, 0.1], 1, 0.1),
+        ([0.3, 0.31, 0.33, 900.0], -1, 0.33),
+        ([0.9, 0.9, 0.9, 0.1], 1, 0.1),  # nothing is known of how far they are apart
+        ([0.9, math.nan], 1, 0.9),
+    ],
+)
+def test_one_that_is_far_off_does_not_flatten_the_others(means, sign, farther):
+    assert farthest(means, sign) == farther
+
+
+def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(outputs):
+    for rate, accuracy in (("0.1", 0.95), ("0.2", 0.94), ("0.3", 0.93), ("0.4", 0.1)):
+        write_run(outputs, accuracy, f"optimizer.lr={rate}")
+    strips = strips_of(outputs)
+    last = strips.rows[-1]
+    assert (last.text, last.dots) == ("0.1000, n = 1", [])
+    assert last.mean < 0
+    assert "an arrow at its edge" in strips.note
+
+
+def test_of_many_configurations_the_best_and_the_last_are_drawn_and_that_is_said(outputs):
+    for number in range(66):
+        write_run(outputs, 0.9 - number / 1000, f"optimizer.lr={(number + 1) / 1000}")
+    strips = strips_of(outputs)
+    assert [int(row.label.partition(".")[0]) for row in strips.rows] == [*range(1, 46), *range(52, 67)]
+    assert strips.note.endswith("6 of 66 configurations between the best and the last are left out.")
+
+
+def test_differences_are_those_of_the_table_with_its_verdicts(outputs):
+    write_dropout_runs(outputs)
+    found = figure(outputs, Strips, "Difference")
+    (row,), (gained,) = found.rows, [one.gained for one in compared(outputs).rows if one.gained]
+    assert row.text == f"+0.0300 [{gained.estimate.low:+.4f}, {gained.estimate.high:+.4f}], n = 3"
+    assert (row.label, row.look) == ("1. dropout=0.5", "")
+    assert row.remark == f"more than chance, p = {gained.corrected:.2g}"
+
+
+def test_two_settings_make_a_grid_and_one_of_numbers_a_line(outputs):
+    for dropout in ("0.0", "0.1", "0.5"):
+        write_run(outputs / "one", 0.9, f"regularization.dropout={dropout}")
+        for batchnorm, accuracy in (("true", 0.95), ("false", 0.9)):
+            words = (f"regularization.dropout={dropout}", f"regularization.batchnorm={batchnorm}")
+            write_run(outputs / "two", accuracy, *words)
+    grid = figure(outputs / "two", Grid)
+    assert (grid.columns, [name for name, _ in grid.rows]) in (
+        (["0.0", "0.1", "0.5"], ["true", "false"]),
+        (["true", "false"], ["0.0", "0.1", "0.5"]),
+    )
+    cells = {cell for _, row in grid.rows for cell in row}
+    assert cells == {(1.0, "0.9500", "n = 1"), (0.0, "0.9000", "n = 1")}
+    titles = [one.title for one in figures_of(compared(outputs / "one"))]
+    assert "accuracy by regularization.dropout" in titles
+    assert figure(outputs / "one", Grid) is None
+
+
+def test_costs_are_drawn_where_they_differ(outputs):
+    for rate, parameters in (("0.1", 1000), ("0.2", 90_000)):
+        write_run(outputs, 0.9, f"optimizer.lr={rate}", parameters={"total": parameters, "trainable": parameters})
+    titles = [one.title for one in figures_of(compared(outputs))]
+    assert "accuracy against parameters" in titles
+    assert "accuracy against seconds of training" not in titles
+
+
+def test_a_table_for_latex_holds_no_command_of_a_name(outputs):
+    write_run(outputs, 0.9, "init.run=null", "optimizer.lr=0.1")
+    write_run(outputs, 0.8, "optimizer.lr=0.2")
+    comparison = compared(outputs)
+    assert "0.1 & 1 & \\textbf{0.9000} &  &" in latex_table(comparison)
+    hostile = r"a\input{x}% & $b_1$ ~^#<*[" + "\n"
+    for row in comparison.rows:
+        row.group.configuration.settings["optimizer.lr"] = hostile
+    (line, *_) = [line for line in latex_table(comparison).splitlines() if line.startswith("a")]
+    assert line.startswith(
+        r"a\textbackslash{}input\{x\}\% \& \$b\_1\$ \textasciitilde{}\textasciicircum{}\#\textless{}{*}{[}"
+    )
+    assert len(re.findall(r"(?<!\\)&", line)) == latex_table(comparison).count(" & ") / 3
+
+
+def test_a_run_that_failed_before_it_had_its_data_is_one_of_its_configuration(outputs):
+    write_run(outputs, 0.9, data={"window": [1, 28, 28], "fingerprint": "a1"})
+    write_run(outputs, None, "seed=1", status="failed", error="no memory", data={})
+    (row,) = strips_of(outputs).rows
+    assert (row.text, row.remark) == ("0.9000, n = 1", "1 failed")
