@@ -13,6 +13,7 @@ from torch.nn import functional
 from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame, read_own_csv
 from cnnbench.tasks.classifier_figures import confused_pairs
+from cnnbench.tasks.figures import tiled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,15 +52,13 @@ class Gallery:
         """Write `gallery.csv`, and the tiles in rows of 16 as `gallery.png`, of photographs `gallery.jpg`."""
         import numpy as np
         from PIL import Image
-        from torchvision.utils import make_grid
 
         images = self.images.cpu()
         if max(images.shape[2:]) > LARGEST:
             side = tuple(max(1, round(LARGEST * side / max(images.shape[2:]))) for side in images.shape[2:])
             images = functional.interpolate(images, side, mode="area")
         make_folder(folder)
-        sheet = make_grid(images.clamp(0, 1), nrow=COLUMNS, padding=0).permute(1, 2, 0)
-        pixels = Image.fromarray((sheet.numpy() * 255).round().astype(np.uint8))
+        pixels = Image.fromarray((tiled(images.clamp(0, 1), COLUMNS).numpy() * 255).round().astype(np.uint8))
         suffix = "jpg" if max(images.shape[2:]) > PHOTOGRAPH else "png"
         write_atomically(folder / f"gallery.{suffix}", _encoded(pixels, suffix))
         write_atomically(folder / "gallery.csv", csv_of_frame(self.table))
