@@ -137,11 +137,11 @@ def test_a_mistake_is_said_by_the_verb_that_was_typed(cnnbench):
 
 
 def test_ctrl_c_is_no_traceback(cnnbench, monkeypatch, outputs):
-    def interrupt(_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     outputs.mkdir()
-    monkeypatch.setattr("cnnbench.store.query.runs_below", interrupt)
+    monkeypatch.setattr("cnnbench.store.index.listed", interrupt)
     outcome = cnnbench("list")
     assert (outcome.code, outcome.err) == (130, "cnnbench list: interrupted.\n")
 

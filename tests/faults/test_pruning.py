@@ -6,11 +6,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cnnbench.analysis.checkpoints import content_of
 from cnnbench.errors import UserError
+from cnnbench.store import pruning
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.lock import locked
 from cnnbench.store.query import RunSummary
@@ -69,6 +71,20 @@ def test_the_size_of_a_run_counts_its_own_files(outputs, tmp_path):
     (run / "link").symlink_to(tmp_path / "large")
     (run / "dangling").symlink_to(tmp_path / "nowhere")
     assert RunSummary(run).size == before
+
+
+def test_a_run_that_finishes_meanwhile_is_not_removed(outputs, command_of, monkeypatch):
+    path = write_run(outputs, None, "seed=1", status="paused")
+    prunable = pruning.prunable
+
+    def found_before_it_finishes(*arguments: Any) -> Any:
+        found = prunable(*arguments)
+        write_run(outputs, 0.9, "seed=1")
+        return found
+
+    monkeypatch.setattr(pruning, "prunable", found_before_it_finishes)
+    assert command_of("list", "--prune", "--yes").code == 0
+    assert (path / "result.json").is_file()
 
 
 def with_checkpoint(run: Path, **record: object) -> Path:
@@ -137,5 +153,5 @@ def test_checkpoints_of_a_run_that_another_one_continues_stay(ranked, outputs, c
 
 def test_checkpoints_of_a_run_that_is_worked_on_stay(ranked, command_of):
     with locked(ranked[0.6].parent / ".lock"):
-        command_of("list", "--prune-checkpoints", "1", "--yes")
+        assert command_of("list", "--prune-checkpoints", "1", "--yes").code == 0
     assert left(ranked) == [0.9, 0.6, 0]

@@ -157,6 +157,12 @@ def test_several_may_write_it_at_once(runs, outputs):
     assert known(outputs) == set(runs.values())
 
 
+def test_a_stray_record_hides_no_runs_below_it(runs, outputs):
+    shutil.copy(runs["finished"] / "run.json", outputs)
+    shutil.copy(runs["finished"] / "run.json", runs["finished"].parent)
+    assert {run.path for run in read(outputs)} == {*runs.values(), outputs, runs["finished"].parent}
+
+
 def test_a_list_of_a_part_keeps_what_is_known_of_the_rest(runs, outputs):
     (part := outputs / "part" / "model").mkdir(parents=True)
     shutil.copytree(runs["other"], part / "copy")

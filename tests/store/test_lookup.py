@@ -1,0 +1,40 @@
+"""Runs are found by their identity, whatever their folders are called; keys are compared by value and type."""
+
+import json
+import shutil
+
+import pytest
+
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import find_runs, finished_runs_of, names_by_hash
+from cnnbench.store.matching import keys_that_differ
+from tests.support.run_folders import write_run
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one", "many"])
+def test_a_run_is_found_by_its_identity_and_so_are_those_trained_again(at_once, outputs):
+    path = write_run(outputs, 0.9)
+    identity = RunFolder(path).record()["identity"]
+    again = path.with_name(f"{path.name}-r2")
+    renamed = outputs / "other" / "model" / f"my-{identity[:8]}-copy"
+    other = path.with_name(f"other-{identity[:8]}")
+    for copy in (again, renamed, other):
+        shutil.copytree(path, copy)
+    (other / "run.json").write_text(json.dumps({"identity": f"{identity[:8]}{'0' * 56}"}))  # begins alike
+    path.with_name(f"empty-{identity[:8]}").mkdir()
+    found = find_runs(outputs, identity, names_by_hash(outputs) if at_once else None)
+    assert [run.path for run in found] == [*sorted([path, renamed]), again]
+
+
+def test_finished_runs_of_an_experiment_are_found_next_to_damaged_ones(outputs):
+    path = write_run(outputs, 0.9, choices={"experiment": "one"})
+    write_run(outputs, 0.9, "seed=1", choices={"experiment": "another"})
+    write_run(outputs, None, "seed=2", choices={"experiment": "one"}, status="failed")
+    (outputs / "data" / "model" / "damaged").mkdir(parents=True)
+    (outputs / "data" / "model" / "damaged" / "run.json").write_text('{"experiment": "one"')
+    assert [run.path for run in finished_runs_of(outputs, "one")] == [path]
+
+
+def test_equal_numbers_of_different_types_differ():
+    settings = [{"a": 1, "b": [1], "c": 2.0}, {"a": True, "b": [1], "c": 2.0}, {"d": None}]
+    assert keys_that_differ(settings) == {"a": True, "b": False, "c": False, "d": False}
