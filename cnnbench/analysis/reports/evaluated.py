@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,9 +15,7 @@ from cnnbench.tasks.classifier_figures import class_dots, confusion_matrix, reli
 from cnnbench.tasks.gallery import Tile
 
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # figures that a page draws itself
-MAX_LISTED = 40  # classes of a table that is not folded
-LONGEST = 22  # characters under a small image
-CAPTION = "Under each image: its class → the prediction, its probability, and its file or index in the split."
+CAPTION = "Under each image: its class, the prediction where it is another, its probability, its file or its index."
 EXPLAINED = 8  # mistakes
 GALLERIES = {"mistakes": "Most confident mistakes", "doubts": "Least confident correct predictions"}
 
@@ -49,7 +47,7 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
     if confusion is not None:
         counts = confusion.set_index("class")
         counts.columns = counts.index  # as it is: names that occur twice were numbered when they were read
-        note = "Coloured are the mistakes, by their share of the images of a class; numbers are images."
+        note = "Coloured are the mistakes, by their share of the images of a class."
         yield from _chart("Confusion matrix", lambda: confusion_matrix(counts), "Predictions by class", note)
     calibration = _read(folder / "calibration.csv")
     if calibration is not None:
@@ -108,11 +106,11 @@ def class_table(classes: pd.DataFrame) -> Table:
 
 def thumbnail(tile: Tile) -> Thumbnail:
     """Return an image of a gallery with its class, its prediction, and its name."""
-    name = tile.image if len(tile.image) <= LONGEST else f"…{tile.image[1 - LONGEST :]}"
-    if not tile.prediction:
-        return Thumbnail(tile.content, tile.suffix, [tile.label])
-    said = f"{tile.label} → {tile.prediction}" if tile.label != tile.prediction else tile.label
-    return Thumbnail(tile.content, tile.suffix, [said, f"{tile.probability:.2f} · {name}"])
+    lines = [tile.label]
+    if tile.prediction:
+        mistaken = f"→ {tile.prediction} " if tile.label != tile.prediction else ""
+        lines += [f"{mistaken}{tile.probability:.2f}", PurePath(tile.image).name]
+    return Thumbnail(tile.content, tile.suffix, lines)
 
 
 def _explained(tiles: list[Tile], split: str) -> str:
