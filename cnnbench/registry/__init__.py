@@ -21,9 +21,10 @@ from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.registry.contract import PRODUCTS, PROVIDED, STRICT, ContractError, Section, problems
 
 __all__ = [
-    "AUGMENTATIONS", "DATASETS", "LOGGERS", "METRICS", "MODELS", "OPTIMIZERS", "PROVIDED", "SCHEDULERS", "TASKS",
-    "Component", "ContractError", "Registry", "Section", "Selection", "register_augmentation", "register_dataset",
-    "register_logger", "register_metric", "register_model", "register_optimizer", "register_scheduler", "register_task",
+    "AUGMENTATIONS", "DATASETS", "ENGINES", "LOGGERS", "METRICS", "MODELS", "OPTIMIZERS", "PROVIDED", "SCHEDULERS",
+    "TASKS", "Component", "ContractError", "Registry", "Section", "Selection", "register_augmentation",
+    "register_dataset", "register_engine", "register_logger", "register_metric", "register_model", "register_optimizer",
+    "register_scheduler", "register_task",
 ]  # fmt: skip
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -298,6 +299,17 @@ class Metrics(Registry):
         return register
 
 
+class Engines(Registry):
+    """Functions that let workers elsewhere take the jobs of a sweep."""
+
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Return a decorator of a function of `worker`, a `Worker` of `cnnbench.sweeps.engines`.
+
+        Of a setting `cpus`, the cores of a worker, its runs get their threads.
+        """
+        return self._register(name)
+
+
 MODELS = Models("model")
 DATASETS = Datasets("data")
 AUGMENTATIONS = Augmentations("augmentation")
@@ -306,6 +318,7 @@ SCHEDULERS = Schedulers("scheduler")
 TASKS = Tasks("task")
 LOGGERS = Loggers("logger")
 METRICS = Metrics("metric")
+ENGINES = Engines("engine")
 
 register_model = MODELS.register
 register_dataset = DATASETS.register
@@ -315,3 +328,4 @@ register_scheduler = SCHEDULERS.register
 register_task = TASKS.register
 register_logger = LOGGERS.register
 register_metric = METRICS.register
+register_engine = ENGINES.register
