@@ -162,6 +162,10 @@ class Registry:
         self.group = group
         self.components: dict[str, Component] = {}
 
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Return a decorator; what the factory needs is said where it lacks it."""
+        return self._register(name)
+
     def _register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
         if not isinstance(name, str):  # `@register_model` alone: Python would put the decorator in the place of it
             raise UserError(f"a {self.group} is registered under a name: @register_…('name'), not @register_… alone.")
@@ -253,14 +257,6 @@ class Augmentations(Registry):
         return self._register(name, order=order, excludes=excludes)
 
 
-class Optimizers(Registry):
-    """Factories of optimizers."""
-
-    def register(self, name: str) -> Callable[[Factory], Factory]:
-        """Return a decorator; the factory has a setting `lr`, which schedules scale."""
-        return self._register(name)
-
-
 class Schedulers(Registry):
     """Factories of learning-rate schedules."""
 
@@ -299,26 +295,15 @@ class Metrics(Registry):
         return register
 
 
-class Engines(Registry):
-    """Functions that let workers elsewhere take the jobs of a sweep."""
-
-    def register(self, name: str) -> Callable[[Factory], Factory]:
-        """Return a decorator of a function of `worker`, a `Worker` of `cnnbench.sweeps.engines`.
-
-        Of a setting `cpus`, the cores of a worker, its runs get their threads.
-        """
-        return self._register(name)
-
-
 MODELS = Models("model")
 DATASETS = Datasets("data")
 AUGMENTATIONS = Augmentations("augmentation")
-OPTIMIZERS = Optimizers("optimizer")
+OPTIMIZERS = Registry("optimizer")
 SCHEDULERS = Schedulers("scheduler")
 TASKS = Tasks("task")
 LOGGERS = Loggers("logger")
 METRICS = Metrics("metric")
-ENGINES = Engines("engine")
+ENGINES = Registry("engine")
 
 register_model = MODELS.register
 register_dataset = DATASETS.register

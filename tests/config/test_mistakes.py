@@ -186,7 +186,7 @@ MISREAD = {
     "hydra.run.dir=/tmp/elsewhere": "CNNBENCH_OUTPUTS=FOLDER",
     "hydra/launcher=joblib": "is Hydra's own, which cnnbench does not use; -m … jobs=4",
     "hydra/sweeper=optuna": "-m optimizer.lr=0.1,0.01 seeds=3 runs each combination",
-    "engine=slurm": "is for a sweep; put -m before it",
+    "engine=slurm": "is for the command line: cnnbench -m … engine=slurm",
     "epochs": "is not of the form key=value; did you mean 'epochs=…'?",
     "lenet": "is not of the form key=value; did you mean 'model=lenet'?",
     "lenet_mnist": "did you mean 'experiment=cnn_lab/lenet_mnist'?",
