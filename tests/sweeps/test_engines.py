@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cnnbench.cli.catalog import PACKAGE
 from cnnbench.config.values import conf_dir
 from cnnbench.registry import ENGINES
 from cnnbench.store.folder import find_runs
@@ -186,19 +187,12 @@ def test_without_slurm_or_where_it_refuses_the_script_is_there_to_be_submitted(c
     assert f"there is no sbatch on this machine. Where there is: sbatch {script}" in outcome.err
 
 
-ENGINE = """
-from pathlib import Path
-from cnnbench import register_engine
-
-@register_engine("pbs")
-def pbs(worker, *, workers: int = 4, queue: str = "batch") -> None:
-    '''Submits workers to PBS.'''
-    Path("submitted.txt").write_text(f"{workers} {queue} {worker.left} {' '.join(worker.words)}")
-"""
-
-
-def test_an_engine_of_a_plugin_with_a_preset_gets_the_command_of_its_workers(cnnbench, outputs, tmp_path):
-    (tmp_path / "pbs.py").write_text(ENGINE)
+def test_an_engine_of_a_plugin_with_a_preset_runs_the_command_of_its_workers(cnnbench, outputs, slurm, tmp_path):
+    page = (PACKAGE / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n([^`]*@register_engine[^`]*)```", page)
+    (tmp_path / "pbs.py").write_text(example)
+    (slurm / "bin" / "qsub").write_text('#!/bin/bash\necho "$@ < $(cat)" >> "$RECORDS/qsub"\n')
+    (slurm / "bin" / "qsub").chmod(0o755)
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "ours.yaml").write_text("name: pbs\nqueue: gpu\n")
     outcome = cnnbench(
@@ -206,7 +200,7 @@ def test_an_engine_of_a_plugin_with_a_preset_gets_the_command_of_its_workers(cnn
     )
     assert outcome.code == 0, outcome.err
     worker = f"{sys.executable} -m cnnbench resume {the_sweep(outputs).path} jobs=1"
-    assert Path("submitted.txt").read_text() == f"3 gpu 2 {worker}"
+    assert (slurm / "qsub").read_text() == f"-q gpu -l ncpus=4 < {worker}\n" * 2
 
 
 def test_a_preset_of_a_cluster_has_the_settings_of_its_engine_where_it_states_none(tmp_path):
