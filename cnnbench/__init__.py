@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cnnbench.registry import (
         register_augmentation,
         register_dataset,
+        register_engine,
         register_logger,
         register_metric,
         register_model,
@@ -32,6 +33,7 @@ __all__ = [
     "plan",
     "register_augmentation",
     "register_dataset",
+    "register_engine",
     "register_logger",
     "register_metric",
     "register_model",

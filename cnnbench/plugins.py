@@ -13,11 +13,11 @@ from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError, raised_at
-from cnnbench.registry import LOGGERS, METRICS, Registry
+from cnnbench.registry import ENGINES, LOGGERS, METRICS, Registry
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.loggers")
 PREFIX = "cnnbench_plugin_"
-REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), LOGGERS, METRICS)
+REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), LOGGERS, METRICS, ENGINES)
 
 _imported: dict[str, bytes] = {}
 """Content of each plugin file as it was imported, by the name of its module."""

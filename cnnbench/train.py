@@ -6,6 +6,7 @@ Nothing heavy is imported at the top: `--help` and completion answer at once.
 import errno
 import gc
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,7 @@ class Request:
     accept_stale: bool = False
     dry_run: bool = False
     lr_find: bool = False
+    engine: list[str] = field(default_factory=list)
     jobs: str = "1"
     fail_fast: bool = False
     retry_failed: bool = False
@@ -188,8 +190,10 @@ def _do(request: Request, plans: "Sequence[Plan]", stop: StopRequests) -> ExitCo
 
 
 def _sweep(request: Request, stop: StopRequests) -> ExitCode:
-    """Carry out a sweep: one that was typed, or one that is continued, given by its folder."""
+    """Carry out a sweep, or let an engine do so: one that was typed, or one that is continued, given by its folder."""
     from cnnbench.api import compare_sweep, write_page, write_progress
+    from cnnbench.plugins import register_everything
+    from cnnbench.sweeps.engines import chosen_engine, handed_over, threads_of_worker
     from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched, opened
     from cnnbench.sweeps.slots import Processes
     from cnnbench.sweeps.work import Options
@@ -197,12 +201,17 @@ def _sweep(request: Request, stop: StopRequests) -> ExitCode:
     jobs = None if request.jobs == "auto" else int(request.jobs) if request.jobs.isdigit() else 1
     processes = Processes(REPORTING)
     options = Options(jobs, request.fail_fast, request.retry_failed, request.accept_stale)
+    register_everything(request.plugins)
+    engine, mistakes = chosen_engine(request.engine, request.config_dir)
+    known = (*request.mistakes, *mistakes)
     if request.resume is not None:
-        sweep = opened(request.resume, request.words, request.mistakes)
+        sweep = opened(request.resume, request.words, known)
     else:
         words = tuple(request.words)
-        grid = Grid(words, request.plugins, request.config_dir, request.rerun, request.mistakes)
-        sweep = launched(grid, options, processes)
+        grid = Grid(words, request.plugins, request.config_dir, request.rerun, known)
+        sweep = launched(grid, options, processes, threads_of_worker(engine, options))
+    if handed_over(sweep, engine, options):
+        return ExitCode.FINISHED
     return carry_out_sweep(sweep, options, stop, Pages(write_page, compare_sweep, write_progress), processes)[0]
 
 
@@ -237,6 +246,8 @@ def read_request(flags: Namespace) -> Request:
             if value not in ("true", "false"):
                 mistakes.append(Mistake(word, "must be true or false"))
             setattr(request, key, value == "true")
+        elif key.partition(".")[0] == "engine":
+            request.engine.append(word)
         elif key == "jobs":
             if value != "auto" and not (value.isdigit() and 0 < int(value) <= MAX_JOBS):
                 mistakes.append(Mistake(word, f"must be auto, or a whole number from 1 to {MAX_JOBS}"))
@@ -258,7 +269,7 @@ def _contradictions(request: Request, is_multirun: bool, words: Sequence[str]) -
         switches = {"rerun=true": request.rerun, "dry_run=true": request.dry_run}
         yield from (Mistake(word, "is for the command of a sweep") for word, is_set in switches.items() if is_set)
     if not request.is_sweep:
-        of_sweeps = (word for word in words if word.partition("=")[0] in ("jobs", "fail_fast", "retry_failed"))
+        of_sweeps = (word for word in words if re.match("(jobs|engine|fail_fast|retry_failed)[.=]", word))
         yield from (Mistake(word, "is for a sweep; put -m before it") for word in of_sweeps)
     if request.shows_config and request.is_sweep:
         yield Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run")

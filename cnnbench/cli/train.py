@@ -26,6 +26,7 @@ CONTROLS = (
     ("resume=RUN", "the same as cnnbench resume RUN"),
     ("seeds=N", "with -m: seed=0,1,… up to N seeds"),
     ("jobs=N", "with -m: N runs at a time; auto: as many as fit this machine"),
+    ("engine=slurm", "with -m: workers on a cluster take the runs: cnnbench help cluster"),
     ("fail_fast=true", "with -m: stop at the first failure"),
     ("retry_failed=true", "with -m: try again also what diverged with the same code"),
 )

@@ -35,6 +35,13 @@ from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
 
+INSTEAD_OF_HYDRA = {
+    "searchpath": "--config-dir FOLDER adds a folder of your own YAML files",
+    "launcher": "-m … jobs=4 runs jobs at a time, engine=slurm on a cluster: cnnbench help cluster",
+    "sweeper": "-m optimizer.lr=0.1,0.01 seeds=3 runs each combination",
+    "dir": "CNNBENCH_OUTPUTS=FOLDER says where runs are written",
+}
+
 
 class Composer:
     """Composes any number of configurations from `conf/` and the user's own folders of YAML files.
@@ -60,6 +67,13 @@ class Composer:
     def groups(self) -> dict[str, list[str]]:
         """Return the options of every group."""
         return self._groups
+
+    def settings_of(self, group: str, option: str) -> dict[str, Any]:
+        """Return what the file of an option sets; nothing where there is none."""
+        file = self._loader.repository.load_config(f"{group}/{option}")
+        values = {} if file is None else OmegaConf.to_container(file.config)
+        assert isinstance(values, dict)
+        return {str(key): value for key, value in values.items()}
 
     def compose(self, words: Sequence[str]) -> Composed:
         """Return what the words make of the configuration files; mistakes are collected, not raised."""
@@ -191,10 +205,11 @@ class Composer:
             return f"has several values; put -m before it to run each of them{one}"
         if outside_reference(override.value()):
             return REFUSED
-        if key == "hydra.searchpath":
-            return "is Hydra's; --config-dir FOLDER adds a folder of your own YAML files"
-        if key == "hydra" or key.startswith(("hydra/", "hydra.")):
-            return "is for Hydra's own launcher, which cnnbench does not use"
+        if re.match(r"hydra([/.]|$)", key):
+            instead = next((f"; {way}" for part, way in INSTEAD_OF_HYDRA.items() if part in key), "")
+            return f"is Hydra's own, which cnnbench does not use{instead}"
+        if re.match(r"engine([.]|$)", key):
+            return "says where the jobs of a sweep run, and is for the command line: cnnbench -m … engine=slurm"
         group = key.removesuffix(".name")
         if group in GROUPS and group != key:
             chosen = closest(str(override.value())[:LONGEST], self._groups[group])

@@ -86,6 +86,17 @@ def adapt_until_valid(
         return config, result, [_note(mistake) for mistake in found]
 
 
+def read_section(
+    schema: type[BaseModel], values: Mapping[str, Any], typed: Mapping[str, str], name: str
+) -> tuple[Any, list[Mistake]]:
+    """Return settings that are no part of a run as their schema has them, and every mistake in them.
+
+    typed: the words that set them, by dotted key. name: of their group.
+    """
+    reading = _Reading({}, typed, [], is_recorded=False)
+    return reading._section(schema, values, f"{name}."), reading.mistakes
+
+
 def with_values(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """Return the configuration with other values of some dotted keys. Raises ConfigError where they are invalid."""
     values = config.to_dict()
@@ -162,7 +173,8 @@ class _Reading:
             hint = f"; it is a setting of {listed(having)}, not of '{self.chosen[section]}'"
         else:
             typed = self.as_typed(key, value).partition("=")[2]
-            hint = meant_by_key(key[:LONGEST], typed[:LONGEST], [*known_keys(self.chosen), *CONTROLS])
+            own = [f"{section}.{one}" for one in known] if section else []
+            hint = meant_by_key(key[:LONGEST], typed[:LONGEST], [*own, *known_keys(self.chosen), *CONTROLS])
         otherwise = f"; '{section}' takes {listed(known)}" if section else "; cnnbench help settings lists all"
         self._mistake(key, value, f"no such key{hint or otherwise}")
 

@@ -21,9 +21,10 @@ from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.registry.contract import PRODUCTS, PROVIDED, STRICT, ContractError, Section, problems
 
 __all__ = [
-    "AUGMENTATIONS", "DATASETS", "LOGGERS", "METRICS", "MODELS", "OPTIMIZERS", "PROVIDED", "SCHEDULERS", "TASKS",
-    "Component", "ContractError", "Registry", "Section", "Selection", "register_augmentation", "register_dataset",
-    "register_logger", "register_metric", "register_model", "register_optimizer", "register_scheduler", "register_task",
+    "AUGMENTATIONS", "DATASETS", "ENGINES", "LOGGERS", "METRICS", "MODELS", "OPTIMIZERS", "PROVIDED", "SCHEDULERS",
+    "TASKS", "Component", "ContractError", "Registry", "Section", "Selection", "register_augmentation",
+    "register_dataset", "register_engine", "register_logger", "register_metric", "register_model", "register_optimizer",
+    "register_scheduler", "register_task",
 ]  # fmt: skip
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -161,6 +162,10 @@ class Registry:
         self.group = group
         self.components: dict[str, Component] = {}
 
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Return a decorator; what the factory needs is said where it lacks it."""
+        return self._register(name)
+
     def _register(self, name: str, **facts: Any) -> Callable[[Factory], Factory]:
         if not isinstance(name, str):  # `@register_model` alone: Python would put the decorator in the place of it
             raise UserError(f"a {self.group} is registered under a name: @register_…('name'), not @register_… alone.")
@@ -252,14 +257,6 @@ class Augmentations(Registry):
         return self._register(name, order=order, excludes=excludes)
 
 
-class Optimizers(Registry):
-    """Factories of optimizers."""
-
-    def register(self, name: str) -> Callable[[Factory], Factory]:
-        """Return a decorator; the factory has a setting `lr`, which schedules scale."""
-        return self._register(name)
-
-
 class Schedulers(Registry):
     """Factories of learning-rate schedules."""
 
@@ -301,11 +298,12 @@ class Metrics(Registry):
 MODELS = Models("model")
 DATASETS = Datasets("data")
 AUGMENTATIONS = Augmentations("augmentation")
-OPTIMIZERS = Optimizers("optimizer")
+OPTIMIZERS = Registry("optimizer")
 SCHEDULERS = Schedulers("scheduler")
 TASKS = Tasks("task")
 LOGGERS = Loggers("logger")
 METRICS = Metrics("metric")
+ENGINES = Registry("engine")
 
 register_model = MODELS.register
 register_dataset = DATASETS.register
@@ -315,3 +313,4 @@ register_scheduler = SCHEDULERS.register
 register_task = TASKS.register
 register_logger = LOGGERS.register
 register_metric = METRICS.register
+register_engine = ENGINES.register

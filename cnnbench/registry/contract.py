@@ -25,6 +25,7 @@ PROVIDED: dict[str, dict[str, str]] = {
     "scheduler": {"horizon": "horizon"},
     "task": {"spec": "spec"},
     "metric": {"predictions": "predictions"},
+    "engine": {"worker": "worker"},
 }  # fmt: skip
 
 # By group: the class of what a factory must return, and how to say it. By name: importing torch here would make every
@@ -37,7 +38,7 @@ PRODUCTS = {
     "scheduler": ("", "a function of the step and the scores"),
     "task": ("cnnbench.tasks.base.Task", "a Task (cnnbench.tasks.base)"),
     "logger": ("cnnbench.training.loggers.base.Logger", "a Logger (cnnbench.training.loggers.base)"),
-}  # a metric returns whatever `float` takes
+}  # a metric returns whatever `float` takes, an engine nothing
 
 
 class ContractError(UserError):

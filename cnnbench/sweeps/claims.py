@@ -21,6 +21,7 @@ from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Claim
 
 HEARTBEAT = 5.0  # seconds
+SILENT = 30.0  # seconds without one that are worth waiting for what comes then
 STALE = 90.0  # seconds without one, of a holder on another machine; network file systems show changes a minute later
 
 
@@ -69,6 +70,12 @@ class Claims:
             return ""
         claim = self.said(identity, number)
         return f"process {claim['process']} on {claim['host']}" if claim else "another process"
+
+    def is_silent(self, identity: str, number: int) -> bool:
+        """Tell whether nothing was heard for a while of who holds a job by this claim: its machine may be gone."""
+        if not self.holder(identity, number):
+            return False
+        return self._now() - (self._folder / f"{identity}.{number}").stat().st_mtime > SILENT
 
     def take(self, identity: str, number: int) -> Held | None:
         """Claim a job that nobody holds by its claim of this number, the newest; None where another was first."""

@@ -8,6 +8,7 @@ known-KEY            empty: by which command, configuration files and code the s
 """
 
 import hashlib
+import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,11 @@ class Job:
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """One sweep on disk. threads: of each job that did not begin with others. max_minutes: of each launch."""
+    """One sweep on disk.
+
+    threads: of each job that did not begin with others. max_minutes: of each launch. cwd: where it was typed, which is
+    where relative paths in its plans begin.
+    """
 
     path: Path
     command: str
@@ -72,6 +77,7 @@ class SweepFolder:
     jobs: tuple[Job, ...]
     plugins: tuple[str, ...] = ()
     started: str = field(default_factory=now)
+    cwd: str = field(default_factory=os.getcwd)
 
     @classmethod
     def open(cls, path: Path) -> "SweepFolder":
@@ -80,10 +86,8 @@ class SweepFolder:
         jobs = tuple(
             Job(job["identity"], job["command"], job["folder"], job["number"], job["after"]) for job in said["jobs"]
         )
-        plugins = tuple(said["plugins"])
-        return cls(
-            path.resolve(), said["command"], said["threads"], said["max_minutes"], jobs, plugins, said["started"]
-        )
+        facts = {key: said[key] for key in ("command", "threads", "max_minutes", "started", "cwd")}
+        return cls(path.resolve(), jobs=jobs, plugins=tuple(said["plugins"]), **facts)
 
     @classmethod
     def write(cls, plans: Sequence[Plan], command: str, threads: int, max_minutes: float | None) -> "SweepFolder":
@@ -120,7 +124,7 @@ class SweepFolder:
         values = {
             "command": self.command,
             "started": self.started,
-            "cwd": str(Path.cwd()),
+            "cwd": self.cwd,
             "threads": self.threads,
             "max_minutes": self.max_minutes,
             "plugins": list(self.plugins),

@@ -1,5 +1,6 @@
 """A sweep from its words to its end: recognised or planned, written to its folder, worked on, compared."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,15 +76,21 @@ def opened(path: str, words: Sequence[str] = (), mistakes: Sequence[Mistake] = (
     if file is None or file.name != "sweep.json":
         raise UserError(f"{path} is the list of a sweep of an earlier version; to continue it, type its command again.")
     sweep = SweepFolder.open(file.parent)
+    os.environ["CNNBENCH_OUTPUTS"] = str(sweep.outputs)  # its runs are there, wherever this is typed
+    if os.path.isdir(sweep.cwd) and not os.path.samefile(sweep.cwd, os.curdir):
+        console.say(f"note: this sweep was launched in {sweep.cwd}, and goes on there")
+        os.chdir(sweep.cwd)
     register_everything(sweep.plugins)
     return sweep
 
 
-def launched(grid: Grid, options: Options, processes: Processes | None = None) -> SweepFolder:
+def launched(
+    grid: Grid, options: Options, processes: Processes | None = None, threads: int | None = None
+) -> SweepFolder:
     """Return the folder of a sweep: the one that the same words made with the same files and code, or a new one.
 
-    processes: of its jobs, which may be prepared meanwhile. Raises UserError with every mistake in any of its jobs,
-    before anything is written.
+    processes: of its jobs, which may be prepared meanwhile. threads: of each job; None: its share of this machine.
+    Raises UserError with every mistake in any of its jobs, before anything is written.
     """
     code = code_hashes(register_everything(grid.plugins))  # once: edits from now on are not recorded as if they ran
     words = [*grid.words, *["rerun=true"] * grid.rerun]
@@ -98,9 +105,8 @@ def launched(grid: Grid, options: Options, processes: Processes | None = None) -
     if len(limits) > 1:
         raise SettingError("max_minutes", "is the limit of the whole sweep; give one value")
     plans = resolve_all(plans)
-    slots = slots_of_machine(options.jobs, plans[0])
-    threads = plans[0].config.threads or max(1, DEFAULT_THREADS // len(slots))
-    sweep = SweepFolder.write(plans, grid.command, threads, limits.pop())
+    threads = plans[0].config.threads or threads or DEFAULT_THREADS // len(slots_of_machine(options.jobs, plans[0]))
+    sweep = SweepFolder.write(plans, grid.command, max(1, threads), limits.pop())
     if all(plan.config.source is None for plan in plans):  # weights of other runs are in no key
         sweep.remember(key)
     return sweep

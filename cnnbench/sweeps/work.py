@@ -233,10 +233,11 @@ class _Worker:
         return replace(plan, config=config, rerun=rerun, accept_stale=self.options.accept_stale)
 
     def _waits(self, waiting: Sequence[Job], patience: float) -> bool:
-        """Tell whether a job that nobody holds is worth waiting for: it was left alone by its launcher, and saves."""
-        if time.monotonic() > patience:
-            return False
-        return any(not self.claims.holder(job.identity, self.claims.number(job.identity)) for job in waiting)
+        """Tell whether a job is worth waiting for: left alone by its launcher, it saves; or its machine may be gone."""
+        claims = [(job.identity, self.claims.number(job.identity)) for job in waiting]
+        if any(self.claims.is_silent(*claim) for claim in claims):
+            return True
+        return time.monotonic() <= patience and any(not self.claims.holder(*claim) for claim in claims)
 
     def _watch(self) -> None:
         """Wait for a moment: for the end of jobs, and for signals, which are passed on."""

@@ -13,7 +13,7 @@ import pytest
 
 from cnnbench import api
 from cnnbench.store.lock import locked
-from cnnbench.sweeps.claims import Claims
+from cnnbench.sweeps.claims import SILENT, STALE, Claims
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.launch import Grid, launched
 from cnnbench.sweeps.work import Options
@@ -138,6 +138,7 @@ def of_another_machine(sweep: SweepFolder, index: int) -> Path:
 def test_a_job_held_on_another_machine_is_elsewhere_and_no_failure(cnnbench, outputs):
     sweep = launched(Grid((*SMALL, "seed=0,1")), Options())
     claim = of_another_machine(sweep, 0)
+    os.utime(claim, (2**32, 2**32))  # however long this takes, it was heard of just now
     outcome = cnnbench("-m", *SMALL, "seed=0,1")
     assert outcome.code == 0
     assert "1 of 2 runs completed" in outcome.out
@@ -145,6 +146,23 @@ def test_a_job_held_on_another_machine_is_elsewhere_and_no_failure(cnnbench, out
     os.utime(claim, (0, 0))  # it has not been heard of for long
     outcome = cnnbench("resume", str(sweep.path))
     assert outcome.code == 0
+    assert "2 of 2 runs completed" in outcome.out
+
+
+def test_what_a_machine_held_that_is_gone_is_waited_for_and_trained(cnnbench, monkeypatch):
+    sweep = launched(Grid((*SMALL, "seed=0,1")), Options())
+    heard = of_another_machine(sweep, 0).stat().st_mtime
+    ages = [SILENT + 1]  # of the claim, whenever it is looked at
+    monkeypatch.setattr(Claims, "_now", lambda self: heard + ages[-1])
+    is_silent = Claims.is_silent
+
+    def looked_at_once(self: Claims, *claim: object) -> bool:
+        found = is_silent(self, *claim)
+        ages.append(STALE + 1)
+        return found
+
+    monkeypatch.setattr(Claims, "is_silent", looked_at_once)
+    outcome = cnnbench("resume", str(sweep.path))
     assert "2 of 2 runs completed" in outcome.out
 
 
