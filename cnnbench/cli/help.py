@@ -46,7 +46,6 @@ Prints a page of documentation.
   cnnbench help settings         every setting, with its default
   cnnbench help evaluate         as cnnbench evaluate --help
 """
-PICTURE = re.compile(r"^!\[.*\n+", re.MULTILINE)
 
 
 def overview() -> str:
@@ -78,8 +77,7 @@ def in_columns(markdown: str) -> Iterator[str]:
     """Yield the lines of a page as a terminal shows them: paragraphs wrapped, a row of a table as a small list."""
     for number, part in enumerate(re.split(r"(?ms)^(```.*?^```)$", markdown)):
         is_code = number % 2 == 1
-        part = part if is_code else re.sub(r"\[([^]\n]*)\]\([^)]*\)", r"\1", PICTURE.sub("", part))
-        for block in [part] if is_code else part.strip("\n").split("\n\n"):
+        for block in [part] if is_code else _plain(part).split("\n\n"):
             if is_code:
                 yield from block.splitlines()
             elif block.startswith("|"):
@@ -88,6 +86,12 @@ def in_columns(markdown: str) -> Iterator[str]:
                 yield from _paragraph(block)
             if block:
                 yield ""
+
+
+def _plain(markdown: str) -> str:
+    """Return text without pictures, and with the words of links alone."""
+    text = re.sub(r"(?m)^!\[.*\n+", "", markdown)
+    return re.sub(r"\[([^]\n]*)\]\([^)]*\)", r"\1", text).strip("\n")
 
 
 def _paragraph(block: str) -> Iterator[str]:
