@@ -32,13 +32,17 @@ def anchors_of(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def commands_in(path: Path) -> Iterator[str]:
-    """Yield the commands of a page: lines of its examples for a shell, and commands and settings in backticks."""
-    text = text_of(path)
-    for language, code in CODE.findall(text):
+def examples_in(path: Path) -> Iterator[str]:
+    """Yield the commands of a page's examples for a shell."""
+    for language, code in CODE.findall(text_of(path)):
         if language == "sh":
-            yield from (line for line in code.replace("\\\n", " ").splitlines() if line.startswith("cnnbench "))
-    spans = re.findall(r"`([^`]+)`", CODE.sub("", text))
+            yield from re.findall(r"^cnnbench\b.*", code.replace("\\\n", " "), re.MULTILINE)
+
+
+def commands_in(path: Path) -> Iterator[str]:
+    """Yield the commands of a page's examples, and the commands and settings in backticks."""
+    yield from examples_in(path)
+    spans = re.findall(r"`([^`]+)`", CODE.sub("", text_of(path)))
     yield from (" ".join(span.split()) for span in spans if span.startswith("cnnbench "))
     yield from (f"cnnbench {span}" for span in spans if re.fullmatch(r"(-m )?[a-z_]+(\.[\w.]+)?=[^\"']+", span))
 
