@@ -16,7 +16,7 @@ from tests.support.photographs import write_classes
 @pytest.mark.timeout(1500)
 def test_the_commands_of_the_tutorial_end_well(monkeypatch):
     monkeypatch.delenv("CNNBENCH_OUTPUTS")
-    write_classes(Path("my_photos"), dict.fromkeys(("bird", "frog", "ship"), 60))
+    write_classes(Path("my_photos"), dict.fromkeys(("bird", "frog", "ship"), 200))
     typed = list(examples_in(DOCS / "tutorial.md"))
     assert len(typed) > 8
     for command in typed:
