@@ -18,6 +18,7 @@ import pytest
 import torch
 from hydra.core.config_store import ConfigStore
 
+from cnnbench.cli.help import DOCS
 from cnnbench.config.compose import Composer
 from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
 from cnnbench.registry import TASKS
@@ -179,8 +180,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def rotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the README's example of a task in a file of its own, as a user would have it."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    """Return the example of a task in the page on extending, in a file of its own, as a user would have it."""
+    text = (DOCS / "extending.md").read_text(encoding="utf-8")
     begin = text.index("# rotations.py")
     path = tmp_path / "rotations.py"
     path.write_text(text[begin : text.index("```", begin)], encoding="utf-8")

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from textwrap import wrap
 
-from cnnbench.cli.catalog import PACKAGE, general_settings
+from cnnbench.cli.catalog import PACKAGE
 from cnnbench.cli.parse import VERBS, WIDTH, Argument, Verb, columns, say, verb_named
 from cnnbench.errors import UserError, did_you_mean
 
@@ -46,7 +46,6 @@ Prints a page of documentation.
   cnnbench help settings         every setting, with its default
   cnnbench help evaluate         as cnnbench evaluate --help
 """
-SETTINGS = "every setting that does not depend on an option, with its default and meaning"
 
 
 def overview() -> str:
@@ -55,18 +54,14 @@ def overview() -> str:
 
 
 def topics() -> dict[str, str]:
-    """Return the pages, with a line on each: files of `docs/`, and the list of settings, which is read from `conf/`."""
-    pages = {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in DOCS.glob("*.md")}
-    return dict(sorted((pages | {"settings": SETTINGS}).items()))
+    """Return the pages, files of `docs/`, with the first sentence of each."""
+    return {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
 
 
 def page(topic: str) -> str:
     """Return a page. Raises UserError where there is none of that name."""
     if topic in VERBS:
         return verb_named(topic).help_text()
-    if topic == "settings":
-        rows = tuple((f"{one.key}={one.value}" if one.value else one.key, one.comment) for one in general_settings())
-        return "\n".join([f"{SETTINGS[0].upper()}{SETTINGS[1:]}.", "", *columns(rows, 33)])
     if topic not in topics():
         known = [*topics(), *VERBS]
         raise UserError(f"there is no page '{topic}'{did_you_mean(topic, known) or ';'} cnnbench help lists them.")
@@ -82,7 +77,7 @@ def in_columns(markdown: str) -> Iterator[str]:
     """Yield the lines of a page as a terminal shows them: paragraphs wrapped, a row of a table as a small list."""
     for number, part in enumerate(re.split(r"(?ms)^(```.*?^```)$", markdown)):
         is_code = number % 2 == 1
-        for block in [part] if is_code else part.strip("\n").split("\n\n"):
+        for block in [part] if is_code else _plain(part).split("\n\n"):
             if is_code:
                 yield from block.splitlines()
             elif block.startswith("|"):
@@ -91,6 +86,12 @@ def in_columns(markdown: str) -> Iterator[str]:
                 yield from _paragraph(block)
             if block:
                 yield ""
+
+
+def _plain(markdown: str) -> str:
+    """Return text without pictures, and with the words of links alone."""
+    text = re.sub(r"(?m)^!\[.*\n+", "", markdown)
+    return re.sub(r"\[([^]\n]*)\]\([^)]*\)", r"\1", text).strip("\n")
 
 
 def _paragraph(block: str) -> Iterator[str]:
@@ -105,7 +106,7 @@ def _table(block: str) -> Iterator[str]:
     for row in rest:
         yield from wrap(row[0], WIDTH)
         for title, cell in zip(head[1:], row[1:], strict=True):
-            text = f"{title}: {cell}" if len(head) > 2 else cell
+            text = f"{title}: {cell}" if len(head) > 2 and cell else cell
             yield from wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
 
 

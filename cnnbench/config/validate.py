@@ -213,9 +213,9 @@ class _Reading:
             elif kind == "missing":
                 if any(mistake.given.startswith(f"{prefix}{key}=") for mistake in self.mistakes):
                     continue  # it was, in a word that cannot be read
-                self._mistake(prefix + key, "", f"must be given: {_allowed(properties[key])}")
+                self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}")
             else:
-                self._mistake(prefix + key, values[key], f"must be {_allowed(properties[key])}")
+                self._mistake(prefix + key, values[key], f"must be {allowed(properties[key])}")
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:
@@ -296,12 +296,12 @@ class _Reading:
         return True
 
 
-def _allowed(schema: Mapping[str, Any]) -> str:
+def allowed(schema: Mapping[str, Any]) -> str:
     """Return in words what a JSON schema allows."""
     if "description" in schema:
         return str(schema["description"])
     if "anyOf" in schema:
-        return " or ".join(_allowed(option) for option in schema["anyOf"])
+        return " or ".join(allowed(option) for option in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(str(value) for value in schema["enum"])
     if "const" in schema:
@@ -309,7 +309,7 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
     kind = words.get(schema.get("type", ""), "text")
     if schema.get("type") == "array":
-        kind = f"a list, each {_allowed(schema.get('items', {}))}"
+        kind = f"a list, each {allowed(schema.get('items', {}))}"
     bounds = {
         "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
         "minItems": "of at least", "maxItems": "of at most", "pattern": "matching",

@@ -75,7 +75,8 @@ class Claims:
         """Tell whether nothing was heard for a while of who holds a job by this claim: its machine may be gone."""
         if not self.holder(identity, number):
             return False
-        return self._now() - (self._folder / f"{identity}.{number}").stat().st_mtime > SILENT
+        heard = (self._folder / f"{identity}.{number}").stat().st_mtime_ns
+        return file_system_time(self._folder) - heard > SILENT * 1e9
 
     def take(self, identity: str, number: int) -> Held | None:
         """Claim a job that nobody holds by its claim of this number, the newest; None where another was first."""

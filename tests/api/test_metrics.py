@@ -1,12 +1,12 @@
 """Metrics of one's own."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 import cnnbench
 from cnnbench import api
+from cnnbench.cli.help import DOCS
 from cnnbench.errors import ConfigError, UserError
 from tests.api.conftest import tiny, weights
 from tests.conftest import TINY, latest
@@ -49,8 +49,8 @@ def test_metrics_change_no_weights(run):
     assert same(weights(measured), weights(run))
 
 
-def test_the_metric_of_the_readme_is_measured():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_metric_of_the_documentation_is_measured():
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
     begin = text.index('@cnnbench.register_metric("macro_f1")')
     exec(text[begin : text.index("```", begin)], {"cnnbench": cnnbench})
     assert 0.5 < api.load_run(api.runs()["path"][0]).result["test"]["macro_f1"] < 1

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import cnnbench
+from cnnbench.cli.help import DOCS
 from cnnbench.errors import UserError
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
@@ -417,8 +418,8 @@ def test_training_from_python_is_the_same_run_as_the_command(outputs, cnnbench):
     assert json.loads((trained.path / "run.json").read_text())["command"].startswith("cnnbench data=synthetic")
 
 
-def test_the_example_of_the_readme_runs(outputs):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_example_of_the_documentation_runs(outputs):
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
     begin = text.index("import cnnbench\n")
     known: dict[str, Any] = {}
     exec(text[begin : text.index("```", begin)], known)

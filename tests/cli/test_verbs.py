@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.cli.help import in_columns
+from cnnbench.cli.help import DOCS, in_columns
 from cnnbench.cli.parse import VERBS, verb_named
 from cnnbench.errors import ExitCode
 from tests.conftest import TINY, only_run
@@ -164,7 +164,7 @@ class TestHelp:
     def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
         lines = cnnbench("help").out.splitlines()
         pages = [line.split()[0] for line in lines if re.match("  [a-z]", line)]
-        assert pages == ["architecture", "experiments", "reliability", "settings"]
+        assert pages == sorted(path.stem for path in DOCS.glob("*.md"))
         assert "Where everything is" in " ".join(lines)
 
     def test_a_page_is_printed_for_a_terminal(self, cnnbench):
@@ -177,6 +177,10 @@ class TestHelp:
     def test_code_of_a_page_stays_as_it_is(self):
         code = f"```sh\ncnnbench model=lenet\n\n| {'long ' * 20}\n```"
         assert "\n".join(in_columns(f"Text.\n\n{code}\n\nMore.")) == f"Text.\n\n{code}\n\nMore.\n"
+
+    def test_a_page_is_printed_without_pictures_and_addresses(self):
+        page = "See [runs](runs.md#find).\n\n![Curves](curves.svg)\n\n```\nx[0](1)\n```"
+        assert "\n".join(in_columns(page)) == "See runs.\n\n```\nx[0](1)\n```\n"
 
     def test_a_page_that_is_not_there_is_named(self, cnnbench):
         outcome = cnnbench("help", "architcture")

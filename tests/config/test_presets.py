@@ -169,7 +169,7 @@ def test_each_setting_that_no_option_brings_is_on_the_page_of_settings(cnnbench)
     keys = [key for key in known_keys({}) if key not in (*GROUPS, *OVERLAYS, *SECTIONS)]
     keys = [key for key in keys if not key.startswith("augmentation.")]
     assert {"epochs", "optimizer.layer_decay", "data.subset.first", "regularization.clip.norm"} <= set(keys)
-    assert [key for key in keys if not re.search(rf"^ *{re.escape(key)}=", text, re.MULTILINE)] == []
+    assert [key for key in keys if not re.search(rf"^`{re.escape(key)}=", text, re.MULTILINE)] == []
 
 
 def test_the_help_names_each_setting_of_no_group_and_each_option(cnnbench):

@@ -1,0 +1,93 @@
+"""The README and the pages of documentation: their links lead somewhere, and what they say to type exists."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnnbench.cli.catalog import all_options
+from cnnbench.cli.help import DOCS
+from cnnbench.cli.parse import VERBS, verb_named
+from cnnbench.cli.reference import reference
+from cnnbench.config.validate import CONTROLS
+
+ROOT = DOCS.parents[1]
+PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
+CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OWN = {"my_net", "rotations", "task.turns"}  # registered by the examples of the pages
+OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def anchors_of(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", text_of(path)), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def examples_in(path: Path) -> Iterator[str]:
+    """Yield the commands of a page's examples for a shell."""
+    for language, code in CODE.findall(text_of(path)):
+        if language == "sh":
+            yield from re.findall(r"^cnnbench\b.*", code.replace("\\\n", " "), re.MULTILINE)
+
+
+def commands_in(path: Path) -> Iterator[str]:
+    """Yield the commands of a page's examples, and the commands and settings in backticks."""
+    yield from examples_in(path)
+    spans = re.findall(r"`([^`]+)`", CODE.sub("", text_of(path)))
+    yield from (" ".join(span.split()) for span in spans if span.startswith("cnnbench "))
+    yield from (f"cnnbench {span}" for span in spans if re.fullmatch(r"(-m )?[a-z_]+(\.[\w.]+)?=[^\"']+", span))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_each_link_leads_to_a_file_and_a_heading(path):
+    targets = re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", text_of(path)))
+    for target in targets:
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_begins_with_its_title_and_a_sentence_on_what_is_in_it(path):
+    title, first, *_ = text_of(path).split("\n\n")
+    assert re.fullmatch(r"# \S.*", title)
+    assert re.fullmatch(r"[A-Z][^.]+[.:]( .*)?", first, re.DOTALL)
+    assert "](" not in first.partition(". ")[0], "it is printed by cnnbench help"
+
+
+def test_the_readme_is_short_and_links_each_page():
+    text = text_of(ROOT / "README.md")
+    assert len(text.encode()) <= 10_000
+    assert [page.name for page in PAGES if f"(cnnbench/docs/{page.name})" not in text] == []
+
+
+def test_the_page_of_settings_is_what_the_code_says():
+    again = "write it again: python -m cnnbench.cli.reference > cnnbench/docs/settings.md"
+    assert text_of(DOCS / "settings.md") == reference(), again
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if path.stem not in OF_PYTHON], ids=lambda path: path.stem)
+def test_each_command_can_be_typed(path):
+    options = all_options()
+    settings = re.findall(r"^(?:\||###) `([\w.]+)", text_of(DOCS / "settings.md"), re.MULTILINE)
+    keys = {*options, *settings, *CONTROLS, *OWN, "seeds"}
+    for command in commands_in(path):
+        words = shlex.split(command, comments=True)[1:]
+        verb = words.pop(0) if words and words[0] in VERBS else "train"
+        if words and "…" not in command and "--help" not in words:
+            verb_named(verb).parse(words)
+        for word in words if verb in ("train", "resume") else []:
+            key, equals, value = word.partition("=")
+            if equals and "…" not in key:
+                assert key in keys or key.startswith("optimizer.lr_scale."), command
+            if key in options and "…" not in value and value != "NAME":
+                assert set(value.split(",")) <= {*options[key], *OWN}, command
