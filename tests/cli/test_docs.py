@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cnnbench.cli.catalog import all_options
 from cnnbench.cli.help import DOCS
@@ -17,7 +18,7 @@ ROOT = DOCS.parents[1]
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN = {"my_net", "rotations", "task.turns"}  # registered by the examples of the pages
+OWN = {"my_net", "ours", "rotations", "task.turns"}  # registered by the examples of the pages
 OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
 
 
@@ -79,7 +80,8 @@ def test_the_page_of_settings_is_what_the_code_says():
 def test_each_command_can_be_typed(path):
     options = all_options()
     settings = re.findall(r"^(?:\||###) `([\w.]+)", text_of(DOCS / "settings.md"), re.MULTILINE)
-    keys = {*options, *settings, *CONTROLS, *OWN, "seeds"}
+    engines = [yaml.safe_load(text_of(file)) for file in (ROOT / "conf" / "engine").glob("*.yaml")]
+    keys = {*options, *settings, *CONTROLS, *OWN, "seeds", *(f"engine.{key}" for engine in engines for key in engine)}
     for command in commands_in(path):
         words = shlex.split(command, comments=True)[1:]
         verb = words.pop(0) if words and words[0] in VERBS else "train"

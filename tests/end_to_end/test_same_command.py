@@ -190,6 +190,7 @@ def test_only_what_computes_is_the_code_of_a_run():
     names = provenance.code_hashes()
     assert "cnnbench/training/loop.py" in names
     others = ("analysis", "cli", "config", "store", "sweeps", "training/console.py", "training/journal.py", "train.py")
+    others += ("tasks/charts.py", "tasks/figures.py", "tasks/gallery.py")
     assert not [name for name in names if name.startswith(tuple(f"cnnbench/{other}" for other in others))]
 
 
