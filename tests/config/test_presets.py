@@ -92,7 +92,7 @@ def test_every_option_has_an_effect_on_images_with_room_for_a_window(composer, w
 
 
 def test_every_group_has_been_seen():
-    assert {word.partition("=")[0] for word in FILES} == {*GROUPS, "regularization", *OVERLAYS}
+    assert {word.partition("=")[0] for word in FILES} == {*GROUPS, "regularization", "engine", *OVERLAYS}
 
 
 def test_the_shared_settings_of_groups_are_stated_once_in_order_at_their_defaults():
