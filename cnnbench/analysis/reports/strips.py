@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from matplotlib.ticker import MaxNLocator
 
@@ -23,10 +24,11 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
     """Return a row for each configuration: every run a dot, with mean and interval. more: said of rows left out."""
     metric, unit = comparison.metric, comparison.unit
     values = {id(row): comparison.values(row).by_run for row in rows}
-    far = farthest([row.measured.mean for row in rows], metric.sign)
-    points = [value for by_run in values.values() for value in by_run.values()]
-    points += [comparison.baseline.measured.mean]
-    limits = _limits([x for x in points if metric.sign * x >= metric.sign * far], [row.measured for row in rows])
+    far = farthest([row.measured.mean for row in rows], metric.sign, _usual_width([row.measured for row in rows]))
+    near = [row for row in rows if metric.sign * row.measured.mean >= metric.sign * far]
+    points = [value for row in near for value in values[id(row)].values()]
+    points += [x for x in [comparison.baseline.measured.mean] if metric.sign * x >= metric.sign * far]
+    limits = _limits(points, [row.measured for row in rows])
     low, high = limits if metric.bounds is None else within(limits, metric.bounds)
     place = _scale(low, high)
     strips = []
@@ -57,6 +59,7 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
         f"of the {unit}, the bar their mean, the band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
         + " What lies beyond the scale is an arrow at its edge." * any(_is_beyond(strip) for strip in strips)
+        + _on_cut_bands([row.measured for row in rows], low, high)
         + more
     )
     base = comparison.baseline.measured.mean
@@ -69,7 +72,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
     """Return differences to the baseline, with the intervals and the verdicts of the table."""
     gains = [(row, row.gained) for row in rows if row.gained is not None and row.gained.estimate.n]
     estimates = [gain.estimate for _, gain in gains]
-    far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign)
+    far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign, _usual_width(estimates))
     means = [one.mean for one in estimates if comparison.metric.sign * (one.mean - far) >= 0]
     low, high = _limits([0.0, *means], estimates)
     place = _scale(low, high)
@@ -98,6 +101,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
             if family > 1
             else "."
         )
+        + _on_cut_bands(estimates, low, high)
         + more
     )
     heads = "configuration", "difference", f"difference [95 %], number of {comparison.unit}"
@@ -114,21 +118,28 @@ def in_numbers(found: Estimate, sign: str = "") -> str:
     return f"{found.mean:{sign}.4f}{interval}, n = {found.n}"
 
 
-def farthest(means: Sequence[float], sign: int) -> float:
-    """Return the worst mean that a scale needs to have: a few that are far off would flatten all others."""
+def farthest(means: Sequence[float], sign: int, usual: float = 0.0) -> float:
+    """Return the worst mean that a scale needs to have: a few that are far off would flatten all others.
+
+    usual: a distance that is not far.
+    """
     good = sorted((sign * mean for mean in means if math.isfinite(mean)), reverse=True)
     if not good:
         return math.nan
     best, middle = good[0], good[len(good) // 2]
-    near = [mean for mean in good if mean >= best - FAR * (best - middle)]
+    near = [mean for mean in good if mean >= best - max(FAR * (best - middle), usual)]
     return sign * (near[-1] if middle < best else good[-1])
+
+
+def _usual_width(estimates: Sequence[Estimate]) -> float:
+    return median([one.high - one.low for one in estimates if math.isfinite(one.low)] or [0.0])
 
 
 def _limits(points: Sequence[float], estimates: Sequence[Estimate]) -> tuple[float, float]:
     """Return a scale for these points, with intervals as far as they do not flatten them."""
     finite = [point for point in points if math.isfinite(point)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
-    room = (high - low) / 2 or abs(high) / 50 or 0.01
+    room = (high - low) or abs(high) / 50 or 0.01
     inside = [one for one in estimates if low <= one.mean <= high]
     lows, highs = ([edge for edge in side if math.isfinite(edge)] for side in edges(inside))
     margin = room / 10
@@ -154,6 +165,12 @@ def _clipped(found: Estimate, place: Scale) -> tuple[float, float] | None:
     if math.isnan(found.low) or place(found.high) < 0 or place(found.low) > 100:
         return None
     return max(place(found.low), 0.0), min(place(found.high), 100.0)
+
+
+def _on_cut_bands(estimates: Sequence[Estimate], low: float, high: float) -> str:
+    """Say so where intervals of what is drawn are longer than the scale."""
+    is_cut = any(low <= one.mean <= high and (one.low < low or one.high > high) for one in estimates)
+    return " A band that ends at the edge goes on beyond it." * is_cut
 
 
 def _is_beyond(strip: Strip) -> bool:
