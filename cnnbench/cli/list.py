@@ -82,7 +82,7 @@ def _check(flags: Namespace) -> None:
 def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home: Path, sweep: Path | None) -> None:
     """Print the runs in a folder, or those of a sweep. home: the folder of all runs."""
     from cnnbench.store.folder import outputs_dir
-    from cnnbench.store.index import listed
+    from cnnbench.store.index import listed, without_collection
     from cnnbench.store.matching import runs_matching
     from cnnbench.store.query import folders_below, shortest_words
     from cnnbench.store.sweep_files import sweep_folders
@@ -114,7 +114,8 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
 
         say_json(finite(as_plain(matching, words())))
     else:
-        say(*_table(matching, words, outputs, order))
+        with without_collection():
+            say(*_table(matching, words, outputs, order))
         if matching and home != outputs_dir():
             say(f"  other commands find them with CNNBENCH_OUTPUTS={shlex.quote(str(home))}")
 
@@ -196,7 +197,7 @@ def _prune(
 def _prune_checkpoints(
     everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", home: Path, flags: Namespace
 ) -> list[str]:
-    """Return what is, or would be, removed of the checkpoints of runs that are not among the best."""
+    """Remove, where that is confirmed, the checkpoints of runs that are not among the best; return which."""
     from cnnbench.store.pruning import (
         is_within,
         ranked_on_validation,

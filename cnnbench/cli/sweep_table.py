@@ -32,7 +32,7 @@ def lines(standing: Standing, width: int | None) -> Iterator[str]:
         how = "work on it here too" if "running" in standing.counts else "go on with it"
         yield f"  to {how}:  cnnbench resume {folder}"
     if standing.counts.get("completed", 0) > 1:
-        yield f"  to compare what is completed:  cnnbench report {folder}"
+        yield f"  to compare those that are completed:  cnnbench report {folder}"
 
 
 def overview(standings: Sequence[Standing], width: int | None) -> Iterator[str]:

@@ -42,7 +42,7 @@ def listed(folders: Iterable[Path], home: Path) -> list[RunSummary]:
     begin = f"{home}{os.sep}"
     paths = {str(path).removeprefix(begin): path for path in folders}
     stamps = {name: _stamp_of(path) for name, path in paths.items()}
-    with _without_collection():
+    with without_collection():
         index = _Index.read(home / ".index")
         runs = {name: index.run(name, paths[name]) for name, stamp in stamps.items() if index.has(name, stamp)}
     unknown = [name for name in stamps if name not in runs]
@@ -65,7 +65,7 @@ def listed(folders: Iterable[Path], home: Path) -> list[RunSummary]:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Let no garbage be collected: to look for it among a million values that stay takes longer than to read them."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -114,7 +114,7 @@ class _Index:
         """Write the index to a file, if that is possible."""
         content = json.dumps(vars(self), separators=(",", ":")).encode()
         with suppress(NotWrittenError):
-            write_atomically(path, _head(content) + b"\n" + content)
+            write_atomically(path, _head(content) + b"\n" + content, outlasts_power=False)
 
     def has(self, name: str, stamp: Stamp) -> bool:
         """Tell whether a run is known, and as it was."""

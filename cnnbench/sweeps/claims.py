@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import NotWrittenError, UserError
-from cnnbench.store.files import create_whole, file_system_time, json_bytes, make_folder, write_json
+from cnnbench.store.files import create_whole, file_system_time, json_bytes, make_folder, write_atomically
 from cnnbench.store.folder import now
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Claim
@@ -92,8 +92,9 @@ class Claims:
         """Say that work on a job has ended, and how."""
         with self._lock:
             self._held.remove(held)
-        with suppress(NotWrittenError):  # it is free when this process ends
-            write_json(held.path, {**held.values, "ended": now(), "outcome": outcome, "reason": reason})
+        ended = {**held.values, "ended": now(), "outcome": outcome, "reason": reason}
+        with suppress(NotWrittenError):  # it is free when this process ends, as after a power cut
+            write_atomically(held.path, json_bytes(ended), outlasts_power=False)
 
     @contextmanager
     def beating(self) -> Iterator[None]:

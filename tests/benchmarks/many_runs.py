@@ -1,8 +1,9 @@
 """How long commands take where there are many runs: `python tests/benchmarks/many_runs.py [--runs 1000]`.
 
 One network is trained, and its folder is copied to other identities, as hard links but for what names the run: sweeps
-of up to 1 000 finished jobs, ten seeds each. Then each command is typed three times, and the least is printed. Run it
-on a machine that does nothing else; what `--in FOLDER` holds is measured without making more.
+of up to 1 000 finished jobs, ten seeds each. Then each command is typed three times, and the least is printed: seconds,
+and seconds of processors, which say more on a machine that does something else too. What `--in FOLDER` holds is
+measured without making more; `--package FOLDER` measures another checkout of cnnbench.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from tempfile import TemporaryDirectory
 from cnnbench.plugins import register_everything
 from cnnbench.store.files import CHECKSUM, as_json, checksum, json_bytes
 from cnnbench.store.folder import RunFolder
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.lookup import find_runs, names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
 from cnnbench.sweeps.folder import SweepFolder
@@ -31,15 +32,12 @@ JOBS, SEEDS = 1000, 10  # of a sweep, of each of its configurations
 OWN = ("run.json", "result.json", "config.yaml")
 
 
-def cnnbench(*words: str) -> float:
-    """Return how long a command takes, from its start to its end, in seconds."""
-    began = time.perf_counter()
+def cnnbench(*words: str) -> None:
+    """Carry out a command, which must succeed."""
     command = [sys.executable, "-m", "cnnbench", *words]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{done.stdout}{done.stderr}")
-    return time.perf_counter() - began
 
 
 def make(outputs: Path, number: int) -> None:
@@ -82,50 +80,55 @@ def sealed(values: dict[str, object]) -> bytes:
     return json_bytes({**values, CHECKSUM: checksum(values)})
 
 
-def least(read: Callable[[], object], times: int = 3) -> float:
-    """Return how long something takes, in seconds: the least of several times."""
+def least(read: Callable[[], object], times: int) -> tuple[float, float]:
+    """Return how long something takes, and for how long processors work on it, in seconds: the least of each."""
     taken = []
     for _ in range(times):
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), sum(os.times()[:4])
         read()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        taken.append((time.perf_counter() - began, sum(os.times()[:4]) - worked))
+    return min(wall for wall, _ in taken), min(worked for _, worked in taken)
 
 
-def measure(outputs: Path) -> None:
+def measure(outputs: Path, times: int) -> None:
     """Print how long each command takes."""
     sweep = SweepFolder.open(max(path.parent for path in (outputs / "sweeps").glob("*/sweep.json")))
-    named = f"outputs/sweeps/{sweep.path.name}"
-    fresh = random.SystemRandom()
+    named, chance = f"outputs/sweeps/{sweep.path.name}", random.SystemRandom()
+    names = names_by_hash(outputs)
     ways = {
         "list": lambda: cnnbench("list"),
         "list 'accuracy>0.95' --sort accuracy": lambda: cnnbench("list", "accuracy>0.95", "--sort", "accuracy"),
         "list --json": lambda: cnnbench("list", "--json"),
-        "list last": lambda: RunFolder.named("last"),
-        f"list {named}": lambda: cnnbench("list", named),
-        "look up an identity": lambda: find_runs(outputs, sweep.jobs[0].identity),
-        f"report {named}": lambda: cnnbench("report", named),
-        "report outputs/digits": lambda: cnnbench("report", str(outputs / "digits")),
-        "the sweep again": lambda: cnnbench("resume", named),
-        "a new run": lambda: cnnbench(*RUN, "report=false", f"optimizer.lr={fresh.uniform(0.2, 0.3)}"),
+        "list SWEEP": lambda: cnnbench("list", named),
+        "list sweeps": lambda: cnnbench("list", "sweeps"),
+        "list --prune-checkpoints 10": lambda: cnnbench("list", "--prune-checkpoints", "10"),
+        "report SWEEP": lambda: cnnbench("report", named),
+        "report of one seed": lambda: cnnbench("report", "outputs/digits/mlp/*_seed0-*"),
+        "resume SWEEP, which is finished": lambda: cnnbench("resume", named),
+        "a new run": lambda: cnnbench(*RUN, "report=false", f"optimizer.lr={chance.uniform(0.2, 0.3)}"),
     }
     for name, read in ways.items():
-        print(f"{name:<40}  {least(read):8.3f} s", flush=True)
+        print(f"{name:<40}  {'  '.join(f'{one:7.2f} s' for one in least(read, times))}", flush=True)
+    for name, known in (("a look-up", None), ("a look-up of many", names)):
+        wall, _ = least(lambda known=known: find_runs(outputs, sweep.jobs[0].identity, known), 20)
+        print(f"{name:<40}  {1000 * wall:6.2f} ms", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--in", dest="folder", type=Path, help="empty, or what an earlier call made")
+    parser.add_argument("--package", type=Path, default=HERE, help="the checkout that is measured")
     flags = parser.parse_args()
     with TemporaryDirectory() as scratch:
         home = (flags.folder or Path(scratch)).resolve()
         home.mkdir(parents=True, exist_ok=True)
+        os.environ |= {"CNNBENCH_OUTPUTS": str(home / "outputs"), "PYTHONPATH": str(flags.package.resolve())}
         os.chdir(home)
-        os.environ["CNNBENCH_OUTPUTS"] = str(home / "outputs")
         if not Path("outputs").is_dir():
             make(home / "outputs", flags.runs)
-        measure(home / "outputs")
+        measure(home / "outputs", flags.times)
 
 
 if __name__ == "__main__":

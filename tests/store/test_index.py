@@ -139,7 +139,7 @@ def test_a_damaged_index_counts_for_nothing(damage, runs, outputs):
 
 
 def test_where_nothing_can_be_written_runs_are_read(runs, outputs, monkeypatch):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise NotWrittenError(outputs / ".index", OSError(28, "No space left on device"))
 
     edited(runs["finished"] / "run.json", status="failed")
