@@ -164,7 +164,7 @@ class TestHelp:
     def test_the_pages_are_listed_in_a_line_each(self, cnnbench):
         lines = cnnbench("help").out.splitlines()
         pages = [line.split()[0] for line in lines if re.match("  [a-z]", line)]
-        assert pages == ["architecture", "experiments", "reliability", "settings"]
+        assert pages == ["architecture", "experiments", "reliability", "scale", "settings"]
         assert "Where everything is" in " ".join(lines)
 
     def test_a_page_is_printed_for_a_terminal(self, cnnbench):
