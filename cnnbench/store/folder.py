@@ -19,7 +19,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,12 +37,7 @@ from cnnbench.store.schema import Record, Result, SplitFile
 
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
-
-# Keys whose values speak for themselves, in a folder's name:
-NAMES = (
-    "experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization", "freeze.what", "init.weights",
-    "init.experiment", "task",
-)  # fmt: skip
+BEGINNING = 8  # characters of an identity in the name of its folder
 
 
 def outputs_dir() -> Path:
@@ -85,32 +80,6 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def readable(text: str) -> str:
-    """Return text with only those characters that need no quoting in any shell or in Hydra: A-Z a-z 0-9 . _ -."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
-
-
-def folder_name(words: Mapping[str, str], identity: str) -> str:
-    """Return a run's folder name: what was typed, shortest form, sorted, and the beginning of its identity.
-
-    words: value as typed, by dotted key. The identity alone decides which run it is; the rest is for people.
-    """
-    parts = []
-    for key, value in sorted(words.items()):
-        parts.append(readable(value if key in NAMES else _named_value(key.rpartition(".")[2], value)))
-    shown = readable("_".join(part for part in parts if part))[:80]
-    return f"{shown or 'default'}-{identity[:8]}"
-
-
-def _named_value(name: str, value: str) -> str:
-    """Return `lr0.1`, `crop-null`, `folder-my_photos`: a number joins its name, and stays the same number."""
-    try:
-        float(value)
-    except ValueError:
-        return f"{name}-{readable(value.rstrip('/').rpartition('/')[2])}"  # of a path, its end
-    return name + re.sub(r"^\+|(?<=[eE])\+", "", value)  # `1e+3` would become `1e-3` with the characters allowed
 
 
 class RunHeldError(UserError):
@@ -318,3 +287,15 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
+
+
+def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] | None = None) -> list[RunFolder]:
+    """Return all runs of one identity, the first first: the original, then -r2, -r3, …
+
+    names: those of all runs by hash, where several are looked up.
+    """
+    begin = identity[:BEGINNING]
+    found = run_names(outputs, f"-{begin}") if names is None else names.get(begin, ())
+    folders = [RunFolder(outputs / name) for name in found]
+    runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
+    return sorted(runs, key=lambda folder: (folder.number, folder.path))

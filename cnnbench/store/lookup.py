@@ -1,27 +1,12 @@
-"""Which runs there are of an identity, and of an experiment."""
+"""Runs by what they are of: all of them by identity, those of an experiment."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import RunFolder, run_names
-
-BEGINNING = 8  # characters of an identity in the name of its folder
-
-
-def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] | None = None) -> list[RunFolder]:
-    """Return all runs of one identity, the first first: the original, then -r2, -r3, …
-
-    names: those of all runs by hash, where several are looked up.
-    """
-    begin = identity[:BEGINNING]
-    found = run_names(outputs, f"-{begin}") if names is None else names.get(begin, ())
-    folders = [RunFolder(outputs / name) for name in found]
-    runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
-    return sorted(runs, key=lambda folder: (folder.number, folder.path))
+from cnnbench.store.folder import BEGINNING, RunFolder, run_names
 
 
 def names_by_hash(outputs: Path) -> dict[str, list[str]]:

@@ -34,8 +34,8 @@ from cnnbench.store.files import (
     write_atomically,
     write_json,
 )
-from cnnbench.store.folder import RunFolder, now, outputs_dir, shown
-from cnnbench.store.lookup import find_runs, names_by_hash
+from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir, shown
+from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.provenance import versions
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan

@@ -16,7 +16,7 @@ from cnnbench.config.values import TYPED, copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import DamagedError
-from cnnbench.store.folder import RunFolder, folder_name, outputs_dir, readable
+from cnnbench.store.folder import BEGINNING, RunFolder, outputs_dir
 from cnnbench.store.lookup import finished_runs_of
 
 FIXED_ON_RESUME = (
@@ -24,6 +24,11 @@ FIXED_ON_RESUME = (
     "optimizer.lr_scale", "optimizer.layer_decay", "regularization.dropout", "regularization.batchnorm",
 )  # fmt: skip
 ONLY_COMPUTED = {"parent": "resume= makes a parent", "source": "init.run, .weights and .file make a source"}
+# Keys whose values speak for themselves, in a folder's name:
+NAMES = (
+    "experiment", "debug", "optimizer", "scheduler", "augmentation", "regularization", "freeze.what", "init.weights",
+    "init.experiment", "task",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -270,3 +275,29 @@ def _overridden(
             typed[key] = word
             set_value(values, key.split("."), override.value())
     return values, typed, mistakes
+
+
+def readable(text: str) -> str:
+    """Return text with only those characters that need no quoting in any shell or in Hydra: A-Z a-z 0-9 . _ -."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+
+
+def folder_name(words: Mapping[str, str], identity: str) -> str:
+    """Return a run's folder name: what was typed, shortest form, sorted, and the beginning of its identity.
+
+    words: value as typed, by dotted key. The identity alone decides which run it is; the rest is for people.
+    """
+    parts = []
+    for key, value in sorted(words.items()):
+        parts.append(readable(value if key in NAMES else _named_value(key.rpartition(".")[2], value)))
+    shown = readable("_".join(part for part in parts if part))[:80]
+    return f"{shown or 'default'}-{identity[:BEGINNING]}"
+
+
+def _named_value(name: str, value: str) -> str:
+    """Return `lr0.1`, `crop-null`, `folder-my_photos`: a number joins its name, and stays the same number."""
+    try:
+        float(value)
+    except ValueError:
+        return f"{name}-{readable(value.rstrip('/').rpartition('/')[2])}"  # of a path, its end
+    return name + re.sub(r"^\+|(?<=[eE])\+", "", value)  # `1e+3` would become `1e-3` with the characters allowed

@@ -18,7 +18,7 @@ ROOT = DOCS.parents[1]
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN = {"my_net", "ours", "rotations", "task.turns"}  # registered by the examples of the pages
+OWN = {"my_net", "ours", "pbs", "engine.queue", "rotations", "task.turns"}  # registered by the examples of the pages
 OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
 
 

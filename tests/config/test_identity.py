@@ -17,8 +17,8 @@ from cnnbench.config.schema import NO_EFFECT_ON_RESULT as MARK
 from cnnbench.config.validate import validate
 from cnnbench.config.values import flat
 from cnnbench.registry import MODELS, Selection
-from cnnbench.store.folder import RunFolder, folder_name
-from cnnbench.training.plan import Plan, plan_run
+from cnnbench.store.folder import RunFolder
+from cnnbench.training.plan import Plan, folder_name, plan_run
 
 # A new key, a renamed function or another way to compose must leave these as they are, or every run on every disk is
 # forgotten. Where a value in conf/ is changed on purpose, so is the experiment, and its hash here with it.

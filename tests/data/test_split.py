@@ -129,8 +129,9 @@ def test_the_recorded_split_is_the_one_used_and_no_validation_image_is_ever_trai
     def spy(self, *arguments, **more):
         kind = "evaluated" if torch.is_inference_mode_enabled() else "train"
         mean, std = self._mean[0], 1 / self._inverse_std[0]
+        scale = 255 if self._changes_pixels else 1
         for batch in epoch(self, *arguments, **more):
-            seen[kind].append((batch.images * std + mean).mul(255).round().byte().numpy())
+            seen[kind].append((batch.images * std + mean).mul(scale).round().byte().numpy())
             yield batch
 
     monkeypatch.setattr(loader.Batches, "epoch", spy)

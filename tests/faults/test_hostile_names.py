@@ -230,7 +230,7 @@ def test_own_tables_are_read_back_as_they_were(tmp_path):
 def test_every_table_of_a_run_is_harmless_and_its_page_has_the_names(run_of, capsys):
     run, _ = run_of(capsys)
     files = [*run.rglob("*.csv")]
-    names = {"metrics.csv", "calibration.csv", "classes.csv", "confusion.csv", "predictions.csv"}
+    names = {"metrics.csv", "calibration.csv", "classes.csv", "confusion.csv", "gallery.csv", "predictions.csv"}
     assert {file.name for file in files} == names
     for file in files:
         for row in csv.reader(io.StringIO(file.read_bytes().decode(), newline="")):

@@ -7,8 +7,9 @@ import pytest
 
 from cnnbench.analysis.run import load_run
 from cnnbench.errors import UserError
-from cnnbench.store.folder import RunFolder, folder_name
+from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import runs_named
+from cnnbench.training.plan import folder_name
 from tests.conftest import TINY, only_run
 from tests.support.interruption import read
 

@@ -8,7 +8,7 @@ import pytest
 
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, UserError
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import find_runs
 from cnnbench.store.query import runs_named
 from cnnbench.sweeps import launch
 from cnnbench.sweeps.folder import SweepFolder, read_plan
