@@ -151,9 +151,9 @@ def test_a_job_held_on_another_machine_is_elsewhere_and_no_failure(cnnbench, out
 
 def test_what_a_machine_held_that_is_gone_is_waited_for_and_trained(cnnbench, monkeypatch):
     sweep = launched(Grid((*SMALL, "seed=0,1")), Options())
-    heard = of_another_machine(sweep, 0).stat().st_mtime
+    heard = of_another_machine(sweep, 0).stat().st_mtime_ns
     ages = [SILENT + 1]  # of the claim, whenever it is looked at
-    monkeypatch.setattr(Claims, "_now", lambda self: heard + ages[-1])
+    monkeypatch.setattr("cnnbench.sweeps.claims.file_system_time", lambda _: heard + int(ages[-1] * 1e9))
     is_silent = Claims.is_silent
 
     def looked_at_once(self: Claims, *claim: object) -> bool:
