@@ -286,6 +286,14 @@ def test_a_page_answers_which_learns_first_and_which_overfits(outputs):
     assert table["train-test gap"].to_dict() == pytest.approx({"lr=0.5": 0.1, "lr=0.1": 0.05})
 
 
+def test_that_no_validation_loss_rises_is_not_called_no_overfitting(outputs):
+    for rate in ("0.5", "0.1"):
+        replace_epochs(write_run(outputs, 0.8, f"optimizer.lr={rate}"), accuracy_val=[0.5, 0.8], loss_val=[2.0, 1.0])
+    said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
+    assert not any("verfitting" in line for line in said)
+    assert any(line.startswith("Validation loss: none ends more than a tenth above its lowest; ") for line in said)
+
+
 def test_without_validation_training_decides_which_learns_first(outputs):
     for rate, values in (("0.5", [0.5, 0.9]), ("0.1", [0.1, 0.6])):
         replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)

@@ -191,7 +191,7 @@ def learning_table(comparison: Comparison, learning: Learning) -> Table:
     }  # fmt: skip
     note = (
         f"{level} on {learning.split} is {ALMOST:.0%} of the level that most configurations reached. Loss rises: the "
-        "validation loss at the end, relative to its lowest value (1: no overfitting). Train-test gap: how much better "
+        "validation loss at the end, relative to its lowest value (1: it is still the lowest). Train-test gap: how much better "
         f"{comparison.metric.name} is on training images than on test images. All are means over {comparison.unit}."
     )
     decimals = {f"epochs to {level}": 1, "seconds": 1, "in epoch": 1, "loss rises": 2}
@@ -224,7 +224,9 @@ def answers(comparison: Comparison, learning: Learning) -> list[str]:
             + (f" Not for: {', '.join(one.configuration for one in others[:NAMED])}{_more(others)}." if others else "")
         )
     elif known:
-        lines.append("Overfitting: none; no validation loss ends more than a tenth above its lowest.")
+        lines.append(
+            "Validation loss: none ends more than a tenth above its lowest; how far training is ahead is the gap."
+        )
     gaps = learning.known("gap")
     if gaps:
         least, most = gaps[0], gaps[-1]
