@@ -191,8 +191,9 @@ def learning_table(comparison: Comparison, learning: Learning) -> Table:
     }  # fmt: skip
     note = (
         f"{level} on {learning.split} is {ALMOST:.0%} of the level that most configurations reached. Loss rises: the "
-        "validation loss at the end, relative to its lowest value (1: it is still the lowest). Train-test gap: how much "
-        f"better {comparison.metric.name} is on training images than on test images. All are means over {comparison.unit}."
+        "validation loss at the end, relative to its lowest value (1: it is still the lowest). Train-test gap: how "
+        f"much better {comparison.metric.name} is on training images than on test images. All are means over "
+        f"{comparison.unit}."
     )
     decimals = {f"epochs to {level}": 1, "seconds": 1, "in epoch": 1, "loss rises": 2}
     is_known = not math.isnan(learning.level)
