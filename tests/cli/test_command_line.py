@@ -14,9 +14,8 @@ from cnnbench.cli.parse import VERBS
 from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.validate import validate
-from cnnbench.store.folder import folder_name
 from cnnbench.sweeps.expand import resolve_all
-from cnnbench.training.plan import Plan, plan_run
+from cnnbench.training.plan import Plan, folder_name, plan_run
 from tests.conftest import TINY
 
 OWN_PRESET = """\
