@@ -88,7 +88,7 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric
 
 
 def _limit(axis: Axes, values: "np.ndarray[Any, Any]", metric: Metric, draw: Callable[[Axes], Any]) -> None:
-    """Limit the axis to where the curves can be told apart, within what the metric can be; show the rest as well.
+    """Limit the axis to where the curves can be distinguished, within what the metric can be; show the rest as well.
 
     A loss is drawn by its logarithm; of another metric an inset, drawn by `draw`, has the whole course.
     """

@@ -13,7 +13,7 @@ from cnnbench.analysis.reports.sections import Strip, Strips
 from cnnbench.analysis.reports.statistics import Estimate
 
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
-SMALL = 0.001  # a p below it is not told apart from others: it rests on assumptions, not on a few seeds
+SMALL = 0.001  # a p below it is shown as that: it rests on assumptions, not on a few seeds
 PARTS = 5  # into which ticks divide a scale
 
 Scale = Callable[[float], float]
