@@ -103,6 +103,7 @@ def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(outputs):
     assert "an arrow at its edge" in strips.note
 
 
+@pytest.mark.thorough
 def test_of_many_configurations_the_best_and_the_last_are_drawn_and_that_is_said(outputs):
     for number in range(66):
         write_run(outputs, 0.9 - number / 1000, f"optimizer.lr={(number + 1) / 1000}")
