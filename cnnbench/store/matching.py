@@ -102,7 +102,10 @@ def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list
 def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
     match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", condition)
     if match is None:
-        raise UserError(f"{condition}: conditions are like data=mnist, model=lenet*, accuracy>0.98.")
+        raise UserError(
+            f"{condition}: there is no such sweep (cnnbench list sweeps), and conditions are like data=mnist, "
+            "model=lenet*, accuracy>0.98."
+        )
     key, sign, operand = match.groups()
     if sign in ORDERINGS and _number(operand) is None:
         raise UserError(f"{condition}: '{operand}' is not a number.")

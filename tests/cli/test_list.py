@@ -188,3 +188,10 @@ def test_a_list_imports_neither_torch_nor_hydra(words, several_runs, outputs):
     lines = done.stdout.splitlines()
     assert lines[-1] == "set()"
     assert len(lines) > 3
+
+
+def test_a_sweep_that_is_not_there_is_said_to_be_none(command_of, outputs):
+    outputs.mkdir()
+    outcome = command_of("list", "outputs/sweeps/nope")
+    assert outcome.code == 2
+    assert "outputs/sweeps/nope: there is no such sweep (cnnbench list sweeps)" in outcome.err
