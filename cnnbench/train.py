@@ -74,15 +74,25 @@ class Request:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says, and exit with one of the codes of `ExitCode`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Read when torch is loaded. By default, threads that wait for each other keep their cores busy, and as soon as
-    # anything else runs on the machine small networks crawl: 130 to 650 images/s, where waiting asleep gives 2 500.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _set_waiting()
     gc.set_threshold(5_000)  # by default a tenth of the start is a search for garbage among what was imported
     if isinstance(sys.stdout, TextIOWrapper):  # a page or a help text holds more than ASCII; errors are escaped anyhow
         sys.stdout.reconfigure(errors="backslashreplace")
     with StopRequests(gives_back=arguments is not None) as stop:
         code = _exit_code(words, stop)
     sys.exit(code)
+
+
+def _set_waiting() -> None:
+    """Let threads of torch, which reads this when it is loaded, wait for each other awake for a moment, then asleep.
+
+    By default they wait awake for long, and as soon as anything else runs on the machine small networks crawl: 130 to
+    650 images/s, where sleeping gives 2 500. But to wake up is a system call for every layer: with 10 000 spins, an MLP
+    trains 2.3 times as fast on a quiet machine, LeNet 1.7 times (`cnnbench/docs/speed.md`).
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "10000"  # of libgomp, which comes with torch for Linux
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of others
 
 
 def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:

@@ -254,7 +254,8 @@ class _MetricBuffer:
     def _read(self) -> None:
         if not self.pending:
             return
-        values = torch.stack([sums for *_, sums in self.pending]).tolist()  # one copy from a GPU for all of them
+        read = [sums for *_, sums in self.pending]
+        values = torch.stack(read).tolist() if self.limit > 1 else [read[0].tolist()]  # one copy from a GPU for all
         for (step, rate, samples, images, _), sums in zip(self.pending, values, strict=True):
             if not math.isfinite(sums[0]):
                 norm = f", the norm of its gradient {gradient_norm(self.training)}" if self.limit == 1 else ""

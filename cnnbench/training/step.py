@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +99,10 @@ def apply_gradients(training: TrainingSetup) -> None:
         training.average.after_step()
 
 
-def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context of the configured precision."""
     dtype = AUTOCAST.get(config.precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    return torch.autocast(device.type, dtype=dtype) if dtype is not None else nullcontext()
 
 
 def evaluate(

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from cnnbench.augmentation.color import Jitter
 from cnnbench.augmentation.crop import Crop, Flip
+from cnnbench.data import loader
 from cnnbench.data.images import DataSpec, Images, Stream
-from cnnbench.data.loader import Batches, shifts_of_repeats
+from cnnbench.data.loader import Batch, Batches, shifts_of_repeats
 from cnnbench.randomness import uniform_table
 
 NUM, HEIGHT, WIDTH = 23, 12, 11
@@ -110,6 +111,19 @@ def test_batches_depend_neither_on_the_number_of_workers_nor_on_the_first_batch(
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 5)], ids=["aligned", "not aligned"])
+def test_small_batches_that_are_prepared_together_are_those_prepared_one_by_one(size, monkeypatch):
+    def prepared() -> list[Batch]:
+        return list(make_batches(3, size, crop=Crop(), flip=Flip(p=0.5)).epoch(shuffled(), 4, EPOCH, 1))
+
+    together = prepared()
+    monkeypatch.setattr(loader, "TOGETHER", 0)
+    for one, other in zip(together, prepared(), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert one.images.data_ptr() % loader.ALIGNED == 0  # where other kernels would be chosen
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
