@@ -100,7 +100,8 @@ class Stream:
 
     load: from rows, int64 [B], to uint8 [B, C, H, W]. rows: which of the images that can be loaded, int64 [N].
     size: channels, height, width. files: of all images that can be loaded, by row, where they come from files.
-    pictures: of all of them as well, where these images are the central squares of photographs.
+    pictures: of all of them as well, where these images are the central squares of photographs. is_in_memory: whether
+    loading only selects from images that are in memory.
     """
 
     load: Callable[[Tensor], Tensor]
@@ -108,6 +109,7 @@ class Stream:
     size: tuple[int, int, int]
     files: tuple[str, ...] = ()
     pictures: Pictures | None = None
+    is_in_memory: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -264,9 +266,9 @@ class ImageData:
                 if any(part.pixels.deep.get(one) == "colour" for one in part.pixels.digests):
                     digest.update(b"16 bits of colour are rounded")  # by earlier versions they were cut off
             else:
-                pixels = part.take(torch.arange(len(part)))
-                digest.update(str(tuple(pixels.shape)).encode())
-                digest.update(pixels.contiguous().numpy().data)
+                digest.update(str(tuple(part.pixels.shape)).encode())
+                for rows in torch.split(torch.arange(len(part)), 1024):  # a copy of all would need twice the memory
+                    digest.update(part.take(rows).contiguous().numpy().data)
             digest.update(part.labels.numpy().data)
         return digest.hexdigest()
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.augmentation.base import Augmentation, CropMargin, CropPlacement
-from cnnbench.data.images import DataSpec, Images
+from cnnbench.data.images import DataSpec, Images, Stream
 from cnnbench.data.windows import windows_of
 from cnnbench.randomness import uniform_table
 
@@ -112,10 +112,10 @@ class Batches:
         self.margin = CropMargin(down, right, channels, *self._crop_size)
         if self._windows is not None:
             self._cut_size, self.margin = self._windows.size, self._windows.margin
-        self._images = images
-        self._placements = (
-            self._view_placements(images.pixels.to(device)) if isinstance(images.pixels, Tensor) else None
-        )
+        self._images, pixels = images, images.pixels
+        if isinstance(pixels, Stream) and pixels.is_in_memory and device.type != "cpu":
+            pixels = images.take(torch.arange(len(images)))  # a GPU has them all
+        self._placements = self._view_placements(pixels.to(device)) if isinstance(pixels, Tensor) else None
         # Of pixels in [0, 1] where an augmentation has changed them, and else of bytes.
         self._changes_pixels = self._resizes or any(part.changes_pixels for part in self.augmentations.values())
         scale = 1.0 if self._changes_pixels else 255.0

@@ -39,6 +39,7 @@ from cnnbench.errors import SettingError, UserError, grouped, listed
 from cnnbench.registry import DATASETS, Selection
 
 MAX_IN_MEMORY = 2**30  # bytes of a split; a larger one is resized batch by batch
+MAX_COPIED = 2**28  # bytes of a split; a larger one is not copied out of its data set, but batch by batch
 
 PROPORTIONAL_CROP = 0.875  # 28 of 32 pixels, or 224 of 256, as the presets have it
 
@@ -115,10 +116,8 @@ def prepare(config: DataConfig) -> PreparedData:
     if has_photographs:
         data, split, decoding_notes = _decode(data, split, config)
         notes = (*notes, *decoding_notes)
-    train, val, test = (
-        Images(adapt(part.pixels, config.image_size, config.channels, config.interpolation), part.labels)
-        for part in (data.train[split.train], data.train[split.val], data.test)
-    )
+    train, val = (_adapted(data.train, rows, config) for rows in (split.train, split.val))
+    test = _adapted(data.test, torch.arange(len(data.test)), config)
     channels, height, width = train.size
     crop = crop_size(height, width, config.crop)
     mean, std = statistics_of(train, config.statistics)
@@ -151,7 +150,7 @@ def prepare_to_measure(config: DataConfig) -> PreparedData:
     if isinstance(data.train.pixels, Photographs):
         data, split, more_notes = _decode(data, split, config)
         notes = (*notes, *more_notes)
-    test = Images(adapt(data.test.pixels, config.image_size, config.channels, config.interpolation), data.test.labels)
+    test = _adapted(data.test, torch.arange(len(data.test)), config)
     channels, height, width = test.size
     counts = tuple(counts_per_class(test.labels, len(data.classes)))
     return PreparedData(
@@ -227,20 +226,29 @@ def _decode(data: ImageData, split: Split, config: DataConfig) -> tuple[ImageDat
     return data, usable, (*notes, *more_notes, *copies, *alike, *depths, *divided)
 
 
-def adapt(pixels: Pixels, image_size: int | None, channels: int | None, interpolation: str = "bilinear") -> Pixels:
-    """Return images resized and converted, batch by batch on demand where all of them would need too much memory.
+def _adapted(images: Images, rows: Tensor, config: DataConfig) -> Images:
+    pixels = adapt(images.pixels, rows, config.image_size, config.channels, config.interpolation)
+    return Images(pixels, images.labels[rows])
 
-    pixels: uint8 [N, C, H, W], or a stream, which is returned as it is: decoding has converted it.
+
+def adapt(
+    pixels: Pixels, rows: Tensor, image_size: int | None, channels: int | None, interpolation: str = "bilinear"
+) -> Pixels:
+    """Return images resized and converted, channels last; batch by batch on demand where all need too much memory.
+
+    pixels: uint8 [N, C, H, W], or a stream, which decoding has converted. rows: of which images, int64.
     """
     if not isinstance(pixels, Tensor):
-        return pixels
-    number, given, height, width = pixels.shape
+        return pixels[rows]
+    _, given, height, width = pixels.shape
     size = (channels or given, image_size or height, image_size or width)
-    if size == (given, height, width) or number * math.prod(size) <= MAX_IN_MEMORY:
-        return resize_and_convert(pixels, image_size, channels, interpolation)
-    return Stream(
-        lambda rows: resize_and_convert(pixels[rows], image_size, channels, interpolation), torch.arange(number), size
-    )
+    is_given = size == (given, height, width)
+
+    def load(rows: Tensor) -> Tensor:
+        return channels_last(resize_and_convert(pixels[rows], image_size, channels, interpolation))
+
+    fits = len(rows) * math.prod(size) <= (MAX_COPIED if is_given else MAX_IN_MEMORY)
+    return load(rows) if fits else Stream(load, rows, size, is_in_memory=is_given)
 
 
 def resize_and_convert(
@@ -264,6 +272,16 @@ def resize_and_convert(
         ]
         pixels = torch.cat([part.to(torch.uint8) for part in resized])
     return pixels.expand(-1, 3, -1, -1) if channels == 3 and pixels.shape[1] == 1 else pixels
+
+
+def channels_last(pixels: Tensor) -> Tensor:
+    """Return images that lie in memory as batches need them, which takes half of the time of `to`, or a tenth."""
+    if pixels.is_contiguous(memory_format=torch.channels_last):
+        return pixels
+    result = torch.empty_like(pixels, memory_format=torch.channels_last)
+    for channel in range(pixels.shape[1]):
+        result[:, channel] = pixels[:, channel]
+    return result
 
 
 def crop_size(height: int, width: int, crop: float | None) -> tuple[int, int]:

@@ -124,14 +124,18 @@ def map_images(
 
     The network's mode and statistics are left as they were.
     """
-    rows = []
+    rows, number = torch.empty(0), 0
     with evaluating(network):
         for batch in batches.epoch(torch.arange(len(batches)), config.batch_size):
             with autocast(config, batches.device):
-                rows.append(step(network, batch).float())
+                values = step(network, batch).float()
+            if not number:  # at once: small pieces that are kept hold on to the memory of the batches between them
+                rows = values.new_empty(len(batches), *values.shape[1:])
+            rows[number : number + len(values)] = values
+            number += len(values)
             check_stop()
-    assert sum(map(len, rows)) == len(batches), (len(rows), len(batches))
-    return torch.cat(rows).cpu()
+    assert number == len(batches), (number, len(batches))
+    return rows.clone().cpu()  # no tensor of inference mode
 
 
 @contextmanager

@@ -20,22 +20,23 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from throughput import Works, only_logging, report_augmentations, seconds, synchronize, take_turns
+from preparation import report_augmentations
+from throughput import only_logging, with_images
+from timing import Works, seconds, synchronize, take_turns
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from cnnbench.config.compose import Composer
 from cnnbench.config.run_config import RunConfig
-from cnnbench.data.loader import Batch, Batches
+from cnnbench.data.loader import Batch
 from cnnbench.optim.schedules import Horizon
 from cnnbench.plugins import register_everything
-from cnnbench.randomness import generator
 from cnnbench.store.provenance import cpu_model
 from cnnbench.training.journal import Journal
 from cnnbench.training.loop import Progress, fit
 from cnnbench.training.plan import Plan, plan_run
-from cnnbench.training.setup import TrainingSetup, make_augmentations, make_schedule, set_up_torch, setup
+from cnnbench.training.setup import TrainingSetup, make_schedule, set_up_torch, setup
 from cnnbench.training.step import autocast, evaluate, train_step
 
 BEGAN = time.perf_counter()
@@ -137,18 +138,6 @@ class Bench:
             labels.copy_(batch.labels)
             graph.replay()
         synchronize(self.device)
-
-
-def with_images(training: TrainingSetup, number: int) -> TrainingSetup:
-    """Return the training on that many of its images, again and again: few have to be generated."""
-    config, data = training.config, training.data
-    train = data.train[torch.arange(number) % len(data.train)]
-    return replace(
-        training,
-        data=replace(data, train=train),
-        train=Batches(train, data.spec, data.mean, data.std, training.device, make_augmentations(config), config.seed),
-        order=lambda epoch: training.task.order(train.labels, None, generator(config.seed, "order", epoch)),
-    )
 
 
 def batches_of(training: TrainingSetup) -> Iterator[Batch]:

@@ -1,5 +1,6 @@
 """Data sets that need no download, and how any data set is resized, measured and fingerprinted."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,19 @@ def test_the_fingerprint_changes_with(what):
     data = DATASETS["synthetic"].factory(Path(), num_train=30, num_test=10, num_classes=3, noise=0.25)
     assert changed(data, "nothing").fingerprint() == data.fingerprint()
     assert changed(data, what).fingerprint() != data.fingerprint()
+
+
+def test_the_fingerprint_is_of_all_bytes_in_their_order():
+    labels = torch.arange(1500) % 2
+    pixels = (
+        torch.arange(1500 * 12).remainder(251).byte().view(1500, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    )
+    train, test = Images(pixels, labels), Images(pixels[:2], labels[:2])
+    expected = hashlib.sha256(b"a\0b")
+    for part in (train, test):
+        expected.update(f"{tuple(part.pixels.shape)}".encode())
+        expected.update(part.pixels.contiguous().numpy().tobytes() + part.labels.numpy().tobytes())
+    assert ImageData(train, test, ("a", "b")).fingerprint() == expected.hexdigest()
 
 
 # The spec for models --------------------------------------------------------------------------------------------------

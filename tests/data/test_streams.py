@@ -75,11 +75,40 @@ def test_resizing_on_demand_is_resizing_all(monkeypatch, side, given, channels):
     pixels = some_pixels(7, given, 14, 14)
     expected = resize_and_convert(pixels, side, channels)
     monkeypatch.setattr(preparing, "MAX_IN_MEMORY", 0)
-    lazy = adapt(pixels, side, channels)
-    assert isinstance(lazy, Stream) == (expected.shape != pixels.shape)
-    assert tuple(lazy.shape) == tuple(expected.shape)
-    for rows in ([3], [6, 0], [2, 2, 5, 4, 1, 0, 6]):
-        assert torch.equal(Images(lazy, torch.arange(7)).take(torch.tensor(rows)), expected[rows])
+    monkeypatch.setattr(preparing, "MAX_COPIED", 0)
+    selected = torch.tensor([5, 0, 6, 2])
+    lazy = adapt(pixels, selected, side, channels)
+    assert isinstance(lazy, Stream)
+    assert lazy.is_in_memory == (expected.shape == pixels.shape)
+    assert tuple(lazy.shape) == (4, *expected.shape[1:])
+    for rows in ([3], [1, 0], [2, 2, 3, 1, 0]):
+        taken = Images(lazy, selected).take(torch.tensor(rows))
+        assert torch.equal(taken, expected[selected][rows])
+        assert taken.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_large_images_are_neither_resized_nor_copied_at_once(monkeypatch):
+    pixels, rows = some_pixels(), torch.arange(10)
+    monkeypatch.setattr(preparing, "MAX_COPIED", 10 * 3 * 14 * 13)
+    copied = adapt(pixels, rows, None, None)
+    assert isinstance(copied, torch.Tensor)
+    assert copied.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(preparing, "MAX_COPIED", 10 * 3 * 14 * 13 - 1)
+    assert isinstance(adapt(pixels, rows, None, None), Stream)
+    assert isinstance(adapt(pixels, rows, 12, None), torch.Tensor)
+
+
+def test_a_device_of_its_own_gets_large_images_once():
+    requests = []
+
+    def load(rows: torch.Tensor) -> torch.Tensor:
+        requests.append(len(rows))
+        return some_pixels()[rows]
+
+    images = Images(Stream(load, torch.arange(21), (3, 14, 13), is_in_memory=True), torch.arange(21))
+    batches = Batches(images, DataSpec(3, 14, 13, ("a",)), (0.5,) * 3, (0.5,) * 3, torch.device("meta"))
+    assert [len(batch) for batch in batches.epoch(torch.arange(21), 8)] == [8, 8, 5]
+    assert requests == [21]
 
 
 def test_images_are_kept_in_memory_up_to_a_size_and_streamed_beyond_it(monkeypatch):
