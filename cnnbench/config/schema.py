@@ -264,6 +264,7 @@ class TopLevelConfig(Section):
     seed: Seed
     accumulate: PositiveInt = 1
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     eval_every: PositiveInt = 1
     eval_unit: Literal["epoch", "step"] = "epoch"
     tested: Literal["best", "last"] = "best"

@@ -24,7 +24,7 @@ from cnnbench.config.run_config import RunConfig
 # What computes. A console message, a command or a report changes no result, and makes no finished run outdated.
 COMPUTES = (
     "augmentation", "data", "models", "optim", "tasks", "registry", "randomness.py", "training/setup.py",
-    "training/init.py", "training/step.py", "training/loop.py", "training/state.py",
+    "training/init.py", "training/compilation.py", "training/step.py", "training/loop.py", "training/state.py",
 )  # fmt: skip
 DRAWS = ("charts", "classifier_figures", "figures", "gallery")  # in `tasks/`, what numbers look like
 LIBRARIES = ("torch", "torchvision", "numpy", "hydra-core", "scikit-learn")

@@ -17,6 +17,7 @@ from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
+from cnnbench.training.compilation import compiled
 from cnnbench.training.leaks import check_leaks
 from cnnbench.training.plan import Plan, untrained
 from cnnbench.training.resolve import resolve
@@ -160,7 +161,7 @@ def trial(plan: Plan) -> tuple[Plan, TrainingSetup, list[str]]:
         missing = untrained(awaited)
         record = {"notes": [f"{missing.given} {missing.problem}. Random weights are tried here"]}
     set_up_torch(training.device, plan.config, plan.config.threads or DEFAULT_THREADS)
-    return plan, training, record.get("notes", [])
+    return plan, compiled(training), record.get("notes", [])
 
 
 def _matched(source: WeightSource, training: TrainingSetup) -> Matched:

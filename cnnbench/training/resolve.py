@@ -23,6 +23,7 @@ from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
+from cnnbench.training.compilation import check_compiler
 from cnnbench.training.leaks import record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, setup
@@ -38,6 +39,7 @@ def resolve(
     place: where that is built; None: on the configured device. prepared: returns the data. Raises ConfigError with
     every setting that does not fit, UserError for data and networks that do not work.
     """
+    check_compiler(plan.config)
     attempt = partial(setup, place=place, prepared=prepared)
     if plan.folder is not None or plan.parent is not None:  # what a run has recorded is no longer adapted
         return plan, attempt(plan.config)

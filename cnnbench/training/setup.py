@@ -54,6 +54,7 @@ class TrainingSetup:
     order: from an epoch to its rows in the order in which they are trained on, int64 [N].
     penalized: weights that l1 and l2 act on, while they are trained.
     freeze: which weights are trained in which epoch. head: the layers that are built for the classes.
+    compiled: the network as steps of whole batches call it, with the same layers and weights; None: it is not compiled.
     notes: on data and precision. remarks: on combinations that work, and are often not what was meant.
     """
 
@@ -76,6 +77,7 @@ class TrainingSetup:
     penalized: list[nn.Parameter] = field(default_factory=list)
     freeze: FreezePlan = field(default_factory=FreezePlan)
     head: NamedParts = field(default_factory=NamedParts)
+    compiled: nn.Module | None = None
     notes: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
 

@@ -52,9 +52,11 @@ def compute_gradients(training: TrainingSetup, batch: Batch) -> Tensor:
     training.optimizer.zero_grad()
     sums: Tensor | None = None
     parts = batch.parts(training.config.accumulate)
+    is_whole = len(batch) == training.config.batch_size  # a smaller last one is not worth compiling for
+    network = training.compiled if training.compiled is not None and is_whole else training.network
     for part in parts:
         with autocast(training.config, training.device):
-            loss, part_sums = training.task.train_step(training.network, part)
+            loss, part_sums = training.task.train_step(network, part)
         loss = loss * (len(part) / len(batch)) if len(parts) > 1 else loss
         training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         sums = part_sums if sums is None else sums + part_sums

@@ -14,6 +14,7 @@ from cnnbench.store.files import read_rows, row_line, write_atomically, write_se
 from cnnbench.store.folder import RunFolder
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.training import console
+from cnnbench.training.compilation import compiled
 from cnnbench.training.ending import WritePage, kept_checkpoint, say_stopped, show_finished
 from cnnbench.training.journal import Journal
 from cnnbench.training.loggers.base import LoggedRun, chosen_settings
@@ -108,6 +109,7 @@ class Trainer:
         console.announce(self.plan, self.training, self.folder, self.threads, self.progress)
         for note in (*self._notes(), *self._stretched(), *(remark.text for remark in self.training.remarks)):
             console.say(f"  note: {note}")
+        self.training = compiled(self.training)
         self.journal = Journal(self.folder.metrics_file, self.progress, self.restored.get("rows"))
         self._note_lost_rows(self.journal.loss)
         self._begin_logging()
@@ -240,7 +242,6 @@ class Trainer:
 
     def _restore(self) -> Progress:
         """Put network and optimizer where the newest checkpoint left them, this run's or else its parent's."""
-
         content = checkpoint.load_newest(
             self.folder.checkpoints,
             lambda text: console.say(f"  warning: {text}; continuing from the checkpoint before it."),
