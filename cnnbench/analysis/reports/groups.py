@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cnnbench.analysis.reports.columns import Configuration, other_keys, with_overrides_applied
-from cnnbench.analysis.reports.learning import Course, Metric, course, epoch_rows
+from cnnbench.analysis.reports.learning import Metric, epoch_rows
 from cnnbench.analysis.reports.statistics import Flags, Values, estimate
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
@@ -107,16 +108,6 @@ class Group:
         tables = [epoch_rows(run).assign(run=number) for number, run in enumerate(self.runs.values())]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": []})
 
-    def courses(self, metric: Metric) -> list[Course]:
-        """Return how the training of each finished run went."""
-        return [course(rows, metric) for _, rows in self.epochs.groupby("run")]
-
-    def mixture(self) -> list[str]:
-        """Return what its runs were computed with, where that is not the same for all of them."""
-        facts = [environment_of(run) for run in self.runs.values()]
-        found = {name: list(dict.fromkeys(one[name] for one in facts)) for name in (facts[0] if facts else ())}
-        return [f"its runs were computed with {' and '.join(words)}" for words in found.values() if len(words) > 1]
-
 
 def unit_of(groups: Sequence[Group]) -> str:
     """Return what repetitions are called: `seeds`, `folds`, …; `runs` if several settings repeat."""
@@ -156,48 +147,52 @@ def images_of(run: RunSummary, split: str) -> str:
     return json.dumps(facts, default=str)
 
 
-def environment_of(run: RunSummary) -> dict[str, str]:
-    """Return what a run was computed with, in words: version of each library, device."""
-    versions, machine = run.record.get("versions", {}), run.record.get("machine", {})
-    device = " ".join(str(machine[key]) for key in ("device", "name") if machine.get(key))
-    libraries = {name: f"{name} {versions.get(name, 'unknown')}" for name in ("cnnbench", "python", *LIBRARIES)}
-    return libraries | {"device": device or "an unknown device"}
-
-
-def unlike(group: Group, base: Group) -> list[str]:
-    """Return in what runs that are paired differ, besides their settings: code, split, versions, device."""
-    found: dict[str, str] = {}
-    for own, theirs in (
-        (run, base.runs[repetition]) for repetition, run in group.runs.items() if repetition in base.runs
-    ):
-        if code_digest(own.record) != code_digest(theirs.record):
-            found["code"] = "computed by other code than the baseline"
-        if own.record.get("split") != theirs.record.get("split"):
-            found["split"] = "trained and validated on another split than the baseline"
-        here, there = environment_of(own), environment_of(theirs)
-        found |= {name: f"{here[name]}, the baseline {there[name]}" for name in here if here[name] != there[name]}
-    return list(found.values())
-
-
-def other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
-    """Return what differs between a configuration and the baseline as a consequence, or in addition to the columns."""
-    notes = []
-    for key, what in (("total", "parameters"), ("trainable", "trained parameters")):
-        own, theirs = (one.mean("parameters", key) for one in (group, base))
-        if own != theirs:
-            notes.append(f"{digits(own)} {what}, the baseline {digits(theirs)}")
-            break
-    own_size, base_size = ("x".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
+def notes_on(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
+    """Return in what runs of a configuration differ, from each other and from the baseline, that no column shows."""
+    is_compared = bool(group.runs and base.runs)
+    notes, of_base = [], _environment(base)
+    for name, values in _environment(group).items():
+        others = of_base[name] if is_compared else values
+        if len(values) > 1 or values != others:
+            baseline = f", the baseline with {' and '.join(others)}" if values != others else ""
+            notes.append(f"computed with {' and '.join(values)}{baseline}")
+    if not is_compared:
+        return notes
+    paired = [(run, base.runs[key]) for key, run in group.runs.items() if key in base.runs]
+    if any(own.record.get("split") != theirs.record.get("split") for own, theirs in paired):
+        notes.append("trained and validated on another split than the baseline")
+    own_size, base_size = ("×".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
     if own_size != base_size:
         notes.append(f"takes {own_size} images, the baseline {base_size}")
     own_steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
     if own_steps != base_steps:
         notes.append(f"was trained for {digits(own_steps)} steps, the baseline for {digits(base_steps)}")
     keys = other_keys(group.configuration, base.configuration, differing)
-    if keys:
-        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-        notes.append(f"also differs in {', '.join(keys[:NAMED])}{more}")
-    return notes
+    return [*notes, f"also differs in {some(keys)}"] if keys else notes
+
+
+def _environment(group: Group) -> dict[str, list[str]]:
+    """Return what finished runs were computed with, each value once: code, libraries, device."""
+    found: dict[str, list[str]] = {}
+    for run in group.runs.values():
+        versions, machine = run.record.get("versions", {}), run.record.get("machine", {})
+        facts = {"code": f"code {code_digest(run.record)[:8]}"}
+        facts |= {name: f"{name} {versions.get(name, 'unknown')}" for name in ("cnnbench", "python", *LIBRARIES)}
+        device = " ".join(str(machine[key]) for key in ("device", "name") if machine.get(key))
+        for name, fact in (facts | {"device": device or "an unknown device"}).items():
+            found.setdefault(name, [])
+            found[name] += [fact] * (fact not in found[name])
+    return found
+
+
+def ran_at_once(runs: Sequence[RunSummary]) -> bool:
+    """Return whether some of these runs shared a machine while they trained, and so its processors."""
+    times = sorted(
+        (str(run.record.get("machine", {}).get("host")), run.record["started"], run.record["ended"])
+        for run in runs
+        if run.record.get("ended")
+    )
+    return any(host == other and started < ended for (host, _, ended), (other, started, _) in pairwise(times))
 
 
 def on_same_images(group: Group, other: Group, split: str) -> bool:
@@ -205,6 +200,11 @@ def on_same_images(group: Group, other: Group, split: str) -> bool:
     here, there = ({key: images_of(run, split) for key, run in one.runs.items()} for one in (group, other))
     common = here.keys() & there.keys()
     return all(here[key] == there[key] for key in common) if common else bool({*here.values()} & {*there.values()})
+
+
+def some(names: Sequence[str], comma: str = ", ") -> str:
+    """Return the first few names, and how many there are more."""
+    return comma.join(names[:NAMED]) + f" and {len(names) - NAMED} more" * (len(names) > NAMED)
 
 
 def in_words(lost: Counter[str]) -> str:
