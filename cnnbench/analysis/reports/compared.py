@@ -16,10 +16,11 @@ from cnnbench.analysis.reports.statistics import Difference
 from cnnbench.analysis.reports.strips import in_numbers
 from cnnbench.errors import counted
 
+SHARED = " Some of these runs shared a machine while they trained: compare epochs, not seconds."
 MAX_COMPARED = 60  # configurations whose settings are put into the page
 PARTS = ("experiment", "model", "data")  # whose options name themselves
 IN_FIGURES = ["low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"]  # and in files, but in no table
-ROUNDED = {"seconds": 0, "seconds, std": 0, "parameters": 0, "best epoch": 1}
+ROUNDED = {"seconds": 0, "seconds, std": 0, "parameters": 0}
 
 
 def page_of(comparison: Comparison, command: str) -> Page:
@@ -28,10 +29,7 @@ def page_of(comparison: Comparison, command: str) -> Page:
     repeats = " or ".join(map(str, sorted({len(row.group.every) for row in rows})))
     number = f"{len(runs)}: {counted(len(rows), 'configuration')}, {repeats} {comparison.unit} each"
     first, *figures = figures_of(comparison)
-    effects = [
-        f"{one.label}: {in_numbers(one.difference.estimate, '+')}; {one.difference.verdict}"
-        for one in comparison.effects()
-    ]
+    effects = [f"{name}: {in_numbers(one.estimate, '+')}; {one.verdict}" for name, one in comparison.effects()]
     references = [
         {"configuration": row.label, **one} for row in rows for one in published(list(row.group.runs.values()))
     ]
@@ -39,7 +37,7 @@ def page_of(comparison: Comparison, command: str) -> Page:
         Facts("The runs", {"runs": number, **shared_facts(runs)}),
         Lines("Findings", list(findings(comparison, learning)), leads=True, is_small=True),
         first,
-        Lines("The effect of each setting", effects, leads=True) if effects else None,
+        Lines("Effect of each setting, averaged over the others", effects, leads=True) if effects else None,
         *figures,
         configurations(comparison, learning),
         Table("Published results", pd.DataFrame(references), note=PUBLISHED_NOTE) if references else None,
@@ -100,56 +98,52 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
     names = {name: f"{name} {metric}" for name in ("validation", "test", "training")} | {metric: comparison.measure}
     shown = table.rename(columns=names | short_names(comparison.differing))
     reached = f"epochs to {learning.level:.4f}"
-    for name, values in {"best epoch": learning.best_epochs, reached: learning.means}.items():
-        if not all(map(math.isnan, values)):
-            shown.insert(list(shown).index("parameters") if "parameters" in shown else len(shown.columns), name, values)
-    note = f"Means over {comparison.unit}; std: their standard deviation." + (
-        " Some of these runs shared a machine while they trained: compare epochs, not seconds."
-        * ran_at_once(comparison.runs)
-    )
+    if not all(map(math.isnan, learning.means)):
+        place = list(shown).index("seconds") if "seconds" in shown else len(shown.columns)
+        shown.insert(place, reached, learning.means)
+    note = f"Means over {comparison.unit}; std: their standard deviation." + SHARED * ran_at_once(comparison.runs)
     pages, marked = [row.group.pages() for row in comparison.rows], comparison.rows.index(comparison.best)
     return Table("Configurations", shown, marked, note, decimals={**ROUNDED, reached: 1}, pages=pages)
 
 
 def method(comparison: Comparison) -> dict[str, str]:
     """Return how the intervals and verdicts come about, and what they do not cover."""
-    unit, images = comparison.unit, f"{SPLITS[comparison.split]} images"
+    unit, one, images = comparison.unit, comparison.unit.removesuffix("s"), f"{SPLITS[comparison.split]} images"
     family = max((row.gained.family for row in comparison.rows if row.gained is not None), default=0)
-    folds = ", widened since these share most of their training images (Nadeau and Bengio 2003)"
-    means = f"Student's t over {unit}{folds * bool(comparison.overlap)}. It does not cover the choice of {images}."
-    pairs = f"Paired by {unit.removesuffix('s')}, by Student's t."
+    folds = f"; wider than that, since {unit} share training images (Nadeau and Bengio 2003)"
+    means = f"Student's t over {unit}{folds * bool(comparison.overlap)}. It does not cover which {images} there are."
+    pairs = f"Paired by {one}, by Student's t."
     if any(comparison.values(row).images for row in comparison.rows):
         pairs = (
-            f"Paired by {unit.removesuffix('s')}. Two kinds of chance are added: {unit}, and the choice of {images} (two-way "
-            "analysis of variance of which images each run gets right, degrees of freedom by Satterthwaite 1946; where "
-            "predictions were not kept, errors count as independent). Where Student's t over the "
-            f"{unit} alone is wider, it is used instead."
+            f"Paired by {one}. Two sources of chance are added: {unit}, and which {images} there happen to be (two-way "
+            "analysis of variance of the images that each run gets right, degrees of freedom by Satterthwaite 1946). "
+            f"Where Student's t over the {unit} alone is wider, that is used. Without the predictions of single images, "
+            "the errors of two networks count as independent."
         )
+    p = "How probable a difference of at least that size is where there is none."
     holm = (
-        f"Corrected for {family} comparisons (Holm 1979): if no configuration truly differed, at most one page in 20 "
-        "would call any difference more than chance. Each interval is that of its comparison alone."
+        f"{p} Corrected for {family} comparisons (Holm 1979): if no configuration truly differed, at most one page in "
+        "20 would call any difference more than chance. Each interval is that of its comparison alone."
     )
     subset = comparison.runs[0].config["data"].get("subset", {})
     first = next((key for key in ("first", "per_class") if subset.get(key)), "")
-    fraction = f", and data.subset.fraction instead of data.subset.{first}, which takes the same images" * bool(first)
-    shared = (
-        f"Which images train: all runs share them. To vary them, add data.split_seed=0,1,2 to the command{fraction}."
-    )
+    fraction = f", and data.subset.fraction for data.subset.{first}, which takes the same images" * bool(first)
+    shared = f"Which images train: the same for all {unit}. To vary them, add data.split_seed=0,1,2{fraction}."
     says = [
-        ("mean [95 %]", means, True), ("difference [95 %]", pairs, family), ("p (Holm)", holm, family > 1),
-        ("not covered", shared, not comparison.overlap),
+        ("mean [95 %]", means, True), ("difference [95 %]", pairs, family), ("p", p, family == 1),
+        ("p (Holm)", holm, family > 1), ("not covered", shared, not comparison.overlap),
     ]  # fmt: skip
     return {name: text for name, text, is_said in says if is_said}
 
 
-def _settings(comparison: Comparison) -> Table:
-    """Return every setting that differs, also those that follow from another one."""
+def _settings(comparison: Comparison) -> Table | None:
+    """Return the settings that differ where no column shows them, such as those of an experiment."""
     every = [row.group.configuration for row in comparison.rows]
-    keys = dict.fromkeys(key for one in every for key in one.settings)
+    keys = dict.fromkeys(key for one in every for key in one.settings if key not in comparison.differing)
     texts = {key: [one.text(key) for one in every] for key in keys}
-    content = {"configuration": [row.label for row in comparison.rows]}
-    content |= {key: values for key, values in texts.items() if len(set(values)) > 1}
-    return Table("Settings that differ", pd.DataFrame(content), is_folded=True)
+    differing = {key: values for key, values in texts.items() if len(set(values)) > 1}
+    content = pd.DataFrame({"configuration": [row.label for row in comparison.rows], **differing})
+    return Table("Other settings that differ", content) if differing else None
 
 
 def _unfinished(comparison: Comparison) -> Table | None:

@@ -27,7 +27,6 @@ from cnnbench.analysis.reports.groups import (
 from cnnbench.analysis.reports.learning import Metric, principal
 from cnnbench.analysis.reports.statistics import (
     Difference,
-    Effect,
     Estimate,
     Values,
     corrected_together,
@@ -43,6 +42,7 @@ OTHER_VERSIONS = {
     CODE: "Changed code: configurations that differ in `code` alone were computed by other code, and are not pooled.",
     DATA: "Changed images: configurations that differ in `data content` alone saw other images, and are not pooled.",
 }
+NOTHING = Estimate(0, *[math.nan] * 4)
 SPLITS = {"val": "validation", "test": "test"}
 
 
@@ -104,29 +104,17 @@ class Comparison:
         return pd.DataFrame([self._record(row) for row in self.rows]).dropna(axis="columns", how="all")
 
     def _record(self, row: Row) -> dict[str, Any]:
-        group, name, gained = row.group, self.metric.name, row.gained
-        gain = Estimate(0, *[math.nan] * 4) if gained is None else gained.estimate
-        seconds = estimate(list(group.numbers("seconds", "train").values()))
+        group, name, gained = row.group, self.metric.name, row.gained or Difference(NOTHING, math.nan)
+        seconds, gain = estimate(list(group.numbers("seconds", "train").values())), gained.estimate
         other = "val" if self.split == "test" else "test"
-        any_lost = any(one.lost for one in self.rows)
+        lost = {"lost": in_words(row.lost)} if any(one.lost for one in self.rows) else {}
         return {key: group.configuration.text(key) for key in self.differing} | {
-            "n": row.measured.n,
-            **({"lost": in_words(row.lost)} if any_lost else {}),
-            SPLITS[other]: group.mean(other, name),
-            name: row.measured.mean,
-            "std": row.measured.std,
-            "low": row.measured.low,
-            "high": row.measured.high,
-            "Δ": gain.mean,
-            "Δ low": gain.low,
-            "Δ high": gain.high,
-            "p (uncorrected)": math.nan if gained is None else gained.p,
-            "p (Holm)": math.nan if gained is None else gained.corrected,
-            "training": group.mean("train", name),
-            "seconds": seconds.mean,
-            "seconds, std": seconds.std,
-            "parameters": group.mean("parameters", "total"),
-        }
+            "n": row.measured.n, **lost, SPLITS[other]: group.mean(other, name), name: row.measured.mean,
+            "std": row.measured.std, "low": row.measured.low, "high": row.measured.high,
+            "Δ": gain.mean, "Δ low": gain.low, "Δ high": gain.high,
+            "p (uncorrected)": gained.p, "p (Holm)": gained.corrected, "training": group.mean("train", name),
+            "seconds": seconds.mean, "seconds, std": seconds.std, "parameters": group.mean("parameters", "total"),
+        }  # fmt: skip
 
     @cached_property
     def ranked(self) -> list[Row]:
@@ -137,11 +125,12 @@ class Comparison:
     @cached_property
     def ordered(self) -> list[Row]:
         """Return all rows: ranked, then those that lost runs by failures, then those without a mean."""
-        scores = [-math.inf if math.isnan(row.ranked_by) else self.metric.sign * row.ranked_by for row in self.rows]
-        places = sorted(
-            range(len(scores)), key=lambda n: (scores[n] == -math.inf, not self.rows[n].is_whole, -scores[n])
-        )
-        return [self.rows[place] for place in places]
+
+        def rank(row: Row) -> tuple[bool, bool, float]:
+            is_unknown = math.isnan(row.ranked_by)
+            return is_unknown, not row.is_whole, 0.0 if is_unknown else -self.metric.sign * row.ranked_by
+
+        return sorted(self.rows, key=rank)
 
     @property
     def best(self) -> Row:
@@ -162,7 +151,7 @@ class Comparison:
         found = [paired_difference([(values, best)], self.overlap) for values in others]
         return list(zip(rows, corrected_together(found), strict=True))
 
-    def effects(self) -> list[Effect]:
+    def effects(self) -> list[tuple[str, Difference]]:
         """Return the effect of each setting, all others being equal; none if only one setting differs."""
         keys = self.differing if len(self.differing) > 1 else ()
         names = short_names(keys)
@@ -267,7 +256,7 @@ def _row(
     name = label(group.configuration, base.configuration, differing)
     values = group.values(split, metric)
     measured = estimate(list(values.by_run.values()), overlap, metric.bounds)
-    notes, gained = notes_on(group, base, differing), None
+    notes, gained = notes_on(group, base), None
     if group is not base and group.runs and base.runs:
         if on_same_images(group, base, split):
             gained = paired_difference([(values, base.values(split, metric))], overlap)

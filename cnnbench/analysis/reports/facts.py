@@ -12,7 +12,7 @@ from cnnbench.store.query import RunSummary
 from cnnbench.tasks.intervals import wilson
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
-MOST_VALUES = 4  # of a fact that differs between runs
+MOST_VALUES = 6  # of a fact that differs between runs
 ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit")  # of an optimizer or a schedule
 PUBLISHED_NOTE = (
     "Ours is above or below where the published figure lies outside the 95 % interval: of several runs that of one "
@@ -42,8 +42,8 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "learning rate": as_text(config["optimizer"].get("lr")),
         "schedule": _described(config["scheduler"]).replace("none", "constant"),
         "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
-        "regularization": options.get("regularization", "").replace("none", ""),
-        "augmentation": options.get("augmentation", "").replace("none", ""),
+        "regularization": options.get("regularization"),
+        "augmentation": options.get("augmentation"),
         "tested weights": run.result.get("checkpoint", {}).get("chosen"),
         "machine": _joined(machine.get("name"), machine.get("device"), threads),
         "versions": ", ".join(

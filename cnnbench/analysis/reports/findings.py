@@ -32,11 +32,6 @@ class Learning:
         """Return the mean epoch in which configurations reached the level; NaN if not all of their runs did."""
         return [sum(times) / len(times) if times else math.nan for times in self.times]
 
-    @property
-    def best_epochs(self) -> list[float]:
-        """Return the mean epoch that was best on validation; NaN if unknown."""
-        return [estimate([one.best_epoch or math.nan for one in runs]).mean for runs in self.courses]
-
 
 def learning_of(comparison: Comparison) -> Learning:
     """Return how configurations learnt; the level is nearly what the baseline reached, or the best one without it."""
@@ -64,6 +59,7 @@ def findings(comparison: Comparison, learning: Learning) -> Iterator[str]:
 
 
 def _best(comparison: Comparison) -> str:
+    """Return the best configuration, how sure that is, and what is tied with it."""
     metric, on, best = comparison.metric, comparison.ranks_on, comparison.best
     if not comparison.ranked:
         return f"No run has {metric.name} on the {SPLITS[comparison.split]} images."
@@ -96,7 +92,8 @@ def _ties(comparison: Comparison, images: int) -> Iterator[str]:
     behind = comparison.behind_best()
     tied = [lag(row, gain) for row, gain in behind if not gain.is_resolved]
     if tied:
-        yield f"Tied with it, within chance: {some(tied)}."
+        is_known = any(not math.isnan(gain.p) for _, gain in behind)
+        yield f"{'Tied with it, within chance' if is_known else 'Next, whether by chance is unknown'}: {some(tied)}."
     elif behind:
         others = behind[0][0].label if len(behind) == 1 else "Every other configuration"
         yield f"{others} is worse there by more than chance."
@@ -145,10 +142,9 @@ def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
     never = [f"{row.label} ({sum(time > 0 for time in own)} of {len(own)})" for own, row in late]
     if reached:
         yield (
-            f"Epochs to {learning.level:.4f} {learning.split} {comparison.metric.name} ({100 * ALMOST:.0f} % of the best "
-            f"of {comparison.baseline.label}), mean and range over {comparison.unit}: {some(reached)}."
-            + f" Not reached by all {comparison.unit}: {some(never)}."
-            * bool(never)
+            f"Speed of learning: epochs to {learning.split} {comparison.metric.name} {learning.level:.4f}, "
+            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}, with range over {comparison.unit}: "
+            f"{some(reached)}." + f" Not reached by all {comparison.unit}: {some(never)}." * bool(never)
         )
 
 
@@ -185,5 +181,5 @@ def _validation_and_test(comparison: Comparison) -> Iterator[str]:
     if name == "accuracy" and not comparison.overlap and len(images) == 1:
         ((vals, tests),) = images
         size = "within chance" if is_chance(val, vals, test, tests) else "beyond chance"
-        said += f"; for the {grouped(vals)} validation images that all runs share, that is {size} (Fisher's exact test)"
+        said += f"; a gap like that is {size} for the {grouped(vals)} validation images, which all runs share (Fisher)"
     yield f"{said}."

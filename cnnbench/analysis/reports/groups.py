@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import Configuration, other_keys, with_overrides_applied
+from cnnbench.analysis.reports.columns import Configuration, with_overrides_applied
 from cnnbench.analysis.reports.learning import Metric, epoch_rows
 from cnnbench.analysis.reports.statistics import Flags, Values, estimate
 from cnnbench.config.run_config import has_no_effect_on_result
@@ -147,28 +147,21 @@ def images_of(run: RunSummary, split: str) -> str:
     return json.dumps(facts, default=str)
 
 
-def notes_on(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
-    """Return in what runs of a configuration differ, from each other and from the baseline, that no column shows."""
-    is_compared = bool(group.runs and base.runs)
-    notes, of_base = [], _environment(base)
+def notes_on(group: Group, base: Group) -> list[str]:
+    """Return in what runs of a configuration differ, from each other and from the baseline, besides their settings."""
+    is_compared, notes, of_base = bool(group.runs and base.runs), [], _environment(base)
     for name, values in _environment(group).items():
         others = of_base[name] if is_compared else values
         if len(values) > 1 or values != others:
             baseline = f", the baseline with {' and '.join(others)}" if values != others else ""
             notes.append(f"computed with {' and '.join(values)}{baseline}")
-    if not is_compared:
-        return notes
     paired = [(run, base.runs[key]) for key, run in group.runs.items() if key in base.runs]
     if any(own.record.get("split") != theirs.record.get("split") for own, theirs in paired):
         notes.append("trained and validated on another split than the baseline")
-    own_size, base_size = ("×".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
-    if own_size != base_size:
-        notes.append(f"takes {own_size} images, the baseline {base_size}")
-    own_steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
-    if own_steps != base_steps:
-        notes.append(f"was trained for {digits(own_steps)} steps, the baseline for {digits(base_steps)}")
-    keys = other_keys(group.configuration, base.configuration, differing)
-    return [*notes, f"also differs in {some(keys)}"] if keys else notes
+    steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
+    if paired and steps != base_steps:
+        notes.append(f"was trained for {digits(steps)} steps, the baseline for {digits(base_steps)}")
+    return notes
 
 
 def _environment(group: Group) -> dict[str, list[str]]:

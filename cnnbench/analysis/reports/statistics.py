@@ -92,14 +92,6 @@ class Difference:
         return shift * math.sqrt(self.estimate.std**2 / seeds + self.spread)
 
 
-@dataclass(frozen=True)
-class Effect:
-    """What a setting changes between two values, on average over the others, or an interaction of two. label: which."""
-
-    label: str
-    difference: Difference
-
-
 def estimate(values: Sequence[float], overlap: float = 0.0, bounds: tuple[float, float] | None = None) -> Estimate:
     """Return mean, deviation and interval of values, by Student's t: seeds are few, and their spread is not known.
 
@@ -178,8 +170,10 @@ def corrected_together(differences: Sequence[Difference]) -> list[Difference]:
     return [replace(one, family=family, corrected=corrected[place]) for place, one in enumerate(differences)]
 
 
-def effects(cells: Sequence[Mapping[str, str]], values: Sequence[Values], overlap: float = 0.0) -> list[Effect]:
-    """Return, for each setting, the effect of each value compared with that of the first configuration.
+def effects(
+    cells: Sequence[Mapping[str, str]], values: Sequence[Values], overlap: float = 0.0
+) -> list[tuple[str, Difference]]:
+    """Return, for each setting, the effect of each value compared with that of the first configuration, and its name.
 
     cells: the differing settings of each configuration. Only configurations that are equal in all other settings are
     compared, run by run, and the mean over them is one value for each run: other settings are no chance. A setting with
@@ -194,29 +188,27 @@ def effects(cells: Sequence[Mapping[str, str]], values: Sequence[Values], overla
             names = [(tuple(cell.values()), tuple({**cell, key: before}.values())) for cell in afters]
             pairs = [(by_cell[one], by_cell[other]) for one, other in names if other in by_cell]
             if len(pairs) > 1:
-                found.append(Effect(f"{key} from {before} to {after}", paired_difference(pairs, overlap)))
+                found.append((f"{key} from {before} to {after}", paired_difference(pairs, overlap)))
     if len(cells[0]) == 2:
         found += _interactions(by_cell, cells[0], others, overlap)
-    found = [effect for effect in found if effect.difference.estimate.n]
-    together = corrected_together([effect.difference for effect in found])
-    return [replace(effect, difference=one) for effect, one in zip(found, together, strict=True)]
+    found = [(name, difference) for name, difference in found if difference.estimate.n]
+    return list(zip([name for name, _ in found], corrected_together([one for _, one in found]), strict=True))
 
 
 def _interactions(
     by_cell: Mapping[tuple[str, ...], Values], first: Mapping[str, str], others: Mapping[str, list[str]], overlap: float
-) -> Iterator[Effect]:
+) -> Iterator[tuple[str, Difference]]:
     """Yield by how much two settings together change more than the sum of what each changes alone."""
     (key, before), (other_key, other_before) = first.items()
     for after, other_after in product(*others.values()):
         corners = [(after, other_after), (after, other_before), (before, other_before), (before, other_after)]
-        if not all(corner in by_cell for corner in corners):
-            continue
-        both, one, neither, other = (by_cell[corner] for corner in corners)
-        half = paired_difference([(both, one), (neither, other)], overlap)
-        found = half.estimate
-        doubled = Estimate(found.n, *(2 * number for number in (found.mean, found.std, found.low, found.high)))
-        label = f"{key} {after} and {other_key} {other_after} together, minus what each alone changes (interaction)"
-        yield Effect(label, replace(half, estimate=doubled, spread=4 * half.spread))
+        if all(corner in by_cell for corner in corners):
+            both, one, neither, other = (by_cell[corner] for corner in corners)
+            half = paired_difference([(both, one), (neither, other)], overlap)
+            found = half.estimate
+            doubled = Estimate(found.n, *(2 * number for number in (found.mean, found.std, found.low, found.high)))
+            name = f"{key} {after} and {other_key} {other_after} together, minus what each alone changes (interaction)"
+            yield name, replace(half, estimate=doubled, spread=4 * half.spread)
 
 
 def outlying(groups: Sequence[Sequence[float]], step: float = 0.0) -> list[tuple[int, int]]:
@@ -227,18 +219,18 @@ def outlying(groups: Sequence[Sequence[float]], step: float = 0.0) -> list[tuple
     is the other one. Source: Cook and Weisberg 1982, Residuals and influence in regression.
     step: between possible values: the spread is no smaller, though some happen to be equal.
     """
-    arrays = [np.asarray(group, dtype=float) for group in groups]
-    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in arrays if len(own))
-    freedom = sum(len(own) - 1 for own in arrays if len(own)) - 1
+    arrays = [np.asarray(group, dtype=float) for group in groups if group]
+    places = [number for number, group in enumerate(groups) if group]
+    apart = [(own - own.mean()) ** 2 for own in arrays]
+    freedom = sum(len(own) - 1 for own in arrays) - 1
     tested = sum(len(own) for own in arrays if len(own) > 2)
     found = []
-    for number, own in enumerate(arrays):
-        for place in range(len(own) if len(own) > 2 else 0):
-            scale = len(own) / (len(own) - 1)
-            apart = (own[place] - own.mean()) ** 2 * scale
-            rest = max((squares - apart) / freedom, step**2, TINY)
-            if 2 * stdtr(freedom, -math.sqrt(apart / rest)) * tested < LEVEL:
-                found.append((number, place))
+    for number, own in zip(places, apart, strict=True):
+        if len(own) > 2:
+            deleted = own * len(own) / (len(own) - 1)  # by which the sum of squares falls without each
+            rest = np.maximum((sum(one.sum() for one in apart) - deleted) / freedom, max(step**2, TINY))
+            p = 2 * stdtr(freedom, -np.sqrt(deleted / rest))
+            found += [(number, int(place)) for place in np.flatnonzero(p * tested < LEVEL)]
     return found
 
 
