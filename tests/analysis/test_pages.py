@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cnnbench.analysis.reports.page import (
     SMALL_PICTURE,
-    Differences,
     Drawing,
     Facts,
     Folded,
@@ -346,25 +345,6 @@ def test_a_table_is_sorted_by_a_click_and_what_is_missing_comes_last(window, tmp
 
 
 @needs_browser
-def test_the_settings_of_any_two_can_be_compared(window, tmp_path):
-    settings = {"model.name": ["lenet", "mlp", HOSTILE], "epochs": ["3", "3", "4"]}
-    page = Document("two", "", [Differences("two", ["one", "two", HOSTILE], settings, (0, 1))]).write(tmp_path)
-    window.complaints.clear()
-    window.open(page, 800)
-    shown = "[...document.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
-    assert window.run(shown) == [["model.name", "lenet", "mlp"]]
-    choose = (
-        "const s = document.querySelectorAll('select')[1]; s.selectedIndex = {}; s.dispatchEvent(new Event('change'))"
-    )
-    window.run(f"{{{choose.format(2)}}}")
-    assert window.run(shown) == [["model.name", "lenet", HOSTILE], ["epochs", "3", "4"]]
-    window.run(f"{{{choose.format(0)}}}")
-    assert window.run(shown) == [["no setting differs"]]
-    assert window.run("document.title") == "two"
-    assert window.complaints == []
-
-
-@needs_browser
 def test_hostile_text_is_shown_and_never_run(window, tmp_path):
     import pandas as pd
 
@@ -378,9 +358,8 @@ def test_hostile_text_is_shown_and_never_run(window, tmp_path):
         Facts(HOSTILE, {HOSTILE: HOSTILE}, [Thumbnail(png, "png", [HOSTILE, long])]),
         Gallery(HOSTILE, [(HOSTILE, [Thumbnail(png, "png", ['" onerror="document.title = 1'])])], HOSTILE),
         Picture('" onerror="document.title = 1', png),
-        Differences(HOSTILE, [HOSTILE, "'"], {HOSTILE: [HOSTILE, "'\""]}, (0, 1)),
     ]
-    page = Document("safe", HOSTILE, sections).write(tmp_path)
+    page = Document("safe", HOSTILE, sections, command=HOSTILE).write(tmp_path)
     window.complaints.clear()
     window.open(page, 390)
     assert window.run("document.title") == "safe"

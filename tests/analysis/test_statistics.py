@@ -113,9 +113,8 @@ def satterthwaite(table: np.ndarray) -> tuple[float, float]:
     return total, total**2 / (of_seeds**2 / (n - 1) + (total - of_seeds) ** 2 / (images - 1))
 
 
-@pytest.mark.parametrize("seeds", [3, 4])
-def test_an_interval_that_covers_images_is_never_narrower_than_that_over_seeds(seeds):
-    draw, narrower = np.random.default_rng(seeds), 0
+def test_an_interval_that_covers_images_is_never_narrower_than_that_over_seeds():
+    draw, narrower, seeds = np.random.default_rng(3), 0, 3
     for _ in range(40):
         shift = draw.normal(0, 0.02, (2, seeds, 1))
         one, other = (draw.random((seeds, 300)) < 0.9 + own for own in shift)

@@ -27,7 +27,8 @@ def page_of(comparison: Comparison, command: str) -> Page:
     """Return the page of a comparison. command: what was typed for it, in small type."""
     rows, runs, learning = comparison.rows, comparison.runs, learning_of(comparison)
     repeats = " or ".join(map(str, sorted({len(row.group.every) for row in rows})))
-    number = f"{len(runs)}: {counted(len(rows), 'configuration')}, {repeats} {comparison.unit} each"
+    unit = comparison.unit.removesuffix("s") if repeats == "1" else comparison.unit
+    number = f"{len(runs)}: {counted(len(rows), 'configuration')}, {repeats} {unit} each"
     first, *figures = figures_of(comparison)
     effects = [f"{name}: {in_numbers(one.estimate, '+')}; {one.verdict}" for name, one in comparison.effects()]
     references = [

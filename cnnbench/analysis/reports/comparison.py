@@ -126,9 +126,10 @@ class Comparison:
     def ordered(self) -> list[Row]:
         """Return all rows: ranked, then those that lost runs by failures, then those without a mean."""
 
-        def rank(row: Row) -> tuple[bool, bool, float]:
-            is_unknown = math.isnan(row.ranked_by)
-            return is_unknown, not row.is_whole, 0.0 if is_unknown else -self.metric.sign * row.ranked_by
+        def rank(row: Row) -> tuple[int, float]:
+            if math.isnan(row.ranked_by):
+                return 2, 0.0
+            return int(not row.is_whole), -self.metric.sign * row.ranked_by
 
         return sorted(self.rows, key=rank)
 
@@ -158,7 +159,7 @@ class Comparison:
         rows = [self.baseline, *(row for row in self.rows if row is not self.baseline)]
         rows = [row for row in rows if on_same_images(row.group, self.baseline.group, self.split)]
         cells = [{names.get(key, key): row.group.configuration.text(key) for key in keys} for row in rows]
-        return effects(cells, [self.values(row) for row in rows], self.overlap)
+        return effects(cells, [self.values(row) for row in rows], self.overlap) if cells else []
 
     @property
     def runs(self) -> list[RunSummary]:
