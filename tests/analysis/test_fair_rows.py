@@ -97,7 +97,7 @@ def test_folds_are_one_row_measured_on_what_they_hold_out(outputs):
     assert "fold=" not in page_of(comparison, "folds").markdown()
     assert "folds share training images" in method(comparison)["mean [95 %]"]
     assert "not covered" not in method(comparison)
-    assert page_of(comparison, "folds").summary.startswith("Held-out accuracy 0.9100 [")
+    assert page_of(comparison, "folds").summary.startswith("Mean held-out accuracy 0.9100 [")
 
 
 def test_two_configurations_are_paired_by_fold(outputs):
@@ -210,7 +210,7 @@ UNLIKE = {
     "versions": ({"versions": {"torch": "2.12.0"}}, "computed with torch 2.12.0, the baseline with torch 2.11.0"),
     "device": (
         {"machine": {"device": "cuda:0", "name": "H100"}},
-        "computed with cuda:0 H100, the baseline with cpu EPYC",
+        "computed with H100, cuda:0, the baseline with EPYC, cpu",
     ),
 }
 

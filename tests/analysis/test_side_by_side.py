@@ -136,7 +136,7 @@ def test_two_settings_make_a_grid_and_one_of_numbers_a_line(outputs):
     cells = {cell for _, row in grid.rows for cell in row}
     assert cells == {(1.0, "0.9500", "n = 1"), (0.0, "0.9000", "n = 1")}
     titles = [one.title for one in figures_of(compared(outputs / "one"))]
-    assert "Test accuracy by regularization.dropout" in titles
+    assert "test accuracy by regularization.dropout" in titles
     assert figure(outputs / "one", Grid) is None
 
 
@@ -144,8 +144,8 @@ def test_costs_are_drawn_where_they_differ(outputs):
     for rate, parameters in (("0.1", 1000), ("0.2", 90_000)):
         write_run(outputs, 0.9, f"optimizer.lr={rate}", parameters={"total": parameters, "trainable": parameters})
     titles = [one.title for one in figures_of(compared(outputs))]
-    assert "Test accuracy against parameters" in titles
-    assert "Test accuracy against seconds of training" not in titles
+    assert "test accuracy against parameters" in titles
+    assert "test accuracy against seconds of training" not in titles
 
 
 def test_a_table_for_latex_holds_no_command_of_a_name(outputs):

@@ -1,11 +1,15 @@
 """The page of runs side by side: what was compared, the conclusion, and what it rests on."""
 
 import math
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
 from cnnbench.analysis.reports.columns import BASELINE, short_names
-from cnnbench.analysis.reports.comparison import SPLITS, Comparison
+from cnnbench.analysis.reports.comparison import SPLITS, Comparison, compare
 from cnnbench.analysis.reports.facts import PUBLISHED_NOTE, published, shared_facts
 from cnnbench.analysis.reports.findings import Learning, findings, learning_of
 from cnnbench.analysis.reports.groups import ending, ran_at_once, some
@@ -14,9 +18,12 @@ from cnnbench.analysis.reports.page import Facts, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
 from cnnbench.analysis.reports.statistics import Difference
 from cnnbench.analysis.reports.strips import in_numbers
-from cnnbench.errors import counted
+from cnnbench.errors import UserError, counted
+from cnnbench.store.query import RunSummary, comparison_title, runs_named
 
 SHARED = " Some of these runs shared a machine while they trained: compare epochs, not seconds."
+RELOADS_EVERY = 30  # seconds
+ENDED = ("completed", "failed")
 MAX_COMPARED = 60  # configurations whose settings are put into the page
 PARTS = ("experiment", "model", "data")  # whose options name themselves
 IN_FIGURES = ["low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"]  # and in files, but in no table
@@ -52,6 +59,34 @@ def page_of(comparison: Comparison, command: str) -> Page:
     return Page(title_of(comparison), conclusion(comparison), shown, data, latex, command=command)
 
 
+def page_of_sweep(sweep: Path, is_running: bool = False) -> Page:
+    """Return the page of a sweep, by its folder: how far it is, and its finished runs side by side.
+
+    is_running: it says when it was written, and a browser loads it again until one is written that does not run.
+    """
+    words = [str(sweep)]
+    runs, command = runs_named(words, with_planned=True), comparison_title(words)
+    try:
+        page = page_of(compare(runs), command)
+    except UserError:
+        if any(run.is_finished for run in runs):
+            raise
+        states = [{"run": run.path.name, "status": run.status, "epochs": run.epochs_done} for run in runs]
+        page = Page(command, "No run is finished yet.", [Table("Runs", pd.DataFrame(states))])
+    if is_running or any(run.status not in ENDED for run in runs):
+        page = replace(page, summary=f"{_progress(runs, is_running)} {page.summary}")
+    return replace(page, reloads_every=RELOADS_EVERY if is_running else 0)
+
+
+def _progress(runs: list[RunSummary], is_running: bool) -> str:
+    states = Counter(run.status for run in runs)
+    others = ", ".join(f"{number} {status}" for status, number in states.items() if status != "completed")
+    done = f"{states['completed']} of {counted(len(runs), 'run')} completed{f' ({others})' if others else ''}"
+    written = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    again = f"; this page loads itself again every {RELOADS_EVERY} s" if is_running else ""
+    return f"{done}. Written {written}{again}."
+
+
 def title_of(comparison: Comparison) -> str:
     """Return what is compared, in words: `Effect of dropout and batchnorm: lenet_v2 on mnist`."""
     keys, labels = comparison.differing, [row.label for row in comparison.rows]
@@ -66,25 +101,22 @@ def title_of(comparison: Comparison) -> str:
 
 def conclusion(comparison: Comparison) -> str:
     """Return what the comparison says of the baseline and the others, in a sentence."""
-    base, gains = comparison.baseline, [(row, row.gained) for row in comparison.rows if row.gained is not None]
+    base, measure, unit = comparison.baseline, comparison.measure, comparison.unit
     if len(comparison.rows) == 1:
-        return f"{comparison.title} {in_numbers(base.measured)}."
-    known = [(row, gain) for row, gain in gains if not math.isnan(gain.p)]
-    if not known:
-        return f"Whether any difference in {comparison.measure} is more than chance is unknown: no two runs of each."
+        return f"Mean {measure} {in_numbers(base.measured)}."
+    known = [(row, row.gained) for row in comparison.rows if row.gained is not None and not math.isnan(row.gained.p)]
     found = [(row, gain) for row, gain in known if gain.is_resolved]
-    numbers = [f"{row.label} {_in_words(gain, comparison.unit)}" for row, gain in found]
+    if not known:
+        return f"Whether any difference in {measure} is more than chance is unknown: no two runs of each."
     if len(known) == 1:
         ((row, gain),) = known
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
-        said = f"{row.label} and {base.label} do not differ in {comparison.measure} by more than chance"
-        said = (
-            f"{row.label} is {better} than {base.label} in {comparison.measure} by more than chance" if found else said
-        )
-        return f"{said}: {_in_words(gain, comparison.unit)}."
+        said = f"is {better} than {base.label}" if found else f"and {base.label} do not differ"
+        return f"In {measure}, {row.label} {said} by more than chance: {_in_words(gain, unit)}."
+    numbers = some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")
     than = base.label if base.label == BASELINE else f"the baseline, {base.label},"
-    said = f"differ{'s' * (len(found) < 2)} from {than} in {comparison.measure} by more than chance"
-    return f"{len(found) or 'None'} of {len(known)} variants {said}{': ' * bool(found)}{some(numbers, '; ')}."
+    differ = f"{len(found) or 'none'} of {len(known)} variants differ{'s' * (len(found) < 2)} from {than}"
+    return f"In {measure}, {differ} by more than chance{': ' * bool(found)}{numbers}."
 
 
 def _in_words(gain: Difference, unit: str) -> str:
@@ -103,38 +135,35 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
         place = list(shown).index("seconds") if "seconds" in shown else len(shown.columns)
         shown.insert(place, reached, learning.means)
     note = f"Means over {comparison.unit}; std: their standard deviation." + SHARED * ran_at_once(comparison.runs)
-    pages, marked = [row.group.pages() for row in comparison.rows], comparison.rows.index(comparison.best)
+    groups, marked = [row.group for row in comparison.rows], comparison.rows.index(comparison.best)
+    pages = [{one.names[key]: run.folder.page for key, run in one.every.items()} for one in groups]
     return Table("Configurations", shown, marked, note, decimals={**ROUNDED, reached: 1}, pages=pages)
 
 
 def method(comparison: Comparison) -> dict[str, str]:
     """Return how the intervals and verdicts come about, and what they do not cover."""
     unit, one, images = comparison.unit, comparison.unit.removesuffix("s"), f"{SPLITS[comparison.split]} images"
-    family = max((row.gained.family for row in comparison.rows if row.gained is not None), default=0)
     folds = f"; wider than that, since {unit} share training images (Nadeau and Bengio 2003)"
-    means = f"Student's t over {unit}{folds * bool(comparison.overlap)}. It does not cover which {images} there are."
-    pairs = f"Paired by {one}, by Student's t."
-    if any(comparison.values(row).images for row in comparison.rows):
-        pairs = (
-            f"Paired by {one}. Two sources of chance are added: {unit}, and which {images} there happen to be (two-way "
-            "analysis of variance of the images that each run gets right, degrees of freedom by Satterthwaite 1946). "
-            f"Where Student's t over the {unit} alone is wider, that is used. Without the predictions of single images, "
-            "the errors of two networks count as independent."
+    mean = f"Student's t over {unit}{folds * bool(comparison.overlap)}. It does not cover other {images}."
+    says = {"mean [95 %]": mean}
+    if any(row.gained for row in comparison.rows):
+        says["difference [95 %]"] = (
+            f"Paired by {one}. Of accuracies, two sources of chance are added: {unit}, and which {images} there happen "
+            "to be (two-way analysis of variance of the images that each run gets right, degrees of freedom by "
+            "Satterthwaite 1946; without the predictions of single images, errors count as independent). Where "
+            f"Student's t over {unit} alone is wider, that is used."
         )
-    p = "How probable a difference of at least that size is where there is none."
-    holm = (
-        f"{p} Corrected for {family} comparisons (Holm 1979): if no configuration truly differed, at most one page in "
-        "20 would call any difference more than chance. Each interval is that of its comparison alone."
-    )
-    subset = comparison.runs[0].config["data"].get("subset", {})
-    first = next((key for key in ("first", "per_class") if subset.get(key)), "")
-    fraction = f", and data.subset.fraction for data.subset.{first}, which takes the same images" * bool(first)
-    shared = f"Which images train: the same for all {unit}. To vary them, add data.split_seed=0,1,2{fraction}."
-    says = [
-        ("mean [95 %]", means, True), ("difference [95 %]", pairs, family), ("p", p, family == 1),
-        ("p (Holm)", holm, family > 1), ("not covered", shared, not comparison.overlap),
-    ]  # fmt: skip
-    return {name: text for name, text, is_said in says if is_said}
+        says["p"] = (
+            "How probable a difference of at least that size is where there is none. p (Holm) is corrected for the "
+            "number of comparisons (Holm 1979): if no configuration truly differed, at most one page in 20 would call "
+            "any difference more than chance. Each interval is that of its comparison alone."
+        )
+    if not comparison.overlap:
+        says["not covered"] = (
+            f"Which images train: the same for all {unit}. To vary them, add data.split_seed=0,1,2 "
+            "(data.subset.fraction then draws other images, data.subset.first and per_class take the same)."
+        )
+    return says
 
 
 def _settings(comparison: Comparison) -> Table | None:
@@ -149,12 +178,8 @@ def _settings(comparison: Comparison) -> Table | None:
 
 def _unfinished(comparison: Comparison) -> Table | None:
     """Return a table of the runs without a result that were begun or failed, with the reason; None: there are none."""
-    found = [
-        (row.label, row.group.names[key], run)
-        for row in comparison.rows
-        for key, run in row.group.others.items()
-        if run.status != "not started"
-    ]
+    every = [(row, key, run) for row in comparison.rows for key, run in row.group.others.items()]
+    found = [(row.label, row.group.names[key], run) for row, key, run in every if run.status != "not started"]
     content = [
         {"configuration": label, "run": name, "ended": ending(run), "epochs": run.epochs_done, "reason": run.error}
         for label, name, run in found

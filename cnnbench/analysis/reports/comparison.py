@@ -14,15 +14,15 @@ from cnnbench.analysis.reports.groups import (
     CODE,
     DATA,
     FAILURES,
+    REPETITIONS,
     Group,
     grouped,
     in_words,
-    is_cross_validation,
     notes_on,
     on_same_images,
     overlap_of,
     some,
-    unit_of,
+    varied,
 )
 from cnnbench.analysis.reports.learning import Metric, principal
 from cnnbench.analysis.reports.statistics import (
@@ -93,11 +93,6 @@ class Comparison:
         """Return what is compared, in words: `test accuracy`."""
         is_held_out = self.unit == "folds" and self.split == "val"
         return f"{'held-out' if is_held_out else SPLITS[self.split]} {self.metric.name}"
-
-    @property
-    def title(self) -> str:
-        """Return the same for a heading."""
-        return f"{self.measure[:1].upper()}{self.measure[1:]}"
 
     def table(self) -> pd.DataFrame:
         """Return a row for each configuration: what differs, n, mean, deviation, interval, difference, cost."""
@@ -209,7 +204,8 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     first = finished[0].first
     every = [run for group in finished for run in group.runs.values()]
     names = {split: _metrics_in_common(every, split) for split in SPLITS}
-    order = ("val", "test") if is_cross_validation(groups) else ("test", "val")
+    repeated = varied(groups)
+    order = ("val", "test") if "data.fold" in repeated else ("test", "val")  # what folds hold out is measured best
     split = next((one for one in order if (metric in names[one] if metric else names[one])), None)
     if split is None and metric is not None:
         having = listed(dict.fromkeys([*names["test"], *names["val"]]))
@@ -227,9 +223,8 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     gained = iter(corrected_together([row.gained for row in rows if row.gained is not None]))
     rows = [row if row.gained is None else replace(row, gained=next(gained)) for row in rows]
     baseline_row = next(row for row in rows if row.group is base)
-    return Comparison(
-        of, split, ranks_on, differing, tuple(rows), baseline_row, unit_of(groups), overlap, tuple(skipped)
-    )
+    unit = REPETITIONS[repeated[0]] if len(repeated) == 1 else "runs" if repeated else "seeds"
+    return Comparison(of, split, ranks_on, differing, tuple(rows), baseline_row, unit, overlap, tuple(skipped))
 
 
 def _metrics_in_common(runs: Sequence[RunSummary], split: str) -> list[str]:

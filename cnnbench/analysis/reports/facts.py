@@ -36,7 +36,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "network": options.get("model"),
         "parameters": grouped(parameters) if parameters else "",
         "task": config["task"]["name"],
-        "data": _joined(options.get("data"), classes, shape),
+        "data": ", ".join(filter(None, [options.get("data"), classes, shape])),
         "images": images,
         "optimizer": _described(config["optimizer"]),
         "learning rate": as_text(config["optimizer"].get("lr")),
@@ -45,7 +45,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "regularization": options.get("regularization"),
         "augmentation": options.get("augmentation"),
         "tested weights": run.result.get("checkpoint", {}).get("chosen"),
-        "machine": _joined(machine.get("name"), machine.get("device"), threads),
+        "machine": ", ".join(filter(None, [machine.get("name"), machine.get("device"), threads])),
         "versions": ", ".join(
             f"{name} {versions[name]}" for name in ("cnnbench", "python", "torch") if name in versions
         ),
@@ -99,7 +99,3 @@ def _described(section: Mapping[str, Any]) -> str:
     settings = [f"{key} {as_text(value)}" for key, value in section.items() if value and key not in ELSEWHERE]
     name = str(section.get("name", ""))
     return f"{name} ({', '.join(settings)})" if settings else name
-
-
-def _joined(*parts: Any) -> str:
-    return ", ".join(str(part) for part in parts if part)

@@ -114,9 +114,7 @@ def _outliers(comparison: Comparison) -> Iterator[str]:
 
 def _detectable(comparison: Comparison) -> Iterator[str]:
     """Yield how large a difference must be to be found, where one was not: it follows from spread, not from size."""
-    gains = [
-        row.gained for row in comparison.rows if row.gained is not None and not math.isnan(row.gained.estimate.low)
-    ]
+    gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
     if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
         return
     unit, number, family = comparison.unit, min(gain.estimate.n for gain in gains), gains[0].family
@@ -150,27 +148,21 @@ def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
 
 def _overfitting(comparison: Comparison, learning: Learning) -> Iterator[str]:
     rises = [estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in runs]) for runs in learning.courses]
-    known = [(found.mean, row.label) for found, row in zip(rises, comparison.rows, strict=True) if found.n]
+    known = [(one.mean, row.label) for one, row in zip(rises, comparison.rows, strict=True) if one.n]
     rising = [f"{label} ({rise:.2f} times)" for rise, label in sorted(known, reverse=True) if rise >= RISEN]
-    others = [label for rise, label in known if rise < RISEN]
-    if rising:
-        yield (
-            f"Overfitting: the validation loss ends above its lowest value for {some(rising)}."
-            + f" Not for {some(others)}." * bool(others)
-        )
-    elif known:
-        yield "Validation loss: for none does it end more than a tenth above its lowest value."
+    if known:
+        names = f"{some(rising)}: overfitting" if rising else "none"
+        yield f"Validation loss: at the end more than a tenth above its lowest value for {names}."
 
 
 def _validation_and_test(comparison: Comparison) -> Iterator[str]:
     """Yield whether validation is above or below test in all runs, and whether the choice of its images explains it."""
     name, pairs, images = comparison.metric.name, [], set()
-    for row in comparison.rows:
-        for run in row.group.runs.values():
-            val, test = (run.result.get(split) or {} for split in ("val", "test"))
-            if None not in (val.get(name), test.get(name)):
-                pairs.append((val[name], test[name]))
-                images.add((val["samples"], test["samples"]))
+    for run in comparison.runs:
+        val, test = (run.result.get(split) or {} for split in ("val", "test"))
+        if None not in (val.get(name), test.get(name)):
+            pairs.append((val[name], test[name]))
+            images.add((val["samples"], test["samples"]))
     if not pairs:
         return
     val, test = (estimate(one).mean for one in zip(*pairs, strict=True))
@@ -181,5 +173,5 @@ def _validation_and_test(comparison: Comparison) -> Iterator[str]:
     if name == "accuracy" and not comparison.overlap and len(images) == 1:
         ((vals, tests),) = images
         size = "within chance" if is_chance(val, vals, test, tests) else "beyond chance"
-        said += f"; a gap like that is {size} for the {grouped(vals)} validation images, which all runs share (Fisher)"
+        said += f"; for the same {grouped(vals)} validation images in all runs, that is {size} (Fisher's exact test)"
     yield f"{said}."

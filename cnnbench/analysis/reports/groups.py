@@ -3,24 +3,24 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cnnbench.analysis.reports.columns import Configuration, with_overrides_applied
+from cnnbench.analysis.reports.facts import facts_of
 from cnnbench.analysis.reports.learning import Metric, epoch_rows
 from cnnbench.analysis.reports.statistics import Flags, Values, estimate
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.errors import grouped as digits
-from cnnbench.store.provenance import LIBRARIES, code_digest
+from cnnbench.store.provenance import code_digest
 from cnnbench.store.query import RunSummary
 
 REPETITIONS = {"seed": "seeds", "data.fold": "folds", "data.split_seed": "splits", "data.noise_seed": "noise seeds"}
@@ -54,12 +54,8 @@ class Group:
     @cached_property
     def names(self) -> Mapping[Repetition, str]:
         """Return what distinguishes each of its runs: `seed=1`; `page` if there is one run."""
-        keys, varied = [name.rpartition(".")[2] for name in REPETITIONS], list(_varied(self))
-        return {key: " ".join(f"{keys[place]}={key[place]}" for place in varied) or "page" for key in self.every}
-
-    def pages(self) -> dict[str, Path]:
-        """Return where the pages of its runs are, or would be, by what distinguishes them."""
-        return {self.names[key]: run.folder.page for key, run in self.every.items()}
+        places = [(list(REPETITIONS).index(key), key.rpartition(".")[2]) for key in varied([self])]
+        return {key: " ".join(f"{name}={key[place]}" for place, name in places) or "page" for key in self.every}
 
     @property
     def first(self) -> RunSummary:
@@ -109,32 +105,21 @@ class Group:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": []})
 
 
-def unit_of(groups: Sequence[Group]) -> str:
-    """Return what repetitions are called: `seeds`, `folds`, …; `runs` if several settings repeat."""
-    varied = {place for group in groups for place in _varied(group)}
-    return list(REPETITIONS.values())[varied.pop()] if len(varied) == 1 else "runs" if varied else "seeds"
+def varied(groups: Sequence[Group]) -> list[str]:
+    """Return which of `REPETITIONS` vary within a configuration."""
+    return [
+        key
+        for place, key in enumerate(REPETITIONS)
+        if any(len({repetition[place] for repetition in group.every}) > 1 for group in groups)
+    ]
 
 
 def overlap_of(groups: Sequence[Group]) -> float:
     """Return how many images are held out for each training image; 0 if all repetitions hold out the same ones."""
-    resampled = [list(REPETITIONS).index(key) for key in ("data.fold", "data.split_seed")]
-    fractions = [
-        float(group.first.config["data"]["val_fraction"])
-        for group in groups
-        if any(place in resampled for place in _varied(group))
-    ]
-    return max((share / (1 - share) for share in fractions), default=0.0)
-
-
-def is_cross_validation(groups: Sequence[Group]) -> bool:
-    """Return whether the repetitions are folds: then the figure of a configuration is that of the held-out images."""
-    return any(list(REPETITIONS).index("data.fold") in _varied(group) for group in groups)
-
-
-def _varied(group: Group) -> Iterator[int]:
-    for place, values in enumerate(zip(*group.every, strict=True)):
-        if len(set(values)) > 1:
-            yield place
+    if not {"data.fold", "data.split_seed"} & {*varied(groups)}:
+        return 0.0
+    share = max(float(group.first.config["data"]["val_fraction"]) for group in groups)
+    return share / (1 - share)
 
 
 def images_of(run: RunSummary, split: str) -> str:
@@ -149,12 +134,13 @@ def images_of(run: RunSummary, split: str) -> str:
 
 def notes_on(group: Group, base: Group) -> list[str]:
     """Return in what runs of a configuration differ, from each other and from the baseline, besides their settings."""
-    is_compared, notes, of_base = bool(group.runs and base.runs), [], _environment(base)
-    for name, values in _environment(group).items():
-        others = of_base[name] if is_compared else values
-        if len(values) > 1 or values != others:
-            baseline = f", the baseline with {' and '.join(others)}" if values != others else ""
-            notes.append(f"computed with {' and '.join(values)}{baseline}")
+    ours, theirs = ([_environment(run) for run in one.runs.values()] for one in (group, base))
+    notes = []
+    by_fact = [zip(*facts, strict=True) for facts in (ours, theirs if ours and theirs else ours)]
+    for own, other in zip(*by_fact, strict=True):
+        here, there = (" and ".join(dict.fromkeys(facts)) for facts in (own, other))
+        if len({*own}) > 1 or here != there:
+            notes.append(f"computed with {here}{f', the baseline with {there}' * (here != there)}")
     paired = [(run, base.runs[key]) for key, run in group.runs.items() if key in base.runs]
     if any(own.record.get("split") != theirs.record.get("split") for own, theirs in paired):
         notes.append("trained and validated on another split than the baseline")
@@ -164,18 +150,9 @@ def notes_on(group: Group, base: Group) -> list[str]:
     return notes
 
 
-def _environment(group: Group) -> dict[str, list[str]]:
-    """Return what finished runs were computed with, each value once: code, libraries, device."""
-    found: dict[str, list[str]] = {}
-    for run in group.runs.values():
-        versions, machine = run.record.get("versions", {}), run.record.get("machine", {})
-        facts = {"code": f"code {code_digest(run.record)[:8]}"}
-        facts |= {name: f"{name} {versions.get(name, 'unknown')}" for name in ("cnnbench", "python", *LIBRARIES)}
-        device = " ".join(str(machine[key]) for key in ("device", "name") if machine.get(key))
-        for name, fact in (facts | {"device": device or "an unknown device"}).items():
-            found.setdefault(name, [])
-            found[name] += [fact] * (fact not in found[name])
-    return found
+def _environment(run: RunSummary) -> tuple[str, ...]:
+    facts, code = facts_of(run), f"code {code_digest(run.record)[:8]}"
+    return code, facts.get("versions", "unknown versions"), facts.get("machine", "an unknown device")
 
 
 def ran_at_once(runs: Sequence[RunSummary]) -> bool:
@@ -235,7 +212,9 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     applied = with_overrides_applied(compared_of_runs)
     keys = [json.dumps(settings, sort_keys=True, default=str) for settings in applied]
     settings_of = dict(zip(keys, applied, strict=True))
-    versions = [(code_digest(run.record)[:8], _fingerprint(run)) for run in runs]
+    versions = [
+        (code_digest(run.record)[:8], str(run.record.get("data", {}).get("fingerprint", ""))[:8]) for run in runs
+    ]
     # What ended before it had its data is a run of those that its configuration was trained with.
     images = {(key, code): data for key, (code, data) in zip(keys, versions, strict=True) if data}
     for run, values, key, (code, data) in zip(runs, flattened, keys, versions, strict=True):
@@ -254,10 +233,6 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
         for key, by_version in groups.items()
         for version, found in by_version.items()
     ]
-
-
-def _fingerprint(run: RunSummary) -> str:
-    return str(run.record.get("data", {}).get("fingerprint", ""))[:8]
 
 
 def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -91,7 +91,7 @@ def _by_setting(comparison: Comparison) -> Drawing | None:
     if metric.bounds:
         axis.set_ylim(*within(axis.get_ylim(), metric.bounds))
     note = f"Mean over {comparison.unit} and its 95 % interval; circles are the {comparison.unit}."
-    return Drawing(f"{comparison.title} by {key}", svg(figure), note)
+    return Drawing(f"{comparison.measure} by {key}", svg(figure), note)
 
 
 def _by_two_settings(comparison: Comparison) -> Grid | None:
@@ -121,7 +121,7 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
     note = f"Mean {comparison.measure}; more colour is better."
     names = short_names(comparison.differing)
     down, along = (names.get(key, key) for key in (down, along))
-    return Grid(f"{comparison.title} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
+    return Grid(f"{comparison.measure} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
 
 
 def _in_order(texts: Sequence[str]) -> list[str]:
@@ -158,7 +158,7 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     for place, text in _apart(axis, [(cost, row.measured.mean, number) for number, row, cost in known]):
         axis.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
     note = f"Means over {comparison.unit}, numbered as above."
-    return Drawing(f"{comparison.title} against {name}", svg(figure), note)
+    return Drawing(f"{comparison.measure} against {name}", svg(figure), note)
 
 
 def _apart(axis: Axes, points: Sequence[tuple[float, float, int]]) -> list[tuple[tuple[float, float], str]]:

@@ -40,6 +40,7 @@ class RunReport:
     def __init__(self, folder: RunFolder) -> None:
         self.run = RunSummary(folder.path)
         self.folder, self.record, self.result = folder, self.run.record, self.run.result
+        self.trivial = ["top5"] * (len(self.record.get("data", {}).get("classes", ())) <= FEW_CLASSES)
         self.epochs = epoch_rows(self.run)
         self.split = next((split for split in ("test", "val", "train") if self.result.get(split)), "test")
         names = [name for name in self.result.get(self.split, {}) if name != "samples"]
@@ -176,14 +177,9 @@ class RunReport:
     def _metrics(self) -> Table:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
         table = pd.DataFrame([{"images of": split} | metrics for split, metrics in measured.items()])
+        table = table.drop(columns=self.trivial, errors="ignore")
         table.insert(1, "images", table.pop("samples"))
-        table = self._telling(table)
         return Table("Metrics", table, marked=len(table) - 1, is_brief=True, is_small=len(table.columns) <= NARROW)
-
-    def _telling(self, metrics: pd.DataFrame) -> pd.DataFrame:
-        """Return metrics without the top five of at most ten classes, which guessing reaches in every other case."""
-        is_trivial = len(self.record.get("data", {}).get("classes", ())) <= FEW_CLASSES
-        return metrics.drop(columns="top5", errors="ignore") if is_trivial else metrics
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
@@ -191,7 +187,8 @@ class RunReport:
         measured = [{"evaluation": folder.name, **metrics_of(folder)} for folder in others if folder != shown]
         if measured:
             note = "By cnnbench evaluate: the split, the checkpoint, and other data that were measured."
-            yield Table("Other evaluations", self._telling(pd.DataFrame(measured)), note=note)
+            table = pd.DataFrame(measured).drop(columns=self.trivial, errors="ignore")
+            yield Table("Other evaluations", table, note=note)
         for path in sorted((self.folder.path / "explanation").glob("*.png")):
             if path.stem not in GALLERIES:  # those of the tested checkpoint are here already
                 yield Picture(EXPLAINED.get(path.stem, path.stem), path.read_bytes())

@@ -118,7 +118,8 @@ def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0
     not known which images are correct, the errors of the two count as independent.
     overlap: as for `estimate`. Runs that one of the configurations has not are left out.
     """
-    common = [run for run in pairs[0][0].by_run if all(_has(values, run) for pair in pairs for values in pair)]
+    every = [values.by_run for pair in pairs for values in pair]
+    common = [run for run in every[0] if all(math.isfinite(by_run.get(run, math.nan)) for by_run in every)]
     gains = np.array([np.mean([one.by_run[run] - other.by_run[run] for one, other in pairs]) for run in common])
     images = min(values.images for pair in pairs for values in pair)
     found = estimate(list(gains), overlap)
@@ -232,10 +233,6 @@ def outlying(groups: Sequence[Sequence[float]], step: float = 0.0) -> list[tuple
             p = 2 * stdtr(freedom, -np.sqrt(deleted / rest))
             found += [(number, int(place)) for place in np.flatnonzero(p * tested < LEVEL)]
     return found
-
-
-def _has(values: Values, run: Any) -> bool:
-    return math.isfinite(values.by_run.get(run, math.nan))
 
 
 def _quantile(freedom: float) -> float:

@@ -64,7 +64,7 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
     base = comparison.baseline.measured.mean
     line = place(base) if len(rows) > 1 and low <= base <= high else None
     heads = "configuration", comparison.measure, f"mean [95 %], number of {unit}"
-    return Strips(f"{comparison.title} of each configuration", heads, strips, _ticks(low, high, place), line, note)
+    return Strips(f"Configurations by {comparison.measure}", heads, strips, _ticks(low, high, place), line, note)
 
 
 def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
