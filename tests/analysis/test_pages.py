@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cnnbench.analysis.reports.evaluated import thumbnail
 from cnnbench.analysis.reports.page import (
     SMALL_PICTURE,
     Drawing,
@@ -25,6 +26,7 @@ from cnnbench.analysis.reports.page import Page as Document
 from cnnbench.analysis.reports.single import page_of
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
+from cnnbench.tasks.gallery import Tile
 from tests.conftest import ended, latest
 from tests.support import browser
 from tests.support.interruption import finished, read
@@ -146,6 +148,7 @@ def test_the_page_of_a_run_has_all_sections(run):
     measured = next(section for section in page.sections if section.title == "Metrics")
     assert isinstance(measured, Table)
     assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
+    assert "top5" not in measured.content, "of ten classes, guessing has one of five in half of all cases"
     settings = next(section for section in page.sections if section.title == "Settings")
     assert isinstance(settings, Table)
     rows = settings.content.set_index("setting")
@@ -178,6 +181,11 @@ def test_a_task_declares_its_metric_and_its_direction(run):
     page = page_of(RunFolder(run))
     assert page.summary.startswith("error 0.3000 on 40 test images")
     assert "best validation error: 0.2500, in epoch 2 of 3" in page.markdown()
+
+
+def test_no_prediction_is_shown_as_certain():
+    shown = [thumbnail(Tile("mistakes", "1", "a", "b", share, b"", "png")).lines[1] for share in (0.994, 0.9951)]
+    assert shown == ["→ b 0.99", "→ b >0.99"]
 
 
 def test_the_last_picture_of_each_kind_is_shown(run):
