@@ -183,7 +183,7 @@ def write_page(folder: RunFolder) -> Path:
 
 def compare_sweep(sweep: Path) -> tuple[list[str], Callable[[], Path]]:
     """Return what to print of the runs of a sweep side by side, and what writes their page and returns its path."""
-    from cnnbench.analysis.reports.sweep import page_of_sweep  # with pandas, matplotlib, jinja2
+    from cnnbench.analysis.reports.compared import page_of_sweep  # with pandas, matplotlib, jinja2
 
     page = page_of_sweep(sweep)
     return page.terminal(terminal.width()), partial(page.write, sweep)
@@ -191,7 +191,7 @@ def compare_sweep(sweep: Path) -> tuple[list[str], Callable[[], Path]]:
 
 def write_progress(sweep: Path, is_running: bool) -> Path:
     """Write the page of a sweep that runs, or that does not go on."""
-    from cnnbench.analysis.reports.sweep import page_of_sweep
+    from cnnbench.analysis.reports.compared import page_of_sweep
 
     return page_of_sweep(sweep, is_running).write(sweep)
 

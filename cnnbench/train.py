@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # What the end of a run needs, with pandas and matplotlib: a second, once instead of for every job of a sweep.
 REPORTING = (
     "cnnbench.analysis.reports.single",
-    "cnnbench.analysis.reports.sweep",
+    "cnnbench.analysis.reports.compared",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "pandas",

@@ -6,16 +6,24 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from cnnbench.analysis.reports.columns import short_names
-from cnnbench.analysis.reports.compared import answers, effect_sentences, learning_of, learning_table, page_of
-from cnnbench.analysis.reports.comparison import compare
+from cnnbench.analysis.reports.compared import conclusion, configurations, page_of, title_of
+from cnnbench.analysis.reports.comparison import Comparison, compare
+from cnnbench.analysis.reports.facts import published
+from cnnbench.analysis.reports.findings import findings, learning_of
 from cnnbench.errors import UserError
 from cnnbench.store.files import write_sealed
 from cnnbench.store.query import runs_named
 from tests.conftest import ended
 from tests.support.run_folders import replace_epochs, write_dropout_runs, write_run
+
+
+def said_of(comparison: Comparison) -> list[str]:
+    return list(findings(comparison, learning_of(comparison)))
 
 
 @pytest.fixture
@@ -37,9 +45,12 @@ def test_configurations_are_rows_and_seeds_are_not(several_runs):
     assert table.loc["0.5", "Δ"] == pytest.approx((0.03 + 0.04 + 0.02) / 3)
     assert math.isnan(table.loc["0.0", "Δ"])
     assert comparison.best.label == "dropout=0.5"
-    assert comparison.remarks() == [
-        "dropout=0.5: +0.0300 (95 %: +0.0111 to +0.0489; 3 seeds and 10 000 images), more than chance"
-    ]
+    assert title_of(comparison) == "Effect of dropout: lenet on synthetic"
+    # Of the seeds alone: with the images it would be +0.0111 to +0.0489, which is narrower.
+    assert conclusion(comparison) == (
+        "In test accuracy, dropout=0.5 is better than dropout=0.0 by more than chance: "
+        "+0.0300 (95 % interval +0.0052 to +0.0548, 3 seeds, p = 0.035)."
+    )
 
 
 def test_rows_link_to_the_pages_of_their_runs(outputs, tmp_path):
@@ -75,15 +86,15 @@ def test_the_lowest_calibration_error_is_the_best(outputs):
         path.write_text(json.dumps(result | {"test": result["test"] | {"ece": error}}))
     comparison = compare(runs_named([str(outputs)]), "ece")
     assert comparison.best.label == "lr=0.1"
-    assert answers(comparison, learning_of(comparison))[0].startswith(
-        "Lowest test ece of 2 configurations tried: lr=0.1, 0.0200 (one seed). Compared with the next, lr=0.5: one seed"
+    assert said_of(comparison)[0] == (
+        "Best on test: lr=0.1, 0.0200 (10 000 images). Next, whether by chance is unknown: lr=0.5 (0.1800 behind). "
+        "There are no validation images: it was chosen by this figure, which is therefore too good."
     )
 
 
 def test_the_baseline_can_be_named(several_runs):
     comparison = compare(runs_named([str(several_runs)]), baseline="regularization.dropout=0.5")
-    (remark,) = comparison.remarks()
-    assert remark.startswith("dropout=0.0: -0.0300 (95 %: -0.0489 to -0.0111; 3 seeds")
+    assert conclusion(comparison).startswith("In test accuracy, dropout=0.0 is worse than dropout=0.5 by ")
     for wrong in ("regularization.dropout=0.7", "epochs=40", "nothing"):
         with pytest.raises(UserError, match="of 2 configurations; name one by KEY=VALUE,…"):
             compare(runs_named([str(several_runs)]), baseline=wrong)
@@ -138,7 +149,8 @@ def test_the_same_run_is_of_one_configuration_however_it_was_typed(outputs):
 def test_columns_of_the_page_have_the_names_of_labels_and_those_of_the_csv_whole_ones(outputs):
     write_two_by_two(outputs)
     page = page_of(compare(runs_named([str(outputs)])), "mine")
-    assert next(line for line in page.terminal() if " n " in line).split()[:3] == ["dropout", "batchnorm", "n"]
+    (table,) = [one for one in page.sections if one.title == "Configurations"]
+    assert list(table.content)[:3] == ["dropout", "batchnorm", "n"]
     assert list(page.data)[:2] == ["regularization.dropout", "regularization.batchnorm"]
     assert short_names(["model", "model.dropout", "regularization.dropout", "optimizer.name", "task.model"]) == {
         "optimizer.name": "optimizer"
@@ -153,39 +165,83 @@ def test_a_setting_that_a_model_and_an_override_have_is_one_column(outputs):
     assert list(comparison.table()["regularization.dropout"]) == ["0.1", "0.3"]
 
 
-def test_an_unresolved_difference_names_the_seeds_needed(outputs):
+def test_an_unresolved_difference_names_what_could_be_detected_and_not_how_many_seeds_would_show_it(outputs):
     for seed, (one, other) in enumerate(((0.90, 0.93), (0.88, 0.87), (0.91, 0.92))):
         write_run(outputs, one, f"seed={seed}")
         write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
-    (remark,) = compare(runs_named([str(outputs)]), "loss").remarks()
-    said = r"lr=0\.5: -0\.0100 \(95 %: -0\.0597 to \+0\.0397; 3 seeds\), which may be chance; "
-    assert re.fullmatch(said + r"if it is real, 34 seeds would show it with 80% probability", remark)
-
-
-def test_where_more_seeds_would_not_do_more_images_are_needed(outputs):
-    for seed, (one, other) in enumerate(((0.90, 0.903), (0.90, 0.901), (0.90, 0.902))):
-        write_run(outputs, one, f"seed={seed}")
-        write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
-    (remark,) = compare(runs_named([str(outputs)])).remarks()
-    assert remark.endswith("; with any number of seeds, the images are too few to show it")
+    comparison = compare(runs_named([str(outputs)]), "loss")
+    assert conclusion(comparison).startswith(
+        "In test loss, lr=0.5 and lr=0.05 do not differ by more than chance: -0.0100 ("
+    )
+    (said,) = [line for line in said_of(comparison) if "detect" in line]
+    least = [float(number) for number in re.findall(r"\d\.\d{4}", said)]
+    for seeds, shift in zip((3, 10), np.divide(least, 0.02), strict=True):  # their standard deviation
+        power = stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, shift * seeds**0.5)
+        assert power == pytest.approx(0.8, abs=0.002)
+    assert "with 10 seeds" in said
+    assert said.endswith("(80 % power at the 5 % level).")
 
 
 def test_with_one_seed_chance_is_unknown(outputs):
     write_run(outputs, 0.9)
     write_run(outputs, 0.95, "optimizer.lr=0.5")
     write_run(outputs, 0.95, "optimizer.lr=0.7", "seed=4")
-    remarks = compare(runs_named([str(outputs)])).remarks()
-    assert remarks[0] == "lr=0.5: one seed; whether this is chance is unknown"
-    assert remarks[1] == "lr=0.7: no seed in common; whether this is chance is unknown"
+    comparison = compare(runs_named([str(outputs)]))
+    assert conclusion(comparison).startswith("Whether any difference in test accuracy is more than chance is unknown")
+    assert [row.gained.verdict for row in comparison.rows if row.gained] == ["chance is unknown"] * 2
+    assert "(10 000 images, 95 % interval over images 0.9456 to 0.9541)" in said_of(comparison)[0]
 
 
-def test_other_differences_of_a_variant_are_named(outputs):
-    write_run(outputs, 0.9)
-    write_run(outputs, 0.95, "regularization.batchnorm=true", parameters={"total": 1200, "trainable": 1200})
-    write_run(outputs, 0.95, "data.crop=24", data={"window": [1, 24, 24]})
-    first, second = compare(runs_named([str(outputs)])).remarks()
-    assert first.endswith("; 1 200 parameters, the baseline 1 000")
-    assert second.endswith("; takes 1x24x24 images, the baseline 1x28x28")
+def test_what_all_runs_share_is_listed_once_and_what_differs_with_each_value(outputs):
+    usual = {
+        "versions": {"cnnbench": "1", "torch": "2.11.0"}, "machine": {"device": "cpu", "name": "EPYC"}, "threads": 2,
+        "git": {"commit": "abcdef123456", "dirty": True},
+    }  # fmt: skip
+    data = {"window": [1, 28, 28], "classes": ["a", "b"], "images": {"train": 900, "val": 100, "test": 50}}
+    for rate in ("0.1", "0.5"):
+        write_run(outputs, 0.9, f"optimizer.lr={rate}", data=data, **usual)
+    facts = page_of(compare(runs_named([str(outputs)])), "cnnbench -m this").sections[0].facts
+    assert facts["runs"] == "2: 2 configurations, 1 seed each"
+    assert (facts["learning rate"], facts["data"]) == ("0.1 / 0.5", "synthetic, 2 classes, 1×28×28")
+    assert facts["images"] == "900 training, 100 validation, 50 test"
+    assert (facts["machine"], facts["versions"]) == ("EPYC, cpu, 2 threads", "cnnbench 1, torch 2.11.0")
+    assert facts["commit"] == "abcdef1 with local changes"
+    assert {"optimizer", "schedule", "training"} <= facts.keys()
+
+
+def test_runs_at_the_same_time_make_seconds_say_little(outputs):
+    def note(folder: Path) -> str:
+        comparison = compare(runs_named([str(folder)]))
+        return configurations(comparison, learning_of(comparison)).note
+
+    times = ("2026-01-01T10:00:00Z", "2026-01-01T10:00:20Z", "2026-01-01T10:00:40Z", "2026-01-01T10:01:00Z")
+    for name, ((one, end), (other, last)) in {
+        "at once": (times[0::2], times[1::2]), "in turn": (times[:2], times[2:]),
+    }.items():  # fmt: skip
+        write_run(outputs / name, 0.9, "optimizer.lr=0.1", started=one, ended=end, machine={"host": "a"})
+        write_run(outputs / name, 0.9, "optimizer.lr=0.5", started=other, ended=last, machine={"host": "a"})
+    assert "shared a machine" in note(outputs / "at once")
+    assert "shared a machine" not in note(outputs / "in turn")
+
+
+def test_a_run_far_from_its_others_is_named_and_counted(outputs):
+    for seed, (one, other) in enumerate(((0.95, 0.955), (0.956, 0.9138), (0.946, 0.9596))):
+        write_run(outputs, one, "optimizer.lr=0.1", f"seed={seed}")
+        write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
+    comparison = compare(runs_named([str(outputs)]))
+    (said,) = [line for line in said_of(comparison) if line.startswith("Far")]
+    assert said == ("Far from its others: lr=0.5 seed=1, 0.9138 (mean of its others: 0.9573). Nothing was excluded.")
+    assert comparison.rows[1].measured.n == 3
+
+
+def test_validation_above_test_in_all_runs_is_said_with_what_its_images_explain(outputs):
+    for rate, gap in (("0.1", 0.01), ("0.5", 0.03)):
+        write_run(outputs, 0.9, f"optimizer.lr={rate}", val=0.9 + gap)
+    said = said_of(compare(runs_named([str(outputs)])))[-1]
+    assert said.startswith(
+        "Validation against test: validation accuracy is above test accuracy in 2 of 2 runs, by 0.0200"
+    )
+    assert "for the same 1 000 validation images in all runs, that is beyond chance" in said
 
 
 # What tells configurations apart, of two command lines each: the columns, and what the second one is called.
@@ -223,7 +279,6 @@ def test_keys_that_distinguish_configurations(case, outputs):
     comparison = compare(runs_named([str(outputs)]))
     assert " ".join(comparison.differing) == keys
     assert comparison.rows[1].label == label
-    assert set(comparison.settings()) > set()
 
 
 def test_without_recorded_options_component_names_distinguish_runs(outputs):
@@ -243,12 +298,13 @@ def test_with_many_columns_a_label_names_only_what_changed(outputs):
     assert labels == ["baseline", "batch_size=32 val_fraction=0.2 lr=0.5 dropout=0.5", "lr=0.5"]
 
 
-def test_differences_without_a_column_are_named(outputs):
+def test_settings_without_a_column_are_a_table(outputs):
     write_run(outputs, 0.9, "experiment=keras_notes/lenet_fashion")
     write_run(outputs, 0.9, "experiment=keras_notes/lenet_relu_sgd_fashion")
-    (remark,) = compare(runs_named([str(outputs)])).remarks()
-    assert "also differs in " in remark
-    assert "optimizer.name" in remark
+    page = page_of(compare(runs_named([str(outputs)])), "a title")
+    (table,) = [one for one in page.sections if one.title == "Other settings that differ"]
+    assert {"configuration", "optimizer.name", "model.activation"} <= set(table.content)
+    assert page.title == "lenet_fashion against lenet_relu_sgd_fashion on synthetic"
 
 
 def test_the_baseline_may_be_an_option_of_a_group(outputs):
@@ -257,50 +313,51 @@ def test_the_baseline_may_be_an_option_of_a_group(outputs):
     assert compare(runs_named([str(outputs)]), baseline="model=lenet_v2").baseline.label == "lenet_v2"
 
 
-# Answers --------------------------------------------------------------------------------------------------------------
+# Findings -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_page_answers_which_learns_first_and_which_overfits(outputs):
+def test_a_page_says_which_learns_first_and_which_overfits(outputs):
     falling = [2.0, 1.0, 0.5, 0.25]
     for seed in (0, 1):
         fast = write_run(outputs, 0.90, "optimizer.lr=0.5", f"seed={seed}")
         slow = write_run(outputs, 0.95, "optimizer.lr=0.1", f"seed={seed}")
         replace_epochs(fast, accuracy_val=[0.5, 0.8, 0.8, 0.7], loss_val=[2.0, 1.0, 1.2, 1.5], loss_train=falling)
-        replace_epochs(slow, accuracy_val=[0.2, 0.3, 0.8, 0.9], loss_val=falling, loss_train=falling)
-    said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
-    assert said[0].startswith(
-        "Highest test accuracy of 2 configurations tried: lr=0.1, 0.9500 (2 seeds). Compared with the next, "
-    )
+        late = [0.2, 0.3, 0.8, 0.9] if seed else [0.2, 0.3, 0.4, 0.9]
+        replace_epochs(slow, accuracy_val=late, loss_val=falling, loss_train=falling)
+    comparison = compare(runs_named([str(outputs)]))
+    said = said_of(comparison)
+    assert said[0].startswith("Best on test: lr=0.1, 0.9500 (10 000 images).")
     assert said[1] == (
-        "First to 0.7920 on validation (99% of the level that most configurations reached): lr=0.5 in epoch 2 (3.33 s)"
-        ", then lr=0.1 in epoch 3 (5 s)."
+        "Speed of learning: epochs to validation accuracy 0.7920, 99 % of the best of lr=0.5, with range over seeds: "
+        "lr=0.5 2 (2 to 2), lr=0.1 3.5 (3 to 4)."
     )
-    assert said[2] == "Overfitting: the validation loss ends above its lowest for lr=0.5 (1.50 times). Not for: lr=0.1."
-    assert said[3] == (
-        "Train-test gap: accuracy is better on training images than on test images by 0.0500 (lr=0.1) to 0.1000 "
-        "(lr=0.5)."
+    assert said[2] == (
+        "Validation loss: at the end more than a tenth above its lowest value for lr=0.5 (1.50 times): overfitting."
     )
-    table = learning_table(comparison, learning_of(comparison)).content.set_index("configuration")
-    assert table["epochs to 0.7920"].to_dict() == {"lr=0.5": 2, "lr=0.1": 3}
-    assert table["best on validation"].to_dict() == {"lr=0.5": 0.8, "lr=0.1": 0.9}
-    assert table["train-test gap"].to_dict() == pytest.approx({"lr=0.5": 0.1, "lr=0.1": 0.05})
+    table = configurations(comparison, learning_of(comparison)).content.set_index("lr")
+    assert table["epochs to 0.7920"].to_dict() == {"0.5": 2, "0.1": 3.5}
+    assert table["test accuracy"].to_dict() == pytest.approx({"0.5": 0.90, "0.1": 0.95})
+    assert not {"low", "Δ", "p (Holm)"} & set(table)
 
 
 def test_that_no_validation_loss_rises_is_not_called_no_overfitting(outputs):
     for rate in ("0.5", "0.1"):
         replace_epochs(write_run(outputs, 0.8, f"optimizer.lr={rate}"), accuracy_val=[0.5, 0.8], loss_val=[2.0, 1.0])
-    said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
+    said = said_of(compare(runs_named([str(outputs)])))
     assert not any("verfitting" in line for line in said)
-    assert any(line.startswith("Validation loss: none ends more than a tenth above its lowest; ") for line in said)
+    assert any(
+        line == "Validation loss: at the end more than a tenth above its lowest value for none." for line in said
+    )
 
 
 def test_without_validation_training_decides_which_learns_first(outputs):
     for rate, values in (("0.5", [0.5, 0.9]), ("0.1", [0.1, 0.6])):
         replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
-    said = answers(comparison := compare(runs_named([str(outputs)])), learning_of(comparison))
+    said = said_of(compare(runs_named([str(outputs)])))
     assert any(
-        line.startswith(
-            "First to 0.5940 on training (99% of the level that most configurations reached): lr=0.5 in epoch 2"
+        line.endswith(
+            "training accuracy 0.8910, 99 % of the best of lr=0.5, with range over seeds: lr=0.5 2 (2 to 2). "
+            "Not reached by all seeds: lr=0.1 (0 of 1)."
         )
         for line in said
     )
@@ -319,20 +376,27 @@ def test_the_effect_of_a_setting_is_over_all_others(outputs):
             for rate in (0.1, 0.5):
                 words = [f"regularization.dropout={dropout}", f"optimizer.lr={rate}", f"seed={seed}"]
                 write_run(outputs, 0.5 + (0.2 + luck) * dropout + 0.1 * rate, *words)
-    rate, dropout = effect_sentences(compare(runs_named([str(outputs)])))
-    assert rate.startswith("optimizer.lr from 0.1 to 0.5: +0.0400 (95 %: ")
-    assert dropout.startswith("regularization.dropout from 0.0 to 0.5: +0.1025 (95 %: ")
-    for said in (rate, dropout):
-        assert said.endswith(
-            "; 2 seeds and 10 000 images), more than chance (mean over 2 combinations of the other settings)"
-        )
+    (rate, of_rate), (dropout, of_dropout), (both, of_both) = compare(runs_named([str(outputs)])).effects()
+    assert (rate, dropout) == ("lr from 0.1 to 0.5", "dropout from 0.0 to 0.5")
+    assert both == "lr 0.5 and dropout 0.5 together, minus what each alone changes (interaction)"
+    means = [one.estimate.mean for one in (of_rate, of_dropout, of_both)]
+    assert means == pytest.approx([0.04, 0.1025, 0.0], abs=1e-9)
+    assert of_rate.is_resolved
+    assert not of_both.is_resolved
 
 
-def test_published_figures_are_listed_next_to_ours(outputs):
-    path = write_run(outputs, 0.9)
-    reference = {"metric": "accuracy", "value": 0.95, "split": "test", "source": "a book", "remark": "one seed"}
-    result = json.loads((path / "result.json").read_text()) | {"references": [reference], "departures": ["epochs=1"]}
-    write_sealed(path / "result.json", result)
-    (row,) = compare(runs_named([str(outputs)])).references().to_dict("records")
-    assert (row["published"], row["ours"], row["source"]) == (0.95, 0.9, "a book")
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"), [((0.90, 0.91, 0.92), "consistent"), ((0.97, 0.971, 0.972), "above"), ((0.9,), "below")]
+)
+def test_a_verdict_on_published_figures_leaves_room_for_one_run(accuracies, verdict, outputs):
+    """They are those of one run mostly: the interval is that of one further run, of a single one that over images."""
+    reference = {"metric": "accuracy", "value": 0.93, "split": "test", "source": "a book", "remark": "one seed"}
+    for seed, accuracy in enumerate(accuracies):
+        path = write_run(outputs, accuracy, f"seed={seed}") / "result.json"
+        write_sealed(path, json.loads(path.read_text()) | {"references": [reference], "departures": ["epochs=1"]})
+    (row,) = published(runs_named([str(outputs)]))
+    assert (row["published"], row["ours is"], row["source"]) == (0.93, verdict, "a book")
     assert row["remark"] == "one seed; epochs=1"
+    if len(accuracies) == 3:
+        low, high = stats.t.interval(0.95, 2, np.mean(accuracies), np.std(accuracies, ddof=1) * (1 + 1 / 3) ** 0.5)
+        assert row["95 % interval"] == f"{low:.4f} to {high:.4f}"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.analysis.reports.compared import answers, how_to_read, learning_of, page_of
-from cnnbench.analysis.reports.comparison import Comparison, compare
+from cnnbench.analysis.reports.compared import method, page_of
+from cnnbench.analysis.reports.comparison import Comparison, Row, compare
+from cnnbench.analysis.reports.findings import findings, learning_of
 from cnnbench.store.query import runs_named
 from tests.support.run_folders import replace_epochs, write_run
 
@@ -15,8 +16,12 @@ def compared(outputs: Path, *arguments: str | None) -> Comparison:
     return compare(runs_named([str(outputs)]), *arguments)
 
 
-def first_answer(comparison: Comparison) -> str:
-    return answers(comparison, learning_of(comparison))[0]
+def said_of(comparison: Comparison) -> list[str]:
+    return list(findings(comparison, learning_of(comparison)))
+
+
+def gain_of(row: Row) -> str:
+    return f"{row.gained.estimate.mean:+.4f}, n = {row.gained.estimate.n}; {row.gained.verdict}"
 
 
 def failed(outputs: Path, *words: str) -> None:
@@ -34,26 +39,29 @@ def test_validation_decides_which_is_best_and_the_test_figure_is_its(outputs):
         write_run(outputs, 0.90 + seed / 100, "optimizer.lr=0.7", f"seed={seed}", val=0.92)
     comparison = compared(outputs)
     assert comparison.best.label == "lr=0.5"
-    assert first_answer(comparison).startswith(
-        "Highest validation accuracy of 3 configurations tried: lr=0.5, 0.9300; on the test images 0.9150 (95 %: "
+    assert said_of(comparison)[0].startswith(
+        "Best on validation: lr=0.5, 0.9300 (1 000 images); its test accuracy is 0.9150. Tied with it, within chance: "
+        "lr=0.7 (0.0100 = 10.0 images behind)."
     )
-    assert "Compared with the next, lr=0.7: +0.0100" in first_answer(comparison)
     assert list(comparison.table()["validation"]) == pytest.approx([0.90, 0.93, 0.92])
 
 
 def test_without_validation_it_says_that_it_ranks_on_test(outputs):
     write_run(outputs, 0.95, "optimizer.lr=0.1", val=0.9)
     write_run(outputs, 0.91, "optimizer.lr=0.5")
-    said = first_answer(compared(outputs))
-    assert said.startswith("Highest test accuracy of 2 configurations tried: lr=0.1, 0.9500")
-    assert said.endswith("Ranked on the test images, for want of validation: the figure of the best is too good.")
+    said = said_of(compared(outputs))[0]
+    assert said.startswith("Best on test: lr=0.1, 0.9500")
+    assert said.endswith("There are no validation images: it was chosen by this figure, which is therefore too good.")
 
 
 def test_a_tie_on_validation_is_said(outputs):
     write_run(outputs, 0.95, "optimizer.lr=0.1", val=0.9)
     write_run(outputs, 0.99, "optimizer.lr=0.5", val=0.9)
-    assert "lr=0.1, 0.9000; on the test images 0.9500" in first_answer(compared(outputs))
-    assert "lr=0.5 is as good on validation. " in first_answer(compared(outputs))
+    said = said_of(compared(outputs))[0]
+    assert said.startswith(
+        "Best on validation: lr=0.1, 0.9000 (1 000 images, 95 % interval over images 0.8798 to 0.9171)"
+    )
+    assert said.endswith("its test accuracy is 0.9500. Next, whether by chance is unknown: lr=0.5 (equal).")
 
 
 def test_where_test_is_not_measured_validation_is_compared(outputs):
@@ -66,10 +74,10 @@ def test_where_test_is_not_measured_validation_is_compared(outputs):
             path.write_text(json.dumps(result))
     comparison = compared(outputs)
     assert (comparison.split, comparison.ranks_on) == ("val", "val")
-    assert page_of(comparison, "all").summary.endswith("; accuracy on the validation images.")
-    said = first_answer(comparison)
-    assert said.startswith("Highest validation accuracy of 2 configurations tried: lr=0.5, 0.9300 (95 %: ")
-    assert said.endswith("It was chosen on these images: a figure for a report is measured on the test images.")
+    assert comparison.measure == "validation accuracy"
+    said = said_of(comparison)[0]
+    assert said.startswith("Best on validation: lr=0.5, 0.9300 (1 000 images, 95 % interval over 2 seeds ")
+    assert said.endswith("It was chosen by this figure: for a report, measure the test images (cnnbench evaluate).")
 
 
 # Folds, and seeds of splits and of noise, repeat ----------------------------------------------------------------------
@@ -84,12 +92,12 @@ def test_folds_are_one_row_measured_on_what_they_hold_out(outputs):
     assert (row["n"], row["accuracy"], row["test"]) == (5, pytest.approx(0.91), pytest.approx(0.9))
     assert row["std"] == pytest.approx(0.0223607, abs=1e-6)
     assert row["high"] - row["low"] == pytest.approx(2 * 2.776445 * 0.0223607 * (1 / 5 + 1 / 4) ** 0.5, abs=1e-5)
-    said = first_answer(comparison)
-    assert said.startswith("Highest validation accuracy: baseline, 0.9100 (95 %: ")
-    assert "5 folds" in said
+    said = said_of(comparison)[0]
+    assert said.startswith("Best on validation: baseline, 0.9100 (1 000 images, 95 % interval over 5 folds ")
     assert "fold=" not in page_of(comparison, "folds").markdown()
-    assert "share most of their training images" in how_to_read(comparison)
-    assert page_of(comparison, "folds").summary.endswith("; accuracy on the held-out images.")
+    assert "folds share training images" in method(comparison)["mean [95 %]"]
+    assert "not covered" not in method(comparison)
+    assert page_of(comparison, "folds").summary.startswith("Mean held-out accuracy 0.9100 [")
 
 
 def test_two_configurations_are_paired_by_fold(outputs):
@@ -97,9 +105,7 @@ def test_two_configurations_are_paired_by_fold(outputs):
         for rate, gain in (("0.1", 0.0), ("0.5", 0.02 + 0.001 * fold)):
             words = ("data.folds=3", f"data.fold={fold}", f"optimizer.lr={rate}")
             write_run(outputs, 0.9, *words, val=val + gain, split=f"of fold {fold}")
-    (remark,) = compared(outputs).remarks()
-    assert remark.startswith("lr=0.5: +0.0210 (95 %: ")
-    assert "3 folds), more than chance" in remark
+    assert gain_of(compared(outputs).rows[1]).startswith("+0.0210, n = 3; more than chance, p = ")
 
 
 @pytest.mark.parametrize(
@@ -128,10 +134,10 @@ def test_survivors_do_not_win(outputs):
     comparison = compared(outputs)
     assert comparison.best.label == "lr=0.1"
     assert comparison.table().set_index("optimizer.lr")["lost"].to_dict() == {"0.1": "", "9.0": "2 diverged"}
-    said = answers(comparison, learning_of(comparison))
+    said = said_of(comparison)
     assert said[1] == ("Not ranked: lr=9.0; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
-    (remark,) = comparison.remarks()
-    assert remark == "lr=9.0: one seed; whether this is chance is unknown; 2 diverged"
+    assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; chance is unknown"
+    assert comparison.rows[1].lost == {"diverged": 2}
 
 
 def test_a_result_that_is_not_a_number_diverged(outputs):
@@ -152,9 +158,9 @@ def test_a_configuration_that_never_finished_is_a_row(outputs):
     write_run(outputs, None, "optimizer.lr=0.3", status="paused")
     comparison = compared(outputs)
     assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9.0", "lr=0.3"]
-    assert comparison.remarks() == ["lr=9.0: no result: 1 diverged", "lr=0.3: no result: 1 paused"]
-    assert page_of(comparison, "all").summary.startswith("3 configurations, 3 runs;")
-    assert compared(outputs, None, "lr=0.3").remarks()[0] == "lr=0.1: the baseline has no result"
+    assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"paused": 1}]
+    assert page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each"
+    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith("unknown: no two runs of each.")
 
 
 def test_unequal_seeds_are_said(outputs):
@@ -182,12 +188,12 @@ def test_runs_on_other_test_images_are_not_paired(facts, outputs):
         write_run(outputs, 0.95 + seed / 90, "optimizer.lr=0.5", f"seed={seed}", data=data | facts)
     comparison = compared(outputs)
     assert comparison.rows[1].gained is None
-    assert comparison.remarks() == ["lr=0.5: measured on other test images than the baseline, and not compared with it"]
+    assert comparison.rows[1].notes == ("measured on other test images than the baseline, and not compared with it",)
     assert comparison.cautions() == [
         "Other images: lr=0.5 is measured on other test images than lr=0.1; their order says little about the "
         "configurations."
     ]
-    assert "The next, lr=0.1, was measured on other images" in first_answer(comparison)
+    assert "lr=0.1" not in said_of(comparison)[0]
 
 
 def test_the_same_settings_on_changed_images_are_rows_of_their_own(outputs):
@@ -195,14 +201,17 @@ def test_the_same_settings_on_changed_images_are_rows_of_their_own(outputs):
         write_run(outputs, 0.9, f"seed={seed}", data={**IMAGES, "fingerprint": print_})
     comparison = compared(outputs)
     assert comparison.differing == ("data content",)
-    assert comparison.remarks()[0].startswith("Rows that differ in `data content` alone")
+    assert comparison.cautions()[0].startswith("Changed images: configurations that differ in `data content` alone")
 
 
 UNLIKE = {
     "split": ({"split": "another"}, "trained and validated on another split than the baseline"),
-    "code": ({"code": {"loop.py": "1"}}, "computed by other code than the baseline"),
-    "versions": ({"versions": {"torch": "2.12.0"}}, "torch 2.12.0, the baseline torch 2.11.0"),
-    "device": ({"machine": {"device": "cuda:0", "name": "H100"}}, "cuda:0 H100, the baseline cpu EPYC"),
+    "code": ({"code": {"loop.py": "1"}}, "computed with code 94d668fc, the baseline with code 4f53cda1"),
+    "versions": ({"versions": {"torch": "2.12.0"}}, "computed with torch 2.12.0, the baseline with torch 2.11.0"),
+    "device": (
+        {"machine": {"device": "cuda:0", "name": "H100"}},
+        "computed with H100, cuda:0, the baseline with EPYC, cpu",
+    ),
 }
 
 
@@ -213,15 +222,14 @@ def test_what_else_differs_in_a_pair_is_said(case, outputs):
     for seed in (0, 1):
         write_run(outputs, 0.9 + seed / 100, "optimizer.lr=0.1", f"seed={seed}", **usual)
         write_run(outputs, 0.95, "optimizer.lr=0.5", f"seed={seed}", **(usual | facts))
-    (remark,) = compared(outputs).remarks()
-    assert remark.endswith(f"; {said}")
+    assert compared(outputs).rows[1].notes == (said,)
 
 
 def test_a_row_of_several_devices_says_so(outputs):
     for seed, device in enumerate(("cpu", "cuda:0")):
         write_run(outputs, 0.9, "optimizer.lr=0.1", f"seed={seed}", machine={"device": device})
     (row,) = compared(outputs).rows
-    assert row.notes == ("its runs were computed with cpu and cuda:0",)
+    assert row.notes == ("computed with cpu and cuda:0",)
 
 
 SAME_NETWORK = ("regularization.dropout=0.0", "regularization.batchnorm=false", "regularization.label_smoothing=0.0")
@@ -238,33 +246,23 @@ def test_null_and_what_it_means_are_one_row(typed, outputs):
 # Which learns first ---------------------------------------------------------------------------------------------------
 
 
-def test_a_short_run_does_not_lower_the_level_that_is_raced_for(outputs):
-    for rate, curve in (("0.1", [0.2, 0.8, 0.9]), ("0.5", [0.8, 0.9, 0.9])):
+def test_the_level_is_that_of_the_baseline(outputs):
+    for rate, curve in (("0.1", [0.2, 0.8, 0.9]), ("0.5", [0.9, 0.95, 0.95])):
         replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_val=curve)
     replace_epochs(write_run(outputs, 0.2, "optimizer.lr=0.5", "epochs=1"), accuracy_val=[0.2])
     learning = learning_of(compared(outputs))
     assert learning.level == pytest.approx(0.99 * 0.9)
-    assert learning.rows["epochs"].tolist() == pytest.approx([3, 2, float("nan")], nan_ok=True)
-    comparison = compared(outputs)
-    assert any(
-        "Not reached, or not by all: " in line and "(by 0 of 1 seeds)" in line
-        for line in answers(comparison, learning_of(comparison))
-    )
-
-
-def test_a_run_that_learns_nothing_does_not_lower_the_level_either(outputs):
-    for rate, best in (("0.1", 0.9), ("0.5", 0.8), ("9", 0.1)):
-        replace_epochs(write_run(outputs, best, f"optimizer.lr={rate}"), accuracy_val=[0.1, best])
-    assert learning_of(compared(outputs)).level == pytest.approx(0.99 * 0.8)
+    assert learning.means == pytest.approx([3, 1, float("nan")], nan_ok=True)
+    assert any(line.endswith("(0 of 1).") for line in said_of(compared(outputs)))
 
 
 def test_one_seed_that_reached_it_does_not_stand_for_all(outputs):
     for seed, best in enumerate((0.9, 0.1)):
-        replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.5", f"seed={seed}"), accuracy_val=[best, best])
         replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.1", f"seed={seed}"), accuracy_val=[0.1, 0.8])
-    found = learning_of(compared(outputs)).rows.set_index("configuration")
-    assert found.loc["lr=0.5", "reached"] == "1 of 2"
-    assert found["epochs"].isna().to_dict() == {"lr=0.5": True, "lr=0.1": False}
+        replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.5", f"seed={seed}"), accuracy_val=[best, best])
+    comparison = compared(outputs)
+    assert learning_of(comparison).means == pytest.approx([2, float("nan")], nan_ok=True)
+    assert any(line.endswith("Not reached by all seeds: lr=0.5 (1 of 2).") for line in said_of(comparison))
 
 
 # Images ---------------------------------------------------------------------------------------------------------------
@@ -277,9 +275,7 @@ def test_predictions_pair_the_images(outputs):
         two = [n >= 36 + seed for n in range(500)]
         write_run(outputs, 0.0, "optimizer.lr=0.1", f"seed={seed}", right=one)
         write_run(outputs, 0.0, "optimizer.lr=0.5", f"seed={seed}", right=two)
-    (remark,) = compared(outputs).remarks()
-    assert "; 3 seeds and 500 images), more than chance" in remark
+    assert compared(outputs).rows[1].gained.is_resolved
     for path in outputs.glob("*/*/*/evaluation/test-best/predictions.csv"):
         path.write_text("index,class,right\n0,a,True\n")  # of another evaluation
-    (remark,) = compared(outputs).remarks()
-    assert "; 3 seeds and 500 images), which may be chance" in remark
+    assert not compared(outputs).rows[1].gained.is_resolved

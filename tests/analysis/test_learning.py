@@ -167,23 +167,18 @@ def test_an_effect_is_over_all_other_settings_and_seeds():
             measured.append(
                 Values({seed: gained + 0.01 * seed + 0.001 * (norm == "true") * (seed == 2) for seed in (0, 1, 2)})
             )
-    of_dropout, of_norm = effects(settings, measured)
-    assert (of_dropout.key, of_dropout.before, of_dropout.after, of_dropout.num_pairs) == ("dropout", "0", "0.5", 2)
-    assert of_dropout.difference.estimate.n == 3  # seeds: other settings are no chance
-    assert of_dropout.difference.estimate.mean == pytest.approx((0.1 + 0.14) / 2)
-    assert of_norm.difference.estimate.mean == pytest.approx((0.02 + 0.06) / 2 + 0.001 / 3)
-    assert of_norm.difference.is_resolved
+    (dropout, of_dropout), (norm, of_norm), (_, together) = effects(settings, measured)
+    assert (dropout, norm) == ("dropout from 0 to 0.5", "norm from false to true")
+    assert of_dropout.estimate.n == 3  # seeds: other settings are no chance
+    assert of_dropout.estimate.mean == pytest.approx((0.1 + 0.14) / 2)
+    assert of_norm.estimate.mean == pytest.approx((0.02 + 0.06) / 2 + 0.001 / 3)
+    assert of_norm.is_resolved
+    assert together.estimate.mean == pytest.approx(0.04)
 
 
 def test_settings_that_only_change_together_have_no_effect():
     settings = [{"model": "a", "pool": "max"}, {"model": "b", "pool": "avg"}]
     assert effects(settings, [Values({0: 0.5}), Values({0: 0.6})]) == []
-
-
-def test_only_common_seeds_are_paired():
-    settings = [{"lr": "1"}, {"lr": "2"}]
-    (found,) = effects(settings, [Values({0: 0.5, 1: 0.1}), Values({0: 0.6, 2: 0.9})])
-    assert (found.difference.estimate.n, found.difference.estimate.mean) == (1, pytest.approx(0.1))
 
 
 def test_bad_first_epochs_are_cut_off():

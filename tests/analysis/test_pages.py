@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cnnbench.analysis.reports.evaluated import thumbnail
 from cnnbench.analysis.reports.page import (
     SMALL_PICTURE,
-    Differences,
     Drawing,
     Facts,
     Folded,
@@ -26,6 +26,7 @@ from cnnbench.analysis.reports.page import Page as Document
 from cnnbench.analysis.reports.single import page_of
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
+from cnnbench.tasks.gallery import Tile
 from tests.conftest import ended, latest
 from tests.support import browser
 from tests.support.interruption import finished, read
@@ -147,6 +148,7 @@ def test_the_page_of_a_run_has_all_sections(run):
     measured = next(section for section in page.sections if section.title == "Metrics")
     assert isinstance(measured, Table)
     assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
+    assert "top5" not in measured.content, "of ten classes, guessing has one of five in half of all cases"
     settings = next(section for section in page.sections if section.title == "Settings")
     assert isinstance(settings, Table)
     rows = settings.content.set_index("setting")
@@ -179,6 +181,11 @@ def test_a_task_declares_its_metric_and_its_direction(run):
     page = page_of(RunFolder(run))
     assert page.summary.startswith("error 0.3000 on 40 test images")
     assert "best validation error: 0.2500, in epoch 2 of 3" in page.markdown()
+
+
+def test_no_prediction_is_shown_as_certain():
+    shown = [thumbnail(Tile("mistakes", "1", "a", "b", share, b"", "png")).lines[1] for share in (0.994, 0.9951)]
+    assert shown == ["→ b 0.99", "→ b >0.99"]
 
 
 def test_the_last_picture_of_each_kind_is_shown(run):
@@ -346,25 +353,6 @@ def test_a_table_is_sorted_by_a_click_and_what_is_missing_comes_last(window, tmp
 
 
 @needs_browser
-def test_the_settings_of_any_two_can_be_compared(window, tmp_path):
-    settings = {"model.name": ["lenet", "mlp", HOSTILE], "epochs": ["3", "3", "4"]}
-    page = Document("two", "", [Differences("two", ["one", "two", HOSTILE], settings, (0, 1))]).write(tmp_path)
-    window.complaints.clear()
-    window.open(page, 800)
-    shown = "[...document.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
-    assert window.run(shown) == [["model.name", "lenet", "mlp"]]
-    choose = (
-        "const s = document.querySelectorAll('select')[1]; s.selectedIndex = {}; s.dispatchEvent(new Event('change'))"
-    )
-    window.run(f"{{{choose.format(2)}}}")
-    assert window.run(shown) == [["model.name", "lenet", HOSTILE], ["epochs", "3", "4"]]
-    window.run(f"{{{choose.format(0)}}}")
-    assert window.run(shown) == [["no setting differs"]]
-    assert window.run("document.title") == "two"
-    assert window.complaints == []
-
-
-@needs_browser
 def test_hostile_text_is_shown_and_never_run(window, tmp_path):
     import pandas as pd
 
@@ -378,9 +366,8 @@ def test_hostile_text_is_shown_and_never_run(window, tmp_path):
         Facts(HOSTILE, {HOSTILE: HOSTILE}, [Thumbnail(png, "png", [HOSTILE, long])]),
         Gallery(HOSTILE, [(HOSTILE, [Thumbnail(png, "png", ['" onerror="document.title = 1'])])], HOSTILE),
         Picture('" onerror="document.title = 1', png),
-        Differences(HOSTILE, [HOSTILE, "'"], {HOSTILE: [HOSTILE, "'\""]}, (0, 1)),
     ]
-    page = Document("safe", HOSTILE, sections).write(tmp_path)
+    page = Document("safe", HOSTILE, sections, command=HOSTILE).write(tmp_path)
     window.complaints.clear()
     window.open(page, 390)
     assert window.run("document.title") == "safe"

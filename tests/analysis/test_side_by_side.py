@@ -53,7 +53,7 @@ def test_rows_are_in_the_order_of_validation_and_not_of_what_is_shown(outputs):
         write_run(outputs, test, f"optimizer.lr={rate}", val=val)
     strips = strips_of(outputs)
     assert [row.label for row in strips.rows] == ["1. lr=0.3", "2. lr=0.1", "3. lr=0.2"]
-    assert "in the order of validation accuracy, the highest first" in strips.note
+    assert "Sorted by validation accuracy, the highest first" in strips.note
     assert [row.look for row in strips.rows] == ["marked", "", ""]
 
 
@@ -118,7 +118,8 @@ def test_differences_are_those_of_the_table_with_its_verdicts(outputs):
     (row,), (gained,) = found.rows, [one.gained for one in compared(outputs).rows if one.gained]
     assert row.text == f"+0.0300 [{gained.estimate.low:+.4f}, {gained.estimate.high:+.4f}], n = 3"
     assert (row.label, row.look) == ("1. dropout=0.5", "")
-    assert row.remark == f"more than chance, p = {gained.corrected:.2g}"
+    assert row.remark == gained.verdict == f"more than chance, p = {gained.corrected:.2g}"
+    assert found.lines == [f"1. dropout=0.5: {row.text}; {row.remark}"]
 
 
 def test_two_settings_make_a_grid_and_one_of_numbers_a_line(outputs):
@@ -135,7 +136,7 @@ def test_two_settings_make_a_grid_and_one_of_numbers_a_line(outputs):
     cells = {cell for _, row in grid.rows for cell in row}
     assert cells == {(1.0, "0.9500", "n = 1"), (0.0, "0.9000", "n = 1")}
     titles = [one.title for one in figures_of(compared(outputs / "one"))]
-    assert "accuracy by regularization.dropout" in titles
+    assert "test accuracy by regularization.dropout" in titles
     assert figure(outputs / "one", Grid) is None
 
 
@@ -143,8 +144,8 @@ def test_costs_are_drawn_where_they_differ(outputs):
     for rate, parameters in (("0.1", 1000), ("0.2", 90_000)):
         write_run(outputs, 0.9, f"optimizer.lr={rate}", parameters={"total": parameters, "trainable": parameters})
     titles = [one.title for one in figures_of(compared(outputs))]
-    assert "accuracy against parameters" in titles
-    assert "accuracy against seconds of training" not in titles
+    assert "test accuracy against parameters" in titles
+    assert "test accuracy against seconds of training" not in titles
 
 
 def test_a_table_for_latex_holds_no_command_of_a_name(outputs):

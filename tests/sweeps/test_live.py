@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cnnbench.analysis.reports.sweep import page_of_sweep
+from cnnbench.analysis.reports.compared import page_of_sweep
 from cnnbench.store.folder import RunFolder
 from cnnbench.sweeps import live
 from cnnbench.sweeps.launch import Grid, launched

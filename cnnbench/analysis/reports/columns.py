@@ -106,18 +106,6 @@ def full_name(configuration: Configuration, keys: Sequence[str]) -> str:
     return ",".join(f"{key}={text}" for key in keys if (text := configuration.text(key)))
 
 
-def other_keys(configuration: Configuration, baseline: Configuration, keys: Sequence[str]) -> list[str]:
-    """Return the settings in which two configurations differ, but that no column shows, directly or by its group."""
-    groups = [key for key in keys if key != "experiment"]
-    return [
-        key
-        for key in dict.fromkeys([*configuration.settings, *baseline.settings])
-        if configuration.text(key) != baseline.text(key)
-        and key not in keys
-        and not any(_covers(group, key) for group in groups)
-    ]
-
-
 def _is_same(text: str, typed: str) -> bool:
     try:
         return float(text) == float(typed)

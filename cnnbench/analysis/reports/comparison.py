@@ -9,26 +9,24 @@ from typing import Any
 
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import distinguishing_keys, fits, full_name, label
+from cnnbench.analysis.reports.columns import distinguishing_keys, fits, full_name, label, short_names
 from cnnbench.analysis.reports.groups import (
     CODE,
     DATA,
     FAILURES,
-    NAMED,
+    REPETITIONS,
     Group,
     grouped,
     in_words,
-    is_cross_validation,
+    notes_on,
     on_same_images,
-    other_differences,
     overlap_of,
-    unit_of,
-    unlike,
+    some,
+    varied,
 )
 from cnnbench.analysis.reports.learning import Metric, principal
 from cnnbench.analysis.reports.statistics import (
     Difference,
-    Effect,
     Estimate,
     Values,
     corrected_together,
@@ -41,9 +39,10 @@ from cnnbench.store.query import RunSummary
 
 MOST_LISTED = 12  # configurations in an error
 OTHER_VERSIONS = {
-    CODE: "Rows that differ in `code` alone: what computes was changed between them, so their runs are not pooled.",
-    DATA: "Rows that differ in `data content` alone: the images were changed, so their runs are not pooled.",
+    CODE: "Changed code: configurations that differ in `code` alone were computed by other code, and are not pooled.",
+    DATA: "Changed images: configurations that differ in `data content` alone saw other images, and are not pooled.",
 }
+NOTHING = Estimate(0, *[math.nan] * 4)
 SPLITS = {"val": "validation", "test": "test"}
 
 
@@ -89,37 +88,45 @@ class Comparison:
     overlap: float
     skipped: tuple[str, ...]
 
+    @property
+    def measure(self) -> str:
+        """Return what is compared, in words: `test accuracy`."""
+        is_held_out = self.unit == "folds" and self.split == "val"
+        return f"{'held-out' if is_held_out else SPLITS[self.split]} {self.metric.name}"
+
     def table(self) -> pd.DataFrame:
         """Return a row for each configuration: what differs, n, mean, deviation, interval, difference, cost."""
         return pd.DataFrame([self._record(row) for row in self.rows]).dropna(axis="columns", how="all")
 
     def _record(self, row: Row) -> dict[str, Any]:
-        group, name, gained = row.group, self.metric.name, row.gained
-        gain = Estimate(0, *[math.nan] * 4) if gained is None else gained.estimate
+        group, name, gained = row.group, self.metric.name, row.gained or Difference(NOTHING, math.nan)
+        seconds, gain = estimate(list(group.numbers("seconds", "train").values())), gained.estimate
         other = "val" if self.split == "test" else "test"
-        any_lost = any(one.lost for one in self.rows)
+        lost = {"lost": in_words(row.lost)} if any(one.lost for one in self.rows) else {}
         return {key: group.configuration.text(key) for key in self.differing} | {
-            "n": row.measured.n,
-            **({"lost": in_words(row.lost)} if any_lost else {}),
-            SPLITS[other]: group.mean(other, name),
-            name: row.measured.mean,
-            "std": row.measured.std,
-            "low": row.measured.low,
-            "high": row.measured.high,
-            "Δ": gain.mean,
-            "Δ low": gain.low,
-            "Δ high": gain.high,
-            "p": math.nan if gained is None else gained.corrected,
-            "seconds": _whole(group.mean("seconds", "train")),
-            "parameters": _whole(group.mean("parameters", "total")),
-        }
+            "n": row.measured.n, **lost, SPLITS[other]: group.mean(other, name), name: row.measured.mean,
+            "std": row.measured.std, "low": row.measured.low, "high": row.measured.high,
+            "Δ": gain.mean, "Δ low": gain.low, "Δ high": gain.high,
+            "p (uncorrected)": gained.p, "p (Holm)": gained.corrected, "training": group.mean("train", name),
+            "seconds": seconds.mean, "seconds, std": seconds.std, "parameters": group.mean("parameters", "total"),
+        }  # fmt: skip
 
     @cached_property
     def ranked(self) -> list[Row]:
         """Return the rows that have a mean and lost no repetition by failure, the best first."""
-        rows = [row for row in self.rows if not math.isnan(row.ranked_by)]
-        rows = [row for row in rows if row.is_whole] or rows
-        return sorted(rows, key=lambda row: -self.metric.sign * row.ranked_by)
+        rows = [row for row in self.ordered if not math.isnan(row.ranked_by)]
+        return [row for row in rows if row.is_whole] or rows
+
+    @cached_property
+    def ordered(self) -> list[Row]:
+        """Return all rows: ranked, then those that lost runs by failures, then those without a mean."""
+
+        def rank(row: Row) -> tuple[int, float]:
+            if math.isnan(row.ranked_by):
+                return 2, 0.0
+            return int(not row.is_whole), -self.metric.sign * row.ranked_by
+
+        return sorted(self.rows, key=rank)
 
     @property
     def best(self) -> Row:
@@ -130,71 +137,34 @@ class Comparison:
         """Return what is compared, by repetition."""
         return row.group.values(self.split, self.metric)
 
-    def best_against_next(self) -> Difference | None:
-        """Return by how much the best exceeds the next one; None if there is none, or its images are others.
+    def behind_best(self) -> list[tuple[Row, Difference]]:
+        """Return by how much each ranked configuration differs from the best, on the images that it was chosen on.
 
-        That these are the first two of many needs no correction: the more there are, the closer are the first two
-        (Gutmann and Maymin 1987, Is the selected population the best?).
+        Corrected together (Holm), since any of them may have been the best by chance.
         """
-        first, second = (*self.ranked[:2], None, None)[:2]
-        if first is None or second is None or not on_same_images(first.group, second.group, self.split):
-            return None
-        return paired_difference([(self.values(first), self.values(second))], self.overlap)
+        rows = [row for row in self.ranked[1:] if on_same_images(row.group, self.best.group, self.ranks_on)]
+        best, *others = (row.group.values(self.ranks_on, self.metric) for row in [self.best, *rows])
+        found = [paired_difference([(values, best)], self.overlap) for values in others]
+        return list(zip(rows, corrected_together(found), strict=True))
 
-    def effects(self) -> list[Effect]:
+    def effects(self) -> list[tuple[str, Difference]]:
         """Return the effect of each setting, all others being equal; none if only one setting differs."""
         keys = self.differing if len(self.differing) > 1 else ()
+        names = short_names(keys)
         rows = [self.baseline, *(row for row in self.rows if row is not self.baseline)]
         rows = [row for row in rows if on_same_images(row.group, self.baseline.group, self.split)]
-        cells = [{key: row.group.configuration.text(key) for key in keys} for row in rows]
-        return effects(cells, [self.values(row) for row in rows], self.overlap)
+        cells = [{names.get(key, key): row.group.configuration.text(key) for key in keys} for row in rows]
+        return effects(cells, [self.values(row) for row in rows], self.overlap) if cells else []
 
-    def settings(self) -> dict[str, list[str]]:
-        """Return the settings that differ, as text, in the order of the rows."""
-        keys = dict.fromkeys(key for row in self.rows for key in row.group.configuration.settings)
-        texts = {key: [row.group.configuration.text(key) for row in self.rows] for key in keys}
-        return {key: values for key, values in texts.items() if len(set(values)) > 1}
-
-    def references(self) -> pd.DataFrame:
-        """Return a row for each published figure, next to ours."""
-        table = []
-        for row in self.rows:
-            result = row.group.first.result
-            for reference in result.get("references") or ():
-                ours = estimate(list(row.group.numbers(reference["split"], reference["metric"]).values()))
-                table.append(
-                    {
-                        "configuration": row.label,
-                        "metric": f"{reference['metric']}/{reference['split']}",
-                        "published": reference["value"],
-                        "ours": ours.mean,
-                        "std": ours.std,
-                        "source": reference["source"],
-                        "remark": "; ".join(filter(None, [reference["remark"], *result.get("departures", [])])),
-                    }
-                )
-        return pd.DataFrame(table)
-
-    def remarks(self) -> list[str]:
-        """Return the difference of each row to the baseline in words, and what else differs."""
-        lines = [text for key, text in OTHER_VERSIONS.items() if key in self.differing]
-        family = max((row.gained.family for row in self.rows if row.gained), default=1)
-        if family > 1:
-            lines.append(
-                f"{family} comparisons with one baseline: what is more than chance is so on 19 of 20 such pages (Holm)."
-            )
-        return lines + [self._remark(row) for row in self.rows if row is not self.baseline or row.notes or row.lost]
-
-    def _remark(self, row: Row) -> str:
-        said = [] if row.gained is None else [row.gained.sentence(self.unit)]
-        said += [f"no result: {in_words(row.lost)}"] if not row.group.runs else []
-        said += [in_words(row.lost)] if row.lost and row.group.runs else []
-        said += ["the baseline has no result"] if row is not self.baseline and not self.baseline.group.runs else []
-        return f"{row.label}: {'; '.join([*said, *row.notes])}"
+    @property
+    def runs(self) -> list[RunSummary]:
+        """Return the runs of all rows, finished or not."""
+        return [run for row in self.rows for run in row.group.every.values()]
 
     def cautions(self) -> list[str]:
         """Return why means may not be compared as they stand: repetitions that failed or differ, other images."""
-        lines = [
+        lines = [text for key, text in OTHER_VERSIONS.items() if key in self.differing]
+        lines += [
             f"Not ranked: {row.label}; its mean, {row.ranked_by:.4f}, is over the {row.measured.n} of "
             f"{len(row.group.every)} {self.unit} that came through ({in_words(row.lost)})."
             for row in self.rows
@@ -202,27 +172,19 @@ class Comparison:
         ]
         if self.ranked and not self.ranked[0].is_whole:
             lines.append(f"Failures: every configuration lost {self.unit}; the means are over those that came through.")
-        numbers = {frozenset(row.group.runs) for row in self.ranked}
-        if len(numbers) > 1:
-            each = [f"{row.label} {row.measured.n}" for row in self.ranked[:NAMED]]
-            more = f" and {len(self.ranked) - NAMED} more" if len(self.ranked) > NAMED else ""
+        if len({frozenset(row.group.runs) for row in self.ranked}) > 1:
             lines.append(
-                f"Unequal {self.unit}: the means are over different ones ({', '.join(each)}{more}); "
+                f"Unequal {self.unit}: the means are over different ones "
+                f"({some([f'{row.label} {row.measured.n}' for row in self.ranked])}); "
                 "differences are over those in common."
             )
         others = [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]
         if others:
-            names = ", ".join(row.label for row in others[:NAMED])
-            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
             lines.append(
-                f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than {names}"
-                f"{more}; their order says little about the configurations."
+                f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than "
+                f"{some([row.label for row in others])}; their order says little about the configurations."
             )
         return lines
-
-
-def _whole(number: float) -> float:
-    return number if math.isnan(number) else round(number)
 
 
 def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
@@ -242,7 +204,8 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     first = finished[0].first
     every = [run for group in finished for run in group.runs.values()]
     names = {split: _metrics_in_common(every, split) for split in SPLITS}
-    order = ("val", "test") if is_cross_validation(groups) else ("test", "val")
+    repeated = varied(groups)
+    order = ("val", "test") if "data.fold" in repeated else ("test", "val")  # what folds hold out is measured best
     split = next((one for one in order if (metric in names[one] if metric else names[one])), None)
     if split is None and metric is not None:
         having = listed(dict.fromkeys([*names["test"], *names["val"]]))
@@ -260,9 +223,8 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     gained = iter(corrected_together([row.gained for row in rows if row.gained is not None]))
     rows = [row if row.gained is None else replace(row, gained=next(gained)) for row in rows]
     baseline_row = next(row for row in rows if row.group is base)
-    return Comparison(
-        of, split, ranks_on, differing, tuple(rows), baseline_row, unit_of(groups), overlap, tuple(skipped)
-    )
+    unit = REPETITIONS[repeated[0]] if len(repeated) == 1 else "runs" if repeated else "seeds"
+    return Comparison(of, split, ranks_on, differing, tuple(rows), baseline_row, unit, overlap, tuple(skipped))
 
 
 def _metrics_in_common(runs: Sequence[RunSummary], split: str) -> list[str]:
@@ -290,13 +252,11 @@ def _row(
     name = label(group.configuration, base.configuration, differing)
     values = group.values(split, metric)
     measured = estimate(list(values.by_run.values()), overlap, metric.bounds)
-    notes, gained = group.mixture(), None
+    notes, gained = notes_on(group, base), None
     if group is not base and group.runs and base.runs:
         if on_same_images(group, base, split):
             gained = paired_difference([(values, base.values(split, metric))], overlap)
-            notes += unlike(group, base)
         else:
-            notes.append(f"measured on other {SPLITS[split]} images than the baseline, and not compared with it")
-        notes += other_differences(group, base, differing)
+            notes = [f"measured on other {SPLITS[split]} images than the baseline, and not compared with it", *notes]
     lost = group.lost(metric, split)
     return Row(name, group, measured, group.mean(ranks_on, metric.name), gained, lost, tuple(notes))

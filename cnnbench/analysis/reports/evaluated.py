@@ -17,6 +17,7 @@ from cnnbench.tasks.gallery import Tile
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # figures that a page draws itself
 CAPTION = "Under each image: its class, the prediction where it is another, its probability, its file or its index."
 EXPLAINED = 8  # mistakes
+FEW_CLASSES = 10  # of which guessing has the right one among five at least every other time
 GALLERIES = {"mistakes": "Most confident mistakes", "doubts": "Least confident correct predictions"}
 
 
@@ -99,7 +100,7 @@ def class_table(classes: pd.DataFrame) -> Table:
         "precision": worst["precision"], "F1": worst["f1"], "top-5 recall": worst["top5"], "loss": worst["loss"],
     }  # fmt: skip
     table = pd.DataFrame(columns)
-    if len(table) <= 5:  # the five most probable are all
+    if len(table) <= FEW_CLASSES:
         table = table.drop(columns="top-5 recall")
     return Table("Classes in numbers", table, note="Recall is the accuracy on the images of a class.", is_folded=True)
 
@@ -109,7 +110,8 @@ def thumbnail(tile: Tile) -> Thumbnail:
     lines = [tile.label]
     if tile.prediction:
         mistaken = f"→ {tile.prediction} " if tile.label != tile.prediction else ""
-        lines += [f"{mistaken}{tile.probability:.2f}", PurePath(tile.image).name]
+        probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
+        lines += [f"{mistaken}{probability}", PurePath(tile.image).name]
     return Thumbnail(tile.content, tile.suffix, lines)
 
 

@@ -3,23 +3,24 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import Configuration, other_keys, with_overrides_applied
-from cnnbench.analysis.reports.learning import Course, Metric, course, epoch_rows
+from cnnbench.analysis.reports.columns import Configuration, with_overrides_applied
+from cnnbench.analysis.reports.facts import facts_of
+from cnnbench.analysis.reports.learning import Metric, epoch_rows
 from cnnbench.analysis.reports.statistics import Flags, Values, estimate
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.errors import grouped as digits
-from cnnbench.store.provenance import LIBRARIES, code_digest
+from cnnbench.store.provenance import code_digest
 from cnnbench.store.query import RunSummary
 
 REPETITIONS = {"seed": "seeds", "data.fold": "folds", "data.split_seed": "splits", "data.noise_seed": "noise seeds"}
@@ -53,12 +54,8 @@ class Group:
     @cached_property
     def names(self) -> Mapping[Repetition, str]:
         """Return what distinguishes each of its runs: `seed=1`; `page` if there is one run."""
-        keys, varied = [name.rpartition(".")[2] for name in REPETITIONS], list(_varied(self))
-        return {key: " ".join(f"{keys[place]}={key[place]}" for place in varied) or "page" for key in self.every}
-
-    def pages(self) -> dict[str, Path]:
-        """Return where the pages of its runs are, or would be, by what distinguishes them."""
-        return {self.names[key]: run.folder.page for key, run in self.every.items()}
+        places = [(list(REPETITIONS).index(key), key.rpartition(".")[2]) for key in varied([self])]
+        return {key: " ".join(f"{name}={key[place]}" for place, name in places) or "page" for key in self.every}
 
     @property
     def first(self) -> RunSummary:
@@ -107,43 +104,22 @@ class Group:
         tables = [epoch_rows(run).assign(run=number) for number, run in enumerate(self.runs.values())]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": []})
 
-    def courses(self, metric: Metric) -> list[Course]:
-        """Return how the training of each finished run went."""
-        return [course(rows, metric) for _, rows in self.epochs.groupby("run")]
 
-    def mixture(self) -> list[str]:
-        """Return what its runs were computed with, where that is not the same for all of them."""
-        facts = [environment_of(run) for run in self.runs.values()]
-        found = {name: list(dict.fromkeys(one[name] for one in facts)) for name in (facts[0] if facts else ())}
-        return [f"its runs were computed with {' and '.join(words)}" for words in found.values() if len(words) > 1]
-
-
-def unit_of(groups: Sequence[Group]) -> str:
-    """Return what repetitions are called: `seeds`, `folds`, …; `runs` if several settings repeat."""
-    varied = {place for group in groups for place in _varied(group)}
-    return list(REPETITIONS.values())[varied.pop()] if len(varied) == 1 else "runs" if varied else "seeds"
+def varied(groups: Sequence[Group]) -> list[str]:
+    """Return which of `REPETITIONS` vary within a configuration."""
+    return [
+        key
+        for place, key in enumerate(REPETITIONS)
+        if any(len({repetition[place] for repetition in group.every}) > 1 for group in groups)
+    ]
 
 
 def overlap_of(groups: Sequence[Group]) -> float:
     """Return how many images are held out for each training image; 0 if all repetitions hold out the same ones."""
-    resampled = [list(REPETITIONS).index(key) for key in ("data.fold", "data.split_seed")]
-    fractions = [
-        float(group.first.config["data"]["val_fraction"])
-        for group in groups
-        if any(place in resampled for place in _varied(group))
-    ]
-    return max((share / (1 - share) for share in fractions), default=0.0)
-
-
-def is_cross_validation(groups: Sequence[Group]) -> bool:
-    """Return whether the repetitions are folds: then the figure of a configuration is that of the held-out images."""
-    return any(list(REPETITIONS).index("data.fold") in _varied(group) for group in groups)
-
-
-def _varied(group: Group) -> Iterator[int]:
-    for place, values in enumerate(zip(*group.every, strict=True)):
-        if len(set(values)) > 1:
-            yield place
+    if not {"data.fold", "data.split_seed"} & {*varied(groups)}:
+        return 0.0
+    share = max(float(group.first.config["data"]["val_fraction"]) for group in groups)
+    return share / (1 - share)
 
 
 def images_of(run: RunSummary, split: str) -> str:
@@ -156,48 +132,37 @@ def images_of(run: RunSummary, split: str) -> str:
     return json.dumps(facts, default=str)
 
 
-def environment_of(run: RunSummary) -> dict[str, str]:
-    """Return what a run was computed with, in words: version of each library, device."""
-    versions, machine = run.record.get("versions", {}), run.record.get("machine", {})
-    device = " ".join(str(machine[key]) for key in ("device", "name") if machine.get(key))
-    libraries = {name: f"{name} {versions.get(name, 'unknown')}" for name in ("cnnbench", "python", *LIBRARIES)}
-    return libraries | {"device": device or "an unknown device"}
-
-
-def unlike(group: Group, base: Group) -> list[str]:
-    """Return in what runs that are paired differ, besides their settings: code, split, versions, device."""
-    found: dict[str, str] = {}
-    for own, theirs in (
-        (run, base.runs[repetition]) for repetition, run in group.runs.items() if repetition in base.runs
-    ):
-        if code_digest(own.record) != code_digest(theirs.record):
-            found["code"] = "computed by other code than the baseline"
-        if own.record.get("split") != theirs.record.get("split"):
-            found["split"] = "trained and validated on another split than the baseline"
-        here, there = environment_of(own), environment_of(theirs)
-        found |= {name: f"{here[name]}, the baseline {there[name]}" for name in here if here[name] != there[name]}
-    return list(found.values())
-
-
-def other_differences(group: Group, base: Group, differing: Sequence[str]) -> list[str]:
-    """Return what differs between a configuration and the baseline as a consequence, or in addition to the columns."""
+def notes_on(group: Group, base: Group) -> list[str]:
+    """Return in what runs of a configuration differ, from each other and from the baseline, besides their settings."""
+    ours, theirs = ([_environment(run) for run in one.runs.values()] for one in (group, base))
     notes = []
-    for key, what in (("total", "parameters"), ("trainable", "trained parameters")):
-        own, theirs = (one.mean("parameters", key) for one in (group, base))
-        if own != theirs:
-            notes.append(f"{digits(own)} {what}, the baseline {digits(theirs)}")
-            break
-    own_size, base_size = ("x".join(map(str, one.first.record["data"]["window"])) for one in (group, base))
-    if own_size != base_size:
-        notes.append(f"takes {own_size} images, the baseline {base_size}")
-    own_steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
-    if own_steps != base_steps:
-        notes.append(f"was trained for {digits(own_steps)} steps, the baseline for {digits(base_steps)}")
-    keys = other_keys(group.configuration, base.configuration, differing)
-    if keys:
-        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-        notes.append(f"also differs in {', '.join(keys[:NAMED])}{more}")
+    by_fact = [zip(*facts, strict=True) for facts in (ours, theirs if ours and theirs else ours)]
+    for own, other in zip(*by_fact, strict=True):
+        here, there = (" and ".join(dict.fromkeys(facts)) for facts in (own, other))
+        if len({*own}) > 1 or here != there:
+            notes.append(f"computed with {here}{f', the baseline with {there}' * (here != there)}")
+    paired = [(run, base.runs[key]) for key, run in group.runs.items() if key in base.runs]
+    if any(own.record.get("split") != theirs.record.get("split") for own, theirs in paired):
+        notes.append("trained and validated on another split than the baseline")
+    steps, base_steps = (one.epochs["step"].max() if "step" in one.epochs else 0 for one in (group, base))
+    if paired and steps != base_steps:
+        notes.append(f"was trained for {digits(steps)} steps, the baseline for {digits(base_steps)}")
     return notes
+
+
+def _environment(run: RunSummary) -> tuple[str, ...]:
+    facts, code = facts_of(run), f"code {code_digest(run.record)[:8]}"
+    return code, facts.get("versions", "unknown versions"), facts.get("machine", "an unknown device")
+
+
+def ran_at_once(runs: Sequence[RunSummary]) -> bool:
+    """Return whether some of these runs shared a machine while they trained, and so its processors."""
+    times = sorted(
+        (str(run.record.get("machine", {}).get("host")), run.record["started"], run.record["ended"])
+        for run in runs
+        if run.record.get("ended")
+    )
+    return any(host == other and started < ended for (host, _, ended), (other, started, _) in pairwise(times))
 
 
 def on_same_images(group: Group, other: Group, split: str) -> bool:
@@ -205,6 +170,11 @@ def on_same_images(group: Group, other: Group, split: str) -> bool:
     here, there = ({key: images_of(run, split) for key, run in one.runs.items()} for one in (group, other))
     common = here.keys() & there.keys()
     return all(here[key] == there[key] for key in common) if common else bool({*here.values()} & {*there.values()})
+
+
+def some(names: Sequence[str], comma: str = ", ") -> str:
+    """Return the first few names, and how many there are more."""
+    return comma.join(names[:NAMED]) + f" and {len(names) - NAMED} more" * (len(names) > NAMED)
 
 
 def in_words(lost: Counter[str]) -> str:
@@ -242,7 +212,9 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
     applied = with_overrides_applied(compared_of_runs)
     keys = [json.dumps(settings, sort_keys=True, default=str) for settings in applied]
     settings_of = dict(zip(keys, applied, strict=True))
-    versions = [(code_digest(run.record)[:8], _fingerprint(run)) for run in runs]
+    versions = [
+        (code_digest(run.record)[:8], str(run.record.get("data", {}).get("fingerprint", ""))[:8]) for run in runs
+    ]
     # What ended before it had its data is a run of those that its configuration was trained with.
     images = {(key, code): data for key, (code, data) in zip(keys, versions, strict=True) if data}
     for run, values, key, (code, data) in zip(runs, flattened, keys, versions, strict=True):
@@ -261,10 +233,6 @@ def grouped(runs: Sequence[RunSummary]) -> list[Group]:
         for key, by_version in groups.items()
         for version, found in by_version.items()
     ]
-
-
-def _fingerprint(run: RunSummary) -> str:
-    return str(run.record.get("data", {}).get("fingerprint", ""))[:8]
 
 
 def _telling(version: tuple[str, str], versions: Sequence[tuple[str, str]]) -> dict[str, str]:

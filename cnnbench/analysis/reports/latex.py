@@ -19,16 +19,14 @@ ESCAPES = {
 
 def latex_table(comparison: Comparison) -> str:
     """Return a `tabular` of settings, mean and interval, difference and p; the best is bold. Needs no package."""
-    metric, keys = comparison.metric.name, comparison.differing
-    names = short_names(keys)
+    keys, names = comparison.differing, short_names(comparison.differing)
     has_gains = any(row.gained for row in comparison.rows)
     heads = [_escaped(names.get(key, key)) for key in keys] or ["configuration"]
-    heads += ["$n$", _escaped(metric), "95\\,\\%"] + ["$\\Delta$", "95\\,\\%", "$p$"] * has_gains
+    heads += ["$n$", _escaped(comparison.measure), "95\\,\\%"] + ["$\\Delta$", "95\\,\\%", "$p$ (Holm)"] * has_gains
     lines = [
         "% Needs no package; with booktabs, write \\toprule, \\midrule and \\bottomrule for the three \\hline.",
-        f"% {metric} on the {SPLITS[comparison.split]} images: mean over {comparison.unit}, interval by Student's t;",
-        f"% Delta to {one_line(comparison.baseline.label)}, paired; p corrected by Holm. Bold: best by"
-        f" {SPLITS[comparison.ranks_on]}.",
+        f"% {comparison.measure}: mean over {comparison.unit}, interval by Student's t;",
+        f"% Delta to {one_line(comparison.baseline.label)}, paired. Bold: best by {SPLITS[comparison.ranks_on]}.",
         f"\\begin{{tabular}}{{{'l' * max(1, len(keys))}r{'rc' * (1 + has_gains)}{'r' * has_gains}}}",
         "\\hline",
         f"{' & '.join(heads)} \\\\",

@@ -13,27 +13,6 @@ for (const head of document.querySelectorAll("th:has(button)")) head.querySelect
   body.append(...rows);
 });
 
-// Settings in which two configurations differ.
-for (const place of document.querySelectorAll("[data-settings]")) {
-  const settings = JSON.parse(place.dataset.settings), [one, other] = place.querySelectorAll("select");
-  const show = () => {
-    const body = place.querySelector("tbody"), pair = [one.selectedIndex, other.selectedIndex];
-    body.replaceChildren();
-    for (const [key, values] of Object.entries(settings)) {
-      if (values[pair[0]] === values[pair[1]]) continue;
-      const row = body.insertRow();
-      for (const text of [key, values[pair[0]], values[pair[1]]]) {
-        const cell = row.insertCell();
-        cell.className = "text";
-        cell.textContent = text;
-      }
-    }
-    if (!body.rows.length) body.insertRow().insertCell().textContent = "no setting differs";
-  };
-  for (const select of [one, other]) select.addEventListener("change", show);
-  show();
-}
-
 // Values under the pointer: of every curve at the nearest place along the axis, or of the nearest point.
 const NEAR = 24;  // pixels
 for (const svg of document.querySelectorAll("svg[data-hover]")) {

@@ -137,25 +137,14 @@ class Folded:
     text: str
 
 
-@dataclass(frozen=True)
-class Differences:
-    """Settings of many configurations; the page shows where two of them differ. chosen: the two at first."""
-
-    kind: ClassVar = "differences"
-    title: str
-    names: Sequence[str]
-    settings: Mapping[str, Sequence[str]]
-    chosen: tuple[int, int]
-
-
-Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Differences | Strips | Grid
+Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Strips | Grid
 
 
 @dataclass(frozen=True)
 class Page:
     """A report: a title, the outcome in a sentence, sections, a table for programs (`report.csv`), one for LaTeX.
 
-    reloads_every: seconds after which a browser loads it again; 0: never.
+    reloads_every: seconds after which a browser loads it again; 0: never. command: in small type, what was typed.
     """
 
     title: str
@@ -164,27 +153,32 @@ class Page:
     data: pd.DataFrame | None = None
     latex: str = ""
     reloads_every: int = 0
+    command: str = ""
 
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
         markup, style, script = (
             (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
         )
         return environment.from_string(markup).render(
             title=self.title, summary=self.summary, sections=self.sections, cells=_cells, style=style, script=script,
-            reloads_every=self.reloads_every,
+            reloads_every=self.reloads_every, command=self.command,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
     def markdown(self) -> str:
         """Return summary, tables and lists as Markdown."""
-        lines = [f"# {_markdown(self.title)}", "", _markdown(self.summary)]
+        lines = [
+            f"# {_markdown(self.title)}",
+            "",
+            _markdown(self.summary),
+            *(["", _markdown(self.command)] * bool(self.command)),
+        ]
         for section in self.sections:
             if isinstance(section, Table):
                 lines += ["", f"## {_markdown(section.title)}", "", *_markdown_table(section)]
-            elif isinstance(section, Lines):
+            elif isinstance(section, Lines | Strips):
                 lines += ["", f"## {_markdown(section.title)}", "", *(f"- {_markdown(line)}" for line in section.lines)]
             elif isinstance(section, Facts):
                 facts = (f"- {name}: {_markdown(fact)}" for name, fact in section.facts.items())
@@ -197,7 +191,7 @@ class Page:
         for section in self.sections:
             if isinstance(section, Table) and section.is_brief:
                 lines += ["", *_text_table(section)]
-            elif isinstance(section, Lines):
+            elif isinstance(section, Lines | Strips):
                 lines += ["", f"  {section.title}:"]
                 lines += [part for line in section.lines for part in _sentence(line, "    ", width)]
         return lines

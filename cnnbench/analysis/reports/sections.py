@@ -39,6 +39,11 @@ class Strips:
     line: float | None = None
     note: str = ""
 
+    @property
+    def lines(self) -> list[str]:
+        """Return the rows as text."""
+        return ["; ".join(filter(None, [f"{row.label}: {row.text or 'no result'}", row.remark])) for row in self.rows]
+
 
 @dataclass(frozen=True)
 class Grid:

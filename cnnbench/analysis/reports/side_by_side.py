@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from cnnbench.analysis.reports.columns import short_names
-from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
+from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
 from cnnbench.analysis.reports.groups import in_words
 from cnnbench.analysis.reports.learning import LOSS
@@ -27,7 +27,7 @@ CLOSE = 12  # pixels between points, for their numbers not to overlap
 
 def figures_of(comparison: Comparison) -> Iterator[Section]:
     """Yield the figures that say something of these configurations, the dots of all seeds first."""
-    ordered = _ordered(comparison)
+    ordered = comparison.ordered
     shown = _shown(ordered, comparison.baseline)
     left_out = len(ordered) - len(shown)
     more = f" {left_out} of {len(ordered)} configurations between the best and the last are left out." * bool(left_out)
@@ -43,17 +43,6 @@ def figures_of(comparison: Comparison) -> Iterator[Section]:
     for name, values in costs.items():
         yield from filter(None, (_by_cost(comparison, ordered, name, values),))
     yield from _curves(comparison, numbers)
-
-
-def _ordered(comparison: Comparison) -> list[Row]:
-    """Return all rows: ranked, then those that lost runs by failures, then those without a result."""
-    sign = comparison.metric.sign
-    measured = [row for row in comparison.rows if not math.isnan(row.ranked_by)]
-    ranked = {id(row) for row in comparison.ranked}
-    return [
-        *sorted(measured, key=lambda row: (id(row) not in ranked, -sign * row.ranked_by)),
-        *(row for row in comparison.rows if math.isnan(row.ranked_by)),
-    ]
 
 
 def _shown(ordered: Sequence[Row], baseline: Row) -> list[Row]:
@@ -98,11 +87,11 @@ def _by_setting(comparison: Comparison) -> Drawing | None:
     say(line, [f"{key} {x:g}\n{in_numbers(row.measured)}" for x, row in zip(places, rows, strict=True)])
     if min(places) > 0 and max(places) / min(places) >= WIDE:
         axis.set_xscale("log")
-    axis.set(xlabel=plain_math(key), ylabel=f"{metric.name}, {SPLITS[comparison.split]}")
+    axis.set(xlabel=plain_math(key), ylabel=comparison.measure)
     if metric.bounds:
         axis.set_ylim(*within(axis.get_ylim(), metric.bounds))
     note = f"Mean over {comparison.unit} and its 95 % interval; circles are the {comparison.unit}."
-    return Drawing(f"{metric.name} by {key}", svg(figure), note)
+    return Drawing(f"{comparison.measure} by {key}", svg(figure), note)
 
 
 def _by_two_settings(comparison: Comparison) -> Grid | None:
@@ -129,10 +118,10 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
         return round(share, 3), f"{found.mean:.4f}", f"n = {found.n}{lost}"
 
     table = [(name, [cell(cells.get((name, other))) for other in columns]) for name in rows]
-    note = f"Mean {metric.name} on the {SPLITS[comparison.split]} images; more colour is better."
+    note = f"Mean {comparison.measure}; more colour is better."
     names = short_names(comparison.differing)
     down, along = (names.get(key, key) for key in (down, along))
-    return Grid(f"{metric.name} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
+    return Grid(f"{comparison.measure} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
 
 
 def _in_order(texts: Sequence[str]) -> list[str]:
@@ -155,7 +144,6 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     least, most = (pick((cost for *_, cost in known), default=0.0) for pick in (min, max))
     if len(known) < 2 or most < VARIES * least or least <= 0:
         return None
-    metric = comparison.metric
     figure, axis = chart(height=2.7)
     (points,) = axis.plot([cost for *_, cost in known], [row.measured.mean for _, row, _ in known], "o", ms=5)
     say(points, [f"{row.label}\n{grouped(round(cost))} {name}\n{in_numbers(row.measured)}" for _, row, cost in known])
@@ -165,12 +153,12 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     else:
         axis.xaxis.set_major_locator(MaxNLocator(PARTS))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axis.set(xlabel=name, ylabel=f"{metric.name}, {SPLITS[comparison.split]}")
+    axis.set(xlabel=name, ylabel=comparison.measure)
     axis.margins(0.08)
     for place, text in _apart(axis, [(cost, row.measured.mean, number) for number, row, cost in known]):
         axis.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
     note = f"Means over {comparison.unit}, numbered as above."
-    return Drawing(f"{metric.name} against {name}", svg(figure), note)
+    return Drawing(f"{comparison.measure} against {name}", svg(figure), note)
 
 
 def _apart(axis: Axes, points: Sequence[tuple[float, float, int]]) -> list[tuple[tuple[float, float], str]]:

@@ -7,7 +7,8 @@ import pandas as pd
 import yaml
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves
-from cnnbench.analysis.reports.evaluated import GALLERIES, evaluation, intervals, metrics_of, trained
+from cnnbench.analysis.reports.evaluated import FEW_CLASSES, GALLERIES, evaluation, intervals, metrics_of, trained
+from cnnbench.analysis.reports.facts import NAMES, PUBLISHED_NOTE, facts_of, published
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Drawing, Facts, Folded, Lines, Page, Picture, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
@@ -18,9 +19,7 @@ from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.gallery import read_gallery
 from cnnbench.tasks.intervals import is_chance, wilson
-from cnnbench.training.console import ERRORS
 
-NAMES = {"train": "training", "val": "validation", "test": "test"}
 FACTS = (
     "command", "started", "ended", "seconds", "machine", "threads", "versions", "memory", "git", "data", "init",
     "parent",
@@ -41,6 +40,7 @@ class RunReport:
     def __init__(self, folder: RunFolder) -> None:
         self.run = RunSummary(folder.path)
         self.folder, self.record, self.result = folder, self.run.record, self.run.result
+        self.trivial = ["top5"] * (len(self.record.get("data", {}).get("classes", ())) <= FEW_CLASSES)
         self.epochs = epoch_rows(self.run)
         self.split = next((split for split in ("test", "val", "train") if self.result.get(split)), "test")
         names = [name for name in self.result.get(self.split, {}) if name != "samples"]
@@ -93,13 +93,8 @@ class RunReport:
             yield metrics
             yield from filter(None, [intervals(folder, metrics.is_small)])
         if self.result.get("references"):
-            table = pd.DataFrame(self.result["references"])
-            errors = [key for key in ERRORS if key in table]
-            table = table[["metric", "split", "value", "ours", *errors, "source", "remark"]]
-            table = table.rename(
-                columns={"value": "published", **dict(zip(ERRORS, ("error, %", "ours, %"), strict=True))}
-            )
-            yield Table("Published results", table)
+            table = pd.DataFrame(published([self.run])).drop(columns="n")
+            yield Table("Published results", table, note=PUBLISHED_NOTE)
         rows = read_rows(self.folder.metrics_file)
         steps = step_curves(pd.DataFrame([row for row in rows if row["row"] == "step"]))
         if steps is not None:
@@ -118,32 +113,13 @@ class RunReport:
 
     def _facts(self) -> dict[str, str]:
         """Return what the run was: command, labels, network, data, device, date, duration."""
-        record, data, options = self.record, self.record.get("data", {}), self.record.get("choices", {})
-        labels, images = record.get("labels", {}), data.get("images", {})
-        parameters = (self.result.get("parameters") or record.get("parameters") or {}).get("total")
-        size = f"{grouped(parameters)} parameters" if parameters else ""
-        shape = "×".join(map(str, data.get("window", ())))
-        given = [options.get("data"), f"{len(data.get('classes', ()))} classes", shape]
-        counts = ", ".join(f"{grouped(number)} {NAMES[split]}" for split, number in images.items() if number)
-        rate = f"learning rate {self.run.config['optimizer'].get('lr', '')}"
-
-        def others(group: str) -> str | None:
-            return None if options.get(group) == "none" else options.get(group)
-
-        machine, seconds = record.get("machine", {}), record.get("seconds")
+        record, seconds = self.record, self.record.get("seconds")
+        labels = record.get("labels", {})
         facts = {
-            "name": labels.get("name"),
-            "notes": labels.get("notes"),
+            **{name: labels.get(name) for name in ("name", "notes")},
             "tags": ", ".join(labels.get("tags") or ()),
-            "network": ", ".join(filter(None, [options.get("model"), size])),
-            "task": self.run.config["task"]["name"],
-            "data": ", ".join(filter(None, given)),
-            "images": counts,
-            "optimizer": ", ".join(filter(None, [options.get("optimizer"), rate, options.get("scheduler")])),
-            "regularization": others("regularization"),
-            "augmentation": others("augmentation"),
+            **facts_of(self.run),
             "seed": str(self.run.config.get("seed", "")),
-            "device": machine.get("name"),
             "started": record.get("started", "").replace("T", " ").replace("Z", " UTC"),
             "duration": duration(seconds) if seconds else "",
             "command": record.get("command"),
@@ -168,8 +144,8 @@ class RunReport:
         watched = len(self.epochs.filter(regex="/test$").dropna(how="all"))
         if watched:
             remarks.append(
-                f"the test images were measured {watched} times in the course of the training (data.monitor=test): "
-                "what is chosen after a look at their curve is chosen on test"
+                f"the test images were measured {watched} times in the course of the training (data.monitor=test); "
+                "nothing was chosen by them, but settings changed after a look at their curve are chosen on test"
             )
         times = self.record.get("test_measured", 1)
         if times > 1:
@@ -179,9 +155,10 @@ class RunReport:
             remarks.append(f"deviates from the experiment in {', '.join(departures)}")
         noted = self.result.get("remarks") or self.record.get("remarks", ())
         remarks += [remark["text"] for remark in noted]
+        notes = [note for note in self.result.get("notes", ()) if not (watched and note.startswith("data.monitor="))]
         damage = [RowCount(read_rows(self.folder.metrics_file)).loss(self.result.get("rows"))]
         damage += self.record.get("damage", ())
-        return list(dict.fromkeys([*remarks, *self.result.get("notes", ()), *filter(None, damage)]))
+        return list(dict.fromkeys([*remarks, *notes, *filter(None, damage)]))
 
     def _computation(self) -> Iterator[str]:
         """Yield what the training took, and what it ran on."""
@@ -200,6 +177,7 @@ class RunReport:
     def _metrics(self) -> Table:
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
         table = pd.DataFrame([{"images of": split} | metrics for split, metrics in measured.items()])
+        table = table.drop(columns=self.trivial, errors="ignore")
         table.insert(1, "images", table.pop("samples"))
         return Table("Metrics", table, marked=len(table) - 1, is_brief=True, is_small=len(table.columns) <= NARROW)
 
@@ -209,7 +187,8 @@ class RunReport:
         measured = [{"evaluation": folder.name, **metrics_of(folder)} for folder in others if folder != shown]
         if measured:
             note = "By cnnbench evaluate: the split, the checkpoint, and other data that were measured."
-            yield Table("Other evaluations", pd.DataFrame(measured), note=note)
+            table = pd.DataFrame(measured).drop(columns=self.trivial, errors="ignore")
+            yield Table("Other evaluations", table, note=note)
         for path in sorted((self.folder.path / "explanation").glob("*.png")):
             if path.stem not in GALLERIES:  # those of the tested checkpoint are here already
                 yield Picture(EXPLAINED.get(path.stem, path.stem), path.read_bytes())

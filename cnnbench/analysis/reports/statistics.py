@@ -4,19 +4,19 @@ Every claim is wrong at most in one case of twenty: `tests/analysis/test_claims.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.special import nctdtr, stdtr, stdtrit  # scipy.stats has them too, and takes a second to import
-
-from cnnbench.errors import grouped
+from scipy.special import nctdtrinc, stdtr, stdtrit  # scipy.stats has them too, and takes a second to import
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
-SEED_COUNTS = np.arange(2, 1001)
+SMALL = 0.001  # a p below it is shown as that: it rests on assumptions, not on a few seeds
+TINY = 1e-24  # a variance that is a matter of rounding
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -52,64 +52,44 @@ class Values:
 class Difference:
     """A difference of two configurations, paired.
 
-    p: of a difference of zero, two-sided; NaN: unknown. corrected: the same among `family` comparisons (Holm). images:
-    of which the interval covers the choice too, not only that of the seeds; 0: it does not. spread: the part of the
-    variance that more seeds do not lower.
+    p: of a difference of zero, two-sided; NaN: unknown. corrected: the same among `family` comparisons (Holm). spread:
+    the part of the variance that more seeds do not lower: which images it is measured on.
     """
 
     estimate: Estimate
     p: float
-    images: int = 0
     spread: float = 0.0
-    can_repeat: bool = True
     family: int = 1
     corrected: float = math.nan
 
     @property
     def is_resolved(self) -> bool:
         """Return whether it is more than chance, however many comparisons were made."""
-        return (self.p if math.isnan(self.corrected) else self.corrected) < LEVEL
+        return self._shown_p < LEVEL
 
     @property
-    def needed(self) -> int | None:
-        """Return how many seeds would show it in four of five cases, if it is real and of this size."""
-        return seeds_needed(self.estimate, self.spread, LEVEL / self.family) if self.can_repeat else None
+    def verdict(self) -> str:
+        """Return whether it may be chance, with the p that decides on it."""
+        p = self._shown_p
+        if math.isnan(p):
+            return "chance is unknown"
+        name = "p (Holm)" if self.family > 1 else "p"
+        value = f"< {SMALL}" if p < SMALL else f"= {p:.2g}"
+        return f"{'more than' if self.is_resolved else 'may be'} chance, {name} {value}"
 
-    def sentence(self, unit: str = "seeds") -> str:
-        """Return the difference in words, and whether it may be chance. unit: what the estimate is over."""
-        found = self.estimate
-        if found.n < 2:
-            few = f"no {unit.removesuffix('s')} in common" if found.n == 0 else f"one {unit.removesuffix('s')}"
-            return f"{few}; whether this is chance is unknown"
-        if math.isnan(self.p):
-            return f"{found.mean:+.4f} with each of {found.n} {unit}; nothing varies, so chance is unknown"
-        if math.isnan(found.low):
-            return f"{found.mean:+.4f}; the same images are correct with each of {found.n} {unit}"
-        over = f"{found.n} {unit}" + (f" and {grouped(self.images)} images" if self.images else "")
-        measured = f"{found.mean:+.4f} (95 %: {found.low:+.4f} to {found.high:+.4f}; {over})"
-        if self.is_resolved:
-            return f"{measured}, more than chance"
-        if self.p < LEVEL:
-            return f"{measured}, which may be chance among {self.family} comparisons{self._outlook(unit)}"
-        return f"{measured}, which may be chance{self._outlook(unit)}"
+    @property
+    def _shown_p(self) -> float:
+        return self.p if math.isnan(self.corrected) else self.corrected
 
-    def _outlook(self, unit: str) -> str:
-        if self.needed:
-            return f"; if it is real, {self.needed} {unit} would show it with {POWER:.0%} probability"
-        if self.spread and seeds_needed(replace(self.estimate, std=0.0), self.spread, LEVEL / self.family) is None:
-            return f"; with any number of {unit}, the images are too few to show it"
-        return ""
+    def detectable(self, seeds: int) -> float:
+        """Return the smallest true difference that this number of seeds shows with a probability of 80 %.
 
-
-@dataclass(frozen=True)
-class Effect:
-    """The difference that one setting makes between two values, over all pairs of otherwise equal configurations."""
-
-    key: str
-    before: str
-    after: str
-    num_pairs: int
-    difference: Difference
+        It follows from how far the paired differences vary, not from how large they are; NaN where that is unknown.
+        Source: the power of Student's t, by the noncentral t distribution; the level is shared by all comparisons.
+        """
+        quantile = stdtrit(seeds - 1, 1 - LEVEL / self.family / 2)
+        shift = float(nctdtrinc(seeds - 1, 1 - POWER, quantile))
+        return shift * math.sqrt(self.estimate.std**2 / seeds + self.spread)
 
 
 def estimate(values: Sequence[float], overlap: float = 0.0, bounds: tuple[float, float] | None = None) -> Estimate:
@@ -132,11 +112,14 @@ def estimate(values: Sequence[float], overlap: float = 0.0, bounds: tuple[float,
 def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0.0) -> Difference:
     """Return how much the first of each pair exceeds the second, run by run: what they share cancels.
 
-    Several pairs are averaged within each run. Of a share of images the interval covers other images as well: both
-    seeds and images vary. Where it is not known which ones are correct, the errors of the two count as independent.
+    Several pairs are averaged within each run. Of a share of images the interval covers other images as well: the
+    variances of both are added, with degrees of freedom by Satterthwaite 1946, An approximate distribution of estimates
+    of variance components. It is never narrower, and p never smaller, than by Student's t over runs alone. Where it is
+    not known which images are correct, the errors of the two count as independent.
     overlap: as for `estimate`. Runs that one of the configurations has not are left out.
     """
-    common = [run for run in pairs[0][0].by_run if all(_has(values, run) for pair in pairs for values in pair)]
+    every = [values.by_run for pair in pairs for values in pair]
+    common = [run for run in every[0] if all(math.isfinite(by_run.get(run, math.nan)) for by_run in every)]
     gains = np.array([np.mean([one.by_run[run] - other.by_run[run] for one, other in pairs]) for run in common])
     images = min(values.images for pair in pairs for values in pair)
     found = estimate(list(gains), overlap)
@@ -147,14 +130,15 @@ def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0
     variance = of_runs + of_images
     if variance == 0:
         nothing = images and found.mean == 0  # the same images are correct
-        return Difference(found, 1.0 if nothing else math.nan, images, can_repeat=False)
-    # Welch and Satterthwaite: the degrees of freedom of a sum of two estimated variances.
+        return Difference(found, 1.0 if nothing else math.nan)
     freedom = variance**2 / (of_runs**2 / (found.n - 1) + of_images**2 / max(images - 1, 1))
     step = 1 / images if images else 0.0  # the correction for continuity of McNemar's test
-    half = _quantile(freedom) * math.sqrt(variance) + step
-    p = 2 * float(stdtr(freedom, -max(abs(found.mean) - step, 0.0) / math.sqrt(variance)))
+    # More degrees of freedom may narrow an interval by more than the images add to it: not below that of the runs.
+    tests = [(freedom, variance, step)] + [(found.n - 1.0, of_runs, 0.0)] * (of_runs > 0)
+    half = max(_quantile(free) * math.sqrt(of) + shift for free, of, shift in tests)
+    p = max(2 * float(stdtr(free, -max(abs(found.mean) - shift, 0.0) / math.sqrt(of))) for free, of, shift in tests)
     low, high = _bounded(found.mean - half, found.mean + half, (-1.0, 1.0) if images else None)
-    return Difference(replace(found, low=low, high=high), p, images, of_images, can_repeat=not overlap)
+    return Difference(replace(found, low=low, high=high), p, of_images)
 
 
 def _total_variance(runs: Sequence[Any], pairs: Sequence[tuple[Values, Values]], of_runs: float) -> float:
@@ -187,45 +171,68 @@ def corrected_together(differences: Sequence[Difference]) -> list[Difference]:
     return [replace(one, family=family, corrected=corrected[place]) for place, one in enumerate(differences)]
 
 
-def seeds_needed(gain: Estimate, spread: float = 0.0, level: float = LEVEL) -> int | None:
-    """Return the smallest number of seeds that show a difference with a probability of 80 %, if it is as estimated.
-
-    spread: variance that remains with any number of seeds. None if that is unknown, or more than a thousand.
-    """
-    if gain.n < 2 or gain.mean == 0 or gain.std + spread == 0:
-        return None
-    shift = abs(gain.mean) / np.sqrt(gain.std**2 / SEED_COUNTS + spread)
-    power = 1 - nctdtr(SEED_COUNTS - 1, shift, stdtrit(SEED_COUNTS - 1, 1 - level / 2))
-    enough = SEED_COUNTS[power >= POWER]
-    return int(enough[0]) if len(enough) else None
-
-
-def effects(cells: Sequence[Mapping[str, str]], values: Sequence[Values], overlap: float = 0.0) -> list[Effect]:
-    """Return, for each setting, the effect of each value compared with that of the first configuration.
+def effects(
+    cells: Sequence[Mapping[str, str]], values: Sequence[Values], overlap: float = 0.0
+) -> list[tuple[str, Difference]]:
+    """Return, for each setting, the effect of each value compared with that of the first configuration, and its name.
 
     cells: the differing settings of each configuration. Only configurations that are equal in all other settings are
-    compared, run by run, and the mean over them is one value for each run: other settings are no chance. A setting
-    without such pairs has no effect here.
+    compared, run by run, and the mean over them is one value for each run: other settings are no chance. A setting with
+    fewer than two such pairs has no effect here. Of two settings follow the interactions. All are corrected together.
     """
-    all_effects = []
-    for key in cells[0]:
-        by_cell = {_with(cell, key, cell[key]): own for cell, own in zip(cells, values, strict=True)}
-        before = cells[0][key]
-        for after in dict.fromkeys(cell[key] for cell in cells if cell[key] != before):
-            pairs = [
-                (own, by_cell[_with(cell, key, before)])
-                for cell, own in zip(cells, values, strict=True)
-                if cell[key] == after and _with(cell, key, before) in by_cell
-            ]
-            if pairs and (gained := paired_difference(pairs, overlap)).estimate.n:
-                all_effects.append(Effect(key, before, after, len(pairs), gained))
-    together = corrected_together([effect.difference for effect in all_effects if effect.num_pairs > 1])
-    found = iter(together)
-    return [replace(one, difference=next(found)) if one.num_pairs > 1 else one for one in all_effects]
+    by_cell = {tuple(cell.values()): own for cell, own in zip(cells, values, strict=True)}
+    others = {key: list(dict.fromkeys(cell[key] for cell in cells))[1:] for key in cells[0]}
+    found = []
+    for key, before in cells[0].items():
+        for after in others[key]:
+            afters = [cell for cell in cells if cell[key] == after]
+            names = [(tuple(cell.values()), tuple({**cell, key: before}.values())) for cell in afters]
+            pairs = [(by_cell[one], by_cell[other]) for one, other in names if other in by_cell]
+            if len(pairs) > 1:
+                found.append((f"{key} from {before} to {after}", paired_difference(pairs, overlap)))
+    if len(cells[0]) == 2:
+        found += _interactions(by_cell, cells[0], others, overlap)
+    found = [(name, difference) for name, difference in found if difference.estimate.n]
+    return list(zip([name for name, _ in found], corrected_together([one for _, one in found]), strict=True))
 
 
-def _has(values: Values, run: Any) -> bool:
-    return math.isfinite(values.by_run.get(run, math.nan))
+def _interactions(
+    by_cell: Mapping[tuple[str, ...], Values], first: Mapping[str, str], others: Mapping[str, list[str]], overlap: float
+) -> Iterator[tuple[str, Difference]]:
+    """Yield by how much two settings together change more than the sum of what each changes alone."""
+    (key, before), (other_key, other_before) = first.items()
+    for after, other_after in product(*others.values()):
+        corners = [(after, other_after), (after, other_before), (before, other_before), (before, other_after)]
+        if all(corner in by_cell for corner in corners):
+            both, one, neither, other = (by_cell[corner] for corner in corners)
+            half = paired_difference([(both, one), (neither, other)], overlap)
+            found = half.estimate
+            doubled = Estimate(found.n, *(2 * number for number in (found.mean, found.std, found.low, found.high)))
+            name = f"{key} {after} and {other_key} {other_after} together, minus what each alone changes (interaction)"
+            yield name, replace(half, estimate=doubled, spread=4 * half.spread)
+
+
+def outlying(groups: Sequence[Sequence[float]], step: float = 0.0) -> list[tuple[int, int]]:
+    """Return which values lie further from the others of their group than chance explains: group and place of each.
+
+    Each value is compared with the mean of its others by the spread within all groups without it: the externally
+    studentized residual of a one-way analysis of variance, at 5 % over all values (Bonferroni). Of two values neither
+    is the other one. Source: Cook and Weisberg 1982, Residuals and influence in regression.
+    step: between possible values: the spread is no smaller, though some happen to be equal.
+    """
+    arrays = [np.asarray(group, dtype=float) for group in groups if group]
+    places = [number for number, group in enumerate(groups) if group]
+    apart = [(own - own.mean()) ** 2 for own in arrays]
+    freedom = sum(len(own) - 1 for own in arrays) - 1
+    tested = sum(len(own) for own in arrays if len(own) > 2)
+    found = []
+    for number, own in zip(places, apart, strict=True):
+        if len(own) > 2:
+            deleted = own * len(own) / (len(own) - 1)  # by which the sum of squares falls without each
+            rest = np.maximum((sum(one.sum() for one in apart) - deleted) / freedom, max(step**2, TINY))
+            p = 2 * stdtr(freedom, -np.sqrt(deleted / rest))
+            found += [(number, int(place)) for place in np.flatnonzero(p * tested < LEVEL)]
+    return found
 
 
 def _quantile(freedom: float) -> float:
@@ -234,8 +241,3 @@ def _quantile(freedom: float) -> float:
 
 def _bounded(low: float, high: float, bounds: tuple[float, float] | None) -> tuple[float, float]:
     return (low, high) if bounds is None else (max(low, bounds[0]), min(high, bounds[1]))
-
-
-def _with(cell: Mapping[str, str], key: str, value: str) -> tuple[str, ...]:
-    """Return the settings of a configuration, one of them replaced."""
-    return tuple(value if name == key else own for name, own in cell.items())

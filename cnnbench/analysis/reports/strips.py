@@ -13,7 +13,6 @@ from cnnbench.analysis.reports.sections import Strip, Strips
 from cnnbench.analysis.reports.statistics import Estimate
 
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
-SMALL = 0.001  # a p below it is shown as that: it rests on assumptions, not on a few seeds
 PARTS = 5  # into which ticks divide a scale
 
 Scale = Callable[[float], float]
@@ -40,7 +39,7 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
             if low <= value <= high
         ]
         is_named = row is comparison.baseline and row.label != BASELINE
-        remarks = ["the baseline"] * is_named + [in_words(row.lost)] * bool(row.lost)
+        remarks = ["the baseline"] * is_named + [in_words(row.lost)] * bool(row.lost) + list(row.notes)
         strips.append(
             Strip(
                 f"{numbers[id(row)]}. {row.label}",
@@ -52,11 +51,11 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
                 "; ".join(remarks),
             )
         )
-    where, order = SPLITS[comparison.split], SPLITS[comparison.ranks_on]
+    order = SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
     note = (
-        f"{metric.name} on the {where} images, in the order of {order} {metric.name}, the {best} first. A dot is one "
-        f"of the {unit}, the bar their mean, the band its 95 % interval"
+        f"Sorted by {order} {metric.name}, the {best} first. Each dot is one of the {unit}, the bar their mean, the "
+        "band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
         + " What lies beyond the scale is an arrow at its edge." * any(_is_beyond(strip) for strip in strips)
         + _on_cut_bands([row.measured for row in rows], low, high)
@@ -64,8 +63,8 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
     )
     base = comparison.baseline.measured.mean
     line = place(base) if len(rows) > 1 and low <= base <= high else None
-    heads = "configuration", f"{metric.name}, {where}", f"mean [95 %], number of {unit}"
-    return Strips(f"{metric.name} of each configuration", heads, strips, _ticks(low, high, place), line, note)
+    heads = "configuration", comparison.measure, f"mean [95 %], number of {unit}"
+    return Strips(f"Configurations by {comparison.measure}", heads, strips, _ticks(low, high, place), line, note)
 
 
 def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
@@ -78,9 +77,6 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
     place = _scale(low, high)
     strips = []
     for row, gain in gains:
-        unknown = math.isnan(gain.p)
-        verdict = "chance is unknown" if unknown else "more than chance" if gain.is_resolved else "may be chance"
-        p = "p < 0.001" if gain.corrected < SMALL else f"p = {gain.corrected:.2g}"
         strips.append(
             Strip(
                 f"{numbers[id(row)]}. {row.label}",
@@ -88,19 +84,12 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
                 mean=place(gain.estimate.mean),
                 interval=_clipped(gain.estimate, place),
                 look="" if gain.is_resolved else "open",
-                remark=verdict if math.isnan(gain.corrected) else f"{verdict}, {p}",
+                remark=gain.verdict,
             )
         )
-    family = max((gain.family for _, gain in gains), default=1)
     better = "right" if comparison.metric.higher_is_better else "left"
     note = (
-        f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance"
-        + (
-            f" among all {family} comparisons (p by Holm); each interval is that of one comparison alone, so it may "
-            "leave out zero where the verdict is chance."
-            if family > 1
-            else "."
-        )
+        f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance."
         + _on_cut_bands(estimates, low, high)
         + more
     )

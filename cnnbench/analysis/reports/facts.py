@@ -1,0 +1,101 @@
+"""What runs were trained with, and how their figures compare with published ones."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnnbench.analysis.reports.learning import Metric
+from cnnbench.analysis.reports.statistics import estimate
+from cnnbench.config.values import as_text
+from cnnbench.errors import grouped, one_line
+from cnnbench.store.query import RunSummary
+from cnnbench.tasks.intervals import wilson
+
+NAMES = {"train": "training", "val": "validation", "test": "test"}
+MOST_VALUES = 6  # of a fact that differs between runs
+ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit")  # of an optimizer or a schedule
+PUBLISHED_NOTE = (
+    "Ours is above or below where the published figure lies outside the 95 % interval: of several runs that of one "
+    "further run (Student's t), of one run that over images (Wilson's), which leaves out how seeds vary."
+)
+
+
+def facts_of(run: RunSummary) -> dict[str, str]:
+    """Return what a run was trained with, by name; what is off or not known is left out."""
+    record, config, options = run.record, run.config, run.record.get("choices", {})
+    data, machine, versions, git = (record.get(name) or {} for name in ("data", "machine", "versions", "git"))
+    parameters = (run.result.get("parameters") or record.get("parameters") or {}).get("total")
+    images = ", ".join(
+        f"{grouped(number)} {NAMES[split]}" for split, number in data.get("images", {}).items() if number
+    )
+    shape = "×".join(map(str, data.get("window", ())))
+    classes = f"{len(data['classes'])} classes" if data.get("classes") else ""
+    commit, changed = git.get("commit", "")[:7], " with local changes" * bool(git.get("dirty"))
+    threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}" if record.get("threads") else ""
+    facts = {
+        "network": options.get("model"),
+        "parameters": grouped(parameters) if parameters else "",
+        "task": config["task"]["name"],
+        "data": ", ".join(filter(None, [options.get("data"), classes, shape])),
+        "images": images,
+        "optimizer": _described(config["optimizer"]),
+        "learning rate": as_text(config["optimizer"].get("lr")),
+        "schedule": _described(config["scheduler"]).replace("none", "constant"),
+        "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
+        "regularization": options.get("regularization"),
+        "augmentation": options.get("augmentation"),
+        "tested weights": run.result.get("checkpoint", {}).get("chosen"),
+        "machine": ", ".join(filter(None, [machine.get("name"), machine.get("device"), threads])),
+        "versions": ", ".join(
+            f"{name} {versions[name]}" for name in ("cnnbench", "python", "torch") if name in versions
+        ),
+        "commit": commit and f"{commit}{changed}",
+    }
+    return {name: one_line(str(fact)) for name, fact in facts.items() if fact}
+
+
+def shared_facts(runs: Sequence[RunSummary]) -> dict[str, str]:
+    """Return what runs were trained with; of what differs, each value."""
+    facts = [facts_of(run) for run in runs]
+    values = {name: list(dict.fromkeys(one[name] for one in facts if name in one)) for one in facts for name in one}
+    return {
+        name: " / ".join(found) if len(found) <= MOST_VALUES else f"{len(found)} different ones"
+        for name, found in values.items()
+    }
+
+
+def published(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
+    """Return a row for each published figure of runs of one configuration, with ours and the verdict on it."""
+    rows = []
+    result = runs[0].result if runs else {}
+    for reference in result.get("references") or ():
+        name, split = reference["metric"], reference["split"]
+        metric, measured = Metric.of(name, result), [run.result.get(split) or {} for run in runs]
+        values = [math.nan if one.get(name) is None else float(one[name]) for one in measured]
+        ours = estimate(values, overlap=1.0, bounds=metric.bounds)  # mostly one run: the interval of one further run
+        low, high = ours.low, ours.high
+        if ours.n == 1 and metric.is_share:
+            images = max(one.get("samples", 0) for one in measured)
+            low, high = wilson(round(ours.mean * images), images)
+        is_known = not math.isnan(low)
+        verdict = "above" if reference["value"] < low else "below" if reference["value"] > high else "consistent"
+        rows.append(
+            {
+                "metric": f"{NAMES[split]} {name}",
+                "published": reference["value"],
+                "ours": ours.mean,
+                "n": ours.n,
+                "95 % interval": f"{low:.4f} to {high:.4f}" if is_known else "",
+                "ours is": verdict if is_known else "",
+                "source": reference["source"],
+                "remark": "; ".join(filter(None, [reference["remark"], *result.get("departures", [])])),
+            }
+        )
+    return rows
+
+
+def _described(section: Mapping[str, Any]) -> str:
+    """Return a part of a configuration in words: its name, and its settings that are on."""
+    settings = [f"{key} {as_text(value)}" for key, value in section.items() if value and key not in ELSEWHERE]
+    name = str(section.get("name", ""))
+    return f"{name} ({', '.join(settings)})" if settings else name
