@@ -88,8 +88,15 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CNNBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CNNBENCH_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
-    register_everything()
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """Flush no file: only a power cut would show it, and every save of a training waits for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

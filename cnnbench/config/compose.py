@@ -3,6 +3,7 @@
 Only this file and `files` import Hydra's private modules.
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -284,6 +286,14 @@ class _Loader(ConfigLoaderImpl):
         super().__init__(search_path)
         self.repository = OptionFiles(search_path)
         self.defaults: list[ResultDefault] = []
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        assert default.config_path is not None
+        shared = self.repository.load_config(default.config_path)
+        if shared is None or loaded.config is not shared.config:
+            return loaded
+        return replace(loaded, config=copy.deepcopy(loaded.config))  # merging would change what all compositions share
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self.defaults = defaults
