@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cnnbench.analysis.checkpoints import Checkpoint
-from cnnbench.analysis.evaluate import evaluate_run
 from cnnbench.analysis.explanation import sheets
 from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
 from cnnbench.analysis.explanation.explainer import Explainer, explainer_of, label_of
@@ -34,7 +33,6 @@ from cnnbench.tasks.charts import any_script, plain
 from cnnbench.tasks.figures import tsne_scatter
 
 DPI = 80  # of figures in a notebook
-GALLERIES = {"mistakes": "the most confident mistakes", "doubts": "the least confident correct predictions"}
 
 
 @dataclass(frozen=True)
@@ -169,17 +167,6 @@ def _captions(explainer: Explainer, labels: Tensor) -> list[str]:
     ]
 
 
-def _draw_galleries(explainer: Explainer) -> Iterator[Picture]:
-    _ = explainer.score  # raises for a task without classes, whose evaluation draws something else
-    try:
-        figures = evaluate_run(explainer.run, explainer.split, explainer.which).figures
-    except UserError as error:  # the data are not there, or have changed
-        raise NotPossible(str(error).splitlines()[0].removesuffix(".")) from error
-    for name, line in GALLERIES.items():
-        if name in figures:
-            yield Picture(name, f"{line} on {explainer.split}", figures[name])
-
-
 def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
     features = features_of(explainer.run, explainer.network, explainer.split, explainer.device)
     if not (features.values != features.values[:1]).any():
@@ -210,7 +197,6 @@ KINDS: Mapping[str, Callable[[Explainer], Iterator[Picture]]] = {
     "kernels": _draw_kernels,
     "gradcam": _draw_gradcam,
     "saliency": _draw_saliency,
-    "gallery": _draw_galleries,
     "tsne": _draw_tsne,
     "augmentation": _draw_augmentation,
 }

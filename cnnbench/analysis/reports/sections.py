@@ -1,48 +1,54 @@
-"""Parts of a page on which configurations are side by side: rows on one scale, and a grid of two settings."""
+"""Parts of a page on which several things are side by side: rows on one scale, and a grid."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cnnbench.analysis.reports.plots import Axis
+
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of `Strips`. Places are shares of its width in percent; what lies outside is drawn at its edge.
+    """A row of `Strips`. What lies beyond the scale is an arrow at its edge.
 
-    text: all of it in numbers. dots: places, what each is, and a page that it leads to where that is there. interval:
-    two places. look: `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
+    text: all of it in numbers. dots: values, what each is, and a page that it leads to where that is there. look:
+    `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
     """
 
     label: str
     text: str
     dots: Sequence[tuple[float, str, Path | None]] = ()
-    mean: float | None = None
-    interval: tuple[float, float] | None = None
+    mean: float = math.nan
+    interval: tuple[float, float] = (math.nan, math.nan)
     look: str = ""
     remark: str = ""
 
 
 @dataclass(frozen=True)
 class Strips:
-    """Values of many configurations on one scale, a row for each: text stays text, and wraps, at any width.
+    """Values of many things on one scale, a row for each: text stays text, and wraps, at any width.
 
-    heads: of the label, the strip and the text. ticks: places and what is written there. line: where a line is drawn
-    through all rows.
+    heads: of the label, the strip and the text. line: the value at which a line is drawn through all rows.
     """
 
     kind: ClassVar = "strips"
     title: str
     heads: tuple[str, str, str]
     rows: Sequence[Strip]
-    ticks: Sequence[tuple[float, str]]
+    axis: Axis
     line: float | None = None
     note: str = ""
+    is_small: bool = False
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A number for each pair of two settings. cells: shade from 0 to 1, text, small text; None: no such pair."""
+    """A number for each pair of two things. cells: shade from 0 to 1, text, small text; None: no such pair.
+
+    look: `mistakes` where a shade is bad, and one below 0 is that of correct predictions.
+    """
 
     kind: ClassVar = "grid"
     title: str
@@ -50,3 +56,5 @@ class Grid:
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[float, str, str] | None]]]
     note: str = ""
+    look: str = ""
+    is_small: bool = False
