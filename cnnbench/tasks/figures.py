@@ -137,7 +137,7 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
     values = functional.pad(embeddings[chosen], (0, max(0, 2 - embeddings.shape[1])))  # PCA to a plane takes two
     points = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(values.numpy())
-    figure, axis = chart(7, 5.6)
+    figure, axis = chart(5.4, 4.2)
     axis.grid(visible=False)
     present = torch.bincount(labels[chosen]).nonzero()[:, 0].tolist()
     are_named = len(present) <= MAX_NAMED
@@ -145,11 +145,11 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
         own = (labels[chosen] == label).numpy()
         shade: Any = SERIES[index % len(SERIES)] if are_named else colormaps["hsv"](index / len(present))
         look: dict[str, Any] = {"color": shade, "marker": marker(index) if are_named else "o", "linewidths": 0}
-        axis.scatter(points[own, 0], points[own, 1], s=14, alpha=0.8, label=plain(classes[label]) or " ", **look)
+        axis.scatter(points[own, 0], points[own, 1], s=8, alpha=0.8, label=plain(classes[label]) or " ", **look)
         if are_named:
             x, y = np.median(points[own], axis=0)
             outline = [withStroke(linewidth=3, foreground="white")]
-            style: dict[str, Any] = {"fontsize": 10, "weight": "bold", "ha": "center", "va": "center"}
+            style: dict[str, Any] = {"fontsize": 9, "weight": "bold", "ha": "center", "va": "center"}
             axis.text(x, y, plain(classes[label]), parse_math=False, color=shade, path_effects=outline, **style)
     if are_named:
         legend = figure.legend(loc="outside right upper", markerscale=1.5)

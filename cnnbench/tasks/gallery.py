@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = 16  # tiles in a row of the file
 LARGEST = 112  # pixels of a tile's side
 PHOTOGRAPH = 64  # pixels: larger tiles are compressed as photographs
+SIMPLE = 800  # bytes of a tile that need not be
 SAMPLES = 12  # one of each class
 PAIRS, OF_PAIR = 6, 4  # confused pairs, images of each that are mistaken, and of the class that they are taken for
 KERNELS = 32
@@ -60,15 +61,15 @@ class Gallery:
         make_folder(folder)
         pixels = Image.fromarray((tiled(images.clamp(0, 1), COLUMNS).numpy() * 255).round().astype(np.uint8))
         if max(images.shape[2:]) > PHOTOGRAPH:
-            write_atomically(folder / "gallery.jpg", encoded(pixels, "JPEG", quality=88))
+            write_atomically(folder / "gallery.jpg", _encoded(pixels, "JPEG", quality=88))
         else:
-            write_atomically(folder / "gallery.png", encoded(pixels, "PNG"))
+            write_atomically(folder / "gallery.png", _encoded(pixels, "PNG"))
         write_atomically(folder / "gallery.csv", csv_of_frame(self.table))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image of a gallery that was read: a row of its table, and a WebP file of its own, half as large as others."""
+    """An image of a gallery that was read: a row of its table, and a WebP file of its own."""
 
     group: str
     image: str
@@ -88,20 +89,18 @@ def read_gallery(folder: Path) -> list[Tile]:
     table = read_own_csv(folder / "gallery.csv", *TEXTS)
     try:
         with Image.open(path) as sheet:
-            return list(
-                _cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None)), path.suffix == ".png")
-            )
+            return list(_cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None))))
     except (OSError, Image.DecompressionBombError):
         return []
 
 
-def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]], is_lossless: bool) -> Iterator[Tile]:
+def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]]) -> Iterator[Tile]:
     columns = min(COLUMNS, len(rows))
     width, height = sheet.width // columns, sheet.height // -(-len(rows) // columns)
     for place, (*texts, probability) in enumerate(rows):
         group, image, label, prediction = (text if isinstance(text, str) else "" for text in texts)
         left, top = place % columns * width, place // columns * height
-        content = encoded(sheet.crop((left, top, left + width, top + height)), "WebP", lossless=is_lossless)
+        content = as_webp(sheet.crop((left, top, left + width, top + height)))
         yield Tile(group, image, label, prediction, float(probability), content)
 
 
@@ -175,8 +174,13 @@ def _first_of_each(labels: Tensor) -> Tensor:
     return torch.stack([(labels == label).nonzero()[0, 0] for label in present])
 
 
-def encoded(image: "Image.Image", kind: str, **options: Any) -> bytes:
-    """Return the bytes of a file. kind, options: as Pillow's `Image.save` has them."""
+def as_webp(image: "Image.Image", simple: int = SIMPLE) -> bytes:
+    """Return a WebP file: exact if that takes at most as many bytes as `simple`, else compressed as a photograph."""
+    exact = _encoded(image, "WebP", lossless=True, method=1, quality=50)  # that fast, and a few bytes larger
+    return exact if len(exact) <= simple else _encoded(image, "WebP", quality=80)
+
+
+def _encoded(image: "Image.Image", kind: str, **options: Any) -> bytes:
     content = BytesIO()
     image.save(content, format=kind, **options)
     return content.getvalue()

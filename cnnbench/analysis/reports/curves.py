@@ -15,6 +15,7 @@ RUNNING_MEAN = "running mean while it learns"  # with augmentation and dropout
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
 MARGIN = 0.15
+FAR = 1e3  # times the middle of all losses: what is worse has diverged
 SPAN = 4.0  # times: a loss that falls further is drawn by its logarithm
 SPLITS = {
     "val": ("s1", "validation"), "test": ("s2 dashdotted", "test"),
@@ -98,7 +99,8 @@ def _axes(values: "np.ndarray[Any, Any]", metric: Metric) -> tuple[Axis, Axis | 
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if not metric.higher_is_better and low > 0 and high > SPAN * low:
-        return Axis(metric.name, low / 1.1, high * 1.1, is_log=True), None
+        whole, middle = Axis(metric.name, low / 1.1, high * 1.1, is_log=True), float(np.median(finite))
+        return (whole, None) if high < FAR * middle else (replace(whole, high=FAR * middle), replace(whole, most=3))
     whole = _padded(metric, low, high)
     limits = visible(finite, metric.higher_is_better)
     return (whole, None) if limits is None else (_padded(metric, *limits), replace(whole, most=3))
@@ -146,7 +148,7 @@ def step_curves(steps: pd.DataFrame) -> Plot | None:
     ]
     panels, note = [Panel(x, y, curves)], f"Learning rate: {rates[0]:g} throughout."
     if (rates != rates[0]).any():
-        rate = Axis("learning rate", 0.0, float(rates.max()) * 1.05, most=3)
+        rate = Axis("learning rate", -0.04 * float(rates.max()), 1.06 * float(rates.max()), most=3)
         drawn = Curve("s4", line(x, rate, zip(at, some["lr"], strict=True)), "learning rate")
         panels, note = [replace(panels[0], x=replace(x, name="")), Panel(x, rate, [drawn], look="low")], ""
     return Plot("Loss by step", panels, [("s3 thin", "of the batch"), ("s3", "running mean")], note)

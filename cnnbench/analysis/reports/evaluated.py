@@ -17,7 +17,7 @@ from cnnbench.analysis.reports.sections import Grid, Strip, Strips
 from cnnbench.errors import grouped
 from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.classifier_figures import MAX_DRAWN, most_confused
-from cnnbench.tasks.gallery import Tile, encoded, read_gallery
+from cnnbench.tasks.gallery import Tile, as_webp, read_gallery
 from cnnbench.tasks.intervals import wilson
 
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # older runs have all these files
@@ -25,6 +25,7 @@ CAPTION = "Under each image: its class, the prediction where it is another, its 
 EXPLAINED = 8  # mistakes
 NARROW = 12  # classes of a confusion matrix that takes half of the page
 POINTS = 300  # of a curve
+CHART = 100_000  # bytes of a figure that is exact to the pixel
 GALLERIES = {"mistakes": "Most confident mistakes", "doubts": "Least confident correct predictions"}
 
 
@@ -84,7 +85,7 @@ def picture(title: str, path: Path) -> Iterator[Picture]:
     from PIL import Image
 
     with suppress(OSError), Image.open(path) as image:
-        yield Picture(title, encoded(image.convert("RGB"), "WebP", quality=85), image.width)
+        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width)
 
 
 def trained(tiles: list[Tile]) -> Iterator[Section]:
@@ -217,7 +218,7 @@ def _explained(folder: Path, mistakes: Sequence[Tile], split: str) -> str:
     table = _read(folder / "predictions.csv", "file") if not all(map(str.isdecimal, names)) else None
     if table is not None:
         names = table.set_index("file")["index"].reindex(names).dropna().astype(int).astype(str).to_list()
-    return f" Where it looks: cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}"
+    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:

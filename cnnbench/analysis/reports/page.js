@@ -4,7 +4,7 @@ for (const head of document.querySelectorAll("th:has(button)")) head.querySelect
   const up = head.getAttribute("aria-sort") !== "ascending";
   for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const value = row => { const text = row.cells[place].dataset.value; return text === "" || isNaN(text) ? text : Number(text); };
+  const value = row => { const cell = row.cells[place], text = cell.dataset.value ?? cell.textContent; return text === "" || isNaN(text) ? text : Number(text); };
   const rows = [...body.rows].sort((a, b) => {
     const x = value(a), y = value(b);
     if (x === "" || y === "") return (x === "") - (y === "");

@@ -245,7 +245,7 @@ def _cells(table: Table) -> dict[str, Any]:
         "columns": [{"name": name, "text": is_text[name]} for name in content],
         "rows": [
             [
-                {"text": is_text[name], "shown": text, "value": value if text else ""}
+                {"text": is_text[name], "shown": text, "value": f"{value:.7g}" if text and not is_text[name] else ""}
                 for name, value, text in zip(content, row, texts, strict=True)
             ]
             for row, texts in zip(content.itertuples(index=False), _texts(table)[1:], strict=True)

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from cnnbench.errors import grouped
 
+LARGE = 1e6  # and above, a number is written by its power of ten
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -35,12 +37,15 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Return values, and what is written there."""
         if self.is_log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
-            for digits in ((1, 2, 5), (1,)):
-                values = [digit * 10.0**power for power in powers for digit in digits]
-                inside = [value for value in values if self.low <= value <= self.high]
-                if 1 < len(inside) <= self.most + 2:
-                    return [(value, grouped(value) if value >= 1 else f"{value:g}") for value in inside]
+            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            several = (
+                [digit * 10.0**power for power in (powers[0] - 1, *powers) for digit in (1, 2, 5)] if powers else []
+            )
+            inside = [value for value in several if self.low <= value <= self.high]
+            if len(inside) > self.most + 2:
+                inside = [10.0**power for power in powers[:: math.ceil(len(powers) / (self.most + 2))]]
+            if len(inside) > 1:
+                return [(value, grouped(value) if 1 <= value < LARGE else f"{value:g}") for value in inside]
         about = (self.high - self.low) / self.most
         power = 10.0 ** math.floor(math.log10(about))
         step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= about / 1.5)

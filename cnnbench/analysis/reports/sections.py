@@ -47,7 +47,7 @@ class Strips:
 class Grid:
     """A number for each pair of two things. cells: shade from 0 to 1, text, small text; None: no such pair.
 
-    look: `mistakes` where a shade is bad, and one below 0 is that of correct predictions.
+    A shade below 0 is none. look: `mistakes` where shades are bad, and such a cell is one of correct predictions.
     """
 
     kind: ClassVar = "grid"

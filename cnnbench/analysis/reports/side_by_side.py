@@ -112,7 +112,7 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
             return None
         found, lost = row.measured, f"; {in_words(row.lost)}" * bool(row.lost)
         if math.isnan(found.mean):
-            return 0.0, "–", in_words(row.lost)
+            return -1.0, "–", in_words(row.lost)
         share = 1.0 if best == far else max(0.0, (found.mean - far) / (best - far))
         return round(share, 3), f"{found.mean:.4f}", f"n = {found.n}{lost}"
 
@@ -152,7 +152,7 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
         (cost, row.measured.mean, str(number), f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
         for number, row, cost in near
     ]
-    left_out = f" {len(known) - len(near)} that are far worse are left out." * (len(near) < len(known))
+    left_out = f" Left out as far worse: {len(known) - len(near)}." * (len(near) < len(known))
     note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}"
     key = [(str(number), row.label) for number, row, _ in near] if len(near) <= CURVES else []
     panel = Panel(x, y, [Curve("s1 interval", ranges(x, y, intervals))], pins=pins)
