@@ -27,13 +27,12 @@ kernels        the weights of the first layer
 gradcam        the evidence for a class, by place in a layer
 saliency       the evidence for a class, by pixel
 tsne           the features of a split in two dimensions
-augmentation   24 augmented views of an image
 
 Figures are written to RUN/explanation/ and shown on the page of the run, or to
 --out. Nothing else in the run folder is changed. gradcam and saliency need
 pip install 'cnnbench[explain]'.
 """
-KINDS = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
+KINDS = ("activations", "kernels", "gradcam", "saliency", "tsne")
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}
 
 

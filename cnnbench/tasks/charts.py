@@ -1,4 +1,4 @@
-"""How figures in files and TensorBoard look: the charts of pages are those of `analysis/reports/plots.py`.
+"""How figures in files and TensorBoard look: the charts of pages are those of `analysis/reports/sections.py`.
 
 The series are those of Okabe and Ito (Color universal design, 2008), darkened until each is at least 3 to 1 against
 white; `page.css` has the same, and those of a dark page.
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-INK, FAINT, LINE, GROUND = "#1d2329", "#5b6570", "#d9dee3", "#ffffff"
+INK, FAINT, LINE = "#1d2329", "#5b6570", "#d9dee3"
 SERIES = ("#0072b2", "#d55e00", "#00805e", "#b4508c", "#a86f00", "#2a8fd0", "#7a6a00", "#6b5bb5")
-MARKERS = "os^Dv<P>X*hp"  # one per series, so that it is known without its colour
+MARKERS = "os^Dv<P>X*hp"  # each is known without its colour, and with it repeated after 24 at the soonest
 WIDTH = 4.8  # inches of a chart: as wide as a phone at its own size, so that its text stays readable
 SHORT = 18  # characters of a name
 THEME: dict[str, Any] = {
@@ -52,11 +52,6 @@ def chart(width: float = WIDTH, height: float = 2.9, **subplots: Any) -> "tuple[
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**subplots)
-
-
-def marker(index: int) -> str:
-    """Return the marker of a series, which with its colour is repeated after 24 at the soonest."""
-    return MARKERS[index % len(MARKERS)]
 
 
 def plain(name: str, longest: int = SHORT) -> str:

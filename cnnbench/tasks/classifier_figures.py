@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    Array = np.ndarray[Any, Any]
+
 MAX_DRAWN = 25  # classes of a chart, whose names are readable: the worst, the most often confused
 MAX_COUNTED = 15  # classes whose confusions are written into their cells
 STRONGEST = 0.6  # of the colours, for the largest share: its number is still readable
@@ -24,36 +26,38 @@ def confusion_matrix(counts: "pd.DataFrame") -> "Figure":
 
     counts: as `Predictions.confusion`. Of many classes those that are confused most often are drawn.
     """
-    every, names = counts.to_numpy(), [str(name) for name in counts.index]
-    shown = most_confused(every)
-    values, number = every[np.ix_(shown, shown)], len(shown)
-    shares = values / np.maximum(every.sum(axis=1)[shown], 1)[:, np.newaxis]
-    mistakes = np.where(np.eye(number, dtype=bool), 0.0, shares)
-    most = float(mistakes.max(initial=0.0))
-    side = max(WIDTH, 1.4 + 0.24 * number)
+    names, values, mistakes, caption = mistakes_of(counts)
+    side = max(WIDTH, 1.4 + 0.24 * len(names))
     figure, axis = chart(side, side * 0.92)
-    axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=(most or 1.0) / STRONGEST)
-    for row, column in zip(*values.nonzero(), strict=True) if number <= MAX_COUNTED else ():
+    axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=(mistakes.max(initial=0.0) or 1.0) / STRONGEST)
+    for row, column in zip(*values.nonzero(), strict=True) if len(names) <= MAX_COUNTED else ():
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": INK, "in_layout": False}
         axis.text(column, row, str(values[row, column]), **look)
-    axis.set(xlabel="prediction", ylabel="class")
+    axis.set(xlabel="prediction", ylabel="class", title=caption)
     axis.grid(visible=False)
     axis.tick_params(length=0)
     for which in ("x", "y"):
-        _name(axis, which, [names[place] for place in shown])
-    scale = f"strongest colour: {most:.1%} of a class's images" if most else "no mistakes"
-    some = f"the {number} classes of {len(every)} with most mistakes; " if number < len(every) else ""
-    axis.set_title(some + scale)
+        _name(axis, which, names)
     return figure
 
 
-def most_confused(counts: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Return the classes to draw, in their order: those of the pairs that are confused most often."""
-    confused = [label for pair in confused_pairs(counts, counts.size) for label in pair]
-    return np.sort(list(dict.fromkeys([*confused, *range(len(counts))]))[:MAX_DRAWN])
+def mistakes_of(counts: "pd.DataFrame") -> "tuple[list[str], Array, Array, str]":
+    """Return the classes to show, those that are confused most often, with the part of a confusion matrix for them.
+
+    Counts [K, K], shares of a class's images that are mistakes [K, K], and in words how large those are.
+    """
+    every = counts.to_numpy()
+    confused = [label for pair in confused_pairs(every, every.size) for label in pair]
+    shown = np.sort(list(dict.fromkeys([*confused, *range(len(every))]))[:MAX_DRAWN])
+    values = every[np.ix_(shown, shown)]
+    shares = values / np.maximum(every.sum(axis=1)[shown], 1)[:, np.newaxis]
+    np.fill_diagonal(shares, 0.0)
+    some = f"the {len(shown)} classes of {len(every)} that are confused most; " if len(shown) < len(every) else ""
+    scale = f"strongest colour: {shares.max():.1%} of a class's images" if shares.any() else "no mistakes"
+    return [str(counts.index[place]) for place in shown], values, shares, some + scale
 
 
-def confused_pairs(counts: "np.ndarray[Any, Any]", number: int) -> list[tuple[int, int]]:
+def confused_pairs(counts: "Array", number: int) -> list[tuple[int, int]]:
     """Return the class and the prediction of the most frequent mistakes, the most frequent first. counts: [K, K]."""
     mistakes = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:number]

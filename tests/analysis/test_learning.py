@@ -8,7 +8,7 @@ import pytest
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves, visible
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, first_epoch_at, principal
-from cnnbench.analysis.reports.plots import Axis, line
+from cnnbench.analysis.reports.sections import Axis, line
 from cnnbench.analysis.reports.statistics import Values, effects
 
 

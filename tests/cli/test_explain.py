@@ -36,7 +36,7 @@ def explain(capsys):
     return lambda *words: ended("explain", [str(word) for word in words], capsys)
 
 
-ALL = ("activations", "kernels", "gradcam", "saliency", "tsne", "augmentation")
+ALL = ("activations", "kernels", "gradcam", "saliency", "tsne")
 
 
 PAIRS = list(product(TASKS, NETWORKS))
@@ -45,7 +45,7 @@ PAIRS = list(product(TASKS, NETWORKS))
 @pytest.mark.parametrize(("task", "network"), everyday(PAIRS, diagonal(TASKS, NETWORKS)))
 def test_every_kind_of_every_task_and_network_is_drawn_or_not_possible(task, network, monkeypatch):
     monkeypatch.setattr(layers, "MAX_LAYERS", 2)
-    explainer = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task], "augmentation=flip")
+    explainer = untrained("data.image_size=20", *NETWORKS[network], *TASKS[task])
     drawn, none = [], []
     for kind in ALL:
         try:
@@ -70,7 +70,7 @@ def test_by_default_every_kind_is_drawn_for_one_image_of_each_class(run, explain
     first = labels.index(0)
     names = [
         f"activations-features.conv1-test-{first}.png", f"activations-features.conv2-test-{first}.png",
-        "augmentation.png", "gradcam.png", "kernels.png", "saliency.png", "tsne.png",
+        "gradcam.png", "kernels.png", "saliency.png", "tsne.png",
     ]  # fmt: skip
     folder = run / "explanation"
     assert sorted(path.name for path in folder.iterdir()) == names

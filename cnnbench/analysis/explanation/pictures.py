@@ -181,24 +181,12 @@ def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
     yield Picture("tsne", line, figure)
 
 
-def _draw_augmentation(explainer: Explainer) -> Iterator[Picture]:
-    views, applied, blending = explainer.augmented_views()
-    title = f"0: {explainer.caption(0)}; 1 to {len(views)}: after {', '.join(applied)}"
-    if explainer.train_row is not None:
-        title = f"{title}, as in these epochs"
-    if blending:
-        title = f"{title}; without {' and '.join(blending)}, which takes a second image"
-    image = explainer.pixels(explainer.images[:1])[0]
-    yield Picture("augmentation", title, sheets.views_sheet(image, explainer.pixels(views), title))
-
-
 KINDS: Mapping[str, Callable[[Explainer], Iterator[Picture]]] = {
     "activations": _draw_activations,
     "kernels": _draw_kernels,
     "gradcam": _draw_gradcam,
     "saliency": _draw_saliency,
     "tsne": _draw_tsne,
-    "augmentation": _draw_augmentation,
 }
 
 

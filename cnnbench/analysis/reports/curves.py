@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnnbench.analysis.reports.learning import Metric
-from cnnbench.analysis.reports.plots import Axis, Curve, Panel, Plot, area, line
+from cnnbench.analysis.reports.sections import Axis, Curve, Panel, Plot, area, line
 
 RUNNING_MEAN = "running mean while it learns"  # with augmentation and dropout
 OUTLIERS = 0.1  # of all values: the worst may be cut off

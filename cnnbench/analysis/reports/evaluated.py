@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from cnnbench.analysis.reports.page import Gallery, Page, Picture, Section, Table, Thumbnail
-from cnnbench.analysis.reports.plots import Axis, Curve, Panel, Plot, area, dots, line, ranges
-from cnnbench.analysis.reports.sections import Grid, Strip, Strips
+from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, Strip, Strips, area, dots, line, ranges
 from cnnbench.errors import grouped
 from cnnbench.store.tables import read_own_csv
-from cnnbench.tasks.classifier_figures import MAX_DRAWN, most_confused
+from cnnbench.tasks.classifier_figures import MAX_DRAWN, mistakes_of
 from cnnbench.tasks.gallery import Tile, as_webp, read_gallery
 from cnnbench.tasks.intervals import wilson
 
@@ -25,6 +24,7 @@ CAPTION = "Under each image: its class, the prediction where it is another, its 
 EXPLAINED = 8  # mistakes
 NARROW = 12  # classes of a confusion matrix that takes half of the page
 POINTS = 300  # of a curve
+SMALL_PICTURE = 850  # pixels wide
 CHART = 100_000  # bytes of a figure that is exact to the pixel
 GALLERIES = {"mistakes": "Most confident mistakes", "doubts": "Least confident correct predictions"}
 
@@ -85,7 +85,7 @@ def picture(title: str, path: Path) -> Iterator[Picture]:
     from PIL import Image
 
     with suppress(OSError), Image.open(path) as image:
-        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width)
+        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width <= SMALL_PICTURE)
 
 
 def trained(tiles: list[Tile]) -> Iterator[Section]:
@@ -123,23 +123,15 @@ def class_strips(classes: pd.DataFrame) -> Strips:
 
 def confusions(counts: pd.DataFrame) -> Grid:
     """Return the confusion matrix, whose shades are the mistakes as shares of a class; of many the most confused."""
-    every, names = counts.to_numpy(), [str(name) for name in counts.index]
-    shown = most_confused(every)
-    shares = every[np.ix_(shown, shown)] / np.maximum(every.sum(axis=1)[shown], 1)[:, np.newaxis]
-    np.fill_diagonal(shares, 0.0)
-    most = float(shares.max(initial=0.0))
-
-    def cell(row: int, column: int) -> tuple[float, str, str] | None:
-        number = int(every[shown[row], shown[column]])
-        shade = -1.0 if row == column else round(0.1 + 0.9 * shares[row, column] / (most or 1), 2)
-        return (shade, str(number), "") if number else None
-
-    places = range(len(shown))
-    rows = [(names[shown[row]], [cell(row, column) for column in places]) for row in places]
-    some = f"The {len(shown)} classes of {len(every)} that are confused most. " if len(shown) < len(every) else ""
-    scale = f"the strongest are {most:.1%} of a class's images" if most else "there are none"
-    note = f"{some}A row is a class, a column a prediction; coloured are the mistakes: {scale}."
-    return Grid("Confusion matrix", "", [names[place] for place in shown], rows, note, "mistakes", len(shown) <= NARROW)
+    names, values, shares, caption = mistakes_of(counts)
+    shades = np.where(np.eye(len(names), dtype=bool), -1.0, 0.1 + 0.9 * shares / (shares.max(initial=0.0) or 1.0))
+    cells = [
+        [(round(float(shade), 2), str(number), "") if number else None for shade, number in zip(*both, strict=True)]
+        for both in zip(shades, values, strict=True)
+    ]
+    note = f"A row is a class, a column a prediction; the colour is the share of mistakes: {caption}."
+    rows = list(zip(names, cells, strict=True))
+    return Grid("Confusion matrix", "", names, rows, note, "mistakes", len(names) <= NARROW)
 
 
 def reliability(table: pd.DataFrame, title: str = "Calibration") -> Plot:
@@ -180,22 +172,18 @@ def thresholds(roc: pd.DataFrame, found: pd.DataFrame, areas: Mapping[str, float
 
     left = panel(roc, "false_positive_rate", "true_positive_rate", (0, 1), f"ROC, area {areas['roc_auc']:.4f}")
     average = f"Average precision {areas['average_precision']:.4f}"
-    right = panel(found, "recall", "precision", (share, share), average)
-    note = "Dashed: chance."
-    return Plot("Thresholds, of the second class", [left, right], note=note, columns=2, is_small=False)
+    panels = [left, panel(found, "recall", "precision", (share, share), average)]
+    return Plot("Thresholds, of the second class", panels, note="Dashed: chance.", columns=2, is_small=False)
 
 
 def class_table(classes: pd.DataFrame) -> Table:
     """Return what was measured of each class, by the names that readers know."""
-    worst = classes.sort_values(["top1", "class"])
-    between = [f"{low:.3f} to {high:.3f}" for low, high in zip(worst["top1_low"], worst["top1_high"], strict=True)]
-    columns = {
-        "class": worst["class"], "images": worst["images"], "recall": worst["top1"], "95 % interval": between,
-        "precision": worst["precision"], "F1": worst["f1"], "top-5 recall": worst["top5"], "loss": worst["loss"],
+    names = {
+        "class": "class", "images": "images", "top1": "recall", "top1_low": "95 % from", "top1_high": "to",
+        "precision": "precision", "f1": "F1", "top5": "top-5 recall", "loss": "loss",
     }  # fmt: skip
-    table = pd.DataFrame(columns)
-    if len(table) <= 5:  # the five most probable are all
-        table = table.drop(columns="top-5 recall")
+    few = ["top5"] if len(classes) <= 5 else []  # the five most probable are all
+    table = classes.sort_values(["top1", "class"])[list(names)].drop(columns=few).rename(columns=names)
     return Table("Classes in numbers", table, note="Recall is the accuracy on the images of a class.", is_folded=True)
 
 

@@ -17,13 +17,11 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, Template
 
-from cnnbench.analysis.reports.plots import Plot
-from cnnbench.analysis.reports.sections import Grid, Strips
+from cnnbench.analysis.reports.sections import Grid, Plot, Strips
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame
 
-SMALL_PICTURE = 850  # pixels wide
 LARGE = 1e9  # is shown by its power of ten
 
 
@@ -61,17 +59,12 @@ class Lines:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the bytes of a WebP file. width: in pixels."""
+    """An image as the bytes of a WebP file. is_small: two of them fit side by side."""
 
     kind: ClassVar = "picture"
     title: str
     content: bytes
-    width: int
-
-    @property
-    def is_small(self) -> bool:
-        """Return whether two of them fit side by side."""
-        return self.width <= SMALL_PICTURE
+    is_small: bool = True
 
 
 @dataclass(frozen=True)

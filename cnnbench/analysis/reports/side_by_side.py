@@ -10,8 +10,7 @@ from cnnbench.analysis.reports.curves import metric_curves
 from cnnbench.analysis.reports.groups import in_words
 from cnnbench.analysis.reports.learning import LOSS
 from cnnbench.analysis.reports.page import Section
-from cnnbench.analysis.reports.plots import Axis, Curve, Panel, Plot, area, dots, line, ranges
-from cnnbench.analysis.reports.sections import Grid
+from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
 from cnnbench.analysis.reports.strips import differences, farthest, in_numbers, runs_of, within
 from cnnbench.errors import grouped
 

@@ -29,7 +29,6 @@ FACTS = (
 EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
     "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
-    "augmentation": "An image and its augmented views",
 }  # fmt: skip
 NARROW = 6  # columns of a table that takes half of the page
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")

@@ -7,8 +7,7 @@ from statistics import median
 from cnnbench.analysis.reports.columns import BASELINE
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.groups import in_words
-from cnnbench.analysis.reports.plots import Axis
-from cnnbench.analysis.reports.sections import Strip, Strips
+from cnnbench.analysis.reports.sections import Axis, Strip, Strips
 from cnnbench.analysis.reports.statistics import Estimate
 
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
