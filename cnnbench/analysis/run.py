@@ -1,6 +1,6 @@
 """A run opened from its folder: its settings, its result, its data and its network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.analysis.checkpoints import Checkpoint, content_of, validations_of
-from cnnbench.augmentation.base import Augmentation
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
@@ -26,7 +25,7 @@ from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
-from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, make_augmentations, set_up_torch, setup
+from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, set_up_torch, setup
 from cnnbench.training.state import restore
 from cnnbench.training.step import map_images
 from cnnbench.training.torch_state import borrowed_torch
@@ -214,23 +213,13 @@ class Run:
         """Return the batches of a split as the network sees them, without augmentation."""
         return self.batches_of(self.data(split))
 
-    def batches_of(
-        self,
-        images: Tensor | Images,
-        device: torch.device = CPU,
-        augmentations: Mapping[str, Augmentation] | None = None,
-    ) -> Batches:
+    def batches_of(self, images: Tensor | Images, device: torch.device = CPU) -> Batches:
         """Return images before cropping, uint8 [N, C, H, W], as the network sees them."""
         if isinstance(images, Tensor):
             images = Images(images, torch.zeros(len(images), dtype=torch.int64))
         data = self.record["data"]
         mean, std = tuple(data["mean"]), tuple(data["std"])
-        return Batches(images, self.spec, mean, std, device, augmentations, self.config.seed)
-
-    @property
-    def augmentations(self) -> Mapping[str, Augmentation]:
-        """Return the augmentations that have an effect, by name, in the order in which they are applied."""
-        return {name: part for name, part in make_augmentations(self.config).items() if not part.is_off()}
+        return Batches(images, self.spec, mean, std, device, seed=self.config.seed)
 
     # Both together ----------------------------------------------------------------------------------------------------
 

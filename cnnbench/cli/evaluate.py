@@ -29,11 +29,11 @@ Evaluates the network of a run again: by class, with confusions and calibration.
 Of other images, those that the run, or one that it was initialised with, was
 trained or validated on are left out.
 
-Tables (CSV) and figures are written to RUN/evaluation/ and shown on the run's
-page, or to --out. On the
-test images of the run and the checkpoint that was tested, the metrics are those
-of result.json, to the last digit; a run with test=false gets them now. run.json
-counts how often the test images were measured. Nothing else is changed.
+Tables (CSV) and a page with charts are written to RUN/evaluation/, which the
+page of the run leads to, or to --out. On the test images of the run and the
+checkpoint that was tested, the metrics are those of result.json, to the last
+digit; a run with test=false gets them now. run.json counts how often the test
+images were measured. Nothing else is changed.
 The temperature divides the class scores: fitted on validation images, it brings
 probabilities closer to how often predictions are right, and changes no
 prediction.
@@ -43,6 +43,7 @@ SHOWN = 20  # classes in the terminal: the worst
 
 def _run(flags: Namespace) -> None:
     from cnnbench.analysis.evaluate import deviations, evaluate_run
+    from cnnbench.analysis.reports.evaluated import page_of
     from cnnbench.analysis.run import load_run
     from cnnbench.training.terminal import linked
 
@@ -53,12 +54,15 @@ def _run(flags: Namespace) -> None:
     report = evaluate_run(opened, flags.split, which, flags.data, folder, flags.calibrate)
     with writing(folder):
         report.write(folder)
+        page = page_of(folder, flags.split, f"cnnbench: {opened.folder.shown_path}, {flags.split}, {name}").write(
+            folder
+        )
     notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     if report.calibrated is not None:
         images = len(opened.data("val"))
         say(f"  calibrated with a temperature, fitted on {images} validation images:", *_metrics(report.calibrated), "")
-    say(*(f"  note: {note}" for note in notes), "  tables and figures: " + linked(folder))
+    say(*(f"  note: {note}" for note in notes), "  tables and page: " + linked(page))
     if flags.split == "test" and not flags.data:
         _say_looks(opened, which, report)
     if flags.out is None:

@@ -26,15 +26,13 @@ activations    the feature maps of layers for an image
 kernels        the weights of the first layer
 gradcam        the evidence for a class, by place in a layer
 saliency       the evidence for a class, by pixel
-gallery        the most confident mistakes, the least confident correct ones
 tsne           the features of a split in two dimensions
-augmentation   24 augmented views of an image
 
 Figures are written to RUN/explanation/ and shown on the page of the run, or to
 --out. Nothing else in the run folder is changed. gradcam and saliency need
 pip install 'cnnbench[explain]'.
 """
-KINDS = ("activations", "kernels", "gradcam", "saliency", "gallery", "tsne", "augmentation")
+KINDS = ("activations", "kernels", "gradcam", "saliency", "tsne")
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}
 
 
@@ -115,7 +113,7 @@ VERB = Verb(
         RUN,
         IMAGES,
         Argument("--what", metavar="KIND,…", help="figures of these kinds; default: all possible"),
-        Argument("--split", choices=SPLITS, metavar="SPLIT", help="test, val or train; also for gallery and tsne"),
+        Argument("--split", choices=SPLITS, metavar="SPLIT", help="test, val or train; also for tsne"),
         INDEX,
         Argument("--layer", metavar="NAME", help="of activations and gradcam; default: several"),
         Argument("--filter", type=int, metavar="N", help="one feature map of --layer, counted from 0"),

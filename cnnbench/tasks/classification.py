@@ -46,14 +46,6 @@ class Classification(Task):
         "loss": False, "accuracy": True, "top5": True, "ece": False, "brier": False, "roc_auc": True,
         "average_precision": True,
     }  # fmt: skip
-    figure_titles: Mapping[str, str] = {
-        "classes": "Accuracy by class",
-        "confusion": "Confusion matrix",
-        "calibration": "Calibration: accuracy by predicted probability",
-        "thresholds": "ROC and precision-recall curves, of the second class",
-        "mistakes": "Most confident mistakes: index in the split, class, prediction, probability",
-        "doubts": "Least confident correct predictions",
-    }
 
     def __init__(
         self,

@@ -15,9 +15,9 @@ from torch.nn import functional
 from cnnbench.errors import listed
 from cnnbench.store.files import make_folder, write_atomically, write_json
 from cnnbench.store.tables import csv_of_frame
-from cnnbench.tasks import classifier_figures, figures
+from cnnbench.tasks import figures
 from cnnbench.tasks.calibration import BINS, Calibration
-from cnnbench.tasks.charts import plain
+from cnnbench.tasks.classifier_figures import confusion_matrix
 from cnnbench.tasks.gallery import Gallery, gallery_of
 from cnnbench.tasks.intervals import student, wilson
 from cnnbench.tasks.two_classes import TwoClasses
@@ -33,7 +33,6 @@ T = TypeVar("T")
 
 LISTED = 5  # most likely classes in the table of predictions
 SHOWN = 24  # images of a gallery
-LONGEST = 14  # characters of a class above an image
 
 
 class OnDemand(Mapping[str, T]):
@@ -240,21 +239,6 @@ def evaluate_classifier(
 
     metrics: those measured already. pixels: from rows to their images, float32 [N, C, H, W] in [0, 1].
     """
-
-    def grid(rows: Tensor) -> "Figure":
-        classes = [plain(name, LONGEST) for name in predictions.classes]
-        probabilities, predicted = predictions.probabilities[rows].max(1)
-        columns = (rows, predictions.labels[rows], predicted, probabilities)
-        captions = [
-            f"{row}: {classes[label]}\n→ {classes[prediction]} {probability:.2f}"
-            for row, label, prediction, probability in zip(*(column.tolist() for column in columns), strict=True)
-        ]
-        return figures.image_grid(pixels(rows), captions)
-
-    galleries = {
-        "mistakes": predictions.most_confident_mistakes(),
-        "doubts": predictions.least_confident_correct(),
-    }
     curves = predictions.two_classes
     measured = {"ece": predictions.calibration.error, "brier": float(predictions.brier.mean())}
     measured |= curves.metrics() if curves is not None else {}
@@ -272,23 +256,7 @@ def evaluate_classifier(
                 **({"roc": curves.roc, "precision_recall": curves.precision_recall} if curves is not None else {}),
             }
         ),
-        OnDemand(
-            {
-                "classes": lambda: classifier_figures.class_dots(predictions.per_class),
-                "confusion": lambda: classifier_figures.confusion_matrix(predictions.confusion),
-                "calibration": lambda: classifier_figures.reliability_diagram(predictions.calibration.table()),
-                **(
-                    {}
-                    if curves is None
-                    else {
-                        "thresholds": lambda: classifier_figures.threshold_curves(
-                            curves.roc(), curves.precision_recall(), curves.metrics(), predictions.per_class["images"]
-                        )
-                    }
-                ),
-                **{name: partial(grid, rows) for name, rows in galleries.items() if len(rows)},
-            }
-        ),
+        OnDemand({"confusion": lambda: confusion_matrix(predictions.confusion)}),
         gallery=partial(gallery_of, predictions, pixels),
     )
 

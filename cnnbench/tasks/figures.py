@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnbench.store.files import write_atomically
-from cnnbench.tasks.charts import SERIES, any_script, chart, marker, plain, themed
+from cnnbench.tasks.charts import MARKERS, SERIES, any_script, chart, plain, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,12 +66,14 @@ def save_pairs(path: Path, before: Tensor, after: Tensor, captions: Sequence[str
     """Save images with their augmented versions. before, after: float [N, C, H, W] in [0, 1], after cropped."""
     down, right = (whole - side for whole, side in zip(before.shape[2:], after.shape[2:], strict=True))
     centred = functional.pad(after, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
-    save(path, _groups(torch.stack([before, centred], dim=1), captions, "original and augmented images"))
+    save_groups(path, torch.stack([before, centred], dim=1), captions, "original and augmented images")
 
 
-def save_groups(path: Path, groups: Tensor, captions: Sequence[str]) -> None:
+def save_groups(path: Path, groups: Tensor, captions: Sequence[str], title: str = "samples of the first epoch") -> None:
     """Save the images of each group side by side. groups: float [N, G, C, H, W] in [0, 1], C 1 or 3."""
-    save(path, _groups(groups, captions, "samples of the first epoch"))
+    padded = functional.pad(groups, (0, max(1, groups.shape[4] // 32)), value=1.0)
+    side_by_side = torch.cat(list(padded.unbind(1)), dim=3)
+    save(path, image_grid(side_by_side, captions, GROUPS_PER_ROW, IMAGE_WIDTH * groups.shape[1], title))
 
 
 def reconstructions(inputs: Tensor, outputs: Tensor, title: str) -> "Figure":
@@ -82,12 +84,6 @@ def reconstructions(inputs: Tensor, outputs: Tensor, title: str) -> "Figure":
         _draw_grid(axis, images, columns, _gap(images))
         axis.set_title(name, fontsize=10)
     return figure
-
-
-def _groups(groups: Tensor, captions: Sequence[str], title: str) -> "Figure":
-    padded = functional.pad(groups, (0, max(1, groups.shape[4] // 32)), value=1.0)
-    side_by_side = torch.cat(list(padded.unbind(1)), dim=3)
-    return image_grid(side_by_side, captions, GROUPS_PER_ROW, IMAGE_WIDTH * groups.shape[1], title)
 
 
 def _gap(images: Tensor) -> int:
@@ -137,19 +133,23 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
     values = functional.pad(embeddings[chosen], (0, max(0, 2 - embeddings.shape[1])))  # PCA to a plane takes two
     points = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(values.numpy())
-    figure, axis = chart(7, 5.6)
+    figure, axis = chart(5.4, 4.2)
     axis.grid(visible=False)
     present = torch.bincount(labels[chosen]).nonzero()[:, 0].tolist()
     are_named = len(present) <= MAX_NAMED
     for index, label in enumerate(present):
         own = (labels[chosen] == label).numpy()
         shade: Any = SERIES[index % len(SERIES)] if are_named else colormaps["hsv"](index / len(present))
-        look: dict[str, Any] = {"color": shade, "marker": marker(index) if are_named else "o", "linewidths": 0}
-        axis.scatter(points[own, 0], points[own, 1], s=14, alpha=0.8, label=plain(classes[label]) or " ", **look)
+        look: dict[str, Any] = {
+            "color": shade,
+            "marker": MARKERS[index % len(MARKERS)] if are_named else "o",
+            "linewidths": 0,
+        }
+        axis.scatter(points[own, 0], points[own, 1], s=8, alpha=0.8, label=plain(classes[label]) or " ", **look)
         if are_named:
             x, y = np.median(points[own], axis=0)
             outline = [withStroke(linewidth=3, foreground="white")]
-            style: dict[str, Any] = {"fontsize": 10, "weight": "bold", "ha": "center", "va": "center"}
+            style: dict[str, Any] = {"fontsize": 9, "weight": "bold", "ha": "center", "va": "center"}
             axis.text(x, y, plain(classes[label]), parse_math=False, color=shade, path_effects=outline, **style)
     if are_named:
         legend = figure.legend(loc="outside right upper", markerscale=1.5)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = 16  # tiles in a row of the file
 LARGEST = 112  # pixels of a tile's side
 PHOTOGRAPH = 64  # pixels: larger tiles are compressed as photographs
+SIMPLE = 800  # bytes of a tile that need not be
 SAMPLES = 12  # one of each class
 PAIRS, OF_PAIR = 6, 4  # confused pairs, images of each that are mistaken, and of the class that they are taken for
 KERNELS = 32
@@ -59,14 +60,16 @@ class Gallery:
             images = functional.interpolate(images, side, mode="area")
         make_folder(folder)
         pixels = Image.fromarray((tiled(images.clamp(0, 1), COLUMNS).numpy() * 255).round().astype(np.uint8))
-        suffix = "jpg" if max(images.shape[2:]) > PHOTOGRAPH else "png"
-        write_atomically(folder / f"gallery.{suffix}", _encoded(pixels, suffix))
+        if max(images.shape[2:]) > PHOTOGRAPH:
+            write_atomically(folder / "gallery.jpg", _encoded(pixels, "JPEG", quality=88))
+        else:
+            write_atomically(folder / "gallery.png", _encoded(pixels, "PNG"))
         write_atomically(folder / "gallery.csv", csv_of_frame(self.table))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image of a gallery that was read: a row of its table, and a file of its own, in a format by its suffix."""
+    """An image of a gallery that was read: a row of its table, and a WebP file of its own."""
 
     group: str
     image: str
@@ -74,7 +77,6 @@ class Tile:
     prediction: str
     probability: float
     content: bytes
-    suffix: str
 
 
 def read_gallery(folder: Path) -> list[Tile]:
@@ -87,19 +89,19 @@ def read_gallery(folder: Path) -> list[Tile]:
     table = read_own_csv(folder / "gallery.csv", *TEXTS)
     try:
         with Image.open(path) as sheet:
-            return list(_cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None)), path.suffix[1:]))
+            return list(_cut(sheet.convert("RGB"), list(table.itertuples(index=False, name=None))))
     except (OSError, Image.DecompressionBombError):
         return []
 
 
-def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]], suffix: str) -> Iterator[Tile]:
+def _cut(sheet: "Image.Image", rows: Sequence[tuple[Any, ...]]) -> Iterator[Tile]:
     columns = min(COLUMNS, len(rows))
     width, height = sheet.width // columns, sheet.height // -(-len(rows) // columns)
     for place, (*texts, probability) in enumerate(rows):
         group, image, label, prediction = (text if isinstance(text, str) else "" for text in texts)
         left, top = place % columns * width, place // columns * height
-        content = _encoded(sheet.crop((left, top, left + width, top + height)), suffix)
-        yield Tile(group, image, label, prediction, float(probability), content, suffix)
+        content = as_webp(sheet.crop((left, top, left + width, top + height)))
+        yield Tile(group, image, label, prediction, float(probability), content)
 
 
 def gallery_of(predictions: "Predictions", pixels: Callable[[Tensor], Tensor]) -> Gallery:
@@ -136,12 +138,9 @@ def gallery_of(predictions: "Predictions", pixels: Callable[[Tensor], Tensor]) -
 
 def samples_of(labels: Tensor, classes: tuple[str, ...], pixels: Callable[[Tensor], Tensor]) -> Gallery:
     """Return an image of each class, of at most twelve, for tasks that predict none."""
-    import pandas as pd
-
     rows = _first_of_each(labels)
     names = [classes[label] for label in labels[rows].tolist()]
-    columns = {"group": "samples", "image": [str(row) for row in rows.tolist()], "class": names, "prediction": ""}
-    return Gallery(pixels(rows), pd.DataFrame(columns | {"probability": float("nan")}))
+    return _made(pixels(rows), "samples", names, image=[str(row) for row in rows.tolist()])
 
 
 def views_of(original: Tensor, views: Tensor, names: Sequence[str]) -> Gallery:
@@ -149,13 +148,10 @@ def views_of(original: Tensor, views: Tensor, names: Sequence[str]) -> Gallery:
 
     original: float32 [N, C, H, W] in [0, 1]. views: [V, N, C, H, W]. names: of the classes.
     """
-    import pandas as pd
-
     every = torch.cat([original.unsqueeze(0), views]).transpose(0, 1)
     groups = [f"augmented {number}" for number, own in enumerate(every, 1) for _ in own]
     labels = [name for name, own in zip(names, every, strict=True) for _ in own]
-    columns = {"group": groups, "image": "", "class": labels, "prediction": "", "probability": float("nan")}
-    return Gallery(every.flatten(0, 1), pd.DataFrame(columns))
+    return _made(every.flatten(0, 1), groups, labels)
 
 
 def kernels_of(network: nn.Module, size: Sequence[int]) -> Gallery | None:
@@ -163,8 +159,6 @@ def kernels_of(network: nn.Module, size: Sequence[int]) -> Gallery | None:
 
     size: of the images, height and width, to which they are enlarged. Kernels of a single pixel are no images.
     """
-    import pandas as pd
-
     layer = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     if layer is None or layer.weight.shape[1] not in (1, 3) or max(layer.kernel_size) == 1:
         return None
@@ -172,8 +166,7 @@ def kernels_of(network: nn.Module, size: Sequence[int]) -> Gallery | None:
     low, high = (edge.view(-1, 1, 1, 1) for edge in (weights.flatten(1).amin(1), weights.flatten(1).amax(1)))
     images = functional.interpolate((weights - low) / (high - low).clamp_min(1e-12), tuple(size), mode="nearest")
     numbers = [str(number) for number in range(len(images))]
-    columns = {"group": "kernels", "image": numbers, "class": numbers, "prediction": "", "probability": float("nan")}
-    return Gallery(images, pd.DataFrame(columns))
+    return _made(images, "kernels", numbers, image=numbers)
 
 
 def _first_of_each(labels: Tensor) -> Tensor:
@@ -181,10 +174,21 @@ def _first_of_each(labels: Tensor) -> Tensor:
     return torch.stack([(labels == label).nonzero()[0, 0] for label in present])
 
 
-def _encoded(image: "Image.Image", suffix: str) -> bytes:
+def as_webp(image: "Image.Image", simple: int = SIMPLE) -> bytes:
+    """Return a WebP file: exact if that takes at most as many bytes as `simple`, else compressed as a photograph."""
+    exact = _encoded(image, "WebP", lossless=True, method=1, quality=50)  # that fast, and a few bytes larger
+    return exact if len(exact) <= simple else _encoded(image, "WebP", quality=80)
+
+
+def _encoded(image: "Image.Image", kind: str, **options: Any) -> bytes:
     content = BytesIO()
-    if suffix == "jpg":
-        image.save(content, format="JPEG", quality=88)
-    else:
-        image.save(content, format="PNG")
+    image.save(content, format=kind, **options)
     return content.getvalue()
+
+
+def _made(images: Tensor, groups: Sequence[str] | str, names: Sequence[str], **columns: Any) -> Gallery:
+    """Return a gallery of images of these classes, of which nothing was predicted."""
+    import pandas as pd
+
+    table = {"group": groups, "image": "", "class": names, "prediction": "", "probability": float("nan")}
+    return Gallery(images, pd.DataFrame(table | columns))

@@ -111,7 +111,7 @@ def test_what_is_calibrated_stands_next_to_what_was_measured(trained, capsys):
     scores = opened.map(network, opened.batches("test"), lambda network, batch: network(batch.images))
     loss = functional.cross_entropy(scores.double() / calibrated["temperature"], images.labels)
     assert calibrated["loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert (folder / "calibrated" / "calibration.png").is_file()
+    assert "Calibration with a temperature" in (folder / "report.html").read_text(encoding="utf-8")
     # The result has what the network says, and test was looked at once.
     result = json.loads((trained / "result.json").read_text())
     assert result["test"] == plain | {"samples": 20}

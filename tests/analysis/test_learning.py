@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnbench.analysis.reports.curves import metric_curves, visible
+from cnnbench.analysis.reports.curves import metric_curves, step_curves, visible
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, first_epoch_at, principal
+from cnnbench.analysis.reports.sections import Axis, line
 from cnnbench.analysis.reports.statistics import Values, effects
 
 
@@ -202,10 +203,66 @@ def test_values_that_are_not_finite_cut_nothing_off():
     assert visible(values, True) is None
 
 
-def test_curves_of_training_are_labelled_as_running_means():
-    drawn = metric_curves([("", OVERFITTING)], LOSS)
-    assert drawn is not None
-    assert ">training (running mean while it learns)</text>" in drawn
-    several = metric_curves([("a", OVERFITTING), ("b", OVERFITTING)], LOSS)
-    assert several is not None
-    assert "training (running mean while it learns) dotted" in several
+def test_a_path_is_the_values_and_curves_of_training_are_labelled_as_running_means():
+    plot = metric_curves([("", OVERFITTING)], ACCURACY, best_epoch=2)
+    (panel,) = plot.panels
+    (curve,) = panel.curves
+    assert (curve.name, curve.path) == ("validation", "M1 .3 2 .8 3 .7 4 .8 5 .6")
+    assert panel.guide == (2.0, "tested: epoch 2")
+    plot = metric_curves([("", OVERFITTING)], LOSS)
+    assert ("s3 dotted", "training (running mean while it learns)") in plot.legend
+    (panel,) = plot.panels
+    assert panel.y.is_log, "it falls by more than a factor of four"
+    assert panel.curves[1].path.startswith("M1 0 2 -.30103"), "the logarithm of 1 and of 0.5"
+
+
+def test_few_configurations_share_a_panel_for_each_split_and_of_many_each_has_its_own():
+    few = metric_curves([("a", OVERFITTING), ("b", OVERFITTING)], LOSS)
+    assert [panel.title for panel in few.panels] == ["validation", "training (running mean while it learns)"]
+    assert [name for _, name in few.legend] == ["a", "b"]
+    many = metric_curves([(str(number), OVERFITTING) for number in range(6)], LOSS)
+    assert [panel.title for panel in many.panels] == list("012345")
+    for place, panel in enumerate(many.panels):
+        assert [curve.again for curve in panel.curves if curve.again] == [f"val{number}" for number in range(6)]
+        assert [curve.key for curve in panel.curves if curve.key] == [f"val{place}", f"train{place}"]
+
+
+def test_what_is_cut_off_is_in_a_panel_of_all_values():
+    rising = rows(accuracy_val=[0.1, 0.5, *np.linspace(0.9, 1.0, 30)])
+    shown, everything = metric_curves([("", rising)], ACCURACY).panels
+    assert 0.5 < shown.y.low < 0.9
+    assert everything.y.low < 0.1 < 1.0 < everything.y.high < 1.1
+    assert [curve.again for curve in everything.curves] == [shown.curves[0].key]
+
+
+def test_a_learning_rate_that_never_changes_is_a_sentence():
+    steps = pd.DataFrame({"step": range(1, 101), "loss/train": np.linspace(1, 0.5, 100), "lr": 0.1})
+    assert (len(step_curves(steps).panels), step_curves(steps).note) == (1, "Learning rate: 0.1 throughout.")
+    falling = step_curves(steps.assign(lr=np.linspace(0.1, 0, 100)))
+    assert (len(falling.panels), falling.note) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("axis", "texts"),
+    [
+        (Axis("", 0.0, 1.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        (Axis("", 0.9751, 0.9899), ["0.976", "0.978", "0.980", "0.982", "0.984", "0.986", "0.988"]),
+        (Axis("", 0.5, 3.5, is_whole=True), ["1", "2", "3"]),
+        (Axis("", 1000, 60_000), ["10 000", "20 000", "30 000", "40 000", "50 000", "60 000"]),
+        (Axis("", 0.03, 2.3, is_log=True), ["0.05", "0.1", "0.2", "0.5", "1", "2"]),
+        (Axis("", 1e-4, 150, is_log=True), ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100"]),
+        (Axis("", 0.05, 2e12, is_log=True, most=3), ["0.1", "100", "100 000", "1e+08", "1e+11"]),
+        (Axis("", 0.012, 0.018, is_log=True), ["0.012", "0.013", "0.014", "0.015", "0.016", "0.017", "0.018"]),
+    ],
+)
+def test_ticks_are_round_and_as_exact_as_they_need_to_be(axis, texts):
+    assert [text for _, text in axis.ticks] == texts
+    places = [axis.place(value) for value, _ in axis.ticks]
+    assert places == sorted(places)
+    assert all(-0.01 <= place <= 100.01 for place in places)
+
+
+def test_a_number_that_is_missing_is_a_gap():
+    axis = Axis("", 0, 1)
+    assert line(axis, axis, [(0, 0.5), (0.5, math.nan), (0.75, 0.25), (1, 1)]) == "M0 .5M.75 .25 1 1"
+    assert line(axis, axis, [(0, 0.5)]) == "M0 .5h0", "a single point is a dot"

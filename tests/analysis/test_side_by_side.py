@@ -32,13 +32,14 @@ def figure(outputs: Path, kind: type, title: str = ""):
 
 def test_each_run_is_a_dot_that_leads_to_its_page_in_the_row_of_its_configuration(outputs, tmp_path):
     write_dropout_runs(outputs)
-    rows = strips_of(outputs).rows
+    strips = strips_of(outputs)
+    rows = strips.rows
     assert [row.label for row in rows] == ["1. dropout=0.5", "2. dropout=0.0"]
     assert [text for _, text, _ in rows[1].dots] == ["seed=0: 0.9000", "seed=1: 0.8800", "seed=2: 0.9100"]
-    places = [place for row in rows for place, _, _ in row.dots]
-    assert all(0 <= place <= 100 for place in places)
-    assert sorted(places[3:]) == [places[4], places[3], places[5]], "places are in the order of the values"
-    assert rows[1].mean == pytest.approx(sum(places[3:]) / 3, abs=0.1)
+    values = [value for row in rows for value, _, _ in row.dots]
+    assert values[3:] == [0.9, 0.88, 0.91]
+    assert all(0 <= strips.axis.place(value) <= 100 for value in values)
+    assert rows[1].mean == pytest.approx(sum(values[3:]) / 3)
     run = next(iter(outputs.glob("synthetic/*/*dropout0.5*seed1*")))
     (run / "report.html").write_text("a page")
     page = page_of(compared(outputs), "a title").write(tmp_path / "page").read_text()
@@ -54,7 +55,19 @@ def test_rows_are_in_the_order_of_validation_and_not_of_what_is_shown(outputs):
     strips = strips_of(outputs)
     assert [row.label for row in strips.rows] == ["1. lr=0.3", "2. lr=0.1", "3. lr=0.2"]
     assert "Sorted by validation accuracy, the highest first" in strips.note
-    assert [row.look for row in strips.rows] == ["marked", "", ""]
+    assert [row.look for row in strips.rows] == ["", "", ""], "one seed does not say that it is ahead"
+
+
+def test_only_what_is_ahead_by_more_than_chance_is_marked(outputs):
+    write_dropout_runs(outputs)
+    strips = strips_of(outputs)
+    assert [row.look for row in strips.rows] == ["marked", ""]
+    assert "Green: ahead of every other on the test images by more than chance." in strips.note
+    for seed, accuracy in enumerate((0.90, 0.95, 0.93)):
+        write_run(outputs, accuracy, "regularization.dropout=0.3", f"seed={seed}")
+    strips = strips_of(outputs)
+    assert [row.look for row in strips.rows] == ["", "", ""]
+    assert "Green" not in strips.note
 
 
 def test_of_a_loss_the_lowest_is_first(outputs):
@@ -70,9 +83,9 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     write_run(outputs, None, "optimizer.lr=9", status="failed", error="DivergedError: the training diverged")
     write_run(outputs, None, "optimizer.lr=0.2", status="paused")
     rows = strips_of(outputs).rows
-    assert [(row.label, row.mean, row.remark) for row in rows[1:]] == [
-        ("2. lr=9.0", None, "1 diverged"),
-        ("3. lr=0.2", None, "1 paused"),
+    assert [(row.label, str(row.mean), row.remark) for row in rows[1:]] == [
+        ("2. lr=9.0", "nan", "1 diverged"),
+        ("3. lr=0.2", "nan", "1 paused"),
     ]
     text = page_of(compared(outputs), "a title").markdown()
     assert "| lr=9.0 | page | diverged | 3 | the training diverged |" in text
@@ -99,7 +112,9 @@ def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(outputs):
     strips = strips_of(outputs)
     last = strips.rows[-1]
     assert (last.text, last.dots) == ("0.1000, n = 1", [])
-    assert last.mean < 0
+    assert strips.axis.place(last.mean) < 0
+    page = page_of(compared(outputs), "a title").html(outputs)
+    assert page.count('<svg x="0%" y="50%" class="mean"><path d="M0 0l7 -5v10z"/>') == 2, "of means and of differences"
     assert "an arrow at its edge" in strips.note
 
 

@@ -103,7 +103,7 @@ def refused() -> None:
         lambda run: run.model(),
         lambda run: run.data("val"),
         lambda run: run.evaluate(),
-        lambda run: run.explain(what="kernels,gallery"),
+        lambda run: run.explain(what="kernels,tsne"),
         lambda run: run.export("safetensors"),
     ],
     ids=["train", "train in a thread", "diverged", "refused", "sweep", "model", "data", "evaluate", "explain",

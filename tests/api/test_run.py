@@ -42,7 +42,6 @@ def test_all_figures_are_drawn_where_none_is_named_and_what_is_left_out_is_said(
     ("mistake", "message"),
     [
         (lambda run: run.explain(what="kernel"), "'kernel' is not drawn; did you mean 'kernels'"),
-        (lambda run: run.explain(what="augmentation"), "augmentation: the run has no augmentation"),
         (lambda run: run.explain("nowhere.png"), r"nowhere\.png: no such file or folder"),
         (lambda run: run.explain(label="cat"), "no such class"),
         (lambda run: run.export("onxn"), "'onxn' is no format; did you mean 'onnx'"),

@@ -53,22 +53,10 @@ def test_evaluation_reproduces_the_result_to_the_last_digit(run, evaluate):
         assert table["right"].mean() == pytest.approx(metrics["accuracy"])
         assert pd.read_csv(folder / "classes.csv")["images"].sum() == len(table)
         expected = [
-            "calibration.csv",
-            "calibration.png",
-            "classes.csv",
-            "classes.png",
-            "confusion.csv",
-            "confusion.png",
-        ]
-        expected += [
-            "doubts.png",
-            "gallery.csv",
-            "gallery.png",
-            "metrics.csv",
-            "metrics.json",
-            *(["mistakes.png"] if not table["right"].all() else []),
-        ]
-        assert sorted(path.name for path in folder.iterdir()) == [*expected, "predictions.csv"]
+            "calibration.csv", "classes.csv", "confusion.csv", "confusion.png", "gallery.csv", "gallery.png",
+            "metrics.csv", "metrics.json", "predictions.csv", "report.html", "report.md",
+        ]  # fmt: skip
+        assert sorted(path.name for path in folder.iterdir()) == expected
 
 
 def test_another_evaluation_is_added_to_the_page_of_the_run(outputs, cnnbench, evaluate):
@@ -77,6 +65,8 @@ def test_another_evaluation_is_added_to_the_page_of_the_run(outputs, cnnbench, e
     assert "Other evaluations" not in page.read_text(encoding="utf-8")
     assert evaluate(page.parent, "--split", "val", "--checkpoint", "last").code == 0
     assert "| val-last |" in page.read_text(encoding="utf-8")
+    assert '<a href="evaluation/val-last/report.html">' in page.with_suffix(".html").read_text(encoding="utf-8")
+    assert "Confusion matrix" in (page.parent / "evaluation/val-last/report.html").read_text(encoding="utf-8")
 
 
 def test_the_test_images_are_not_measured_until_that_is_asked_for(outputs, cnnbench, evaluate, capsys):

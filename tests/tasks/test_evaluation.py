@@ -10,10 +10,10 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, precision_recall_fscore_support
 from torch import Tensor
 
+from cnnbench.analysis.reports import evaluated
+from cnnbench.analysis.reports.page import Page
 from cnnbench.tasks import classifier_figures, figures
 from cnnbench.tasks.calibration import BINS
-from cnnbench.tasks.charts import svg
-from cnnbench.tasks.classification import Classification
 from cnnbench.tasks.evaluation import SHOWN, Predictions, evaluate_classifier
 from cnnbench.tasks.intervals import is_chance, student, wilson
 
@@ -215,8 +215,6 @@ def test_curves_are_of_two_classes_that_both_occur():
     report = evaluate_classifier({"loss": 1.0}, Predictions(*TWO["some"]), lambda rows: torch.zeros(len(rows), 1, 4, 4))
     assert {"roc_auc", "average_precision"} <= report.metrics.keys()
     assert {"roc", "precision_recall"} <= report.tables.keys()
-    left, right = report.figures["thresholds"].axes
-    assert (left.get_xlabel(), right.get_xlabel()) == ("false positive rate", "recall")
 
 
 def test_a_metric_of_a_users_own_takes_the_place_of_ours():
@@ -264,18 +262,15 @@ def test_tables_and_figures_are_computed_on_demand(tmp_path):
     shown: dict[str, tuple[int, ...]] = {}
     report.write(tmp_path / "out", lambda name, picture: shown.update({name: picture.shape}))
     mistakes, doubts = predictions.most_confident_mistakes().tolist(), predictions.least_confident_correct().tolist()
-    assert asked[:2] == [mistakes, doubts]
-    assert asked[2][-len(mistakes + doubts) :] == mistakes + doubts
+    assert asked[0][-len(mistakes + doubts) :] == mistakes + doubts
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {f"{name}.png" for name in shown} | {f"{name}.csv" for name in report.tables} | {
         "metrics.json",
         "gallery.csv",
         "gallery.png",
     } == written
-    assert list(shown) == [name for name in Classification.figure_titles if name != "thresholds"] == [
-        "classes", "confusion", "calibration", "mistakes", "doubts"
-    ]  # fmt: skip
-    assert all(shape[2] == 3 for shape in shown.values())
+    assert list(shown) == ["confusion"]
+    assert shown["confusion"][2] == 3
 
 
 @pytest.mark.parametrize(("count", "title"), [(10, ""), (10, "shades"), (1, "")])
@@ -293,12 +288,6 @@ def test_a_grid_shows_images_row_by_row_each_under_its_caption(count, title):
     assert all(np.unique(row).size > min(count, 2) for row in rows)
 
 
-def test_a_network_that_is_always_right_has_no_gallery_of_mistakes():
-    predictions = Predictions(torch.eye(3), torch.tensor([0, 1, 2]), NAMES[:3])
-    report = evaluate_classifier({}, predictions, lambda rows: torch.zeros(3))
-    assert list(report.figures) == ["classes", "confusion", "calibration", "doubts"]
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("hostile", [False, True])
 def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path):
@@ -307,14 +296,16 @@ def test_every_case_can_be_drawn_also_with_hostile_names(case, hostile, tmp_path
         names = ("<script>", "a\nb", "$\\frac{", "x" * 300, "", "&amp;", "'", '"')
         classes = names[: len(classes)]
     predictions = Predictions(probabilities, labels, classes)
-    drawn = {
-        "classes": classifier_figures.class_dots(predictions.per_class),
-        "matrix": classifier_figures.confusion_matrix(predictions.confusion),
-        "reliability": classifier_figures.reliability_diagram(predictions.calibration.table()),
-    }
-    for name, figure in drawn.items():
-        figure.savefig(tmp_path / f"{name}.png", dpi=40)
-        assert "<script" not in svg(figure)
+    figure = classifier_figures.confusion_matrix(predictions.confusion)
+    figure.savefig(tmp_path / "matrix.png", dpi=40)
+    sections = [
+        evaluated.class_strips(predictions.per_class),
+        evaluated.confusions(predictions.confusion),
+        evaluated.reliability(predictions.calibration.table()),
+    ]
+    text = Page("title", "", sections).html(tmp_path)
+    assert text.count("<script") == 1
+    assert "nan" not in text.partition("<main>")[2].partition("</main>")[0]
 
 
 def test_of_many_classes_the_most_confused_are_drawn_by_name():
@@ -322,22 +313,21 @@ def test_of_many_classes_the_most_confused_are_drawn_by_name():
     probabilities = torch.eye(200) * 0.9 + 0.1 / 200
     probabilities[[150, 7]] = probabilities[[7, 150]]
     predictions = Predictions(probabilities, labels, tuple(map(str, range(200))))
-    for figure in (
-        classifier_figures.confusion_matrix(predictions.confusion),
-        classifier_figures.class_dots(predictions.per_class),
-    ):
-        names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    figure = classifier_figures.confusion_matrix(predictions.confusion)
+    assert max(figure.get_size_inches()) < 13
+    drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    listed = [row.label for row in evaluated.class_strips(predictions.per_class).rows]
+    for names in (drawn, listed, evaluated.confusions(predictions.confusion).columns):
         assert len(names) == 25
         assert {"7", "150"} <= set(names)
-        assert max(figure.get_size_inches()) < 13
 
 
 def test_the_colours_of_a_confusion_matrix_are_of_the_mistakes_and_its_numbers_of_all():
     counts = pd.DataFrame([[96, 4], [1, 99]], index=["cat", "dog"], columns=["cat", "dog"])
     axis = classifier_figures.confusion_matrix(counts).axes[0]
     assert [text.get_text() for text in axis.texts] == ["96", "4", "1", "99"]
-    right, often, seldom, _ = axis.patches
-    assert often.get_facecolor()[:3] == seldom.get_facecolor()[:3] != right.get_facecolor()[:3]
-    assert often.get_alpha() == pytest.approx(classifier_figures.STRONGEST)
-    assert seldom.get_alpha() < often.get_alpha()
+    assert axis.images[0].get_array().tolist() == [[0, 0.04], [0.01, 0]]
     assert "4.0%" in axis.get_title(loc="left")
+    grid = evaluated.confusions(counts)
+    assert [cells for _, cells in grid.rows] == [[(-1, "96", ""), (1, "4", "")], [(0.33, "1", ""), (-1, "99", "")]]
+    assert "4.0%" in grid.note

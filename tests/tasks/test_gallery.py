@@ -46,7 +46,7 @@ def test_large_images_are_kept_small_and_as_photographs(tmp_path):
     samples_of(torch.tensor([0, 1]), ("a", "b"), lambda rows: torch.rand(len(rows), 3, 300, 150)).write(tmp_path)
     tiles = read_gallery(tmp_path)
     with Image.open(io.BytesIO(tiles[1].content)) as image:
-        assert (image.format, image.size) == ("JPEG", (LARGEST // 2, LARGEST))
+        assert (image.format, image.size) == ("WEBP", (LARGEST // 2, LARGEST))
 
 
 def test_a_gallery_that_is_damaged_or_not_there_has_no_tiles(tmp_path):

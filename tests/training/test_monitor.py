@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnbench.analysis.reports.page import Drawing, Lines
+from cnnbench.analysis.reports.page import Lines, Plot
 from cnnbench.analysis.reports.single import page_of
 from cnnbench.errors import ConfigError
 from cnnbench.store.folder import RunFolder
@@ -59,9 +59,9 @@ def test_the_page_draws_it_and_says_what_it_must_not_be_used_for(outputs):
     (remark,) = (line for line in said.lines if "data.monitor=test" in line)
     assert remark.startswith("the test images were measured 3 times in the course of the training")
     assert not any("evaluated" in line for line in said.lines)
-    drawings = [section for section in sections if isinstance(section, Drawing) and section.title.endswith("by epoch")]
+    drawings = [section for section in sections if isinstance(section, Plot) and section.title.endswith("by epoch")]
     assert len(drawings) == 2
-    assert all(drawing.svg.count(">test</text>") == 1 for drawing in drawings)
+    assert all([curve.name for curve in drawing.panels[0].curves] == ["test", "training"] for drawing in drawings)
 
 
 def test_an_interrupted_run_ends_as_an_unbroken_one(outputs, tmp_path):

@@ -13,7 +13,6 @@ from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.explanation.layers import LISTED, NotPossible
 from cnnbench.analysis.predict import InputImage, images_from_files, images_from_split
 from cnnbench.analysis.run import Run
-from cnnbench.data.images import Images, Stream
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.tasks.charts import plain
@@ -21,17 +20,15 @@ from cnnbench.tasks.charts import plain
 MAX_IMAGES = 40
 MAX_CLASSES = 10  # one image of each is taken if none is named
 SHORT_FILE = 60  # characters of an image's name in the name of a file
-NUM_VIEWS = 24  # of an image after augmentation
 
 
 @dataclass(frozen=True)
 class Explainer:
     """The network of a run, on the CPU, some images, and what to draw of them.
 
-    which: checkpoint of the network. device: for what takes many images. split: where those come from.
-    train_row: row of the first image in the training split, if it is there. num_mapped: number of images whose maps
-    are drawn. layer, filter, label: drawn in place of all layers, all maps, and the predicted class.
-    notes: on files that were left out.
+    which: checkpoint of the network. device: for what takes many images. split: where those come from. num_mapped:
+    number of images whose maps are drawn. layer, filter, label: drawn in place of all layers, all maps, and the
+    predicted class. notes: on files that were left out.
     """
 
     run: Run
@@ -40,7 +37,6 @@ class Explainer:
     device: torch.device
     inputs: Sequence[InputImage]
     split: str
-    train_row: int | None = None
     num_mapped: int = 1
     layer: str | None = None
     filter: int | None = None
@@ -81,32 +77,6 @@ class Explainer:
         """Return the probability of each class, float32 [N, K], as in evaluation."""
         return self.run.predict(torch.stack([image.pixels for image in self.inputs]), self.network)
 
-    def augmented_views(self) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
-        """Return views of the first image, float32 [24, C, H, W], normalised; the augmentations; those left out.
-
-        A training image is augmented as in the epochs from 1 on. Left out is what blends two images. Raises
-        NotPossible if no augmentation remains.
-        """
-        run, active = self.run, self.run.augmentations
-        blending = tuple(name for name, part in active.items() if part.mix_probability)
-        applied = {name: part for name, part in active.items() if not part.mix_probability}
-        if not applied:
-            raise NotPossible(
-                f"the run's augmentation, {listed(blending)}, blends an image with another one" if blending
-                else "the run has no augmentation"
-            )  # fmt: skip
-        pixels = self.inputs[0].pixels
-        channels, height, width = pixels.shape
-        # Draws depend on the row, and on the number of training images: so this image stands in for all of them.
-        number = 1 if self.train_row is None else len(run.data("train"))
-        repeated = Stream(
-            lambda rows: pixels.expand(len(rows), -1, -1, -1), torch.arange(number), (channels, height, width)
-        )
-        batches = run.batches_of(Images(repeated, torch.zeros(number, dtype=torch.int64)), augmentations=applied)
-        row = torch.tensor([self.train_row or 0])
-        views = [next(iter(batches.epoch(row, 1, epoch))).images for epoch in range(1, NUM_VIEWS + 1)]
-        return torch.cat(views), tuple(applied), blending
-
     def caption(self, number: int) -> str:
         """Return the name of an image, and its class if that is known."""
         image = self.inputs[number]
@@ -136,10 +106,9 @@ def explainer_of(
         inputs, unusable, notes = images_from_split(run, split, rows), [], []
     if len(inputs) > MAX_IMAGES:
         raise UserError(f"{len(inputs)} images are too many to look at; name at most {MAX_IMAGES}.")
-    train_row = rows[0] if rows and not words and split == "train" else None
     # Maps of images that were not named, in every layer, would be a flood of figures.
     maps = len(inputs) if is_named else 1
-    return Explainer(run, which, network, device, inputs, split, train_row, maps, notes=notes), unusable
+    return Explainer(run, which, network, device, inputs, split, maps, notes=notes), unusable
 
 
 def _first_of_each_class(labels: Tensor, split: str) -> list[int]:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cnnbench.analysis.checkpoints import Checkpoint
-from cnnbench.analysis.evaluate import evaluate_run
 from cnnbench.analysis.explanation import sheets
 from cnnbench.analysis.explanation.attribution import captum, gradcam, last_with_maps, saliency
 from cnnbench.analysis.explanation.explainer import Explainer, explainer_of, label_of
@@ -34,7 +33,6 @@ from cnnbench.tasks.charts import any_script, plain
 from cnnbench.tasks.figures import tsne_scatter
 
 DPI = 80  # of figures in a notebook
-GALLERIES = {"mistakes": "the most confident mistakes", "doubts": "the least confident correct predictions"}
 
 
 @dataclass(frozen=True)
@@ -169,17 +167,6 @@ def _captions(explainer: Explainer, labels: Tensor) -> list[str]:
     ]
 
 
-def _draw_galleries(explainer: Explainer) -> Iterator[Picture]:
-    _ = explainer.score  # raises for a task without classes, whose evaluation draws something else
-    try:
-        figures = evaluate_run(explainer.run, explainer.split, explainer.which).figures
-    except UserError as error:  # the data are not there, or have changed
-        raise NotPossible(str(error).splitlines()[0].removesuffix(".")) from error
-    for name, line in GALLERIES.items():
-        if name in figures:
-            yield Picture(name, f"{line} on {explainer.split}", figures[name])
-
-
 def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
     features = features_of(explainer.run, explainer.network, explainer.split, explainer.device)
     if not (features.values != features.values[:1]).any():
@@ -194,25 +181,12 @@ def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
     yield Picture("tsne", line, figure)
 
 
-def _draw_augmentation(explainer: Explainer) -> Iterator[Picture]:
-    views, applied, blending = explainer.augmented_views()
-    title = f"0: {explainer.caption(0)}; 1 to {len(views)}: after {', '.join(applied)}"
-    if explainer.train_row is not None:
-        title = f"{title}, as in these epochs"
-    if blending:
-        title = f"{title}; without {' and '.join(blending)}, which takes a second image"
-    image = explainer.pixels(explainer.images[:1])[0]
-    yield Picture("augmentation", title, sheets.views_sheet(image, explainer.pixels(views), title))
-
-
 KINDS: Mapping[str, Callable[[Explainer], Iterator[Picture]]] = {
     "activations": _draw_activations,
     "kernels": _draw_kernels,
     "gradcam": _draw_gradcam,
     "saliency": _draw_saliency,
-    "gallery": _draw_galleries,
     "tsne": _draw_tsne,
-    "augmentation": _draw_augmentation,
 }
 
 

@@ -1,11 +1,10 @@
-"""How maps, kernels, attributions and augmented views are drawn. Names are drawn literally, never as a formula."""
+"""How maps, kernels and attributions are drawn. Names are drawn literally, never as a formula."""
 
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +13,6 @@ from torch import Tensor
 MAX_TILES = 256  # in one figure
 TILE = 48  # pixels that a tile has at least: smaller ones are enlarged, each pixel to a square
 PAIRS_PER_ROW = 4
-VIEWS_PER_ROW = 5
 CHARACTERS_PER_INCH = 14
 DIMMED = 0.6  # brightness of an image below a heat map
 
@@ -54,15 +52,6 @@ def kernels_sheet(weights: Tensor, title: str) -> Figure:
     figure = Figure(figsize=(width + 0.6, max(1.6, 0.9 * width * rows / columns + 0.6)), layout="compressed")
     _show_tiles(figure.subplots(), values.numpy(), columns, "gray", (-largest, largest), has_scale=not is_colour)
     return _titled(figure, f"{title}; gray is zero, full colour ±{largest:.2g}" if is_colour else title)
-
-
-def views_sheet(image: Tensor, views: Tensor, title: str) -> Figure:
-    """Return an image as number 0, and views of it after augmentation from 1 on, float32 [C, H, W] in [0, 1]."""
-    images = torch.cat([image.unsqueeze(0), views]).permute(0, 2, 3, 1).numpy()
-    figure = Figure(figsize=(6.6, 6.6 * image.shape[1] / image.shape[2] + 0.6), layout="compressed")
-    values = images[..., 0] if images.shape[3] == 1 else images
-    _show_tiles(figure.subplots(), values, VIEWS_PER_ROW, "gray", (0, 1))
-    return _titled(figure, title)
 
 
 def pairs_sheet(images: Tensor, heat: Tensor, captions: Sequence[str], title: str, is_overlaid: bool) -> Figure:

@@ -1,138 +1,116 @@
-"""Curves by epoch or step, with the range over seeds, as SVG for a page."""
+"""Curves by epoch or step, with the range over seeds, as charts of a page."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from cnnbench.analysis.reports.learning import Metric
-from cnnbench.tasks.charts import FAINT, GROUND, chart, colour, forget, marker, plain_math, say, svg, themed
+from cnnbench.analysis.reports.sections import Axis, Curve, Panel, Plot, area, line
 
 RUNNING_MEAN = "running mean while it learns"  # with augmentation and dropout
-LONGEST = 60  # characters of a label
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
 MARGIN = 0.15
+FAR = 1e3  # times the middle of all losses: what is worse has diverged
 SPAN = 4.0  # times: a loss that falls further is drawn by its logarithm
-STYLES: dict[str, tuple[Any, str, str]] = {
-    "val": ("-", "solid", "validation"),
-    "test": ("-.", "dash-dotted", "test"),
-    "train": ((0, (1.5, 1.2)), "dotted", f"training ({RUNNING_MEAN})"),
-}
-FEW = 4  # configurations: of more, only validation is drawn
-LEGEND_LINE = 0.17  # inches
-MARKED = 12  # markers of a curve, so that it is known without its colour
-POINTS = 500  # of a curve by step
+SPLITS = {
+    "val": ("s1", "validation"), "test": ("s2 dashdotted", "test"),
+    "train": ("s3 dotted", f"training ({RUNNING_MEAN})"),
+}  # fmt: skip
+FEW = 4  # configurations that have curves in the same panel; of more, each has one of its own
+LOOKS = ("s1", "s2 dashed", "s3 dashdotted", "s4 dotted")
+POINTS = 300  # of a curve by step
 SMOOTH = 50  # running means in all steps
 
+Spread = tuple[str, str, pd.DataFrame]
+"""Label, split, and mean, min, max by epoch."""
 
-@themed
-def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> str | None:
+
+def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, best_epoch: int = 0) -> Plot | None:
     """Return the curves of each configuration by split, where it was measured: mean and range over seeds.
 
-    Training are running means while the network learns, which the figure says.
+    Training are running means while the network learns, which the legend says.
     curves: labels, each with the epoch rows of all seeds. best_epoch: marked by a line, unless 0. None if there is
     nothing to draw.
     """
-    is_alone = len(curves) == 1
-    columns = 2 if len(curves) > FEW else 1
-    figure, axis = chart(height=2.9 + (0 if is_alone else LEGEND_LINE * math.ceil(len(curves) / columns)))
-    drawn = _draw(axis, curves, metric)
-    if not drawn:
+    every = [(label, split, _spread(rows, f"{metric.name}/{split}")) for label, rows in curves for split in SPLITS]
+    found = [(label, split, spread) for label, split, spread in every if spread is not None]
+    if not found:
         return None
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
-    axis.set(xlabel="epoch", ylabel=metric.name)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _limit(axis, values, metric, lambda inset: _draw(inset, curves, metric))
-    if best_epoch:
-        axis.axvline(best_epoch, linestyle="--", linewidth=1, color=FAINT, label="_best")
-        _name_line(axis, best_epoch, f"tested: epoch {best_epoch}")
-    if not is_alone:
-        looks = ", ".join(f"{name} {look}" for _, look, name in (STYLES[split] for split in drawn))
-        axis.set_title(f"{looks}\nbands: range over seeds", fontsize=8)
-    if any(not str(line.get_label()).startswith("_") for line in axis.lines):
-        figure.legend(loc="outside upper left", ncols=2 if is_alone else columns)
-    return svg(figure)
-
-
-def _draw(axis: Axes, curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric) -> list[str]:
-    """Draw all curves, and return the splits of which there were any."""
-    drawn: dict[str, None] = {}
-    is_alone = len(curves) == 1
-    for index, (label, rows) in enumerate(curves):
-        shown = plain_math(label)[:LONGEST]
-        for split, (style, _, name) in STYLES.items():
-            if drawn and split not in drawn and len(curves) > FEW:
-                continue
-            curve = _spread(rows, f"{metric.name}/{split}")
-            if curve is None:
-                continue
-            shade = colour(list(STYLES).index(split) if is_alone else index)
-            every = max(1, len(curve) // MARKED)
-            (line,) = axis.plot(
-                curve.index, curve["mean"], linestyle=style, color=shade, label=name if is_alone else shown,
-                marker="o" if is_alone else marker(index), markersize=3 if is_alone else 4,
-                markevery=(index % every, every), linewidth=1.2 if split == "train" else 1.6,
-            )  # fmt: skip
-            said = f"{label}, {split}" if label else split
-            say(line, [f"epoch {epoch:g}\n{said}: {value:.4g}" for epoch, value in curve["mean"].items()])
-            shown = "_" + shown.lstrip("_")  # once in the legend
-            drawn[split] = None
-            if (curve["max"] > curve["min"]).any():
-                axis.fill_between(curve.index, curve["min"], curve["max"], color=shade, alpha=0.15, lw=0)
-    return list(drawn)
-
-
-def _limit(axis: Axes, values: "np.ndarray[Any, Any]", metric: Metric, draw: Callable[[Axes], Any]) -> None:
-    """Limit the axis to where the curves can be distinguished, within what the metric can be; show the rest as well.
-
-    A loss is drawn by its logarithm; of another metric an inset, drawn by `draw`, has the whole course.
-    """
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return
-    if not metric.higher_is_better and finite.min() > 0 and finite.max() > SPAN * finite.min():
-        _as_logarithm(axis)
-        return
-    limits = visible(finite, metric.higher_is_better)
-    low, high = limits or axis.get_ylim()
-    least, most = metric.bounds or (-math.inf, math.inf)
-    axis.set_ylim(max(low, least), min(high, most))
-    if limits is None:
-        return
-    inset = axis.inset_axes((0.62, 0.07 if metric.higher_is_better else 0.58, 0.36, 0.35))
-    draw(inset)
-    for line in inset.lines:
-        line.set(label="_whole", marker="", linewidth=1)
-        forget(line)
-    inset.set_ylim(max(float(finite.min()), least), min(float(finite.max()), most))
-    inset.set(xticks=[], yticks=[float(f"{edge:.2g}") for edge in (finite.min(), finite.max())])
-    inset.grid(visible=False)
-    inset.set_facecolor(GROUND)
-    inset.tick_params(labelsize=7, length=0)
-    inset.set_title("all values", fontsize=7, pad=2)
-
-
-def _as_logarithm(axis: Axes) -> None:
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_locator(NullLocator())
-
-
-def _name_line(axis: Axes, place: float, text: str) -> None:
-    """Write what a vertical line means above it."""
-    low, high = axis.get_xlim()
-    is_late = place - low > (high - low) * 0.8
-    style: dict[str, Any] = {"ha": "right" if is_late else "center", "va": "bottom", "fontsize": 8}
-    axis.annotate(
-        text, (place, 1), xycoords=("data", "axes fraction"), xytext=(12 if is_late else 0, 1),
-        textcoords="offset points", **style,
+    splits = [split for split in SPLITS if any(split == one for _, one, _ in found)]
+    is_alone, labels = len(curves) == 1, list(dict.fromkeys(label for label, *_ in found))
+    epochs = [epoch for *_, spread in found for epoch in (spread.index.min(), spread.index.max())]
+    room = (max(epochs) - min(epochs)) / 50 or 0.5
+    x = Axis("epoch", min(epochs) - room, max(epochs) + room, is_whole=True, most=5 if len(curves) <= FEW else 3)
+    y, whole = _axes(np.concatenate([spread["mean"].to_numpy() for *_, spread in found]), metric)
+    by_split = [(look, name) for look, name in map(SPLITS.__getitem__, splits)]
+    looks = dict(zip(labels, LOOKS, strict=False))
+    guide = (float(best_epoch), f"tested: epoch {best_epoch}") if best_epoch else None
+    if is_alone:
+        drawn = [curve for spread in found for curve in _curves(x, y, spread, SPLITS[spread[1]], spread[1])]
+        panels, legend = [Panel(x, y, drawn, guide=guide)], by_split
+    elif len(labels) <= FEW:
+        legend = [(looks[label], label) for label in labels]
+        panels = [
+            Panel(x, y, [
+                curve for spread in found if spread[1] == split
+                for curve in _curves(x, y, spread, (looks[spread[0]], spread[0]), f"{split}{labels.index(spread[0])}")
+            ], SPLITS[split][1])
+            for split in splits
+        ]  # fmt: skip
+    else:
+        first = splits[0]
+        behind = [Curve("faint", again=f"{first}{place}") for place in range(len(labels))]
+        legend = [*by_split, ("faint", f"{SPLITS[first][1]} of the others")]
+        panels = [
+            Panel(x, y, behind + [
+                curve for spread in found if spread[0] == label
+                for curve in _curves(x, y, spread, SPLITS[spread[1]], f"{spread[1]}{place}")
+            ], label)
+            for place, label in enumerate(labels)
+        ]  # fmt: skip
+    note = "" if is_alone else "Means over the runs; bands are their range."
+    if whole is not None:
+        again = [Curve(one.look, again=one.key or one.again) for one in panels[0].curves if one.key or one.again]
+        panels.append(Panel(replace(x, most=2), whole, again, "all values", look="narrow"))
+        note += f" Values {'below' if metric.higher_is_better else 'above'} the scale are in the panel of all values."
+    ends = "; ".join(f"{label} {split} ends at {spread['mean'].iloc[-1]:.4g}".strip() for label, split, spread in found)
+    return Plot(
+        f"{metric.name} by epoch", panels, legend, note.strip(), f"{metric.name} by epoch: {ends}",
+        0 if len(panels) > FEW else len(panels), is_small=is_alone,
     )  # fmt: skip
+
+
+def _curves(x: Axis, y: Axis, spread: Spread, shown: tuple[str, str], key: str) -> Iterator[Curve]:
+    """Yield a line with the band of its range. shown: its look and its name."""
+    rows, (look, name) = spread[2], shown
+    if (rows["max"] > rows["min"]).any():
+        edges: Any = rows[["min", "max"]].itertuples(name=None)
+        yield Curve(f"{look.split()[0]} band", area(x, y, list(edges)))
+    yield Curve(look, line(x, y, zip(rows.index, rows["mean"], strict=True)), name.partition(" (")[0], key)
+
+
+def _axes(values: "np.ndarray[Any, Any]", metric: Metric) -> tuple[Axis, Axis | None]:
+    """Return the axis on which curves can be distinguished, and that of all values where it leaves some out."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    if not metric.higher_is_better and low > 0 and high > SPAN * low:
+        whole, middle = Axis(metric.name, low / 1.1, high * 1.1, is_log=True), float(np.median(finite))
+        return (whole, None) if high < FAR * middle else (replace(whole, high=FAR * middle), replace(whole, most=3))
+    whole = _padded(metric, low, high)
+    limits = visible(finite, metric.higher_is_better)
+    return (whole, None) if limits is None else (_padded(metric, *limits), replace(whole, most=3))
+
+
+def _padded(metric: Metric, low: float, high: float) -> Axis:
+    least, most = metric.bounds or (-math.inf, math.inf)
+    low, high = max(low, least), min(high, most)
+    room = (high - low) / 25 or abs(high) / 10 or 0.1
+    return Axis(metric.name, low - room, high + room)
 
 
 def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[float, float] | None:
@@ -151,27 +129,29 @@ def visible(values: "np.ndarray[Any, Any]", higher_is_better: bool) -> tuple[flo
     return limits if higher_is_better else (-limits[1], -limits[0])
 
 
-@themed
-def step_curves(steps: pd.DataFrame) -> str | None:
-    """Return the loss by step, with a mean that runs over fifty times as few, and below it the learning rate.
+def step_curves(steps: pd.DataFrame) -> Plot | None:
+    """Return the loss by step, with a mean that runs over a fiftieth of them, and the learning rate where it changes.
 
     None where no step was logged.
     """
     if "loss/train" not in steps or len(steps) < 2:
         return None
-    figure, (axis, below) = chart(height=3.6, nrows=2, sharex=True, height_ratios=(3, 1))
     some = steps.iloc[:: max(1, len(steps) // POINTS)]
     smooth = steps["loss/train"].rolling(max(1, len(steps) // SMOOTH), min_periods=1).mean().loc[some.index]
-    axis.plot(some["step"], some["loss/train"], color=colour(2), linewidth=0.8, alpha=0.4, label="of the batch")
-    axis.plot(some["step"], smooth, color=colour(2), label="running mean")
-    values = some["loss/train"].to_numpy()
-    if values.min() > 0 and values.max() > SPAN * values.min():
-        _as_logarithm(axis)
-    axis.set_ylabel("training loss")
-    figure.legend(loc="outside upper left", ncols=2)
-    below.plot(some["step"], some["lr"], color=colour(4), label="learning rate")
-    below.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
-    return svg(figure)
+    x = Axis("step", float(steps["step"].iloc[0]), float(steps["step"].iloc[-1]), is_whole=True)
+    visible_part, whole = _axes(some["loss/train"].to_numpy(), Metric("training loss", higher_is_better=False))
+    y = whole or visible_part
+    at, rates = some["step"].to_numpy(), steps["lr"].to_numpy()
+    curves = [
+        Curve("s3 thin", line(x, y, zip(at, some["loss/train"], strict=True))),
+        Curve("s3", line(x, y, zip(at, smooth, strict=True)), "running mean"),
+    ]
+    panels, note = [Panel(x, y, curves)], f"Learning rate: {rates[0]:g} throughout."
+    if (rates != rates[0]).any():
+        rate = Axis("learning rate", -0.04 * float(rates.max()), 1.06 * float(rates.max()), most=3)
+        drawn = Curve("s4", line(x, rate, zip(at, some["lr"], strict=True)), "learning rate")
+        panels, note = [replace(panels[0], x=replace(x, name="")), Panel(x, rate, [drawn], look="low")], ""
+    return Plot("Loss by step", panels, [("s3 thin", "of the batch"), ("s3", "running mean")], note)
 
 
 def _spread(curves: pd.DataFrame, column: str) -> pd.DataFrame | None:

@@ -1,23 +1,32 @@
 """What an evaluation wrote into its folder, as sections of a page: charts, tables, images."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path, PurePath
 
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from cnnbench.analysis.reports.page import Drawing, Gallery, Picture, Section, Table, Thumbnail
+from cnnbench.analysis.reports.page import Gallery, Page, Picture, Section, Table, Thumbnail
+from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, Strip, Strips, area, dots, line, ranges
 from cnnbench.errors import grouped
 from cnnbench.store.tables import read_own_csv
-from cnnbench.tasks.charts import WIDTH, svg
-from cnnbench.tasks.classifier_figures import class_dots, confusion_matrix, reliability_diagram, threshold_curves
-from cnnbench.tasks.gallery import Tile
+from cnnbench.tasks.classifier_figures import MAX_DRAWN, mistakes_of
+from cnnbench.tasks.gallery import Tile, as_webp, read_gallery
+from cnnbench.tasks.intervals import wilson
 
-DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # figures that a page draws itself
+DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # older runs have all these files
 CAPTION = "Under each image: its class, the prediction where it is another, its probability, its file or its index."
 EXPLAINED = 8  # mistakes
 FEW_CLASSES = 10  # of which guessing has the right one among five at least every other time
+NARROW = 12  # classes of a confusion matrix that takes half of the page
+POINTS = 300  # of a curve
+SMALL_PICTURE = 850  # pixels wide
+CHART = 100_000  # bytes of a figure that is exact to the pixel
 GALLERIES = {"mistakes": "Most confident mistakes", "doubts": "Least confident correct predictions"}
 
 
@@ -27,13 +36,10 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def intervals(folder: Path, is_small: bool) -> Table | None:
-    """Return the 95 % intervals of the metrics. is_small: as `Table` has it."""
-    if not (folder / "metrics.csv").is_file():
-        return None
-    table = read_own_csv(folder / "metrics.csv", "metric").dropna()
-    note = "Over images: Wilson's of shares, Student's of means; other seeds are not covered."
-    return Table("95 % intervals", table.rename(columns={"low": "from", "high": "to"}), note=note, is_small=is_small)
+def page_of(folder: Path, split: str, title: str) -> Page:
+    """Return the page of an evaluation that was written into a folder. split: that was measured."""
+    metrics = Table("Metrics", pd.DataFrame([metrics_of(folder)]))
+    return Page(title, f"Measured on {folder.name}.", [metrics, *evaluation(folder, split, read_gallery(folder), {})])
 
 
 def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str, str]) -> Iterator[Section]:
@@ -43,40 +49,44 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
     """
     classes = _read(folder / "classes.csv", "class")
     if classes is not None:
-        yield from _chart("Classes, the worst first", lambda: class_dots(classes), "Recall and precision by class")
+        yield class_strips(classes)
     confusion = _read(folder / "confusion.csv", "class")
     if confusion is not None:
         counts = confusion.set_index("class")
         counts.columns = counts.index  # as it is: names that occur twice were numbered when they were read
-        note = "Coloured are the mistakes, by their share of the images of a class."
-        yield from _chart("Confusion matrix", lambda: confusion_matrix(counts), "Predictions by class", note)
+        yield confusions(counts)
     calibration = _read(folder / "calibration.csv")
     if calibration is not None:
-        yield from _chart(
-            "Calibration", lambda: reliability_diagram(calibration), "Accuracy by predicted probability",
-            "A calibrated classifier is on the dashed line. Below: how many predictions have that probability.",
-        )  # fmt: skip
+        yield reliability(calibration)
+    scaled = _read(folder / "calibrated" / "calibration.csv")
+    if scaled is not None:
+        yield reliability(scaled, "Calibration with a temperature")
     pairs = list(_pairs(tiles, confusion))
     if pairs:
         yield Gallery("Most confused pairs", pairs)
     for name, title in GALLERIES.items():
-        shown = [thumbnail(tile) for tile in tiles if tile.group == name]
+        shown = [tile for tile in tiles if tile.group == name]
         if shown:
-            yield Gallery(title, [("", shown)], CAPTION + (_explained(tiles, split) if name == "mistakes" else ""))
+            note = CAPTION + (_explained(folder, shown, split) if name == "mistakes" else "")
+            yield Gallery(title, [("", list(map(thumbnail, shown)))], note)
     roc, precision_recall = _read(folder / "roc.csv"), _read(folder / "precision_recall.csv")
     if roc is not None and precision_recall is not None and classes is not None:
-        areas = metrics_of(folder)
-        yield from _chart(
-            "Thresholds, of the second class",
-            lambda: threshold_curves(roc, precision_recall, areas, classes["images"]), "ROC and precision-recall curve",
-        )  # fmt: skip
+        yield thresholds(roc, precision_recall, metrics_of(folder), classes["images"])
     if classes is not None:
         yield class_table(classes)
     drawn = () if classes is None else DRAWN
     names = list(titles)
     others = [path for path in folder.glob("*.png") if path.stem not in (*drawn, "gallery")]
     for path in sorted(others, key=lambda path: (path.stem not in names, path)):
-        yield Picture(titles.get(path.stem, path.stem), path.read_bytes())
+        yield from picture(titles.get(path.stem, path.stem), path)
+
+
+def picture(title: str, path: Path) -> Iterator[Picture]:
+    """Yield a figure in a file, in a smaller one; nothing where it is damaged."""
+    from PIL import Image
+
+    with suppress(OSError), Image.open(path) as image:
+        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width <= SMALL_PICTURE)
 
 
 def trained(tiles: list[Tile]) -> Iterator[Section]:
@@ -91,17 +101,90 @@ def trained(tiles: list[Tile]) -> Iterator[Section]:
         yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.")
 
 
+def class_strips(classes: pd.DataFrame) -> Strips:
+    """Return recall with its interval, and precision, of each class, the worst first; of many the worst 25."""
+    worst = classes.sort_values(["top1", "class"])[:MAX_DRAWN]
+    known = pd.concat([worst["top1"], worst["top1_low"], worst["precision"]]).dropna()
+    lowest = float(known.min()) if len(known) else 0.0
+    rows = [
+        Strip(
+            name, "no image" if not images else f"{recall:.3f} [{low:.3f}, {high:.3f}], {_share(precision)}",
+            [(precision, f"precision {precision:.4f}", None)] if math.isfinite(precision) else [], recall, (low, high),
+        )
+        for name, images, recall, low, high, precision in worst[
+            ["class", "images", "top1", "top1_low", "top1_high", "precision"]
+        ].itertuples(index=False)
+    ]  # fmt: skip
+    some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
+    note = f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision."
+    axis = Axis("recall", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4)
+    heads = "class", "recall and precision", "recall [95 %], precision"
+    return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)
+
+
+def confusions(counts: pd.DataFrame) -> Grid:
+    """Return the confusion matrix, whose shades are the mistakes as shares of a class; of many the most confused."""
+    names, values, shares, caption = mistakes_of(counts)
+    shades = np.where(np.eye(len(names), dtype=bool), -1.0, 0.1 + 0.9 * shares / (shares.max(initial=0.0) or 1.0))
+    cells = [
+        [(round(float(shade), 2), str(number), "") if number else None for shade, number in zip(*both, strict=True)]
+        for both in zip(shades, values, strict=True)
+    ]
+    note = f"A row is a class, a column a prediction; the colour is the share of mistakes: {caption}."
+    rows = list(zip(names, cells, strict=True))
+    return Grid("Confusion matrix", "", names, rows, note, "mistakes", len(names) <= NARROW)
+
+
+def reliability(table: pd.DataFrame, title: str = "Calibration") -> Plot:
+    """Return the accuracy of predictions by their probability, with 95 % intervals, and how many there are of each."""
+    accuracy, images, at = (table[name].to_list() for name in ("accuracy", "images", "probability"))
+    x, y = Axis("probability of the prediction", -0.02, 1.02), Axis("accuracy", -0.03, 1.03)
+    bands = [(p, *wilson(round(share * total), total)) for p, share, total in zip(at, accuracy, images, strict=True)]
+    curves = [
+        Curve("faint dashed", line(x, y, [(0, 0), (1, 1)])), Curve("s1 interval", ranges(x, y, bands)),
+        Curve("s1 dots", dots(x, y, zip(at, accuracy, strict=True)), "accuracy"),
+    ]  # fmt: skip
+    counted = Axis("images", 0.7, max(images, default=1) * 1.5, is_log=True, most=3)
+    edges = zip(table["from"], table["to"], images, strict=True)
+    bars = "".join(area(x, counted, [(low, 0.7, number), (high, 0.7, number)]) for low, high, number in edges)
+    error = float(np.average(np.abs(table["probability"] - table["accuracy"]), weights=images))
+    panels = [
+        Panel(replace(x, name=""), y, curves, words=[(3, 92, "too cautious"), (68, 6, "overconfident")]),
+        Panel(x, counted, [Curve("s1 bars", bars)], look="low"),
+    ]  # fmt: skip
+    note = f"Expected calibration error {error:.4f}. A calibrated classifier is on the dashed line; bands: 95 %."
+    return Plot(title, panels, note=note)
+
+
+def thresholds(roc: pd.DataFrame, found: pd.DataFrame, areas: Mapping[str, float], images: "pd.Series[int]") -> Plot:
+    """Return the ROC and the precision-recall curve. roc, found, areas: as `TwoClasses` has them."""
+    share = float(images.iloc[1] / images.sum())
+
+    def panel(table: pd.DataFrame, across: str, up: str, chance: tuple[float, float], title: str) -> Panel:
+        x, y = (Axis(name.replace("_", " "), -0.02, 1.02) for name in (across, up))
+        some = table.iloc[:: max(1, len(table) // POINTS)]
+        points = list(zip(some[across], some[up], strict=True))
+        if up == "precision":  # which is not to be interpolated
+            points = [
+                corner for (before, _), (at, value) in pairwise(points) for corner in ((before, value), (at, value))
+            ]
+        drawn = Curve("s1", line(x, y, points), y.name)
+        return Panel(x, y, [Curve("faint dashed", line(x, y, zip((0, 1), chance, strict=True))), drawn], title)
+
+    left = panel(roc, "false_positive_rate", "true_positive_rate", (0, 1), f"ROC, area {areas['roc_auc']:.4f}")
+    average = f"Average precision {areas['average_precision']:.4f}"
+    panels = [left, panel(found, "recall", "precision", (share, share), average)]
+    return Plot("Thresholds, of the second class", panels, note="Dashed: chance.", columns=2, is_small=False)
+
+
 def class_table(classes: pd.DataFrame) -> Table:
     """Return what was measured of each class, by the names that readers know."""
-    worst = classes.sort_values(["top1", "class"])
-    between = [f"{low:.3f} to {high:.3f}" for low, high in zip(worst["top1_low"], worst["top1_high"], strict=True)]
-    columns = {
-        "class": worst["class"], "images": worst["images"], "recall": worst["top1"], "95 % interval": between,
-        "precision": worst["precision"], "F1": worst["f1"], "top-5 recall": worst["top5"], "loss": worst["loss"],
+    names = {
+        "class": "class", "images": "images", "top1": "recall", "top1_low": "95 % from", "top1_high": "to",
+        "precision": "precision", "f1": "F1", "top5": "top-5 recall", "loss": "loss",
     }  # fmt: skip
-    table = pd.DataFrame(columns)
-    if len(table) <= FEW_CLASSES:
-        table = table.drop(columns="top-5 recall")
+    few = ["top5"] if len(classes) <= FEW_CLASSES else []
+    table = classes.sort_values(["top1", "class"])[list(names)].drop(columns=few).rename(columns=names)
     return Table("Classes in numbers", table, note="Recall is the accuracy on the images of a class.", is_folded=True)
 
 
@@ -112,15 +195,20 @@ def thumbnail(tile: Tile) -> Thumbnail:
         mistaken = f"→ {tile.prediction} " if tile.label != tile.prediction else ""
         probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
         lines += [f"{mistaken}{probability}", PurePath(tile.image).name]
-    return Thumbnail(tile.content, tile.suffix, lines)
+    return Thumbnail(tile.content, lines)
 
 
-def _explained(tiles: list[Tile], split: str) -> str:
-    """Return how to see where the network looks in the worst mistakes, if they are known by their index."""
-    indices = [tile.image for tile in tiles if tile.group == "mistakes"][:EXPLAINED]
-    if not all(index.isdecimal() for index in indices):
-        return ""
-    return f" Where it looks: cnnbench explain RUN --what gradcam --split {split} --index {','.join(indices)}"
+def _share(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "never predicted"
+
+
+def _explained(folder: Path, mistakes: Sequence[Tile], split: str) -> str:
+    """Return how to see where the network looks in the worst mistakes."""
+    names = [tile.image for tile in mistakes[:EXPLAINED]]
+    table = _read(folder / "predictions.csv", "file") if not all(map(str.isdecimal, names)) else None
+    if table is not None:
+        names = table.set_index("file")["index"].reindex(names).dropna().astype(int).astype(str).to_list()
+    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:
@@ -134,11 +222,6 @@ def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[
         number, total = int(counts[names.index(other)]), int(counts.sum())
         lead = f"{label} taken for {other}: {number} of {grouped(total)} images; then {other} as it should be"
         yield lead, [thumbnail(tile) for tile in own]
-
-
-def _chart(title: str, draw: Callable[[], Figure], alt: str, note: str = "") -> Iterator[Drawing]:
-    figure = draw()
-    yield Drawing(title, svg(figure), note, alt, is_small=figure.get_size_inches()[0] <= WIDTH)
 
 
 def _read(path: Path, *text: str) -> pd.DataFrame | None:

@@ -4,7 +4,7 @@ for (const head of document.querySelectorAll("th:has(button)")) head.querySelect
   const up = head.getAttribute("aria-sort") !== "ascending";
   for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const value = row => { const text = row.cells[place].dataset.value; return text === "" || isNaN(text) ? text : Number(text); };
+  const value = row => { const cell = row.cells[place], text = cell.dataset.value ?? cell.textContent; return text === "" || isNaN(text) ? text : Number(text); };
   const rows = [...body.rows].sort((a, b) => {
     const x = value(a), y = value(b);
     if (x === "" || y === "") return (x === "") - (y === "");
@@ -13,43 +13,47 @@ for (const head of document.querySelectorAll("th:has(button)")) head.querySelect
   body.append(...rows);
 });
 
-// Values under the pointer: of every curve at the nearest place along the axis, or of the nearest point.
-const NEAR = 24;  // pixels
-for (const svg of document.querySelectorAll("svg[data-hover]")) {
-  const axes = JSON.parse(svg.dataset.hover), figure = svg.closest("figure");
-  const [tip, guide] = ["tip", "guide"].map(name => {
+// Values under the pointer, or by the arrow keys: of every curve at the nearest place along the axis. A path is its values.
+for (const svg of document.querySelectorAll(".area > svg")) {
+  const view = svg.viewBox.baseVal, area = svg.parentElement, {x: name, xLog, yLog} = svg.dataset;
+  const paths = [...svg.querySelectorAll("path, use")].map(one => one.matches("use") ? document.querySelector(one.getAttribute("href")) : one);
+  const curves = [...new Set(paths)].filter(path => path?.dataset.name).map(path => {
+    const points = [...path.getAttribute("d").matchAll(/(-?[\d.e+-]+) (-?[\d.e+-]+)/g)].map(found => [Number(found[1]), Number(found[2])]);
+    return {name: path.dataset.name, points};
+  }).filter(curve => curve.points.length);
+  if (!curves.length) continue;
+  const [tip, guide] = ["tip", "hair"].map(look => {
     const element = document.createElement("div");
-    element.className = name;
+    element.className = look;
     element.hidden = true;
-    figure.append(element);
+    area.append(element);
     return element;
   });
-  const hide = () => { tip.hidden = guide.hidden = true; };
-  const show = event => {
-    hide();
-    const {x: left0, y: top0, width, height} = svg.getBoundingClientRect();
-    const x = event.clientX - left0, y = event.clientY - top0;
-    const axis = axes.find(({box: [left, bottom, right, top]}) =>
-      x >= left * width - NEAR && x <= right * width + NEAR && y >= top * height && y <= bottom * height);
-    if (!axis) return;
-    const distance = point => axis.along ? Math.abs(point[0] * width - x) : Math.hypot(point[0] * width - x, point[1] * height - y);
-    const nearest = axis.series.filter(one => one.points.length).map(one =>
-      ({name: one.name, point: one.points.reduce((a, b) => distance(b) < distance(a) ? b : a)}));
-    if (!nearest.length) return;
-    const closest = nearest.reduce((a, b) => distance(b.point) < distance(a.point) ? b : a).point;
-    if (!axis.along && distance(closest) > NEAR) return;
-    const shown = nearest.filter(({point}) => axis.along ? Math.abs(point[0] - closest[0]) < 1e-3 : point === closest);
-    const lines = shown.map(({name, point}) => (name ? name + ": " : "") + point[2].split("\n").pop());
-    const head = closest[2].split("\n").slice(0, -1);
-    tip.textContent = [...head, ...lines].join("\n");
-    tip.hidden = false;
-    const [left, top] = [closest[0] * width, axis.along ? axis.box[3] * height : closest[1] * height];
-    tip.style.left = `${Math.max(0, left + 10 + tip.offsetWidth > figure.clientWidth ? left - tip.offsetWidth - 10 : left + 10)}px`;
-    tip.style.top = `${top}px`;
-    guide.hidden = !axis.along;
-    guide.style.cssText = `left: ${left}px; top: ${top}px; height: ${(axis.box[1] - axis.box[3]) * height}px`;
+  const number = (value, isLog) => String(Number((isLog === undefined ? value : 10 ** value).toPrecision(4)));
+  let current = NaN;
+  const show = along => {
+    const nearest = curves.map(({name, points}) => ({name, point: points.reduce((a, b) => Math.abs(b[0] - along) < Math.abs(a[0] - along) ? b : a)}));
+    current = nearest.reduce((a, b) => Math.abs(b.point[0] - along) < Math.abs(a.point[0] - along) ? b : a).point[0];
+    const lines = nearest.filter(({point}) => point[0] === current).map(({name, point}) => `${name}: ${number(point[1], yLog)}`);
+    tip.textContent = [`${name || "step"} ${number(current, xLog)}`, ...new Set(lines)].join("\n");
+    tip.hidden = guide.hidden = false;
+    const left = (current - view.x) / view.width * area.clientWidth;
+    guide.style.left = `${left}px`;
+    tip.style.left = `${left + 10 + tip.offsetWidth > area.clientWidth ? Math.max(0, left - tip.offsetWidth - 10) : left + 10}px`;
   };
-  svg.addEventListener("pointermove", show);
-  svg.addEventListener("pointerdown", show);
+  const hide = () => { tip.hidden = guide.hidden = true; };
+  for (const moved of ["pointermove", "pointerdown"]) svg.addEventListener(moved, event => {
+    const box = svg.getBoundingClientRect();
+    show(view.x + (event.clientX - box.x) / box.width * view.width);
+  });
   svg.addEventListener("pointerleave", hide);
+  svg.addEventListener("blur", hide);
+  svg.addEventListener("keydown", event => {
+    const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const places = [...new Set(curves.flatMap(curve => curve.points.map(point => point[0])))].sort((a, b) => a - b);
+    const next = isNaN(current) ? (step > 0 ? 0 : places.length - 1) : places.indexOf(current) + step;
+    show(places[Math.max(0, Math.min(places.length - 1, next))]);
+  });
 }

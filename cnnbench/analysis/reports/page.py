@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from textwrap import wrap
@@ -14,14 +15,13 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment
+from jinja2 import Environment, Template
 
-from cnnbench.analysis.reports.sections import Grid, Strips
+from cnnbench.analysis.reports.sections import Grid, Plot, Strips
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.files import make_folder, write_atomically
 from cnnbench.store.tables import csv_of_frame
 
-SMALL_PICTURE = 850  # pixels wide
 LARGE = 1e9  # is shown by its power of ten
 
 
@@ -58,52 +58,21 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A chart as an `<svg>` element of ours.
+class Picture:
+    """An image as the bytes of a WebP file. is_small: two of them fit side by side."""
 
-    note: how to read it. alt: what it shows, in words, if not its title. is_small: two of them fit side by side.
-    """
-
-    kind: ClassVar = "drawing"
+    kind: ClassVar = "picture"
     title: str
-    svg: str
-    note: str = ""
-    alt: str = ""
+    content: bytes
     is_small: bool = True
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image as the bytes of a PNG file."""
-
-    kind: ClassVar = "picture"
-    title: str
-    png: bytes
-
-    @property
-    def is_small(self) -> bool:
-        """Return whether two of them fit side by side."""
-        # Bytes 16 to 20 of a PNG file are the width.
-        return int.from_bytes(self.png[16:20], "big") <= SMALL_PICTURE
-
-    @property
-    def address(self) -> str:
-        """Return the picture as a `data:` URL."""
-        return f"data:image/png;base64,{_base64(self.png)}"
-
-
-@dataclass(frozen=True)
 class Thumbnail:
-    """A small image as the bytes of a file, with lines under it. suffix: `png` or `jpg`."""
+    """A small image as the bytes of a WebP file, with lines under it."""
 
     content: bytes
-    suffix: str
     lines: Sequence[str]
-
-    @property
-    def address(self) -> str:
-        """Return the image as a `data:` URL."""
-        return f"data:image/{'jpeg' if self.suffix == 'jpg' else self.suffix};base64,{_base64(self.content)}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +106,7 @@ class Folded:
     text: str
 
 
-Section = Table | Lines | Drawing | Picture | Gallery | Facts | Folded | Strips | Grid
+Section = Table | Lines | Plot | Picture | Gallery | Facts | Folded | Strips | Grid
 
 
 @dataclass(frozen=True)
@@ -157,12 +126,8 @@ class Page:
 
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
-        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        markup, style, script = (
-            (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
-        )
-        return environment.from_string(markup).render(
-            title=self.title, summary=self.summary, sections=self.sections, cells=_cells, style=style, script=script,
+        return _template().render(
+            title=self.title, summary=self.summary, sections=self.sections, cells=_cells, image=_image,
             reloads_every=self.reloads_every, command=self.command,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
@@ -208,8 +173,18 @@ class Page:
         return folder / "report.html"
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    markup, style, script = (
+        (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+    )
+    return environment.from_string(markup, {"style": style, "script": script})
+
+
+def _image(content: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
 def _markdown_table(table: Table) -> list[str]:
@@ -258,7 +233,7 @@ def _cells(table: Table) -> dict[str, Any]:
         "columns": [{"name": name, "text": is_text[name]} for name in content],
         "rows": [
             [
-                {"text": is_text[name], "shown": text, "value": value if text else ""}
+                {"text": is_text[name], "shown": text, "value": f"{value:.7g}" if text and not is_text[name] else ""}
                 for name, value, text in zip(content, row, texts, strict=True)
             ]
             for row, texts in zip(content.itertuples(index=False), _texts(table)[1:], strict=True)

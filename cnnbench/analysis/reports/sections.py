@@ -1,43 +1,164 @@
-"""Parts of a page on which configurations are side by side: rows on one scale, and a grid of two settings."""
+"""Charts of a page: curves, rows on one scale, and grids, as plain values that the template draws.
 
-from collections.abc import Sequence
+Paths are the values themselves, which a browser scales, and shows under the pointer. So a curve takes no more room than
+its numbers, colours are those of the page, and text is as large on a phone.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cnnbench.errors import grouped
+
+LARGE = 1e6  # and above, a number is written by its power of ten
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale with a name. low, high: its ends. is_log: equal ratios are equally long. most: ticks, about."""
+
+    name: str
+    low: float
+    high: float
+    is_log: bool = False
+    is_whole: bool = False
+    most: int = 5
+
+    def at(self, value: float) -> float:
+        """Return a value in the units of paths."""
+        return math.log10(value) if self.is_log else value
+
+    def place(self, value: float) -> float:
+        """Return where a value is, in percent of the length."""
+        low, high = self.at(self.low), self.at(self.high)
+        return round(100 * (self.at(value) - low) / (high - low), 2)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return values, and what is written there."""
+        if self.is_log:
+            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            several = (
+                [digit * 10.0**power for power in (powers[0] - 1, *powers) for digit in (1, 2, 5)] if powers else []
+            )
+            inside = [value for value in several if self.low <= value <= self.high]
+            if len(inside) > self.most + 2:
+                inside = [10.0**power for power in powers[:: math.ceil(len(powers) / (self.most + 2))]]
+            if len(inside) > 1:
+                return [(value, grouped(value) if 1 <= value < LARGE else f"{value:g}") for value in inside]
+        about = (self.high - self.low) / self.most
+        power = 10.0 ** math.floor(math.log10(about))
+        step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= about / 1.5)
+        step = max(step, 1.0) if self.is_whole else step
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        numbers = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
+        return [(step * n, grouped(step * n) if step >= 1 else f"{step * n:.{decimals}f}") for n in numbers]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line, an area or dots of a panel. look: classes of the style sheet. name: under the pointer, if any.
+
+    path: as the functions below return it. key: by which other panels draw it again; again: the key of such a one.
+    """
+
+    look: str
+    path: str = ""
+    name: str = ""
+    key: str = ""
+    again: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. guide: where a vertical line is, and what it means. look: `low` or `narrow`.
+
+    pins: numbers at points, x and y, each with what it stands for. words: at places, in percent from the lower left.
+    """
+
+    x: Axis
+    y: Axis
+    curves: Sequence[Curve]
+    title: str = ""
+    guide: tuple[float, str] | None = None
+    pins: Sequence[tuple[float, float, str, str]] = ()
+    words: Sequence[tuple[float, float, str]] = ()
+    look: str = ""
+
+    @property
+    def view(self) -> str:
+        """Return what of the units of paths is seen, as `viewBox` has it: from the upper left, y downwards."""
+        left, right, low, high = (
+            self.x.at(self.x.low),
+            self.x.at(self.x.high),
+            *map(self.y.at, (self.y.low, self.y.high)),
+        )
+        return " ".join(f"{number:.8g}" for number in (left, -high, right - left, high - low))
+
+    @property
+    def grid(self) -> str:
+        """Return the path of the lines at the ticks."""
+        left, right = (_short(self.x.at(edge), 7) for edge in (self.x.low, self.x.high))
+        return "".join(f"M{left} {_short(self.y.at(value))}H{right}" for value, _ in self.y.ticks)
+
+    @property
+    def gutter(self) -> int:
+        """Return how many characters the ticks of the vertical axis take."""
+        return max((len(text) for _, text in self.y.ticks), default=0)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Panels with one legend: looks, each with what it means. note: how to read it. alt: what it shows, in words.
+
+    columns: panels next to each other; 0: as many as there is room for. key: what the numbers of pins stand for.
+    """
+
+    kind: ClassVar = "plot"
+    title: str
+    panels: Sequence[Panel]
+    legend: Sequence[tuple[str, str]] = ()
+    note: str = ""
+    alt: str = ""
+    columns: int = 1
+    is_small: bool = True
+    key: Sequence[tuple[str, str]] = ()
+
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of `Strips`. Places are shares of its width in percent; what lies outside is drawn at its edge.
+    """A row of `Strips`. What lies beyond the scale is an arrow at its edge.
 
-    text: all of it in numbers. dots: places, what each is, and a page that it leads to where that is there. interval:
-    two places. look: `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
+    text: all of it in numbers. dots: values, what each is, and a page that it leads to where that is there. look:
+    `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
     """
 
     label: str
     text: str
     dots: Sequence[tuple[float, str, Path | None]] = ()
-    mean: float | None = None
-    interval: tuple[float, float] | None = None
+    mean: float = math.nan
+    interval: tuple[float, float] = (math.nan, math.nan)
     look: str = ""
     remark: str = ""
 
 
 @dataclass(frozen=True)
 class Strips:
-    """Values of many configurations on one scale, a row for each: text stays text, and wraps, at any width.
+    """Values of many things on one scale, a row for each: text stays text, and wraps, at any width.
 
-    heads: of the label, the strip and the text. ticks: places and what is written there. line: where a line is drawn
-    through all rows.
+    heads: of the label, the strip and the text. line: the value at which a line is drawn through all rows.
     """
 
     kind: ClassVar = "strips"
     title: str
     heads: tuple[str, str, str]
     rows: Sequence[Strip]
-    ticks: Sequence[tuple[float, str]]
+    axis: Axis
     line: float | None = None
     note: str = ""
+    is_small: bool = False
 
     @property
     def lines(self) -> list[str]:
@@ -47,7 +168,10 @@ class Strips:
 
 @dataclass(frozen=True)
 class Grid:
-    """A number for each pair of two settings. cells: shade from 0 to 1, text, small text; None: no such pair."""
+    """A number for each pair of two things. cells: shade from 0 to 1, text, small text; None: no such pair.
+
+    A shade below 0 is none. look: `mistakes` where shades are bad, and such a cell is one of correct predictions.
+    """
 
     kind: ClassVar = "grid"
     title: str
@@ -55,3 +179,37 @@ class Grid:
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[float, str, str] | None]]]
     note: str = ""
+    look: str = ""
+    is_small: bool = False
+
+
+def line(x: Axis, y: Axis, points: Iterable[tuple[float, float]]) -> str:
+    """Return the path of a line through points, in the units of both axes; with gaps where a number is missing."""
+    parts, is_open = [], False
+    for along, up in points:
+        is_known = math.isfinite(along) and math.isfinite(up) and not (y.is_log and up <= 0)
+        if is_known:
+            parts.append(f"{' ' if is_open else 'M'}{_short(x.at(along), 7)} {_short(y.at(up))}")
+        is_open = is_known
+    return "".join(parts) + "h0" * (len(parts) == 1)
+
+
+def area(x: Axis, y: Axis, edges: Sequence[tuple[float, float, float]]) -> str:
+    """Return the path of what is between two lines: x, lower and upper y of each point."""
+    back = [(along, high) for along, _, high in reversed(edges)]
+    return line(x, y, [(along, low) for along, low, _ in edges] + back)
+
+
+def dots(x: Axis, y: Axis, points: Iterable[tuple[float, float]]) -> str:
+    """Return the path of dots, which a round end of a line of no length is."""
+    return "".join(line(x, y, [point]) for point in points)
+
+
+def ranges(x: Axis, y: Axis, edges: Iterable[tuple[float, float, float]]) -> str:
+    """Return the path of vertical lines: x, lower and upper y of each."""
+    return "".join(line(x, y, [(along, low), (along, high)]) for along, low, high in edges if low < high)
+
+
+def _short(value: float, digits: int = 5) -> str:
+    text = f"{value:.{digits}g}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text

@@ -2,27 +2,23 @@
 
 import math
 from collections.abc import Iterator, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+from dataclasses import replace
 
 from cnnbench.analysis.reports.columns import short_names
 from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
 from cnnbench.analysis.reports.groups import in_words
 from cnnbench.analysis.reports.learning import LOSS
-from cnnbench.analysis.reports.page import Drawing, Section
-from cnnbench.analysis.reports.sections import Grid
-from cnnbench.analysis.reports.strips import PARTS, differences, dots, edges, farthest, in_numbers, within
+from cnnbench.analysis.reports.page import Section
+from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
+from cnnbench.analysis.reports.strips import differences, farthest, in_numbers, runs_of, within
 from cnnbench.errors import grouped
-from cnnbench.tasks.charts import chart, plain_math, say, svg, themed
 
 BEST, WORST = 45, 15  # of more configurations than both, these are drawn
 CURVES = 12
-LEGEND = 30  # characters of a name; its number says which it is
+LEGEND = 40  # characters of a name; its number says which it is
 WIDE = 50  # times its lowest value: a setting is drawn by its logarithm
 VARIES = 1.2  # times the least: costs that differ by more are drawn
-CLOSE = 12  # pixels between points, for their numbers not to overlap
 
 
 def figures_of(comparison: Comparison) -> Iterator[Section]:
@@ -32,12 +28,12 @@ def figures_of(comparison: Comparison) -> Iterator[Section]:
     left_out = len(ordered) - len(shown)
     more = f" {left_out} of {len(ordered)} configurations between the best and the last are left out." * bool(left_out)
     numbers = {id(row): number for number, row in enumerate(ordered, 1)}
-    yield dots(comparison, shown, numbers, more)
+    yield runs_of(comparison, shown, numbers, more)
     yield from filter(None, (_by_setting(comparison), _by_two_settings(comparison)))
     if any(row.gained for row in shown):
         yield differences(comparison, shown, numbers, more)
     costs = {
-        "seconds of training": [row.group.mean("seconds", "train") for row in ordered],
+        "training time in seconds": [row.group.mean("seconds", "train") for row in ordered],
         "parameters": [row.group.mean("parameters", "total") for row in ordered],
     }
     for name, values in costs.items():
@@ -64,8 +60,7 @@ def _numbers(texts: Sequence[str]) -> list[float] | None:
     return values if all(map(math.isfinite, values)) else None
 
 
-@themed
-def _by_setting(comparison: Comparison) -> Drawing | None:
+def _by_setting(comparison: Comparison) -> Plot | None:
     """Return a line over the values of the one setting that differs; None where there are several, or no numbers."""
     rows = [row for row in comparison.rows if not math.isnan(row.measured.mean)]
     if len(comparison.differing) != 1 or len(rows) < 3:
@@ -74,24 +69,16 @@ def _by_setting(comparison: Comparison) -> Drawing | None:
     places = _numbers([row.group.configuration.text(key) for row in rows])
     if places is None or len(set(places)) < len(places):
         return None
-    places, rows = map(list, zip(*sorted(zip(places, rows, strict=True), key=lambda pair: pair[0]), strict=True))
-    figure, axis = chart()
-    for x, row in zip(places, rows, strict=True):
-        values = comparison.values(row).by_run
-        (points,) = axis.plot([x] * len(values), list(values.values()), "o", mfc="none", mec="#5b6570", ms=4)
-        say(points, [f"{key} {x:g}\n{row.group.names[run]}: {value:.4f}" for run, value in values.items()])
-    means = [row.measured.mean for row in rows]
-    lows, highs = edges([row.measured for row in rows])
-    axis.fill_between(places, lows, highs, alpha=0.15, lw=0, color="C0")
-    (line,) = axis.plot(places, means, "-D", ms=4.5, color="C0")
-    say(line, [f"{key} {x:g}\n{in_numbers(row.measured)}" for x, row in zip(places, rows, strict=True)])
-    if min(places) > 0 and max(places) / min(places) >= WIDE:
-        axis.set_xscale("log")
-    axis.set(xlabel=plain_math(key), ylabel=comparison.measure)
-    if metric.bounds:
-        axis.set_ylim(*within(axis.get_ylim(), metric.bounds))
-    note = f"Mean over {comparison.unit} and its 95 % interval; circles are the {comparison.unit}."
-    return Drawing(f"{comparison.measure} by {key}", svg(figure), note)
+    pairs = sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])
+    runs = [(place, value) for place, row in pairs for value in comparison.values(row).by_run.values()]
+    bands = [(place, row.measured.low, row.measured.high) for place, row in pairs if math.isfinite(row.measured.low)]
+    x = _spaced(key, [place for place, _ in pairs])
+    limits = _around([value for _, value in runs] + [edge for _, *ends in bands for edge in ends])
+    y = Axis(comparison.measure, *(within(limits, metric.bounds) if metric.bounds else limits))
+    mean = line(x, y, [(place, row.measured.mean) for place, row in pairs])
+    curves = [Curve("s1 band", area(x, y, bands)), Curve("s1", mean, "mean"), Curve("ink dots small", dots(x, y, runs))]
+    note = f"Mean over {comparison.unit} and its 95 % interval; dots are the {comparison.unit}."
+    return Plot(f"{comparison.measure} by {key}", [Panel(x, y, curves)], note=note)
 
 
 def _by_two_settings(comparison: Comparison) -> Grid | None:
@@ -113,7 +100,7 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
             return None
         found, lost = row.measured, f"; {in_words(row.lost)}" * bool(row.lost)
         if math.isnan(found.mean):
-            return 0.0, "–", in_words(row.lost)
+            return -1.0, "–", in_words(row.lost)
         share = 1.0 if best == far else max(0.0, (found.mean - far) / (best - far))
         return round(share, 3), f"{found.mean:.4f}", f"n = {found.n}{lost}"
 
@@ -133,8 +120,7 @@ def _in_order(texts: Sequence[str]) -> list[str]:
 # Costs and curves -----------------------------------------------------------------------------------------------------
 
 
-@themed
-def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: Sequence[float]) -> Drawing | None:
+def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: Sequence[float]) -> Plot | None:
     """Return the metric against a cost; None where all configurations cost about the same."""
     known = [
         (number, row, cost)
@@ -144,39 +130,38 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     least, most = (pick((cost for *_, cost in known), default=0.0) for pick in (min, max))
     if len(known) < 2 or most < VARIES * least or least <= 0:
         return None
-    figure, axis = chart(height=2.7)
-    (points,) = axis.plot([cost for *_, cost in known], [row.measured.mean for _, row, _ in known], "o", ms=5)
-    say(points, [f"{row.label}\n{grouped(round(cost))} {name}\n{in_numbers(row.measured)}" for _, row, cost in known])
-    if most >= WIDE * least:
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_locator(NullLocator())
-    else:
-        axis.xaxis.set_major_locator(MaxNLocator(PARTS))
-    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axis.set(xlabel=name, ylabel=comparison.measure)
-    axis.margins(0.08)
-    for place, text in _apart(axis, [(cost, row.measured.mean, number) for number, row, cost in known]):
-        axis.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
-    note = f"Means over {comparison.unit}, numbered as above."
-    return Drawing(f"{comparison.measure} against {name}", svg(figure), note)
+    x = _spaced(name, [cost for *_, cost in known])
+    far = farthest([row.measured.mean for _, row, _ in known], comparison.metric.sign)
+    near = [one for one in known if comparison.metric.sign * (one[1].measured.mean - far) >= 0]
+    intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in near]
+    ends = [row.measured.mean for _, row, _ in near] + [end for _, *both in intervals for end in both]
+    y = Axis(comparison.measure, *_around([end for end in ends if math.isfinite(end)]))
+    pins = [
+        (cost, row.measured.mean, str(number), f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
+        for number, row, cost in near
+    ]
+    left_out = f" Left out as far worse: {len(known) - len(near)}." * (len(near) < len(known))
+    note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}"
+    key = [(str(number), row.label) for number, row, _ in near] if len(near) <= CURVES else []
+    panel = Panel(x, y, [Curve("s1 interval", ranges(x, y, intervals))], pins=pins)
+    return Plot(f"{comparison.measure} against {name}", [panel], note=note, key=key)
 
 
-def _apart(axis: Axes, points: Sequence[tuple[float, float, int]]) -> list[tuple[tuple[float, float], str]]:
-    """Return where to write numbers; those of points that are close to each other together."""
-    axis.autoscale_view()
-    groups: list[list[tuple[float, float, int]]] = []
-    for point in points:
-        here = axis.transData.transform(point[:2])
-        near = (group for group in groups if math.dist(here, axis.transData.transform(group[0][:2])) < CLOSE)
-        group = next(near, None)
-        if group is None:
-            groups.append([point])
-        else:
-            group.append(point)
-    return [(group[0][:2], ", ".join(str(number) for *_, number in group)) for group in groups]
+def _spaced(name: str, values: Sequence[float]) -> Axis:
+    """Return an axis for values with room around them, by their logarithm where they are far apart."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low >= WIDE:
+        return Axis(name, low / (high / low) ** 0.07, high * (high / low) ** 0.07, is_log=True)
+    return Axis(name, *_around(values))
 
 
-def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Drawing]:
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    room = (high - low) * 0.09 or abs(high) / 50 or 0.01
+    return low - room, high + room
+
+
+def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Plot]:
     """Yield the curves of the baseline and the best others, in the order of their numbers."""
     ranked = [comparison.baseline, *comparison.ranked, *comparison.rows]
     chosen = list({id(row): row for row in ranked if row.group.runs}.values())[:CURVES]
@@ -184,9 +169,9 @@ def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Drawing
     more = f"; {len(chosen)} of {len(comparison.rows)} configurations" if len(chosen) < len(comparison.rows) else ""
     curves = [(_cut(f"{numbers[id(row)]}. {row.label}"), row.group.epochs) for row in chosen]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
-        drawing = metric_curves(curves, metric)
-        if drawing is not None:
-            yield Drawing(f"{metric.name} by epoch{more}", drawing)
+        plot = metric_curves(curves, metric)
+        if plot is not None:
+            yield replace(plot, title=f"{plot.title}{more}")
 
 
 def _cut(label: str) -> str:

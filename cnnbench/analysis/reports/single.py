@@ -7,16 +7,17 @@ import pandas as pd
 import yaml
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves
-from cnnbench.analysis.reports.evaluated import FEW_CLASSES, GALLERIES, evaluation, intervals, metrics_of, trained
+from cnnbench.analysis.reports.evaluated import FEW_CLASSES, GALLERIES, evaluation, metrics_of, picture, trained
 from cnnbench.analysis.reports.facts import NAMES, PUBLISHED_NOTE, facts_of, published
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
-from cnnbench.analysis.reports.page import Drawing, Facts, Folded, Lines, Page, Picture, Section, Table, Thumbnail
+from cnnbench.analysis.reports.page import Facts, Folded, Lines, Page, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
 from cnnbench.errors import UserError, counted, duration, grouped, one_line
 from cnnbench.registry import TASKS
 from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.query import RunSummary
+from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.gallery import read_gallery
 from cnnbench.tasks.intervals import is_chance, wilson
 
@@ -27,7 +28,6 @@ FACTS = (
 EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
     "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
-    "augmentation": "An image and its augmented views",
 }  # fmt: skip
 NARROW = 6  # columns of a table that takes half of the page
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
@@ -80,25 +80,23 @@ class RunReport:
         """Yield the sections of the page, the outcome first."""
         folder = self.folder.evaluation(self.split, self.run.checkpoint_tested)
         tiles = read_gallery(folder)
-        samples = [Thumbnail(tile.content, tile.suffix, [tile.label]) for tile in tiles if tile.group == "samples"]
+        samples = [Thumbnail(tile.content, [tile.label]) for tile in tiles if tile.group == "samples"]
         yield Facts("The run", self._facts(), samples)
         best = self.result.get("checkpoint", {}).get("epoch", 0)
-        curves = [(metric, metric_curves([("", self.epochs)], metric, best)) for metric in self._metrics_drawn()]
-        drawings = [Drawing(f"{metric.name} by epoch", drawing) for metric, drawing in curves if drawing is not None]
-        yield from drawings[:1]
-        yield Lines("Verdicts", self._verdicts(), is_small=bool(drawings[1:]))
-        yield from drawings[1:]
+        metrics = dict.fromkeys((self.metric, LOSS))
+        plots = [plot for metric in metrics if (plot := metric_curves([("", self.epochs)], metric, best))]
+        yield from plots[:1]
+        yield Lines("Verdicts", self._verdicts(), is_small=bool(plots[1:]))
+        yield from plots[1:]
         if self.result:
-            metrics = self._metrics()
-            yield metrics
-            yield from filter(None, [intervals(folder, metrics.is_small)])
+            yield self._measured(folder)
         if self.result.get("references"):
             table = pd.DataFrame(published([self.run])).drop(columns="n")
             yield Table("Published results", table, note=PUBLISHED_NOTE)
         rows = read_rows(self.folder.metrics_file)
         steps = step_curves(pd.DataFrame([row for row in rows if row["row"] == "step"]))
         if steps is not None:
-            yield Drawing("Loss and learning rate by step", steps)
+            yield steps
         yield from evaluation(folder, self.split, tiles, self.figure_titles)
         yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
@@ -107,9 +105,6 @@ class RunReport:
         if computation:
             yield Lines("Computation and randomness", computation)
         yield from self._settings()
-
-    def _metrics_drawn(self) -> tuple[Metric, ...]:
-        return tuple(dict.fromkeys((self.metric, LOSS)))
 
     def _facts(self) -> dict[str, str]:
         """Return what the run was: command, labels, network, data, device, date, duration."""
@@ -174,24 +169,33 @@ class RunReport:
             yield f"device: {', '.join([machine['name'], *libraries])}"
         yield from self.record.get("randomness", ())
 
-    def _metrics(self) -> Table:
+    def _measured(self, evaluation: Path) -> Table:
+        """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
-        table = pd.DataFrame([{"images of": split} | metrics for split, metrics in measured.items()])
-        table = table.drop(columns=self.trivial, errors="ignore")
+        rows, note = [{"images of": split} | metrics for split, metrics in measured.items()], ""
+        if (evaluation / "metrics.csv").is_file():
+            found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
+            rows += [{"images of": f"95 % {name}", **found[edge]} for edge, name in (("low", "from"), ("high", "to"))]
+            note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
+        table = pd.DataFrame(rows).drop(columns=self.trivial, errors="ignore")
         table.insert(1, "images", table.pop("samples"))
-        return Table("Metrics", table, marked=len(table) - 1, is_brief=True, is_small=len(table.columns) <= NARROW)
+        return Table(
+            "Metrics", table, len(measured) - 1, note, True, {"images": 0}, is_small=len(table.columns) <= NARROW
+        )
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
         others = sorted(path.parent for path in self.folder.path.glob("evaluation/*/metrics.json"))
-        measured = [{"evaluation": folder.name, **metrics_of(folder)} for folder in others if folder != shown]
-        if measured:
+        others = [folder for folder in others if folder != shown]
+        if others:
+            measured = pd.DataFrame([{"evaluation": folder.name, **metrics_of(folder)} for folder in others])
             note = "By cnnbench evaluate: the split, the checkpoint, and other data that were measured."
-            table = pd.DataFrame(measured).drop(columns=self.trivial, errors="ignore")
-            yield Table("Other evaluations", table, note=note)
+            pages = [{"page": folder / "report.html"} for folder in others]
+            table = measured.drop(columns=self.trivial, errors="ignore")
+            yield Table("Other evaluations", table, note=note, pages=pages)
         for path in sorted((self.folder.path / "explanation").glob("*.png")):
             if path.stem not in GALLERIES:  # those of the tested checkpoint are here already
-                yield Picture(EXPLAINED.get(path.stem, path.stem), path.read_bytes())
+                yield from picture(EXPLAINED.get(path.stem, path.stem), path)
 
     def _pictures(self) -> Iterator[Section]:
         """Yield the last picture of each kind that the task drew during training."""
@@ -200,7 +204,7 @@ class RunReport:
             last[path.stem.rpartition("-epoch-")[0]] = path
         for name, path in last.items():
             epoch = int(path.stem.rpartition("-")[2])
-            yield Picture(f"{self.figure_titles.get(name, name)}, epoch {epoch}", path.read_bytes())
+            yield from picture(f"{self.figure_titles.get(name, name)}, epoch {epoch}", path)
 
     def _settings(self) -> Iterator[Section]:
         values, origins = flat(self.run.config), self.record.get("origins", {})

@@ -1,40 +1,41 @@
 """Rows of dots on one scale: the runs of each configuration, and differences to the baseline."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
-
-from matplotlib.ticker import MaxNLocator
 
 from cnnbench.analysis.reports.columns import BASELINE
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.groups import in_words
-from cnnbench.analysis.reports.sections import Strip, Strips
+from cnnbench.analysis.reports.sections import Axis, Strip, Strips
 from cnnbench.analysis.reports.statistics import Estimate
 
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
-PARTS = 5  # into which ticks divide a scale
-
-Scale = Callable[[float], float]
-"""From a value to its place, a share of the width in percent."""
 
 
-def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+def is_ahead(comparison: Comparison) -> bool:
+    """Return whether the best is better than every other by more than chance, and may be emphasised."""
+    behind = comparison.behind_best() if comparison.ranked else []
+    return len(behind) == len(comparison.ranked) - 1 > 0 and all(gain.is_resolved for _, gain in behind)
+
+
+def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
     """Return a row for each configuration: every run a dot, with mean and interval. more: said of rows left out."""
     metric, unit = comparison.metric, comparison.unit
     values = {id(row): comparison.values(row).by_run for row in rows}
-    far = farthest([row.measured.mean for row in rows], metric.sign, _usual_width([row.measured for row in rows]))
+    measured = [row.measured for row in rows]
+    far = farthest([one.mean for one in measured], metric.sign, _usual_width(measured))
     near = [row for row in rows if metric.sign * row.measured.mean >= metric.sign * far]
     points = [value for row in near for value in values[id(row)].values()]
     points += [x for x in [comparison.baseline.measured.mean] if metric.sign * x >= metric.sign * far]
-    limits = _limits(points, [row.measured for row in rows])
+    limits = _limits(points, measured)
     low, high = limits if metric.bounds is None else within(limits, metric.bounds)
-    place = _scale(low, high)
+    marked = comparison.best if len(rows) > 1 and is_ahead(comparison) else None
     strips = []
     for row in rows:
-        group = row.group
+        group, found = row.group, row.measured
         seeds = [
-            (place(value), f"{group.names[key]}: {value:.4f}", group.runs[key].folder.page)
+            (value, f"{group.names[key]}: {value:.4f}", group.runs[key].folder.page)
             for key, value in values[id(row)].items()
             if low <= value <= high
         ]
@@ -43,11 +44,11 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
         strips.append(
             Strip(
                 f"{numbers[id(row)]}. {row.label}",
-                in_numbers(row.measured),
+                in_numbers(found),
                 seeds,
-                None if math.isnan(row.measured.mean) else place(row.measured.mean),
-                _clipped(row.measured, place),
-                "marked" if row is comparison.best and len(rows) > 1 else "",
+                found.mean,
+                (found.low, found.high),
+                "marked" if row is marked else "",
                 "; ".join(remarks),
             )
         )
@@ -57,14 +58,15 @@ def dots(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], m
         f"Sorted by {order} {metric.name}, the {best} first. Each dot is one of the {unit}, the bar their mean, the "
         "band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
-        + " What lies beyond the scale is an arrow at its edge." * any(_is_beyond(strip) for strip in strips)
-        + _on_cut_bands([row.measured for row in rows], low, high)
+        + f" Green: ahead of every other on the {order} images by more than chance." * (marked is not None)
+        + _on_arrows(measured, low, high)
         + more
     )
     base = comparison.baseline.measured.mean
-    line = place(base) if len(rows) > 1 and low <= base <= high else None
+    line = base if len(rows) > 1 and low <= base <= high else None
     heads = "configuration", comparison.measure, f"mean [95 %], number of {unit}"
-    return Strips(f"Configurations by {comparison.measure}", heads, strips, _ticks(low, high, place), line, note)
+    title = f"Configurations by {comparison.measure}"
+    return Strips(title, heads, strips, Axis(metric.name, low, high), line, note)
 
 
 def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
@@ -74,15 +76,15 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
     far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign, _usual_width(estimates))
     means = [one.mean for one in estimates if comparison.metric.sign * (one.mean - far) >= 0]
     low, high = _limits([0.0, *means], estimates)
-    place = _scale(low, high)
     strips = []
     for row, gain in gains:
+        found = gain.estimate
         strips.append(
             Strip(
                 f"{numbers[id(row)]}. {row.label}",
-                in_numbers(gain.estimate, "+"),
-                mean=place(gain.estimate.mean),
-                interval=_clipped(gain.estimate, place),
+                in_numbers(found, "+"),
+                mean=found.mean,
+                interval=(found.low, found.high),
                 look="" if gain.is_resolved else "open",
                 remark=gain.verdict,
             )
@@ -90,13 +92,13 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
     better = "right" if comparison.metric.higher_is_better else "left"
     note = (
         f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance."
-        + _on_cut_bands(estimates, low, high)
+        + _on_arrows(estimates, low, high)
         + more
     )
     heads = "configuration", "difference", f"difference [95 %], number of {comparison.unit}"
     name = comparison.baseline.label
     title = "Difference to the baseline" + (f", {name}" if name != BASELINE else "")
-    return Strips(title, heads, strips, _ticks(low, high, place), place(0.0), note)
+    return Strips(title, heads, strips, Axis("difference", low, high), 0.0, note)
 
 
 def in_numbers(found: Estimate, sign: str = "") -> str:
@@ -129,15 +131,9 @@ def _limits(points: Sequence[float], estimates: Sequence[Estimate]) -> tuple[flo
     finite = [point for point in points if math.isfinite(point)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     room = (high - low) or abs(high) / 50 or 0.01
-    inside = [one for one in estimates if low <= one.mean <= high]
-    lows, highs = ([edge for edge in side if math.isfinite(edge)] for side in edges(inside))
-    margin = room / 10
-    return max(low - room, min([low, *lows])) - margin, min(high + room, max([high, *highs])) + margin
-
-
-def edges(estimates: Sequence[Estimate]) -> tuple[list[float], list[float]]:
-    """Return the lower and the upper ends of intervals; NaN where unknown."""
-    return [one.low for one in estimates], [one.high for one in estimates]
+    inside = [one for one in estimates if low <= one.mean <= high and math.isfinite(one.low)]
+    least, most = min([low, *(one.low for one in inside)]), max([high, *(one.high for one in inside)])
+    return max(low - room, least) - room / 10, min(high + room, most) + room / 10
 
 
 def within(limits: tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
@@ -146,26 +142,7 @@ def within(limits: tuple[float, float], bounds: tuple[float, float]) -> tuple[fl
     return max(limits[0], bounds[0] - margin), min(limits[1], bounds[1] + margin)
 
 
-def _scale(low: float, high: float) -> Scale:
-    return lambda value: round(100 * (value - low) / (high - low), 2)
-
-
-def _clipped(found: Estimate, place: Scale) -> tuple[float, float] | None:
-    if math.isnan(found.low) or place(found.high) < 0 or place(found.low) > 100:
-        return None
-    return max(place(found.low), 0.0), min(place(found.high), 100.0)
-
-
-def _on_cut_bands(estimates: Sequence[Estimate], low: float, high: float) -> str:
-    """Say so where intervals of what is drawn are longer than the scale."""
-    is_cut = any(low <= one.mean <= high and (one.low < low or one.high > high) for one in estimates)
-    return " A band that ends at the edge goes on beyond it." * is_cut
-
-
-def _is_beyond(strip: Strip) -> bool:
-    return strip.mean is not None and not 0 <= strip.mean <= 100
-
-
-def _ticks(low: float, high: float, place: Scale) -> list[tuple[float, str]]:
-    values = MaxNLocator(PARTS).tick_values(low, high)
-    return [(place(value), f"{value:.6g}") for value in map(float, values) if low <= value <= high]
+def _on_arrows(estimates: Sequence[Estimate], low: float, high: float) -> str:
+    """Say what arrows are, where there are any."""
+    ends = [end for one in estimates for end in (one.mean, one.low, one.high) if math.isfinite(end)]
+    return " What lies beyond the scale is an arrow at its edge." * any(not low <= end <= high for end in ends)

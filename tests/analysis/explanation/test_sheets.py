@@ -70,10 +70,3 @@ def test_a_heat_map_is_overlaid_on_a_scale_of_its_own():
     assert glow.argmax() == 2 * 5 + 3
     assert (glow > 1e-3).sum() == 2
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "", "other", ""]
-
-
-def test_views_are_drawn_from_number_1_on():
-    image, views = torch.full((1, 4, 4), 0.25), torch.linspace(0, 1, 24).view(24, 1, 1, 1).expand(24, 1, 4, 4)
-    (drawn,) = sheets.views_sheet(image, views, "").axes[0].images
-    for number, one in enumerate([image, *views]):
-        torch.testing.assert_close(tile_of(drawn, number, sheets.VIEWS_PER_ROW, (4, 4)), one[0])
