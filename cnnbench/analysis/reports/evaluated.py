@@ -27,11 +27,12 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def intervals(folder: Path, is_small: bool) -> Table | None:
-    """Return the 95 % intervals of the metrics. is_small: as `Table` has it."""
+def intervals(folder: Path, is_small: bool, hidden: list[str]) -> Table | None:
+    """Return the 95 % intervals of the metrics but those that are hidden. is_small: as `Table` has it."""
     if not (folder / "metrics.csv").is_file():
         return None
     table = read_own_csv(folder / "metrics.csv", "metric").dropna()
+    table = table[~table["metric"].isin(hidden)]
     note = "Over images: Wilson's of shares, Student's of means; other seeds are not covered."
     return Table("95 % intervals", table.rename(columns={"low": "from", "high": "to"}), note=note, is_small=is_small)
 

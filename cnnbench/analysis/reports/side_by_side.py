@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 from cnnbench.analysis.reports.columns import short_names
 from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
-from cnnbench.analysis.reports.groups import in_words
+from cnnbench.analysis.reports.groups import SHARED, in_words, ran_at_once
 from cnnbench.analysis.reports.learning import LOSS
 from cnnbench.analysis.reports.page import Drawing, Section
 from cnnbench.analysis.reports.sections import Grid
@@ -157,7 +157,8 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     axis.margins(0.08)
     for place, text in _apart(axis, [(cost, row.measured.mean, number) for number, row, cost in known]):
         axis.annotate(text, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
-    note = f"Means over {comparison.unit}, numbered as above."
+    caution = SHARED * (name.startswith("seconds") and ran_at_once(comparison.runs))
+    note = f"Means over {comparison.unit}, numbered as above.{caution}"
     return Drawing(f"{comparison.measure} against {name}", svg(figure), note)
 
 

@@ -91,7 +91,7 @@ class RunReport:
         if self.result:
             metrics = self._metrics()
             yield metrics
-            yield from filter(None, [intervals(folder, metrics.is_small)])
+            yield from filter(None, [intervals(folder, metrics.is_small, self.trivial)])
         if self.result.get("references"):
             table = pd.DataFrame(published([self.run])).drop(columns="n")
             yield Table("Published results", table, note=PUBLISHED_NOTE)
