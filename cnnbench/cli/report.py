@@ -24,12 +24,12 @@ Writes a page on a run, or compares runs grouped over their seeds.
   cnnbench report outputs/mnist --out my_report
 
 A comparison says what differs from the baseline by more than chance, which is
-best on validation, which learns fastest, which overfits, and what each setting
-changes; with 95 % intervals, and differences paired by seed. Runs that differ in seed, fold,
-split_seed or noise_seed alone are one row. It writes report.html, which needs
-no other file, report.md, report.csv and report.tex. Runs that failed or are not
-finished are counted in their row; those that cannot be read are listed and
-skipped. That of a sweep is in its folder, also while it runs.
+best on validation, which learns fastest and which overfits, with 95 % intervals
+and differences paired by seed. Runs that differ in seed, fold, split_seed or
+noise_seed alone are one row. It writes report.html, which needs no other file,
+report.md, report.csv and report.tex. Runs that failed or are not finished are
+counted in their row; those that cannot be read are listed and skipped. That of
+a sweep is in its folder, also while it runs.
 """
 
 

@@ -202,7 +202,8 @@ def test_what_all_runs_share_is_listed_once_and_what_differs_with_each_value(out
     assert facts["images"] == "900 training, 100 validation, 50 test"
     assert (facts["machine"], facts["versions"]) == ("EPYC, cpu, 2 threads", "cnnbench 1, torch 2.11.0")
     assert facts["commit"] == "abcdef1 with local changes"
-    assert {"optimizer", "schedule", "training"} <= facts.keys()
+    assert (facts["optimizer"], facts["schedule"]) == ("sgd (momentum 0.9)", "cosine")
+    assert facts["regularization"] == "none"
 
 
 def test_runs_at_the_same_time_make_seconds_say_little(outputs):

@@ -12,7 +12,7 @@ from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, compare
 from cnnbench.analysis.reports.facts import PUBLISHED_NOTE, published, shared_facts
 from cnnbench.analysis.reports.findings import Learning, findings, learning_of
-from cnnbench.analysis.reports.groups import ending, ran_at_once, some
+from cnnbench.analysis.reports.groups import SHARED, ending, ran_at_once, some
 from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.page import Facts, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
@@ -21,10 +21,7 @@ from cnnbench.analysis.reports.strips import in_numbers
 from cnnbench.errors import UserError, counted
 from cnnbench.store.query import RunSummary, comparison_title, runs_named
 
-SHARED = " Some of these runs shared a machine while they trained: compare epochs, not seconds."
 RELOADS_EVERY = 30  # seconds
-ENDED = ("completed", "failed")
-MAX_COMPARED = 60  # configurations whose settings are put into the page
 PARTS = ("experiment", "model", "data")  # whose options name themselves
 IN_FIGURES = ["low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"]  # and in files, but in no table
 ROUNDED = {"seconds": 0, "seconds, std": 0, "parameters": 0}
@@ -51,7 +48,7 @@ def page_of(comparison: Comparison, command: str) -> Page:
         Table("Published results", pd.DataFrame(references), note=PUBLISHED_NOTE) if references else None,
         _unfinished(comparison),
         Facts("Method", method(comparison)),
-        _settings(comparison) if 1 < len(rows) <= MAX_COMPARED else None,
+        _settings(comparison),
         Lines("Skipped", comparison.skipped) if comparison.skipped else None,
     ]
     shown = [section for section in sections if section is not None]
@@ -73,7 +70,7 @@ def page_of_sweep(sweep: Path, is_running: bool = False) -> Page:
             raise
         states = [{"run": run.path.name, "status": run.status, "epochs": run.epochs_done} for run in runs]
         page = Page(command, "No run is finished yet.", [Table("Runs", pd.DataFrame(states))])
-    if is_running or any(run.status not in ENDED for run in runs):
+    if is_running or any(run.status not in ("completed", "failed") for run in runs):
         page = replace(page, summary=f"{_progress(runs, is_running)} {page.summary}")
     return replace(page, reloads_every=RELOADS_EVERY if is_running else 0)
 

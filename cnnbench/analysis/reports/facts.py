@@ -6,14 +6,14 @@ from typing import Any
 
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.analysis.reports.statistics import estimate
-from cnnbench.config.values import as_text
+from cnnbench.config.values import as_text, flat
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.intervals import wilson
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 MOST_VALUES = 6  # of a fact that differs between runs
-ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit")  # of an optimizer or a schedule
+ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start")
 PUBLISHED_NOTE = (
     "Ours is above or below where the published figure lies outside the 95 % interval: of several runs that of one "
     "further run (Student's t), of one run that over images (Wilson's), which leaves out how seeds vary."
@@ -30,7 +30,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
     )
     shape = "×".join(map(str, data.get("window", ())))
     classes = f"{len(data['classes'])} classes" if data.get("classes") else ""
-    commit, changed = git.get("commit", "")[:7], " with local changes" * bool(git.get("dirty"))
+    commit = f"{git.get('commit', '')[:7]}{' with local changes' * bool(git.get('dirty'))}"
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}" if record.get("threads") else ""
     facts = {
         "network": options.get("model"),
@@ -42,14 +42,14 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "learning rate": as_text(config["optimizer"].get("lr")),
         "schedule": _described(config["scheduler"]).replace("none", "constant"),
         "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
-        "regularization": options.get("regularization"),
+        "regularization": _described(config["regularization"]) or "none",
         "augmentation": options.get("augmentation"),
         "tested weights": run.result.get("checkpoint", {}).get("chosen"),
         "machine": ", ".join(filter(None, [machine.get("name"), machine.get("device"), threads])),
         "versions": ", ".join(
             f"{name} {versions[name]}" for name in ("cnnbench", "python", "torch") if name in versions
         ),
-        "commit": commit and f"{commit}{changed}",
+        "commit": commit,
     }
     return {name: one_line(str(fact)) for name, fact in facts.items() if fact}
 
@@ -96,6 +96,7 @@ def published(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 
 def _described(section: Mapping[str, Any]) -> str:
     """Return a part of a configuration in words: its name, and its settings that are on."""
-    settings = [f"{key} {as_text(value)}" for key, value in section.items() if value and key not in ELSEWHERE]
-    name = str(section.get("name", ""))
-    return f"{name} ({', '.join(settings)})" if settings else name
+    every = flat(section).items()
+    settings = {key: value for key, value in every if value and value != "none" and key not in ELSEWHERE}
+    words, name = ", ".join(f"{key} {as_text(value)}" for key, value in settings.items()), str(section.get("name", ""))
+    return f"{name} ({words})" if words and name else words or name

@@ -120,8 +120,8 @@ def _detectable(comparison: Comparison) -> Iterator[str]:
     unit, number, family = comparison.unit, min(gain.estimate.n for gain in gains), gains[0].family
 
     def least(seeds: int) -> str:
-        ends = [f"{end:.4f}" for end in sorted(gain.detectable(seeds) for gain in gains)]
-        return " to ".join(dict.fromkeys((ends[0], ends[-1])))
+        ends = [gain.detectable(seeds) for gain in gains]
+        return " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends))))
 
     more = f"; with {MORE_SEEDS} {unit}, {least(MORE_SEEDS)}" if number < MORE_SEEDS else ""
     ways = f" over {family} comparisons, depending on the configuration" if family > 1 else ""

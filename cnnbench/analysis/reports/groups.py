@@ -30,6 +30,7 @@ CODE = "code"  # the column of the hash of what computes, where the same setting
 DATA = "data content"  # likewise that of the images
 FAILURES = ("failed", "diverged")
 NAMED = 4  # settings in a sentence
+SHARED = " Some of these runs shared a machine while they trained: compare epochs, not seconds."
 
 Repetition = tuple[Any, ...]
 """The values of `REPETITIONS`: what runs are paired by."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cnnbench.analysis.reports.columns import short_names
 from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
-from cnnbench.analysis.reports.groups import in_words
+from cnnbench.analysis.reports.groups import SHARED, in_words, ran_at_once
 from cnnbench.analysis.reports.learning import LOSS
 from cnnbench.analysis.reports.page import Section
 from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
@@ -141,7 +141,8 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
         for number, row, cost in near
     ]
     left_out = f" Left out as far worse: {len(known) - len(near)}." * (len(near) < len(known))
-    note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}"
+    caution = SHARED * (name.startswith("seconds") and ran_at_once(comparison.runs))
+    note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}{caution}"
     key = [(str(number), row.label) for number, row, _ in near] if len(near) <= CURVES else []
     panel = Panel(x, y, [Curve("s1 interval", ranges(x, y, intervals))], pins=pins)
     return Plot(f"{comparison.measure} against {name}", [panel], note=note, key=key)
