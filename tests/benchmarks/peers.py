@@ -1,6 +1,8 @@
 """What cnnbench is compared with: the loop of notebooks, and Lightning; both with torch's DataLoader and PIL images."""
 
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -102,10 +104,13 @@ def lightning_epoch(
             self.spent = time.perf_counter() - self.began
 
     module, logger = Module(), TensorBoardLogger(folder, "lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
     def train() -> float:
         quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-        Trainer(accelerator="cpu", max_epochs=1, logger=logger, **quiet).fit(module, batches)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Trainer(accelerator="cpu", max_epochs=1, logger=logger, **quiet).fit(module, batches)
         return float(module.spent)
 
     return train
