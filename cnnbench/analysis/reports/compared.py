@@ -17,7 +17,7 @@ from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.page import Facts, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
 from cnnbench.analysis.reports.statistics import Difference
-from cnnbench.analysis.reports.strips import in_numbers
+from cnnbench.analysis.reports.strips import in_numbers, is_ahead
 from cnnbench.errors import UserError, counted
 from cnnbench.store.query import RunSummary, comparison_title, runs_named
 
@@ -132,7 +132,8 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
         place = list(shown).index("seconds") if "seconds" in shown else len(shown.columns)
         shown.insert(place, reached, learning.means)
     note = f"Means over {comparison.unit}; std: their standard deviation." + SHARED * ran_at_once(comparison.runs)
-    groups, marked = [row.group for row in comparison.rows], comparison.rows.index(comparison.best)
+    groups = [row.group for row in comparison.rows]
+    marked = comparison.rows.index(comparison.best) if is_ahead(comparison) else None
     pages = [{one.names[key]: run.folder.page for key, run in one.every.items()} for one in groups]
     return Table("Configurations", shown, marked, note, decimals={**ROUNDED, reached: 1}, pages=pages)
 
