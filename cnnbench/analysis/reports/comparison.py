@@ -138,10 +138,7 @@ class Comparison:
         return row.group.values(self.split, self.metric)
 
     def behind_best(self) -> list[tuple[Row, Difference]]:
-        """Return by how much each ranked configuration differs from the best, on the images that it was chosen on.
-
-        Corrected together (Holm), since any of them may have been the best by chance.
-        """
+        """Return by how much each ranked one differs from the best, on the images that it was chosen on, with Holm."""
         rows = [row for row in self.ranked[1:] if on_same_images(row.group, self.best.group, self.ranks_on)]
         best, *others = (row.group.values(self.ranks_on, self.metric) for row in [self.best, *rows])
         found = [paired_difference([(values, best)], self.overlap) for values in others]
