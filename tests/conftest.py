@@ -92,11 +92,19 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_waits_for_the_disk() -> Iterator[None]:
-    """Flush no file: only a power cut would show it, and every save of a training waits for it."""
+def what_takes_time_and_shows_nothing_is_left_out() -> Iterator[None]:
+    """Flush no file, which only a power cut would show, and lay out few points, which take seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr("cnnbench.tasks.figures.TSNE_POINTS", 30)
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave pictures blank, for tests that do not look at them: drawing is most of the time of a page."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
+    monkeypatch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +175,15 @@ def start() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
         )  # fmt: skip
 
     return popen
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Return the command as a process of its own that starts at once: see `tests.support.processes`."""
+    from tests.support.processes import forked_commands
+
+    with forked_commands(tmp_path_factory.mktemp("commands")) as start:
+        yield start
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What `conf/` promises: every option composes, states every setting of its part, and gives way to what is typed."""
 
 import re
+from itertools import cycle, product
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import setup
 from tests.conftest import REQUIRED
 from tests.support.options import walked, words_for
+from tests.support.selection import everyday
 
 register_everything()
 
@@ -72,8 +74,13 @@ def test_every_setting_that_must_be_given_is_asked_for_by_name(composer, word):
             plan_run(composer, [word, *(given for given in required if given != lacking)])
 
 
-@pytest.mark.parametrize("data", ["digits", "synthetic"])
-@pytest.mark.parametrize("model", walked("model"))
+DATA = "digits", "synthetic"  # gray and in colour
+MODELS = [name for name in walked("model") if isinstance(name, str)]
+
+
+@pytest.mark.parametrize(
+    ("model", "data"), everyday(product(MODELS, DATA), list(zip(MODELS, cycle(DATA), strict=False)))
+)
 def test_every_model_fits_data_that_need_no_download(composer, model, data):
     plan = plan_run(composer, [*words_for("model", model), f"data={data}"])
     assert plan.choices["model"] == model
@@ -85,7 +92,7 @@ def test_every_model_fits_data_that_need_no_download(composer, model, data):
     [word for group in ("augmentation", "optimizer", "scheduler", "regularization") for word in options_of(group)],
 )
 def test_every_option_has_an_effect_on_images_with_room_for_a_window(composer, word):
-    plan = plan_run(composer, [word, "data=synthetic", "data.crop=28"])
+    plan = plan_run(composer, [word, "data=synthetic", "data.num_train=200", "data.num_test=20", "data.crop=28"])
     group, _, option = word.partition("=")
     assert plan.choices[group] == option
     assert setup(plan.config).horizon.num_steps > 0

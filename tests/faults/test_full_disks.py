@@ -4,8 +4,6 @@ import errno
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 
@@ -23,7 +21,9 @@ from tests.support.archives import idx, write_idx_set
 from tests.support.full_disks import full, small_disk
 from tests.support.interruption import PLAIN, WORDS, assert_same, fingerprints, finished, go, read
 from tests.support.photographs import write_caltech
-from tests.support.training import plan_of
+from tests.support.training import SMALL, plan_of
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SAVING = (*WORDS, "checkpoint.every_seconds=0", "checkpoint.keep=1")
 SENTENCE = r"cannot be (written|created): No space left on device"
@@ -105,16 +105,14 @@ def test_events_without_room_end_the_training_so_that_none_is_missing_later(outp
 # In real life ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_process_whose_files_may_not_grow_says_one_sentence_and_goes_on_later(outputs, tmp_path):
+def test_a_process_whose_files_may_not_grow_says_one_sentence_and_goes_on_later(forked, outputs):
     words = latest((*PLAIN, "checkpoint.every_seconds=0", "model=mlp", "model.units=[256]"))
-    command = [sys.executable, "-m", "cnnbench", *words]
-    limited = subprocess.run(
-        ["bash", "-c", 'ulimit -f 60; exec "$@"', "-", *command], capture_output=True, text=True, check=False
-    )
-    assert limited.returncode == ExitCode.FAILED
-    assert limited.stderr.count("\n") == 2
-    assert "checkpoints/step-000000001.pt cannot be written: File too large. Make room there, and" in limited.stderr
-    assert limited.stderr.endswith("There is no checkpoint yet.\n")
+    first = "os.dup2(os.open(os.devnull, os.O_WRONLY), 1); import resource; "
+    limited = forked(words, first=f"{first} resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))")
+    assert limited.ended() == ExitCode.FAILED
+    assert limited.said().count("\n") == 2
+    assert "checkpoints/step-000000001.pt cannot be written: File too large. Make room there, and" in limited.said()
+    assert limited.said().endswith("There is no checkpoint yet.\n")
     run = only_run(outputs)
     assert read(run / "run.json")["status"] == "failed"
     assert leftovers(outputs) == []
@@ -267,8 +265,8 @@ COMMANDS = {
     "export": "export {run} --format safetensors",
     "predict": "predict {run} --index 0 --picture {out}/picture.png",
     "label": "resume={run} notes=hello",
-    "dry run": "data=digits model=lenet_v2 dry_run=true",
-    "lr_find": "data=digits data.subset.per_class=10 model=lenet_v2 lr_find=true",
+    "dry run": f"{' '.join(SMALL)} dry_run=true",
+    "lr_find": f"{' '.join(SMALL)} model=mlp lr_find=true",
 }
 
 

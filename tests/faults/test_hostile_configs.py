@@ -279,6 +279,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("payload", FOLDERS.values(), ids=FOLDERS)
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.timeout(120)
 def test_no_verb_runs_what_a_run_folder_names(theirs, tmp_path, outputs, command_of, canary, request, payload):
     (tmp_path / "here" / "canary.py").write_text(f"open({str(canary)!r}, 'w')\n")

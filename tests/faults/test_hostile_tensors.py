@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from cnnbench.store.files import CHECKSUM, checksum
 from cnnbench.store.tensor_files import MAX_PICKLE, load_tensors
 from tests.conftest import TINY
 from tests.support.archives import Hostile
+from tests.support.selection import diagonal, everyday
 
 NUMBERS = torch.arange(3.0)
 ADVICE = ("weights_only", "safe_globals", "torch.load", "trusted")
@@ -255,12 +257,13 @@ HIDDEN = {
 }
 
 
-@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN)
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".safetensors"])
-def test_weights_that_run_code_are_refused_by_the_command(cnnbench, tmp_path, outputs, hide, zipped, suffix):
+WAYS = tuple(HIDDEN), ("zip", "legacy"), (".pt", ".pth", ".bin", ".safetensors")
+
+
+@pytest.mark.parametrize(("hidden", "kind", "suffix"), everyday(product(*WAYS), diagonal(*WAYS)))
+def test_weights_that_run_code_are_refused_by_the_command(cnnbench, tmp_path, outputs, hidden, kind, suffix):
     canary, path = tmp_path / "canary", tmp_path / f"weights{suffix}"
-    path.write_bytes(written(hide(Hostile(canary)), zipped))
+    path.write_bytes(written(HIDDEN[hidden](Hostile(canary)), kind == "zip"))
     outcome = cnnbench(*TINY, f"init.file={path}")
     assert not canary.exists()
     assert outcome.code == 2

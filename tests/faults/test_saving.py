@@ -114,26 +114,26 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.faults)])
-@pytest.mark.parametrize(("before", "step"), SAVES.values(), ids=SAVES)
-def test_a_process_that_is_killed_at_any_call_of_a_save_costs_no_checkpoint(tmp_path, before, step, keep):
+def test_a_process_that_is_killed_at_any_call_of_a_save_costs_no_checkpoint(tmp_path, keep):
     with subprocess.Popen(
         [sys.executable, "-c", KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         cwd=Path(__file__).parents[2],
     ) as process:  # fmt: skip
-        ended, number = -signal.SIGKILL, 0
-        while ended == -signal.SIGKILL:
-            number += 1
-            folder = tmp_path / str(number)
-            save_steps(folder, before)
-            process.stdin.write(json.dumps([str(folder), step, keep, number]) + "\n")
-            process.stdin.flush()
-            ended = json.loads(process.stdout.readline())
-            found = load_newest(folder, no_warning)
-            assert equal(found, content_of(before)) or equal(found, later(step)), number
-            assert ended == -signal.SIGKILL or equal(found, later(step))
+        for before, step in SAVES.values():
+            ended, number = -signal.SIGKILL, 0
+            while ended == -signal.SIGKILL:
+                number += 1
+                folder = tmp_path / f"{step}-{number}"
+                save_steps(folder, before)
+                process.stdin.write(json.dumps([str(folder), step, keep, number]) + "\n")
+                process.stdin.flush()
+                ended = json.loads(process.stdout.readline())
+                found = load_newest(folder, no_warning)
+                assert equal(found, content_of(before)) or equal(found, later(step)), (step, number)
+                assert ended == -signal.SIGKILL or equal(found, later(step))
+            assert ended == 0
+            assert number >= 6
         process.stdin.close()
-    assert ended == 0
-    assert number >= 6
 
 
 def test_what_is_saved_again_after_the_same_step_takes_another_name_in_turn(tmp_path):

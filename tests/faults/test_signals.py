@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,14 @@ from cnnbench.store.checkpoint import steps_in
 from cnnbench.training.signals import SIGNALS
 from tests.conftest import TINY, latest, only_run
 from tests.support.interruption import read
-from tests.support.processes import Command, forked_commands
+from tests.support.processes import Command
 
 LONG = latest((*TINY, "model=mlp", "epochs=100000"))
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory) -> Iterator[Callable[..., Command]]:
-    with forked_commands(tmp_path_factory.mktemp("commands")) as start:
-        yield start
+@pytest.fixture
+def start(forked) -> Callable[..., Command]:
+    return forked
 
 
 def has_rows(outputs: Path) -> bool:

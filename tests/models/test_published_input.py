@@ -1,9 +1,9 @@
 """A published network sees an image as it was published: compared with torchvision's own pipeline, weights invented."""
 
 import copy
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ FAMILIES = (
     "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32",
     "wide_resnet50_2",
 )  # fmt: skip
-USUAL = ("resnet18", "googlenet", "efficientnet_b0", "efficientnet_b1", "inception_v3")  # inputs of every kind
+USUAL = ("resnet18", "googlenet", "efficientnet_b0", "inception_v3")  # inputs of every kind
 SCALED = ("googlenet", "inception_v3")
 
 
@@ -43,10 +43,10 @@ def picture(path: Path, width: int, height: int, seed: int = 0) -> Path:
     return path
 
 
-def invented(architecture: str, **settings: Any) -> nn.Module:
+@lru_cache
+def invented(architecture: str) -> nn.Module:
     """Return a network with batch-norm statistics like those of real weights, so that its input matters."""
-    if architecture in SCALED:
-        settings |= {"init_weights": False, "transform_input": True}
+    settings = {"init_weights": False, "transform_input": True} if architecture in SCALED else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network: nn.Module = zoo.get_model(architecture, **settings)
@@ -140,7 +140,7 @@ def words_for(architecture: str, folder: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("architecture", everyday(FAMILIES, ("resnet18", "googlenet", "efficientnet_b0")))
+@pytest.mark.parametrize("architecture", everyday(FAMILIES, ("googlenet", "efficientnet_b0")))
 def test_training_shows_images_as_published(architecture, folder, monkeypatch):
     publish(invented(architecture), monkeypatch)
     training = prepared(*words_for(architecture, folder))

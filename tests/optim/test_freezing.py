@@ -115,7 +115,7 @@ def test_dropout_between_frozen_layers_is_off_and_that_before_the_head_is_on():
     assert modes(network, nn.Dropout) == {"classifier.2": False, "classifier.5": True}
 
 
-@pytest.mark.parametrize("optimizer", walked("optimizer"))
+@pytest.mark.parametrize("optimizer", everyday(walked("optimizer"), ("sgd", "adamw", "muon")))
 def test_features_that_are_frozen_for_an_epoch_are_trained_from_the_next_on(optimizer, outputs):
     words = (*FOR_ONE, *words_for("optimizer", optimizer), "optimizer.lr=0.01")
     initial = {name: tensor.clone() for name, tensor in prepared(*words).network.state_dict().items()}
@@ -142,9 +142,10 @@ CASES = {
 
 
 KILLS = 3, 7, 12  # in the first phase, at its end, in the second
+USUAL = "frozen for an epoch", "an average of epochs", "muon", "layers at rates of their own", "validation by steps"
 
 
-@pytest.mark.parametrize(("case", "after_step"), everyday(product(CASES, KILLS), diagonal(CASES, KILLS)))
+@pytest.mark.parametrize(("case", "after_step"), everyday(product(CASES, KILLS), diagonal(USUAL, KILLS)))
 def test_a_killed_run_goes_on_to_the_same_bits_in_either_phase(case, after_step, outputs, tmp_path_factory):
     unbroken = finished(CASES[case], tmp_path_factory.mktemp("unbroken"))
     kill(plan_of(*CASES[case]), after_step, saves_every=2)
