@@ -52,7 +52,11 @@ def test_rows_link_to_the_pages_of_their_runs(outputs, tmp_path):
     for key in (("0.1", 1), ("0.5", 0)):  # the other one has no page
         (runs[key] / "report.html").write_text("a page")
     page = page_of(compare(runs_named([str(outputs)])), "a title").write(tmp_path / "pages")
-    rows = [row for row in page.read_text().splitlines() if row.startswith("<tr") and '<td class="text"><a' in row]
+    rows = [
+        row
+        for row in page.read_text().splitlines()
+        if row.startswith("<tr") and 'td class="text" data-value="1"><a' in row
+    ]
     links = [re.findall('<a href="([^"]+)">([^<]+)</a>', row) for row in rows]
     assert [[name for _, name in row] for row in links] == [["seed=1"], ["page"]]
     targets = [(page.parent / unquote(target)).resolve() for row in links for target, _ in row]
