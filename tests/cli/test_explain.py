@@ -151,7 +151,7 @@ def test_files_are_explained_without_the_data(run, explain, tmp_path, monkeypatc
     done = explain(run, folder)
     assert (done.code, f"not explained:\n  {folder / 'broken.png'} is empty" in done.err) == (2, True)
     assert "  left out: tsne: the data are gone\n" in done.out
-    assert len(list((run / "explanation").iterdir())) == 4 + 3 * 2
+    assert len(list((run / "explanation").iterdir())) == 3 + 3 * 2
     assert "--what tsne: the data are gone" in explain(run, folder, "--what", "tsne").err
     assert explain(run).err == "cnnbench explain: the data are gone\n"
 
