@@ -39,7 +39,7 @@ def opened() -> Composer:
 
 @pytest.fixture(scope="module")
 def keys(opened) -> dict[str, list[str]]:
-    """Return the keys of each command as `--cfg job` shows them, those of the same part with the first command alone."""
+    """Return the keys of each command as `--cfg job` shows them, each part once."""
     seen: set[tuple[str, str]] = set()
     found: dict[str, list[str]] = {}
     for name, words in COMMANDS.items():

@@ -100,7 +100,7 @@ def test_a_pipe_has_a_line_of_text_per_epoch(cnnbench):
 
 
 OUTPUTS = {
-    "a reader that went away": "reading, writing = os.pipe(); os.dup2(writing, 1); os.close(writing); os.close(reading)",
+    "a reader that went away": "read, write = os.pipe(); os.dup2(write, 1); os.close(write); os.close(read)",
     "a full disk": "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)",
     "none": "os.close(1); os.close(2); sys.stdout = sys.stderr = None",
 }
