@@ -176,14 +176,14 @@ def _table(summaries: Sequence[RunSummary]) -> "pd.DataFrame":
 
 def write_page(folder: RunFolder) -> Path:
     """Write the page of a finished run, and return its path."""
-    from cnnbench.analysis.reports.single import page_of  # with pandas, matplotlib, jinja2
+    from cnnbench.analysis.reports.single import page_of  # with pandas, jinja2
 
     return page_of(folder).write(folder.path)
 
 
 def compare_sweep(sweep: Path) -> tuple[list[str], Callable[[], Path]]:
     """Return what to print of the runs of a sweep side by side, and what writes their page and returns its path."""
-    from cnnbench.analysis.reports.compared import page_of_sweep  # with pandas, matplotlib, jinja2
+    from cnnbench.analysis.reports.compared import page_of_sweep  # with pandas, jinja2
 
     page = page_of_sweep(sweep)
     return page.terminal(terminal.width()), partial(page.write, sweep)

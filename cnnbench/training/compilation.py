@@ -8,32 +8,29 @@ from dataclasses import replace
 
 import torch
 
-from cnnbench.config.run_config import RunConfig
 from cnnbench.errors import SettingError, UserError, duration, shortened
 from cnnbench.training import console
-from cnnbench.training.setup import TrainingSetup, find_device
+from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import compute_gradients
 
 BACKEND = "inductor"
 
 
-def check_compiler(config: RunConfig) -> None:
-    """Raise SettingError where compile=true needs a C++ compiler, and there is none."""
+def check_compiler(device: torch.device) -> None:
+    """Raise SettingError where torch would need a C++ compiler, and there is none."""
     compiler = os.environ.get("CXX", "cl" if os.name == "nt" else "g++")
-    if config.compile and find_device(config).type == "cpu" and shutil.which(compiler) is None:
+    if device.type == "cpu" and shutil.which(compiler) is None:
         problem = f"needs a C++ compiler, and there is no '{compiler}'; install g++ or name one in CXX, or give false"
         raise SettingError("compile=true", problem)
 
 
 def compiled(training: TrainingSetup) -> TrainingSetup:
-    """Return the training with a compiled network for its steps, and say how long that took; or else as it is.
+    """Return the training with a compiled network for its steps, and say how long that took.
 
     What is evaluated, averaged, drawn, kept or exported is the network as it was written, of the same weights. Raises
     UserError where torch cannot compile the network.
     """
     config, network = training.config, training.network
-    if not config.compile:
-        return training
     began = time.perf_counter()
     torch.compiler.reset()  # of a class of networks, it compiles eight in a process, and leaves others as they are
     in_steps = copy.copy(network)  # the same layers, weights and names: only what calls this calls compiled code

@@ -161,7 +161,8 @@ def trial(plan: Plan) -> tuple[Plan, TrainingSetup, list[str]]:
         missing = untrained(awaited)
         record = {"notes": [f"{missing.given} {missing.problem}. Random weights are tried here"]}
     set_up_torch(training.device, plan.config, plan.config.threads or DEFAULT_THREADS)
-    return plan, compiled(training), record.get("notes", [])
+    training = compiled(training) if plan.config.compile else training
+    return plan, training, record.get("notes", [])
 
 
 def _matched(source: WeightSource, training: TrainingSetup) -> Matched:

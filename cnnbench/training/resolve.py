@@ -26,7 +26,7 @@ from cnnbench.training import console
 from cnnbench.training.compilation import check_compiler
 from cnnbench.training.leaks import record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
-from cnnbench.training.setup import TrainingSetup, make_horizon, make_schedule, setup
+from cnnbench.training.setup import TrainingSetup, find_device, make_horizon, make_schedule, setup
 
 SHOWN = 6  # names of files
 
@@ -39,7 +39,8 @@ def resolve(
     place: where that is built; None: on the configured device. prepared: returns the data. Raises ConfigError with
     every setting that does not fit, UserError for data and networks that do not work.
     """
-    check_compiler(plan.config)
+    if plan.config.compile:
+        check_compiler(find_device(plan.config))
     attempt = partial(setup, place=place, prepared=prepared)
     if plan.folder is not None or plan.parent is not None:  # what a run has recorded is no longer adapted
         return plan, attempt(plan.config)

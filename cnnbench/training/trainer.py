@@ -109,7 +109,7 @@ class Trainer:
         console.announce(self.plan, self.training, self.folder, self.threads, self.progress)
         for note in (*self._notes(), *self._stretched(), *(remark.text for remark in self.training.remarks)):
             console.say(f"  note: {note}")
-        self.training = compiled(self.training)
+        self.training = compiled(self.training) if self.config.compile else self.training
         self.journal = Journal(self.folder.metrics_file, self.progress, self.restored.get("rows"))
         self._note_lost_rows(self.journal.loss)
         self._begin_logging()
