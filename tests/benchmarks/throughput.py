@@ -2,8 +2,8 @@
 
 The loop of notebooks, Lightning where it is installed, the bare network and cnnbench with all its features take turns
 in one process, so that whatever else the machine does slows them alike: the ratios within a round are worth more than
-any single speed. Everything runs on the processor; `gpu.py` is for GPUs. OMP_WAIT_POLICY=ACTIVE measures with threads
-that wait awake, which is torch's default.
+any single speed. Everything runs on the processor; `gpu.py` is for GPUs. All wait for their threads as the command does;
+GOMP_SPINCOUNT=300000 measures with torch's default.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded; what the command does, for all alike
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is loaded; what the command does, for all alike
 
 import torch
 from peers import Loss, Notebook, PilImages, lightning_epoch

@@ -48,8 +48,8 @@ def machine() -> str:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    waiting = os.environ.get("OMP_WAIT_POLICY", "ACTIVE").lower()
+    spins = os.environ.get("GOMP_SPINCOUNT", "torch's own")
     return (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {cpu_model()}, load {os.getloadavg()[0]:.1f}, "
-        f"python {platform.python_version()}, {', '.join(found)}, {waiting} waiting"
+        f"python {platform.python_version()}, {', '.join(found)}, {spins} spins"
     )
