@@ -2,7 +2,7 @@
 
 The loop of notebooks, Lightning where it is installed, the bare network and cnnbench with all its features take turns
 in one process, so that whatever else the machine does slows them alike: the ratios within a round are worth more than
-any single speed. Everything runs on the processor; `gpu.py` is for GPUs. All wait for their threads as the command does;
+any single speed. Everything runs on the processor; `gpu.py` is for GPUs. Threads wait as those of the command do;
 GOMP_SPINCOUNT=300000 measures with torch's default.
 """
 

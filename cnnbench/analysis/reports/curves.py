@@ -91,7 +91,9 @@ def _curves(x: Axis, y: Axis, spread: Spread, shown: tuple[str, str], key: str) 
     if (rows["max"] > rows["min"]).any():
         edges: Any = rows[["min", "max"]].itertuples(name=None)
         yield Curve(f"{look.split()[0]} band", area(x, y, list(edges)))
-    yield Curve(look, line(x, y, zip(rows.index, rows["mean"], strict=True)), name.partition(" (")[0], key)
+    yield Curve(
+        look, line(x, y, zip(rows.index, rows["mean"], strict=True)), name.removesuffix(f" ({RUNNING_MEAN})"), key
+    )
 
 
 def _axes(values: "np.ndarray[Any, Any]", metric: Metric) -> tuple[Axis, Axis | None]:
