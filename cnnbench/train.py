@@ -75,11 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says, and exit with one of the codes of `ExitCode`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _set_waiting()
-    gc.set_threshold(5_000)  # by default a tenth of the start is a search for garbage among what was imported
+    gc.set_threshold(20_000)  # by default a tenth of the start is a search for garbage among what was imported
     if isinstance(sys.stdout, TextIOWrapper):  # a page or a help text holds more than ASCII; errors are escaped anyhow
         sys.stdout.reconfigure(errors="backslashreplace")
     with StopRequests(gives_back=arguments is not None) as stop:
         code = _exit_code(words, stop)
+    if arguments is None:
+        gc.freeze()  # the process ends: to look for garbage in all that torch has loaded would take half a second
     sys.exit(code)
 
 
