@@ -20,7 +20,7 @@ Lists data sets, shows what is in them, and puts files where they belong.
   cnnbench data info cifar10    classes, images by split and class, mean
   cnnbench data info cifar10 data.val_fraction=0.2
   cnnbench data prepare cifar10 --from ~/Downloads
-                                verify and copy the files that are there
+                                verify files you downloaded, and copy them
   cnnbench data prepare caltech101 --from caltech-101.zip
                                 … also out of archives, and count the images
   cnnbench data cache           decoded photographs that are kept on disk
@@ -28,8 +28,7 @@ Lists data sets, shows what is in them, and puts files where they belong.
                                 remove those not used for 30 days; 0: all
 
 Data sets are looked for in data.root=FOLDER, else in $CNNBENCH_DATA, else in
-the cache folder of the user. Nothing is downloaded here, and no file is
-overwritten.
+your cache folder. This command downloads nothing, and overwrites no file.
 """
 ACTIONS = ("list", "info", "prepare", "cache")
 

@@ -19,24 +19,25 @@ ABOUT = """\
 Evaluates the network of a run again: by class, with confusions and calibration.
 
   cnnbench evaluate outputs/RUN                     on the test images
-  cnnbench evaluate outputs/RUN --split val         ... validation; or train
+  cnnbench evaluate outputs/RUN --split val         on validation; or train
   cnnbench evaluate outputs/RUN --checkpoint last   another checkpoint
   cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos
                                                     all other images,
                                                     or their test part
-  cnnbench evaluate outputs/RUN --calibrate         ... with a temperature too
+  cnnbench evaluate outputs/RUN --calibrate         also calibrated
 
-Of other images, those that the run, or one that it was initialised with, was
-trained or validated on are left out.
+Of other images, those are left out that the run, or one that it started from,
+was trained or validated on.
 
 Tables (CSV) and a page with charts are written to RUN/evaluation/, which the
-page of the run leads to, or to --out. On the test images of the run and the
+page of the run links to, or to --out. On the test images of the run and the
 checkpoint that was tested, the metrics are those of result.json, to the last
 digit; a run with test=false gets them now. run.json counts how often the test
 images were measured. Nothing else is changed.
-The temperature divides the class scores: fitted on validation images, it brings
-probabilities closer to how often predictions are right, and changes no
-prediction.
+
+--calibrate divides the class scores by a temperature, fitted on validation
+images: probabilities come closer to how often predictions are right, and no
+prediction changes.
 """
 SHOWN = 20  # classes in the terminal: the worst
 

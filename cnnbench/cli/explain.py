@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ABOUT = """\
 Draws what the network of a run has learnt, and what it looks at.
 
-  cnnbench explain outputs/RUN              the first test image of ten classes
+  cnnbench explain outputs/RUN              one test image per class (max. ten)
   cnnbench explain outputs/RUN photo.jpg    image files, and folders of them
   cnnbench explain outputs/RUN --split test --index 13,43
   cnnbench explain outputs/RUN --what gradcam --class cat
@@ -28,9 +28,9 @@ gradcam        the evidence for a class, by place in a layer
 saliency       the evidence for a class, by pixel
 tsne           the features of a split in two dimensions
 
-Figures are written to RUN/explanation/ and shown on the page of the run, or to
---out. Nothing else in the run folder is changed. gradcam and saliency need
-pip install 'cnnbench[explain]'.
+Figures are written to RUN/explanation/, and shown on the page of the run;
+--out writes them elsewhere. Nothing else in the run folder is changed. gradcam
+and saliency need pip install 'cnnbench[explain]'.
 """
 KINDS = ("activations", "kernels", "gradcam", "saliency", "tsne")
 KINDS_WITH = {"layer": ("activations", "gradcam"), "filter": ("activations",), "class": ("gradcam", "saliency")}

@@ -11,8 +11,8 @@ from cnnbench.errors import UserError, did_you_mean
 
 DOCS = PACKAGE / "docs"
 OVERVIEW = """\
-cnnbench trains convolutional networks, and writes each run into a folder with
-all that is needed to understand, repeat and continue it.
+cnnbench trains convolutional networks, and writes each run to a folder with
+all you need to understand, repeat and continue it.
 
 usage: cnnbench [train] [GROUP=OPTION ...] [KEY=VALUE ...]
        cnnbench COMMAND ...
@@ -37,7 +37,7 @@ Often typed (cnnbench train --help shows all options and settings):
   regularization.dropout=0.5  augmentation=flip     device=cpu   dry_run=true
 
 Exit codes: 0 finished, 1 failed, 2 a mistake in what was typed, 75 stopped by a
-signal or max_minutes, 130 by Ctrl-C; after both, the same command goes on.
+signal or max_minutes, 130 by Ctrl-C. After 75 or 130, the same command goes on.
 """
 ABOUT = """\
 Prints a page of documentation.
@@ -54,8 +54,9 @@ def overview() -> str:
 
 
 def topics() -> dict[str, str]:
-    """Return the pages, files of `docs/`, with the first sentence of each."""
-    return {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
+    """Return the pages, files of `docs/`, with the first sentence of each; the tutorial is first."""
+    pages = sorted(DOCS.glob("*.md"), key=lambda path: (path.stem != "tutorial", path.stem))
+    return {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in pages}
 
 
 def page(topic: str) -> str:

@@ -20,7 +20,7 @@ ABOUT = """\
 Lists runs: in which settings they differ, their status, test metrics and size.
 
   cnnbench list                               all in ./outputs
-  cnnbench list data=mnist 'accuracy>0.98'    that meet all of the conditions
+  cnnbench list data=mnist 'accuracy>0.98'    those that meet both conditions
   cnnbench list 'model=lenet*' 'seed!=0' 'status!=completed'
   cnnbench list --sort accuracy               the best first
   cnnbench list --csv > runs.csv              for a spreadsheet, or pandas
@@ -29,17 +29,17 @@ Lists runs: in which settings they differ, their status, test metrics and size.
   cnnbench list 1a2b3c4d --sort accuracy      its runs
   cnnbench list sweeps                        all sweeps
   cnnbench list --prune                       what could be removed
-  cnnbench list data=mnist --prune --yes      remove it
+  cnnbench list data=mnist --prune --yes      remove it for good
   cnnbench list 1a2b3c4d --prune-checkpoints 3
-                                              of a sweep, all but the best three
+                                              checkpoints of all but the best 3
 
-Conditions and --sort take any setting, by its whole key or the end that tells
-it apart (dropout), any metric (accuracy, of the test images; accuracy/val), and
+Conditions and --sort take any setting, by its whole key or a unique end of it
+(dropout), any metric (accuracy, of the test images; accuracy/val), and
 status. A terminal shows as many columns as fit; the last one is what other
-commands take for the run: cnnbench resume 1a2b3c4d. Into a pipe or a file
-everything is written. What can be removed are runs that were interrupted, and
-those superseded by a later one; of finished runs the checkpoints, unless other
-runs begin with them.
+commands take for the run: cnnbench resume 1a2b3c4d. A pipe or a file gets all
+columns. --prune removes interrupted runs and those superseded by a later one,
+--prune-checkpoints the checkpoints of finished runs unless others start from
+them; both only show what they would remove, unless --yes is given.
 """
 
 

@@ -12,7 +12,7 @@ from cnnbench.cli.parse import Argument, Verb, say
 from cnnbench.errors import UserError
 
 ABOUT = """\
-Writes a file of your own to start from: NAME.py in this folder, which trains.
+Writes NAME.py to this folder: a file to start from, which trains as it is.
 
   cnnbench new model my_net            a network
   cnnbench new data my_images          a data set

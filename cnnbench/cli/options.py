@@ -31,9 +31,9 @@ Lists what can be chosen in each group, one per line: cnnbench GROUP=OPTION.
   cnnbench options model --data mnist    networks, measured on these images
   cnnbench options model plugins=my_net.py
 
-For a network the group model shows the number of parameters, the size of the
-images for which they were counted (cropped if a preset says so), and the side
-of the smallest image that it accepts.
+The group model shows, for each network, the number of parameters, the size of
+the images for which they were counted (cropped if a preset says so), and the
+side of the smallest image that it accepts.
 """
 
 

@@ -23,7 +23,7 @@ VERBS = {
     "train": "train a network; the word itself can be left out",
     "resume": "continue a run, or train it for longer",
     "list": "list runs: what differs between them, and how they ended",
-    "report": "write a page on a run, or one that compares runs",
+    "report": "write a page about a run, or one that compares runs",
     "evaluate": "evaluate a run by class, with confusions and calibration",
     "predict": "predict the classes of image files",
     "explain": "draw feature maps, kernels, Grad-CAM, saliency, t-SNE",
@@ -32,7 +32,7 @@ VERBS = {
     "data": "list and inspect data sets, import their files",
     "new": "write a template for a model, data set, task, …",
     "help": "show a page of documentation",
-    "completion": "complete words with Tab in bash, zsh or fish",
+    "completion": "set up Tab completion in bash, zsh or fish",
 }
 """Every verb, with a line of help. Its `VERB` is in the module of its name, imported when it is typed."""
 
@@ -206,7 +206,7 @@ class Verb:
         usage += ["[OPTION ...]"] * any(one.is_flag and not one.is_needed for one in self.arguments)
         rows = [(one.shown(), one.settings["help"]) for one in self.arguments]
         if self.takes_plugins:
-            rows.append(("plugins=FILE,…", "Python files of your own that register what is needed"))
+            rows.append(("plugins=FILE,…", "Python files of your own, with models, data sets, …"))
         parts = {"Arguments": tuple(rows)} | (self.sections(words) if self.sections else {})
         tables = ["".join(f"{line}\n" for line in [f"{title}:", *columns(part)]) for title, part in parts.items()]
         return "\n".join([f"{first}\n\n{' '.join(usage)}\n\n{rest}\n", *tables])

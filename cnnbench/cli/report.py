@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from cnnbench.store.query import RunSummary
 
 ABOUT = """\
-Writes a page on a run, or compares runs grouped over their seeds.
+Writes a page about a run, or compares runs grouped over their seeds.
 
   cnnbench report outputs/RUN                     everything about a run
   cnnbench report outputs/sweeps/1a2b3c4d         the runs of a sweep
   cnnbench report outputs/mnist 'outputs/digits/lenet*'
-                                                  all runs in folders
+                                                  all runs in these folders
   cnnbench report outputs/mnist --baseline model=lenet --metric loss
   cnnbench report outputs/mnist --out my_report
 
@@ -28,8 +28,8 @@ best on validation, which learns fastest and which overfits, with 95 % intervals
 and differences paired by seed. Runs that differ in seed, fold, split_seed or
 noise_seed alone are one row. It writes report.html, which needs no other file,
 report.md, report.csv and report.tex. Runs that failed or are not finished are
-counted in their row; those that cannot be read are listed and skipped. That of
-a sweep is in its folder, also while it runs.
+counted in their row; those that cannot be read are listed and skipped. The
+page of a sweep is in its folder, also while it runs.
 """
 
 

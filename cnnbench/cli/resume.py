@@ -12,7 +12,7 @@ Continues a run where it stopped, or trains it for longer.
   cnnbench resume outputs/RUN epochs=80   for longer: a new run, which
                                           starts from the last checkpoint
   cnnbench resume=outputs/RUN epochs=80   the same
-  cnnbench resume outputs/sweeps/NAME     what is missing of a sweep; jobs=2
+  cnnbench resume outputs/sweeps/NAME     the unfinished jobs of a sweep
 
 Interrupted or not, a run ends with the same weights, bit for bit. Its data,
 model, task, seed and batch size cannot change.

@@ -24,11 +24,11 @@ CONTROLS = (
     ("lr_find=true", "try learning rates, and say where the loss falls fastest"),
     ("accept_stale=true", "use a run although code or data have changed since"),
     ("resume=RUN", "the same as cnnbench resume RUN"),
-    ("seeds=N", "with -m: seed=0,1,… up to N seeds"),
+    ("seeds=N", "with -m: N seeds, seed=0,1,…"),
     ("jobs=N", "with -m: N runs at a time; auto: as many as fit this machine"),
     ("engine=slurm", "with -m: workers on a cluster take the runs: cnnbench help cluster"),
     ("fail_fast=true", "with -m: stop at the first failure"),
-    ("retry_failed=true", "with -m: try again also what diverged with the same code"),
+    ("retry_failed=true", "with -m: also retry trainings that diverged with the same code"),
 )
 SETTINGS = Argument("words", nargs="*", metavar="KEY=VALUE", help="groups and settings, as below")
 CONFIG = Argument("--cfg", choices=("job",), metavar="job", help="show the whole configuration, and train nothing")
@@ -47,7 +47,7 @@ def sections(words: Sequence[str] = ()) -> dict[str, Rows]:
         "Settings and their defaults (cnnbench help settings lists all)": tuple(
             (f"{one.key}={one.value}", one.comment) for one in settings
         ),
-        "What to do": CONTROLS,
+        "How to run it": CONTROLS,
     }
 
 

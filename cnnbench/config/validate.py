@@ -309,10 +309,11 @@ def allowed(schema: Mapping[str, Any]) -> str:
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
     kind = words.get(schema.get("type", ""), "text")
     if schema.get("type") == "array":
-        kind = f"a list, each {allowed(schema.get('items', {}))}"
-    bounds = {
-        "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
-        "minItems": "of at least", "maxItems": "of at most", "pattern": "matching",
-    }  # fmt: skip
+        fewest, most = schema.get("minItems"), schema.get("maxItems")
+        limits = [f"at least {fewest}"] * bool(fewest) + [f"at most {most}"] * bool(most)
+        number = str(fewest) if fewest and fewest == most else " and ".join(limits)
+        return f"a list{f' of {number}' if number else ''}, each {allowed(schema.get('items', {}))}"
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    bounds |= {"pattern": "matching"}
     limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
     return " ".join([kind, " and ".join(limits)]).strip()

@@ -93,9 +93,9 @@ def make_all(batches: Batches, order: torch.Tensor, size: int) -> None:
     synchronize(batches.device)
 
 
-def make_photographs(folder: Path, number: int = 320) -> None:
+def make_photographs(folder: Path, number: int = 320, seed: int = 0) -> None:
     """Save images of smooth colours, 500x375 pixels, as JPEG in two class folders."""
-    draws = torch.Generator().manual_seed(0)
+    draws = torch.Generator().manual_seed(seed)
     for index in range(number):
         coarse = torch.rand(1, 3, 24, 32, generator=draws)
         pixels = torch.nn.functional.interpolate(coarse, (375, 500), mode="bicubic").clamp(0, 1).mul(255).byte()
