@@ -57,7 +57,7 @@ class Batch:
         return self.split([len(part) for part in torch.arange(len(self)).tensor_split(number) if len(part)])
 
     def split(self, samples: int | list[int]) -> "list[Batch]":
-        """Return the batch in parts of so many samples, as views of it; the last one may be smaller."""
+        """Return the batch in parts of that many samples, as views of it; the last one may be smaller."""
         sizes = samples * self.group if isinstance(samples, int) else [number * self.group for number in samples]
         columns = [tensor.split(sizes) for tensor in (self.images, self.labels, *(self.mixed or ()))]
         return [
@@ -163,7 +163,7 @@ class Batches:
             yield from (batches,) if together == size else batches.split(batch_size)
 
     def _batches_together(self, size: int, *, is_mixed: bool) -> int:
-        """Return how many batches of so many images are prepared at once: of small ones, calls are most of the time.
+        """Return how many batches of `size` images are prepared at once: of small ones, calls are most of the time.
 
         Not where what is done to an image might depend on those next to it.
         """

@@ -81,11 +81,11 @@ for first in range(0, len(pixels), 2**12):
 
 @dataclass(frozen=True)
 class Measured:
-    """What a point took: megabytes and seconds."""
+    """What a point took: megabytes, and seconds of processors, which say the same on a busy machine."""
 
     bare: float
     memory: float
-    wall: float
+    processor: float
     training: float
 
 
@@ -103,18 +103,17 @@ def measure(point: Point, folder: Path) -> Measured:
             *NETWORKS[point.network], f"batch_size={batch}", "epochs=1", "device=cpu",
             *([f"seeds={point.jobs}", f"jobs={point.jobs}"] if point.jobs > 1 else []),
         ]  # fmt: skip
-        memory, wall = peak([sys.executable, "-m", "cnnbench", *words], os.environ | {"CNNBENCH_OUTPUTS": outputs})
+        memory, processor = peak([sys.executable, "-m", "cnnbench", *words], os.environ | {"CNNBENCH_OUTPUTS": outputs})
         results = [json.loads(path.read_text()) for path in Path(outputs).rglob("result.json")]
-        return Measured(bare, memory, wall, max(result["seconds"]["train"] for result in results))
+        return Measured(bare, memory, processor, max(result["seconds"]["train"] for result in results))
 
 
 def peak(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
-    """Return the most megabytes that a process and its own ones had in memory, and seconds.
+    """Return the most megabytes that a process and its own ones had in memory, and the seconds that they computed.
 
     What they share counts once, as it is spread over them; this is read ten times a second. The peak of a process that
     is alone is exact.
     """
-    began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     sums, is_over = [0.0], threading.Event()
 
@@ -132,7 +131,7 @@ def peak(command: list[str], environment: dict[str, str] | None = None) -> tuple
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return max(usage.ru_maxrss * 1024 / MB, *sums), time.perf_counter() - began
+    return max(usage.ru_maxrss * 1024 / MB, *sums), usage.ru_utime + usage.ru_stime
 
 
 def family_of(root: int) -> list[int]:
@@ -176,7 +175,7 @@ def draw(rows: dict[str, list[tuple[Point, Measured]]], file: Path) -> None:
     ):
         left.plot(numbers, values, marker=".", label=label)
     for label, values in (
-        ("whole command", [measured.wall for _, measured in points]),
+        ("whole command, of processors", [measured.processor for _, measured in points]),
         ("training part", [measured.training for _, measured in points]),
     ):
         right.plot(numbers, values, marker=".", label=label)
@@ -197,7 +196,11 @@ def row(point: Point, measured: Measured) -> str:
     size, images = f"{point.channels}×{point.side}×{point.side}", f"{point.images:,}".replace(",", " ")
     cells = [point.network, images, size, str(point.classes), str(point.jobs)]
     cells += [f"{number:.0f}" for number in (point.data / MB, measured.bare, measured.memory)]
-    cells += [f"{measured.memory / limit(point, measured):.2f}", f"{measured.wall:.1f}", f"{measured.training:.2f}"]
+    cells += [
+        f"{measured.memory / limit(point, measured):.2f}",
+        f"{measured.processor:.1f}",
+        f"{measured.training:.2f}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -222,8 +225,8 @@ def main() -> None:
         "bare network",
         "cnnbench",
         "÷ aim",
-        "s",
-        "training",
+        "processor s",
+        "training s",
     )
     print(f"| {' | '.join(columns)} |\n|---|{'---:|' * (len(columns) - 1)}")
     rows = defaultdict(list)

@@ -32,16 +32,25 @@ NETWORKS = {  # name -> words for the same network here, side of its images
     "squeezenet1_0": ("model=torchvision model.architecture=squeezenet1_0", 224),
     "resnet18_cifar": ("model=resnet18_cifar", 32),
 }
-WITHOUT = (  # what the script does by default, and cnnbench does not
-    "--no-aug --smoothing 0 --weight-decay 0 --warmup-epochs 0 --sched cosine --opt momentum --lr 0.01 --workers 2 "
-    "--train-interpolation bilinear --interpolation bilinear"
-).split()
+WITHOUT = [  # what the script does by default, and cnnbench does not
+    "--no-aug", "--smoothing", "0", "--weight-decay", "0", "--warmup-epochs", "0", "--sched", "cosine",
+    "--opt", "momentum", "--lr", "0.01", "--workers", "2", "--train-interpolation", "bilinear", "--interpolation", "bilinear",
+]  # fmt: skip
 
 
 def timm_rate(script: Path, network: str, size: int, images: Path, folder: Path) -> float:
     """Return the images/s that the script prints at the end of its last epoch."""
     shape = ["--input-size", "3", str(size), str(size), "--num-classes", "2", "--device", "cpu"]
-    folders = ["--data-dir", str(images), "--train-split", "train", "--val-split", "validation", "--output", str(folder)]
+    folders = [
+        "--data-dir",
+        str(images),
+        "--train-split",
+        "train",
+        "--val-split",
+        "validation",
+        "--output",
+        str(folder),
+    ]
     settings = ["--model", network, "--batch-size", str(BATCH), "--epochs", str(EPOCHS), *shape, *folders, *WITHOUT]
     said = subprocess.run(
         [sys.executable, __file__, "--as-timm", str(script), *settings], capture_output=True, text=True, check=True

@@ -130,8 +130,8 @@ WRONG_VALUES = {
     "max_minutes=0": "a number above 0 or null",
     "checkpoint.keep=0": "a whole number above 0",
     "model.pool=min": "one of max, average",
-    "model.maps=[6]": "at least 2",
-    "model.maps=[6,16,32]": "at most 2",
+    "model.maps=[6]": "a list of 2, each",
+    "model.maps=[6,16,32]": "a list of 2, each",
     "model.maps=[6,0]": "each a whole number above 0",
 }
 
