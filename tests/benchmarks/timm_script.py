@@ -34,7 +34,8 @@ NETWORKS = {  # name -> words for the same network here, side of its images
 }
 WITHOUT = [  # what the script does by default, and cnnbench does not
     "--no-aug", "--smoothing", "0", "--weight-decay", "0", "--warmup-epochs", "0", "--sched", "cosine",
-    "--opt", "momentum", "--lr", "0.01", "--workers", "2", "--train-interpolation", "bilinear", "--interpolation", "bilinear",
+    "--opt", "momentum", "--lr", "0.01", "--workers", "2",
+    "--train-interpolation", "bilinear", "--interpolation", "bilinear",
 ]  # fmt: skip
 
 
