@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     with StopRequests(gives_back=arguments is not None) as stop:
         code = _exit_code(words, stop)
-    if arguments is None:
+    if arguments is None and "triton" not in sys.modules:  # which complains, 26 lines long, of what is not collected
         gc.freeze()  # the process ends: to look for garbage in all that torch has loaded would take half a second
     sys.exit(code)
 

@@ -287,13 +287,11 @@ class _Loader(ConfigLoaderImpl):
         self.repository = OptionFiles(search_path)
         self.defaults: list[ResultDefault] = []
 
-    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        loaded = super()._load_single_config(default, repo)
-        assert default.config_path is not None
-        shared = self.repository.load_config(default.config_path)
-        if shared is None or loaded.config is not shared.config:
-            return loaded
-        return replace(loaded, config=copy.deepcopy(loaded.config))  # merging would change what all compositions share
+    @staticmethod
+    def _embed_result_config(ret: ConfigResult, package_override: str | None) -> ConfigResult:
+        embedded = ConfigLoaderImpl._embed_result_config(ret, package_override)
+        # Merging would change what all compositions share.
+        return replace(ret, config=copy.deepcopy(ret.config)) if embedded is ret else embedded
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self.defaults = defaults

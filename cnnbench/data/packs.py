@@ -24,13 +24,9 @@ from cnnbench.data.decode import square_in, worker_threads
 from cnnbench.data.files import user_cache_dir
 from cnnbench.errors import TrainingError, counted
 from cnnbench.store.files import DamagedError, write_sealed
+from cnnbench.store.lock import take
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Stored
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 VALUES = 256  # of a byte
 _intact: set[tuple[object, ...]] = set()  # images that were checked, each in its file as it was then
@@ -199,14 +195,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
     wait: until it is.
     """
-    with path.open("a") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with path.open("a+") as file:  # on network file systems a lock that is shared needs a file that can be read
+        while not (is_mine := take(file)) and wait:
+            time.sleep(0.05)
+        yield is_mine
 
 
 def write_pack(folder: Path, fill: Callable[[Callable[[str, Tensor], None]], dict[str, str]]) -> None:

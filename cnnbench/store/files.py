@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ AXES = ("row", "epoch", "step")
 NUMBERS = int, float, type(None)
 """What the other values of a row are; None stands for what is not finite."""
 TAIL = 65536  # bytes: more than the longest rows
+PAUSES = (0.01, 0.1, 1.0) if os.name == "nt" else ()  # Windows replaces no file while somebody reads it
 CHECKSUM = "checksum"
 """The entry of a file of plain values that holds the hash of all others."""
 
@@ -41,13 +43,22 @@ def write_atomically(path: Path, content: bytes, outlasts_power: bool = True) ->
                 file.flush()
                 if outlasts_power:
                     os.fsync(file.fileno())
-            scratch.replace(path)
+            _replace(scratch, path)
             if outlasts_power:
                 _flush_folder(path.parent)
         except BaseException:
             with suppress(OSError):  # the folder may be gone
                 scratch.unlink(missing_ok=True)
             raise
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    for pause in PAUSES:
+        with suppress(PermissionError):
+            scratch.replace(path)
+            return
+        time.sleep(pause)
+    scratch.replace(path)
 
 
 def _scratch(path: Path) -> Path:
@@ -96,10 +107,8 @@ def file_system_time(folder: Path) -> int:
 def check_writable(folder: Path) -> None:
     """Make a folder where it is missing, and a file in it for a moment. Raises NotWrittenError where that fails."""
     make_folder(folder)
-    probe = folder / f".{os.getpid()}.tmp"
-    write_atomically(probe, b"\n")
     with writing_to(folder):
-        probe.unlink()
+        file_system_time(folder)
 
 
 class GrowingFile:

@@ -116,7 +116,7 @@ class RunFolder:
         if Path(word).expanduser().exists():
             return cls.open(Path(word))
         outputs = outputs_dir()
-        part = word.strip("/")
+        part = word.replace(os.sep, "/").strip("/")
         names = run_names(outputs) if word == "last" else [name for name in run_names(outputs) if part and part in name]
         runs = {name: file for name in names if (file := outputs / name / "run.json").is_file()}
         if word == "last":

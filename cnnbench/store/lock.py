@@ -24,11 +24,14 @@ def locked(path: Path) -> Iterator[str]:
 
     Raises NotWrittenError.
     """
+    if fcntl is None:  # nor could a folder be removed there with a file in it that is open
+        yield ""
+        return
     with writing_to(path):
-        file = path.open("a+")
+        file = path.open("a+", encoding="utf-8")
     with file:
         with writing_to(path):
-            is_taken = _take(file)
+            is_taken = take(file)
         if not is_taken:
             file.seek(0)
             yield file.read().strip() or "another process"
@@ -47,7 +50,7 @@ def is_locked(path: Path) -> bool:
         return not _flock(file, fcntl.LOCK_SH)
 
 
-def _take(file: IO[str]) -> bool:
+def take(file: IO[str]) -> bool:
     """Lock a file for this process alone, and tell whether that was possible; where systems have no locks, it is.
 
     Asking shares the lock for a moment, and only holding it excludes others: so those who ask are waited for, without

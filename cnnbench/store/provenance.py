@@ -113,7 +113,8 @@ def machine(device: str) -> dict[str, Any]:
     is_gpu = device.startswith("cuda")
     found: dict[str, Any] = {"device": device, "name": torch.cuda.get_device_name(device) if is_gpu else cpu_model()}
     if is_gpu:
-        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}  # type: ignore[no-untyped-call]
+        driver = of_linux("/proc/driver/nvidia/version", r"\b(\d+\.\d+(?:\.\d+)?)\b") or "unknown"
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver}  # type: ignore[no-untyped-call]
     blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
     return found | {
         "instructions": torch.backends.cpu.get_cpu_capability(), "blas": blas[1] if blas else "unknown",
@@ -191,12 +192,12 @@ def _git(*words: str, fails: bool = False) -> bytes:
 
 def cpu_flags() -> set[str]:
     """Return the processor's features in Linux's words; empty where it cannot be asked."""
-    return set(_cpuinfo("flags").split()) or set(_cpuinfo("Features").split())
+    return set(of_linux("/proc/cpuinfo", r"^(?:flags|Features)\s*: (.*)").split())
 
 
 def cpu_model() -> str:
     """Return the processor's name."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return of_linux("/proc/cpuinfo", r"^model name\s*: (.*)") or platform.processor() or platform.machine()
 
 
 def _files_that_compute(package: Path) -> Iterator[Path]:
@@ -242,18 +243,10 @@ def _requirement(name: str, version: str, direct_url: str | None) -> str:
         return f"{name}=={version}"
 
 
-def _driver() -> str:
-    """Return the version of NVIDIA's driver, as far as Linux knows it."""
+def of_linux(path: str, pattern: str) -> str:
+    """Return what a file of Linux says of itself; empty on other systems."""
     try:
-        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", Path("/proc/driver/nvidia/version").read_text())
-    except OSError:
-        found = None
-    return found[0] if found else "unknown"
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = re.search(pattern, Path(path).read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+    return found[1] if found else ""

@@ -145,6 +145,8 @@ def birth(process: int) -> str:
 
 def is_alive(process: int, born: str = "") -> bool:
     """Tell whether a process of this machine is there. born: when it began, where that is known."""
+    if os.name == "nt":
+        return True  # signal 0 is Ctrl-C there; what a process held that is gone is taken over once it is stale
     try:
         os.kill(process, 0)
     except ProcessLookupError:

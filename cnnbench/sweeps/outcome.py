@@ -76,5 +76,5 @@ def _vanished(code: int) -> str:
         return "its process ended with exit code 0, without a result"
     if code > 0:
         return f"its process ended with exit code {code}"
-    why = ": it was out of memory, or somebody's kill -9" if code == -signal.SIGKILL else ""
-    return f"killed by {signal.Signals(-code).name}{why}"
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (": it was out of memory, or somebody's kill -9" if name == "SIGKILL" else "")

@@ -21,6 +21,7 @@ import torch
 
 from cnnbench.errors import ExitCode, Stopped, TrainingError, UserError, writing_to
 from cnnbench.store.folder import RunFolder, RunHeldError, now
+from cnnbench.store.provenance import of_linux
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan
@@ -32,6 +33,8 @@ MEMORY = 2**30  # bytes that a job needs at least, for `jobs=auto`
 LONGEST = 20_000  # characters of a reason
 # What a training imports when it begins to log, and at its end: half a second, once instead of for every job.
 NEEDED = ("scipy.special", "tensorboard.summary.v1", "torch.utils.tensorboard")
+# Windows knows no fork, and on macOS Apple's libraries may crash after one: Python's own choice for both is `spawn`.
+METHOD = "spawn" if sys.platform in ("win32", "darwin") else "forkserver"
 
 Task = Callable[[StopRequests], ExitCode]
 """What a process does; it can be sent to it."""
@@ -59,11 +62,8 @@ def slots_of_machine(jobs: int | None, plan: Plan) -> list[Slot]:
 
 def _free_memory() -> int:
     """Return the bytes of memory that are free; a lot where the system cannot be asked."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 2**60
+    kilobytes = of_linux("/proc/meminfo", r"^MemAvailable: +(\d+)")
+    return int(kilobytes) * 1024 if kilobytes else 2**60
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,8 @@ class Processes:
     """
 
     def __init__(self, imports: Sequence[str] = ()) -> None:
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context: Any = multiprocessing.get_context(method)
-        self._has_server, self._imports = method == "forkserver", imports
+        self._context: Any = multiprocessing.get_context(METHOD)
+        self._has_server, self._imports = METHOD == "forkserver", imports
 
     def warm_up(self) -> None:
         """Let the server import, while something else is done here."""

@@ -1,5 +1,6 @@
-"""What a run can do: evaluate, explain, export, report."""
+"""What a run can do: give its results and networks, predict, evaluate, explain, export, report."""
 
+import json
 import re
 
 import pandas as pd
@@ -12,6 +13,39 @@ from cnnbench.errors import UserError
 from tests.api.conftest import tiny
 
 DATA = ["synthetic", "data.num_train=72", "data.num_test=20", "data.num_classes=3", "data.image_size=16"]
+
+
+def test_a_run_gives_its_settings_and_results(run):
+    assert run.config.model.name == "lenet"
+    assert run.result == json.loads((run.path / "result.json").read_text())
+    rows = run.metrics
+    assert set(rows["row"]) == {"step", "epoch"}
+    assert rows[rows["row"] == "epoch"]["epoch"].tolist() == [1, 2, 3]
+    assert run.epoch_of("best") == run.result["checkpoint"]["epoch"]
+    assert run.epoch_of("last") == 3
+    assert "completed" in repr(run)
+
+
+def test_a_network_is_loaded_without_the_data(run, monkeypatch):
+    monkeypatch.setattr("cnnbench.analysis.run.setup", lambda _: pytest.fail("data are not needed"))
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    network = run.model()
+    assert not network.training
+    assert torch.equal(torch.random.get_rng_state(), before)
+    content = torch.load(run.path / "checkpoints" / "step-000000015.pt", weights_only=True)
+    assert all(torch.equal(weight, content["best"]["weights"][name]) for name, weight in network.state_dict().items())
+    last = run.model("last").state_dict()
+    assert all(torch.equal(weight, content["network"][name]) for name, weight in last.items())
+
+
+def test_predictions_have_the_accuracy_of_the_result(run):
+    images = run.data("test")
+    probabilities = run.predict(images)
+    assert probabilities.sum(1).tolist() == pytest.approx([1.0] * 20)
+    accuracy = (probabilities.argmax(1) == images.labels).double().mean().item()
+    assert accuracy == pytest.approx(run.result["test"]["accuracy"])
+    assert len(run.batches("val")) == len(run.data("val")) == 7
 
 
 def test_a_run_is_evaluated_as_its_result_says(run):
@@ -48,8 +82,9 @@ def test_all_figures_are_drawn_where_none_is_named_and_what_is_left_out_is_said(
         (lambda run: run.export("onxn"), "'onxn' is no format; did you mean 'onnx'"),
         (lambda run: run.evaluate(which="bets"), "no checkpoint 'bets'"),
         (lambda run: run.evaluate("tset"), "no such images"),
+        (lambda run: run.data("valid"), "'valid' is not a split; there are train, val and test"),
     ],
-    ids=["kind", "file", "class", "format", "checkpoint", "split"],
+    ids=["kind", "file", "class", "format", "checkpoint", "split", "part"],
 )
 def test_a_mistake_in_a_call_is_one_message(run, mistake, message):
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""What a training prints, how it ends, and what is called after its epochs."""
+"""A training from Python: which run it is, what it prints, how it ends, and what is called after its epochs."""
 
 import os
 import signal
@@ -9,12 +9,39 @@ import pytest
 
 from cnnbench import api
 from cnnbench.analysis.run import Run
+from cnnbench.cli.help import DOCS
 from cnnbench.errors import ExitCode, Stopped, UserError
 from cnnbench.store.files import write_json
 from cnnbench.sweeps.work import Worked
 from tests.api.conftest import tiny
-from tests.conftest import TINY
+from tests.conftest import TINY, latest
 from tests.support.interruption import rows_of
+
+
+def test_training_from_python_is_the_same_run_as_the_command(outputs, cnnbench):
+    trained = tiny("epochs=1")
+    assert trained.result["epochs"] == 1
+    assert "finished" in cnnbench(*latest([*TINY, "epochs=1"])).out
+    assert tiny("epochs=1").path == trained.path
+    assert tiny("epochs=1", "seed=1").path != trained.path
+    table = api.runs(f"{outputs}/**")
+    assert sorted(table["seed"]) == [0, 1]
+    assert table["accuracy/test"].notna().all()
+    assert trained.record["command"].startswith("cnnbench data=synthetic")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_example_of_the_documentation_runs(outputs):
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    begin = text.index("import cnnbench\n")
+    known: dict[str, Any] = {}
+    code = text[begin : text.index("```", begin)]
+    small = '{"name": "digits", "subset": {"per_class": 10}}, threads=1'
+    exec(code.replace('data="digits"', f"data={small}"), known)
+    assert known["run"].path.is_relative_to(outputs)
+    assert known["probabilities"].shape == (3, 10)
+    assert list(known["table"].columns) == ["model.name", "seed", "accuracy/test"]
+    assert len(known["table"]) == 1 + len(known["sweep"]) == 3
 
 
 def test_a_training_that_was_stopped_is_not_returned_as_if_it_were_done():

@@ -80,6 +80,13 @@ def heavy_imports(*arguments: str) -> list[str]:
     return yaml.safe_load(ran.stderr.rpartition("imported: ")[2])
 
 
+@pytest.mark.parametrize(("loaded", "is_frozen"), [("", True), ("sys.modules['triton'] = sys", False)])
+def test_the_end_searches_for_no_garbage_unless_a_library_complains_of_what_it_finds(loaded, is_frozen):
+    code = f"import atexit, gc, sys\nfrom cnnbench.train import main\n{loaded}\nsys.argv = ['cnnbench', '--version']\n"
+    ran = python(code + "atexit.register(lambda: print(gc.get_freeze_count() > 0))\nmain()")
+    assert ran.stdout.endswith(f"\n{is_frozen}\n")
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_the_help_shows_commands_and_examples(cnnbench, tmp_path, flag):
     outcome = cnnbench(flag)

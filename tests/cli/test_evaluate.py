@@ -1,31 +1,21 @@
-"""`cnnbench evaluate`, and a run opened from Python."""
+"""`cnnbench evaluate`."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
-from PIL import Image
 
 import cnnbench
-from cnnbench.cli.help import DOCS
-from cnnbench.errors import UserError
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
-from tests.conftest import ended, latest, only_run
+from tests.conftest import ended, only_run
 from tests.support.interruption import finished, read
 from tests.support.photographs import write_classes
-from tests.support.training import SMALL, prepared
+from tests.support.training import SMALL
 from tests.tasks.test_tasks import CASES, words_of
 
-
-@pytest.fixture
-def evaluate(capsys):
-    return lambda *words: ended("evaluate", [str(word) for word in words], capsys)
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
@@ -193,76 +183,6 @@ def test_the_worst_classes_come_first(run, evaluate):
     assert [line[2:12].strip() for line in lines[: len(table)]] == list(table["class"])
 
 
-def test_other_images_are_normalised_with_the_statistics_of_the_run(run, evaluate):
-    words = ("data.num_train=80", "data.num_classes=3", "data.num_test=25", "data.image_size=20")
-    done = evaluate(run, "--data", "synthetic", *words, "data.noise=0.9")
-    assert done.code == 0, done.err
-    (folder,) = (run / "evaluation").iterdir()
-    assert len(pd.read_csv(folder / "predictions.csv")) == 25
-    mean = cnnbench.load_run(run).record["data"]["mean"]
-    assert mean != pytest.approx(prepared(*SMALL, *words, "data.noise=0.9").data.mean)
-
-
-def write_colours(folder: Path, counts: dict[str, int]) -> Path:
-    """Write noise, each class with a colour of its own at the left, which a central square leaves out."""
-    for name, count in counts.items():
-        for index in range(count):
-            pixels = np.random.default_rng((count, index)).integers(0, 60, (12, 24, 3), dtype=np.uint8)
-            pixels[:, :6, "abc".index(name)] += 100
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(folder / name / f"{count}_{index}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory) -> Path:
-    """Return a run on photographs of three classes, resized as a whole, which is no default."""
-    folder = write_colours(tmp_path_factory.mktemp("colours") / "old", dict.fromkeys("abc", 10))
-    words = ("data=image_folder", f"data.folder={folder}", "data.image_size=12", "data.crop=null", "data.fit=stretch",
-             "model=mlp", "model.units=[]", "epochs=4", "batch_size=8", "threads=1", "report=false",
-             "device=cpu")  # fmt: skip
-    return finished(words, folder.parent / "outputs")
-
-
-OTHERS = {  # images by class, of parts where there are some; how many are measured; how they are said to be chosen
-    "no parts": ({"": {"a": 4, "b": 6, "c": 5}}, 15, "all, as there is no test part"),
-    "one of each": ({"": {"a": 1, "b": 1, "c": 1}}, 3, "all, as"),
-    "some classes": ({"": {"c": 4, "b": 2}}, 6, "all, as"),
-    "one class": ({"": {"b": 7}}, 7, "all, as"),
-    "parts": ({"Training": {"a": 4, "b": 4}, "Testing": {"a": 2, "b": 3}}, 5, "those of its test part"),
-    "no test part": ({"train": {"a": 4, "b": 4}, "val": {"a": 2, "b": 3}}, 13, "all, as"),
-}
-
-
-@pytest.mark.parametrize(("parts", "number", "said"), OTHERS.values(), ids=OTHERS)
-def test_all_other_images_are_measured_or_those_of_their_test_part(parts, number, said, colours, evaluate, tmp_path):
-    for part, counts in parts.items():
-        write_colours(tmp_path / "new" / part, counts)
-    done = evaluate(colours, "--out", tmp_path / "out", "--data", "image_folder", f"data.folder={tmp_path / 'new'}")
-    assert done.code == 0, done.err
-    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert (len(table), table["file"].is_unique) == (number, True)
-    assert [Path(file).parent.name for file in table["file"]] == list(table["class"])
-    assert table["right"].all()
-    assert f"note: {number} images of {tmp_path}/new: {said}" in done.out
-
-
-def test_all_images_of_another_list_are_measured(colours, evaluate, tmp_path):
-    write_colours(tmp_path / "new", {"a": 3, "c": 3})
-    lines = [f"{name}/3_{index}.png,{name}" for name in "ac" for index in range(3)]
-    (tmp_path / "new" / "list.csv").write_text("\n".join(["path,label", *lines]))
-    words = ("--data", "csv", f"data.folder={tmp_path / 'new'}", "data.train=list.csv")
-    assert evaluate(colours, "--out", tmp_path / "out", *words).code == 0
-    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 6
-
-
-def test_other_images_that_are_damaged_are_an_error_and_never_left_out(colours, evaluate, tmp_path):
-    folder = write_colours(tmp_path / "new", {"a": 3, "c": 3})
-    (folder / "a" / "damaged.png").write_bytes(b"no image")
-    done = evaluate(colours, "--data", "image_folder", f"data.folder={folder}", "data.on_problem=skip")
-    assert (done.code, "a/damaged.png is no image" in done.err) == (2, True)
-
-
 REFUSED = {
     "--data synthetic data.num_classes=4": "the network was trained for",
     "--data synthetic data.num_classes=3 data.crop=20": "gives 3x20x20 images; the network takes 3x16x16",
@@ -336,90 +256,3 @@ def test_the_checkpoint_that_was_tested_is_read_from_the_result(recorded, expect
 def test_a_folder_that_cannot_be_written_is_named(run, evaluate, tmp_path):
     tmp_path.chmod(0o500)
     assert "--out FOLDER names another place" in evaluate(run, "--out", tmp_path / "out").err
-
-
-# From Python ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_gives_its_settings_and_results(run):
-    opened = cnnbench.load_run(run)
-    assert opened.config.model.name == "lenet"
-    assert opened.result == read(run / "result.json")
-    rows = opened.metrics
-    assert set(rows["row"]) == {"step", "epoch"}
-    assert rows[rows["row"] == "epoch"]["epoch"].tolist() == [1, 2, 3]
-    assert opened.epoch_of("best") == opened.result["checkpoint"]["epoch"]
-    assert opened.epoch_of("last") == 3
-    assert "completed" in repr(opened)
-
-
-def test_a_network_is_loaded_without_the_data(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnnbench.analysis.run.setup", lambda _: pytest.fail("data are not needed"))
-    torch.manual_seed(0)
-    before = torch.random.get_rng_state()
-    opened = cnnbench.load_run(run)
-    network = opened.model()
-    assert not network.training
-    assert torch.equal(torch.random.get_rng_state(), before)
-    content = torch.load(run / "checkpoints" / "step-000000015.pt", weights_only=True)
-    assert all(torch.equal(weight, content["best"]["weights"][name]) for name, weight in network.state_dict().items())
-    last = opened.model("last").state_dict()
-    assert all(torch.equal(weight, content["network"][name]) for name, weight in last.items())
-
-
-def test_predictions_have_the_accuracy_of_the_result(run):
-    opened = cnnbench.load_run(run)
-    images = opened.data("test")
-    probabilities = opened.predict(images.take(torch.arange(len(images))))
-    assert probabilities.sum(1).tolist() == pytest.approx([1.0] * 40)
-    accuracy = (probabilities.argmax(1) == images.labels).double().mean().item()
-    assert accuracy == pytest.approx(opened.result["test"]["accuracy"])
-    assert len(opened.batches("val")) == 8
-    with pytest.raises(UserError, match="'valid' is not a split; there are train, val and test"):
-        opened.data("valid")
-
-
-def test_a_task_without_classes_predicts_none(finished_once):
-    run = finished_once(*words_of("siamese"))
-    with pytest.raises(UserError, match="task siamese does not predict classes"):
-        cnnbench.load_run(run).predict(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
-
-
-def test_a_run_that_is_not_finished_has_no_result(run):
-    RunFolder(run).update(status="paused")
-    with pytest.raises(UserError, match="is not finished yet; its status is paused"):
-        _ = cnnbench.load_run(run).result
-
-
-def test_training_from_python_is_the_same_run_as_the_command(outputs, cnnbench):
-    import cnnbench as package
-
-    trained = package.train(latest([*SMALL, "epochs=1"]))
-    assert trained.result["epochs"] == 1
-    assert "finished" in cnnbench(*SMALL, "epochs=1").out
-    again = package.train(latest([*SMALL, "epochs=1"]))
-    assert again.path == trained.path
-    assert package.train(latest([*SMALL, "epochs=1", "seed=1"])).path != trained.path
-    table = package.runs(f"{outputs}/**")
-    assert len(table) == 2
-    assert set(table["seed"]) == {0, 1}
-    assert table["accuracy/test"].notna().all()
-    assert json.loads((trained.path / "run.json").read_text())["command"].startswith("cnnbench data=synthetic")
-
-
-def test_the_example_of_the_documentation_runs(outputs):
-    text = (DOCS / "python.md").read_text(encoding="utf-8")
-    begin = text.index("import cnnbench\n")
-    known: dict[str, Any] = {}
-    code = text[begin : text.index("```", begin)]
-    small = '{"name": "digits", "subset": {"per_class": 10}}, threads=1'
-    exec(code.replace('data="digits"', f"data={small}"), known)
-    assert known["run"].path.is_relative_to(outputs)
-    assert known["probabilities"].shape == (3, 10)
-    assert list(known["table"].columns) == ["model.name", "seed", "accuracy/test"]
-    assert len(known["table"]) == 1 + len(known["sweep"]) == 3
-
-
-def test_the_package_knows_no_other_names():
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = cnnbench.nothing

@@ -1,6 +1,7 @@
 """An installed cnnbench works like a checkout: from any folder, configuration files included."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -32,6 +33,9 @@ def test_a_wheel_built_from_the_source_distribution_trains_from_another_folder(t
     with zipfile.ZipFile(wheel) as packed:
         assert {"cnnbench/conf/config.yaml", "cnnbench/py.typed"} <= set(packed.namelist())
         packed.extractall(tmp_path / "site")
+    (metadata,) = (tmp_path / "site").glob("*.dist-info/METADATA")
+    assert "## Set up" in metadata.read_text(encoding="utf-8")
+    assert not re.search(r"\]\((?!https?:|#)", metadata.read_text(encoding="utf-8")), "an index has no such page"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     installed = str(tmp_path / "site")

@@ -15,6 +15,8 @@ from tests.faults.test_edited_files import OTHER, change
 from tests.support.interruption import PLAIN, child_of, fingerprints, finished, go, kill, read, rows_of
 from tests.support.training import plan_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DAMAGES = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:40]),
     "emptied": lambda path: path.write_bytes(b""),

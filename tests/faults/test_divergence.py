@@ -18,6 +18,8 @@ from tests.support.interruption import read
 from tests.support.photographs import WRITERS
 from tests.support.training import SMALL, Recorder, prepared, same, weights_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LENET = (*SMALL, "model=lenet_v2")
 
 

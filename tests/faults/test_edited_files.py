@@ -19,6 +19,8 @@ from tests.conftest import only_run
 from tests.support.interruption import PLAIN, fingerprints, finished, go, read, stop
 from tests.support.training import plan_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OTHER = (*PLAIN, "optimizer.lr=0.02")
 
 

@@ -242,6 +242,20 @@ def test_an_error_of_writing_names_the_file_and_leaves_what_was_there(tmp_path, 
     assert [file.read_text() for file in path.parent.iterdir()] == ["before"]
 
 
+def test_a_file_that_is_read_meanwhile_is_replaced_a_moment_later_where_a_system_needs_that(tmp_path, monkeypatch):
+    replace, calls = Path.replace, count(1)
+
+    def refuse_twice(self: Path, target: Path) -> Path:
+        if next(calls) <= 2:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        return replace(self, target)
+
+    monkeypatch.setattr("cnnbench.store.files.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(Path, "replace", refuse_twice)
+    write_atomically(tmp_path / "file", b"after")
+    assert [file.read_text() for file in tmp_path.glob("*file*")] == ["after"]
+
+
 def test_a_growing_file_is_not_written_again_when_it_is_closed(tmp_path, monkeypatch):
     file = GrowingFile(tmp_path / "rows")
     file.write(b"first\n")

@@ -71,3 +71,12 @@ def test_where_a_file_system_has_no_locks_a_run_goes_on_without(idle_run, monkey
     monkeypatch.setattr("cnnbench.store.lock.fcntl.flock", flock)
     with idle_run.lock():
         assert not idle_run.is_held()
+
+
+def test_where_a_system_has_no_locks_nothing_is_open_in_a_run_that_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnbench.store.lock.fcntl", None)  # as on Windows
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    with run.lock(), run.lock():
+        assert not run.is_held()
+        run.path.rmdir()

@@ -21,6 +21,8 @@ from tests.faults.test_edited_files import change
 from tests.support.interruption import PLAIN, child_of, differences, finished, go, kill, read, rows_of, stop
 from tests.support.training import plan_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 WORDS = (*PLAIN, "reach=0.01")
 
 

@@ -132,7 +132,7 @@ def test_the_machine_is_recorded_with_instructions_and_blas():
 def test_a_gpu_is_recorded_with_its_libraries_and_driver(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU at {device}")
     driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.124.06  Wed Feb 26 01:58:54 UTC 2025\n"
-    monkeypatch.setattr(provenance.Path, "read_text", lambda path: driver)
+    monkeypatch.setattr(provenance.Path, "read_text", lambda path, **_: driver)
     machine = provenance.machine("cuda:1")
     assert machine["name"] == "the GPU at cuda:1"
     assert machine["driver"] == "570.124.06"

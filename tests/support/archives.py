@@ -113,3 +113,19 @@ class Hostile:
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.canary),)
+
+
+def put(contents: dict[str, bytes], folder: Path, packed: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        path = folder / (f"{name}.gz" if packed else name)
+        path.write_bytes(gzip.compress(content) if packed else content)
+    return folder
+
+
+def everything_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def with_another_byte(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +83,11 @@ def test_a_process_that_ended_and_that_nobody_has_waited_for_is_gone():
         while is_alive(process.pid, born):
             assert time.monotonic() < until
             time.sleep(0.01)
+
+
+def test_on_windows_where_asking_would_be_ctrl_c_every_process_is_taken_to_be_there(monkeypatch):
+    monkeypatch.setattr(module, "os", SimpleNamespace(name="nt", kill=lambda *_: pytest.fail("it was interrupted")))
+    assert is_alive(an_ended_process())
 
 
 def test_a_claim_that_was_cut_as_it_was_written_holds_for_as_long_as_a_silent_one(claims, tmp_path):

@@ -278,11 +278,13 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
     assert all(read(run / "run.json")["status"] == "completed" for run in runs.values())
 
 
-def test_a_job_that_is_killed_before_it_begins_to_train_is_recorded_too(outputs):
+def test_a_job_that_is_killed_before_it_begins_to_train_is_recorded_too(outputs, monkeypatch):
     run = write_run(outputs, None, "seed=3", status="running")
     assert "sessions" not in read(run / "run.json")
     assert outcome_of_job(RunFolder(run), JobEnd(-signal.SIGKILL, "", 123)).text.startswith("killed by SIGKILL")
     assert read(run / "run.json")["status"] == "interrupted"
+    monkeypatch.delattr(signal, "SIGKILL")  # as on Windows
+    assert outcome_of_job(RunFolder(run), JobEnd(-signal.SIGTERM, "", 123)).text == "killed by SIGTERM"
 
 
 def test_a_finished_job_of_other_code_is_shown_and_an_unfinished_one_is_not_gone_on_with(cnnbench, outputs):
@@ -331,6 +333,20 @@ def test_the_jobs_of_a_second_sweep_have_the_environment_of_that_time(tmp_path, 
     for name in ("first", "second"):  # of one process, whose jobs are started by the same server
         monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / name))
         assert len(api.sweep([*TINY, "model=mlp", "seed=0,1"])) == 2
+
+
+@pytest.mark.slow
+def test_jobs_end_in_the_same_bits_where_no_process_can_be_forked(cnnbench, outputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnbench.sweeps.slots.METHOD", "spawn")  # as on Windows and macOS
+    plugin = tmp_path / "moody.py"
+    plugin.write_text(MOODY)
+    words = (*PLAIN, f"plugins={plugin}", "model=moody")
+    assert cnnbench("-m", *words, "model.mood=raises,fine", "jobs=2").code == 1
+    jobs = {read(run / "run.json")["status"]: outcome_of(run) for run in runs_below(outputs).values()}
+    shutil.rmtree(outputs)
+    assert cnnbench(*words, "model.mood=fine").code == 0
+    ((_, run),) = runs_below(outputs).items()
+    assert differences(jobs["completed"], outcome_of(run)) == []
 
 
 def test_a_script_without_a_guard_can_sweep(tmp_path, outputs):

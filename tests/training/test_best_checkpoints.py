@@ -20,7 +20,7 @@ from tests.conftest import ended, only_run
 from tests.support.interruption import child_of, differences, finished, go, outcome_of, read
 from tests.support.training import SMALL, Recorder, prepared, same, trained, weights_of
 
-pytestmark = pytest.mark.usefixtures("one_second_a_session")
+pytestmark = pytest.mark.usefixtures("one_second_a_session", "undrawn")
 
 NAN = math.nan
 NORMED = (*SMALL, "model=lenet_v2", "regularization.batchnorm=true", "epochs=5")

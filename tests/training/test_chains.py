@@ -12,6 +12,8 @@ from tests.conftest import Outcome
 from tests.optim.test_freezing import weights_of
 from tests.support.interruption import differences, read
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FIRST = """# @package _global_
 defaults:
   - override /model: lenet_v2

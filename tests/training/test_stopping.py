@@ -22,7 +22,7 @@ from cnnbench.training.trainer import Trainer
 from tests.conftest import TINY, only_run
 from tests.support.interruption import WORDS, assert_same, go, outcome_of, read, save_every, shown_by
 
-pytestmark = pytest.mark.usefixtures("one_second_a_session")
+pytestmark = pytest.mark.usefixtures("one_second_a_session", "undrawn")
 
 
 def send_after_step_6(patch: pytest.MonkeyPatch, *signals: signal.Signals) -> None:

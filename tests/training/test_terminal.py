@@ -16,6 +16,8 @@ REPORTED = tuple(latest((*TINY, "epochs=1", "report=true")))
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "SSH_CONNECTION")
 LINKS = ("FORCE_HYPERLINK", "NO_COLOR", "WT_SESSION")
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def on_terminal(monkeypatch):
