@@ -22,7 +22,8 @@ EXAMPLES = DOCS / "examples"
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN = {"my_net", "ours", "pbs", "engine.queue", "photos", "data.side", "rotations", "task.turns"}  # registered by the examples of the pages
+# Registered by the examples of the pages.
+OWN = {"my_net", "ours", "pbs", "engine.queue", "photos", "data.side", "rotations", "task.turns"}
 OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
 
 

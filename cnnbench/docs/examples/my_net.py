@@ -1,5 +1,6 @@
 # my_net.py
 from torch import nn
+
 from cnnbench.registry import MODELS
 
 
