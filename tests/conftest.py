@@ -205,10 +205,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture
 def rotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the example of a task in the page on extending, in a file of its own, as a user would have it."""
-    text = (DOCS / "extending.md").read_text(encoding="utf-8")
-    begin = text.index("# rotations.py")
-    path = tmp_path / "rotations.py"
-    path.write_text(text[begin : text.index("```", begin)], encoding="utf-8")
+    path = Path(shutil.copy(DOCS / "examples" / "rotations.py", tmp_path))
     monkeypatch.delitem(TASKS.components, "rotations", raising=False)  # it may have been copied into the package
     return path
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("sweeps",),
     ("analysis",),
     ("api", "export"),
-    ("cli",),
+    ("cli", "docs"),
     ("train",),
     ("__main__",),
 )

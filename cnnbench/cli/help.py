@@ -90,8 +90,8 @@ def in_columns(markdown: str) -> Iterator[str]:
 
 
 def _plain(markdown: str) -> str:
-    """Return text without pictures, and with the words of links alone."""
-    text = re.sub(r"(?m)^!\[.*\n+", "", markdown)
+    """Return text with the words of pictures and links alone."""
+    text = re.sub(r"(?m)^!\[(.*)\]\(.*\)$", r"(picture: \1)", markdown)
     return re.sub(r"\[([^]\n]*)\]\([^)]*\)", r"\1", text).strip("\n")
 
 

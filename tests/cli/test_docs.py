@@ -1,5 +1,6 @@
 """The README and the pages of documentation: their links lead somewhere, and what they say to type exists."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,12 +14,16 @@ from cnnbench.cli.help import DOCS
 from cnnbench.cli.parse import VERBS, verb_named
 from cnnbench.cli.reference import reference
 from cnnbench.config.validate import CONTROLS
+from cnnbench.registry import DATASETS, MODELS, TASKS
+from tests.support.photographs import photograph
 
 ROOT = DOCS.parents[1]
+EXAMPLES = DOCS / "examples"
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN = {"my_net", "ours", "pbs", "engine.queue", "rotations", "task.turns"}  # registered by the examples of the pages
+# Registered by the examples of the pages.
+OWN = {"my_net", "ours", "pbs", "engine.queue", "photos", "data.side", "rotations", "task.turns"}
 OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
 
 
@@ -69,6 +74,28 @@ def test_the_readme_is_short_and_links_each_page():
     text = text_of(ROOT / "README.md")
     assert len(text.encode()) <= 10_000
     assert [page.name for page in PAGES if f"(cnnbench/docs/{page.name})" not in text] == []
+
+
+def test_the_examples_are_the_same_on_their_page_and_in_their_files():
+    shown = [code for language, code in CODE.findall(text_of(DOCS / "extending.md")) if language == "python"]
+    assert sorted(shown) == sorted(text_of(path) for path in EXAMPLES.glob("*.py"))
+
+
+def test_the_examples_fit_together(cnnbench, monkeypatch, tmp_path):
+    for registry, name in ((MODELS, "my_net"), (DATASETS, "photos"), (TASKS, "rotations")):
+        monkeypatch.delitem(registry.components, name, raising=False)
+    for number in range(20):
+        photograph(tmp_path / "photos" / f"{'cat' if number % 2 else 'dog'}_{number}.jpg", number)
+    plugins = ",".join(str(path) for path in EXAMPLES.glob("*.py"))
+    words = ("model=my_net", "data=photos", f"data.root={tmp_path}", "task=rotations", "batch_size=4", "dry_run=true")
+    ended = cnnbench(f"plugins=[{plugins}]", *words)
+    assert ended.code == 0, ended.err
+    assert "cat" in ended.out
+
+
+def test_the_notebook_of_a_session_has_no_outputs():
+    cells = json.loads(text_of(EXAMPLES / "laboratory.ipynb"))["cells"]
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
 
 
 def test_the_page_of_settings_is_what_the_code_says():

@@ -179,9 +179,9 @@ class TestHelp:
         code = f"```sh\ncnnbench model=lenet\n\n| {'long ' * 20}\n```"
         assert "\n".join(in_columns(f"Text.\n\n{code}\n\nMore.")) == f"Text.\n\n{code}\n\nMore.\n"
 
-    def test_a_page_is_printed_without_pictures_and_addresses(self):
+    def test_a_page_is_printed_with_the_words_of_pictures_and_without_addresses(self):
         page = "See [runs](runs.md#find).\n\n![Curves](curves.svg)\n\n```\nx[0](1)\n```"
-        assert "\n".join(in_columns(page)) == "See runs.\n\n```\nx[0](1)\n```\n"
+        assert "\n".join(in_columns(page)) == "See runs.\n\n(picture: Curves)\n\n```\nx[0](1)\n```\n"
 
     def test_a_page_that_is_not_there_is_named(self, cnnbench):
         outcome = cnnbench("help", "architcture")

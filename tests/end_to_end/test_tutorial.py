@@ -1,9 +1,11 @@
-"""The tutorial can be followed: each of its commands, in its order."""
+"""The tutorial can be followed, and its notebook: each of their commands and cells, in their order."""
 
+import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,3 +26,14 @@ def test_the_commands_of_the_tutorial_end_well(monkeypatch):
         ended = subprocess.run([sys.executable, "-m", "cnnbench", *words], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, f"{command}\n{ended.stderr}"
     assert Path("my_report", "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_cells_of_the_notebook_run(outputs):
+    notebook = json.loads((DOCS / "examples" / "laboratory.ipynb").read_text(encoding="utf-8"))
+    known: dict[str, Any] = {"__name__": "__main__"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), known)
+    assert len(list(outputs.glob("digits/*/*/report.html"))) == 7
+    assert 0 < known["ours"].result["test"]["worst_class"] <= known["ours"].result["test"]["accuracy"]
