@@ -29,6 +29,7 @@ def test_the_commands_of_the_tutorial_end_well(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_cells_of_the_notebook_run(outputs):
     notebook = json.loads((DOCS / "examples" / "laboratory.ipynb").read_text(encoding="utf-8"))
     known: dict[str, Any] = {"__name__": "__main__"}
