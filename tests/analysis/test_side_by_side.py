@@ -11,6 +11,7 @@ from cnnbench.analysis.reports.comparison import compare
 from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.sections import Grid, Strips
 from cnnbench.analysis.reports.side_by_side import figures_of
+from cnnbench.analysis.reports.statistics import Estimate
 from cnnbench.analysis.reports.strips import farthest
 from cnnbench.store.query import runs_named
 from tests.support.run_folders import write_dropout_runs, write_run
@@ -84,26 +85,29 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     write_run(outputs, None, "optimizer.lr=0.2", status="paused")
     rows = strips_of(outputs).rows
     assert [(row.label, str(row.mean), row.remark) for row in rows[1:]] == [
-        ("2. lr=9.0", "nan", "1 diverged"),
-        ("3. lr=0.2", "nan", "1 paused"),
+        ("lr=9.0", "nan", "1 diverged"),
+        ("lr=0.2", "nan", "1 paused"),
     ]
+    assert [row.look for row in rows] == ["", "below", "below"]
     text = page_of(compared(outputs), "a title").markdown()
     assert "| lr=9.0 | page | diverged | 3 | the training diverged |" in text
     assert "| lr=0.2 | page | paused | 3 |  |" in text
 
 
 @pytest.mark.parametrize(
-    ("means", "sign", "farther"),
+    ("means", "half", "sign", "farther"),
     [
-        ([0.95, 0.94, 0.93, 0.1], 1, 0.93),  # a scale down to 0.1 would make the others one
-        ([0.9, 0.5, 0.1], 1, 0.1),
-        ([0.3, 0.31, 0.33, 900.0], -1, 0.33),
-        ([0.9, 0.9, 0.9, 0.1], 1, 0.1),  # nothing is known of how far they are apart
-        ([0.9, math.nan], 1, 0.9),
+        ([0.95, 0.94, 0.93, 0.1], math.nan, 1, 0.93),  # a scale down to 0.1 would make the others one
+        ([0.95, 0.94, 0.93, 0.1], 0.02, 1, 0.93),
+        ([0.95, 0.9499, 0.9498, 0.93], 0.01, 1, 0.93),  # its interval meets that of the best
+        ([0.9, 0.5, 0.1], math.nan, 1, 0.1),
+        ([0.3, 0.31, 0.33, 900.0], math.nan, -1, 0.33),
+        ([0.9, 0.9, 0.9, 0.1], math.nan, 1, 0.1),  # nothing is known of how far they are apart
+        ([0.9, math.nan], math.nan, 1, 0.9),
     ],
 )
-def test_one_that_is_far_off_does_not_flatten_the_others(means, sign, farther):
-    assert farthest(means, sign) == farther
+def test_one_that_is_far_off_does_not_flatten_the_others(means, half, sign, farther):
+    assert farthest([Estimate(3, mean, 0.1, mean - half, mean + half) for mean in means], sign) == farther
 
 
 def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(outputs):

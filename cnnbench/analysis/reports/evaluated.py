@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePath
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,9 @@ from cnnbench.tasks.gallery import Tile, as_webp, read_gallery
 from cnnbench.tasks.intervals import wilson
 
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # older runs have all these files
-CAPTION = "Under each image: its class, the prediction where it is another, its probability, its file or its index."
+CAPTION = (
+    "Under each image: its class, the prediction where it is another, its probability, its file, #index in the split."
+)
 EXPLAINED = 8  # mistakes
 FEW_CLASSES = 10  # of which guessing has the right one among five at least every other time
 NARROW = 12  # classes of a confusion matrix that takes half of the page
@@ -47,6 +50,7 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
 
     titles: of figures that are not drawn here, by name.
     """
+    indices = _indices(folder, tiles)
     classes = _read(folder / "classes.csv", "class")
     if classes is not None:
         yield class_strips(classes)
@@ -61,14 +65,14 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
     scaled = _read(folder / "calibrated" / "calibration.csv")
     if scaled is not None:
         yield reliability(scaled, "Calibration with a temperature")
-    pairs = list(_pairs(tiles, confusion))
+    pairs = list(_pairs(tiles, confusion, indices))
     if pairs:
         yield Gallery("Most confused pairs", pairs)
     for name, title in GALLERIES.items():
         shown = [tile for tile in tiles if tile.group == name]
         if shown:
-            note = CAPTION + (_explained(folder, shown, split) if name == "mistakes" else "")
-            yield Gallery(title, [("", list(map(thumbnail, shown)))], note)
+            note = CAPTION + (_explained(shown, indices, split) if name == "mistakes" else "")
+            yield Gallery(title, [("", [thumbnail(tile, indices) for tile in shown])], note)
     roc, precision_recall = _read(folder / "roc.csv"), _read(folder / "precision_recall.csv")
     if roc is not None and precision_recall is not None and classes is not None:
         yield thresholds(roc, precision_recall, metrics_of(folder), classes["images"])
@@ -86,19 +90,20 @@ def picture(title: str, path: Path) -> Iterator[Picture]:
     from PIL import Image
 
     with suppress(OSError), Image.open(path) as image:
-        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width <= SMALL_PICTURE)
+        is_chart = path.stem.startswith("tsne")
+        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width <= SMALL_PICTURE, is_chart)
 
 
 def trained(tiles: list[Tile]) -> Iterator[Section]:
     """Yield what a training left: augmented images, and the kernels of the first layer."""
+    kernels = [thumbnail(tile) for tile in tiles if tile.group == "kernels"]
+    if kernels:
+        yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.", is_small=True)
     groups = dict.fromkeys(tile.group for tile in tiles if tile.group.startswith("augmented "))
     rows = [[thumbnail(tile) for tile in tiles if tile.group == group] for group in groups]
     if rows:
         note = "The first of each row as it is in the data, then as in the first epochs."
         yield Gallery("Augmented training images", [(row[0].lines[0], row) for row in rows], note)
-    kernels = [thumbnail(tile) for tile in tiles if tile.group == "kernels"]
-    if kernels:
-        yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.")
 
 
 def class_strips(classes: pd.DataFrame) -> Strips:
@@ -117,8 +122,10 @@ def class_strips(classes: pd.DataFrame) -> Strips:
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
     note = f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision."
-    axis = Axis("recall", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4)
-    heads = "class", "recall and precision", "recall [95 %], precision"
+    axis = Axis(
+        "recall and precision", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4
+    )
+    heads = "class", "recall [95 %], precision"
     return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)
 
 
@@ -144,12 +151,12 @@ def reliability(table: pd.DataFrame, title: str = "Calibration") -> Plot:
         Curve("faint dashed", line(x, y, [(0, 0), (1, 1)])), Curve("s1 interval", ranges(x, y, bands)),
         Curve("s1 dots", dots(x, y, zip(at, accuracy, strict=True)), "accuracy"),
     ]  # fmt: skip
-    counted = Axis("images", 0.7, max(images, default=1) * 1.5, is_log=True, most=3)
+    counted = Axis("images", 0.7, 10.0 ** math.ceil(math.log10(max(images, default=1) + 1)), is_log=True, most=3)
     edges = zip(table["from"], table["to"], images, strict=True)
     bars = "".join(area(x, counted, [(low, 0.7, number), (high, 0.7, number)]) for low, high, number in edges)
     error = float(np.average(np.abs(table["probability"] - table["accuracy"]), weights=images))
     panels = [
-        Panel(replace(x, name=""), y, curves, words=[(3, 92, "too cautious"), (68, 6, "overconfident")]),
+        Panel(replace(x, name=""), y, curves, words=[(3, 88, "too cautious"), (97, 6, "overconfident")]),
         Panel(x, counted, [Curve("s1 bars", bars)], look="low"),
     ]  # fmt: skip
     note = f"Expected calibration error {error:.4f}. A calibrated classifier is on the dashed line; bands: 95 %."
@@ -188,30 +195,37 @@ def class_table(classes: pd.DataFrame) -> Table:
     return Table("Classes in numbers", table, note="Recall is the accuracy on the images of a class.", is_folded=True)
 
 
-def thumbnail(tile: Tile) -> Thumbnail:
-    """Return an image of a gallery with its class, its prediction, and its name."""
-    lines = [tile.label]
-    if tile.prediction:
-        mistaken = f"→ {tile.prediction} " if tile.label != tile.prediction else ""
-        probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
-        lines += [f"{mistaken}{probability}", PurePath(tile.image).name]
-    return Thumbnail(tile.content, lines)
+def thumbnail(tile: Tile, indices: Mapping[str, str] = MappingProxyType({})) -> Thumbnail:
+    """Return an image of a gallery with its class, its prediction, and its file and index in the split."""
+    if not tile.prediction:
+        return Thumbnail(tile.content, [tile.label])
+    mistaken = [f"→ {tile.prediction}"] * (tile.label != tile.prediction)
+    probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
+    file = [] if tile.image.isdecimal() else ["/".join(PurePath(tile.image).parts[-2:])]
+    index = [f"#{indices.get(tile.image, tile.image)}"] if tile.image in indices or not file else []
+    return Thumbnail(tile.content, [tile.label, *mistaken, probability, *file, *index])
 
 
 def _share(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "never predicted"
 
 
-def _explained(folder: Path, mistakes: Sequence[Tile], split: str) -> str:
+def _indices(folder: Path, tiles: Sequence[Tile]) -> dict[str, str]:
+    """Return the rows in the split of the images that are known by their files."""
+    files = {tile.image for tile in tiles if tile.prediction and not tile.image.isdecimal()}
+    table = _read(folder / "predictions.csv", "file") if files else None
+    return {} if table is None else dict(zip(table["file"], table["index"].astype(str), strict=True))
+
+
+def _explained(mistakes: Sequence[Tile], indices: Mapping[str, str], split: str) -> str:
     """Return how to see where the network looks in the worst mistakes."""
-    names = [tile.image for tile in mistakes[:EXPLAINED]]
-    table = _read(folder / "predictions.csv", "file") if not all(map(str.isdecimal, names)) else None
-    if table is not None:
-        names = table.set_index("file")["index"].reindex(names).dropna().astype(int).astype(str).to_list()
-    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
+    names = ",".join(indices.get(tile.image, tile.image) for tile in mistakes[:EXPLAINED])
+    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {names}`"
 
 
-def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:
+def _pairs(
+    tiles: list[Tile], confusion: pd.DataFrame | None, indices: Mapping[str, str]
+) -> Iterator[tuple[str, list[Thumbnail]]]:
     for group in dict.fromkeys(tile.group for tile in tiles if tile.group.startswith("pair ")):
         own = [tile for tile in tiles if tile.group == group]
         mistaken = [tile for tile in own if tile.label != tile.prediction]
@@ -221,7 +235,8 @@ def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[
         counts = confusion.drop(columns="class").to_numpy()[names.index(label)]
         number, total = int(counts[names.index(other)]), int(counts.sum())
         lead = f"{label} taken for {other}: {number} of {grouped(total)} images; then {other} as it should be"
-        yield lead, [thumbnail(tile) for tile in own]
+        shown = [(thumbnail(tile, indices), 1 + (tile.label != tile.prediction)) for tile in own]
+        yield lead, [replace(one, lines=one.lines[known:]) for one, known in shown]
 
 
 def _read(path: Path, *text: str) -> pd.DataFrame | None:

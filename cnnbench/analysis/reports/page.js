@@ -57,3 +57,9 @@ for (const svg of document.querySelectorAll(".area > svg")) {
     show(places[Math.max(0, Math.min(places.length - 1, next))]);
   });
 }
+
+// What is folded on a screen is open on paper, but for what only a computer reads.
+const folded = document.querySelectorAll("details.table:not([open])");
+for (const [event, isOpen] of [["beforeprint", true], ["afterprint", false]]) addEventListener(event, () => {
+  for (const one of folded) one.open = isOpen;
+});

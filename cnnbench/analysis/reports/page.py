@@ -59,12 +59,13 @@ class Lines:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the bytes of a WebP file. is_small: two of them fit side by side."""
+    """An image as the bytes of a WebP file. is_small: two of them fit side by side. is_chart: ink on a white ground."""
 
     kind: ClassVar = "picture"
     title: str
     content: bytes
     is_small: bool = True
+    is_chart: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Folded:
     """A preformatted text, folded until it is opened."""
 
     kind: ClassVar = "folded"
+    is_small: ClassVar = False
     title: str
     text: str
 
@@ -127,8 +129,8 @@ class Page:
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         return _template().render(
-            title=self.title, summary=self.summary, sections=self.sections, cells=_cells, image=_image,
-            reloads_every=self.reloads_every, command=self.command,
+            title=self.title, summary=self.summary, sections=self.sections, halves=_halves(self.sections),
+            cells=_cells, image=_image, reloads_every=self.reloads_every, command=self.command,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
@@ -181,6 +183,15 @@ def _template() -> Template:
         (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
     )
     return environment.from_string(markup, {"style": style, "script": script})
+
+
+def _halves(sections: Sequence[Section]) -> set[int]:
+    """Return the places of sections that share a row: small ones that follow each other, but for an odd last one."""
+    halves: set[int] = set()
+    for place, section in enumerate(sections):
+        if section.is_small and place not in halves and place + 1 < len(sections) and sections[place + 1].is_small:
+            halves |= {place, place + 1}
+    return halves
 
 
 def _image(content: bytes) -> str:

@@ -6,13 +6,15 @@ its numbers, colours are those of the page, and text is as large on a phone.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from cnnbench.errors import grouped
 
-LARGE = 1e6  # and above, a number is written by its power of ten
+LARGE, SMALL = 1e6, 1e-4  # beyond them, all numbers of an axis are written by their powers of ten
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+ROOM = 56  # characters of ticks next to each other; where it is narrow, the style sheet shows every other tick
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,25 @@ class Axis:
         low, high = self.at(self.low), self.at(self.high)
         return round(100 * (self.at(value) - low) / (high - low), 2)
 
+    @classmethod
+    def of_ratios(cls, name: str, low: float, high: float, most: int = 5) -> "Axis":
+        """Return a logarithmic scale that has these values, and begins and ends at a tick."""
+        digits = (1, 2, 5, 10) if high <= 1000 * low else (1, 10)
+        least, highest = (10.0 ** math.floor(math.log10(value)) for value in (low, high))
+        low = max(digit * least for digit in digits if digit * least <= low * (1 + 1e-9))
+        return cls(name, low, min(digit * highest for digit in digits if digit * highest >= high), True, most=most)
+
+    @property
+    def title(self) -> str:
+        """Return the name, with the kind of scale where equal distances are no equal differences."""
+        return f"{self.name} (log)" if self.is_log and self.name else self.name
+
+    @property
+    def along(self) -> list[tuple[float, str]]:
+        """Return the ticks of a horizontal axis: as many as fit next to each other."""
+        several = [replace(self, most=most).ticks for most in range(self.most, 1, -1)]
+        return next((ticks for ticks in several if sum(len(text) + 2 for _, text in ticks) <= ROOM), several[-1])
+
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Return values, and what is written there."""
@@ -44,10 +65,11 @@ class Axis:
                 [digit * 10.0**power for power in (powers[0] - 1, *powers) for digit in (1, 2, 5)] if powers else []
             )
             inside = [value for value in several if self.low <= value <= self.high]
-            if len(inside) > self.most + 2:
+            if len(inside) > 2 * self.most + 2:
                 inside = [10.0**power for power in powers[:: math.ceil(len(powers) / (self.most + 2))]]
             if len(inside) > 1:
-                return [(value, grouped(value) if 1 <= value < LARGE else f"{value:g}") for value in inside]
+                is_written = inside[0] >= SMALL and inside[-1] < LARGE
+                return [(value, _written(value) if is_written else _by_power(value)) for value in inside]
         about = (self.high - self.low) / self.most
         power = 10.0 ** math.floor(math.log10(about))
         step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= about / 1.5)
@@ -113,7 +135,7 @@ class Panel:
 class Plot:
     """Panels with one legend: looks, each with what it means. note: how to read it. alt: what it shows, in words.
 
-    columns: panels next to each other; 0: as many as there is room for. key: what the numbers of pins stand for.
+    columns: panels next to each other where there is room; 0: five. key: what the numbers of pins stand for.
     """
 
     kind: ClassVar = "plot"
@@ -132,7 +154,8 @@ class Strip:
     """A row of `Strips`. What lies beyond the scale is an arrow at its edge.
 
     text: all of it in numbers. dots: values, what each is, and a page that it leads to where that is there. look:
-    `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
+    `marked` for the best, `open` for what may be chance, `below` for what comes below a rule. remark: what else there
+    is to say of it.
     """
 
     label: str
@@ -148,12 +171,12 @@ class Strip:
 class Strips:
     """Values of many things on one scale, a row for each: text stays text, and wraps, at any width.
 
-    heads: of the label, the strip and the text. line: the value at which a line is drawn through all rows.
+    heads: of the label, the text. line: the value at which a line is drawn through all rows.
     """
 
     kind: ClassVar = "strips"
     title: str
-    heads: tuple[str, str, str]
+    heads: tuple[str, str]
     rows: Sequence[Strip]
     axis: Axis
     line: float | None = None
@@ -208,6 +231,16 @@ def dots(x: Axis, y: Axis, points: Iterable[tuple[float, float]]) -> str:
 def ranges(x: Axis, y: Axis, edges: Iterable[tuple[float, float, float]]) -> str:
     """Return the path of vertical lines: x, lower and upper y of each."""
     return "".join(line(x, y, [(along, low), (along, high)]) for along, low, high in edges if low < high)
+
+
+def _written(value: float) -> str:
+    return grouped(value) if value >= 1 else f"{value:g}"
+
+
+def _by_power(value: float) -> str:
+    power = math.floor(math.log10(value) + 1e-9)
+    digit = round(value / 10.0**power)
+    return f"{digit}×" * (digit > 1) + "10" + str(power).translate(RAISED)
 
 
 def _short(value: float, digits: int = 5) -> str:

@@ -1,5 +1,6 @@
 """The page of one run: its result, how its training went, its evaluation, its settings; from the run folder alone."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,9 +28,18 @@ FACTS = (
 )  # fmt: skip
 EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
-    "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
+    "saliency": "Saliency: which pixels change the prediction", "tsne": "t-SNE of the features",
 }  # fmt: skip
-NARROW = 6  # columns of a table that takes half of the page
+MEANINGS = {
+    "top5": "the class is among the five most probable ones",
+    "ece": "expected calibration error: how far probabilities are from the share that is correct",
+    "brier": "squared error of all probabilities of an image, from 0 to 2",
+    "recall@1": "the nearest other image is of the same class", "recall@5": "one of the five nearest is",
+    "recall@10": "one of the ten nearest is", "mAP": "mean average precision of all images ranked by distance",
+    "R-precision": "share of the class among as many nearest images as it has others",
+    "5-nn": "accuracy of a vote of the five nearest training images",
+    "silhouette": "how much nearer images are to their class than to the next one, from -1 to 1",
+}  # fmt: skip
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
 LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
@@ -98,8 +108,8 @@ class RunReport:
         if steps is not None:
             yield steps
         yield from evaluation(folder, self.split, tiles, self.figure_titles)
-        yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
+        yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._elsewhere(folder)
         computation = list(self._computation())
         if computation:
@@ -171,17 +181,21 @@ class RunReport:
 
     def _measured(self, evaluation: Path) -> Table:
         """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
-        measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
-        rows, note = [{"images of": split} | metrics for split, metrics in measured.items()], ""
+        measured = {split: self.result[split] for split in NAMES if self.result.get(split)}
+        names = dict.fromkeys(name for metrics in measured.values() for name in metrics)
+        names = [name for name in names if name != "samples" and name not in self.trivial]
+        columns = {
+            f"{NAMES[split]}, {grouped(metrics['samples'])} images": [metrics.get(name, math.nan) for name in names]
+            for split, metrics in measured.items()
+        }
+        table, note = pd.DataFrame({"metric": names, **columns}), ""
         if (evaluation / "metrics.csv").is_file():
             found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
-            rows += [{"images of": f"95 % {name}", **found[edge]} for edge, name in (("low", "from"), ("high", "to"))]
+            ends = {name: f"{low:.4f} to {high:.4f}" for name, low, high in found[["low", "high"]].itertuples()}
+            table["95 % interval"] = [ends.get(name, "") for name in names]
             note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        table = pd.DataFrame(rows).drop(columns=self.trivial, errors="ignore")
-        table.insert(1, "images", table.pop("samples"))
-        return Table(
-            "Metrics", table, len(measured) - 1, note, True, {"images": 0}, is_small=len(table.columns) <= NARROW
-        )
+        table["meaning"] = [MEANINGS.get(name, "") for name in names]
+        return Table("Metrics", table, note=note, is_brief=True)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
@@ -221,12 +235,12 @@ class RunReport:
         settings = pd.DataFrame(rows, columns=["setting", "value", "from"])
         yield Table("Settings", settings, note=note, is_folded=True)
         yield self._files()
-        yield Folded("config.yaml: every setting", self.folder.config_file.read_text(encoding="utf-8"))
+        yield Folded("Every setting: config.yaml", self.folder.config_file.read_text(encoding="utf-8"))
         facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
         text = yaml.safe_dump(as_json(facts), sort_keys=False, allow_unicode=True)
-        yield Folded("run.json: command, machine, versions, data", text)
+        yield Folded("Record of the run: run.json", text)
         if self.record.get("packages"):
-            yield Folded("pip freeze: every installed package", "\n".join(self.record["packages"]))
+            yield Folded("Installed packages: pip freeze", "\n".join(self.record["packages"]))
 
     def _files(self) -> Table:
         """Return what is in the run folder, with links."""
