@@ -35,7 +35,7 @@ PRECISIONS = ("mAP", "R-precision")
 class EncodingTask(Task):
     """A task whose network makes embeddings of images, at its end or half-way; any model can make them."""
 
-    figure_titles: Mapping[str, str] = {"tsne": "t-SNE of test images"}
+    figure_titles: Mapping[str, str] = {"tsne": "Embeddings of test images in two dimensions (t-SNE)"}
     higher_is_better: Mapping[str, bool] = {
         "loss": False,
         **dict.fromkeys((*RECALLS, *PRECISIONS, "5-nn", "silhouette"), True),

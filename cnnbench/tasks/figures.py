@@ -157,11 +157,8 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
         legend = figure.legend(loc="outside right upper", markerscale=2, fontsize=11)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    some = "random " * (len(chosen) < len(embeddings))
-    axis.set_title(
-        f"{grouped(len(chosen))} {some}images in {embeddings.shape[1]} dimensions, of which neighbours stay together;\n"
-        "how large groups are, and how far from each other, means little"
-    )
+    some = f"{grouped(len(chosen))} {'random ' * (len(chosen) < len(embeddings))}images, neighbours next to each other;"
+    axis.set_title(f"{some}\nhow large groups are, and how far from each other, means little")
     axis.set(xticks=[], yticks=[])
     return figure
 

@@ -273,7 +273,8 @@ def test_ticks_are_round_and_as_exact_as_they_need_to_be(axis, texts):
 
 def test_ticks_fit_next_to_each_other():
     axis = Axis("parameters", 100_000, 700_000)
-    assert [text for _, text in axis.along] == ["200 000", "400 000", "600 000"]
+    assert [text for _, text, _ in axis.along] == ["200 000", "400 000", "600 000"]
+    assert [look for *_, look in Axis("", 0.0, 1.0).along] == ["", "spare"] * 3
     assert len(axis.ticks) == 7
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.analysis.reports.evaluated import thumbnail
+from cnnbench.analysis.reports.evaluated import evaluation, thumbnail
 from cnnbench.analysis.reports.page import (
     Facts,
     Folded,
@@ -193,11 +193,15 @@ def test_no_prediction_is_shown_as_certain():
     assert shown == [["→ b", "0.99"], ["→ b", ">0.99"]]
 
 
-def test_an_image_is_known_by_its_folder_its_file_and_its_index_which_explain_takes():
-    tile = Tile("mistakes", "/data/dog/7.jpg", "dog", "cat", 0.5, b"")
-    assert thumbnail(tile, {"/data/dog/7.jpg": "64"}).lines == ["dog", "→ cat", "0.50", "dog/7.jpg", "#64"]
-    assert thumbnail(tile).lines[-1] == "dog/7.jpg"
-    assert thumbnail(Tile("mistakes", "64", "dog", "dog", 0.5, b"")).lines == ["dog", "0.50", "#64"]
+def test_an_image_is_known_by_its_folder_its_file_and_its_row_which_explain_takes(tmp_path):
+    tiles = [Tile("mistakes", f"/data/{name}/7.jpg", name, "cat", 0.5, b"") for name in ("dog", "cow")]
+    (tmp_path / "predictions.csv").write_text("index,file\n64,/data/dog/7.jpg\n9,/data/cow/7.jpg\n")
+    (gallery,) = evaluation(tmp_path, "test", tiles, {})
+    shown = [one.lines for one in gallery.groups[0][1]]
+    assert shown == [["dog", "→ cat", "0.50", "dog/7.jpg", "#64"], ["cow", "→ cat", "0.50", "cow/7.jpg", "#9"]]
+    assert gallery.note.endswith("--split test --index 64,9`")
+    (gallery,) = evaluation(tmp_path, "test", [Tile("doubts", "64", "dog", "dog", 0.5, b"")], {})
+    assert gallery.groups[0][1][0].lines == ["dog", "0.50", "#64"]
 
 
 def test_the_last_picture_of_each_kind_is_shown(run):

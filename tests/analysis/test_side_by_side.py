@@ -90,8 +90,8 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     ]
     assert [row.look for row in rows] == ["", "below", "below"]
     text = page_of(compared(outputs), "a title").markdown()
-    assert "| lr=9.0 | page | diverged | 3 | the training diverged |" in text
-    assert "| lr=0.2 | page | paused | 3 |  |" in text
+    assert "| lr=9.0 | the training diverged | diverged | 3 | page |" in text
+    assert "| lr=0.2 |  | paused | 3 | page |" in text
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ def _unfinished(comparison: Comparison) -> Table | None:
     for row in comparison.rows:
         for key, run in row.group.others.items():
             if run.status != "not started":
-                said = row.label, ending(run), run.epochs_done, run.error
+                said = row.label, run.error, ending(run), run.epochs_done
                 alike.setdefault(said, {})[row.group.names[key]] = run.folder.page
-    content = pd.DataFrame(list(alike), columns=["configuration", "ended", "epochs", "reason"])
-    content.insert(1, "run", [", ".join(pages) for pages in alike.values()])
+    content = pd.DataFrame(list(alike), columns=["configuration", "reason", "ended", "epochs"])
+    content["runs"] = [", ".join(pages) for pages in alike.values()]
     return Table("Runs without a result", content, pages=list(alike.values())) if alike else None

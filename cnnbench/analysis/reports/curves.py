@@ -22,6 +22,7 @@ SPLITS = {
     "train": ("s3 dotted", f"training ({RUNNING_MEAN})"),
 }  # fmt: skip
 FEW = 4  # configurations that have curves in the same panel; of more, each has one of its own
+PER_ROW = 6  # panels
 LOOKS = ("s1", "s2 dashed", "s3 dashdotted", "s4 dotted")
 POINTS = 300  # of a curve by step
 SMOOTH = 50  # running means in all steps
@@ -48,7 +49,7 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
     epochs = [epoch for *_, spread in found for epoch in (spread.index.min(), spread.index.max())]
     room = (max(epochs) - min(epochs)) / 50 or 0.5
     x = Axis("epoch", min(epochs) - room, max(epochs) + room, is_whole=True)
-    y = _axis(_values(drawn), metric)
+    y = _axis([spread["mean"] for *_, spread in drawn], metric)
     looks = dict(zip(labels, LOOKS, strict=False))
     guide = (float(best_epoch), f"tested: epoch {best_epoch}") if best_epoch else None
     if is_alone:
@@ -72,22 +73,18 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
         ]
     note = "" if is_alone else "Means over the runs; bands are their range."
     note += f" Only {first[1]} is drawn: the pages of the runs have the rest." * (len(drawn) < len(found))
-    redrawn = _values(found if is_alone else of_first)
-    whole = _axis(redrawn, metric, like=y)
+    whole = _axis([spread["mean"] for *_, spread in (found if is_alone else of_first)], metric, like=y)
     if whole.high > y.high or whole.low < y.low:
         again = [Curve(one.look, again=one.key or one.again) for one in panels[0].curves if one.key or one.again]
-        panels.append(Panel(x, whole, again, "all values" if is_alone else f"{first[1]}, all values", look="narrow"))
+        title = "all values" if is_alone else f"{first[1]}, all values"
+        panels.append(Panel(replace(x, most=2), whole, again, title, look="narrow"))
         where = "in the panel of all values" if is_alone else f"of {first[1]} alone, in the last panel"
         note += f" Values {'below' if metric.higher_is_better else 'above'} the scale are drawn {where}."
     ends = "; ".join(f"{label} {split} ends at {spread['mean'].iloc[-1]:.4g}".strip() for label, split, spread in found)
     return Plot(
         f"{metric.name} by epoch", panels, legend, note.strip(), f"{metric.name} by epoch: {ends}",
-        0 if len(panels) > FEW else len(panels), is_small=is_alone,
+        math.ceil(len(panels) / math.ceil(len(panels) / PER_ROW)), is_small=is_alone,
     )  # fmt: skip
-
-
-def _values(spreads: Sequence[Spread]) -> "np.ndarray[Any, Any]":
-    return np.concatenate([spread["mean"].to_numpy() for *_, spread in spreads])
 
 
 def _curves(x: Axis, y: Axis, spread: Spread, shown: tuple[str, str], key: str) -> Iterator[Curve]:
@@ -101,12 +98,14 @@ def _curves(x: Axis, y: Axis, spread: Spread, shown: tuple[str, str], key: str) 
     )
 
 
-def _axis(values: "np.ndarray[Any, Any]", metric: Metric, like: Axis | None = None) -> Axis:
+def _axis(values: "Sequence[pd.Series[float]]", metric: Metric, like: Axis | None = None) -> Axis:
     """Return the axis on which curves can be distinguished. like: that of all values, on such a scale."""
-    finite = values[np.isfinite(values)]
+    every = np.concatenate(values)
+    finite = every[np.isfinite(every)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if like.is_log if like else not metric.higher_is_better and low > 0 and high > SPAN * low:
-        return Axis.of_ratios(metric.name, low, high if like else min(high, FAR * float(np.median(finite))))
+        near = finite if like else finite[finite <= FAR * np.median(finite)]
+        return Axis.of_ratios(metric.name, low, float(near.max()))
     return _padded(metric, *((None if like else visible(finite, metric.higher_is_better)) or (low, high)))
 
 
@@ -143,7 +142,7 @@ def step_curves(steps: pd.DataFrame) -> Plot | None:
     some = steps.iloc[:: max(1, len(steps) // POINTS)]
     smooth = steps["loss/train"].rolling(max(1, len(steps) // SMOOTH), min_periods=1).mean().loc[some.index]
     x = Axis("step", float(steps["step"].iloc[0]), float(steps["step"].iloc[-1]), is_whole=True)
-    losses, metric = some["loss/train"].to_numpy(), Metric("training loss", higher_is_better=False)
+    losses, metric = [some["loss/train"]], Metric("training loss", higher_is_better=False)
     y = _axis(losses, metric, like=_axis(losses, metric))
     at, rates = some["step"].to_numpy(), steps["lr"].to_numpy()
     curves = [

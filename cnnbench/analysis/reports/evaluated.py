@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePath
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,7 @@ from cnnbench.tasks.gallery import Tile, as_webp, read_gallery
 from cnnbench.tasks.intervals import wilson
 
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # older runs have all these files
-CAPTION = (
-    "Under each image: its class, the prediction where it is another, its probability, its file, #index in the split."
-)
+CAPTION = "Under each image: its class, its prediction if it is another, its probability, file and #index in the split."
 EXPLAINED = 8  # mistakes
 FEW_CLASSES = 10  # of which guessing has the right one among five at least every other time
 NARROW = 12  # classes of a confusion matrix that takes half of the page
@@ -50,7 +47,7 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
 
     titles: of figures that are not drawn here, by name.
     """
-    indices = _indices(folder, tiles)
+    tiles = list(_numbered(folder, tiles))
     classes = _read(folder / "classes.csv", "class")
     if classes is not None:
         yield class_strips(classes)
@@ -65,14 +62,14 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
     scaled = _read(folder / "calibrated" / "calibration.csv")
     if scaled is not None:
         yield reliability(scaled, "Calibration with a temperature")
-    pairs = list(_pairs(tiles, confusion, indices))
+    pairs = list(_pairs(tiles, confusion))
     if pairs:
         yield Gallery("Most confused pairs", pairs)
     for name, title in GALLERIES.items():
         shown = [tile for tile in tiles if tile.group == name]
         if shown:
-            note = CAPTION + (_explained(shown, indices, split) if name == "mistakes" else "")
-            yield Gallery(title, [("", [thumbnail(tile, indices) for tile in shown])], note)
+            note = CAPTION + (_explained(shown, split) if name == "mistakes" else "")
+            yield Gallery(title, [("", list(map(thumbnail, shown)))], note)
     roc, precision_recall = _read(folder / "roc.csv"), _read(folder / "precision_recall.csv")
     if roc is not None and precision_recall is not None and classes is not None:
         yield thresholds(roc, precision_recall, metrics_of(folder), classes["images"])
@@ -122,9 +119,8 @@ def class_strips(classes: pd.DataFrame) -> Strips:
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
     note = f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision."
-    axis = Axis(
-        "recall and precision", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4
-    )
+    room = 1.0 - lowest
+    axis = Axis("recall and precision", max(0.0, lowest - 0.06 * room - 0.002), 1.0005 + 0.02 * room, most=4)
     heads = "class", "recall [95 %], precision"
     return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)
 
@@ -195,37 +191,37 @@ def class_table(classes: pd.DataFrame) -> Table:
     return Table("Classes in numbers", table, note="Recall is the accuracy on the images of a class.", is_folded=True)
 
 
-def thumbnail(tile: Tile, indices: Mapping[str, str] = MappingProxyType({})) -> Thumbnail:
-    """Return an image of a gallery with its class, its prediction, and its file and index in the split."""
+def thumbnail(tile: Tile) -> Thumbnail:
+    """Return an image of a gallery with its class, its prediction, and what it is known by."""
     if not tile.prediction:
         return Thumbnail(tile.content, [tile.label])
     mistaken = [f"→ {tile.prediction}"] * (tile.label != tile.prediction)
     probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
-    file = [] if tile.image.isdecimal() else ["/".join(PurePath(tile.image).parts[-2:])]
-    index = [f"#{indices.get(tile.image, tile.image)}"] if tile.image in indices or not file else []
-    return Thumbnail(tile.content, [tile.label, *mistaken, probability, *file, *index])
+    return Thumbnail(tile.content, [tile.label, *mistaken, probability, *tile.image.splitlines()])
 
 
 def _share(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "never predicted"
 
 
-def _indices(folder: Path, tiles: Sequence[Tile]) -> dict[str, str]:
-    """Return the rows in the split of the images that are known by their files."""
-    files = {tile.image for tile in tiles if tile.prediction and not tile.image.isdecimal()}
-    table = _read(folder / "predictions.csv", "file") if files else None
-    return {} if table is None else dict(zip(table["file"], table["index"].astype(str), strict=True))
+def _numbered(folder: Path, tiles: Sequence[Tile]) -> Iterator[Tile]:
+    """Yield tiles that are known by folder and file, and on a line of its own by # and their row in the split."""
+    is_by_row = all(tile.image.isdecimal() for tile in tiles)
+    table = None if is_by_row else _read(folder / "predictions.csv", "file")
+    rows = {} if table is None else dict(zip(table["file"], table["index"], strict=True))
+    for tile in tiles:
+        file = "/".join(PurePath(tile.image).parts[-2:])
+        row = f"\n#{rows[tile.image]}" if tile.image in rows else ""
+        yield replace(tile, image=f"#{tile.image}" if is_by_row else file + row)
 
 
-def _explained(mistakes: Sequence[Tile], indices: Mapping[str, str], split: str) -> str:
+def _explained(mistakes: Sequence[Tile], split: str) -> str:
     """Return how to see where the network looks in the worst mistakes."""
-    names = ",".join(indices.get(tile.image, tile.image) for tile in mistakes[:EXPLAINED])
-    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {names}`"
+    rows = ",".join(tile.image.rpartition("#")[2] for tile in mistakes[:EXPLAINED])
+    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {rows}`"
 
 
-def _pairs(
-    tiles: list[Tile], confusion: pd.DataFrame | None, indices: Mapping[str, str]
-) -> Iterator[tuple[str, list[Thumbnail]]]:
+def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:
     for group in dict.fromkeys(tile.group for tile in tiles if tile.group.startswith("pair ")):
         own = [tile for tile in tiles if tile.group == group]
         mistaken = [tile for tile in own if tile.label != tile.prediction]
@@ -235,8 +231,8 @@ def _pairs(
         counts = confusion.drop(columns="class").to_numpy()[names.index(label)]
         number, total = int(counts[names.index(other)]), int(counts.sum())
         lead = f"{label} taken for {other}: {number} of {grouped(total)} images; then {other} as it should be"
-        shown = [(thumbnail(tile, indices), 1 + (tile.label != tile.prediction)) for tile in own]
-        yield lead, [replace(one, lines=one.lines[known:]) for one, known in shown]
+        shown = [thumbnail(replace(tile, label=tile.prediction)) for tile in own]
+        yield lead, [replace(one, lines=one.lines[1:]) for one in shown]
 
 
 def _read(path: Path, *text: str) -> pd.DataFrame | None:

@@ -58,8 +58,7 @@ for (const svg of document.querySelectorAll(".area > svg")) {
   });
 }
 
-// What is folded on a screen is open on paper, but for what only a computer reads.
-const folded = document.querySelectorAll("details.table:not([open])");
-for (const [event, isOpen] of [["beforeprint", true], ["afterprint", false]]) addEventListener(event, () => {
-  for (const one of folded) one.open = isOpen;
-});
+// What is folded on a screen is open on paper; the style sheet hides what only a computer reads.
+const folded = [...document.querySelectorAll("details:not([open])")];
+addEventListener("beforeprint", () => folded.forEach(one => { one.open = true; }));
+addEventListener("afterprint", () => folded.forEach(one => { one.open = false; }));

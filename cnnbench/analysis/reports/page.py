@@ -30,8 +30,8 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four. pages: of each row, names and files that HTML links to, where they are there. is_small: two of them fit
-    side by side. is_folded: shown when it is opened.
+    not four. pages: of each row, names and files that HTML links to, where they are there. is_folded: shown when it is
+    opened.
     """
 
     kind: ClassVar = "table"
@@ -42,7 +42,6 @@ class Table:
     is_brief: bool = False
     decimals: Mapping[str, int] = field(default_factory=dict)
     pages: Sequence[Mapping[str, Path]] = ()
-    is_small: bool = False
     is_folded: bool = False
 
 
@@ -103,7 +102,6 @@ class Folded:
     """A preformatted text, folded until it is opened."""
 
     kind: ClassVar = "folded"
-    is_small: ClassVar = False
     title: str
     text: str
 
@@ -129,8 +127,8 @@ class Page:
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         return _template().render(
-            title=self.title, summary=self.summary, sections=self.sections, halves=_halves(self.sections),
-            cells=_cells, image=_image, reloads_every=self.reloads_every, command=self.command,
+            title=self.title, summary=self.summary, sections=self.sections, cells=_cells, image=_image,
+            reloads_every=self.reloads_every, command=self.command,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
@@ -183,15 +181,6 @@ def _template() -> Template:
         (files(__package__) / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
     )
     return environment.from_string(markup, {"style": style, "script": script})
-
-
-def _halves(sections: Sequence[Section]) -> set[int]:
-    """Return the places of sections that share a row: small ones that follow each other, but for an odd last one."""
-    halves: set[int] = set()
-    for place, section in enumerate(sections):
-        if section.is_small and place not in halves and place + 1 < len(sections) and sections[place + 1].is_small:
-            halves |= {place, place + 1}
-    return halves
 
 
 def _image(content: bytes) -> str:

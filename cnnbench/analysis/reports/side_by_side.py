@@ -90,8 +90,7 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
         return None
     measured = [row.measured for row in cells.values()]
     worst = farthest(measured, metric.sign)
-    known = [one.mean for one in measured if not math.isnan(one.mean)]
-    best = max(known, key=lambda mean: metric.sign * mean, default=math.nan)
+    best = metric.sign * max((metric.sign * one.mean for one in measured if math.isfinite(one.mean)), default=math.nan)
 
     def cell(row: Row | None) -> tuple[float, str, str] | None:
         if row is None:
@@ -103,12 +102,7 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
         return (round(share, 3) if share >= 0 else -1.0), f"{found.mean:.4f}", f"n = {found.n}{lost}"
 
     table = [(name, [cell(cells.get((name, other))) for other in columns]) for name in rows]
-    note = f"Mean {comparison.measure}; colours from {worst:.4f}, the palest, to {best:.4f}"
-    note += (
-        "; without colour: far worse, or no result."
-        if any(one and one[0] < 0 for _, row in table for one in row)
-        else "."
-    )
+    note = f"Mean {comparison.measure}; colours from {worst:.4f}, pale, to {best:.4f}; none: far worse, or no result."
     names = short_names(comparison.differing)
     down, along = (names.get(key, key) for key in (down, along))
     return Grid(f"{comparison.measure} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
@@ -172,10 +166,8 @@ def _curves(comparison: Comparison) -> Iterator[Plot]:
     chosen = [row for row in comparison.ordered if id(row) in best]
     more = f"; {len(chosen)} of {len(comparison.rows)} configurations" if len(chosen) < len(comparison.rows) else ""
     key = ",".join(comparison.differing)
-    curves = [
-        (_cut((comparison.numbers[id(row)] + row.label).replace(f"{key}=" * (key in GROUPS), "")), row.group.epochs)
-        for row in chosen
-    ]
+    names = [comparison.numbers[id(row)] + row.label.removeprefix(f"{key}=" * (key in GROUPS)) for row in chosen]
+    curves = [(_cut(name), row.group.epochs) for name, row in zip(names, chosen, strict=True)]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
         plot = metric_curves(curves, metric)
         if plot is not None:

@@ -1,6 +1,5 @@
 """The page of one run: its result, how its training went, its evaluation, its settings; from the run folder alone."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,17 +27,16 @@ FACTS = (
 )  # fmt: skip
 EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
-    "saliency": "Saliency: which pixels change the prediction", "tsne": "t-SNE of the features",
+    "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
 }  # fmt: skip
 MEANINGS = {
-    "top5": "the class is among the five most probable ones",
+    "top5": "the class is among the five most probable", "brier": "squared error of all probabilities, from 0 to 2",
     "ece": "expected calibration error: how far probabilities are from the share that is correct",
-    "brier": "squared error of all probabilities of an image, from 0 to 2",
-    "recall@1": "the nearest other image is of the same class", "recall@5": "one of the five nearest is",
-    "recall@10": "one of the ten nearest is", "mAP": "mean average precision of all images ranked by distance",
-    "R-precision": "share of the class among as many nearest images as it has others",
+    "recall@1": "the nearest other image is of the class", "recall@5": "one of the five nearest is",
+    "recall@10": "one of the ten nearest is", "mAP": "mean average precision of all others, ranked by distance",
+    "R-precision": "share of the class among as many nearest as there are others of it",
     "5-nn": "accuracy of a vote of the five nearest training images",
-    "silhouette": "how much nearer images are to their class than to the next one, from -1 to 1",
+    "silhouette": "how much nearer its class is than the next, from -1 to 1",
 }  # fmt: skip
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
 LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
@@ -181,20 +179,17 @@ class RunReport:
 
     def _measured(self, evaluation: Path) -> Table:
         """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
-        measured = {split: self.result[split] for split in NAMES if self.result.get(split)}
-        names = dict.fromkeys(name for metrics in measured.values() for name in metrics)
-        names = [name for name in names if name != "samples" and name not in self.trivial]
-        columns = {
-            f"{NAMES[split]}, {grouped(metrics['samples'])} images": [metrics.get(name, math.nan) for name in names]
-            for split, metrics in measured.items()
-        }
-        table, note = pd.DataFrame({"metric": names, **columns}), ""
+        note = ""
+        measured = [(split, self.result[split]) for split in NAMES if self.result.get(split)]
+        columns = {f"{NAMES[split]}, {grouped(found['samples'])} images": found for split, found in measured}
+        table = pd.DataFrame(columns).astype(float).drop(["samples", *self.trivial], errors="ignore")
+        table.insert(0, "metric", table.index)
         if (evaluation / "metrics.csv").is_file():
             found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
-            ends = {name: f"{low:.4f} to {high:.4f}" for name, low, high in found[["low", "high"]].itertuples()}
-            table["95 % interval"] = [ends.get(name, "") for name in names]
+            low, high = (found[edge].map("{:.4f}".format) for edge in ("low", "high"))
+            table["95 % interval"] = (low + " to " + high).reindex(table.index).fillna("")
             note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        table["meaning"] = [MEANINGS.get(name, "") for name in names]
+        table["meaning"] = [MEANINGS.get(name, "") for name in table.index]
         return Table("Metrics", table, note=note, is_brief=True)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:

@@ -10,7 +10,8 @@ from cnnbench.analysis.reports.groups import in_words
 from cnnbench.analysis.reports.sections import Axis, Strip, Strips
 from cnnbench.analysis.reports.statistics import Estimate
 
-FAR = 3  # times the distance from the best to the middle one, and the usual width of intervals, is on a scale
+FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
+WIDEST = 10  # times the usual width: the ends of a wider interval are
 
 
 def is_ahead(comparison: Comparison) -> bool:
@@ -41,17 +42,9 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
         ]
         is_named = row is comparison.baseline and row.label != BASELINE
         remarks = ["the baseline"] * is_named + [in_words(row.lost)] * bool(row.lost) + list(row.notes)
-        strips.append(
-            Strip(
-                comparison.numbers[id(row)] + row.label,
-                in_numbers(found),
-                seeds,
-                found.mean,
-                (found.low, found.high),
-                "marked" if row is marked else "" if id(row) in ranked else "below",
-                "; ".join(remarks),
-            )
-        )
+        look = "marked" if row is marked else "" if id(row) in ranked else "below"
+        name, said, ends = comparison.numbers[id(row)] + row.label, in_numbers(found), (found.low, found.high)
+        strips.append(Strip(name, said, seeds, found.mean, ends, look, "; ".join(remarks)))
     order = SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
     note = (
@@ -80,16 +73,8 @@ def differences(comparison: Comparison, rows: Sequence[Row], more: str) -> Strip
     strips = []
     for row, gain in gains:
         found = gain.estimate
-        strips.append(
-            Strip(
-                comparison.numbers[id(row)] + row.label,
-                in_numbers(found, "+"),
-                mean=found.mean,
-                interval=(found.low, found.high),
-                look="" if gain.is_resolved else "open",
-                remark=gain.verdict,
-            )
-        )
+        name, said, ends = comparison.numbers[id(row)] + row.label, in_numbers(found, "+"), (found.low, found.high)
+        strips.append(Strip(name, said, (), found.mean, ends, "" if gain.is_resolved else "open", gain.verdict))
     better = "right" if comparison.metric.higher_is_better else "left"
     note = (
         f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance."
@@ -120,9 +105,7 @@ def farthest(estimates: Sequence[Estimate], sign: int) -> float:
         return math.nan
     best, middle = known[0], known[len(known) // 2]
     room = max(FAR * abs(best.mean - middle.mean), _usual_width(known)) or math.inf
-    near = [
-        one for one in known if abs(best.mean - one.mean) <= room or (one.low <= best.high and best.low <= one.high)
-    ]
+    near = [x for x in known if abs(best.mean - x.mean) <= room or (x.low <= best.high and best.low <= x.high)]
     return near[-1].mean
 
 
@@ -132,7 +115,7 @@ def _usual_width(estimates: Sequence[Estimate]) -> float:
 
 def _limits(points: Sequence[float], estimates: Sequence[Estimate]) -> tuple[float, float]:
     """Return a scale for these points, means and intervals; a few that are far wider than others would flatten all."""
-    widest = FAR * _usual_width(estimates)
+    widest = WIDEST * _usual_width(estimates)
     ends = [end for one in estimates if one.high - one.low <= widest for end in (one.low, one.high)]
     finite = [end for end in (*points, *(one.mean for one in estimates), *ends) if math.isfinite(end)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
