@@ -181,7 +181,8 @@ class RunReport:
         """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
         note = ""
         measured = [(split, self.result[split]) for split in NAMES if self.result.get(split)]
-        columns = {f"{NAMES[split]}, {grouped(found['samples'])} images": found for split, found in measured}
+        images = [f"{grouped(found['samples'])} images".replace(" ", "\N{NO-BREAK SPACE}") for _, found in measured]
+        columns = {f"{NAMES[split]}, {n}": found for n, (split, found) in zip(images, measured, strict=True)}
         table = pd.DataFrame(columns).astype(float).drop(["samples", *self.trivial], errors="ignore")
         table.insert(0, "metric", table.index)
         if (evaluation / "metrics.csv").is_file():
@@ -189,8 +190,8 @@ class RunReport:
             low, high = (found[edge].map("{:.4f}".format) for edge in ("low", "high"))
             table["95 % interval"] = (low + " to " + high).reindex(table.index).fillna("")
             note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        table["meaning"] = [MEANINGS.get(name, "") for name in table.index]
-        return Table("Metrics", table, note=note, is_brief=True)
+        note += "".join(f" {name}: {MEANINGS[name]}." for name in table.index if name in MEANINGS)
+        return Table("Metrics", table, note=note.strip(), is_brief=True)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
