@@ -18,6 +18,7 @@ R = TypeVar("R")
 
 INK, FAINT, LINE = "#1d2329", "#5b6570", "#d9dee3"
 SERIES = ("#0072b2", "#d55e00", "#00805e", "#b4508c", "#a86f00", "#2a8fd0", "#7a6a00", "#6b5bb5")
+DISTINCT = (*SERIES[:5], "#16a0c0", INK, SERIES[7], "#8a9099", "#b80c2c")  # of many dots side by side
 MARKERS = "os^Dv<P>X*hp"  # each is known without its colour, and with it repeated after 24 at the soonest
 WIDTH = 4.8  # inches of a chart: as wide as a phone at its own size, so that its text stays readable
 SHORT = 18  # characters of a name

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cnnbench.errors import grouped
 from cnnbench.store.files import write_atomically
-from cnnbench.tasks.charts import MARKERS, SERIES, any_script, chart, plain, themed
+from cnnbench.tasks.charts import DISTINCT, MARKERS, SERIES, any_script, chart, plain, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,7 @@ def save_groups(path: Path, groups: Tensor, captions: Sequence[str], title: str 
 def reconstructions(inputs: Tensor, outputs: Tensor, title: str) -> "Figure":
     """Return images and their reconstructions, on one scale. inputs, outputs: float32 [N, C, H, W] in [0, 1]."""
     columns = min(10, len(inputs))
-    figure = _figure(10.4, 5.2 * -(-len(inputs) // columns) / columns + 0.6)
+    figure = _figure(10.4, 5.2 * -(-len(inputs) // columns) / columns + 0.4)
     for axis, images, name in zip(figure.subplots(1, 2), (inputs, outputs), ("input", title), strict=True):
         _draw_grid(axis, images, columns, _gap(images))
         axis.set_title(name, fontsize=10)
@@ -122,7 +123,8 @@ def _draw_grid(axis: "Axes", images: Tensor, columns: int, above: int, captions:
 def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], seed: int) -> "Figure | None":
     """Return embeddings, float32 [N, D], in two dimensions, a colour per class; None for fewer than 4.
 
-    Of more than 2 000, the seed chooses 2 000. Source: van der Maaten and Hinton 2008, Visualizing data using t-SNE.
+    Of more than 2 000, the seed chooses 2 000. Source: van der Maaten and Hinton 2008, Visualizing data using t-SNE;
+    for what it does not show, Wattenberg et al. 2016, How to use t-SNE effectively.
     """
     from matplotlib import colormaps
     from matplotlib.patheffects import withStroke
@@ -140,7 +142,7 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
     are_named = len(present) <= MAX_NAMED
     for index, label in enumerate(present):
         own = (labels[chosen] == label).numpy()
-        shade: Any = SERIES[index % len(SERIES)] if are_named else colormaps["hsv"](index / len(present))
+        shade: Any = DISTINCT[index % len(DISTINCT)] if are_named else colormaps["hsv"](index / len(present))
         look: dict[str, Any] = {
             "color": shade,
             "marker": MARKERS[index % len(MARKERS)] if are_named else "o",
@@ -149,14 +151,15 @@ def tsne_scatter(embeddings: Tensor, labels: Tensor, classes: Sequence[str], see
         axis.scatter(points[own, 0], points[own, 1], s=8, alpha=0.8, label=plain(classes[label]) or " ", **look)
         if are_named:
             x, y = np.median(points[own], axis=0)
-            outline = [withStroke(linewidth=3, foreground="white")]
-            style: dict[str, Any] = {"fontsize": 9, "weight": "bold", "ha": "center", "va": "center"}
+            outline = [withStroke(linewidth=4, foreground="white")]
+            style: dict[str, Any] = {"fontsize": 14, "weight": "bold", "ha": "center", "va": "center"}
             axis.text(x, y, plain(classes[label]), parse_math=False, color=shade, path_effects=outline, **style)
     if are_named:
-        legend = figure.legend(loc="outside right upper", markerscale=1.5)
+        legend = figure.legend(loc="outside right upper", markerscale=2, fontsize=11)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    axis.set_title(f"t-SNE of {len(chosen)} embeddings in {embeddings.shape[1]} dimensions")
+    some = f"{grouped(len(chosen))} {'random ' * (len(chosen) < len(embeddings))}images, neighbours next to each other;"
+    axis.set_title(f"{some}\nhow large groups are, and how far from each other, means little")
     axis.set(xticks=[], yticks=[])
     return figure
 

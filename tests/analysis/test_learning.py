@@ -224,7 +224,8 @@ def test_few_configurations_share_a_panel_for_each_split_and_of_many_each_has_it
     assert [panel.title for panel in many.panels] == list("012345")
     for place, panel in enumerate(many.panels):
         assert [curve.again for curve in panel.curves if curve.again] == [f"val{number}" for number in range(6)]
-        assert [curve.key for curve in panel.curves if curve.key] == [f"val{place}", f"train{place}"]
+        assert [curve.key for curve in panel.curves if curve.key] == [f"val{place}"]
+    assert "Only validation is drawn" in many.note
 
 
 def test_what_is_cut_off_is_in_a_panel_of_all_values():
@@ -233,6 +234,11 @@ def test_what_is_cut_off_is_in_a_panel_of_all_values():
     assert 0.5 < shown.y.low < 0.9
     assert everything.y.low < 0.1 < 1.0 < everything.y.high < 1.1
     assert [curve.again for curve in everything.curves] == [shown.curves[0].key]
+    several = metric_curves(
+        [(name, rising.assign(**{"accuracy/train": [0.0, 0.4, *np.linspace(0.9, 1.0, 30)]})) for name in "ab"], ACCURACY
+    )
+    assert several.panels[-1].title == "validation, all values"
+    assert several.panels[-1].y.low == everything.y.low, "it is as large as what is drawn in it"
 
 
 def test_a_learning_rate_that_never_changes_is_a_sentence():
@@ -251,7 +257,10 @@ def test_a_learning_rate_that_never_changes_is_a_sentence():
         (Axis("", 1000, 60_000), ["10 000", "20 000", "30 000", "40 000", "50 000", "60 000"]),
         (Axis("", 0.03, 2.3, is_log=True), ["0.05", "0.1", "0.2", "0.5", "1", "2"]),
         (Axis("", 1e-4, 150, is_log=True), ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100"]),
-        (Axis("", 0.05, 2e12, is_log=True, most=3), ["0.1", "100", "100 000", "1e+08", "1e+11"]),
+        (Axis("", 0.05, 2e12, is_log=True, most=3), ["10⁻¹", "10²", "10⁵", "10⁸", "10¹¹"]),
+        (Axis.of_ratios("", 0.06, 1.9), ["0.05", "0.1", "0.2", "0.5", "1", "2"]),
+        (Axis.of_ratios("", 3e-5, 0.9), ["10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "10⁰"]),
+        (Axis.of_ratios("", 1e6, 9e6), ["10⁶", "2×10⁶", "5×10⁶", "10⁷"]),
         (Axis("", 0.012, 0.018, is_log=True), ["0.012", "0.013", "0.014", "0.015", "0.016", "0.017", "0.018"]),
     ],
 )
@@ -260,6 +269,13 @@ def test_ticks_are_round_and_as_exact_as_they_need_to_be(axis, texts):
     places = [axis.place(value) for value, _ in axis.ticks]
     assert places == sorted(places)
     assert all(-0.01 <= place <= 100.01 for place in places)
+
+
+def test_ticks_fit_next_to_each_other():
+    axis = Axis("parameters", 100_000, 700_000)
+    assert [text for _, text, _ in axis.along] == ["200 000", "400 000", "600 000"]
+    assert [look for *_, look in Axis("", 0.0, 1.0).along] == ["", "spare"] * 3
+    assert len(axis.ticks) == 7
 
 
 def test_a_number_that_is_missing_is_a_gap():

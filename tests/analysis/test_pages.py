@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.analysis.reports.evaluated import thumbnail
+from cnnbench.analysis.reports.evaluated import evaluation, thumbnail
 from cnnbench.analysis.reports.page import (
     Facts,
     Folded,
@@ -148,10 +148,12 @@ def test_the_page_of_a_run_has_all_sections(run):
     assert f"accuracy {test['accuracy']:.4f} on 40 test images (95 % interval" in page.summary
     measured = next(section for section in page.sections if section.title == "Metrics")
     assert isinstance(measured, Table)
-    assert measured.content.set_index("images of").loc["test", "loss"] == test["loss"]
-    assert "top5" not in measured.content, "of ten classes, guessing has one of five in half of all cases"
-    by_split = measured.content.set_index("images of")["loss"]
-    assert by_split["95 % from"] < by_split["test"] == test["loss"] < by_split["95 % to"]
+    by_metric = measured.content.set_index("metric")
+    assert "top5" not in by_metric.index, "of ten classes, guessing has one of five in half of all cases"
+    assert by_metric.loc["loss", "test, 40\N{NO-BREAK SPACE}images"] == test["loss"]
+    low, high = map(float, by_metric.loc["loss", "95 % interval"].split(" to "))
+    assert low < test["loss"] < high
+    assert "ece: expected calibration error" in measured.note
     settings = next(section for section in page.sections if section.title == "Settings")
     assert isinstance(settings, Table)
     rows = settings.content.set_index("setting")
@@ -187,8 +189,19 @@ def test_a_task_declares_its_metric_and_its_direction(run):
 
 
 def test_no_prediction_is_shown_as_certain():
-    shown = [thumbnail(Tile("mistakes", "1", "a", "b", share, b"")).lines[1] for share in (0.994, 0.9951)]
-    assert shown == ["→ b 0.99", "→ b >0.99"]
+    shown = [thumbnail(Tile("mistakes", "1", "a", "b", share, b"")).lines[1:3] for share in (0.994, 0.9951)]
+    assert shown == [["→ b", "0.99"], ["→ b", ">0.99"]]
+
+
+def test_an_image_is_known_by_its_folder_its_file_and_its_row_which_explain_takes(tmp_path):
+    tiles = [Tile("mistakes", f"/data/{name}/7.jpg", name, "cat", 0.5, b"") for name in ("dog", "cow")]
+    (tmp_path / "predictions.csv").write_text("index,file\n64,/data/dog/7.jpg\n9,/data/cow/7.jpg\n")
+    (gallery,) = evaluation(tmp_path, "test", tiles, {})
+    shown = [one.lines for one in gallery.groups[0][1]]
+    assert shown == [["dog", "→ cat", "0.50", "dog/7.jpg", "#64"], ["cow", "→ cat", "0.50", "cow/7.jpg", "#9"]]
+    assert gallery.note.endswith("--split test --index 64,9`")
+    (gallery,) = evaluation(tmp_path, "test", [Tile("doubts", "64", "dog", "dog", 0.5, b"")], {})
+    assert gallery.groups[0][1][0].lines == ["dog", "0.50", "#64"]
 
 
 def test_the_last_picture_of_each_kind_is_shown(run):
@@ -211,7 +224,7 @@ def test_the_page_of_an_unfinished_run_names_its_epoch(run, report):
 
 def test_sentences_are_wrapped_between_words_for_a_terminal_and_for_no_program(run, report, monkeypatch):
     def sentences() -> str:
-        return report(run).out.partition("  images of")[0]
+        return report(run).out.partition("  metric")[0]
 
     whole = sentences()
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -274,6 +287,15 @@ def window(tmp_path_factory) -> Iterator[browser.Page]:
         yield page
 
 
+OFF_THEIR_LINES = """[...document.querySelectorAll(".strips")].flatMap(table => {
+    const lines = [...table.querySelectorAll("tbody tr:first-child .tick")];
+    return [...table.querySelectorAll(".axis .x")].filter((tick, place) => {
+        const box = tick.getBoundingClientRect();
+        return box.width && Math.abs(box.x + box.width / 2 - lines[place].getBoundingClientRect().x) > 1;
+    }).map(tick => tick.innerText);
+})"""
+
+
 @needs_browser
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_browser_shows_a_page_without_errors_requests_or_overflow(width, run, window):
@@ -288,6 +310,11 @@ def test_a_browser_shows_a_page_without_errors_requests_or_overflow(width, run, 
     assert window.run("[...document.images].every(image => image.naturalWidth > 0)")
     assert window.run("document.querySelectorAll('svg').length") >= 2
     assert window.run("[...document.querySelectorAll('nav a')].every(one => document.querySelector(one.hash))")
+    assert window.run(OFF_THEIR_LINES) == []
+    assert window.run("""[...document.querySelectorAll(".panels:has(.low)")].every(panels =>
+        new Set([...panels.querySelectorAll(".area")].map(area => area.getBoundingClientRect().x)).size == 1
+    )"""), "they share the lower axis"
+    assert window.run("document.querySelectorAll('section.half').length") % 2 == 0
     window.run("document.querySelector('.area svg').scrollIntoView()")
     window.run("""{
         const svg = document.querySelector(".area svg"), box = svg.getBoundingClientRect();
@@ -316,6 +343,14 @@ def test_all_of_a_page_can_be_reached_and_read_without_a_pointer_or_a_picture(ru
     assert window.run(
         "[...document.querySelectorAll('nav a, th button, .area > svg, .wide')].every(a => a.tabIndex >= 0)"
     )
+    settings = (
+        "[...document.querySelectorAll('details.table')].some(one => one.open && one.innerText.includes('epochs'))"
+    )
+    assert not window.run(settings)
+    window.run("dispatchEvent(new Event('beforeprint'))")
+    assert window.run(settings), "on paper nothing can be opened"
+    window.run("dispatchEvent(new Event('afterprint'))")
+    assert not window.run(settings)
     assert window.run("[...document.images].every(image => image.alt)")
     assert window.run("[...document.querySelectorAll('svg[role=img]')].every(svg => svg.getAttribute('aria-label'))")
 
@@ -357,7 +392,7 @@ def test_text_and_curves_stand_out_from_the_ground_in_light_and_in_dark(scheme, 
     strip = Strip("one", "0.5", [(0.5, "", None)], 0.5, (0.1, 0.9), "marked", "best")
     sections = [
         Plot("pins", [panel], key=[("1", "first")]),
-        Strips("rows", ("a", "b", "c"), [strip], axis),
+        Strips("rows", ("a", "b"), [strip], axis),
         *(Grid("shades", "", list("abcd"), shades, look=look) for look in ("", "mistakes")),
     ]
     texts, lines = [], []
@@ -411,7 +446,7 @@ def test_hostile_text_is_shown_and_never_run(window, tmp_path):
         Lines(HOSTILE, [HOSTILE, long]),
         Table(HOSTILE, pd.DataFrame({HOSTILE: [HOSTILE, long, 'a"b\n']}), note=HOSTILE),
         Plot(HOSTILE, [panel], [("s1", HOSTILE)], HOSTILE, HOSTILE, key=[("1", long)]),
-        Strips(HOSTILE, (HOSTILE,) * 3, [strip], axis),
+        Strips(HOSTILE, (HOSTILE,) * 2, [strip], axis),
         Grid(HOSTILE, HOSTILE, [HOSTILE] * 6, [(long, [(0.5, HOSTILE, long)] * 6)], HOSTILE, "mistakes"),
         Folded(HOSTILE, HOSTILE),
         Facts(HOSTILE, {HOSTILE: HOSTILE}, [Thumbnail(no_image, [HOSTILE, long])]),

@@ -1,5 +1,6 @@
 """Figures of runs side by side: every run a dot, nothing flattened, nothing left out unsaid."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 from cnnbench.analysis.reports.compared import page_of
 from cnnbench.analysis.reports.comparison import compare
 from cnnbench.analysis.reports.latex import latex_table
-from cnnbench.analysis.reports.sections import Grid, Strips
+from cnnbench.analysis.reports.sections import Grid, Plot, Strips
 from cnnbench.analysis.reports.side_by_side import figures_of
+from cnnbench.analysis.reports.statistics import Estimate
 from cnnbench.analysis.reports.strips import farthest
 from cnnbench.store.query import runs_named
+from tests.support.interruption import read
 from tests.support.run_folders import write_dropout_runs, write_run
 
 
@@ -84,26 +87,29 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     write_run(outputs, None, "optimizer.lr=0.2", status="paused")
     rows = strips_of(outputs).rows
     assert [(row.label, str(row.mean), row.remark) for row in rows[1:]] == [
-        ("2. lr=9.0", "nan", "1 diverged"),
-        ("3. lr=0.2", "nan", "1 paused"),
+        ("lr=9.0", "nan", "1 diverged"),
+        ("lr=0.2", "nan", "1 paused"),
     ]
+    assert [row.look for row in rows] == ["", "below", "below"]
     text = page_of(compared(outputs), "a title").markdown()
-    assert "| lr=9.0 | page | diverged | 3 | the training diverged |" in text
-    assert "| lr=0.2 | page | paused | 3 |  |" in text
+    assert "| lr=9.0 | the training diverged | diverged | 3 | page |" in text
+    assert "| lr=0.2 |  | paused | 3 | page |" in text
 
 
 @pytest.mark.parametrize(
-    ("means", "sign", "farther"),
+    ("means", "half", "sign", "farther"),
     [
-        ([0.95, 0.94, 0.93, 0.1], 1, 0.93),  # a scale down to 0.1 would make the others one
-        ([0.9, 0.5, 0.1], 1, 0.1),
-        ([0.3, 0.31, 0.33, 900.0], -1, 0.33),
-        ([0.9, 0.9, 0.9, 0.1], 1, 0.1),  # nothing is known of how far they are apart
-        ([0.9, math.nan], 1, 0.9),
+        ([0.95, 0.94, 0.93, 0.1], math.nan, 1, 0.93),  # a scale down to 0.1 would make the others one
+        ([0.95, 0.94, 0.93, 0.1], 0.02, 1, 0.93),
+        ([0.95, 0.9499, 0.9498, 0.93], 0.01, 1, 0.93),  # its interval meets that of the best
+        ([0.9, 0.5, 0.1], math.nan, 1, 0.1),
+        ([0.3, 0.31, 0.33, 900.0], math.nan, -1, 0.33),
+        ([0.9, 0.9, 0.9, 0.1], math.nan, 1, 0.1),  # nothing is known of how far they are apart
+        ([0.9, math.nan], math.nan, 1, 0.9),
     ],
 )
-def test_one_that_is_far_off_does_not_flatten_the_others(means, sign, farther):
-    assert farthest(means, sign) == farther
+def test_one_that_is_far_off_does_not_flatten_the_others(means, half, sign, farther):
+    assert farthest([Estimate(3, mean, 0.1, mean - half, mean + half) for mean in means], sign) == farther
 
 
 def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(outputs):
@@ -161,6 +167,43 @@ def test_costs_are_drawn_where_they_differ(outputs):
     titles = [one.title for one in figures_of(compared(outputs))]
     assert "test accuracy against parameters" in titles
     assert "test accuracy against seconds of training" not in titles
+
+
+def test_seconds_are_not_drawn_of_runs_that_shared_a_machine(outputs):
+    for folder, began in (("apart", 40), ("together", 20)):
+        for rate, start, seconds in (("0.1", 10, 5.0), ("0.2", began, 50.0)):
+            record = {"started": f"0{start}", "ended": f"0{start + 15}", "machine": {"host": "one"}}
+            run = write_run(outputs / folder, 0.9, f"optimizer.lr={rate}", **record)
+            result = read(run / "result.json")
+            (run / "result.json").write_text(json.dumps(result | {"seconds": {"train": seconds}}))
+    assert figure(outputs / "apart", Plot, "training time in seconds")
+    assert figure(outputs / "together", Plot, "training time in seconds") is None
+
+
+def test_what_is_too_far_off_to_be_drawn_against_costs_is_named(outputs):
+    for rate, accuracy in (("0.1", 0.95), ("0.2", 0.94), ("0.3", 0.93), ("0.4", 0.1)):
+        total = round(1e7 * float(rate))
+        write_run(outputs, accuracy, f"optimizer.lr={rate}", parameters={"total": total, "trainable": total})
+    plot = figure(outputs, Plot, "parameters")
+    assert plot.note.endswith("Not drawn, far worse: 4. lr=0.4 (0.1000).")
+    assert [number for *_, number, _ in plot.panels[0].pins] == ["1", "2", "3"]
+
+
+def test_intervals_are_whole_unless_they_are_far_wider_than_others(outputs):
+    write_dropout_runs(outputs)
+    for seed, accuracy in enumerate((0.6, 0.95, 0.9)):
+        write_run(outputs, accuracy, "regularization.dropout=0.3", f"seed={seed}")
+    for strips in (strips_of(outputs), figure(outputs, Strips, "Difference")):
+        ends = [strips.axis.place(end) for row in strips.rows for end in row.interval]
+        assert ends
+        assert all(0 <= end <= 102 for end in ends), "the accuracy 1 is at the edge"
+        assert "arrow" not in strips.note
+
+
+def test_curves_are_named_by_the_option_where_that_is_all_that_differs(outputs):
+    for scheduler, accuracy in (("cosine", 0.95), ("none", 0.9)):
+        write_run(outputs, accuracy, f"scheduler={scheduler}")
+    assert [name for _, name in figure(outputs, Plot, "by epoch").legend] == ["1. cosine", "2. none"]
 
 
 def test_a_table_for_latex_holds_no_command_of_a_name(outputs):

@@ -37,7 +37,8 @@ def test_embeddings_of_validation_are_shown_on_the_way_and_those_of_the_test_ima
     assert go(*SIAMESE) == 0
     folder = only_run(outputs) / "embeddings"
     assert sorted(path.name for path in folder.iterdir()) == ["test", "test.npz", "val-epoch-0002"]
-    arrays = np.load(folder / "test.npz")
+    with np.load(folder / "test.npz") as file:
+        arrays = dict(file)
     shown, names = projected(folder / "test")
     assert arrays["codes"].shape == (20, 5)
     assert shown == pytest.approx(arrays["codes"], abs=6e-5)
@@ -58,7 +59,8 @@ def test_exported_embeddings_are_those_of_the_tested_network_and_what_is_measure
         for split in ("train", "test")
     }
     assert not embeddings["test"].is_inference()  # a task may compute metrics in place
-    arrays, result = np.load(run / "embeddings" / "test.npz"), read(run / "result.json")["test"]
+    with np.load(run / "embeddings" / "test.npz") as file:
+        arrays, result = dict(file), read(run / "result.json")["test"]
     labels = {split: getattr(training.data, split).labels for split in ("train", "test")}
     assert np.array_equal(arrays["codes"], embeddings["test"].numpy())
     assert arrays["labels"].tolist() == labels["test"].tolist()

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -176,11 +177,12 @@ def _settings(comparison: Comparison) -> Table | None:
 
 def _unfinished(comparison: Comparison) -> Table | None:
     """Return a table of the runs without a result that were begun or failed, with the reason; None: there are none."""
-    every = [(row, key, run) for row in comparison.rows for key, run in row.group.others.items()]
-    found = [(row.label, row.group.names[key], run) for row, key, run in every if run.status != "not started"]
-    content = [
-        {"configuration": label, "run": name, "ended": ending(run), "epochs": run.epochs_done, "reason": run.error}
-        for label, name, run in found
-    ]
-    pages = [{"page": run.folder.page} for *_, run in found]
-    return Table("Runs without a result", pd.DataFrame(content), pages=pages) if found else None
+    alike: dict[tuple[Any, ...], dict[str, Path]] = {}
+    for row in comparison.rows:
+        for key, run in row.group.others.items():
+            if run.status != "not started":
+                said = row.label, run.error, ending(run), run.epochs_done
+                alike.setdefault(said, {})[row.group.names[key]] = run.folder.page
+    content = pd.DataFrame(list(alike), columns=["configuration", "reason", "ended", "epochs"])
+    content["runs"] = [", ".join(pages) for pages in alike.values()]
+    return Table("Runs without a result", content, pages=list(alike.values())) if alike else None

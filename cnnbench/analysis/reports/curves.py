@@ -22,6 +22,7 @@ SPLITS = {
     "train": ("s3 dotted", f"training ({RUNNING_MEAN})"),
 }  # fmt: skip
 FEW = 4  # configurations that have curves in the same panel; of more, each has one of its own
+PER_ROW = 6  # panels
 LOOKS = ("s1", "s2 dashed", "s3 dashdotted", "s4 dotted")
 POINTS = 300  # of a curve by step
 SMOOTH = 50  # running means in all steps
@@ -43,16 +44,17 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
         return None
     splits = [split for split in SPLITS if any(split == one for _, one, _ in found)]
     is_alone, labels = len(curves) == 1, list(dict.fromkeys(label for label, *_ in found))
+    first, of_first = SPLITS[splits[0]], [one for one in found if one[1] == splits[0]]
+    drawn = found if len(labels) <= FEW else of_first
     epochs = [epoch for *_, spread in found for epoch in (spread.index.min(), spread.index.max())]
     room = (max(epochs) - min(epochs)) / 50 or 0.5
-    x = Axis("epoch", min(epochs) - room, max(epochs) + room, is_whole=True, most=5 if len(curves) <= FEW else 3)
-    y, whole = _axes(np.concatenate([spread["mean"].to_numpy() for *_, spread in found]), metric)
-    by_split = [(look, name) for look, name in map(SPLITS.__getitem__, splits)]
+    x = Axis("epoch", min(epochs) - room, max(epochs) + room, is_whole=True)
+    y = _axis([spread["mean"] for *_, spread in drawn], metric)
     looks = dict(zip(labels, LOOKS, strict=False))
     guide = (float(best_epoch), f"tested: epoch {best_epoch}") if best_epoch else None
     if is_alone:
-        drawn = [curve for spread in found for curve in _curves(x, y, spread, SPLITS[spread[1]], spread[1])]
-        panels, legend = [Panel(x, y, drawn, guide=guide)], by_split
+        own = [curve for spread in found for curve in _curves(x, y, spread, SPLITS[spread[1]], spread[1])]
+        panels, legend = [Panel(x, y, own, guide=guide)], [SPLITS[split] for split in splits]
     elif len(labels) <= FEW:
         legend = [(looks[label], label) for label in labels]
         panels = [
@@ -63,25 +65,25 @@ def metric_curves(curves: Sequence[tuple[str, pd.DataFrame]], metric: Metric, be
             for split in splits
         ]  # fmt: skip
     else:
-        first = splits[0]
-        behind = [Curve("faint", again=f"{first}{place}") for place in range(len(labels))]
-        legend = [*by_split, ("faint", f"{SPLITS[first][1]} of the others")]
+        behind = [Curve("faint", again=f"{splits[0]}{place}") for place in range(len(of_first))]
+        legend = [first, ("faint", "the others")]
         panels = [
-            Panel(x, y, behind + [
-                curve for spread in found if spread[0] == label
-                for curve in _curves(x, y, spread, SPLITS[spread[1]], f"{spread[1]}{place}")
-            ], label)
-            for place, label in enumerate(labels)
-        ]  # fmt: skip
+            Panel(x, y, [*behind, *_curves(x, y, spread, first, f"{splits[0]}{place}")], spread[0])
+            for place, spread in enumerate(of_first)
+        ]
     note = "" if is_alone else "Means over the runs; bands are their range."
-    if whole is not None:
+    note += f" Only {first[1]} is drawn: the pages of the runs have the rest." * (len(drawn) < len(found))
+    whole = _axis([spread["mean"] for *_, spread in (found if is_alone else of_first)], metric, like=y)
+    if whole.high > y.high or whole.low < y.low:
         again = [Curve(one.look, again=one.key or one.again) for one in panels[0].curves if one.key or one.again]
-        panels.append(Panel(replace(x, most=2), whole, again, "all values", look="narrow"))
-        note += f" Values {'below' if metric.higher_is_better else 'above'} the scale are in the panel of all values."
+        title = "all values" if is_alone else f"{first[1]}, all values"
+        panels.append(Panel(replace(x, most=2), whole, again, title, look="narrow"))
+        where = "in the panel of all values" if is_alone else f"of {first[1]} alone, in the last panel"
+        note += f" Values {'below' if metric.higher_is_better else 'above'} the scale are drawn {where}."
     ends = "; ".join(f"{label} {split} ends at {spread['mean'].iloc[-1]:.4g}".strip() for label, split, spread in found)
     return Plot(
         f"{metric.name} by epoch", panels, legend, note.strip(), f"{metric.name} by epoch: {ends}",
-        0 if len(panels) > FEW else len(panels), is_small=is_alone,
+        math.ceil(len(panels) / math.ceil(len(panels) / PER_ROW)), is_small=is_alone,
     )  # fmt: skip
 
 
@@ -96,16 +98,15 @@ def _curves(x: Axis, y: Axis, spread: Spread, shown: tuple[str, str], key: str) 
     )
 
 
-def _axes(values: "np.ndarray[Any, Any]", metric: Metric) -> tuple[Axis, Axis | None]:
-    """Return the axis on which curves can be distinguished, and that of all values where it leaves some out."""
-    finite = values[np.isfinite(values)]
+def _axis(values: "Sequence[pd.Series[float]]", metric: Metric, like: Axis | None = None) -> Axis:
+    """Return the axis on which curves can be distinguished. like: that of all values, on such a scale."""
+    every = np.concatenate(values)
+    finite = every[np.isfinite(every)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    if not metric.higher_is_better and low > 0 and high > SPAN * low:
-        whole, middle = Axis(metric.name, low / 1.1, high * 1.1, is_log=True), float(np.median(finite))
-        return (whole, None) if high < FAR * middle else (replace(whole, high=FAR * middle), replace(whole, most=3))
-    whole = _padded(metric, low, high)
-    limits = visible(finite, metric.higher_is_better)
-    return (whole, None) if limits is None else (_padded(metric, *limits), replace(whole, most=3))
+    if like.is_log if like else not metric.higher_is_better and low > 0 and high > SPAN * low:
+        near = finite if like else finite[finite <= FAR * np.median(finite)]
+        return Axis.of_ratios(metric.name, low, float(near.max()))
+    return _padded(metric, *((None if like else visible(finite, metric.higher_is_better)) or (low, high)))
 
 
 def _padded(metric: Metric, low: float, high: float) -> Axis:
@@ -141,8 +142,8 @@ def step_curves(steps: pd.DataFrame) -> Plot | None:
     some = steps.iloc[:: max(1, len(steps) // POINTS)]
     smooth = steps["loss/train"].rolling(max(1, len(steps) // SMOOTH), min_periods=1).mean().loc[some.index]
     x = Axis("step", float(steps["step"].iloc[0]), float(steps["step"].iloc[-1]), is_whole=True)
-    visible_part, whole = _axes(some["loss/train"].to_numpy(), Metric("training loss", higher_is_better=False))
-    y = whole or visible_part
+    losses, metric = [some["loss/train"]], Metric("training loss", higher_is_better=False)
+    y = _axis(losses, metric, like=_axis(losses, metric))
     at, rates = some["step"].to_numpy(), steps["lr"].to_numpy()
     curves = [
         Curve("s3 thin", line(x, y, zip(at, some["loss/train"], strict=True))),

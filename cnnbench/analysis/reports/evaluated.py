@@ -20,7 +20,7 @@ from cnnbench.tasks.gallery import Tile, as_webp, read_gallery
 from cnnbench.tasks.intervals import wilson
 
 DRAWN = ("classes", "confusion", "calibration", "thresholds", "mistakes", "doubts")  # older runs have all these files
-CAPTION = "Under each image: its class, the prediction where it is another, its probability, its file or its index."
+CAPTION = "Under each image: its class, its prediction if it is another, its probability, file and #index in the split."
 EXPLAINED = 8  # mistakes
 FEW_CLASSES = 10  # of which guessing has the right one among five at least every other time
 NARROW = 12  # classes of a confusion matrix that takes half of the page
@@ -47,6 +47,7 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
 
     titles: of figures that are not drawn here, by name.
     """
+    tiles = list(_numbered(folder, tiles))
     classes = _read(folder / "classes.csv", "class")
     if classes is not None:
         yield class_strips(classes)
@@ -67,7 +68,7 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
     for name, title in GALLERIES.items():
         shown = [tile for tile in tiles if tile.group == name]
         if shown:
-            note = CAPTION + (_explained(folder, shown, split) if name == "mistakes" else "")
+            note = CAPTION + (_explained(shown, split) if name == "mistakes" else "")
             yield Gallery(title, [("", list(map(thumbnail, shown)))], note)
     roc, precision_recall = _read(folder / "roc.csv"), _read(folder / "precision_recall.csv")
     if roc is not None and precision_recall is not None and classes is not None:
@@ -86,19 +87,20 @@ def picture(title: str, path: Path) -> Iterator[Picture]:
     from PIL import Image
 
     with suppress(OSError), Image.open(path) as image:
-        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width <= SMALL_PICTURE)
+        is_chart = path.stem.startswith("tsne")
+        yield Picture(title, as_webp(image.convert("RGB"), CHART), image.width <= SMALL_PICTURE, is_chart)
 
 
 def trained(tiles: list[Tile]) -> Iterator[Section]:
     """Yield what a training left: augmented images, and the kernels of the first layer."""
+    kernels = [thumbnail(tile) for tile in tiles if tile.group == "kernels"]
+    if kernels:
+        yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.", is_small=True)
     groups = dict.fromkeys(tile.group for tile in tiles if tile.group.startswith("augmented "))
     rows = [[thumbnail(tile) for tile in tiles if tile.group == group] for group in groups]
     if rows:
         note = "The first of each row as it is in the data, then as in the first epochs."
         yield Gallery("Augmented training images", [(row[0].lines[0], row) for row in rows], note)
-    kernels = [thumbnail(tile) for tile in tiles if tile.group == "kernels"]
-    if kernels:
-        yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.")
 
 
 def class_strips(classes: pd.DataFrame) -> Strips:
@@ -117,8 +119,9 @@ def class_strips(classes: pd.DataFrame) -> Strips:
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
     note = f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision."
-    axis = Axis("recall", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4)
-    heads = "class", "recall and precision", "recall [95 %], precision"
+    room = 1.0 - lowest
+    axis = Axis("recall and precision", max(0.0, lowest - 0.06 * room - 0.002), 1.0005 + 0.02 * room, most=4)
+    heads = "class", "recall [95 %], precision"
     return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)
 
 
@@ -144,12 +147,12 @@ def reliability(table: pd.DataFrame, title: str = "Calibration") -> Plot:
         Curve("faint dashed", line(x, y, [(0, 0), (1, 1)])), Curve("s1 interval", ranges(x, y, bands)),
         Curve("s1 dots", dots(x, y, zip(at, accuracy, strict=True)), "accuracy"),
     ]  # fmt: skip
-    counted = Axis("images", 0.7, max(images, default=1) * 1.5, is_log=True, most=3)
+    counted = Axis("images", 0.7, 10.0 ** math.ceil(math.log10(max(images, default=1) + 1)), is_log=True, most=3)
     edges = zip(table["from"], table["to"], images, strict=True)
     bars = "".join(area(x, counted, [(low, 0.7, number), (high, 0.7, number)]) for low, high, number in edges)
     error = float(np.average(np.abs(table["probability"] - table["accuracy"]), weights=images))
     panels = [
-        Panel(replace(x, name=""), y, curves, words=[(3, 92, "too cautious"), (68, 6, "overconfident")]),
+        Panel(replace(x, name=""), y, curves, words=[(3, 88, "too cautious"), (97, 6, "overconfident")]),
         Panel(x, counted, [Curve("s1 bars", bars)], look="low"),
     ]  # fmt: skip
     note = f"Expected calibration error {error:.4f}. A calibrated classifier is on the dashed line; bands: 95 %."
@@ -189,26 +192,33 @@ def class_table(classes: pd.DataFrame) -> Table:
 
 
 def thumbnail(tile: Tile) -> Thumbnail:
-    """Return an image of a gallery with its class, its prediction, and its name."""
-    lines = [tile.label]
-    if tile.prediction:
-        mistaken = f"→ {tile.prediction} " if tile.label != tile.prediction else ""
-        probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
-        lines += [f"{mistaken}{probability}", PurePath(tile.image).name]
-    return Thumbnail(tile.content, lines)
+    """Return an image of a gallery with its class, its prediction, and what it is known by."""
+    if not tile.prediction:
+        return Thumbnail(tile.content, [tile.label])
+    mistaken = [f"→ {tile.prediction}"] * (tile.label != tile.prediction)
+    probability = f"{tile.probability:.2f}" if tile.probability < 0.995 else ">0.99"
+    return Thumbnail(tile.content, [tile.label, *mistaken, probability, *tile.image.splitlines()])
 
 
 def _share(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "never predicted"
 
 
-def _explained(folder: Path, mistakes: Sequence[Tile], split: str) -> str:
+def _numbered(folder: Path, tiles: Sequence[Tile]) -> Iterator[Tile]:
+    """Yield tiles that are known by folder and file, and on a line of its own by # and their row in the split."""
+    is_by_row = all(tile.image.isdecimal() for tile in tiles)
+    table = None if is_by_row else _read(folder / "predictions.csv", "file")
+    rows = {} if table is None else dict(zip(table["file"], table["index"], strict=True))
+    for tile in tiles:
+        file = "/".join(PurePath(tile.image).parts[-2:])
+        row = f"\n#{rows[tile.image]}" if tile.image in rows else ""
+        yield replace(tile, image=f"#{tile.image}" if is_by_row else file + row)
+
+
+def _explained(mistakes: Sequence[Tile], split: str) -> str:
     """Return how to see where the network looks in the worst mistakes."""
-    names = [tile.image for tile in mistakes[:EXPLAINED]]
-    table = _read(folder / "predictions.csv", "file") if not all(map(str.isdecimal, names)) else None
-    if table is not None:
-        names = table.set_index("file")["index"].reindex(names).dropna().astype(int).astype(str).to_list()
-    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
+    rows = ",".join(tile.image.rpartition("#")[2] for tile in mistakes[:EXPLAINED])
+    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {rows}`"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:
@@ -221,7 +231,8 @@ def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[
         counts = confusion.drop(columns="class").to_numpy()[names.index(label)]
         number, total = int(counts[names.index(other)]), int(counts.sum())
         lead = f"{label} taken for {other}: {number} of {grouped(total)} images; then {other} as it should be"
-        yield lead, [thumbnail(tile) for tile in own]
+        shown = [thumbnail(replace(tile, label=tile.prediction)) for tile in own]
+        yield lead, [replace(one, lines=one.lines[1:]) for one in shown]
 
 
 def _read(path: Path, *text: str) -> pd.DataFrame | None:

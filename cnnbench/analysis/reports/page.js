@@ -57,3 +57,8 @@ for (const svg of document.querySelectorAll(".area > svg")) {
     show(places[Math.max(0, Math.min(places.length - 1, next))]);
   });
 }
+
+// What is folded on a screen is open on paper; the style sheet hides what only a computer reads.
+const folded = [...document.querySelectorAll("details:not([open])")];
+addEventListener("beforeprint", () => folded.forEach(one => { one.open = true; }));
+addEventListener("afterprint", () => folded.forEach(one => { one.open = false; }));

@@ -30,8 +30,8 @@ class Table:
     """A table that can be sorted by any of its columns.
 
     marked: row to highlight. note: how to read it. is_brief: short enough for a terminal. decimals: of columns, if
-    not four. pages: of each row, names and files that HTML links to, where they are there. is_small: two of them fit
-    side by side. is_folded: shown when it is opened.
+    not four. pages: of each row, names and files that HTML links to, where they are there. is_folded: shown when it is
+    opened.
     """
 
     kind: ClassVar = "table"
@@ -42,7 +42,6 @@ class Table:
     is_brief: bool = False
     decimals: Mapping[str, int] = field(default_factory=dict)
     pages: Sequence[Mapping[str, Path]] = ()
-    is_small: bool = False
     is_folded: bool = False
 
 
@@ -59,12 +58,13 @@ class Lines:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the bytes of a WebP file. is_small: two of them fit side by side."""
+    """An image as the bytes of a WebP file. is_small: two of them fit side by side. is_chart: ink on a white ground."""
 
     kind: ClassVar = "picture"
     title: str
     content: bytes
     is_small: bool = True
+    is_chart: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ its numbers, colours are those of the page, and text is as large on a phone.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from cnnbench.errors import grouped
 
-LARGE = 1e6  # and above, a number is written by its power of ten
+LARGE, SMALL = 1e6, 1e-4  # beyond them, all numbers of an axis are written by their powers of ten
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+ROOM = 56  # characters of ticks next to each other; the style sheet hides every other one where it is narrow
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,41 @@ class Axis:
         low, high = self.at(self.low), self.at(self.high)
         return round(100 * (self.at(value) - low) / (high - low), 2)
 
+    @classmethod
+    def of_ratios(cls, name: str, low: float, high: float, most: int = 5) -> "Axis":
+        """Return a logarithmic scale that has these values, and begins and ends at a tick."""
+        digits = (1, 2, 5, 10) if high <= 300 * low else (1, 10)
+        least, highest = (10.0 ** math.floor(math.log10(value)) for value in (low, high))
+        low = max(digit * least for digit in digits if digit * least <= low * (1 + 1e-9))
+        return cls(name, low, min(digit * highest for digit in digits if digit * highest >= high), True, most=most)
+
+    @property
+    def title(self) -> str:
+        """Return the name, with the kind of scale where equal distances are no equal differences."""
+        return f"{self.name} (log)" if self.is_log and self.name else self.name
+
+    @property
+    def along(self) -> list[tuple[float, str, str]]:
+        """Return ticks that fit next to each other, and of those that are hidden where it is narrow a class."""
+        several = [replace(self, most=most).ticks for most in range(self.most, 1, -1)]
+        taken = [(ticks, sum(len(text) + 2 for _, text in ticks)) for ticks in several]
+        shown, room = next((one for one in taken if one[1] <= ROOM), taken[-1])
+        look = "spare" if room > ROOM / 2 else "scarce" if room > ROOM / 4 else ""
+        return [(value, text, look * (place % 2)) for place, (value, text) in enumerate(shown)]
+
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Return values, and what is written there."""
         if self.is_log:
             powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
-            several = (
-                [digit * 10.0**power for power in (powers[0] - 1, *powers) for digit in (1, 2, 5)] if powers else []
-            )
+            several = [digit * 10.0**power for power in range(powers.start - 1, powers.stop) for digit in (1, 2, 5)]
             inside = [value for value in several if self.low <= value <= self.high]
-            if len(inside) > self.most + 2:
+            if len(inside) > 2 * self.most:
                 inside = [10.0**power for power in powers[:: math.ceil(len(powers) / (self.most + 2))]]
             if len(inside) > 1:
-                return [(value, grouped(value) if 1 <= value < LARGE else f"{value:g}") for value in inside]
+                is_written = inside[0] >= SMALL and inside[-1] < LARGE
+                written = [grouped(value) if value >= 1 else f"{value:g}" for value in inside]
+                return list(zip(inside, written if is_written else map(_by_power, inside), strict=True))
         about = (self.high - self.low) / self.most
         power = 10.0 ** math.floor(math.log10(about))
         step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= about / 1.5)
@@ -90,11 +114,7 @@ class Panel:
     @property
     def view(self) -> str:
         """Return what of the units of paths is seen, as `viewBox` has it: from the upper left, y downwards."""
-        left, right, low, high = (
-            self.x.at(self.x.low),
-            self.x.at(self.x.high),
-            *map(self.y.at, (self.y.low, self.y.high)),
-        )
+        (left, right), (low, high) = ((axis.at(axis.low), axis.at(axis.high)) for axis in (self.x, self.y))
         return " ".join(f"{number:.8g}" for number in (left, -high, right - left, high - low))
 
     @property
@@ -113,7 +133,7 @@ class Panel:
 class Plot:
     """Panels with one legend: looks, each with what it means. note: how to read it. alt: what it shows, in words.
 
-    columns: panels next to each other; 0: as many as there is room for. key: what the numbers of pins stand for.
+    columns: panels next to each other where there is room. key: what the numbers of pins stand for.
     """
 
     kind: ClassVar = "plot"
@@ -132,7 +152,8 @@ class Strip:
     """A row of `Strips`. What lies beyond the scale is an arrow at its edge.
 
     text: all of it in numbers. dots: values, what each is, and a page that it leads to where that is there. look:
-    `marked` for the best, `open` for what may be chance. remark: what else there is to say of it.
+    `marked` for the best, `open` for what may be chance, `below` for what comes below a rule. remark: what else there
+    is to say of it.
     """
 
     label: str
@@ -148,12 +169,12 @@ class Strip:
 class Strips:
     """Values of many things on one scale, a row for each: text stays text, and wraps, at any width.
 
-    heads: of the label, the strip and the text. line: the value at which a line is drawn through all rows.
+    heads: of the label, the text. line: the value at which a line is drawn through all rows.
     """
 
     kind: ClassVar = "strips"
     title: str
-    heads: tuple[str, str, str]
+    heads: tuple[str, str]
     rows: Sequence[Strip]
     axis: Axis
     line: float | None = None
@@ -208,6 +229,12 @@ def dots(x: Axis, y: Axis, points: Iterable[tuple[float, float]]) -> str:
 def ranges(x: Axis, y: Axis, edges: Iterable[tuple[float, float, float]]) -> str:
     """Return the path of vertical lines: x, lower and upper y of each."""
     return "".join(line(x, y, [(along, low), (along, high)]) for along, low, high in edges if low < high)
+
+
+def _by_power(value: float) -> str:
+    power = math.floor(math.log10(value) + 1e-9)
+    digit = round(value / 10.0**power)
+    return f"{digit}×" * (digit > 1) + "10" + str(power).translate(RAISED)
 
 
 def _short(value: float, digits: int = 5) -> str:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from cnnbench.analysis.reports.columns import short_names
+from cnnbench.analysis.reports.columns import GROUPS, short_names
 from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
-from cnnbench.analysis.reports.groups import SHARED, in_words, ran_at_once
+from cnnbench.analysis.reports.groups import in_words, ran_at_once, some
 from cnnbench.analysis.reports.learning import LOSS
 from cnnbench.analysis.reports.page import Section
 from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
@@ -27,18 +27,15 @@ def figures_of(comparison: Comparison) -> Iterator[Section]:
     shown = _shown(ordered, comparison.baseline)
     left_out = len(ordered) - len(shown)
     more = f" {left_out} of {len(ordered)} configurations between the best and the last are left out." * bool(left_out)
-    numbers = {id(row): number for number, row in enumerate(ordered, 1)}
-    yield runs_of(comparison, shown, numbers, more)
+    yield runs_of(comparison, shown, more)
     yield from filter(None, (_by_setting(comparison), _by_two_settings(comparison)))
     if any(row.gained for row in shown):
-        yield differences(comparison, shown, numbers, more)
-    costs = {
-        "training time in seconds": [row.group.mean("seconds", "train") for row in ordered],
-        "parameters": [row.group.mean("parameters", "total") for row in ordered],
-    }
-    for name, values in costs.items():
-        yield from filter(None, (_by_cost(comparison, ordered, name, values),))
-    yield from _curves(comparison, numbers)
+        yield differences(comparison, shown, more)
+    costs = {"training time in seconds": ("seconds", "train"), "parameters": ("parameters", "total")}
+    for name, path in costs.items():
+        if path[0] != "seconds" or not ran_at_once(comparison.runs):
+            yield from filter(None, (_by_cost(comparison, name, [row.group.mean(*path) for row in ordered]),))
+    yield from _curves(comparison)
 
 
 def _shown(ordered: Sequence[Row], baseline: Row) -> list[Row]:
@@ -91,9 +88,9 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
     rows, columns = (_in_order([cell[place] for cell in cells]) for place in (0, 1))
     if len(rows) < 2 or len(columns) < 2 or 2 * len(cells) < len(rows) * len(columns):
         return None
-    means = [row.measured.mean for row in cells.values() if not math.isnan(row.measured.mean)]
-    far = farthest(means, metric.sign)
-    best = max(means, key=lambda mean: metric.sign * mean, default=math.nan)
+    measured = [row.measured for row in cells.values()]
+    worst = farthest(measured, metric.sign)
+    best = metric.sign * max((metric.sign * one.mean for one in measured if math.isfinite(one.mean)), default=math.nan)
 
     def cell(row: Row | None) -> tuple[float, str, str] | None:
         if row is None:
@@ -101,11 +98,11 @@ def _by_two_settings(comparison: Comparison) -> Grid | None:
         found, lost = row.measured, f"; {in_words(row.lost)}" * bool(row.lost)
         if math.isnan(found.mean):
             return -1.0, "–", in_words(row.lost)
-        share = 1.0 if best == far else max(0.0, (found.mean - far) / (best - far))
-        return round(share, 3), f"{found.mean:.4f}", f"n = {found.n}{lost}"
+        share = 1.0 if best == worst else (found.mean - worst) / (best - worst)
+        return (round(share, 3) if share >= 0 else -1.0), f"{found.mean:.4f}", f"n = {found.n}{lost}"
 
     table = [(name, [cell(cells.get((name, other))) for other in columns]) for name in rows]
-    note = f"Mean {comparison.measure}; more colour is better."
+    note = f"Mean {comparison.measure}; colours from {worst:.4f}, pale, to {best:.4f}; none: far worse, or no result."
     names = short_names(comparison.differing)
     down, along = (names.get(key, key) for key in (down, along))
     return Grid(f"{comparison.measure} by {down} and {along}", f"{down} ↓  {along} →", columns, table, note)
@@ -120,30 +117,30 @@ def _in_order(texts: Sequence[str]) -> list[str]:
 # Costs and curves -----------------------------------------------------------------------------------------------------
 
 
-def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: Sequence[float]) -> Plot | None:
+def _by_cost(comparison: Comparison, name: str, costs: Sequence[float]) -> Plot | None:
     """Return the metric against a cost; None where all configurations cost about the same."""
-    known = [
-        (number, row, cost)
-        for number, (row, cost) in enumerate(zip(ordered, costs, strict=True), 1)
-        if math.isfinite(cost) and math.isfinite(row.measured.mean)
-    ]
-    least, most = (pick((cost for *_, cost in known), default=0.0) for pick in (min, max))
-    if len(known) < 2 or most < VARIES * least or least <= 0:
+    sign, numbers = comparison.metric.sign, comparison.numbers
+    far = farthest([row.measured for row in comparison.rows], sign)
+    drawn, others = [], []
+    for row, cost in zip(comparison.ordered, costs, strict=True):
+        if math.isfinite(cost) and sign * row.measured.mean >= sign * far:
+            drawn.append((numbers[id(row)].rstrip(". "), row, cost))
+        elif row.measured.n:
+            others.append(f"{numbers[id(row)]}{row.label} ({row.measured.mean:.4f})")
+    least, most = (pick((cost for *_, cost in drawn), default=0.0) for pick in (min, max))
+    if len(drawn) < 2 or most < VARIES * least or least <= 0:
         return None
-    x = _spaced(name, [cost for *_, cost in known])
-    far = farthest([row.measured.mean for _, row, _ in known], comparison.metric.sign)
-    near = [one for one in known if comparison.metric.sign * (one[1].measured.mean - far) >= 0]
-    intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in near]
-    ends = [row.measured.mean for _, row, _ in near] + [end for _, *both in intervals for end in both]
+    x = _spaced(name, [cost for *_, cost in drawn])
+    intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in drawn]
+    ends = [row.measured.mean for _, row, _ in drawn] + [end for _, *both in intervals for end in both]
     y = Axis(comparison.measure, *_around([end for end in ends if math.isfinite(end)]))
     pins = [
-        (cost, row.measured.mean, str(number), f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
-        for number, row, cost in near
+        (cost, row.measured.mean, number, f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
+        for number, row, cost in drawn
     ]
-    left_out = f" Left out as far worse: {len(known) - len(near)}." * (len(near) < len(known))
-    caution = SHARED * (name.startswith("seconds") and ran_at_once(comparison.runs))
-    note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}{caution}"
-    key = [(str(number), row.label) for number, row, _ in near] if len(near) <= CURVES else []
+    left_out = f" Not drawn, far worse: {some(others)}." if others else ""
+    note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}"
+    key = [(number, row.label) for number, row, _ in drawn] if len(drawn) <= CURVES else []
     panel = Panel(x, y, [Curve("s1 interval", ranges(x, y, intervals))], pins=pins)
     return Plot(f"{comparison.measure} against {name}", [panel], note=note, key=key)
 
@@ -152,7 +149,7 @@ def _spaced(name: str, values: Sequence[float]) -> Axis:
     """Return an axis for values with room around them, by their logarithm where they are far apart."""
     low, high = min(values), max(values)
     if low > 0 and high / low >= WIDE:
-        return Axis(name, low / (high / low) ** 0.07, high * (high / low) ** 0.07, is_log=True)
+        return Axis.of_ratios(name, low / (high / low) ** 0.07, high * (high / low) ** 0.07)
     return Axis(name, *_around(values))
 
 
@@ -162,13 +159,15 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Plot]:
-    """Yield the curves of the baseline and the best others, in the order of their numbers."""
-    ranked = [comparison.baseline, *comparison.ranked, *comparison.rows]
-    chosen = list({id(row): row for row in ranked if row.group.runs}.values())[:CURVES]
-    chosen.sort(key=lambda row: numbers[id(row)])
+def _curves(comparison: Comparison) -> Iterator[Plot]:
+    """Yield the curves of the baseline and the best others, in the order of all rows."""
+    ranked = [comparison.baseline, *comparison.ordered]
+    best = list({id(row): row for row in ranked if row.group.runs})[:CURVES]
+    chosen = [row for row in comparison.ordered if id(row) in best]
     more = f"; {len(chosen)} of {len(comparison.rows)} configurations" if len(chosen) < len(comparison.rows) else ""
-    curves = [(_cut(f"{numbers[id(row)]}. {row.label}"), row.group.epochs) for row in chosen]
+    key = ",".join(comparison.differing)
+    names = [comparison.numbers[id(row)] + row.label.removeprefix(f"{key}=" * (key in GROUPS)) for row in chosen]
+    curves = [(_cut(name), row.group.epochs) for name, row in zip(names, chosen, strict=True)]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
         plot = metric_curves(curves, metric)
         if plot is not None:

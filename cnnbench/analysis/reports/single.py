@@ -29,7 +29,15 @@ EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
     "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
 }  # fmt: skip
-NARROW = 6  # columns of a table that takes half of the page
+MEANINGS = {
+    "top5": "the class is among the five most probable", "brier": "squared error of all probabilities, from 0 to 2",
+    "ece": "expected calibration error: how far probabilities are from the share that is correct",
+    "recall@1": "the nearest other image is of the class", "recall@5": "one of the five nearest is",
+    "recall@10": "one of the ten nearest is", "mAP": "mean average precision of all others, ranked by distance",
+    "R-precision": "share of the class among as many nearest as there are others of it",
+    "5-nn": "accuracy of a vote of the five nearest training images",
+    "silhouette": "how much nearer its class is than the next, from -1 to 1",
+}  # fmt: skip
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
 LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
@@ -98,8 +106,8 @@ class RunReport:
         if steps is not None:
             yield steps
         yield from evaluation(folder, self.split, tiles, self.figure_titles)
-        yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
+        yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._elsewhere(folder)
         computation = list(self._computation())
         if computation:
@@ -171,17 +179,19 @@ class RunReport:
 
     def _measured(self, evaluation: Path) -> Table:
         """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
-        measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
-        rows, note = [{"images of": split} | metrics for split, metrics in measured.items()], ""
+        note = ""
+        measured = [(split, self.result[split]) for split in NAMES if self.result.get(split)]
+        images = [f"{grouped(found['samples'])} images".replace(" ", "\N{NO-BREAK SPACE}") for _, found in measured]
+        columns = {f"{NAMES[split]}, {n}": found for n, (split, found) in zip(images, measured, strict=True)}
+        table = pd.DataFrame(columns).astype(float).drop(["samples", *self.trivial], errors="ignore")
+        table.insert(0, "metric", table.index)
         if (evaluation / "metrics.csv").is_file():
             found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
-            rows += [{"images of": f"95 % {name}", **found[edge]} for edge, name in (("low", "from"), ("high", "to"))]
+            low, high = (found[edge].map("{:.4f}".format) for edge in ("low", "high"))
+            table["95 % interval"] = (low + " to " + high).reindex(table.index).fillna("")
             note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        table = pd.DataFrame(rows).drop(columns=self.trivial, errors="ignore")
-        table.insert(1, "images", table.pop("samples"))
-        return Table(
-            "Metrics", table, len(measured) - 1, note, True, {"images": 0}, is_small=len(table.columns) <= NARROW
-        )
+        note += "".join(f" {name}: {MEANINGS[name]}." for name in table.index if name in MEANINGS)
+        return Table("Metrics", table, note=note.strip(), is_brief=True)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
@@ -221,12 +231,12 @@ class RunReport:
         settings = pd.DataFrame(rows, columns=["setting", "value", "from"])
         yield Table("Settings", settings, note=note, is_folded=True)
         yield self._files()
-        yield Folded("config.yaml: every setting", self.folder.config_file.read_text(encoding="utf-8"))
+        yield Folded("Every setting: config.yaml", self.folder.config_file.read_text(encoding="utf-8"))
         facts = {key: self.record[key] for key in FACTS if self.record.get(key) is not None}
         text = yaml.safe_dump(as_json(facts), sort_keys=False, allow_unicode=True)
-        yield Folded("run.json: command, machine, versions, data", text)
+        yield Folded("Record of the run: run.json", text)
         if self.record.get("packages"):
-            yield Folded("pip freeze: every installed package", "\n".join(self.record["packages"]))
+            yield Folded("Installed packages: pip freeze", "\n".join(self.record["packages"]))
 
     def _files(self) -> Table:
         """Return what is in the run folder, with links."""

@@ -11,6 +11,7 @@ from cnnbench.analysis.reports.sections import Axis, Strip, Strips
 from cnnbench.analysis.reports.statistics import Estimate
 
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
+WIDEST = 10  # times the usual width: the ends of a wider interval are
 
 
 def is_ahead(comparison: Comparison) -> bool:
@@ -19,17 +20,17 @@ def is_ahead(comparison: Comparison) -> bool:
     return len(behind) == len(comparison.ranked) - 1 > 0 and all(gain.is_resolved for _, gain in behind)
 
 
-def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     """Return a row for each configuration: every run a dot, with mean and interval. more: said of rows left out."""
     metric, unit = comparison.metric, comparison.unit
     values = {id(row): comparison.values(row).by_run for row in rows}
     measured = [row.measured for row in rows]
-    far = farthest([one.mean for one in measured], metric.sign, _usual_width(measured))
+    far = farthest(measured, metric.sign)
     near = [row for row in rows if metric.sign * row.measured.mean >= metric.sign * far]
     points = [value for row in near for value in values[id(row)].values()]
-    points += [x for x in [comparison.baseline.measured.mean] if metric.sign * x >= metric.sign * far]
-    limits = _limits(points, measured)
+    limits = _limits(points, [row.measured for row in near])
     low, high = limits if metric.bounds is None else within(limits, metric.bounds)
+    ranked = {id(row) for row in comparison.ranked}
     marked = comparison.best if len(rows) > 1 and is_ahead(comparison) else None
     strips = []
     for row in rows:
@@ -41,64 +42,49 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int]
         ]
         is_named = row is comparison.baseline and row.label != BASELINE
         remarks = ["the baseline"] * is_named + [in_words(row.lost)] * bool(row.lost) + list(row.notes)
-        strips.append(
-            Strip(
-                f"{numbers[id(row)]}. {row.label}",
-                in_numbers(found),
-                seeds,
-                found.mean,
-                (found.low, found.high),
-                "marked" if row is marked else "",
-                "; ".join(remarks),
-            )
-        )
+        look = "marked" if row is marked else "" if id(row) in ranked else "below"
+        name, said, ends = comparison.numbers[id(row)] + row.label, in_numbers(found), (found.low, found.high)
+        strips.append(Strip(name, said, seeds, found.mean, ends, look, "; ".join(remarks)))
     order = SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
     note = (
         f"Sorted by {order} {metric.name}, the {best} first. Each dot is one of the {unit}, the bar their mean, the "
         "band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
+        + " Below the rule: not ranked." * any(id(row) not in ranked for row in rows)
         + f" Green: ahead of every other on the {order} images by more than chance." * (marked is not None)
         + _on_arrows(measured, low, high)
         + more
     )
     base = comparison.baseline.measured.mean
     line = base if len(rows) > 1 and low <= base <= high else None
-    heads = "configuration", comparison.measure, f"mean [95 %], number of {unit}"
+    heads = "configuration", f"mean [95 %], number of {unit}"
     title = f"Configurations by {comparison.measure}"
-    return Strips(title, heads, strips, Axis(metric.name, low, high), line, note)
+    return Strips(title, heads, strips, Axis(comparison.measure, low, high), line, note)
 
 
-def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+def differences(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     """Return differences to the baseline, with the intervals and the verdicts of the table."""
     gains = [(row, row.gained) for row in rows if row.gained is not None and row.gained.estimate.n]
     estimates = [gain.estimate for _, gain in gains]
-    far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign, _usual_width(estimates))
-    means = [one.mean for one in estimates if comparison.metric.sign * (one.mean - far) >= 0]
-    low, high = _limits([0.0, *means], estimates)
+    sign = comparison.metric.sign
+    far = farthest(estimates, sign)
+    low, high = _limits([0.0], [one for one in estimates if sign * one.mean >= sign * far])
     strips = []
     for row, gain in gains:
         found = gain.estimate
-        strips.append(
-            Strip(
-                f"{numbers[id(row)]}. {row.label}",
-                in_numbers(found, "+"),
-                mean=found.mean,
-                interval=(found.low, found.high),
-                look="" if gain.is_resolved else "open",
-                remark=gain.verdict,
-            )
-        )
+        name, said, ends = comparison.numbers[id(row)] + row.label, in_numbers(found, "+"), (found.low, found.high)
+        strips.append(Strip(name, said, (), found.mean, ends, "" if gain.is_resolved else "open", gain.verdict))
     better = "right" if comparison.metric.higher_is_better else "left"
     note = (
         f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance."
         + _on_arrows(estimates, low, high)
         + more
     )
-    heads = "configuration", "difference", f"difference [95 %], number of {comparison.unit}"
+    heads = "configuration", f"difference [95 %], number of {comparison.unit}"
     name = comparison.baseline.label
     title = "Difference to the baseline" + (f", {name}" if name != BASELINE else "")
-    return Strips(title, heads, strips, Axis("difference", low, high), 0.0, note)
+    return Strips(title, heads, strips, Axis(f"difference in {comparison.measure}", low, high), 0.0, note)
 
 
 def in_numbers(found: Estimate, sign: str = "") -> str:
@@ -109,17 +95,18 @@ def in_numbers(found: Estimate, sign: str = "") -> str:
     return f"{found.mean:{sign}.4f}{interval}, n = {found.n}"
 
 
-def farthest(means: Sequence[float], sign: int, usual: float = 0.0) -> float:
+def farthest(estimates: Sequence[Estimate], sign: int) -> float:
     """Return the worst mean that a scale needs to have: a few that are far off would flatten all others.
 
-    usual: a distance that is not far.
+    One whose interval meets that of the best is never far. NaN: there is none.
     """
-    good = sorted((sign * mean for mean in means if math.isfinite(mean)), reverse=True)
-    if not good:
+    known = sorted((one for one in estimates if math.isfinite(one.mean)), key=lambda one: -sign * one.mean)
+    if not known:
         return math.nan
-    best, middle = good[0], good[len(good) // 2]
-    near = [mean for mean in good if mean >= best - max(FAR * (best - middle), usual)]
-    return sign * (near[-1] if middle < best else good[-1])
+    best, middle = known[0], known[len(known) // 2]
+    room = max(FAR * abs(best.mean - middle.mean), _usual_width(known)) or math.inf
+    near = [x for x in known if abs(best.mean - x.mean) <= room or (x.low <= best.high and best.low <= x.high)]
+    return near[-1].mean
 
 
 def _usual_width(estimates: Sequence[Estimate]) -> float:
@@ -127,13 +114,13 @@ def _usual_width(estimates: Sequence[Estimate]) -> float:
 
 
 def _limits(points: Sequence[float], estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """Return a scale for these points, with intervals as far as they do not flatten them."""
-    finite = [point for point in points if math.isfinite(point)] or [0.0, 1.0]
+    """Return a scale for these points, means and intervals; a few that are far wider than others would flatten all."""
+    widest = WIDEST * _usual_width(estimates)
+    ends = [end for one in estimates if one.high - one.low <= widest for end in (one.low, one.high)]
+    finite = [end for end in (*points, *(one.mean for one in estimates), *ends) if math.isfinite(end)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
-    room = (high - low) or abs(high) / 50 or 0.01
-    inside = [one for one in estimates if low <= one.mean <= high and math.isfinite(one.low)]
-    least, most = min([low, *(one.low for one in inside)]), max([high, *(one.high for one in inside)])
-    return max(low - room, least) - room / 10, min(high + room, most) + room / 10
+    room = (high - low) / 15 or abs(high) / 50 or 0.01
+    return low - room, high + room
 
 
 def within(limits: tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
