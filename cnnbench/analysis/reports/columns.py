@@ -33,7 +33,13 @@ class Configuration:
         if key in GROUPS:
             return self.options.get(key, "")
         value = self.settings.get(key, "")
-        return value if isinstance(value, str) else json.dumps(value)
+        return value if isinstance(value, str) else as_typed(value) if isinstance(value, float) else json.dumps(value)
+
+
+def as_typed(value: float) -> str:
+    """Return a number as it would be typed: `0`, `0.05`, `1e6`."""
+    short = f"{value:g}"
+    return re.sub(r"e([+-])0*", r"e\1", short if float(short) == value else str(value)).replace("e+", "e")
 
 
 def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

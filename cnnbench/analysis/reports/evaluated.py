@@ -116,7 +116,10 @@ def class_strips(classes: pd.DataFrame) -> Strips:
         ].itertuples(index=False)
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
-    note = f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision."
+    note = (
+        f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision. The order of classes whose bands "
+        "overlap may be chance."
+    )
     axis = Axis("recall", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4)
     heads = "class", "recall and precision", "recall [95 %], precision"
     return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)
@@ -208,7 +211,7 @@ def _explained(folder: Path, mistakes: Sequence[Tile], split: str) -> str:
     table = _read(folder / "predictions.csv", "file") if not all(map(str.isdecimal, names)) else None
     if table is not None:
         names = table.set_index("file")["index"].reindex(names).dropna().astype(int).astype(str).to_list()
-    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
+    return f" Grad-CAM for these images: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:
@@ -220,7 +223,7 @@ def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[
         label, other, names = mistaken[0].label, mistaken[0].prediction, list(confusion["class"])
         counts = confusion.drop(columns="class").to_numpy()[names.index(label)]
         number, total = int(counts[names.index(other)]), int(counts.sum())
-        lead = f"{label} taken for {other}: {number} of {grouped(total)} images; then {other} as it should be"
+        lead = f"{label} taken for {other}: {number} of {grouped(total)} images; for comparison, {other} recognized"
         yield lead, [thumbnail(tile) for tile in own]
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnnbench.analysis.reports.columns import as_typed
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.analysis.reports.statistics import estimate
 from cnnbench.config.values import as_text, flat
@@ -13,11 +14,32 @@ from cnnbench.tasks.intervals import wilson
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 MOST_VALUES = 6  # of a fact that differs between runs
-ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start")
+ELSEWHERE = (
+    "name", "lr", "unit", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start",
+)  # fmt: skip
 PUBLISHED_NOTE = (
-    "Ours is above or below where the published figure lies outside the 95 % interval: of several runs that of one "
-    "further run (Student's t), of one run that over images (Wilson's), which leaves out how seeds vary."
+    "A published figure is that of one run. Of several runs of ours, it is consistent with the range in which one more "
+    "would fall in 95 of 100 cases (Student's t); of a single one with the interval over images (Wilson's), which leaves "
+    "out how seeds vary. Runs that deviate from the recipe are not comparable."
 )
+MEANINGS = {
+    "accuracy": "share of correct predictions", "top5": "class among the five likeliest",
+    "ece": "expected calibration error", "brier": "squared error of probabilities",
+    "roc_auc": "area under the ROC curve", "average_precision": "area under precision over recall",
+    "mAP": "mean average precision of all others, the nearest first", "R-precision": "of the class among the R nearest",
+    "5-nn": "accuracy of a vote of the five nearest training images", "silhouette": "separation of classes, from -1 to 1",
+}  # fmt: skip
+LOSSES = {
+    "classification": "negative log-likelihood", "autoencoder": "squared error per normalised pixel",
+    "siamese": "contrastive loss of pairs", "triplet": "triplet loss",
+}  # fmt: skip
+
+
+def meaning(metric: str, task: str) -> str:
+    """Return what a metric measures, in a few words; empty where that is not known."""
+    if metric.startswith("recall@"):
+        return f"one of the class among the {metric[7:]} nearest"
+    return LOSSES.get(task, "") if metric == "loss" else MEANINGS.get(metric, "")
 
 
 def facts_of(run: RunSummary) -> dict[str, str]:
@@ -30,7 +52,8 @@ def facts_of(run: RunSummary) -> dict[str, str]:
     )
     shape = "×".join(map(str, data.get("window", ())))
     classes = f"{len(data['classes'])} classes" if data.get("classes") else ""
-    commit = f"{git.get('commit', '')[:7]}{' with local changes' * bool(git.get('dirty'))}"
+    diff = f" ({git['diff']})" if git.get("diff") else ""
+    commit = f"{git.get('commit', '')[:7]}{f' with uncommitted changes{diff}' * bool(git.get('dirty'))}"
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}" if record.get("threads") else ""
     facts = {
         "network": options.get("model"),
@@ -39,7 +62,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "data": ", ".join(filter(None, [options.get("data"), classes, shape])),
         "images": images,
         "optimizer": _described(config["optimizer"]),
-        "learning rate": as_text(config["optimizer"].get("lr")),
+        "learning rate": _as_text(config["optimizer"].get("lr")),
         "schedule": _described(config["scheduler"]).replace("none", "constant"),
         "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
         "regularization": _described(config["regularization"]) or "none",
@@ -55,12 +78,12 @@ def facts_of(run: RunSummary) -> dict[str, str]:
 
 
 def shared_facts(runs: Sequence[RunSummary]) -> dict[str, str]:
-    """Return what runs were trained with; of what differs, each value."""
+    """Return what runs were trained with; what differs first, with each value."""
     facts = [facts_of(run) for run in runs]
     values = {name: list(dict.fromkeys(one[name] for one in facts if name in one)) for one in facts for name in one}
     return {
         name: " / ".join(found) if len(found) <= MOST_VALUES else f"{len(found)} different ones"
-        for name, found in values.items()
+        for name, found in sorted(values.items(), key=lambda one: len(one[1]) == 1)
     }
 
 
@@ -73,22 +96,24 @@ def published(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
         metric, measured = Metric.of(name, result), [run.result.get(split) or {} for run in runs]
         values = [math.nan if one.get(name) is None else float(one[name]) for one in measured]
         ours = estimate(values, overlap=1.0, bounds=metric.bounds)  # mostly one run: the interval of one further run
-        low, high = ours.low, ours.high
+        low, high, of = ours.low, ours.high, "one more run, 95 %"
         if ours.n == 1 and metric.is_share:
             images = max(one.get("samples", 0) for one in measured)
-            low, high = wilson(round(ours.mean * images), images)
-        is_known = not math.isnan(low)
+            low, high, of = *wilson(round(ours.mean * images), images), "over images, 95 %"
         verdict = "above" if reference["value"] < low else "below" if reference["value"] > high else "consistent"
+        verdict += ", of one seed" * (ours.n == 1 and verdict != "consistent")
+        if departures := result.get("departures"):
+            verdict = f"not comparable: {', '.join(departures)}"
         rows.append(
             {
                 "metric": f"{NAMES[split]} {name}",
                 "published": reference["value"],
                 "ours": ours.mean,
                 "n": ours.n,
-                "95 % interval": f"{low:.4f} to {high:.4f}" if is_known else "",
-                "ours is": verdict if is_known else "",
+                of: "" if math.isnan(low) else f"{low:.4f} to {high:.4f}",
+                "ours is": "" if math.isnan(low) and not departures else verdict,
                 "source": reference["source"],
-                "remark": "; ".join(filter(None, [reference["remark"], *result.get("departures", [])])),
+                "remark": reference["remark"],
             }
         )
     return rows
@@ -98,5 +123,10 @@ def _described(section: Mapping[str, Any]) -> str:
     """Return a part of a configuration in words: its name, and its settings that are on."""
     every = flat(section).items()
     settings = {key: value for key, value in every if value and value != "none" and key not in ELSEWHERE}
-    words, name = ", ".join(f"{key} {as_text(value)}" for key, value in settings.items()), str(section.get("name", ""))
+    words, name = ", ".join(f"{key} {_as_text(value)}" for key, value in settings.items()), str(section.get("name", ""))
+    words += f", in {section['unit']}s" if words and section.get("unit") else ""
     return f"{name} ({words})" if words and name else words or name
+
+
+def _as_text(value: Any) -> str:
+    return as_typed(value) if isinstance(value, float) else as_text(value)

@@ -148,6 +148,8 @@ class Page:
             elif isinstance(section, Facts):
                 facts = (f"- {name}: {_markdown(fact)}" for name, fact in section.facts.items())
                 lines += ["", f"## {_markdown(section.title)}", "", *facts]
+            if isinstance(section, Table | Strips) and section.note:
+                lines += ["", _markdown(section.note)]
         return "\n".join(lines) + "\n"
 
     def terminal(self, width: int | None = None) -> list[str]:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from cnnbench.analysis.reports.columns import short_names
 from cnnbench.analysis.reports.comparison import Comparison, Row
 from cnnbench.analysis.reports.curves import metric_curves
-from cnnbench.analysis.reports.groups import SHARED, in_words, ran_at_once
+from cnnbench.analysis.reports.groups import SHARED, in_words, ran_at_once, some
 from cnnbench.analysis.reports.learning import LOSS
 from cnnbench.analysis.reports.page import Section
 from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
-from cnnbench.analysis.reports.strips import differences, farthest, in_numbers, runs_of, within
+from cnnbench.analysis.reports.strips import differences, farthest, in_numbers, runs_of, usual_width, within
 from cnnbench.errors import grouped
 
 BEST, WORST = 45, 15  # of more configurations than both, these are drawn
@@ -27,18 +27,17 @@ def figures_of(comparison: Comparison) -> Iterator[Section]:
     shown = _shown(ordered, comparison.baseline)
     left_out = len(ordered) - len(shown)
     more = f" {left_out} of {len(ordered)} configurations between the best and the last are left out." * bool(left_out)
-    numbers = {id(row): number for number, row in enumerate(ordered, 1)}
-    yield runs_of(comparison, shown, numbers, more)
+    yield runs_of(comparison, shown, more)
     yield from filter(None, (_by_setting(comparison), _by_two_settings(comparison)))
     if any(row.gained for row in shown):
-        yield differences(comparison, shown, numbers, more)
+        yield differences(comparison, shown, more)
     costs = {
         "training time in seconds": [row.group.mean("seconds", "train") for row in ordered],
         "parameters": [row.group.mean("parameters", "total") for row in ordered],
     }
     for name, values in costs.items():
         yield from filter(None, (_by_cost(comparison, ordered, name, values),))
-    yield from _curves(comparison, numbers)
+    yield from _curves(comparison)
 
 
 def _shown(ordered: Sequence[Row], baseline: Row) -> list[Row]:
@@ -123,27 +122,32 @@ def _in_order(texts: Sequence[str]) -> list[str]:
 def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: Sequence[float]) -> Plot | None:
     """Return the metric against a cost; None where all configurations cost about the same."""
     known = [
-        (number, row, cost)
-        for number, (row, cost) in enumerate(zip(ordered, costs, strict=True), 1)
+        (comparison.numbers[id(row)].partition(".")[0], row, cost)
+        for row, cost in zip(ordered, costs, strict=True)
         if math.isfinite(cost) and math.isfinite(row.measured.mean)
     ]
     least, most = (pick((cost for *_, cost in known), default=0.0) for pick in (min, max))
     if len(known) < 2 or most < VARIES * least or least <= 0:
         return None
     x = _spaced(name, [cost for *_, cost in known])
-    far = farthest([row.measured.mean for _, row, _ in known], comparison.metric.sign)
-    near = [one for one in known if comparison.metric.sign * (one[1].measured.mean - far) >= 0]
+    measured = [row.measured for _, row, _ in known]
+    far = farthest([one.mean for one in measured], comparison.metric.sign, usual_width(measured))
+    near, worse = (
+        [one for one in known if (comparison.metric.sign * (one[1].measured.mean - far) >= 0) is is_near]
+        for is_near in (True, False)
+    )
     intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in near]
     ends = [row.measured.mean for _, row, _ in near] + [end for _, *both in intervals for end in both]
     y = Axis(comparison.measure, *_around([end for end in ends if math.isfinite(end)]))
     pins = [
-        (cost, row.measured.mean, str(number), f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
+        (cost, row.measured.mean, number, f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
         for number, row, cost in near
     ]
-    left_out = f" Left out as far worse: {len(known) - len(near)}." * (len(near) < len(known))
+    named = [f"{comparison.numbers[id(row)]}{row.label} ({row.measured.mean:.4f})" for _, row, _ in worse]
+    left_out = f" Not drawn, far worse: {some(named)}." * bool(worse)
     caution = SHARED * (name.startswith("seconds") and ran_at_once(comparison.runs))
     note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}{caution}"
-    key = [(str(number), row.label) for number, row, _ in near] if len(near) <= CURVES else []
+    key = [(number, row.label) for number, row, _ in near] if len(near) <= CURVES else []
     panel = Panel(x, y, [Curve("s1 interval", ranges(x, y, intervals))], pins=pins)
     return Plot(f"{comparison.measure} against {name}", [panel], note=note, key=key)
 
@@ -162,13 +166,14 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _curves(comparison: Comparison, numbers: dict[int, int]) -> Iterator[Plot]:
+def _curves(comparison: Comparison) -> Iterator[Plot]:
     """Yield the curves of the baseline and the best others, in the order of their numbers."""
     ranked = [comparison.baseline, *comparison.ranked, *comparison.rows]
     chosen = list({id(row): row for row in ranked if row.group.runs}.values())[:CURVES]
-    chosen.sort(key=lambda row: numbers[id(row)])
+    places = {id(row): place for place, row in enumerate(comparison.ordered)}
+    chosen.sort(key=lambda row: places[id(row)])
     more = f"; {len(chosen)} of {len(comparison.rows)} configurations" if len(chosen) < len(comparison.rows) else ""
-    curves = [(_cut(f"{numbers[id(row)]}. {row.label}"), row.group.epochs) for row in chosen]
+    curves = [(_cut(f"{comparison.numbers[id(row)]}{row.label}"), row.group.epochs) for row in chosen]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
         plot = metric_curves(curves, metric)
         if plot is not None:

@@ -1,5 +1,6 @@
 """The page of one run: its result, how its training went, its evaluation, its settings; from the run folder alone."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import yaml
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves
 from cnnbench.analysis.reports.evaluated import FEW_CLASSES, GALLERIES, evaluation, metrics_of, picture, trained
-from cnnbench.analysis.reports.facts import NAMES, PUBLISHED_NOTE, facts_of, published
+from cnnbench.analysis.reports.facts import NAMES, PUBLISHED_NOTE, facts_of, meaning, published
+from cnnbench.analysis.reports.groups import some
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Facts, Folded, Lines, Page, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
@@ -16,6 +18,7 @@ from cnnbench.errors import UserError, counted, duration, grouped, one_line
 from cnnbench.registry import TASKS
 from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.provenance import randomness
 from cnnbench.store.query import RunSummary
 from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.gallery import read_gallery
@@ -29,7 +32,6 @@ EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
     "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
 }  # fmt: skip
-NARROW = 6  # columns of a table that takes half of the page
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
 LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
@@ -40,6 +42,7 @@ class RunReport:
     def __init__(self, folder: RunFolder) -> None:
         self.run = RunSummary(folder.path)
         self.folder, self.record, self.result = folder, self.run.record, self.run.result
+        self.task = self.run.config["task"]["name"]
         self.trivial = ["top5"] * (len(self.record.get("data", {}).get("classes", ())) <= FEW_CLASSES)
         self.epochs = epoch_rows(self.run)
         self.split = next((split for split in ("test", "val", "train") if self.result.get(split)), "test")
@@ -50,14 +53,13 @@ class RunReport:
     @property
     def figure_titles(self) -> Mapping[str, str]:
         """Return the titles of the figures that the task draws, by name, in the order in which they are shown."""
-        task = self.run.config["task"]["name"]
-        return getattr(TASKS[task].factory, "figure_titles", {}) if task in TASKS else {}
+        return getattr(TASKS[self.task].factory, "figure_titles", {}) if self.task in TASKS else {}
 
     def title(self) -> str:
         """Return the model and the data as a title."""
         options = self.record.get("choices", {})
         trained = f"{options.get('model', 'a network')} on {options.get('data', 'data')}"
-        return f"{options['experiment']}: {trained}" if options.get("experiment") else trained
+        return f"{trained} ({options['experiment']})" if options.get("experiment") else trained
 
     def summary(self) -> str:
         """Return the outcome in a sentence."""
@@ -68,7 +70,9 @@ class RunReport:
         value, images = self.result[self.split].get(name), self.result[self.split]["samples"]
         if value is None:
             return f"{name} on the {NAMES[self.split]} images is not a number."
-        measured = f"{name} {value:.4f} on {grouped(images)} {NAMES[self.split]} images"
+        what = meaning(name, self.task) if name == "loss" else ""
+        over = "among" if self.metric.grows_with_images else "on"
+        measured = f"{name} {value:.4f}{f' ({what})' * bool(what)} {over} {grouped(images)} {NAMES[self.split]} images"
         if name == "accuracy":
             low, high = wilson(round(value * images), images)
             measured += f" (95 % interval {low:.4f} to {high:.4f}: Wilson's, over images; other seeds are not covered)"
@@ -86,7 +90,7 @@ class RunReport:
         metrics = dict.fromkeys((self.metric, LOSS))
         plots = [plot for metric in metrics if (plot := metric_curves([("", self.epochs)], metric, best))]
         yield from plots[:1]
-        yield Lines("Verdicts", self._verdicts(), is_small=bool(plots[1:]))
+        yield Lines("Findings", self._findings(folder), is_small=bool(plots[1:]))
         yield from plots[1:]
         if self.result:
             yield self._measured(folder)
@@ -121,20 +125,32 @@ class RunReport:
         }
         return {name: one_line(str(fact)) for name, fact in facts.items() if fact}
 
-    def _verdicts(self) -> list[str]:
-        name, higher = self.metric.name, self.metric.higher_is_better
+    def _findings(self, evaluation: Path) -> list[str]:
+        metric, name = self.metric, self.metric.name
         train, val, test = (self.result.get(split, {}) for split in ("train", "val", "test"))
-        measured = None
-        if None not in (train.get(name), val.get(name)):
-            measured = Fitted(train[name], val[name], higher, (train["samples"], val["samples"]))
-        remarks = course(self.epochs, self.metric).remarks(name, measured)
-        if train.get(name) is not None and test.get(name) is not None:
+        never, guessing, path = [], math.nan, evaluation / "classes.csv"
+        if path.is_file():
+            classes = read_own_csv(path, "class")
+            guessing = classes["images"].max() / classes["images"].sum()
+            never = list(classes["class"][classes["precision"].isna() & (classes["images"] > 0)])
+        measured, compared = None, LOSS if metric.grows_with_images else metric
+        if None not in (train.get(compared.name), val.get(compared.name)):
+            values = train[compared.name], val[compared.name], (train["samples"], val["samples"])
+            measured = Fitted(compared, *values, guessing if name == "accuracy" else math.nan)
+        images = val.get("samples", 0) if metric.is_share else 0
+        remarks = course(self.epochs, metric, images).remarks(name, measured)
+        if metric.grows_with_images:
+            remarks.append(f"{name} is higher among more images: compare it between runs, not between their splits")
+        elif None not in (train.get(name), test.get(name)):
             remarks.append(f"{name} {train[name]:.4f} on training images and {test[name]:.4f} on test images")
+        remarks += [f"never predicted: {some(never)}"] * bool(never)
         if name == "accuracy" and None not in (val.get(name), test.get(name)):
+            both = f"validation accuracy {val[name]:.4f} and test accuracy {test[name]:.4f}"
             is_alike = is_chance(val[name], val["samples"], test[name], test["samples"])
             remarks.append(
-                f"validation {val[name]:.4f} and test {test[name]:.4f} "
-                f"differ by {'no more' if is_alike else 'more'} than chance"
+                f"{both}: the former is expected to be higher, since the epoch was chosen on its images"
+                if val[name] > test[name] and self.run.checkpoint_tested == "best"
+                else f"{both} differ by {'no more' if is_alike else 'more'} than chance"
             )
         watched = len(self.epochs.filter(regex="/test$").dropna(how="all"))
         if watched:
@@ -167,21 +183,30 @@ class RunReport:
         libraries = [f"{key} {machine[key]}" for key in LIBRARIES if key in machine]
         if libraries:
             yield f"device: {', '.join([machine['name'], *libraries])}"
-        yield from self.record.get("randomness", ())
+        try:
+            yield from randomness(self.folder.run_config())
+        except UserError:  # trained with a plugin, or by another version
+            yield from self.record.get("randomness", ())
 
     def _measured(self, evaluation: Path) -> Table:
-        """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
+        """Return each metric by split, the last with 95 % intervals where the evaluation has them, and what it means."""
         measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
-        rows, note = [{"images of": split} | metrics for split, metrics in measured.items()], ""
+        names = [name for name in dict.fromkeys(key for one in measured.values() for key in one) if name != "samples"]
+        ends, note = {}, ""
         if (evaluation / "metrics.csv").is_file():
             found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
-            rows += [{"images of": f"95 % {name}", **found[edge]} for edge, name in (("low", "from"), ("high", "to"))]
-            note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        table = pd.DataFrame(rows).drop(columns=self.trivial, errors="ignore")
-        table.insert(1, "images", table.pop("samples"))
-        return Table(
-            "Metrics", table, len(measured) - 1, note, True, {"images": 0}, is_small=len(table.columns) <= NARROW
-        )
+            ends = {name: f" [{row['low']:.4f}, {row['high']:.4f}]" for name, row in found.iterrows()}
+            note = "[95 %]: over images, Wilson's of shares, Student's of means; other seeds are not covered."
+        rows = [{"metric": "images"} | {NAMES[split]: grouped(one["samples"]) for split, one in measured.items()}]
+        for name in names:
+            if name in self.trivial:
+                continue
+            texts = {split: "" if one.get(name) is None else f"{one[name]:.4f}" for split, one in measured.items()}
+            texts[self.split] += ends.get(name, "") * bool(texts[self.split])
+            rows.append({"metric": name, **{NAMES[split]: text for split, text in texts.items()}})
+        table = pd.DataFrame(rows)
+        table["meaning"] = [meaning(name, self.task) for name in table["metric"]]
+        return Table("Metrics", table, note=note, is_brief=True, is_small=not ends)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
@@ -240,4 +265,4 @@ class RunReport:
 def page_of(folder: RunFolder) -> Page:
     """Return the page of a run. Raises UserError if its files cannot be read."""
     report = RunReport(folder)
-    return Page(f"cnnbench: {report.title()}", report.summary(), list(report.sections()))
+    return Page(report.title(), report.summary(), list(report.sections()))

@@ -40,12 +40,14 @@ class Values:
     """A metric of one configuration by run: the key is what runs are paired by, such as the seed.
 
     images: over which it is a share of correct ones; 0: it is no such share, or every run was measured on others.
-    right: whether each image is correct, bool [images], of the runs where that is known.
+    right: whether each image is correct, bool [images], of the runs where that is known. span: how far apart two values
+    can be.
     """
 
     by_run: Mapping[Any, float]
     images: int = 0
     right: Mapping[Any, Flags] = field(default_factory=dict)
+    span: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Difference:
         """Return whether it may be chance, with the p that decides on it."""
         p = self._shown_p
         if math.isnan(p):
-            return "chance is unknown"
+            return f"no test is possible {'with one run' if self.estimate.n < 2 else 'where all runs agree'}"
         name = "p (Holm)" if self.family > 1 else "p"
         value = f"< {SMALL}" if p < SMALL else f"= {p:.2g}"
         return f"{'more than' if self.is_resolved else 'may be'} chance, {name} {value}"
@@ -137,7 +139,8 @@ def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0
     tests = [(freedom, variance, step)] + [(found.n - 1.0, of_runs, 0.0)] * (of_runs > 0)
     half = max(_quantile(free) * math.sqrt(of) + shift for free, of, shift in tests)
     p = max(2 * float(stdtr(free, -max(abs(found.mean) - shift, 0.0) / math.sqrt(of))) for free, of, shift in tests)
-    low, high = _bounded(found.mean - half, found.mean + half, (-1.0, 1.0) if images else None)
+    span = pairs[0][0].span
+    low, high = _bounded(found.mean - half, found.mean + half, (-span, span))
     return Difference(replace(found, low=low, high=high), p, of_images)
 
 

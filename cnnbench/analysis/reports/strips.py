@@ -19,12 +19,12 @@ def is_ahead(comparison: Comparison) -> bool:
     return len(behind) == len(comparison.ranked) - 1 > 0 and all(gain.is_resolved for _, gain in behind)
 
 
-def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     """Return a row for each configuration: every run a dot, with mean and interval. more: said of rows left out."""
     metric, unit = comparison.metric, comparison.unit
     values = {id(row): comparison.values(row).by_run for row in rows}
     measured = [row.measured for row in rows]
-    far = farthest([one.mean for one in measured], metric.sign, _usual_width(measured))
+    far = farthest([one.mean for one in measured], metric.sign, usual_width(measured))
     near = [row for row in rows if metric.sign * row.measured.mean >= metric.sign * far]
     points = [value for row in near for value in values[id(row)].values()]
     points += [x for x in [comparison.baseline.measured.mean] if metric.sign * x >= metric.sign * far]
@@ -43,7 +43,7 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int]
         remarks = ["the baseline"] * is_named + [in_words(row.lost)] * bool(row.lost) + list(row.notes)
         strips.append(
             Strip(
-                f"{numbers[id(row)]}. {row.label}",
+                comparison.numbers[id(row)] + row.label,
                 in_numbers(found),
                 seeds,
                 found.mean,
@@ -54,8 +54,9 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int]
         )
     order = SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
+    unranked = " Without a number: not ranked, since runs are missing." * (len(comparison.ranked) < len(comparison.rows))
     note = (
-        f"Sorted by {order} {metric.name}, the {best} first. Each dot is one of the {unit}, the bar their mean, the "
+        f"Sorted by {order} {metric.name}, the {best} first.{unranked} Each dot is one of the {unit}, the bar their mean, the "
         "band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
         + f" Green: ahead of every other on the {order} images by more than chance." * (marked is not None)
@@ -69,11 +70,11 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int]
     return Strips(title, heads, strips, Axis(metric.name, low, high), line, note)
 
 
-def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, int], more: str) -> Strips:
+def differences(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     """Return differences to the baseline, with the intervals and the verdicts of the table."""
     gains = [(row, row.gained) for row in rows if row.gained is not None and row.gained.estimate.n]
     estimates = [gain.estimate for _, gain in gains]
-    far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign, _usual_width(estimates))
+    far = farthest([one.mean for one in estimates] or [0.0], comparison.metric.sign, usual_width(estimates))
     means = [one.mean for one in estimates if comparison.metric.sign * (one.mean - far) >= 0]
     low, high = _limits([0.0, *means], estimates)
     strips = []
@@ -81,7 +82,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], numbers: dict[int, 
         found = gain.estimate
         strips.append(
             Strip(
-                f"{numbers[id(row)]}. {row.label}",
+                comparison.numbers[id(row)] + row.label,
                 in_numbers(found, "+"),
                 mean=found.mean,
                 interval=(found.low, found.high),
@@ -122,7 +123,8 @@ def farthest(means: Sequence[float], sign: int, usual: float = 0.0) -> float:
     return sign * (near[-1] if middle < best else good[-1])
 
 
-def _usual_width(estimates: Sequence[Estimate]) -> float:
+def usual_width(estimates: Sequence[Estimate]) -> float:
+    """Return the median width of intervals: what is no further apart is not far; 0 where there are none."""
     return median([one.high - one.low for one in estimates if math.isfinite(one.low)] or [0.0])
 
 
