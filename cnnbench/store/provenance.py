@@ -148,8 +148,8 @@ def randomness(config: RunConfig) -> list[str]:
         repeated = "deterministic=false: on a GPU the same command may give other bits"
     return [
         f"seed={config.seed} varies {weights}, order of images{augmentation} and dropout if there is any",
-        f"it does not vary which images train, validate and test ({', '.join(fixed)}): results of other seeds leave out "
-        "what another choice of images would change",
+        f"it does not vary which images train, validate and test ({', '.join(fixed)}): other seeds do not show what "
+        "another choice of images would change",
         repeated,
     ]
 

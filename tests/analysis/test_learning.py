@@ -39,7 +39,7 @@ def test_a_loss_that_rises_without_accuracy_is_called_overconfidence():
     kept = OVERFITTING.assign(**{"accuracy/val": [0.3, 0.8, 0.7, 0.8, 0.69]})
     assert course(kept, ACCURACY).remarks("accuracy")[1].endswith(": it overfits")
     said = course(kept, ACCURACY, images=200).remarks("accuracy")[1]
-    assert said.endswith("to 0.0500, but accuracy does not fall: overconfident, not less accurate"), "two images are chance"
+    assert said.endswith("to 0.0500, but accuracy does not fall: overconfident, not less accurate"), "by two images"
     assert course(OVERFITTING, ACCURACY, images=20_000).is_worse
 
 
@@ -52,7 +52,8 @@ def test_a_network_that_misses_most_of_its_training_images_underfits():
 
 
 def test_recall_among_other_numbers_of_images_is_no_gap():
-    table = rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1.05], **{"recall@1_train": [1.0] * 3, "recall@1_val": [0.5] * 3})
+    recalls = {"recall@1_train": [1.0] * 3, "recall@1_val": [0.5] * 3}
+    table = rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1.05], **recalls)
     assert course(table, Metric("recall@1", True)).remarks("recall@1")[1].endswith("no sign of overfitting")
 
 

@@ -118,12 +118,9 @@ def conclusion(comparison: Comparison) -> str:
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
     than = base.label if base.label == BASELINE else f"the baseline, {base.label}"
-    if not found:
-        shown = f"none of {len(known)} variants is shown to differ from {than}"
-        return f"{failed}In {measure}, {': '.join([shown, *least])}."
-    numbers = some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")
-    differ = f"{len(found)} of {len(known)} variants differ{'s' * (len(found) < 2)} from {than}{',' * (than != BASELINE)}"
-    return f"{failed}In {measure}, {differ} by more than chance: {numbers}."
+    shown = f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from {than}"
+    numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
+    return f"{failed}In {measure}, {': '.join([shown, *numbers])}."
 
 
 def _in_words(gain: Difference, unit: str) -> str:
@@ -144,8 +141,8 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
     groups = [row.group for row in comparison.rows]
     marked = comparison.rows.index(comparison.best) if is_ahead(comparison) else None
     note = (
-        f"Means over {comparison.unit}; std: their standard deviation. Training {metric} is that of the tested weights, "
-        "measured after the training without dropout and augmentation; curves show what it was during it."
+        f"Means over {comparison.unit}; std: their standard deviation. Training {metric} is that of the tested "
+        "weights, without dropout and augmentation; curves show what it was while they were trained."
         + f" Green: ahead of every other on the {SPLITS[comparison.ranks_on]} images by more than chance."
         * (marked is not None)
         + SHARED * ran_at_once(comparison.runs)
@@ -170,9 +167,9 @@ def method(comparison: Comparison) -> dict[str, str]:
             f"shown to be equal: more {unit} may show a difference."
         )
         formulas += (
-            f" Differences in accuracy: the variances over {unit} and over images are added (two-way analysis of variance "
-            "of the images that each run gets right, Satterthwaite 1946; without predictions, errors count as "
-            "independent), but never less than Student's t. p (Holm): corrected for all comparisons (Holm 1979)."
+            f" Differences in accuracy: the variances over {unit} and over images are added (two-way analysis of "
+            "variance of the images that each run gets right, Satterthwaite 1946; without predictions, errors count as "
+            "independent); never narrower than Student's t. p (Holm): corrected for all comparisons (Holm 1979)."
         )
     if comparison.metric.bounds:
         formulas += f" Intervals end where {comparison.metric.name} does, at 0 and 1; of differences, at -1 and 1."

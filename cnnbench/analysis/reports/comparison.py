@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
@@ -131,12 +130,9 @@ class Comparison:
 
     @cached_property
     def numbers(self) -> dict[int, str]:
-        """Return what stands before the label of a row, by its `id`: its rank, or a letter if it has a mean only."""
-        means = [row for row in self.ordered if not math.isnan(row.ranked_by)]
-        marks = [*map(str, range(1, len(self.ranked) + 1)), *ascii_lowercase]
-        return dict.fromkeys(map(id, self.rows), "") | {
-            id(row): f"{mark}. " for row, mark in zip(means, marks, strict=False)
-        }
+        """Return what stands before the label of a row, by its `id`: its rank, nothing if it has none."""
+        ranks = {id(row): f"{rank}. " for rank, row in enumerate(self.ranked, 1)}
+        return {id(row): ranks.get(id(row), "") for row in self.rows}
 
     @property
     def best(self) -> Row:

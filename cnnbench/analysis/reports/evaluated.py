@@ -117,9 +117,9 @@ def class_strips(classes: pd.DataFrame) -> Strips:
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
     note = (
-        f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision. The order of classes whose bands "
-        "overlap may be chance."
+        f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision. Where bands overlap, the order "
     )
+    note += "may be chance."
     axis = Axis("recall", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4)
     heads = "class", "recall and precision", "recall [95 %], precision"
     return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)
@@ -211,7 +211,7 @@ def _explained(folder: Path, mistakes: Sequence[Tile], split: str) -> str:
     table = _read(folder / "predictions.csv", "file") if not all(map(str.isdecimal, names)) else None
     if table is not None:
         names = table.set_index("file")["index"].reindex(names).dropna().astype(int).astype(str).to_list()
-    return f" Grad-CAM for these images: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
+    return f" Grad-CAM for these: `cnnbench explain RUN --what gradcam --split {split} --index {','.join(names)}`"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:

@@ -18,16 +18,17 @@ ELSEWHERE = (
     "name", "lr", "unit", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start",
 )  # fmt: skip
 PUBLISHED_NOTE = (
-    "A published figure is that of one run. Of several runs of ours, it is consistent with the range in which one more "
-    "would fall in 95 of 100 cases (Student's t); of a single one with the interval over images (Wilson's), which leaves "
-    "out how seeds vary. Runs that deviate from the recipe are not comparable."
+    "A published figure is that of one run. Several runs of ours give the range in which one more would fall in 95 of "
+    "100 cases (Student's t); a single one gives its interval over images (Wilson's), which leaves out how seeds vary. "
+    "Runs that deviate from the recipe are not comparable."
 )
 MEANINGS = {
     "accuracy": "share of correct predictions", "top5": "class among the five likeliest",
     "ece": "expected calibration error", "brier": "squared error of probabilities",
-    "roc_auc": "area under the ROC curve", "average_precision": "area under precision over recall",
-    "mAP": "mean average precision of all others, the nearest first", "R-precision": "of the class among the R nearest",
-    "5-nn": "accuracy of a vote of the five nearest training images", "silhouette": "separation of classes, from -1 to 1",
+    "roc_auc": "area under the ROC curve", "average_precision": "area under precision by recall",
+    "recall@1": "the nearest is of the same class", "mAP": "mean average precision",
+    "R-precision": "precision among the R nearest", "5-nn": "vote of five training neighbours",
+    "silhouette": "class separation, from -1 to 1",
 }  # fmt: skip
 LOSSES = {
     "classification": "negative log-likelihood", "autoencoder": "squared error per normalised pixel",
@@ -37,9 +38,8 @@ LOSSES = {
 
 def meaning(metric: str, task: str) -> str:
     """Return what a metric measures, in a few words; empty where that is not known."""
-    if metric.startswith("recall@"):
-        return f"one of the class among the {metric[7:]} nearest"
-    return LOSSES.get(task, "") if metric == "loss" else MEANINGS.get(metric, "")
+    deeper = f"same class among the {metric[7:]} nearest" if metric.startswith("recall@") else ""
+    return LOSSES.get(task, "") if metric == "loss" else MEANINGS.get(metric, deeper)
 
 
 def facts_of(run: RunSummary) -> dict[str, str]:

@@ -109,8 +109,8 @@ def _outliers(comparison: Comparison) -> Iterator[str]:
     for place, which in outlying([[number for _, number in own] for own in numbers], step):
         row, (run, number) = comparison.rows[place], numbers[place][which]
         others = estimate([other for key, other in numbers[place] if key != run]).mean
-        side = "below" if number < others else "above"
-        found.append(f"{row.label} {row.group.names[run]}, {number:.4f} (far {side} the mean of the others, {others:.4f})")
+        where = f"far {'below' if number < others else 'above'} the mean of the others, {others:.4f}"
+        found.append(f"{row.label} {row.group.names[run]}, {number:.4f} ({where})")
     if found:
         one = comparison.unit.removesuffix("s")
         yield f"Outlying {one if len(found) == 1 else comparison.unit}: {some(found, '; ')}. Nothing was excluded."
@@ -156,12 +156,12 @@ def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
             late.append(f"{row.label} ({len(there)} of {len(times)} {unit})")
         elif times:
             reached.append((mean, f"{row.label} {f'{mean:.1f}'.removesuffix('.0')}{ends}"))
+    fewer = f" Reached by fewer: {some(late)}." if late else ""
     if reached:
         yield (
             f"Speed of learning: epochs to {learning.split} {comparison.metric.name} {learning.level:.4f}, "
             f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}, with range over {unit}: "
-            f"{some([text for _, text in sorted(reached, key=lambda one: one[0])])}."
-            + f" Reached by fewer: {some(late)}." * bool(late)
+            f"{some([text for _, text in sorted(reached, key=lambda one: one[0])])}.{fewer}"
         )
 
 
@@ -204,7 +204,7 @@ def _validation_and_test(comparison: Comparison) -> Iterator[str]:
     alike = sum((one > other) if val >= test else (one < other) for one, other in pairs)
     said = f"Validation against test: validation {name} is {where} test {name} in {alike} of {len(pairs)} runs"
     said += f", by {abs(val - test):.4f} on average"
-    if "best" in tested and 2 * alike > len(pairs) and metric.sign * (val - test) > 0:
+    if "best" in tested and 3 * alike > 2 * len(pairs) and metric.sign * (val - test) > 0:
         said += f"; that is expected, since the epoch was chosen on validation images: report the test {name}"
     elif name == "accuracy" and not comparison.overlap and len(images) == 1:
         ((vals, tests),) = images

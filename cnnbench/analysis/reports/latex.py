@@ -27,7 +27,8 @@ def latex_table(comparison: Comparison) -> str:
     lines = [
         "% Needs no package; with booktabs, write \\toprule, \\midrule and \\bottomrule for the three \\hline.",
         f"% {comparison.measure}: mean over {comparison.unit}, interval by Student's t;",
-        f"% Delta to {one_line(comparison.baseline.label)}, paired. Bold: ahead on {SPLITS[comparison.ranks_on]}, p < 0.05.",
+        f"% Delta to {one_line(comparison.baseline.label)}, paired.",
+        f"% Bold: ahead, p < 0.05 on {SPLITS[comparison.ranks_on]}.",
         f"\\begin{{tabular}}{{{'l' * max(1, len(keys))}r{'rc' * (1 + has_gains)}{'r' * has_gains}}}",
         "\\hline",
         f"{' & '.join(heads)} \\\\",

@@ -170,17 +170,20 @@ def course(epochs: pd.DataFrame, metric: Metric, images: int = 0) -> Course:
     best, best_epoch = _best(values, val_losses, metric.higher_is_better)
     lead = abs(float(np.diff(values.nlargest(2)).sum())) if metric.is_share else 0.0
     lowest, lowest_epoch = _best(val_losses, val_losses, higher_is_better=False)
-    end, reached = (one.iloc[-max(1, len(one) // LAST) :].mean() for one in (val_losses, values))  # one may be an outlier
-    rise = float(end) / lowest if lowest_epoch and lowest > 0 else math.nan
+    # At the end, since a single epoch may be an outlier.
+    end, reached = (float(one.iloc[-max(1, len(one) // LAST) :].mean()) for one in (val_losses, values))
+    rise = end / lowest if lowest_epoch and lowest > 0 else math.nan
     before = values.get(lowest_epoch, math.nan)
     is_same = bool(images) and math.isfinite(before) and is_chance(before, images, reached, images)
     is_worse = not (metric.sign * reached >= metric.sign * before or is_same)
     until = train_losses[train_losses.index <= lowest_epoch]
     train_loss = (float(until.iloc[-1]), float(train_losses.iloc[-1])) if len(until) else (math.nan, math.nan)
     at = both[0].index.intersection(both[1].index)
-    fitted = Fitted(compared, *(float(one[at[-1]]) if len(at) else math.nan for one in both))
+    train, val = (float(one[at[-1]]) if len(at) else math.nan for one in both)
     no_verdict = _no_verdict(epochs, val_losses, train_losses)
-    return Course(last, best, best_epoch, lead, lowest_epoch, rise, train_loss, is_worse, no_verdict, fitted)
+    return Course(
+        last, best, best_epoch, lead, lowest_epoch, rise, train_loss, is_worse, no_verdict, Fitted(compared, train, val)
+    )
 
 
 def _no_verdict(epochs: pd.DataFrame, val_losses: "pd.Series[float]", train_losses: "pd.Series[float]") -> str:

@@ -122,7 +122,7 @@ def _in_order(texts: Sequence[str]) -> list[str]:
 def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: Sequence[float]) -> Plot | None:
     """Return the metric against a cost; None where all configurations cost about the same."""
     known = [
-        (comparison.numbers[id(row)].partition(".")[0], row, cost)
+        (comparison.numbers[id(row)].partition(".")[0] or "–", row, cost)
         for row, cost in zip(ordered, costs, strict=True)
         if math.isfinite(cost) and math.isfinite(row.measured.mean)
     ]

@@ -189,24 +189,18 @@ class RunReport:
             yield from self.record.get("randomness", ())
 
     def _measured(self, evaluation: Path) -> Table:
-        """Return each metric by split, the last with 95 % intervals where the evaluation has them, and what it means."""
-        measured = {split: self.result[split] for split in ("train", "val", "test") if self.result.get(split)}
-        names = [name for name in dict.fromkeys(key for one in measured.values() for key in one) if name != "samples"]
-        ends, note = {}, ""
+        """Return each metric by split, the last with 95 % intervals where they are known, and what it means."""
+        measured = {NAMES[split]: self.result[split] for split in NAMES if self.result.get(split)}
+        numbers = {split: {"images": grouped(one["samples"]), **one} for split, one in measured.items()}
+        table, note = pd.DataFrame(numbers, dtype=object), ""
         if (evaluation / "metrics.csv").is_file():
-            found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
-            ends = {name: f" [{row['low']:.4f}, {row['high']:.4f}]" for name, row in found.iterrows()}
+            for name, value, low, high in read_own_csv(evaluation / "metrics.csv", "metric").dropna().to_numpy():
+                table.loc[name, NAMES[self.split]] = f"{value:.4f} [{low:.4f}, {high:.4f}]"
             note = "[95 %]: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        rows = [{"metric": "images"} | {NAMES[split]: grouped(one["samples"]) for split, one in measured.items()}]
-        for name in names:
-            if name in self.trivial:
-                continue
-            texts = {split: "" if one.get(name) is None else f"{one[name]:.4f}" for split, one in measured.items()}
-            texts[self.split] += ends.get(name, "") * bool(texts[self.split])
-            rows.append({"metric": name, **{NAMES[split]: text for split, text in texts.items()}})
-        table = pd.DataFrame(rows)
+        table = table.drop(index=["samples", *self.trivial], errors="ignore")
+        table.insert(0, "metric", table.index)
         table["meaning"] = [meaning(name, self.task) for name in table["metric"]]
-        return Table("Metrics", table, note=note, is_brief=True, is_small=not ends)
+        return Table("Metrics", table, note=note, is_brief=True, is_small=not note)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""

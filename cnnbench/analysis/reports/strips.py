@@ -54,10 +54,10 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
         )
     order = SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
-    unranked = " Without a number: not ranked, since runs are missing." * (len(comparison.ranked) < len(comparison.rows))
+    unranked = "" if all(comparison.numbers.values()) else " Without a number: not ranked, runs are missing."
     note = (
-        f"Sorted by {order} {metric.name}, the {best} first.{unranked} Each dot is one of the {unit}, the bar their mean, the "
-        "band its 95 % interval"
+        f"Sorted by {order} {metric.name}, the {best} first.{unranked} Each dot is one of the {unit}, the bar their "
+        "mean, the band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
         + f" Green: ahead of every other on the {order} images by more than chance." * (marked is not None)
         + _on_arrows(measured, low, high)
