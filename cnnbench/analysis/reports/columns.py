@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnbench.config.run_config import overridden_keys
-from cnnbench.config.values import TYPED
+from cnnbench.config.values import TYPED, as_text
 
 GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
 BASELINE = "baseline"  # the label of the one that others are named by their differences from
@@ -36,10 +36,9 @@ class Configuration:
         return value if isinstance(value, str) else as_typed(value) if isinstance(value, float) else json.dumps(value)
 
 
-def as_typed(value: float) -> str:
-    """Return a number as it would be typed: `0`, `0.05`, `1e6`."""
-    short = f"{value:g}"
-    return re.sub(r"e([+-])0*", r"e\1", short if float(short) == value else str(value)).replace("e+", "e")
+def as_typed(value: Any) -> str:
+    """Return a value as it would be typed, numbers as short as they can be: `0`, `0.05`, `1e6`."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.12g}") if isinstance(value, float) else as_text(value)
 
 
 def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

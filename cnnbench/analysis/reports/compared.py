@@ -24,8 +24,7 @@ from cnnbench.store.query import RunSummary, comparison_title, runs_named
 RELOADS_EVERY = 30  # seconds
 PARTS = ("experiment", "model", "data")  # whose options name themselves
 IN_FIGURES = ["low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"]  # and in files, but in no table
-FEW = 4  # settings that are listed; more are a table
-DESCRIBED = ("optimizer", "scheduler", "regularization")  # whose settings are among the facts of a run
+DESCRIBED = {"optimizer", "scheduler", "regularization"}  # whose settings are among the facts of a run
 
 
 def page_of(comparison: Comparison, command: str) -> Page:
@@ -39,13 +38,10 @@ def page_of(comparison: Comparison, command: str) -> Page:
     references = [
         {"configuration": row.label, **one} for row in rows for one in published(list(row.group.runs.values()))
     ]
-    settings = _settings(comparison)
-    differing = {name: " / ".join(dict.fromkeys(texts)) for name, texts in settings.items()}
-    table = pd.DataFrame({"configuration": [row.label for row in rows], **settings})
     sections: list[Section | None] = [
-        Facts("The runs", {"runs": number, **(differing if len(settings) <= FEW else {}), **shared_facts(runs)}),
+        Facts("The runs", {"runs": number, **shared_facts(runs)}),
         Lines("Findings", list(findings(comparison, learning)), leads=True, is_small=True),
-        Table("Settings that differ", table) if len(settings) > FEW else None,
+        _settings(comparison),
         first,
         Lines("Effect of each setting, averaged over the others", effects, leads=True) if effects else None,
         *figures,
@@ -117,10 +113,11 @@ def conclusion(comparison: Comparison) -> str:
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
-    than = base.label if base.label == BASELINE else f"the baseline, {base.label}"
-    shown = f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from {than}"
-    numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
-    return f"{failed}In {measure}, {': '.join([shown, *numbers])}."
+    differ = f"{'are' if len(found) > 1 else 'is'} shown to differ from the baseline"
+    than = f", {base.label}" * (base.label != BASELINE)
+    numbers = some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ") if found else "".join(least)
+    said = f"{failed}In {measure}, {len(found) or 'none'} of {len(known)} variants {differ}{than}"
+    return f"{said}{f': {numbers}' * bool(numbers)}."
 
 
 def _in_words(gain: Difference, unit: str) -> str:
@@ -182,14 +179,15 @@ def method(comparison: Comparison) -> dict[str, str]:
     return says
 
 
-def _settings(comparison: Comparison) -> dict[str, list[str]]:
+def _settings(comparison: Comparison) -> Table | None:
     """Return the settings that differ where nothing else shows them, such as those of an experiment."""
     every = [row.group.configuration for row in comparison.rows]
-    shown, described = comparison.differing, {*DESCRIBED} & {*comparison.differing}
+    shown = {*comparison.differing}
     keys = dict.fromkeys(key for one in every for key in one.settings if key not in shown)
-    keys = {key: None for key in keys if key.partition(".")[0] not in described}
-    texts = {key: [one.text(key) for one in every] for key in keys}
-    return {key: values for key, values in texts.items() if len(set(values)) > 1}
+    texts = {key: [one.text(key) for one in every] for key in keys if key.partition(".")[0] not in shown & DESCRIBED}
+    differing = {key: values for key, values in texts.items() if len(set(values)) > 1}
+    content = pd.DataFrame({"configuration": [row.label for row in comparison.rows], **differing})
+    return Table("Settings that differ", content) if differing else None
 
 
 def _unfinished(comparison: Comparison) -> Table | None:

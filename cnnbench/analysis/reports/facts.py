@@ -7,7 +7,7 @@ from typing import Any
 from cnnbench.analysis.reports.columns import as_typed
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.analysis.reports.statistics import estimate
-from cnnbench.config.values import as_text, flat
+from cnnbench.config.values import flat
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.intervals import wilson
@@ -15,8 +15,15 @@ from cnnbench.tasks.intervals import wilson
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 MOST_VALUES = 6  # of a fact that differs between runs
 ELSEWHERE = (
-    "name", "lr", "unit", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start",
-)  # fmt: skip
+    "name",
+    "lr",
+    "decay_norm_and_bias",
+    "layer_decay",
+    "warmup_unit",
+    "average.decay",
+    "average.start",
+    "unit",
+)
 PUBLISHED_NOTE = (
     "A published figure is that of one run. Several runs of ours give the range in which one more would fall in 95 of "
     "100 cases (Student's t); a single one gives its interval over images (Wilson's), which leaves out how seeds vary. "
@@ -30,10 +37,7 @@ MEANINGS = {
     "R-precision": "precision among the R nearest", "5-nn": "vote of five training neighbours",
     "silhouette": "class separation, from -1 to 1",
 }  # fmt: skip
-LOSSES = {
-    "classification": "negative log-likelihood", "autoencoder": "squared error per normalised pixel",
-    "siamese": "contrastive loss of pairs", "triplet": "triplet loss",
-}  # fmt: skip
+LOSSES = {"classification": "negative log-likelihood", "autoencoder": "squared error per normalised pixel"}
 
 
 def meaning(metric: str, task: str) -> str:
@@ -62,7 +66,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "data": ", ".join(filter(None, [options.get("data"), classes, shape])),
         "images": images,
         "optimizer": _described(config["optimizer"]),
-        "learning rate": _as_text(config["optimizer"].get("lr")),
+        "learning rate": as_typed(config["optimizer"].get("lr")),
         "schedule": _described(config["scheduler"]).replace("none", "constant"),
         "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
         "regularization": _described(config["regularization"]) or "none",
@@ -123,10 +127,6 @@ def _described(section: Mapping[str, Any]) -> str:
     """Return a part of a configuration in words: its name, and its settings that are on."""
     every = flat(section).items()
     settings = {key: value for key, value in every if value and value != "none" and key not in ELSEWHERE}
-    words, name = ", ".join(f"{key} {_as_text(value)}" for key, value in settings.items()), str(section.get("name", ""))
+    words, name = ", ".join(f"{key} {as_typed(value)}" for key, value in settings.items()), str(section.get("name", ""))
     words += f", in {section['unit']}s" if words and section.get("unit") else ""
     return f"{name} ({words})" if words and name else words or name
-
-
-def _as_text(value: Any) -> str:
-    return as_typed(value) if isinstance(value, float) else as_text(value)

@@ -9,7 +9,7 @@ from cnnbench.analysis.reports.groups import some
 from cnnbench.analysis.reports.learning import RISEN, Course, course, first_epoch_at
 from cnnbench.analysis.reports.statistics import LEVEL, POWER, Difference, Estimate, estimate, outlying
 from cnnbench.errors import counted, grouped
-from cnnbench.tasks.intervals import is_chance, wilson
+from cnnbench.tasks.intervals import wilson
 
 ALMOST = 0.99  # of a level: the last percent is a matter of chance
 MORE_SEEDS = 10  # of which it is said what they would show
@@ -127,9 +127,8 @@ def detectable(comparison: Comparison) -> dict[int, str]:
     number, span = min(gain.estimate.n for gain in gains), comparison.values(comparison.baseline).span
     least = {}
     for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
-        ends = [gain.detectable(seeds) for gain in gains]
-        texts = [f"{end:.4f}" if end <= span else "none" for end in (min(ends), max(ends))]
-        least[seeds] = " to ".join(dict.fromkeys(texts))
+        ends = [min(gain.detectable(seeds), span) for gain in gains]
+        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends))))
     return least
 
 
@@ -167,47 +166,36 @@ def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
 
 def _overfitting(comparison: Comparison, learning: Learning) -> Iterator[str]:
     """Yield where the validation loss rises, and whether the metric got worse as well."""
-    name, known = comparison.metric.name, False
-    rising: dict[bool, list[tuple[float, str]]] = {True: [], False: []}
+    name, risen = comparison.metric.name, {True: list[str](), False: list[str]()}
     for courses, row in zip(learning.courses, comparison.rows, strict=True):
-        rise = estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in courses])
-        known = known or rise.n > 0
         over = [one for one in courses if one.overfits]
-        if rise.mean >= RISEN:
+        rise = estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in courses]).mean
+        if rise >= RISEN:
             epoch = sum(one.lowest_epoch for one in over) / len(over)
             is_worse = 2 * sum(one.is_worse for one in over) > len(over)
-            rising[is_worse].append((-rise.mean, f"{row.label} ({rise.mean:.2f} times, after epoch {epoch:.0f})"))
-    verdicts = {
-        True: "overfitting",
-        False: f"{name} does not fall{', so it grows overconfident, not less accurate' * (name == 'accuracy')}",
-    }
-    said = [f"{some([text for _, text in sorted(rising[key])])}: {verdicts[key]}" for key in verdicts if rising[key]]
+            risen[is_worse].append(f"{row.label} ({rise:.2f} times, after epoch {epoch:.0f})")
+    kept = f"{name} does not fall{', so it grows overconfident, not less accurate' * (name == 'accuracy')}"
+    said = [f"{some(risen[key])}: {verdict}" for key, verdict in ((True, "overfitting"), (False, kept)) if risen[key]]
     if said:
         yield f"Validation loss: at the end more than a tenth above its lowest value for {'; for '.join(said)}."
-    elif known:
+    elif any(one.lowest_epoch for courses in learning.courses for one in courses):
         yield "Validation loss: in no configuration does it end more than a tenth above its lowest value."
 
 
 def _validation_and_test(comparison: Comparison) -> Iterator[str]:
-    """Yield whether validation is above or below test in all runs, and whether the choice of its images explains it."""
-    metric, name, pairs, images, tested = comparison.metric, comparison.metric.name, [], set(), set()
-    for run in comparison.runs:
-        val, test = (run.result.get(split) or {} for split in ("val", "test"))
-        if None not in (val.get(name), test.get(name)):
-            pairs.append((val[name], test[name]))
-            images.add((val["samples"], test["samples"]))
-            tested.add(run.checkpoint_tested)
+    """Yield whether validation is above or below test, and whether that is expected."""
+    metric, name = comparison.metric, comparison.metric.name
+    measured = [(run, *(run.result.get(split, {}).get(name) for split in ("val", "test"))) for run in comparison.runs]
+    pairs = [(run, val, test) for run, val, test in measured if None not in (val, test)]
     if not pairs or metric.grows_with_images:
         return
-    val, test = (estimate(one).mean for one in zip(*pairs, strict=True))
+    val, test = (estimate(one).mean for one in [*zip(*pairs, strict=True)][1:])
     where = "above" if val >= test else "below"
-    alike = sum((one > other) if val >= test else (one < other) for one, other in pairs)
+    alike = sum((one > other) if val >= test else (one < other) for _, one, other in pairs)
     said = f"Validation against test: validation {name} is {where} test {name} in {alike} of {len(pairs)} runs"
-    said += f", by {abs(val - test):.4f} on average"
-    if "best" in tested and 3 * alike > 2 * len(pairs) and metric.sign * (val - test) > 0:
-        said += f"; that is expected, since the epoch was chosen on validation images: report the test {name}"
-    elif name == "accuracy" and not comparison.overlap and len(images) == 1:
-        ((vals, tests),) = images
-        size = "within chance" if is_chance(val, vals, test, tests) else "beyond chance"
-        said += f"; for the same {grouped(vals)} validation images in all runs, that is {size} (Fisher's exact test)"
-    yield f"{said}."
+    is_chosen = any(run.checkpoint_tested == "best" for run, *_ in pairs)
+    if is_chosen and 3 * alike > 2 * len(pairs) and metric.sign * (val - test) > 0:
+        expected = f"; that is expected, since the epoch was chosen on validation images: report the test {name}"
+    else:
+        expected = ""
+    yield f"{said}, by {abs(val - test):.4f} on average{expected}."

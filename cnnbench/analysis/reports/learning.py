@@ -111,8 +111,7 @@ class Course:
     best, best_epoch: of the metric on validation. lead: of a share, over the next best epoch. lowest_epoch: of the
     validation loss. rise: that loss at the end, relative to its lowest value. train_loss: in the epoch of that value,
     and at the end. is_worse: whether the metric on validation got worse as well, by more than chance where it is
-    counted. no_verdict: why nothing can be said of overfitting; empty: it can. fitted: of the last epoch; of training
-    it has the running mean.
+    counted. no_verdict: why nothing can be said of overfitting; empty: it can.
     """
 
     epochs: int
@@ -124,7 +123,6 @@ class Course:
     train_loss: tuple[float, float]
     is_worse: bool
     no_verdict: str
-    fitted: Fitted
 
     @property
     def overfits(self) -> bool:
@@ -132,13 +130,13 @@ class Course:
         return self.rise >= RISEN and self.train_loss[1] < self.train_loss[0]
 
     def remarks(self, metric: str, measured: Fitted | None = None) -> list[str]:
-        """Return the course in sentences. measured: the metric of the tested weights, else that of the last epoch."""
-        fitted = measured or self.fitted
+        """Return the course in sentences. measured: the metric of the tested weights, if it is known."""
         if not self.best_epoch:
             return ["no validation: nothing was chosen, neither an epoch nor when to stop"]
         best = f"best validation {metric}: {self.best:.4f}, in epoch {self.best_epoch} of {self.epochs}"
-        if ahead := round(self.lead * fitted.images[1]):
-            best += f", {grouped(ahead)} of {counted(fitted.images[1], 'image')} ahead of the next best epoch"
+        images = measured.images[1] if measured else 0
+        if ahead := round(self.lead * images):
+            best += f", {grouped(ahead)} of {counted(images, 'image')} ahead of the next best epoch"
         if self.best_epoch > STILL_RISING * self.epochs and not self.overfits:
             best += "; more epochs might have helped"
         if self.no_verdict:
@@ -147,7 +145,7 @@ class Course:
             return [best]
         if not self.overfits:
             times = f"{self.rise:.2f} times " * (f"{self.rise:.2f}" != "1.00")
-            return [best, f"the validation loss ends at {times}its lowest value{fitted.verdict}"]
+            return [best, f"the validation loss ends at {times}its lowest value{measured.verdict if measured else ''}"]
         before, after = self.train_loss
         kept = f"but {metric} does not fall{': overconfident, not less accurate' * (metric == 'accuracy')}"
         return [
@@ -161,12 +159,8 @@ class Course:
 def course(epochs: pd.DataFrame, metric: Metric, images: int = 0) -> Course:
     """Return how a training went, from its epoch rows. images: of validation, of which the metric is a share."""
     last = int(epochs["epoch"].max()) if len(epochs) else 0
-    compared = LOSS if metric.grows_with_images else metric
-    values, *both = (
-        _by_epoch(epochs, f"{one.name}/{split}")
-        for one, split in ((metric, "val"), (compared, "train"), (compared, "val"))
-    )
-    train_losses, val_losses = (_by_epoch(epochs, f"loss/{split}") for split in ("train", "val"))
+    names = f"{metric.name}/val", "loss/train", "loss/val"
+    values, train_losses, val_losses = (_by_epoch(epochs, name) for name in names)
     best, best_epoch = _best(values, val_losses, metric.higher_is_better)
     lead = abs(float(np.diff(values.nlargest(2)).sum())) if metric.is_share else 0.0
     lowest, lowest_epoch = _best(val_losses, val_losses, higher_is_better=False)
@@ -178,12 +172,8 @@ def course(epochs: pd.DataFrame, metric: Metric, images: int = 0) -> Course:
     is_worse = not (metric.sign * reached >= metric.sign * before or is_same)
     until = train_losses[train_losses.index <= lowest_epoch]
     train_loss = (float(until.iloc[-1]), float(train_losses.iloc[-1])) if len(until) else (math.nan, math.nan)
-    at = both[0].index.intersection(both[1].index)
-    train, val = (float(one[at[-1]]) if len(at) else math.nan for one in both)
     no_verdict = _no_verdict(epochs, val_losses, train_losses)
-    return Course(
-        last, best, best_epoch, lead, lowest_epoch, rise, train_loss, is_worse, no_verdict, Fitted(compared, train, val)
-    )
+    return Course(last, best, best_epoch, lead, lowest_epoch, rise, train_loss, is_worse, no_verdict)
 
 
 def _no_verdict(epochs: pd.DataFrame, val_losses: "pd.Series[float]", train_losses: "pd.Series[float]") -> str:

@@ -132,10 +132,7 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
     x = _spaced(name, [cost for *_, cost in known])
     measured = [row.measured for _, row, _ in known]
     far = farthest([one.mean for one in measured], comparison.metric.sign, usual_width(measured))
-    near, worse = (
-        [one for one in known if (comparison.metric.sign * (one[1].measured.mean - far) >= 0) is is_near]
-        for is_near in (True, False)
-    )
+    near = [one for one in known if comparison.metric.sign * (one[1].measured.mean - far) >= 0]
     intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in near]
     ends = [row.measured.mean for _, row, _ in near] + [end for _, *both in intervals for end in both]
     y = Axis(comparison.measure, *_around([end for end in ends if math.isfinite(end)]))
@@ -143,8 +140,8 @@ def _by_cost(comparison: Comparison, ordered: Sequence[Row], name: str, costs: S
         (cost, row.measured.mean, number, f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
         for number, row, cost in near
     ]
-    named = [f"{comparison.numbers[id(row)]}{row.label} ({row.measured.mean:.4f})" for _, row, _ in worse]
-    left_out = f" Not drawn, far worse: {some(named)}." * bool(worse)
+    worse = [f"{one[0]}. {one[1].label} ({one[1].measured.mean:.4f})" for one in known if one not in near]
+    left_out = f" Not drawn, far worse: {some(worse)}." * bool(worse)
     caution = SHARED * (name.startswith("seconds") and ran_at_once(comparison.runs))
     note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}{caution}"
     key = [(number, row.label) for number, row, _ in near] if len(near) <= CURVES else []

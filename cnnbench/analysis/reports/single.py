@@ -33,7 +33,6 @@ EXPLAINED = {
     "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
 }  # fmt: skip
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
-LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
 
 class RunReport:
@@ -141,17 +140,13 @@ class RunReport:
         remarks = course(self.epochs, metric, images).remarks(name, measured)
         if metric.grows_with_images:
             remarks.append(f"{name} is higher among more images: compare it between runs, not between their splits")
-        elif None not in (train.get(name), test.get(name)):
-            remarks.append(f"{name} {train[name]:.4f} on training images and {test[name]:.4f} on test images")
         remarks += [f"never predicted: {some(never)}"] * bool(never)
         if name == "accuracy" and None not in (val.get(name), test.get(name)):
             both = f"validation accuracy {val[name]:.4f} and test accuracy {test[name]:.4f}"
-            is_alike = is_chance(val[name], val["samples"], test[name], test["samples"])
-            remarks.append(
-                f"{both}: the former is expected to be higher, since the epoch was chosen on its images"
-                if val[name] > test[name] and self.run.checkpoint_tested == "best"
-                else f"{both} differ by {'no more' if is_alike else 'more'} than chance"
-            )
+            if val[name] > test[name] and self.run.checkpoint_tested == "best":
+                remarks.append(f"{both}: the former is expected to be higher, since the epoch was chosen on its images")
+            elif not is_chance(val[name], val["samples"], test[name], test["samples"]):
+                remarks.append(f"{both} differ by more than chance")
         watched = len(self.epochs.filter(regex="/test$").dropna(how="all"))
         if watched:
             remarks.append(
@@ -174,15 +169,11 @@ class RunReport:
     def _computation(self) -> Iterator[str]:
         """Yield what the training took, and what it ran on."""
         seconds, memory = self.result.get("seconds", {}), self.record.get("memory", {})
-        machine = self.record.get("machine", {})
         if "epoch" in seconds:
             yield f"training: {seconds['train']:.1f} s, {seconds['epoch']:.3g} s an epoch, without validation"
         if memory:
             sizes = (f"{size / 1e6:,.0f} MB of the {name}".replace(",", " ") for name, size in sorted(memory.items()))
             yield f"peak memory: {', '.join(sizes)}"
-        libraries = [f"{key} {machine[key]}" for key in LIBRARIES if key in machine]
-        if libraries:
-            yield f"device: {', '.join([machine['name'], *libraries])}"
         try:
             yield from randomness(self.folder.run_config())
         except UserError:  # trained with a plugin, or by another version
