@@ -230,9 +230,7 @@ def test_a_run_far_from_its_others_is_named_and_counted(outputs):
         write_run(outputs, other, "optimizer.lr=0.5", f"seed={seed}")
     comparison = compare(runs_named([str(outputs)]))
     (said,) = [line for line in said_of(comparison) if line.startswith("Outlying")]
-    assert said == (
-        "Outlying seed: lr=0.5 seed=1, 0.9138 (far below the mean of the others, 0.9573). Nothing was excluded."
-    )
+    assert said == ("Outlying: lr=0.5 seed=1, 0.9138 (far below the mean of the others, 0.9573). Nothing was excluded.")
     assert comparison.rows[1].measured.n == 3
 
 

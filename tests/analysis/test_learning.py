@@ -47,7 +47,7 @@ def test_a_network_that_misses_most_of_its_training_images_underfits():
     falling = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.2, 0.325, 0.3167]), ACCURACY)
     best, said = falling.remarks("accuracy", Fitted(ACCURACY, 0.3667, 0.325, (1080, 120), guessing=0.1))
     assert best.endswith("in epoch 2 of 3, 1 of 120 images ahead of the next best epoch")
-    assert "but accuracy is only 0.3667 on training images, where guessing gives 0.1000: it underfits" in said
+    assert "but accuracy is 0.3667 on training images, where guessing gives 0.1000: it underfits" in said
     assert "underfits" not in falling.remarks("accuracy", Fitted(ACCURACY, 0.6, 0.59, (1080, 120), guessing=0.1))[1]
 
 

@@ -44,8 +44,7 @@ def as_typed(value: Any) -> str:
 def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the settings of runs with one key for what has two: a model's dropout, and what overrides it.
 
-    The key that overrides is kept where any run has set it, with the value that counts. So one network is one
-    configuration, whichever way its dropout was typed, or if it was not.
+    That key is kept where any run has set it, with the value that counts: one network is one configuration.
     """
     applied = [dict(one) for one in settings]
     for key, replaced in overridden_keys().items():
@@ -94,10 +93,7 @@ def label(configuration: Configuration, baseline: Configuration, keys: Sequence[
 
 
 def fits(configuration: Configuration, name: str, keys: Sequence[str]) -> bool:
-    """Tell whether a configuration is meant by `KEY=VALUE,…`, or by the short keys of its label, blanks between.
-
-    keys: those that distinguish configurations; they can be shortened as they are in labels.
-    """
+    """Tell whether a configuration is meant by `KEY=VALUE,…`, or by its label. keys: which can be shortened."""
     for word in re.split(r"[, ]+(?=[\w.]+=)", name):
         key, equals, value = word.partition("=")
         full = [one for one in keys if one == key or one.endswith(f".{key}")]

@@ -57,10 +57,7 @@ def page_of(comparison: Comparison, command: str) -> Page:
 
 
 def page_of_sweep(sweep: Path, is_running: bool = False) -> Page:
-    """Return the page of a sweep, by its folder: how far it is, and its finished runs side by side.
-
-    is_running: it says when it was written, and a browser loads it again until one is written that does not run.
-    """
+    """Return the page of a sweep: how far it is, and its finished runs; is_running: a browser loads it again."""
     words = [str(sweep)]
     runs, command = runs_named(words, with_planned=True), comparison_title(words)
     try:
@@ -113,11 +110,10 @@ def conclusion(comparison: Comparison) -> str:
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
-    differ = f"{'are' if len(found) > 1 else 'is'} shown to differ from the baseline"
-    than = f", {base.label}" * (base.label != BASELINE)
-    numbers = some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ") if found else "".join(least)
-    said = f"{failed}In {measure}, {len(found) or 'none'} of {len(known)} variants {differ}{than}"
-    return f"{said}{f': {numbers}' * bool(numbers)}."
+    numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
+    said = f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from"
+    than = f"the baseline{f', {base.label}' * (base.label != BASELINE)}"
+    return f"{failed}In {measure}, {': '.join([f'{said} {than}', *numbers])}."
 
 
 def _in_words(gain: Difference, unit: str) -> str:
@@ -137,12 +133,11 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
         shown.insert(place, reached, learning.means)
     groups = [row.group for row in comparison.rows]
     marked = comparison.rows.index(comparison.best) if is_ahead(comparison) else None
+    green = f" Green: ahead of every other on the {SPLITS[comparison.ranks_on]} images by more than chance."
     note = (
-        f"Means over {comparison.unit}; std: their standard deviation. Training {metric} is that of the tested "
-        "weights, without dropout and augmentation; curves show what it was while they were trained."
-        + f" Green: ahead of every other on the {SPLITS[comparison.ranks_on]} images by more than chance."
-        * (marked is not None)
-        + SHARED * ran_at_once(comparison.runs)
+        f"Means over {comparison.unit}; std: their standard deviation. Training {metric}: of the tested weights, "
+        "without dropout and augmentation; curves show it with both."
+        f"{green * (marked is not None)}{SHARED * ran_at_once(comparison.runs)}"
     )
     pages = [{one.names[key]: run.folder.page for key, run in one.every.items()} for one in groups]
     quickest = shown["seconds"].min() if "seconds" in shown else 0
@@ -159,14 +154,12 @@ def method(comparison: Comparison) -> dict[str, str]:
     if any(row.gained for row in comparison.rows):
         covered = f" and all possible {images}" if comparison.metric.is_share else ""
         says["difference [95 %]"] = f"Holds the difference over all possible {unit}{covered} likewise; paired by {one}."
-        says["more than chance"] = (
-            "If nothing differed, at most one page in 20 would say this of any difference. What may be chance is not "
-            f"shown to be equal: more {unit} may show a difference."
-        )
+        rest = f"What may be chance is not shown to be equal: more {unit} may show a difference."
+        says["more than chance"] = f"Where nothing differs, at most one page in 20 says this of a difference. {rest}"
         formulas += (
-            f" Differences in accuracy: the variances over {unit} and over images are added (two-way analysis of "
-            "variance of the images that each run gets right, Satterthwaite 1946; without predictions, errors count as "
-            "independent); never narrower than Student's t. p (Holm): corrected for all comparisons (Holm 1979)."
+            f" Differences in accuracy: variances over {unit} and over images, by a two-way analysis of variance of "
+            "what each run gets right (Satterthwaite 1946), but never narrower than by Student's t. p (Holm): corrected "
+            "for all comparisons (Holm 1979)."
         )
     if comparison.metric.bounds:
         formulas += f" Intervals end where {comparison.metric.name} does, at 0 and 1; of differences, at -1 and 1."
@@ -182,9 +175,9 @@ def method(comparison: Comparison) -> dict[str, str]:
 def _settings(comparison: Comparison) -> Table | None:
     """Return the settings that differ where nothing else shows them, such as those of an experiment."""
     every = [row.group.configuration for row in comparison.rows]
-    shown = {*comparison.differing}
-    keys = dict.fromkeys(key for one in every for key in one.settings if key not in shown)
-    texts = {key: [one.text(key) for one in every] for key in keys if key.partition(".")[0] not in shown & DESCRIBED}
+    described = DESCRIBED & {*comparison.differing}
+    keys = dict.fromkeys(key for one in every for key in one.settings if key.partition(".")[0] not in described)
+    texts = {key: [one.text(key) for one in every] for key in keys if key not in comparison.differing}
     differing = {key: values for key, values in texts.items() if len(set(values)) > 1}
     content = pd.DataFrame({"configuration": [row.label for row in comparison.rows], **differing})
     return Table("Settings that differ", content) if differing else None

@@ -116,10 +116,7 @@ def class_strips(classes: pd.DataFrame) -> Strips:
         ].itertuples(index=False)
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
-    note = (
-        f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision. Where bands overlap, the order "
-    )
-    note += "may be chance."
+    note = f"{some}Diamonds and bands: recall, 95 %; circles: precision. Where bands overlap, the order may be chance."
     axis = Axis("recall", max(0.0, lowest - 0.06 * (1 - lowest) - 0.002), 1.0005 + 0.02 * (1 - lowest), most=4)
     heads = "class", "recall and precision", "recall [95 %], precision"
     return Strips("Classes, the worst first", heads, rows, axis, note=note, is_small=True)

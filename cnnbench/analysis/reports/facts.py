@@ -14,20 +14,10 @@ from cnnbench.tasks.intervals import wilson
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 MOST_VALUES = 6  # of a fact that differs between runs
-ELSEWHERE = (
-    "name",
-    "lr",
-    "decay_norm_and_bias",
-    "layer_decay",
-    "warmup_unit",
-    "average.decay",
-    "average.start",
-    "unit",
-)
+ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start")
 PUBLISHED_NOTE = (
-    "A published figure is that of one run. Several runs of ours give the range in which one more would fall in 95 of "
-    "100 cases (Student's t); a single one gives its interval over images (Wilson's), which leaves out how seeds vary. "
-    "Runs that deviate from the recipe are not comparable."
+    "A published figure is that of one run. Several of ours give the range of one more (Student's t), a single one an "
+    "interval over images (Wilson's), which leaves out seeds. Runs that deviate from the recipe are not comparable."
 )
 MEANINGS = {
     "accuracy": "share of correct predictions", "top5": "class among the five likeliest",
@@ -126,7 +116,7 @@ def published(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 def _described(section: Mapping[str, Any]) -> str:
     """Return a part of a configuration in words: its name, and its settings that are on."""
     every = flat(section).items()
-    settings = {key: value for key, value in every if value and value != "none" and key not in ELSEWHERE}
+    settings = {key: value for key, value in every if value and value != "none" and key not in (*ELSEWHERE, "unit")}
     words, name = ", ".join(f"{key} {as_typed(value)}" for key, value in settings.items()), str(section.get("name", ""))
     words += f", in {section['unit']}s" if words and section.get("unit") else ""
     return f"{name} ({words})" if words and name else words or name

@@ -112,15 +112,11 @@ def _outliers(comparison: Comparison) -> Iterator[str]:
         where = f"far {'below' if number < others else 'above'} the mean of the others, {others:.4f}"
         found.append(f"{row.label} {row.group.names[run]}, {number:.4f} ({where})")
     if found:
-        one = comparison.unit.removesuffix("s")
-        yield f"Outlying {one if len(found) == 1 else comparison.unit}: {some(found, '; ')}. Nothing was excluded."
+        yield f"Outlying: {some(found, '; ')}. Nothing was excluded."
 
 
 def detectable(comparison: Comparison) -> dict[int, str]:
-    """Return by number of seeds, those that there are and more, which difference to the baseline they can detect.
-
-    Empty where every one was found, and where it is not known. It follows from spread, and not from size.
-    """
+    """Return by number of seeds which difference to the baseline they can detect; empty: all were found, or unknown."""
     gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
     if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
         return {}

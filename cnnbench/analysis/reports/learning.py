@@ -14,7 +14,7 @@ from cnnbench.store.query import PRINCIPAL, RunSummary, higher_is_better
 from cnnbench.tasks.intervals import is_chance
 
 RISEN = 1.1  # times its lowest value: more than a loss fluctuates from epoch to epoch
-LAST = 10  # the last tenth of the epochs is the end
+LAST = 10  # the last tenth of the epochs is the end: a single one may be an outlier
 STILL_RISING = 0.9  # of all epochs: where the best one comes later, more of them might help
 
 
@@ -60,10 +60,7 @@ LOSS = Metric("loss", higher_is_better=False)
 
 
 def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, Any]) -> str:
-    """Return the main one of the metrics that were measured during training.
-
-    Accuracy or recall, else what its task watches first, else its loss.
-    """
+    """Return the main metric measured during training: accuracy or recall, else the first its task watches, or loss."""
     during_training = {str(column).partition("/")[0] for column in epochs}
     watched = (name for name, _ in result.get("watched", ()))
     return next((name for name in (*PRINCIPAL, *watched) if name in names and name in during_training), "loss")
@@ -71,10 +68,7 @@ def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, A
 
 @dataclass(frozen=True)
 class Fitted:
-    """A metric on training and on validation images.
-
-    images: how many of each; 0: unknown. guessing: what the most frequent class would give; NaN: unknown.
-    """
+    """A metric on training and validation images, their numbers (0: unknown), and what guessing gives (NaN: unknown)."""
 
     metric: Metric
     train: float
@@ -94,13 +88,12 @@ class Fitted:
     @property
     def verdict(self) -> str:
         """Return what both values say, where the validation loss does not rise."""
-        name, train = self.metric.name, f"{self.train:.4f} on training"
+        train = f"{self.metric.name} is {self.train:.4f} on training"
         if self.has_gap:
-            gap = f"a gap of {abs(self.train - self.val):.4f}"
-            return f", but {name} is {train} and {self.val:.4f} on validation images: {gap}"
+            return f", but {train} and {self.val:.4f} on validation images: a gap of {abs(self.train - self.val):.4f}"
         if self.train < (1 + self.guessing) / 2:  # less than half of what guessing misses
-            only = f"{name} is only {train} images, where guessing gives {self.guessing:.4f}"
-            return f", but {only}: it underfits; more epochs or a larger network might help"
+            said = f"{train} images, where guessing gives {self.guessing:.4f}: it underfits"
+            return f", but {said}; more epochs or a larger network might help"
         return ": no sign of overfitting"
 
 
@@ -164,7 +157,6 @@ def course(epochs: pd.DataFrame, metric: Metric, images: int = 0) -> Course:
     best, best_epoch = _best(values, val_losses, metric.higher_is_better)
     lead = abs(float(np.diff(values.nlargest(2)).sum())) if metric.is_share else 0.0
     lowest, lowest_epoch = _best(val_losses, val_losses, higher_is_better=False)
-    # At the end, since a single epoch may be an outlier.
     end, reached = (float(one.iloc[-max(1, len(one) // LAST) :].mean()) for one in (val_losses, values))
     rise = end / lowest if lowest_epoch and lowest > 0 else math.nan
     before = values.get(lowest_epoch, math.nan)
@@ -196,10 +188,7 @@ def first_epoch_at(epochs: pd.DataFrame, column: str, level: float, higher_is_be
 
 
 def _best(values: "pd.Series[float]", val_losses: "pd.Series[float]", higher_is_better: bool) -> tuple[float, int]:
-    """Return the best value by epoch and its epoch; NaN and 0 if there is none.
-
-    Of several the one of the lowest validation loss, then the first: as a training chooses its checkpoint.
-    """
+    """Return the best value and its epoch, of several that of the lowest validation loss; NaN and 0: there is none."""
     if not len(values):
         return math.nan, 0
     best = float(values.max() if higher_is_better else values.min())
