@@ -39,7 +39,9 @@ def test_a_loss_that_rises_without_accuracy_is_called_overconfidence():
     kept = OVERFITTING.assign(**{"accuracy/val": [0.3, 0.8, 0.7, 0.8, 0.69]})
     assert course(kept, ACCURACY).remarks("accuracy")[1].endswith(": it overfits")
     said = course(kept, ACCURACY, images=200).remarks("accuracy")[1]
-    assert said.endswith("to 0.0500, but accuracy does not fall: overconfident, not less accurate"), "by two images"
+    assert said.endswith("to 0.0500, but accuracy does not get worse: overconfident, not less accurate"), (
+        "by two images"
+    )
     assert course(OVERFITTING, ACCURACY, images=20_000).is_worse
 
 

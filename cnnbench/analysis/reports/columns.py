@@ -38,7 +38,10 @@ class Configuration:
 
 def as_typed(value: Any) -> str:
     """Return a value as it would be typed, numbers as short as they can be: `0`, `0.05`, `1e6`."""
-    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.12g}") if isinstance(value, float) else as_text(value)
+    if not isinstance(value, float):
+        return as_text(value)
+    texts = (text for text in (f"{value:g}", str(value)) if float(text) == value)
+    return re.sub(r"e\+?(-?)0*", r"e\1", min(texts, key=len, default=str(value)))
 
 
 def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -111,9 +111,11 @@ def conclusion(comparison: Comparison) -> str:
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
     numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
-    said = f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from"
-    than = f"the baseline{f', {base.label}' * (base.label != BASELINE)}"
-    return f"{failed}In {measure}, {': '.join([f'{said} {than}', *numbers])}."
+    said = (
+        f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
+    )
+    said += f" baseline{f', {base.label}' * (base.label != BASELINE)}"
+    return f"{failed}In {measure}, {': '.join([said, *numbers])}."
 
 
 def _in_words(gain: Difference, unit: str) -> str:
@@ -157,9 +159,8 @@ def method(comparison: Comparison) -> dict[str, str]:
         rest = f"What may be chance is not shown to be equal: more {unit} may show a difference."
         says["more than chance"] = f"Where nothing differs, at most one page in 20 says this of a difference. {rest}"
         formulas += (
-            f" Differences in accuracy: variances over {unit} and over images, by a two-way analysis of variance of "
-            "what each run gets right (Satterthwaite 1946), but never narrower than by Student's t. p (Holm): corrected "
-            "for all comparisons (Holm 1979)."
+            f" Differences in accuracy: variances over {unit} and over images, by a two-way analysis of variance "
+            "(Satterthwaite 1946), never narrower than Student's t. p (Holm): for all comparisons together (Holm 1979)."
         )
     if comparison.metric.bounds:
         formulas += f" Intervals end where {comparison.metric.name} does, at 0 and 1; of differences, at -1 and 1."

@@ -43,10 +43,7 @@ def page_of(folder: Path, split: str, title: str) -> Page:
 
 
 def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str, str]) -> Iterator[Section]:
-    """Yield the sections of a folder that an evaluation wrote. split: that was measured.
-
-    titles: of figures that are not drawn here, by name.
-    """
+    """Yield the sections of an evaluation's folder. split: that was measured. titles: of figures not drawn here."""
     classes = _read(folder / "classes.csv", "class")
     if classes is not None:
         yield class_strips(classes)

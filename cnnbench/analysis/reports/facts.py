@@ -46,8 +46,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
     )
     shape = "×".join(map(str, data.get("window", ())))
     classes = f"{len(data['classes'])} classes" if data.get("classes") else ""
-    diff = f" ({git['diff']})" if git.get("diff") else ""
-    commit = f"{git.get('commit', '')[:7]}{f' with uncommitted changes{diff}' * bool(git.get('dirty'))}"
+    commit = f"{git.get('commit', '')[:7]}{' with uncommitted changes' * bool(git.get('dirty'))}"
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}" if record.get("threads") else ""
     facts = {
         "network": options.get("model"),

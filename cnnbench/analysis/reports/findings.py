@@ -17,10 +17,7 @@ MORE_SEEDS = 10  # of which it is said what they would show
 
 @dataclass(frozen=True)
 class Learning:
-    """How the runs of each configuration learnt.
-
-    times: the epoch in which each run reached `level` on `split`, validation or training; NaN if it never did.
-    """
+    """How runs learnt. times: the epoch in which each reached `level` on validation or training, `split`; NaN: never."""
 
     courses: Sequence[Sequence[Course]]
     times: Sequence[Sequence[float]]
@@ -170,7 +167,7 @@ def _overfitting(comparison: Comparison, learning: Learning) -> Iterator[str]:
             epoch = sum(one.lowest_epoch for one in over) / len(over)
             is_worse = 2 * sum(one.is_worse for one in over) > len(over)
             risen[is_worse].append(f"{row.label} ({rise:.2f} times, after epoch {epoch:.0f})")
-    kept = f"{name} does not fall{', so it grows overconfident, not less accurate' * (name == 'accuracy')}"
+    kept = f"{name} does not get worse{', so it grows overconfident, not less accurate' * (name == 'accuracy')}"
     said = [f"{some(risen[key])}: {verdict}" for key, verdict in ((True, "overfitting"), (False, kept)) if risen[key]]
     if said:
         yield f"Validation loss: at the end more than a tenth above its lowest value for {'; for '.join(said)}."
@@ -189,9 +186,7 @@ def _validation_and_test(comparison: Comparison) -> Iterator[str]:
     where = "above" if val >= test else "below"
     alike = sum((one > other) if val >= test else (one < other) for _, one, other in pairs)
     said = f"Validation against test: validation {name} is {where} test {name} in {alike} of {len(pairs)} runs"
-    is_chosen = any(run.checkpoint_tested == "best" for run, *_ in pairs)
-    if is_chosen and 3 * alike > 2 * len(pairs) and metric.sign * (val - test) > 0:
-        expected = f"; that is expected, since the epoch was chosen on validation images: report the test {name}"
-    else:
-        expected = ""
+    is_expected = metric.sign * (val - test) > 0 and any(run.checkpoint_tested == "best" for run, *_ in pairs)
+    expected = f"; that is expected, since the epoch was chosen on validation images: report the test {name}"
+    expected *= is_expected and 3 * alike > 2 * len(pairs)  # in few of them it is chance
     yield f"{said}, by {abs(val - test):.4f} on average{expected}."

@@ -68,7 +68,7 @@ def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, A
 
 @dataclass(frozen=True)
 class Fitted:
-    """A metric on training and validation images, their numbers (0: unknown), and what guessing gives (NaN: unknown)."""
+    """A metric on training and validation images, their numbers (0: unknown), what guessing gives (NaN: unknown)."""
 
     metric: Metric
     train: float
@@ -139,12 +139,11 @@ class Course:
         if not self.overfits:
             times = f"{self.rise:.2f} times " * (f"{self.rise:.2f}" != "1.00")
             return [best, f"the validation loss ends at {times}its lowest value{measured.verdict if measured else ''}"]
-        before, after = self.train_loss
-        kept = f"but {metric} does not fall{': overconfident, not less accurate' * (metric == 'accuracy')}"
+        kept = f"but {metric} does not get worse{': overconfident, not less accurate' * (metric == 'accuracy')}"
         return [
             best,
             f"the validation loss is lowest in epoch {self.lowest_epoch} and ends at {self.rise:.2f} times that value, "
-            f"while the training loss falls from {before:.4f} to {after:.4f}"
+            f"while the training loss falls from {self.train_loss[0]:.4f} to {self.train_loss[1]:.4f}"
             + (": it overfits" if self.is_worse else f", {kept}"),
         ]
 

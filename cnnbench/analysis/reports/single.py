@@ -104,9 +104,7 @@ class RunReport:
         yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._pictures()
         yield from self._elsewhere(folder)
-        computation = list(self._computation())
-        if computation:
-            yield Lines("Computation and randomness", computation)
+        yield Lines("Computation and randomness", list(self._computation()))
         yield from self._settings()
 
     def _facts(self) -> dict[str, str]:
@@ -136,8 +134,7 @@ class RunReport:
         if None not in (train.get(compared.name), val.get(compared.name)):
             values = train[compared.name], val[compared.name], (train["samples"], val["samples"])
             measured = Fitted(compared, *values, guessing if name == "accuracy" else math.nan)
-        images = val.get("samples", 0) if metric.is_share else 0
-        remarks = course(self.epochs, metric, images).remarks(name, measured)
+        remarks = course(self.epochs, metric, val.get("samples", 0) * metric.is_share).remarks(name, measured)
         if metric.grows_with_images:
             remarks.append(f"{name} is higher among more images: compare it between runs, not between their splits")
         remarks += [f"never predicted: {some(never)}"] * bool(never)

@@ -85,8 +85,8 @@ class Difference:
     def detectable(self, seeds: int) -> float:
         """Return the smallest true difference that this number of seeds shows with a probability of 80 %.
 
-        It follows from how far the paired differences vary, not from how large they are; NaN where that is unknown.
-        Source: the power of Student's t, by the noncentral t distribution; the level is shared by all comparisons.
+        It follows from the spread of the paired differences, not from their size, by the noncentral t distribution; the
+        level is shared by all comparisons.
         """
         quantile = stdtrit(seeds - 1, 1 - LEVEL / self.family / 2)
         shift = float(nctdtrinc(seeds - 1, 1 - POWER, quantile))
