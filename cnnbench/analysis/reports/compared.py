@@ -133,7 +133,6 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
     if not all(map(math.isnan, learning.means)):
         place = list(shown).index("seconds") if "seconds" in shown else len(shown.columns)
         shown.insert(place, reached, learning.means)
-    groups = [row.group for row in comparison.rows]
     marked = comparison.rows.index(comparison.best) if is_ahead(comparison) else None
     green = f" Green: ahead of every other on the {SPLITS[comparison.ranks_on]} images by more than chance."
     note = (
@@ -141,7 +140,7 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
         "without dropout and augmentation; curves show it with both."
         f"{green * (marked is not None)}{SHARED * ran_at_once(comparison.runs)}"
     )
-    pages = [{one.names[key]: run.folder.page for key, run in one.every.items()} for one in groups]
+    pages = [{row.group.names[key]: run.folder.page for key, run in row.group.every.items()} for row in comparison.rows]
     quickest = shown["seconds"].min() if "seconds" in shown else 0
     decimals = {"parameters": 0, reached: 1, **dict.fromkeys(("seconds", "seconds, std"), 0 if quickest >= 10 else 2)}
     return Table("Configurations", shown, marked, note, decimals=decimals, pages=pages)

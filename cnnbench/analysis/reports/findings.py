@@ -17,7 +17,7 @@ MORE_SEEDS = 10  # of which it is said what they would show
 
 @dataclass(frozen=True)
 class Learning:
-    """How runs learnt. times: the epoch in which each reached `level` on validation or training, `split`; NaN: never."""
+    """How runs learnt. times: the epoch in which each reached `level` on `split` (validation, training); NaN: never."""
 
     courses: Sequence[Sequence[Course]]
     times: Sequence[Sequence[float]]

@@ -83,8 +83,7 @@ class Group:
         is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
         number = images.pop() if metric.is_share and is_one else 0
         known = self.right if number and metric.name == "accuracy" and split == "test" else {}
-        low, high = metric.bounds or (0.0, math.inf)
-        return Values(self.numbers(split, metric.name), number, known, high - low)
+        return Values(self.numbers(split, metric.name), number, known, 1.0 if metric.bounds else math.inf)
 
     @cached_property
     def right(self) -> dict[Repetition, Flags]:

@@ -188,7 +188,7 @@ class RunReport:
         table = table.drop(index=["samples", *self.trivial], errors="ignore")
         table.insert(0, "metric", table.index)
         table["meaning"] = [meaning(name, self.task) for name in table["metric"]]
-        return Table("Metrics", table, note=note, is_brief=True, is_small=not note)
+        return Table("Metrics", table, note=note, is_brief=True)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""

@@ -137,8 +137,7 @@ def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0
     tests = [(freedom, variance, step)] + [(found.n - 1.0, of_runs, 0.0)] * (of_runs > 0)
     half = max(_quantile(free) * math.sqrt(of) + shift for free, of, shift in tests)
     p = max(2 * float(stdtr(free, -max(abs(found.mean) - shift, 0.0) / math.sqrt(of))) for free, of, shift in tests)
-    span = pairs[0][0].span
-    low, high = _bounded(found.mean - half, found.mean + half, (-span, span))
+    low, high = _bounded(found.mean - half, found.mean + half, (-pairs[0][0].span, pairs[0][0].span))
     return Difference(replace(found, low=low, high=high), p, of_images)
 
 
