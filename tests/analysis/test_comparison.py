@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnbench.analysis.reports.columns import short_names
+from cnnbench.analysis.reports.columns import as_typed, short_names
 from cnnbench.analysis.reports.compared import conclusion, configurations, page_of, title_of
 from cnnbench.analysis.reports.comparison import Comparison, compare
 from cnnbench.analysis.reports.facts import published
@@ -44,6 +44,9 @@ def test_configurations_are_rows_and_seeds_are_not(several_runs):
     assert table["accuracy"].to_dict() == pytest.approx({"0": (0.90 + 0.88 + 0.91) / 3, "0.5": 2.78 / 3})
     assert table.loc["0.5", "Δ"] == pytest.approx((0.03 + 0.04 + 0.02) / 3)
     assert math.isnan(table.loc["0", "Δ"])
+    assert [as_typed(value) for value in (1e6, 1e-5, 0.05, 0.12345678, 7, None)] == [
+        "1e6", "1e-5", "0.05", "0.12345678", "7", "null",
+    ]  # fmt: skip
     assert comparison.best.label == "dropout=0.5"
     assert title_of(comparison) == "Effect of dropout: lenet on synthetic"
     # Of the seeds alone: with the images it would be +0.0111 to +0.0489, which is narrower.
