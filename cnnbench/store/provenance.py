@@ -144,13 +144,13 @@ def randomness(config: RunConfig) -> list[str]:
     fixed += [f"data.noise_seed={data.noise_seed}"] if data.label_noise else []
     weights = "weights that are not loaded" if config.source or config.parent else "initial weights"
     augmentation = ", augmentation" if config.augmentation else ""
-    repeated = "the same command gives the same bits, on this machine with the same number of threads"
+    repeated = "repeatable bit for bit on this machine, with the same code and the same number of threads"
     if not config.deterministic:
         repeated = "deterministic=false: on a GPU the same command may give other bits"
     return [
-        f"seed={config.seed} varies {weights}, order of images{augmentation} and dropout",
-        f"it does not vary which images train, validate and test ({', '.join(fixed)}): the deviation over seeds leaves "
-        "out what another choice of images would change",
+        f"seed={config.seed} varies {weights}, order of images{augmentation} and dropout if there is any",
+        f"it does not vary which images train, validate and test ({', '.join(fixed)}): other seeds do not show what "
+        "another choice of images would change",
         repeated,
     ]
 

@@ -53,7 +53,7 @@ def mistakes_of(counts: "pd.DataFrame") -> "tuple[list[str], Array, Array, str]"
     shares = values / np.maximum(every.sum(axis=1)[shown], 1)[:, np.newaxis]
     np.fill_diagonal(shares, 0.0)
     some = f"the {len(shown)} classes of {len(every)} that are confused most; " if len(shown) < len(every) else ""
-    scale = f"strongest colour: {shares.max():.1%} of a class's images" if shares.any() else "no mistakes"
+    scale = f"strongest colour: {100 * shares.max():.3g} % of a class's images" if shares.any() else "no mistakes"
     return [str(counts.index[place]) for place in shown], values, shares, some + scale
 
 

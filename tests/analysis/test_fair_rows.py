@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.analysis.reports.compared import method, page_of
+from cnnbench.analysis.reports.compared import conclusion, method, page_of
 from cnnbench.analysis.reports.comparison import Comparison, Row, compare
 from cnnbench.analysis.reports.findings import findings, learning_of
 from cnnbench.store.query import runs_named
@@ -41,7 +41,7 @@ def test_validation_decides_which_is_best_and_the_test_figure_is_its(outputs):
     assert comparison.best.label == "lr=0.5"
     assert said_of(comparison)[0].startswith(
         "Best on validation: lr=0.5, 0.9300 (1 000 images); its test accuracy is 0.9150. Tied with it, within chance: "
-        "lr=0.7 (0.0100 = 10.0 images behind)."
+        "lr=0.7 (0.0100 or 10 images behind)."
     )
     assert list(comparison.table()["validation"]) == pytest.approx([0.90, 0.93, 0.92])
 
@@ -61,7 +61,7 @@ def test_a_tie_on_validation_is_said(outputs):
     assert said.startswith(
         "Best on validation: lr=0.1, 0.9000 (1 000 images, 95 % interval over images 0.8798 to 0.9171)"
     )
-    assert said.endswith("its test accuracy is 0.9500. Next, whether by chance is unknown: lr=0.5 (equal).")
+    assert said.endswith("its test accuracy is 0.9500. Next, without a test: lr=0.5 (equal).")
 
 
 def test_where_test_is_not_measured_validation_is_compared(outputs):
@@ -95,7 +95,7 @@ def test_folds_are_one_row_measured_on_what_they_hold_out(outputs):
     said = said_of(comparison)[0]
     assert said.startswith("Best on validation: baseline, 0.9100 (1 000 images, 95 % interval over 5 folds ")
     assert "fold=" not in page_of(comparison, "folds").markdown()
-    assert "folds share training images" in method(comparison)["mean [95 %]"]
+    assert "folds share training images" in method(comparison)["formulas"]
     assert "not covered" not in method(comparison)
     assert page_of(comparison, "folds").summary.startswith("Mean held-out accuracy 0.9100 [")
 
@@ -133,10 +133,12 @@ def test_survivors_do_not_win(outputs):
             write_run(outputs, other, "optimizer.lr=9", f"seed={seed}", val=other)
     comparison = compared(outputs)
     assert comparison.best.label == "lr=0.1"
-    assert comparison.table().set_index("optimizer.lr")["lost"].to_dict() == {"0.1": "", "9.0": "2 diverged"}
+    assert comparison.table().set_index("optimizer.lr")["lost"].to_dict() == {"0.1": "", "9": "2 diverged"}
     said = said_of(comparison)
-    assert said[1] == ("Not ranked: lr=9.0; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
-    assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; chance is unknown"
+    assert conclusion(comparison).startswith("2 of 6 runs failed or diverged. No difference")
+    assert list(comparison.numbers.values()) == ["1. ", ""]
+    assert said[1] == ("Not ranked: lr=9; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
+    assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; no test is possible with one run"
     assert comparison.rows[1].lost == {"diverged": 2}
 
 
@@ -157,10 +159,10 @@ def test_a_configuration_that_never_finished_is_a_row(outputs):
     failed(outputs, "optimizer.lr=9")
     write_run(outputs, None, "optimizer.lr=0.3", status="paused")
     comparison = compared(outputs)
-    assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9.0", "lr=0.3"]
+    assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9", "lr=0.3"]
     assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"paused": 1}]
     assert page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each"
-    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith("unknown: no two runs of each.")
+    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith("takes two runs of each configuration.")
 
 
 def test_unequal_seeds_are_said(outputs):
@@ -253,7 +255,7 @@ def test_the_level_is_that_of_the_baseline(outputs):
     learning = learning_of(compared(outputs))
     assert learning.level == pytest.approx(0.99 * 0.9)
     assert learning.means == pytest.approx([3, 1, float("nan")], nan_ok=True)
-    assert any(line.endswith("(0 of 1).") for line in said_of(compared(outputs)))
+    assert any(line.endswith("(0 of 1 seeds).") for line in said_of(compared(outputs)))
 
 
 def test_one_seed_that_reached_it_does_not_stand_for_all(outputs):
@@ -262,7 +264,7 @@ def test_one_seed_that_reached_it_does_not_stand_for_all(outputs):
         replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.5", f"seed={seed}"), accuracy_val=[best, best])
     comparison = compared(outputs)
     assert learning_of(comparison).means == pytest.approx([2, float("nan")], nan_ok=True)
-    assert any(line.endswith("Not reached by all seeds: lr=0.5 (1 of 2).") for line in said_of(comparison))
+    assert any(line.endswith("Reached by fewer: lr=0.5 (1 of 2 seeds).") for line in said_of(comparison))
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

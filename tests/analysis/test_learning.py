@@ -35,25 +35,42 @@ def test_a_rising_validation_loss_and_a_falling_training_loss_are_overfitting():
     assert "from 0.2000 to 0.0500: it overfits" in said
 
 
+def test_a_loss_that_rises_without_accuracy_is_called_overconfidence():
+    kept = OVERFITTING.assign(**{"accuracy/val": [0.3, 0.8, 0.7, 0.8, 0.69]})
+    assert course(kept, ACCURACY).remarks("accuracy")[1].endswith(": it overfits")
+    said = course(kept, ACCURACY, images=200).remarks("accuracy")[1]
+    assert said.endswith("to 0.0500, but accuracy does not get worse: overconfident, not less accurate"), (
+        "by two images"
+    )
+    assert course(OVERFITTING, ACCURACY, images=20_000).is_worse
+
+
+def test_a_network_that_misses_most_of_its_training_images_underfits():
+    falling = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.2, 0.325, 0.3167]), ACCURACY)
+    best, said = falling.remarks("accuracy", Fitted(ACCURACY, 0.3667, 0.325, (1080, 120), guessing=0.1))
+    assert best.endswith("in epoch 2 of 3, 1 of 120 images ahead of the next best epoch")
+    assert "but accuracy is 0.3667 on training images, where guessing gives 0.1000: it underfits" in said
+    assert "underfits" not in falling.remarks("accuracy", Fitted(ACCURACY, 0.6, 0.59, (1080, 120), guessing=0.1))[1]
+
+
 def test_a_loss_that_falls_to_the_end_is_not_overfitting():
     found = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.1, 0.2, 0.3]), ACCURACY)
     assert not found.overfits
     best, said = found.remarks("accuracy")
     assert best.endswith("in epoch 3 of 3; more epochs might have helped")
-    assert said == "the validation loss ends at 1.00 times its lowest value: it does not overfit"
+    assert said == "the validation loss ends at its lowest value", "of the gap nothing is known"
 
 
 def test_a_gap_between_training_and_validation_is_said_where_the_loss_does_not_rise():
-    losses = {"loss_train": [3, 2, 1], "loss_val": [3, 2, 1]}
-    found = course(rows(**losses, accuracy_train=[0.5, 0.9, 1.0], accuracy_val=[0.5, 0.6, 0.7]), ACCURACY)
-    _, said = found.remarks("accuracy")
-    ends = "the validation loss ends at 1.00 times its lowest value"
+    found = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.5, 0.6, 0.7]), ACCURACY)
+    _, said = found.remarks("accuracy", Fitted(ACCURACY, 1.0, 0.7))
+    ends = "the validation loss ends at its lowest value"
     gap = "accuracy is 1.0000 on training and 0.7000 on validation images: a gap of 0.3000"
     assert said == f"{ends}, but {gap}"
-    measured = Fitted(0.7, 0.7)
-    assert found.remarks("accuracy", measured)[1] == f"{ends}: it does not overfit"
+    measured = Fitted(ACCURACY, 0.7, 0.7)
+    assert found.remarks("accuracy", measured)[1] == f"{ends}: no sign of overfitting"
     by_loss = course(rows(loss_train=[3, 2, 0.1], loss_val=[3, 2, 1.9]), LOSS)
-    assert by_loss.remarks("loss")[1].endswith(
+    assert by_loss.remarks("loss", Fitted(LOSS, 0.1, 1.9))[1].endswith(
         "but loss is 0.1000 on training and 1.9000 on validation images: a gap of 1.8000"
     )
 
@@ -61,16 +78,16 @@ def test_a_gap_between_training_and_validation_is_said_where_the_loss_does_not_r
 @pytest.mark.parametrize(
     ("fitted", "has_gap"),
     [
-        (Fitted(1.0, 0.99, images=(1000, 100)), True),  # every training image
-        (Fitted(0.99, 0.98, images=(1000, 100)), False),  # by chance
-        (Fitted(0.99, 0.80, images=(1000, 100)), True),
-        (Fitted(0.99, 0.98), True),
-        (Fitted(0.80, 0.85, images=(1000, 100)), False),
-        (Fitted(1.0, 1.0, images=(1000, 100)), False),
-        (Fitted(0.50, 0.54, higher_is_better=False), False),
-        (Fitted(0.50, 0.56, higher_is_better=False), True),
-        (Fitted(math.nan, 0.5), False),
-        (Fitted(math.nan, math.nan, higher_is_better=False), False),
+        (Fitted(ACCURACY, 1.0, 0.99, images=(1000, 100)), True),  # every training image
+        (Fitted(ACCURACY, 0.99, 0.98, images=(1000, 100)), False),  # by chance
+        (Fitted(ACCURACY, 0.99, 0.80, images=(1000, 100)), True),
+        (Fitted(ACCURACY, 0.99, 0.98), True),
+        (Fitted(ACCURACY, 0.80, 0.85, images=(1000, 100)), False),
+        (Fitted(ACCURACY, 1.0, 1.0, images=(1000, 100)), False),
+        (Fitted(LOSS, 0.50, 0.54), False),
+        (Fitted(LOSS, 0.50, 0.56), True),
+        (Fitted(ACCURACY, math.nan, 0.5), False),
+        (Fitted(LOSS, math.nan, math.nan), False),
     ],
 )
 def test_a_gap_is_more_than_chance(fitted, has_gap):
@@ -100,7 +117,7 @@ def test_losses_that_say_nothing_of_overfitting(columns, reason):
 
 def test_epochs_that_are_not_validated_are_no_losses_that_are_not_a_number():
     table = rows(loss_train=[3, 2, 1], loss_val=[None, 2, None], accuracy_val=[None, 0.5, None])
-    assert course(table, ACCURACY).remarks("accuracy")[1].endswith("it does not overfit")
+    assert course(table, ACCURACY).remarks("accuracy")[1].startswith("the validation loss ends at")
 
 
 def test_losses_that_rise_together_are_not_overfitting():
@@ -210,7 +227,7 @@ def test_a_path_is_the_values_and_curves_of_training_are_labelled_as_running_mea
     assert (curve.name, curve.path) == ("validation", "M1 .3 2 .8 3 .7 4 .8 5 .6")
     assert panel.guide == (2.0, "tested: epoch 2")
     plot = metric_curves([("", OVERFITTING)], LOSS)
-    assert ("s3 dotted", "training (running mean while it learns)") in plot.legend
+    assert ("s3 dotted", "training (running mean during each epoch)") in plot.legend
     (panel,) = plot.panels
     assert panel.y.is_log, "it falls by more than a factor of four"
     assert panel.curves[1].path.startswith("M1 0 2 -.30103"), "the logarithm of 1 and of 0.5"
@@ -218,7 +235,7 @@ def test_a_path_is_the_values_and_curves_of_training_are_labelled_as_running_mea
 
 def test_few_configurations_share_a_panel_for_each_split_and_of_many_each_has_its_own():
     few = metric_curves([("a", OVERFITTING), ("b", OVERFITTING)], LOSS)
-    assert [panel.title for panel in few.panels] == ["validation", "training (running mean while it learns)"]
+    assert [panel.title for panel in few.panels] == ["validation", "training (running mean during each epoch)"]
     assert [name for _, name in few.legend] == ["a", "b"]
     many = metric_curves([(str(number), OVERFITTING) for number in range(6)], LOSS)
     assert [panel.title for panel in many.panels] == list("012345")

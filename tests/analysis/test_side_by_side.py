@@ -37,7 +37,7 @@ def test_each_run_is_a_dot_that_leads_to_its_page_in_the_row_of_its_configuratio
     write_dropout_runs(outputs)
     strips = strips_of(outputs)
     rows = strips.rows
-    assert [row.label for row in rows] == ["1. dropout=0.5", "2. dropout=0.0"]
+    assert [row.label for row in rows] == ["1. dropout=0.5", "2. dropout=0"]
     assert [text for _, text, _ in rows[1].dots] == ["seed=0: 0.9000", "seed=1: 0.8800", "seed=2: 0.9100"]
     values = [value for row in rows for value, _, _ in row.dots]
     assert values[3:] == [0.9, 0.88, 0.91]
@@ -65,12 +65,17 @@ def test_only_what_is_ahead_by_more_than_chance_is_marked(outputs):
     write_dropout_runs(outputs)
     strips = strips_of(outputs)
     assert [row.look for row in strips.rows] == ["marked", ""]
-    assert "Green: ahead of every other on the test images by more than chance." in strips.note
+    (table,) = [one for one in page_of(compared(outputs), "a title").sections if one.title == "Configurations"]
+    green = "Green: ahead of every other on the test images by more than chance."
+    assert green in strips.note
+    assert (table.marked, green in table.note) == (1, True)
+    assert "\\textbf{0.9267}" in latex_table(compared(outputs))
     for seed, accuracy in enumerate((0.90, 0.95, 0.93)):
         write_run(outputs, accuracy, "regularization.dropout=0.3", f"seed={seed}")
     strips = strips_of(outputs)
     assert [row.look for row in strips.rows] == ["", "", ""]
     assert "Green" not in strips.note
+    assert "textbf" not in latex_table(compared(outputs))
 
 
 def test_of_a_loss_the_lowest_is_first(outputs):
@@ -87,12 +92,12 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     write_run(outputs, None, "optimizer.lr=0.2", status="paused")
     rows = strips_of(outputs).rows
     assert [(row.label, str(row.mean), row.remark) for row in rows[1:]] == [
-        ("lr=9.0", "nan", "1 diverged"),
+        ("lr=9", "nan", "1 diverged"),
         ("lr=0.2", "nan", "1 paused"),
     ]
     assert [row.look for row in rows] == ["", "below", "below"]
     text = page_of(compared(outputs), "a title").markdown()
-    assert "| lr=9.0 | the training diverged | diverged | 3 | page |" in text
+    assert "| lr=9 | the training diverged | diverged | 3 | page |" in text
     assert "| lr=0.2 |  | paused | 3 | page |" in text
 
 
@@ -151,8 +156,8 @@ def test_two_settings_make_a_grid_and_one_of_numbers_a_line(outputs):
             write_run(outputs / "two", accuracy, *words)
     grid = figure(outputs / "two", Grid)
     assert (grid.columns, [name for name, _ in grid.rows]) in (
-        (["0.0", "0.1", "0.5"], ["true", "false"]),
-        (["true", "false"], ["0.0", "0.1", "0.5"]),
+        (["0", "0.1", "0.5"], ["true", "false"]),
+        (["true", "false"], ["0", "0.1", "0.5"]),
     )
     cells = {cell for _, row in grid.rows for cell in row}
     assert cells == {(1.0, "0.9500", "n = 1"), (0.0, "0.9000", "n = 1")}
@@ -210,7 +215,7 @@ def test_a_table_for_latex_holds_no_command_of_a_name(outputs):
     write_run(outputs, 0.9, "init.run=null", "optimizer.lr=0.1")
     write_run(outputs, 0.8, "optimizer.lr=0.2")
     comparison = compared(outputs)
-    assert "0.1 & 1 & \\textbf{0.9000} &  &" in latex_table(comparison)
+    assert "0.1 & 1 & 0.9000 &  &" in latex_table(comparison)
     hostile = r"a\input{x}% & $b_1$ ~^#<*[" + "\n"
     for row in comparison.rows:
         row.group.configuration.settings["optimizer.lr"] = hostile

@@ -39,8 +39,10 @@ def test_intervals_end_where_the_values_do():
     assert got.high == 1.0
     assert 0.9 < got.low < 0.97
     assert estimate([0.01, 0.0], bounds=(0.0, 1.0)).low == 0.0
-    gained = paired_difference([(Values({0: 0.9, 1: 0.2}, 100), Values({0: 0.1, 1: 0.3}, 100))])
-    assert (gained.estimate.low, gained.estimate.high) == (-1.0, 1.0)
+    for images in (100, 0):
+        one, other = (Values(by_run, images, span=1.0) for by_run in ({0: 0.9, 1: 0.2}, {0: 0.1, 1: 0.3}))
+        gained = paired_difference([(one, other)])
+        assert (gained.estimate.low, gained.estimate.high) == (-1.0, 1.0)
 
 
 def test_the_interval_over_folds_is_that_of_nadeau_and_bengio():
@@ -75,7 +77,8 @@ def test_with_seeds_that_change_nothing_a_difference_is_that_of_mcnemar():
 def test_equal_gains_without_a_spread_over_images_prove_nothing():
     got = paired_difference([(Values({0: 0.5, 1: 0.25}), Values({0: 0.25, 1: 0.0}))])
     assert not got.is_resolved
-    assert got.verdict == "chance is unknown"
+    assert got.verdict == "no test is possible where all runs agree"
+    assert paired_difference([(Values({0: 0.5}), Values({0: 0.25}))]).verdict == "no test is possible with one run"
 
 
 def test_holms_correction_is_that_of_his_example():

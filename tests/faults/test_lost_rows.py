@@ -36,7 +36,7 @@ def flip_a_digit(content: bytes) -> bytes:
 
 
 def verdicts(page: Page) -> str:
-    return next(str(section) for section in page.sections if section.title == "Verdicts")
+    return next(str(section) for section in page.sections if section.title == "Findings")
 
 
 LOSSES = {  # by what is left of the file, what is said of it; eight steps and an epoch were saved

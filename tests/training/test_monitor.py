@@ -55,7 +55,7 @@ def test_each_epoch_has_a_measurement_of_test_and_all_of_them_are_counted(output
 def test_the_page_draws_it_and_says_what_it_must_not_be_used_for(outputs):
     run = finished((*UNVALIDATED, MONITOR), outputs)
     sections = page_of(RunFolder(run)).sections
-    (said,) = (section for section in sections if isinstance(section, Lines) and section.title == "Verdicts")
+    (said,) = (section for section in sections if isinstance(section, Lines) and section.title == "Findings")
     (remark,) = (line for line in said.lines if "data.monitor=test" in line)
     assert remark.startswith("the test images were measured 3 times in the course of the training")
     assert not any("evaluated" in line for line in said.lines)

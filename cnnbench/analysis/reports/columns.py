@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnbench.config.run_config import overridden_keys
-from cnnbench.config.values import TYPED
+from cnnbench.config.values import TYPED, as_text
 
 GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
 BASELINE = "baseline"  # the label of the one that others are named by their differences from
@@ -33,14 +33,21 @@ class Configuration:
         if key in GROUPS:
             return self.options.get(key, "")
         value = self.settings.get(key, "")
-        return value if isinstance(value, str) else json.dumps(value)
+        return value if isinstance(value, str) else as_typed(value) if isinstance(value, float) else json.dumps(value)
+
+
+def as_typed(value: Any) -> str:
+    """Return a value as it would be typed, numbers as short as they can be: `0`, `0.05`, `1e6`."""
+    if not isinstance(value, float):
+        return as_text(value)
+    texts = (text for text in (f"{value:g}", str(value)) if float(text) == value)
+    return re.sub(r"e\+?(-?)0*", r"e\1", min(texts, key=len, default=str(value)))
 
 
 def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the settings of runs with one key for what has two: a model's dropout, and what overrides it.
 
-    The key that overrides is kept where any run has set it, with the value that counts. So one network is one
-    configuration, whichever way its dropout was typed, or if it was not.
+    That key is kept where any run has set it, with the value that counts: one network is one configuration.
     """
     applied = [dict(one) for one in settings]
     for key, replaced in overridden_keys().items():
@@ -89,10 +96,7 @@ def label(configuration: Configuration, baseline: Configuration, keys: Sequence[
 
 
 def fits(configuration: Configuration, name: str, keys: Sequence[str]) -> bool:
-    """Tell whether a configuration is meant by `KEY=VALUE,…`, or by the short keys of its label, blanks between.
-
-    keys: those that distinguish configurations; they can be shortened as they are in labels.
-    """
+    """Tell whether a configuration is meant by `KEY=VALUE,…`, or by its label. keys: which can be shortened."""
     for word in re.split(r"[, ]+(?=[\w.]+=)", name):
         key, equals, value = word.partition("=")
         full = [one for one in keys if one == key or one.endswith(f".{key}")]

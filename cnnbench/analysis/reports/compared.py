@@ -12,8 +12,8 @@ import pandas as pd
 from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, compare
 from cnnbench.analysis.reports.facts import PUBLISHED_NOTE, published, shared_facts
-from cnnbench.analysis.reports.findings import Learning, findings, learning_of
-from cnnbench.analysis.reports.groups import SHARED, ending, ran_at_once, some
+from cnnbench.analysis.reports.findings import Learning, detectable, findings, learning_of
+from cnnbench.analysis.reports.groups import FAILURES, SHARED, ending, ran_at_once, some
 from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.page import Facts, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
@@ -25,7 +25,7 @@ from cnnbench.store.query import RunSummary, comparison_title, runs_named
 RELOADS_EVERY = 30  # seconds
 PARTS = ("experiment", "model", "data")  # whose options name themselves
 IN_FIGURES = ["low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"]  # and in files, but in no table
-ROUNDED = {"seconds": 0, "seconds, std": 0, "parameters": 0}
+DESCRIBED = {"optimizer", "scheduler", "regularization"}  # whose settings are among the facts of a run
 
 
 def page_of(comparison: Comparison, command: str) -> Page:
@@ -42,6 +42,7 @@ def page_of(comparison: Comparison, command: str) -> Page:
     sections: list[Section | None] = [
         Facts("The runs", {"runs": number, **shared_facts(runs)}),
         Lines("Findings", list(findings(comparison, learning)), leads=True, is_small=True),
+        _settings(comparison),
         first,
         Lines("Effect of each setting, averaged over the others", effects, leads=True) if effects else None,
         *figures,
@@ -49,7 +50,6 @@ def page_of(comparison: Comparison, command: str) -> Page:
         Table("Published results", pd.DataFrame(references), note=PUBLISHED_NOTE) if references else None,
         _unfinished(comparison),
         Facts("Method", method(comparison)),
-        _settings(comparison),
         Lines("Skipped", comparison.skipped) if comparison.skipped else None,
     ]
     shown = [section for section in sections if section is not None]
@@ -58,10 +58,7 @@ def page_of(comparison: Comparison, command: str) -> Page:
 
 
 def page_of_sweep(sweep: Path, is_running: bool = False) -> Page:
-    """Return the page of a sweep, by its folder: how far it is, and its finished runs side by side.
-
-    is_running: it says when it was written, and a browser loads it again until one is written that does not run.
-    """
+    """Return the page of a sweep: how far it is, and its finished runs; is_running: a browser loads it again."""
     words = [str(sweep)]
     runs, command = runs_named(words, with_planned=True), comparison_title(words)
     try:
@@ -98,23 +95,28 @@ def title_of(comparison: Comparison) -> str:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Return what the comparison says of the baseline and the others, in a sentence."""
+    """Return what the comparison says of the baseline and the others, in a sentence or two."""
     base, measure, unit = comparison.baseline, comparison.measure, comparison.unit
+    lost = sum(row.lost[name] for row in comparison.rows for name in FAILURES)
+    failed = f"{lost} of {counted(len(comparison.runs), 'run')} failed or diverged. " if lost else ""
     if len(comparison.rows) == 1:
-        return f"Mean {measure} {in_numbers(base.measured)}."
+        return f"{failed}Mean {measure} {in_numbers(base.measured)}."
     known = [(row, row.gained) for row in comparison.rows if row.gained is not None and not math.isnan(row.gained.p)]
     found = [(row, gain) for row, gain in known if gain.is_resolved]
     if not known:
-        return f"Whether any difference in {measure} is more than chance is unknown: no two runs of each."
+        return f"{failed}No difference in {measure} can be tested: that takes two runs of each configuration."
+    least = [f"{n} {unit} only detect differences above {ends}" for n, ends in detectable(comparison).items()][:1]
     if len(known) == 1:
         ((row, gain),) = known
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
-        said = f"is {better} than {base.label}" if found else f"and {base.label} do not differ"
-        return f"In {measure}, {row.label} {said} by more than chance: {_in_words(gain, unit)}."
-    numbers = some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")
-    than = base.label if base.label == BASELINE else f"the baseline, {base.label},"
-    differ = f"{len(found) or 'none'} of {len(known)} variants differ{'s' * (len(found) < 2)} from {than}"
-    return f"In {measure}, {differ} by more than chance{': ' * bool(found)}{numbers}."
+        said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
+        return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
+    numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
+    said = (
+        f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
+    )
+    said += f" baseline{f', {base.label}' * (base.label != BASELINE)}"
+    return f"{failed}In {measure}, {': '.join([said, *numbers])}."
 
 
 def _in_words(gain: Difference, unit: str) -> str:
@@ -132,31 +134,37 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
     if not all(map(math.isnan, learning.means)):
         place = list(shown).index("seconds") if "seconds" in shown else len(shown.columns)
         shown.insert(place, reached, learning.means)
-    note = f"Means over {comparison.unit}; std: their standard deviation." + SHARED * ran_at_once(comparison.runs)
-    groups = [row.group for row in comparison.rows]
     marked = comparison.rows.index(comparison.best) if is_ahead(comparison) else None
-    pages = [{one.names[key]: run.folder.page for key, run in one.every.items()} for one in groups]
-    return Table("Configurations", shown, marked, note, decimals={**ROUNDED, reached: 1}, pages=pages)
+    green = f" Green: ahead of every other on the {SPLITS[comparison.ranks_on]} images by more than chance."
+    note = (
+        f"Means over {comparison.unit}; std: their standard deviation. Training {metric}: of the tested weights, "
+        "without dropout and augmentation; curves show it with both."
+        f"{green * (marked is not None)}{SHARED * ran_at_once(comparison.runs)}"
+    )
+    pages = [{row.group.names[key]: run.folder.page for key, run in row.group.every.items()} for row in comparison.rows]
+    quickest = shown["seconds"].min() if "seconds" in shown else 0
+    decimals = {"parameters": 0, reached: 1, **dict.fromkeys(("seconds", "seconds, std"), 0 if quickest >= 10 else 2)}
+    return Table("Configurations", shown, marked, note, decimals=decimals, pages=pages)
 
 
 def method(comparison: Comparison) -> dict[str, str]:
-    """Return how the intervals and verdicts come about, and what they do not cover."""
+    """Return in plain sentences what the intervals and verdicts mean, how they are computed, and what is left out."""
     unit, one, images = comparison.unit, comparison.unit.removesuffix("s"), f"{SPLITS[comparison.split]} images"
-    folds = f"; wider than that, since {unit} share training images (Nadeau and Bengio 2003)"
-    mean = f"Student's t over {unit}{folds * bool(comparison.overlap)}. It does not cover other {images}."
-    says = {"mean [95 %]": mean}
+    folds = f", wider since {unit} share training images (Nadeau and Bengio 2003)" * bool(comparison.overlap)
+    says = {"mean [95 %]": f"Holds the mean over all possible {unit} in 95 of 100 cases, on these {images}."}
+    formulas = f"Means: Student's t over {unit}{folds}."
     if any(row.gained for row in comparison.rows):
-        says["difference [95 %]"] = (
-            f"Paired by {one}. Of accuracies, two sources of chance are added: {unit}, and which {images} there happen "
-            "to be (two-way analysis of variance of the images that each run gets right, degrees of freedom by "
-            "Satterthwaite 1946; without the predictions of single images, errors count as independent). Where "
-            f"Student's t over {unit} alone is wider, that is used."
+        covered = f" and all possible {images}" if comparison.metric.is_share else ""
+        says["difference [95 %]"] = f"Holds the difference over all possible {unit}{covered} likewise; paired by {one}."
+        rest = f"What may be chance is not shown to be equal: more {unit} may show a difference."
+        says["more than chance"] = f"Where nothing differs, at most one page in 20 says this of a difference. {rest}"
+        formulas += (
+            f" Differences in accuracy: variances over {unit} and over images, by a two-way analysis of variance "
+            "(Satterthwaite 1946), never narrower than Student's t. p (Holm): for all comparisons together (Holm 1979)."
         )
-        says["p"] = (
-            "How probable a difference of at least that size is where there is none. p (Holm) is corrected for the "
-            "number of comparisons (Holm 1979): if no configuration truly differed, at most one page in 20 would call "
-            "any difference more than chance. Each interval is that of its comparison alone."
-        )
+    if comparison.metric.bounds:
+        formulas += f" Intervals end where {comparison.metric.name} does, at 0 and 1; of differences, at -1 and 1."
+    says["formulas"] = formulas
     if not comparison.overlap:
         says["not covered"] = (
             f"Which images train: the same for all {unit}. To vary them, add data.split_seed=0,1,2 "
@@ -166,13 +174,14 @@ def method(comparison: Comparison) -> dict[str, str]:
 
 
 def _settings(comparison: Comparison) -> Table | None:
-    """Return the settings that differ where no column shows them, such as those of an experiment."""
+    """Return the settings that differ where nothing else shows them, such as those of an experiment."""
     every = [row.group.configuration for row in comparison.rows]
-    keys = dict.fromkeys(key for one in every for key in one.settings if key not in comparison.differing)
-    texts = {key: [one.text(key) for one in every] for key in keys}
+    described = DESCRIBED & {*comparison.differing}
+    keys = dict.fromkeys(key for one in every for key in one.settings if key.partition(".")[0] not in described)
+    texts = {key: [one.text(key) for one in every] for key in keys if key not in comparison.differing}
     differing = {key: values for key, values in texts.items() if len(set(values)) > 1}
     content = pd.DataFrame({"configuration": [row.label for row in comparison.rows], **differing})
-    return Table("Other settings that differ", content) if differing else None
+    return Table("Settings that differ", content) if differing else None
 
 
 def _unfinished(comparison: Comparison) -> Table | None:

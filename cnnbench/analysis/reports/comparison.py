@@ -197,8 +197,6 @@ class Comparison:
 def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
     """Return runs side by side, grouped over seeds, folds and splits; those that cannot be read are `skipped`.
 
-    Runs of the same settings that different code computed, or that saw other images, are configurations of their own.
-
     metric: None: what their task watches. baseline: `key=value,…` of the configuration to compare with; None: the
     first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """

@@ -11,7 +11,7 @@ import pandas as pd
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.analysis.reports.sections import Axis, Curve, Panel, Plot, area, line
 
-RUNNING_MEAN = "running mean while it learns"  # with augmentation and dropout
+RUNNING_MEAN = "running mean during each epoch"  # with augmentation and dropout
 OUTLIERS = 0.1  # of all values: the worst may be cut off
 FLAT = 1.5  # if the figure would be this many times as high with them
 MARGIN = 0.15

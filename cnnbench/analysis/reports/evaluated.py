@@ -118,7 +118,10 @@ def class_strips(classes: pd.DataFrame) -> Strips:
         ].itertuples(index=False)
     ]  # fmt: skip
     some = f"The worst {len(worst)} of {len(classes)} classes. " if len(worst) < len(classes) else ""
-    note = f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision."
+    note = (
+        f"{some}Diamonds and bands: recall with its 95 % interval; circles: precision. Where bands overlap, the order "
+        "may be chance."
+    )
     room = 1.0 - lowest
     axis = Axis("recall and precision", max(0.0, lowest - 0.06 * room - 0.002), 1.0005 + 0.02 * room, most=4)
     heads = "class", "recall [95 %], precision"
@@ -218,7 +221,7 @@ def _numbered(folder: Path, tiles: Sequence[Tile]) -> Iterator[Tile]:
 def _explained(mistakes: Sequence[Tile], split: str) -> str:
     """Return how to see where the network looks in the worst mistakes."""
     rows = ",".join(tile.image.rpartition("#")[2] for tile in mistakes[:EXPLAINED])
-    return f" Where it looks: `cnnbench explain RUN --what gradcam --split {split} --index {rows}`"
+    return f" Grad-CAM for these: `cnnbench explain RUN --what gradcam --split {split} --index {rows}`"
 
 
 def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[str, list[Thumbnail]]]:
@@ -230,7 +233,7 @@ def _pairs(tiles: list[Tile], confusion: pd.DataFrame | None) -> Iterator[tuple[
         label, other, names = mistaken[0].label, mistaken[0].prediction, list(confusion["class"])
         counts = confusion.drop(columns="class").to_numpy()[names.index(label)]
         number, total = int(counts[names.index(other)]), int(counts.sum())
-        lead = f"{label} taken for {other}: {number} of {grouped(total)} images; then {other} as it should be"
+        lead = f"{label} taken for {other}: {number} of {grouped(total)} images; for comparison, {other} recognized"
         shown = [thumbnail(replace(tile, label=tile.prediction)) for tile in own]
         yield lead, [replace(one, lines=one.lines[1:]) for one in shown]
 

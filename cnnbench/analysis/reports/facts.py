@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnnbench.analysis.reports.columns import as_typed
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.analysis.reports.statistics import estimate
-from cnnbench.config.values import as_text, flat
+from cnnbench.config.values import flat
 from cnnbench.errors import grouped, one_line
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.intervals import wilson
@@ -15,9 +16,24 @@ NAMES = {"train": "training", "val": "validation", "test": "test"}
 MOST_VALUES = 6  # of a fact that differs between runs
 ELSEWHERE = ("name", "lr", "decay_norm_and_bias", "layer_decay", "warmup_unit", "average.decay", "average.start")
 PUBLISHED_NOTE = (
-    "Ours is above or below where the published figure lies outside the 95 % interval: of several runs that of one "
-    "further run (Student's t), of one run that over images (Wilson's), which leaves out how seeds vary."
+    "A published figure is that of one run. Several of ours give the range of one more (Student's t), a single one an "
+    "interval over images (Wilson's), which leaves out seeds. Runs that deviate from the recipe are not comparable."
 )
+MEANINGS = {
+    "accuracy": "share of correct predictions", "top5": "class among the five likeliest",
+    "ece": "expected calibration error", "brier": "squared error of probabilities",
+    "roc_auc": "area under the ROC curve", "average_precision": "area under precision by recall",
+    "recall@1": "the nearest is of the same class", "mAP": "mean average precision",
+    "R-precision": "precision among the R nearest", "5-nn": "vote of five training neighbours",
+    "silhouette": "class separation, from -1 to 1",
+}  # fmt: skip
+LOSSES = {"classification": "negative log-likelihood", "autoencoder": "squared error per normalised pixel"}
+
+
+def meaning(metric: str, task: str) -> str:
+    """Return what a metric measures, in a few words; empty where that is not known."""
+    deeper = f"same class among the {metric[7:]} nearest" if metric.startswith("recall@") else ""
+    return LOSSES.get(task, "") if metric == "loss" else MEANINGS.get(metric, deeper)
 
 
 def facts_of(run: RunSummary) -> dict[str, str]:
@@ -30,7 +46,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
     )
     shape = "×".join(map(str, data.get("window", ())))
     classes = f"{len(data['classes'])} classes" if data.get("classes") else ""
-    commit = f"{git.get('commit', '')[:7]}{' with local changes' * bool(git.get('dirty'))}"
+    commit = f"{git.get('commit', '')[:7]}{' with uncommitted changes' * bool(git.get('dirty'))}"
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}" if record.get("threads") else ""
     facts = {
         "network": options.get("model"),
@@ -39,7 +55,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "data": ", ".join(filter(None, [options.get("data"), classes, shape])),
         "images": images,
         "optimizer": _described(config["optimizer"]),
-        "learning rate": as_text(config["optimizer"].get("lr")),
+        "learning rate": as_typed(config["optimizer"].get("lr")),
         "schedule": _described(config["scheduler"]).replace("none", "constant"),
         "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
         "regularization": _described(config["regularization"]) or "none",
@@ -55,12 +71,12 @@ def facts_of(run: RunSummary) -> dict[str, str]:
 
 
 def shared_facts(runs: Sequence[RunSummary]) -> dict[str, str]:
-    """Return what runs were trained with; of what differs, each value."""
+    """Return what runs were trained with; what differs first, with each value."""
     facts = [facts_of(run) for run in runs]
     values = {name: list(dict.fromkeys(one[name] for one in facts if name in one)) for one in facts for name in one}
     return {
         name: " / ".join(found) if len(found) <= MOST_VALUES else f"{len(found)} different ones"
-        for name, found in values.items()
+        for name, found in sorted(values.items(), key=lambda one: len(one[1]) == 1)
     }
 
 
@@ -73,22 +89,24 @@ def published(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
         metric, measured = Metric.of(name, result), [run.result.get(split) or {} for run in runs]
         values = [math.nan if one.get(name) is None else float(one[name]) for one in measured]
         ours = estimate(values, overlap=1.0, bounds=metric.bounds)  # mostly one run: the interval of one further run
-        low, high = ours.low, ours.high
+        low, high, of = ours.low, ours.high, "one more run, 95 %"
         if ours.n == 1 and metric.is_share:
             images = max(one.get("samples", 0) for one in measured)
-            low, high = wilson(round(ours.mean * images), images)
-        is_known = not math.isnan(low)
+            low, high, of = *wilson(round(ours.mean * images), images), "over images, 95 %"
         verdict = "above" if reference["value"] < low else "below" if reference["value"] > high else "consistent"
+        verdict += ", of one seed" * (ours.n == 1 and verdict != "consistent")
+        if departures := result.get("departures"):
+            verdict = f"not comparable: {', '.join(departures)}"
         rows.append(
             {
                 "metric": f"{NAMES[split]} {name}",
                 "published": reference["value"],
                 "ours": ours.mean,
                 "n": ours.n,
-                "95 % interval": f"{low:.4f} to {high:.4f}" if is_known else "",
-                "ours is": verdict if is_known else "",
+                of: "" if math.isnan(low) else f"{low:.4f} to {high:.4f}",
+                "ours is": "" if math.isnan(low) and not departures else verdict,
                 "source": reference["source"],
-                "remark": "; ".join(filter(None, [reference["remark"], *result.get("departures", [])])),
+                "remark": reference["remark"],
             }
         )
     return rows
@@ -97,6 +115,7 @@ def published(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 def _described(section: Mapping[str, Any]) -> str:
     """Return a part of a configuration in words: its name, and its settings that are on."""
     every = flat(section).items()
-    settings = {key: value for key, value in every if value and value != "none" and key not in ELSEWHERE}
-    words, name = ", ".join(f"{key} {as_text(value)}" for key, value in settings.items()), str(section.get("name", ""))
+    settings = {key: value for key, value in every if value and value != "none" and key not in (*ELSEWHERE, "unit")}
+    words, name = ", ".join(f"{key} {as_typed(value)}" for key, value in settings.items()), str(section.get("name", ""))
+    words += f", in {section['unit']}s" if words and section.get("unit") else ""
     return f"{name} ({words})" if words and name else words or name

@@ -8,8 +8,8 @@ from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.groups import some
 from cnnbench.analysis.reports.learning import RISEN, Course, course, first_epoch_at
 from cnnbench.analysis.reports.statistics import LEVEL, POWER, Difference, Estimate, estimate, outlying
-from cnnbench.errors import grouped
-from cnnbench.tasks.intervals import is_chance, wilson
+from cnnbench.errors import counted, grouped
+from cnnbench.tasks.intervals import wilson
 
 ALMOST = 0.99  # of a level: the last percent is a matter of chance
 MORE_SEEDS = 10  # of which it is said what they would show
@@ -17,10 +17,7 @@ MORE_SEEDS = 10  # of which it is said what they would show
 
 @dataclass(frozen=True)
 class Learning:
-    """How the runs of each configuration learnt.
-
-    times: the epoch in which each run reached `level` on `split`, validation or training; NaN if it never did.
-    """
+    """How runs learnt. times: the epoch in which each reached `level` on `split` (validation, training); NaN: never."""
 
     courses: Sequence[Sequence[Course]]
     times: Sequence[Sequence[float]]
@@ -37,7 +34,8 @@ def learning_of(comparison: Comparison) -> Learning:
     """Return how configurations learnt; the level is nearly what the baseline reached, or the best one without it."""
     metric, base = comparison.metric, comparison.baseline if comparison.baseline.group.runs else comparison.best
     by_run = [[rows for _, rows in row.group.epochs.groupby("run")] for row in comparison.rows]
-    courses = [[course(rows, metric) for rows in runs] for runs in by_run]
+    images = [row.group.values("val", metric).images for row in comparison.rows]
+    courses = [[course(rows, metric, number) for rows in runs] for runs, number in zip(by_run, images, strict=True)]
     split = "val" if all(one.best_epoch for of_runs in courses for one in of_runs) else "train"
     column, place = f"{metric.name}/{split}", comparison.rows.index(base)
     reached = estimate([metric.sign * (metric.sign * rows[column]).max() for rows in by_run[place] if column in rows])
@@ -86,14 +84,15 @@ def _ties(comparison: Comparison, images: int) -> Iterator[str]:
 
     def lag(row: Row, gain: Difference) -> str:
         less = abs(gain.estimate.mean)
-        counts = f" = {less * images:.1f} images" if comparison.metric.is_share else ""
+        number = counted(round(less * images), "image") if less * images >= 1 else "less than an image"
+        counts = f" or {number}" if comparison.metric.is_share else ""
         return f"{row.label} ({f'{less:.4f}{counts} behind' if less else 'equal'})"
 
     behind = comparison.behind_best()
     tied = [lag(row, gain) for row, gain in behind if not gain.is_resolved]
     if tied:
         is_known = any(not math.isnan(gain.p) for _, gain in behind)
-        yield f"{'Tied with it, within chance' if is_known else 'Next, whether by chance is unknown'}: {some(tied)}."
+        yield f"{'Tied with it, within chance' if is_known else 'Next, without a test'}: {some(tied)}."
     elif behind:
         others = behind[0][0].label if len(behind) == 1 else "Every other configuration"
         yield f"{others} is worse there by more than chance."
@@ -107,71 +106,87 @@ def _outliers(comparison: Comparison) -> Iterator[str]:
     for place, which in outlying([[number for _, number in own] for own in numbers], step):
         row, (run, number) = comparison.rows[place], numbers[place][which]
         others = estimate([other for key, other in numbers[place] if key != run]).mean
-        found.append(f"{row.label} {row.group.names[run]}, {number:.4f} (mean of its others: {others:.4f})")
+        where = f"far {'below' if number < others else 'above'} the mean of the others, {others:.4f}"
+        found.append(f"{row.label} {row.group.names[run]}, {number:.4f} ({where})")
     if found:
-        yield f"Far from its others: {some(found, '; ')}. Nothing was excluded."
+        yield f"Outlying: {some(found, '; ')}. Nothing was excluded."
+
+
+def detectable(comparison: Comparison) -> dict[int, str]:
+    """Return by number of seeds which difference to the baseline they can detect; empty: all were found, or unknown."""
+    gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
+    if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
+        return {}
+    number, span = min(gain.estimate.n for gain in gains), comparison.values(comparison.baseline).span
+    least = {}
+    for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
+        ends = [min(gain.detectable(seeds), span) for gain in gains]
+        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends))))
+    return least
 
 
 def _detectable(comparison: Comparison) -> Iterator[str]:
-    """Yield how large a difference must be to be found, where one was not: it follows from spread, not from size."""
-    gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
-    if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
-        return
-    unit, number, family = comparison.unit, min(gain.estimate.n for gain in gains), gains[0].family
-
-    def least(seeds: int) -> str:
-        ends = [gain.detectable(seeds) for gain in gains]
-        return " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends))))
-
-    more = f"; with {MORE_SEEDS} {unit}, {least(MORE_SEEDS)}" if number < MORE_SEEDS else ""
+    """Yield how large a difference must be to be found, where one was not."""
+    least, unit = detectable(comparison), comparison.unit
+    family = max(row.gained.family for row in comparison.rows if row.gained) if least else 1
     ways = f" over {family} comparisons, depending on the configuration" if family > 1 else ""
-    yield (
-        f"Smallest difference that {number} {unit} can detect: {least(number)}{more} "
-        f"({100 * POWER:.0f} % power at the {100 * LEVEL:.0f} % level{ways})."
-    )
+    if least:
+        yield (
+            f"Smallest difference that {min(least)} {unit} can detect: "
+            f"{f'; with {MORE_SEEDS} {unit}, '.join(least.values())} "
+            f"({100 * POWER:.0f} % power at the {100 * LEVEL:.0f} % level{ways})."
+        )
 
 
 def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
     """Yield after how many epochs configurations come close to what the baseline reaches."""
-    every = list(zip(learning.means, learning.times, comparison.rows, strict=True))
-    by_time = sorted((one for one in every if not math.isnan(one[0])), key=lambda one: one[0])
-    reached = [f"{row.label} {mean:.3g} ({min(own):g} to {max(own):g})" for mean, own, row in by_time]
-    late = [(own, row) for mean, own, row in every if own and math.isnan(mean)]
-    never = [f"{row.label} ({sum(time > 0 for time in own)} of {len(own)})" for own, row in late]
+    unit, reached, late = comparison.unit, [], []
+    for mean, times, row in zip(learning.means, learning.times, comparison.rows, strict=True):
+        there = [time for time in times if time > 0]
+        ends = f" ({min(there):g} to {max(there):g})" if len(set(there)) > 1 else ""
+        if times and math.isnan(mean):
+            late.append(f"{row.label} ({len(there)} of {len(times)} {unit})")
+        elif times:
+            reached.append((mean, f"{row.label} {f'{mean:.1f}'.removesuffix('.0')}{ends}"))
+    fewer = f" Reached by fewer: {some(late)}." if late else ""
     if reached:
         yield (
             f"Speed of learning: epochs to {learning.split} {comparison.metric.name} {learning.level:.4f}, "
-            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}, with range over {comparison.unit}: "
-            f"{some(reached)}." + f" Not reached by all {comparison.unit}: {some(never)}." * bool(never)
+            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}, with range over {unit}: "
+            f"{some([text for _, text in sorted(reached, key=lambda one: one[0])])}.{fewer}"
         )
 
 
 def _overfitting(comparison: Comparison, learning: Learning) -> Iterator[str]:
-    rises = [estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in runs]) for runs in learning.courses]
-    known = [(one.mean, row.label) for one, row in zip(rises, comparison.rows, strict=True) if one.n]
-    rising = [f"{label} ({rise:.2f} times)" for rise, label in sorted(known, reverse=True) if rise >= RISEN]
-    if known:
-        names = f"{some(rising)}: overfitting" if rising else "none"
-        yield f"Validation loss: at the end more than a tenth above its lowest value for {names}."
+    """Yield where the validation loss rises, and whether the metric got worse as well."""
+    name, risen = comparison.metric.name, {True: list[str](), False: list[str]()}
+    for courses, row in zip(learning.courses, comparison.rows, strict=True):
+        over = [one for one in courses if one.overfits]
+        rise = estimate([one.rise if one.overfits else min(one.rise, 1.0) for one in courses]).mean
+        if rise >= RISEN:
+            epoch = sum(one.lowest_epoch for one in over) / len(over)
+            is_worse = 2 * sum(one.is_worse for one in over) > len(over)
+            risen[is_worse].append(f"{row.label} ({rise:.2f} times, after epoch {epoch:.0f})")
+    kept = f"{name} does not get worse{', so it grows overconfident, not less accurate' * (name == 'accuracy')}"
+    said = [f"{some(risen[key])}: {verdict}" for key, verdict in ((True, "overfitting"), (False, kept)) if risen[key]]
+    if said:
+        yield f"Validation loss: at the end more than a tenth above its lowest value for {'; for '.join(said)}."
+    elif any(one.lowest_epoch for courses in learning.courses for one in courses):
+        yield "Validation loss: in no configuration does it end more than a tenth above its lowest value."
 
 
 def _validation_and_test(comparison: Comparison) -> Iterator[str]:
-    """Yield whether validation is above or below test in all runs, and whether the choice of its images explains it."""
-    name, pairs, images = comparison.metric.name, [], set()
-    for run in comparison.runs:
-        val, test = (run.result.get(split) or {} for split in ("val", "test"))
-        if None not in (val.get(name), test.get(name)):
-            pairs.append((val[name], test[name]))
-            images.add((val["samples"], test["samples"]))
-    if not pairs:
+    """Yield whether validation is above or below test, and whether that is expected."""
+    metric, name = comparison.metric, comparison.metric.name
+    measured = [(run, *(run.result.get(split, {}).get(name) for split in ("val", "test"))) for run in comparison.runs]
+    pairs = [(run, val, test) for run, val, test in measured if None not in (val, test)]
+    if not pairs or metric.grows_with_images:
         return
-    val, test = (estimate(one).mean for one in zip(*pairs, strict=True))
+    val, test = (estimate(one).mean for one in [*zip(*pairs, strict=True)][1:])
     where = "above" if val >= test else "below"
-    alike = sum((one > other) if val >= test else (one < other) for one, other in pairs)
+    alike = sum((one > other) if val >= test else (one < other) for _, one, other in pairs)
     said = f"Validation against test: validation {name} is {where} test {name} in {alike} of {len(pairs)} runs"
-    said += f", by {abs(val - test):.4f} on average"
-    if name == "accuracy" and not comparison.overlap and len(images) == 1:
-        ((vals, tests),) = images
-        size = "within chance" if is_chance(val, vals, test, tests) else "beyond chance"
-        said += f"; for the same {grouped(vals)} validation images in all runs, that is {size} (Fisher's exact test)"
-    yield f"{said}."
+    is_expected = metric.sign * (val - test) > 0 and any(run.checkpoint_tested == "best" for run, *_ in pairs)
+    expected = f"; that is expected, since the epoch was chosen on validation images: report the test {name}"
+    expected *= is_expected and 3 * alike > 2 * len(pairs)  # in few of them it is chance
+    yield f"{said}, by {abs(val - test):.4f} on average{expected}."

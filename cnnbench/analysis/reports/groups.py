@@ -81,10 +81,9 @@ class Group:
         """Return a metric on a split, with the correct images where they are known."""
         images = {run.result.get(split, {}).get("samples", 0) for run in self.runs.values()}
         is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
-        if not metric.is_share or not is_one:
-            return Values(self.numbers(split, metric.name))
-        known = self.right if metric.name == "accuracy" and split == "test" else {}
-        return Values(self.numbers(split, metric.name), images.pop(), known)
+        number = images.pop() if metric.is_share and is_one else 0
+        known = self.right if number and metric.name == "accuracy" and split == "test" else {}
+        return Values(self.numbers(split, metric.name), number, known, 1.0 if metric.bounds else math.inf)
 
     @cached_property
     def right(self) -> dict[Repetition, Flags]:

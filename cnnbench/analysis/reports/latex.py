@@ -4,8 +4,9 @@ import math
 import re
 
 from cnnbench.analysis.reports.columns import short_names
-from cnnbench.analysis.reports.comparison import SPLITS, Comparison
+from cnnbench.analysis.reports.comparison import Comparison
 from cnnbench.analysis.reports.groups import in_words
+from cnnbench.analysis.reports.strips import is_ahead
 from cnnbench.errors import one_line
 
 ESCAPES = {
@@ -18,7 +19,7 @@ ESCAPES = {
 
 
 def latex_table(comparison: Comparison) -> str:
-    """Return a `tabular` of settings, mean and interval, difference and p; the best is bold. Needs no package."""
+    """Return a `tabular` of settings, mean and interval, difference and p; bold: ahead. Needs no package."""
     keys, names = comparison.differing, short_names(comparison.differing)
     has_gains = any(row.gained for row in comparison.rows)
     heads = [_escaped(names.get(key, key)) for key in keys] or ["configuration"]
@@ -26,7 +27,7 @@ def latex_table(comparison: Comparison) -> str:
     lines = [
         "% Needs no package; with booktabs, write \\toprule, \\midrule and \\bottomrule for the three \\hline.",
         f"% {comparison.measure}: mean over {comparison.unit}, interval by Student's t;",
-        f"% Delta to {one_line(comparison.baseline.label)}, paired. Bold: best by {SPLITS[comparison.ranks_on]}.",
+        f"% Delta to {one_line(comparison.baseline.label)}, paired. Bold: ahead of all others by more than chance.",
         f"\\begin{{tabular}}{{{'l' * max(1, len(keys))}r{'rc' * (1 + has_gains)}{'r' * has_gains}}}",
         "\\hline",
         f"{' & '.join(heads)} \\\\",
@@ -35,7 +36,7 @@ def latex_table(comparison: Comparison) -> str:
     for row in comparison.rows:
         found = row.measured
         mean = in_words(row.lost) if math.isnan(found.mean) else f"{found.mean:.4f}"
-        if row is comparison.best:
+        if row is comparison.best and is_ahead(comparison):
             mean = f"\\textbf{{{mean}}}"
         cells = [_escaped(row.group.configuration.text(key)) for key in keys] or [_escaped(row.label)]
         cells += [str(found.n), mean, _interval(found.low, found.high)]

@@ -148,6 +148,8 @@ class Page:
             elif isinstance(section, Facts):
                 facts = (f"- {name}: {_markdown(fact)}" for name, fact in section.facts.items())
                 lines += ["", f"## {_markdown(section.title)}", "", *facts]
+            if isinstance(section, Table | Strips) and section.note:
+                lines += ["", _markdown(section.note)]
         return "\n".join(lines) + "\n"
 
     def terminal(self, width: int | None = None) -> list[str]:
@@ -208,7 +210,7 @@ def _sentence(text: str, indent: str, width: int | None) -> list[str]:
 
 
 def _text_table(table: Table) -> list[str]:
-    cells = [[one_line(cell)[:30] for cell in row] for row in _texts(table)]
+    cells = [[one_line(cell)[:36] for cell in row] for row in _texts(table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return ["  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells]
 

@@ -1,5 +1,6 @@
 """The page of one run: its result, how its training went, its evaluation, its settings; from the run folder alone."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import yaml
 
 from cnnbench.analysis.reports.curves import metric_curves, step_curves
 from cnnbench.analysis.reports.evaluated import FEW_CLASSES, GALLERIES, evaluation, metrics_of, picture, trained
-from cnnbench.analysis.reports.facts import NAMES, PUBLISHED_NOTE, facts_of, published
+from cnnbench.analysis.reports.facts import NAMES, PUBLISHED_NOTE, facts_of, meaning, published
+from cnnbench.analysis.reports.groups import some
 from cnnbench.analysis.reports.learning import LOSS, Fitted, Metric, course, epoch_rows, principal
 from cnnbench.analysis.reports.page import Facts, Folded, Lines, Page, Section, Table, Thumbnail
 from cnnbench.config.values import TYPED, as_text, flat
@@ -16,6 +18,7 @@ from cnnbench.errors import UserError, counted, duration, grouped, one_line
 from cnnbench.registry import TASKS
 from cnnbench.store.files import RowCount, as_json, read_rows
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.provenance import randomness
 from cnnbench.store.query import RunSummary
 from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.gallery import read_gallery
@@ -29,17 +32,7 @@ EXPLAINED = {
     "gradcam": "Grad-CAM: where there is evidence for the prediction", "kernels": "Kernels, on one scale",
     "saliency": "Saliency: which pixels change the prediction", "tsne": "Features in two dimensions (t-SNE)",
 }  # fmt: skip
-MEANINGS = {
-    "top5": "the class is among the five most probable", "brier": "squared error of all probabilities, from 0 to 2",
-    "ece": "expected calibration error: how far probabilities are from the share that is correct",
-    "recall@1": "the nearest other image is of the class", "recall@5": "one of the five nearest is",
-    "recall@10": "one of the ten nearest is", "mAP": "mean average precision of all others, ranked by distance",
-    "R-precision": "share of the class among as many nearest as there are others of it",
-    "5-nn": "accuracy of a vote of the five nearest training images",
-    "silhouette": "how much nearer its class is than the next, from -1 to 1",
-}  # fmt: skip
 FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "split.json")
-LIBRARIES = ("cuda", "cudnn", "driver", "instructions", "blas")  # those on which the last bits depend
 
 
 class RunReport:
@@ -48,6 +41,7 @@ class RunReport:
     def __init__(self, folder: RunFolder) -> None:
         self.run = RunSummary(folder.path)
         self.folder, self.record, self.result = folder, self.run.record, self.run.result
+        self.task = self.run.config["task"]["name"]
         self.trivial = ["top5"] * (len(self.record.get("data", {}).get("classes", ())) <= FEW_CLASSES)
         self.epochs = epoch_rows(self.run)
         self.split = next((split for split in ("test", "val", "train") if self.result.get(split)), "test")
@@ -58,14 +52,13 @@ class RunReport:
     @property
     def figure_titles(self) -> Mapping[str, str]:
         """Return the titles of the figures that the task draws, by name, in the order in which they are shown."""
-        task = self.run.config["task"]["name"]
-        return getattr(TASKS[task].factory, "figure_titles", {}) if task in TASKS else {}
+        return getattr(TASKS[self.task].factory, "figure_titles", {}) if self.task in TASKS else {}
 
     def title(self) -> str:
         """Return the model and the data as a title."""
         options = self.record.get("choices", {})
         trained = f"{options.get('model', 'a network')} on {options.get('data', 'data')}"
-        return f"{options['experiment']}: {trained}" if options.get("experiment") else trained
+        return f"{trained} ({options['experiment']})" if options.get("experiment") else trained
 
     def summary(self) -> str:
         """Return the outcome in a sentence."""
@@ -76,7 +69,9 @@ class RunReport:
         value, images = self.result[self.split].get(name), self.result[self.split]["samples"]
         if value is None:
             return f"{name} on the {NAMES[self.split]} images is not a number."
-        measured = f"{name} {value:.4f} on {grouped(images)} {NAMES[self.split]} images"
+        what = meaning(name, self.task) if name == "loss" else ""
+        over = "among" if self.metric.grows_with_images else "on"
+        measured = f"{name} {value:.4f}{f' ({what})' * bool(what)} {over} {grouped(images)} {NAMES[self.split]} images"
         if name == "accuracy":
             low, high = wilson(round(value * images), images)
             measured += f" (95 % interval {low:.4f} to {high:.4f}: Wilson's, over images; other seeds are not covered)"
@@ -94,7 +89,7 @@ class RunReport:
         metrics = dict.fromkeys((self.metric, LOSS))
         plots = [plot for metric in metrics if (plot := metric_curves([("", self.epochs)], metric, best))]
         yield from plots[:1]
-        yield Lines("Verdicts", self._verdicts(), is_small=bool(plots[1:]))
+        yield Lines("Findings", self._findings(folder), is_small=bool(plots[1:]))
         yield from plots[1:]
         if self.result:
             yield self._measured(folder)
@@ -109,9 +104,7 @@ class RunReport:
         yield from self._pictures()
         yield from trained(read_gallery(self.folder.path / "samples"))
         yield from self._elsewhere(folder)
-        computation = list(self._computation())
-        if computation:
-            yield Lines("Computation and randomness", computation)
+        yield Lines("Computation and randomness", list(self._computation()))
         yield from self._settings()
 
     def _facts(self) -> dict[str, str]:
@@ -129,21 +122,28 @@ class RunReport:
         }
         return {name: one_line(str(fact)) for name, fact in facts.items() if fact}
 
-    def _verdicts(self) -> list[str]:
-        name, higher = self.metric.name, self.metric.higher_is_better
+    def _findings(self, evaluation: Path) -> list[str]:
+        metric, name = self.metric, self.metric.name
         train, val, test = (self.result.get(split, {}) for split in ("train", "val", "test"))
-        measured = None
-        if None not in (train.get(name), val.get(name)):
-            measured = Fitted(train[name], val[name], higher, (train["samples"], val["samples"]))
-        remarks = course(self.epochs, self.metric).remarks(name, measured)
-        if train.get(name) is not None and test.get(name) is not None:
-            remarks.append(f"{name} {train[name]:.4f} on training images and {test[name]:.4f} on test images")
+        never, guessing, path = [], math.nan, evaluation / "classes.csv"
+        if path.is_file():
+            classes = read_own_csv(path, "class")
+            guessing = classes["images"].max() / classes["images"].sum()
+            never = list(classes["class"][classes["precision"].isna() & (classes["images"] > 0)])
+        measured, compared = None, LOSS if metric.grows_with_images else metric
+        if None not in (train.get(compared.name), val.get(compared.name)):
+            values = train[compared.name], val[compared.name], (train["samples"], val["samples"])
+            measured = Fitted(compared, *values, guessing if name == "accuracy" else math.nan)
+        remarks = course(self.epochs, metric, val.get("samples", 0) * metric.is_share).remarks(name, measured)
+        if metric.grows_with_images:
+            remarks.append(f"{name} is higher among more images: compare it between runs, not between their splits")
+        remarks += [f"never predicted: {some(never)}"] * bool(never)
         if name == "accuracy" and None not in (val.get(name), test.get(name)):
-            is_alike = is_chance(val[name], val["samples"], test[name], test["samples"])
-            remarks.append(
-                f"validation {val[name]:.4f} and test {test[name]:.4f} "
-                f"differ by {'no more' if is_alike else 'more'} than chance"
-            )
+            both = f"validation accuracy {val[name]:.4f} and test accuracy {test[name]:.4f}"
+            if val[name] > test[name] and self.run.checkpoint_tested == "best":
+                remarks.append(f"{both}: the former is expected to be higher, since the epoch was chosen on its images")
+            elif not is_chance(val[name], val["samples"], test[name], test["samples"]):
+                remarks.append(f"{both} differ by more than chance")
         watched = len(self.epochs.filter(regex="/test$").dropna(how="all"))
         if watched:
             remarks.append(
@@ -166,32 +166,29 @@ class RunReport:
     def _computation(self) -> Iterator[str]:
         """Yield what the training took, and what it ran on."""
         seconds, memory = self.result.get("seconds", {}), self.record.get("memory", {})
-        machine = self.record.get("machine", {})
         if "epoch" in seconds:
             yield f"training: {seconds['train']:.1f} s, {seconds['epoch']:.3g} s an epoch, without validation"
         if memory:
             sizes = (f"{size / 1e6:,.0f} MB of the {name}".replace(",", " ") for name, size in sorted(memory.items()))
             yield f"peak memory: {', '.join(sizes)}"
-        libraries = [f"{key} {machine[key]}" for key in LIBRARIES if key in machine]
-        if libraries:
-            yield f"device: {', '.join([machine['name'], *libraries])}"
-        yield from self.record.get("randomness", ())
+        try:
+            yield from randomness(self.folder.run_config())
+        except UserError:  # trained with a plugin, or by another version
+            yield from self.record.get("randomness", ())
 
     def _measured(self, evaluation: Path) -> Table:
-        """Return the metrics of each split, those of the last with 95 % intervals where the evaluation has them."""
-        note = ""
-        measured = [(split, self.result[split]) for split in NAMES if self.result.get(split)]
-        images = [f"{grouped(found['samples'])} images".replace(" ", "\N{NO-BREAK SPACE}") for _, found in measured]
-        columns = {f"{NAMES[split]}, {n}": found for n, (split, found) in zip(images, measured, strict=True)}
-        table = pd.DataFrame(columns).astype(float).drop(["samples", *self.trivial], errors="ignore")
-        table.insert(0, "metric", table.index)
+        """Return each metric by split, the last with 95 % intervals where they are known, and what it means."""
+        measured = {NAMES[split]: self.result[split] for split in NAMES if self.result.get(split)}
+        numbers = {split: {"images": grouped(one["samples"]), **one} for split, one in measured.items()}
+        table, note = pd.DataFrame(numbers, dtype=object), ""
         if (evaluation / "metrics.csv").is_file():
-            found = read_own_csv(evaluation / "metrics.csv", "metric").set_index("metric").dropna()
-            low, high = (found[edge].map("{:.4f}".format) for edge in ("low", "high"))
-            table["95 % interval"] = (low + " to " + high).reindex(table.index).fillna("")
-            note = "95 %: over images, Wilson's of shares, Student's of means; other seeds are not covered."
-        note += "".join(f" {name}: {MEANINGS[name]}." for name in table.index if name in MEANINGS)
-        return Table("Metrics", table, note=note.strip(), is_brief=True)
+            for name, value, low, high in read_own_csv(evaluation / "metrics.csv", "metric").dropna().to_numpy():
+                table.loc[name, NAMES[self.split]] = f"{value:.4f} [{low:.4f}, {high:.4f}]"
+            note = "[95 %]: over images, Wilson's of shares, Student's of means; other seeds are not covered."
+        table = table.drop(index=["samples", *self.trivial], errors="ignore")
+        table.insert(0, "metric", table.index)
+        table["meaning"] = [meaning(name, self.task) for name in table["metric"]]
+        return Table("Metrics", table, note=note, is_brief=True)
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
@@ -250,4 +247,4 @@ class RunReport:
 def page_of(folder: RunFolder) -> Page:
     """Return the page of a run. Raises UserError if its files cannot be read."""
     report = RunReport(folder)
-    return Page(f"cnnbench: {report.title()}", report.summary(), list(report.sections()))
+    return Page(report.title(), report.summary(), list(report.sections()))

@@ -40,12 +40,13 @@ class Values:
     """A metric of one configuration by run: the key is what runs are paired by, such as the seed.
 
     images: over which it is a share of correct ones; 0: it is no such share, or every run was measured on others.
-    right: whether each image is correct, bool [images], of the runs where that is known.
+    right: whether each is correct, bool [images], of the runs where that is known. span: by which values can differ.
     """
 
     by_run: Mapping[Any, float]
     images: int = 0
     right: Mapping[Any, Flags] = field(default_factory=dict)
+    span: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Difference:
         """Return whether it may be chance, with the p that decides on it."""
         p = self._shown_p
         if math.isnan(p):
-            return "chance is unknown"
+            return f"no test is possible {'with one run' if self.estimate.n < 2 else 'where all runs agree'}"
         name = "p (Holm)" if self.family > 1 else "p"
         value = f"< {SMALL}" if p < SMALL else f"= {p:.2g}"
         return f"{'more than' if self.is_resolved else 'may be'} chance, {name} {value}"
@@ -84,8 +85,8 @@ class Difference:
     def detectable(self, seeds: int) -> float:
         """Return the smallest true difference that this number of seeds shows with a probability of 80 %.
 
-        It follows from how far the paired differences vary, not from how large they are; NaN where that is unknown.
-        Source: the power of Student's t, by the noncentral t distribution; the level is shared by all comparisons.
+        It follows from the spread of the paired differences, not from their size, by the noncentral t distribution; the
+        level is shared by all comparisons.
         """
         quantile = stdtrit(seeds - 1, 1 - LEVEL / self.family / 2)
         shift = float(nctdtrinc(seeds - 1, 1 - POWER, quantile))
@@ -110,13 +111,12 @@ def estimate(values: Sequence[float], overlap: float = 0.0, bounds: tuple[float,
 
 
 def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0.0) -> Difference:
-    """Return how much the first of each pair exceeds the second, run by run: what they share cancels.
+    """Return how much the first of each pair exceeds the second, run by run; several pairs are averaged within a run.
 
-    Several pairs are averaged within each run. Of a share of images the interval covers other images as well: the
-    variances of both are added, with degrees of freedom by Satterthwaite 1946, An approximate distribution of estimates
-    of variance components. It is never narrower, and p never smaller, than by Student's t over runs alone. Where it is
-    not known which images are correct, the errors of the two count as independent.
-    overlap: as for `estimate`. Runs that one of the configurations has not are left out.
+    Of a share of images the interval covers other images as well: the variances of both are added (degrees of freedom:
+    Satterthwaite 1946, An approximate distribution of estimates of variance components), and never less than Student's
+    t over runs alone. Where predictions are not known, the errors of the two count as independent. overlap: as for
+    `estimate`. Runs that one of the configurations has not are left out.
     """
     every = [values.by_run for pair in pairs for values in pair]
     common = [run for run in every[0] if all(math.isfinite(by_run.get(run, math.nan)) for by_run in every)]
@@ -137,7 +137,7 @@ def paired_difference(pairs: Sequence[tuple[Values, Values]], overlap: float = 0
     tests = [(freedom, variance, step)] + [(found.n - 1.0, of_runs, 0.0)] * (of_runs > 0)
     half = max(_quantile(free) * math.sqrt(of) + shift for free, of, shift in tests)
     p = max(2 * float(stdtr(free, -max(abs(found.mean) - shift, 0.0) / math.sqrt(of))) for free, of, shift in tests)
-    low, high = _bounded(found.mean - half, found.mean + half, (-1.0, 1.0) if images else None)
+    low, high = _bounded(found.mean - half, found.mean + half, (-pairs[0][0].span, pairs[0][0].span))
     return Difference(replace(found, low=low, high=high), p, of_images)
 
 
@@ -158,10 +158,7 @@ def _total_variance(runs: Sequence[Any], pairs: Sequence[tuple[Values, Values]],
 
 
 def corrected_together(differences: Sequence[Difference]) -> list[Difference]:
-    """Return differences with what chance means among that many: with Holm's correction.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
-    """
+    """Return differences with p corrected: Holm 1979, A simple sequentially rejective multiple test procedure."""
     known = sorted((one.p, place) for place, one in enumerate(differences) if not math.isnan(one.p))
     corrected, least = dict.fromkeys(range(len(differences)), math.nan), 0.0
     for rank, (p, place) in enumerate(known):
@@ -176,9 +173,9 @@ def effects(
 ) -> list[tuple[str, Difference]]:
     """Return, for each setting, the effect of each value compared with that of the first configuration, and its name.
 
-    cells: the differing settings of each configuration. Only configurations that are equal in all other settings are
-    compared, run by run, and the mean over them is one value for each run: other settings are no chance. A setting with
-    fewer than two such pairs has no effect here. Of two settings follow the interactions. All are corrected together.
+    cells: the differing settings of each configuration. Those that are equal in all other settings are compared, run by
+    run; the mean over two pairs or more is one value for each run: other settings are no chance. Of two settings follow
+    the interactions. All are corrected together.
     """
     by_cell = {tuple(cell.values()): own for cell, own in zip(cells, values, strict=True)}
     others = {key: list(dict.fromkeys(cell[key] for cell in cells))[1:] for key in cells[0]}
@@ -215,10 +212,9 @@ def _interactions(
 def outlying(groups: Sequence[Sequence[float]], step: float = 0.0) -> list[tuple[int, int]]:
     """Return which values lie further from the others of their group than chance explains: group and place of each.
 
-    Each value is compared with the mean of its others by the spread within all groups without it: the externally
-    studentized residual of a one-way analysis of variance, at 5 % over all values (Bonferroni). Of two values neither
-    is the other one. Source: Cook and Weisberg 1982, Residuals and influence in regression.
-    step: between possible values: the spread is no smaller, though some happen to be equal.
+    Each value is compared with the mean of its others by the externally studentized residual of a one-way analysis of
+    variance, at 5 % over all values (Bonferroni): Cook and Weisberg 1982, Residuals and influence in regression. Of two
+    values neither is the other one. step: between possible values: the spread is no smaller.
     """
     arrays = [np.asarray(group, dtype=float) for group in groups if group]
     places = [number for number, group in enumerate(groups) if group]

@@ -48,10 +48,10 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     order = SPLITS[comparison.ranks_on]
     best = "highest" if metric.higher_is_better else "lowest"
     note = (
-        f"Sorted by {order} {metric.name}, the {best} first. Each dot is one of the {unit}, the bar their mean, the "
-        "band its 95 % interval"
+        f"Sorted by {order} {metric.name}, the {best} first. Each dot is one of the {unit}, the bar their "
+        "mean, the band its 95 % interval"
         + ("; the dashed line is the mean of the baseline." if len(rows) > 1 else ".")
-        + " Below the rule: not ranked." * any(id(row) not in ranked for row in rows)
+        + " Below the rule: not ranked, runs are missing." * any(id(row) not in ranked for row in rows)
         + f" Green: ahead of every other on the {order} images by more than chance." * (marked is not None)
         + _on_arrows(measured, low, high)
         + more
@@ -110,6 +110,7 @@ def farthest(estimates: Sequence[Estimate], sign: int) -> float:
 
 
 def _usual_width(estimates: Sequence[Estimate]) -> float:
+    """Return the median width of intervals: what is no further apart is not far; 0 where there are none."""
     return median([one.high - one.low for one in estimates if math.isfinite(one.low)] or [0.0])
 
 
