@@ -106,7 +106,7 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     [
         ([0.95, 0.94, 0.93, 0.1], math.nan, 1, 0.93),  # a scale down to 0.1 would make the others one
         ([0.95, 0.94, 0.93, 0.1], 0.02, 1, 0.93),
-        ([0.95, 0.9499, 0.9498, 0.93], 0.01, 1, 0.93),  # its interval meets that of the best
+        ([0.95, 0.9499, 0.9498, 0.93], [0.001, 0.001, 0.001, 0.025], 1, 0.93),  # it meets that of the best
         ([0.9, 0.5, 0.1], math.nan, 1, 0.1),
         ([0.3, 0.31, 0.33, 900.0], math.nan, -1, 0.33),
         ([0.9, 0.9, 0.9, 0.1], math.nan, 1, 0.1),  # nothing is known of how far they are apart
@@ -114,7 +114,9 @@ def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     ],
 )
 def test_one_that_is_far_off_does_not_flatten_the_others(means, half, sign, farther):
-    assert farthest([Estimate(3, mean, 0.1, mean - half, mean + half) for mean in means], sign) == farther
+    halves = half if isinstance(half, list) else [half] * len(means)
+    found = [Estimate(3, mean, 0.1, mean - one, mean + one) for mean, one in zip(means, halves, strict=True)]
+    assert farthest(found, sign) == farther
 
 
 def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(outputs):
