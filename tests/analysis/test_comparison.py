@@ -242,6 +242,7 @@ def test_a_run_far_from_its_others_is_named_and_counted(outputs):
     [
         ("best", (0.01, 0.03), "above test accuracy in 2 of 2 runs, by 0.0200", True),
         ("last", (0.01, 0.03), "above test accuracy in 2 of 2 runs, by 0.0200", False),
+        ("best", (0.03, -0.01), "above test accuracy in 1 of 2 runs, by 0.0100", False),
         ("best", (-0.01, 0.0), "below test accuracy in 1 of 2 runs, by 0.0050", False),
     ],
 )

@@ -136,7 +136,7 @@ def test_survivors_do_not_win(outputs):
     assert comparison.table().set_index("optimizer.lr")["lost"].to_dict() == {"0.1": "", "9": "2 diverged"}
     said = said_of(comparison)
     assert conclusion(comparison).startswith("2 of 6 runs failed or diverged. No difference")
-    assert list(comparison.numbers.values()) == ["1. ", ""]
+    assert list(comparison.numbers.values()) == ["1. ", "a. "], "which is not ranked"
     assert said[1] == ("Not ranked: lr=9; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
     assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; no test is possible with one run"
     assert comparison.rows[1].lost == {"diverged": 2}
