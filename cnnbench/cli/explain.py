@@ -56,12 +56,12 @@ def _run(flags: Namespace) -> None:
 
     opened = load_run(flags.run, flags.plugins)
     which = opened.resolve(flags.checkpoint)
-    explainer, unusable = explainer_of(opened, which, flags.words, flags.split or "test", flags.index)
+    explainer, problems = explainer_of(opened, which, flags.words, flags.split or "test", flags.index)
     label = None if flags.class_ is None else label_of(flags.class_, opened.classes)
     explainer = replace(explainer, layer=flags.layer, filter=flags.filter, label=label)
     folder: Path = flags.out or opened.path / "explanation"
     say(f"  {opened.folder.shown_path}, checkpoint {which}")
-    left_out = []
+    left_out, unusable = [], list(problems)
     for kind in kinds:
         try:
             for picture in DRAW[kind](explainer):
@@ -71,8 +71,9 @@ def _run(flags: Namespace) -> None:
                 left_out.append(f"  left out: activations {more}")
         except NotPossible as error:
             if flags.what:
-                raise UserError(f"--what {kind}: {error}.") from error
-            left_out.append(f"  left out: {kind}: {error}")
+                unusable.append(f"--what {kind}: {error}")
+            else:
+                left_out.append(f"  left out: {kind}: {error}")
     say(*(f"  note: {note}" for note in explainer.notes), *left_out, "  figures: " + linked(folder))
     if flags.out is None:
         refresh_page(opened)

@@ -85,6 +85,8 @@ def steps_in(folder: Path) -> list[int]:
 def why_none(record: Mapping[str, Any], way: str = "") -> str:
     """Return in words that a run has no checkpoint. record: of `run.json`; way: what to do if it never had one."""
     removed = str(record.get("checkpoints_removed", ""))[:10]
+    if not removed and record.get("status") == "completed":
+        return "has no checkpoints any more: its folder checkpoints/ is empty or gone; rerun=true trains it again"
     if not removed:
         return f"has no checkpoint yet{way}"
     return f"has no checkpoints: they were removed on {removed} to save space; rerun=true trains it again"

@@ -179,7 +179,7 @@ class RunFolder:
             config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
-            raise UserError(f"{self.config_file} cannot be used:{problems}{self._code_needed()}") from error
+            raise UserError(f"{self._code_needed()}{self.config_file} cannot be used:{problems}") from error
         recorded = (self.record() if record is None else record).get("identity")
         # An identity leaves out what is at its default, and that of a plugin may have been edited since.
         is_certain = not any(component.is_from_plugin for component in config.components())
@@ -194,9 +194,9 @@ class RunFolder:
         """Say which code of others the configuration needs, in a line; nothing where it needs none."""
         typed = [name for name in self.record().get("code", {}) if name.endswith("'")]  # see `typed_code`
         if typed:
-            return f"\n{', '.join(typed)}: run the cell that defines it first."
+            return f"{', '.join(typed)}: run the cell that defines it first.\n"
         plugins = self.record().get("plugins")
-        return f"\nthis run was made with plugins={','.join(plugins)}; type that too." if plugins else ""
+        return f"this run was made with plugins={','.join(plugins)}; type that too.\n" if plugins else ""
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""

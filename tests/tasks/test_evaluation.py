@@ -327,7 +327,7 @@ def test_the_colours_of_a_confusion_matrix_are_of_the_mistakes_and_its_numbers_o
     axis = classifier_figures.confusion_matrix(counts).axes[0]
     assert [text.get_text() for text in axis.texts] == ["96", "4", "1", "99"]
     assert axis.images[0].get_array().tolist() == [[0, 0.04], [0.01, 0]]
-    assert "4.0%" in axis.get_title(loc="left")
+    assert "4 %" in axis.get_title(loc="left")
     grid = evaluated.confusions(counts)
     assert [cells for _, cells in grid.rows] == [[(-1, "96", ""), (1, "4", "")], [(0.33, "1", ""), (-1, "99", "")]]
-    assert "4.0%" in grid.note
+    assert "4 %" in grid.note
