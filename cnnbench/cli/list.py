@@ -37,7 +37,7 @@ Conditions and --sort take any setting, by its whole key or a unique end of it
 (dropout), any metric (accuracy, of the test images; accuracy/val), and
 status. A terminal shows as many columns as fit; the last one is what other
 commands take for the run: cnnbench resume 1a2b3c4d. A pipe or a file gets all
-columns. --prune removes interrupted runs and those superseded by a later one,
+columns. --prune removes interrupted and failed runs, and superseded ones,
 --prune-checkpoints the checkpoints of finished runs unless others start from
 them; both only show what they would remove, unless --yes is given.
 """

@@ -101,7 +101,7 @@ def measure(point: Point, folder: Path) -> Measured:
         words = [
             f"plugins={HERE / 'mapped.py'}", "data=mapped", f"data.file={file}", f"data.num_classes={point.classes}",
             *NETWORKS[point.network], f"batch_size={batch}", "epochs=1", "device=cpu",
-            *([f"seeds={point.jobs}", f"jobs={point.jobs}"] if point.jobs > 1 else []),
+            *(["-m", f"seeds={point.jobs}", f"jobs={point.jobs}"] if point.jobs > 1 else []),
         ]  # fmt: skip
         memory, processor = peak([sys.executable, "-m", "cnnbench", *words], os.environ | {"CNNBENCH_OUTPUTS": outputs})
         results = [json.loads(path.read_text()) for path in Path(outputs).rglob("result.json")]
