@@ -54,6 +54,21 @@ def test_without_validation_it_says_that_it_ranks_on_test(outputs):
     assert said.endswith("There are no validation images: it was chosen by this figure, which is therefore too good.")
 
 
+def test_one_seed_ties_with_nothing(outputs):
+    for seed in (0, 1, 2):
+        write_run(outputs, 0.90 + seed / 100, "optimizer.lr=0.1", f"seed={seed}", val=0.93 + seed / 100)
+        write_run(outputs, 0.91 + seed / 90, "optimizer.lr=0.2", f"seed={seed}", val=0.93 + seed / 90)
+    for rate, val, seed in (("9", 0.1, 0), ("8", 0.92, 7)):
+        write_run(outputs, val, f"optimizer.lr={rate}", f"seed={seed}", val=val)
+    comparison = compared(outputs)
+    said = said_of(comparison)[0]
+    assert (
+        "Tied with it, within chance: lr=0.1 (0.0011 or 1 image behind). Not tested, so whether by chance is " in said
+    )
+    assert "unknown: lr=8 (0.0211 or 21 images behind), lr=9 (0.8300 or 830 images behind)." in said
+    assert conclusion(comparison).endswith(". 2 more variants have fewer than two seeds to compare: unknown.")
+
+
 def test_a_tie_on_validation_is_said(outputs):
     write_run(outputs, 0.95, "optimizer.lr=0.1", val=0.9)
     write_run(outputs, 0.99, "optimizer.lr=0.5", val=0.9)
@@ -61,7 +76,7 @@ def test_a_tie_on_validation_is_said(outputs):
     assert said.startswith(
         "Best on validation: lr=0.1, 0.9000 (1 000 images, 95 % interval over images 0.8798 to 0.9171)"
     )
-    assert said.endswith("its test accuracy is 0.9500. Next, without a test: lr=0.5 (equal).")
+    assert said.endswith("its test accuracy is 0.9500. Not tested, so whether by chance is unknown: lr=0.5 (equal).")
 
 
 def test_where_test_is_not_measured_validation_is_compared(outputs):

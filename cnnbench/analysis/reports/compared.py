@@ -105,18 +105,21 @@ def conclusion(comparison: Comparison) -> str:
     found = [(row, gain) for row, gain in known if gain.is_resolved]
     if not known:
         return f"{failed}No difference in {measure} can be tested: that takes two runs of each configuration."
+    few = sum(row.gained is not None and row.gained.estimate.n < 2 for row in comparison.rows if row.measured.n)
+    more = f" {counted(few, 'more variant')} {'has' if few == 1 else 'have'} fewer than two {unit} to compare: unknown."
+    more *= few > 0
     least = [f"{n} {unit} only detect differences above {ends}" for n, ends in detectable(comparison).items()][:1]
     if len(known) == 1:
         ((row, gain),) = known
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
-        return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
+        return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}.{more}"
     numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
     said = (
         f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
     )
     said += f" baseline{f', {base.label}' * (base.label != BASELINE)}"
-    return f"{failed}In {measure}, {': '.join([said, *numbers])}."
+    return f"{failed}In {measure}, {': '.join([said, *numbers])}.{more}"
 
 
 def _in_words(gain: Difference, unit: str) -> str:

@@ -83,19 +83,22 @@ def _ties(comparison: Comparison, images: int) -> Iterator[str]:
     """Yield which configurations are as good as the best on the images that it was chosen on, within chance."""
 
     def lag(row: Row, gain: Difference) -> str:
-        less = abs(gain.estimate.mean)
+        less = abs(gain.estimate.mean if gain.estimate.n else row.ranked_by - comparison.best.ranked_by)
         number = counted(round(less * images), "image") if less * images >= 1 else "less than an image"
         counts = f" or {number}" if comparison.metric.is_share else ""
         return f"{row.label} ({f'{less:.4f}{counts} behind' if less else 'equal'})"
 
     behind = comparison.behind_best()
-    tied = [lag(row, gain) for row, gain in behind if not gain.is_resolved]
+    tested = [(row, gain) for row, gain in behind if not math.isnan(gain.p)]
+    tied = [lag(row, gain) for row, gain in tested if not gain.is_resolved]
+    unknown = [lag(row, gain) for row, gain in behind if math.isnan(gain.p)]
     if tied:
-        is_known = any(not math.isnan(gain.p) for _, gain in behind)
-        yield f"{'Tied with it, within chance' if is_known else 'Next, without a test'}: {some(tied)}."
-    elif behind:
-        others = behind[0][0].label if len(behind) == 1 else "Every other configuration"
-        yield f"{others} is worse there by more than chance."
+        yield f"Tied with it, within chance: {some(tied)}."
+    elif tested:
+        others = f"Every other configuration{' that was tested' * bool(unknown)}"
+        yield f"{tested[0][0].label if len(tested) == 1 else others} is worse there by more than chance."
+    if unknown:
+        yield f"Not tested, so whether by chance is unknown: {some(unknown)}."
 
 
 def _outliers(comparison: Comparison) -> Iterator[str]:
