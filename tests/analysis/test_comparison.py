@@ -187,7 +187,7 @@ def test_with_one_seed_chance_is_unknown(outputs):
     write_run(outputs, 0.95, "optimizer.lr=0.7", "seed=4")
     comparison = compare(runs_named([str(outputs)]))
     assert conclusion(comparison) == (
-        "No difference in test accuracy can be tested: that takes two runs of each configuration."
+        "No difference in test accuracy can be tested: that takes two finished runs of each configuration."
     )
     assert [row.gained.verdict for row in comparison.rows if row.gained] == ["no test is possible with one run"] * 2
     assert "(10 000 images, 95 % interval over images 0.9456 to 0.9541)" in said_of(comparison)[0]

@@ -150,11 +150,23 @@ def test_survivors_do_not_win(outputs):
     assert comparison.best.label == "lr=0.1"
     assert comparison.table().set_index("optimizer.lr")["lost"].to_dict() == {"0.1": "", "9": "2 diverged"}
     said = said_of(comparison)
-    assert conclusion(comparison).startswith("2 of 6 runs failed or diverged. No difference")
+    assert conclusion(comparison).startswith("lr=9 diverged with 2 of 3 seeds. No difference")
     assert list(comparison.numbers.values()) == ["1. ", "a. "], "which is not ranked"
     assert said[1] == ("Not ranked: lr=9; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
     assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; no test is possible with one run"
     assert comparison.rows[1].lost == {"diverged": 2}
+
+
+def test_what_never_came_through_is_a_finding(outputs):
+    for seed in (0, 1):
+        write_run(outputs, 0.9 + seed / 100, "optimizer.lr=0.05", f"seed={seed}")
+        failed(outputs, "optimizer.lr=1e30", f"seed={seed}")
+    comparison = compared(outputs)
+    assert comparison.cautions() == ["Not ranked: lr=1e30 diverged with 2 of 2 seeds."]
+    assert conclusion(comparison) == (
+        "lr=1e30 diverged with 2 of 2 seeds. No difference in test accuracy can be tested: "
+        "that takes two finished runs of each configuration."
+    )
 
 
 def test_a_result_that_is_not_a_number_diverged(outputs):
@@ -177,7 +189,9 @@ def test_a_configuration_that_never_finished_is_a_row(outputs):
     assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9", "lr=0.3"]
     assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"paused": 1}]
     assert page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each"
-    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith("takes two runs of each configuration.")
+    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith(
+        "takes two finished runs of each configuration."
+    )
 
 
 def test_unequal_seeds_are_said(outputs):

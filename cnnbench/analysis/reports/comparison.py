@@ -168,6 +168,15 @@ class Comparison:
         """Return the runs of all rows, finished or not."""
         return [run for row in self.rows for run in row.group.every.values()]
 
+    def failures(self, rows: Sequence[Row]) -> list[str]:
+        """Return with how many repetitions each of these failed: `lr=9 diverged with 2 of 3 seeds`."""
+        return [
+            f"{row.label} {ended} with {row.lost[ended]} of {len(row.group.every)} {self.unit}"
+            for row in rows
+            for ended in FAILURES
+            if row.lost[ended]
+        ]
+
     def cautions(self) -> list[str]:
         """Return why means may not be compared as they stand: repetitions that failed or differ, other images."""
         lines = [text for key, text in OTHER_VERSIONS.items() if key in self.differing]
@@ -177,6 +186,8 @@ class Comparison:
             for row in self.rows
             if all(row is not one for one in self.ranked) and not math.isnan(row.ranked_by)
         ]
+        if without := self.failures([row for row in self.rows if math.isnan(row.ranked_by)]):
+            lines.append(f"Not ranked: {some(without)}.")
         if self.ranked and not self.ranked[0].is_whole:
             lines.append(f"Failures: every configuration lost {self.unit}; the means are over those that came through.")
         if len({frozenset(row.group.runs) for row in self.ranked}) > 1:
