@@ -108,7 +108,10 @@ def conclusion(comparison: Comparison) -> str:
     few = sum(row.gained is not None and row.gained.estimate.n < 2 for row in comparison.rows if row.measured.n)
     more = f" {counted(few, 'more variant')} {'has' if few == 1 else 'have'} fewer than two {unit} to compare: unknown."
     more *= few > 0
-    least = [f"{n} {unit} only detect differences above {ends}" for n, ends in detectable(comparison).items()][:1]
+    least = [
+        f"{n} {unit} {f'only detect differences above {ends}' if ends else 'can detect no difference that is possible'}"
+        for n, ends in detectable(comparison).items()
+    ][:1]
     if len(known) == 1:
         ((row, gain),) = known
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"

@@ -202,6 +202,9 @@ class Comparison:
                 f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than "
                 f"{some([row.label for row in others])}; their order says little about the configurations."
             )
+        gains = [row.gained for row in self.rows if row.gained is not None] + [one for _, one in self.behind_best()]
+        if any(gain.is_resolved and gain.estimate.n == 2 for gain in gains):
+            lines.append(f"Only 2 {self.unit}: two that happen to agree say little, even of what is more than chance.")
         return lines
 
 

@@ -13,6 +13,7 @@ from cnnbench.tasks.intervals import wilson
 
 ALMOST = 0.99  # of a level: the last percent is a matter of chance
 MORE_SEEDS = 10  # of which it is said what they would show
+NONE = "none that is possible"
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,20 @@ def _outliers(comparison: Comparison) -> Iterator[str]:
 
 
 def detectable(comparison: Comparison) -> dict[int, str]:
-    """Return by number of seeds which difference to the baseline they can detect; empty: all were found, or unknown."""
+    """Return by number of seeds which difference to the baseline they can detect; empty: all were found, or unknown.
+
+    The text is empty where that is more than the metric of the baseline can rise or fall.
+    """
     gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
     if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
         return {}
-    number, span = min(gain.estimate.n for gain in gains), comparison.values(comparison.baseline).span
-    least = {}
+    number, bounds = min(gain.estimate.n for gain in gains), comparison.metric.bounds or (-math.inf, math.inf)
+    most, least = max(abs(end - comparison.baseline.measured.mean) for end in bounds), {}
     for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
-        ends = [min(gain.detectable(seeds), span) for gain in gains]
-        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends))))
+        ends = [end for end in (gain.detectable(seeds) for gain in gains) if end <= most]
+        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends)))) if ends else ""
+        if 0 < len(ends) < len(gains):
+            least[seeds] += f" for {len(ends)} of {len(gains)} variants, for others {NONE}"
     return least
 
 
@@ -136,7 +142,7 @@ def _detectable(comparison: Comparison) -> Iterator[str]:
     if least:
         yield (
             f"Smallest difference that {min(least)} {unit} can detect: "
-            f"{f'; with {MORE_SEEDS} {unit}, '.join(least.values())} "
+            f"{f'; with {MORE_SEEDS} {unit}, '.join(one or NONE for one in least.values())} "
             f"({100 * POWER:.0f} % power at the {100 * LEVEL:.0f} % level{ways})."
         )
 
