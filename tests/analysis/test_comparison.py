@@ -86,8 +86,8 @@ def test_the_lowest_calibration_error_is_the_best(outputs):
     comparison = compare(runs_named([str(outputs)]), "ece")
     assert comparison.best.label == "lr=0.1"
     assert said_of(comparison)[0] == (
-        "Best on test: lr=0.1, 0.0200 (10 000 images). Next, without a test: lr=0.5 (0.1800 behind). "
-        "There are no validation images: it was chosen by this figure, which is therefore too good."
+        "Best on test: lr=0.1, 0.0200 (10 000 images). Not tested, so whether by chance is unknown: lr=0.5 (0.1800 "
+        "behind). There are no validation images: it was chosen by this figure, which is therefore too good."
     )
 
 
@@ -181,13 +181,45 @@ def test_an_unresolved_difference_names_what_could_be_detected_and_not_how_many_
     assert said.endswith("(80 % power at the 5 % level).")
 
 
+@pytest.mark.parametrize(
+    ("rates", "concluded", "found"),
+    [
+        (("0.5",), "2 seeds can detect no difference that is possible", "none that is possible; with 10 seeds, 0.1420"),
+        (
+            ("0.5", "0.7"),
+            "2 seeds only detect differences above 0.1856 for 1 of 2 variants, for",
+            " others none that is possible; with",
+        ),
+    ],
+)
+def test_a_difference_that_is_impossible_is_not_called_the_smallest(rates, concluded, found, outputs):
+    gains = {"0.1": (0, 0), "0.5": (-0.1, 0.1), "0.7": (0.01, 0.012)}
+    for rate in ("0.1", *rates):
+        for seed, gain in enumerate(gains[rate]):
+            write_run(outputs, 0.8 + gain, f"optimizer.lr={rate}", f"seed={seed}")
+    comparison = compare(runs_named([str(outputs)]))
+    assert concluded in conclusion(comparison)
+    assert any(line.startswith("Smallest difference that 2 seeds") and found in line for line in said_of(comparison))
+
+
+def test_two_seeds_that_agree_are_cautioned_against(outputs):
+    for seed in (0, 1, 2):
+        write_run(outputs, 0.8 + seed / 1000, "optimizer.lr=0.1", f"seed={seed}")
+        if seed < 2:
+            write_run(outputs, 0.9 + seed / 1000, "optimizer.lr=0.5", f"seed={seed}")
+    cautions = compare(runs_named([str(outputs)])).cautions()
+    assert cautions[-1] == "Only 2 seeds: two that happen to agree say little, even of what is more than chance."
+    write_run(outputs, 0.902, "optimizer.lr=0.5", "seed=2")
+    assert compare(runs_named([str(outputs)])).cautions() == []
+
+
 def test_with_one_seed_chance_is_unknown(outputs):
     write_run(outputs, 0.9)
     write_run(outputs, 0.95, "optimizer.lr=0.5")
     write_run(outputs, 0.95, "optimizer.lr=0.7", "seed=4")
     comparison = compare(runs_named([str(outputs)]))
     assert conclusion(comparison) == (
-        "No difference in test accuracy can be tested: that takes two runs of each configuration."
+        "No difference in test accuracy can be tested: that takes two finished runs of each configuration."
     )
     assert [row.gained.verdict for row in comparison.rows if row.gained] == ["no test is possible with one run"] * 2
     assert "(10 000 images, 95 % interval over images 0.9456 to 0.9541)" in said_of(comparison)[0]
@@ -338,11 +370,11 @@ def test_a_page_says_which_learns_first_and_which_overfits(outputs):
     comparison = compare(runs_named([str(outputs)]))
     said = said_of(comparison)
     assert said[0].startswith("Best on test: lr=0.1, 0.9500 (10 000 images).")
-    assert said[1] == (
+    assert said[2] == (
         "Speed of learning: epochs to validation accuracy 0.7920, 99 % of the best of lr=0.5, with range over seeds: "
         "lr=0.5 2, lr=0.1 3.5 (3 to 4)."
     )
-    assert said[2] == (
+    assert said[3] == (
         "Validation loss: at the end more than a tenth above its lowest value for lr=0.5 (1.50 times, after epoch 2): "
         "overfitting."
     )

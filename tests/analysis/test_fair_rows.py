@@ -54,6 +54,21 @@ def test_without_validation_it_says_that_it_ranks_on_test(outputs):
     assert said.endswith("There are no validation images: it was chosen by this figure, which is therefore too good.")
 
 
+def test_one_seed_ties_with_nothing(outputs):
+    for seed in (0, 1, 2):
+        write_run(outputs, 0.90 + seed / 100, "optimizer.lr=0.1", f"seed={seed}", val=0.93 + seed / 100)
+        write_run(outputs, 0.91 + seed / 90, "optimizer.lr=0.2", f"seed={seed}", val=0.93 + seed / 90)
+    for rate, val, seed in (("9", 0.1, 0), ("8", 0.92, 7)):
+        write_run(outputs, val, f"optimizer.lr={rate}", f"seed={seed}", val=val)
+    comparison = compared(outputs)
+    said = said_of(comparison)[0]
+    assert (
+        "Tied with it, within chance: lr=0.1 (0.0011 or 1 image behind). Not tested, so whether by chance is " in said
+    )
+    assert "unknown: lr=8 (0.0211 or 21 images behind), lr=9 (0.8300 or 830 images behind)." in said
+    assert conclusion(comparison).endswith(". 2 more variants have fewer than two seeds to compare: unknown.")
+
+
 def test_a_tie_on_validation_is_said(outputs):
     write_run(outputs, 0.95, "optimizer.lr=0.1", val=0.9)
     write_run(outputs, 0.99, "optimizer.lr=0.5", val=0.9)
@@ -61,7 +76,7 @@ def test_a_tie_on_validation_is_said(outputs):
     assert said.startswith(
         "Best on validation: lr=0.1, 0.9000 (1 000 images, 95 % interval over images 0.8798 to 0.9171)"
     )
-    assert said.endswith("its test accuracy is 0.9500. Next, without a test: lr=0.5 (equal).")
+    assert said.endswith("its test accuracy is 0.9500. Not tested, so whether by chance is unknown: lr=0.5 (equal).")
 
 
 def test_where_test_is_not_measured_validation_is_compared(outputs):
@@ -135,11 +150,23 @@ def test_survivors_do_not_win(outputs):
     assert comparison.best.label == "lr=0.1"
     assert comparison.table().set_index("optimizer.lr")["lost"].to_dict() == {"0.1": "", "9": "2 diverged"}
     said = said_of(comparison)
-    assert conclusion(comparison).startswith("2 of 6 runs failed or diverged. No difference")
+    assert conclusion(comparison).startswith("lr=9 diverged with 2 of 3 seeds. No difference")
     assert list(comparison.numbers.values()) == ["1. ", "a. "], "which is not ranked"
     assert said[1] == ("Not ranked: lr=9; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
     assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; no test is possible with one run"
     assert comparison.rows[1].lost == {"diverged": 2}
+
+
+def test_what_never_came_through_is_a_finding(outputs):
+    for seed in (0, 1):
+        write_run(outputs, 0.9 + seed / 100, "optimizer.lr=0.05", f"seed={seed}")
+        failed(outputs, "optimizer.lr=1e30", f"seed={seed}")
+    comparison = compared(outputs)
+    assert comparison.cautions() == ["Not ranked: lr=1e30 diverged with 2 of 2 seeds."]
+    assert conclusion(comparison) == (
+        "lr=1e30 diverged with 2 of 2 seeds. No difference in test accuracy can be tested: "
+        "that takes two finished runs of each configuration."
+    )
 
 
 def test_a_result_that_is_not_a_number_diverged(outputs):
@@ -162,7 +189,9 @@ def test_a_configuration_that_never_finished_is_a_row(outputs):
     assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9", "lr=0.3"]
     assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"paused": 1}]
     assert page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each"
-    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith("takes two runs of each configuration.")
+    assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith(
+        "takes two finished runs of each configuration."
+    )
 
 
 def test_unequal_seeds_are_said(outputs):
@@ -170,10 +199,12 @@ def test_unequal_seeds_are_said(outputs):
         write_run(outputs, 0.9 + seed / 100, "optimizer.lr=0.1", f"seed={seed}", val=0.9)
         if seed != 2:
             write_run(outputs, 0.91, "optimizer.lr=0.5", f"seed={seed}", val=0.91)
+            write_run(outputs, 0.89, "optimizer.lr=0.7", f"seed={seed}", val=0.89)
     comparison = compared(outputs)
     (said,) = comparison.cautions()
     assert said == (
-        "Unequal seeds: the means are over different ones (lr=0.5 3, lr=0.1 4); differences are over those in common."
+        "Unequal seeds: the means are over different ones (1 configuration with 4 seeds, 2 configurations with 3 seeds); "
+        "differences are over those in common."
     )
     assert comparison.rows[1].gained is not None
     assert comparison.rows[1].gained.estimate.n == 3

@@ -13,7 +13,7 @@ from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, compare
 from cnnbench.analysis.reports.facts import PUBLISHED_NOTE, published, shared_facts
 from cnnbench.analysis.reports.findings import Learning, detectable, findings, learning_of
-from cnnbench.analysis.reports.groups import FAILURES, SHARED, ending, ran_at_once, some
+from cnnbench.analysis.reports.groups import SHARED, ending, ran_at_once, some
 from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.page import Facts, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
@@ -97,26 +97,32 @@ def title_of(comparison: Comparison) -> str:
 def conclusion(comparison: Comparison) -> str:
     """Return what the comparison says of the baseline and the others, in a sentence or two."""
     base, measure, unit = comparison.baseline, comparison.measure, comparison.unit
-    lost = sum(row.lost[name] for row in comparison.rows for name in FAILURES)
-    failed = f"{lost} of {counted(len(comparison.runs), 'run')} failed or diverged. " if lost else ""
+    lost = some(comparison.failures(comparison.rows))
+    failed = f"{lost}. " * bool(lost)
     if len(comparison.rows) == 1:
         return f"{failed}Mean {measure} {in_numbers(base.measured)}."
     known = [(row, row.gained) for row in comparison.rows if row.gained is not None and not math.isnan(row.gained.p)]
     found = [(row, gain) for row, gain in known if gain.is_resolved]
     if not known:
-        return f"{failed}No difference in {measure} can be tested: that takes two runs of each configuration."
-    least = [f"{n} {unit} only detect differences above {ends}" for n, ends in detectable(comparison).items()][:1]
+        return f"{failed}No difference in {measure} can be tested: that takes two finished runs of each configuration."
+    few = sum(row.gained is not None and row.gained.estimate.n < 2 for row in comparison.rows if row.measured.n)
+    more = f" {counted(few, 'more variant')} {'has' if few == 1 else 'have'} fewer than two {unit} to compare: unknown."
+    more *= few > 0
+    least = [
+        f"{n} {unit} {f'only detect differences above {ends}' if ends else 'can detect no difference that is possible'}"
+        for n, ends in detectable(comparison).items()
+    ][:1]
     if len(known) == 1:
         ((row, gain),) = known
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
-        return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}."
+        return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}.{more}"
     numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
     said = (
         f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
     )
     said += f" baseline{f', {base.label}' * (base.label != BASELINE)}"
-    return f"{failed}In {measure}, {': '.join([said, *numbers])}."
+    return f"{failed}In {measure}, {': '.join([said, *numbers])}.{more}"
 
 
 def _in_words(gain: Difference, unit: str) -> str:

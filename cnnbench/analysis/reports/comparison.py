@@ -35,7 +35,7 @@ from cnnbench.analysis.reports.statistics import (
     estimate,
     paired_difference,
 )
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, counted, listed
 from cnnbench.store.query import RunSummary
 
 MOST_LISTED = 12  # configurations in an error
@@ -168,6 +168,15 @@ class Comparison:
         """Return the runs of all rows, finished or not."""
         return [run for row in self.rows for run in row.group.every.values()]
 
+    def failures(self, rows: Sequence[Row]) -> list[str]:
+        """Return with how many repetitions each of these failed: `lr=9 diverged with 2 of 3 seeds`."""
+        return [
+            f"{row.label} {ended} with {row.lost[ended]} of {len(row.group.every)} {self.unit}"
+            for row in rows
+            for ended in FAILURES
+            if row.lost[ended]
+        ]
+
     def cautions(self) -> list[str]:
         """Return why means may not be compared as they stand: repetitions that failed or differ, other images."""
         lines = [text for key, text in OTHER_VERSIONS.items() if key in self.differing]
@@ -177,12 +186,15 @@ class Comparison:
             for row in self.rows
             if all(row is not one for one in self.ranked) and not math.isnan(row.ranked_by)
         ]
+        if without := self.failures([row for row in self.rows if math.isnan(row.ranked_by)]):
+            lines.append(f"Not ranked: {some(without)}.")
         if self.ranked and not self.ranked[0].is_whole:
             lines.append(f"Failures: every configuration lost {self.unit}; the means are over those that came through.")
         if len({frozenset(row.group.runs) for row in self.ranked}) > 1:
+            numbers, one = Counter(row.measured.n for row in self.ranked), self.unit.removesuffix("s")
+            each = [f"{counted(numbers[n], 'configuration')} with {counted(n, one)}" for n in sorted(numbers)[::-1]]
             lines.append(
-                f"Unequal {self.unit}: the means are over different ones "
-                f"({some([f'{row.label} {row.measured.n}' for row in self.ranked])}); "
+                f"Unequal {self.unit}: the means are over different ones ({', '.join(each)}); "
                 "differences are over those in common."
             )
         others = [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]
@@ -191,6 +203,9 @@ class Comparison:
                 f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than "
                 f"{some([row.label for row in others])}; their order says little about the configurations."
             )
+        gains = [row.gained for row in self.rows if row.gained is not None] + [one for _, one in self.behind_best()]
+        if any(gain.is_resolved and gain.estimate.n == 2 for gain in gains):
+            lines.append(f"Only 2 {self.unit}: two that happen to agree say little, even of what is more than chance.")
         return lines
 
 

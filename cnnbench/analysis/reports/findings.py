@@ -13,6 +13,7 @@ from cnnbench.tasks.intervals import wilson
 
 ALMOST = 0.99  # of a level: the last percent is a matter of chance
 MORE_SEEDS = 10  # of which it is said what they would show
+NONE = "none that is possible"
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,22 @@ def _ties(comparison: Comparison, images: int) -> Iterator[str]:
     """Yield which configurations are as good as the best on the images that it was chosen on, within chance."""
 
     def lag(row: Row, gain: Difference) -> str:
-        less = abs(gain.estimate.mean)
+        less = abs(gain.estimate.mean if gain.estimate.n else row.ranked_by - comparison.best.ranked_by)
         number = counted(round(less * images), "image") if less * images >= 1 else "less than an image"
         counts = f" or {number}" if comparison.metric.is_share else ""
         return f"{row.label} ({f'{less:.4f}{counts} behind' if less else 'equal'})"
 
     behind = comparison.behind_best()
-    tied = [lag(row, gain) for row, gain in behind if not gain.is_resolved]
+    tested = [(row, gain) for row, gain in behind if not math.isnan(gain.p)]
+    tied = [lag(row, gain) for row, gain in tested if not gain.is_resolved]
+    unknown = [lag(row, gain) for row, gain in behind if math.isnan(gain.p)]
     if tied:
-        is_known = any(not math.isnan(gain.p) for _, gain in behind)
-        yield f"{'Tied with it, within chance' if is_known else 'Next, without a test'}: {some(tied)}."
-    elif behind:
-        others = behind[0][0].label if len(behind) == 1 else "Every other configuration"
-        yield f"{others} is worse there by more than chance."
+        yield f"Tied with it, within chance: {some(tied)}."
+    elif tested:
+        others = f"Every other configuration{' that was tested' * bool(unknown)}"
+        yield f"{tested[0][0].label if len(tested) == 1 else others} is worse there by more than chance."
+    if unknown:
+        yield f"Not tested, so whether by chance is unknown: {some(unknown)}."
 
 
 def _outliers(comparison: Comparison) -> Iterator[str]:
@@ -113,15 +117,20 @@ def _outliers(comparison: Comparison) -> Iterator[str]:
 
 
 def detectable(comparison: Comparison) -> dict[int, str]:
-    """Return by number of seeds which difference to the baseline they can detect; empty: all were found, or unknown."""
+    """Return by number of seeds which difference to the baseline they can detect; empty: all were found, or unknown.
+
+    The text is empty where that is more than the metric of the baseline can rise or fall.
+    """
     gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
     if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
         return {}
-    number, span = min(gain.estimate.n for gain in gains), comparison.values(comparison.baseline).span
-    least = {}
+    number, bounds = min(gain.estimate.n for gain in gains), comparison.metric.bounds or (-math.inf, math.inf)
+    most, least = max(abs(end - comparison.baseline.measured.mean) for end in bounds), {}
     for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
-        ends = [min(gain.detectable(seeds), span) for gain in gains]
-        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends))))
+        ends = [end for end in (gain.detectable(seeds) for gain in gains) if end <= most]
+        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends)))) if ends else ""
+        if 0 < len(ends) < len(gains):
+            least[seeds] += f" for {len(ends)} of {len(gains)} variants, for others {NONE}"
     return least
 
 
@@ -133,7 +142,7 @@ def _detectable(comparison: Comparison) -> Iterator[str]:
     if least:
         yield (
             f"Smallest difference that {min(least)} {unit} can detect: "
-            f"{f'; with {MORE_SEEDS} {unit}, '.join(least.values())} "
+            f"{f'; with {MORE_SEEDS} {unit}, '.join(one or NONE for one in least.values())} "
             f"({100 * POWER:.0f} % power at the {100 * LEVEL:.0f} % level{ways})."
         )
 
