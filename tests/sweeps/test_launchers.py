@@ -216,7 +216,8 @@ def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
     assert len(list(outputs.glob("*/*/*/run.json"))) == 1
     assert "the training diverged" in outcome.out
     assert outcome.out.count("not started") == 3
-    again = cnnbench(*words)
+    assert cnnbench(*words, "fail_fast=true").out.count("not started") == 2, "what is known to diverge stops nothing"
+    again = cnnbench(*words, "fail_fast=true")
     assert again.code == 1
     assert "2 of 4 runs completed" in again.out
     sessions = [len(read(path)["sessions"]) for path in outputs.glob("*/*/*/run.json")]
