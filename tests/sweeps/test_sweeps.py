@@ -136,12 +136,18 @@ def test_jobs_that_are_the_same_run_are_run_once(capsys):
     assert len(resolve_all(plans_of(*TINY, "num_workers=0,2"))) == 1
 
 
-def test_a_sweep_of_one_run_says_why_there_is_no_comparison(cnnbench, outputs):
+def test_a_sweep_of_one_run_says_why_there_is_no_comparison_and_what_was_not_tested(cnnbench, outputs):
     words = ("-m", *PLAIN, "epochs=1", "logger=[]", "regularization.dropout=null,0.0")
-    done = cnnbench(*words, "report=true")
+    done = cnnbench(*words, "report=true", "test=false")
     assert done.code == 0, done.err
     assert "no comparison: only one run is completed\n" in done.out
-    assert "no comparison" not in cnnbench(*words, "report=false").out
+    assert "cnnbench evaluate" not in done.out
+    again = cnnbench(*words, "report=false").out
+    assert "no comparison" not in again
+    (run,) = outputs.glob("*/*/*/run.json")
+    assert f"test not measured of 1 run; to measure it: cnnbench evaluate {run.parent}\n" in again
+    assert cnnbench("evaluate", str(run.parent)).code == 0
+    assert "cnnbench evaluate" not in cnnbench(*words, "report=false").out
 
 
 @pytest.fixture
