@@ -268,7 +268,12 @@ def read_request(flags: Namespace) -> Request:
             mistakes.append(Mistake(word, f"is a command, which comes first: cnnbench {word} …"))
         else:
             request.words.append(word)
-    request.is_sweep = is_sweep or (request.resume is not None and _is_sweep(request.resume))
+    if request.resume is not None:
+        from cnnbench.store.folder import outputs_dir
+        from cnnbench.store.sweep_files import sweep_named, with_folder
+
+        request.resume = with_folder(request.resume, outputs_dir())
+        request.is_sweep |= bool(request.resume) and sweep_named(request.resume, outputs_dir()) is not None
     request.mistakes = (*mistakes, *_contradictions(request, is_sweep, flags.words))
     return request
 
@@ -287,14 +292,6 @@ def _contradictions(request: Request, is_multirun: bool, words: Sequence[str]) -
         yield Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run")
     if request.lr_find and (request.is_sweep or request.dry_run or request.resume is not None):
         yield Mistake("lr_find=true", "is for one new run: without -m, dry_run and resume")
-
-
-def _is_sweep(path: str) -> bool:
-    from pathlib import Path
-
-    from cnnbench.store.sweep_files import sweep_file
-
-    return bool(path) and sweep_file(Path(path).expanduser()) is not None
 
 
 class _Callable(ModuleType):

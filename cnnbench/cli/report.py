@@ -35,17 +35,20 @@ page of a sweep is in its folder, also while it runs.
 
 def _run(flags: Namespace) -> None:
     from cnnbench.plugins import register_everything
+    from cnnbench.store.folder import outputs_dir
     from cnnbench.store.query import runs_named
+    from cnnbench.store.sweep_files import with_folder
     from cnnbench.training.terminal import linked, opened_in_browser, width
 
     register_everything(flags.plugins)
-    runs = runs_named(flags.words, with_planned=True)
+    words = [with_folder(word, outputs_dir()) for word in flags.words]
+    runs = runs_named(words, with_planned=True)
     if len(runs) == 1 and runs[0].folder.record_file.is_file() and not runs[0].problem:
         from cnnbench.analysis.reports.single import page_of
 
         page, folder = page_of(runs[0].folder), runs[0].path
     else:
-        page, folder = _comparison_page(runs, flags.words, flags.metric, flags.baseline)
+        page, folder = _comparison_page(runs, words, flags.metric, flags.baseline)
     folder = flags.out or folder
     with writing(folder):
         written = page.write(folder)

@@ -18,7 +18,7 @@ from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, sho
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Claim, FrozenPlan
-from cnnbench.store.sweep_files import job_folder, read_sweep, sweep_file, sweep_folders
+from cnnbench.store.sweep_files import job_folder, read_sweep, sweep_file, sweep_folders, with_folder
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -231,7 +231,7 @@ def runs_named(words: Sequence[str], with_planned: bool = False) -> list[RunSumm
     """
     runs: dict[Path, RunSummary] = {}
     for word in words:
-        paths = _matching(Path(word).expanduser())
+        paths = _matching(Path(with_folder(word, outputs_dir())).expanduser())
         paths = paths or [RunFolder.named(word).path]
         for path in paths:
             if with_planned and (path / "sweep.json").is_file():

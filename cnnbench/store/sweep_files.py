@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import find_runs
+from cnnbench.store.folder import find_runs, shown
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan, Sweep
@@ -27,7 +27,14 @@ def sweep_folders(path: Path) -> list[Path]:
 
 def sweep_named(word: str, outputs: Path) -> Path | None:
     """Return the file of the sweep that a word means: its folder, or the name of that in `outputs/sweeps`."""
-    return sweep_file(Path(word).expanduser()) or (sweep_file(outputs / "sweeps" / word) if "/" not in word else None)
+    return sweep_file(Path(with_folder(word, outputs)).expanduser())
+
+
+def with_folder(word: str, outputs: Path) -> str:
+    """Return the path of a sweep for its name in `outputs/sweeps`, and any other word as it is."""
+    path = outputs / "sweeps" / word
+    is_name = "/" not in word and not Path(word).expanduser().exists() and sweep_file(path) is not None
+    return shown(path) if is_name else word
 
 
 def sweep_files(outputs: Path) -> list[Path]:

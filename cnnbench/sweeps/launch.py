@@ -1,6 +1,7 @@
 """A sweep from its words to its end: recognised or planned, written to its folder, worked on, compared."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, UserEr
 from cnnbench.plugins import register_everything
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes, typed_code
+from cnnbench.store.query import read_run
 from cnnbench.store.sweep_files import sweep_file
 from cnnbench.sweeps.display import Display, summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
@@ -144,6 +146,8 @@ def carry_out_sweep(
             console.show_page(write_comparison(), first.config.open)
     elif live is not None and "elsewhere" not in kinds:
         live.finish()
+    if first.config.test:
+        _say_what_is_untested(sweep)
     _say_what_is_left(sweep, worked)
     return stop.exit_code if stop.signal is not None else worked.exit_code, worked
 
@@ -185,6 +189,22 @@ def _has_page(run: RunFolder) -> bool:
     """Return whether a run has a page that is not older than its result: it may have one of when it failed."""
     newest = run.result_file if run.is_completed else run.record_file
     return run.page.is_file() and run.page.stat().st_mtime >= newest.stat().st_mtime
+
+
+def _say_what_is_untested(sweep: SweepFolder) -> None:
+    """Say how to measure on the test images what was finished with test=false before."""
+    runs = [read_run(run.path) for run in sweep.runs().values() if run is not None]
+    # The record counts tests also of data without test images; earlier versions did not count.
+    untested = [
+        shlex.quote(run.folder.shown_path)
+        for run in runs
+        if run.is_finished and not run.problem and not (run.result.get("test") or run.record.get("test_measured"))
+    ]
+    if untested:
+        command = f"cnnbench evaluate {untested[0]}"
+        if len(untested) > 1:
+            command = f'for run in {" ".join(untested)}; do cnnbench evaluate "$run"; done'
+        console.say(f"test not measured of {counted(len(untested), 'run')}; to measure it: {command}")
 
 
 def _say_what_is_left(sweep: SweepFolder, worked: Worked) -> None:

@@ -16,11 +16,15 @@ TESTED_AGAIN = "the training diverged, and would with the same code again; retry
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job stands. text: that in a word or two; for one that failed `failed: …`. reason: in full, or empty."""
+    """How a job stands. text: that in a word or two; for one that failed `failed: …`. reason: in full, or empty.
+
+    is_known: it failed in an earlier launch, and was not tried in this one.
+    """
 
     kind: Kind
     text: str
     reason: str = ""
+    is_known: bool = False
 
 
 COMPLETED = Outcome("completed", "completed")
@@ -32,9 +36,9 @@ def elsewhere(holder: str) -> Outcome:
     return Outcome("elsewhere", "elsewhere", holder)
 
 
-def failed(text: str, reason: str = "") -> Outcome:
+def failed(text: str, reason: str = "", is_known: bool = False) -> Outcome:
     """Return that a job failed. text: what happened to it; reason: in full."""
-    return Outcome("failed", text, reason)
+    return Outcome("failed", text, reason, is_known)
 
 
 def outcome_of(run: RunFolder | None, end: JobEnd) -> Outcome:
@@ -67,7 +71,7 @@ def failed_before(run: RunFolder | None, plan: Plan) -> Outcome | None:
         return None
     if plan.rerun or changed_names(record.get("code", {}), plan.code):
         return None
-    return failed("failed", f"{error.removeprefix('DivergedError: ')}\n{TESTED_AGAIN}")
+    return failed("failed", f"{error.removeprefix('DivergedError: ')}\n{TESTED_AGAIN}", is_known=True)
 
 
 def _vanished(code: int) -> str:

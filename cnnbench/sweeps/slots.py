@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from cnnbench.errors import ExitCode, Stopped, TrainingError, UserError, writing_to
+from cnnbench.errors import ExitCode, Stopped, StoppedAtOnce, TrainingError, UserError, writing_to
 from cnnbench.store.folder import RunFolder, RunHeldError, now
 from cnnbench.store.provenance import of_linux
 from cnnbench.training import console
@@ -181,22 +181,23 @@ def _work_in_process(
 ) -> None:
     os.environ.clear()  # the server has what was set when it began: for the first sweep of a notebook
     os.environ.update(environment)
-    with StopRequests(gives_back=False) as stop:
-        threading.Thread(target=_pass_on, args=(listening, stop), daemon=True).start()
-        try:
+    stop = StopRequests(gives_back=False)
+    try:
+        with stop:
             _print_to(log)
+            threading.Thread(target=_pass_on, args=(listening, stop), daemon=True).start()  # it may stop this at once
             with console.showing("lines"):
                 code = task(stop)
-        except (UserError, TrainingError) as error:
-            console.error(error)
-            saying.send((isinstance(error, RunHeldError), str(error)[:LONGEST]))
-            code = ExitCode.FAILED if isinstance(error, TrainingError) else ExitCode.MISTAKE
-        except Stopped as error:
-            console.error(error)
-            code = stop.exit_code
-        except KeyboardInterrupt as error:
-            console.error(error)
-            code = ExitCode.INTERRUPTED
+    except (UserError, TrainingError) as error:
+        console.error(error)
+        saying.send((isinstance(error, RunHeldError), str(error)[:LONGEST]))
+        code = ExitCode.FAILED if isinstance(error, TrainingError) else ExitCode.MISTAKE
+    except (Stopped, StoppedAtOnce) as error:
+        console.error(error)
+        code = stop.exit_code
+    except KeyboardInterrupt as error:
+        console.error(error)
+        code = ExitCode.INTERRUPTED
     sys.exit(code)
 
 

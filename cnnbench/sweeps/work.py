@@ -204,7 +204,7 @@ class _Worker:
             return None
         before = self.outcomes.get(parent.identity, NOT_STARTED)
         if before.kind == "failed":
-            return failed("not started", f"it begins with the run of: {parent.command}, which failed")
+            return failed("not started", f"it begins with the run of: {parent.command}, which failed", before.is_known)
         return before if before.kind == "elsewhere" else NOT_STARTED
 
     def _stands(self, job: Job, number: int, run: RunFolder | None) -> Outcome | None:
@@ -271,7 +271,8 @@ class _Worker:
         self._after(outcome)
 
     def _after(self, outcome: Outcome) -> None:
-        if self.options.fail_fast and outcome.kind == "failed" and self.ended_by is None:
+        is_new = outcome.kind == "failed" and not outcome.is_known  # else the same command would never get past it
+        if self.options.fail_fast and is_new and self.ended_by is None:
             self._stop_all(signal.SIGTERM, ExitCode.FAILED)
 
     def _stop_all(self, number: int, code: ExitCode) -> None:

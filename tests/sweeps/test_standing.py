@@ -95,6 +95,12 @@ def test_a_sweep_is_listed_with_what_to_type_next(way, sweep, command_of, monkey
     assert f"cnnbench resume outputs/sweeps/{sweep.path.name}\n" in done.out
 
 
+def test_the_page_of_a_sweep_is_written_by_its_name(sweep, command_of):
+    done = command_of("report", sweep.path.name)
+    assert done.code == 0, done.err
+    assert (sweep.path / "report.html").is_file()
+
+
 def test_a_sweep_is_listed_for_programs(sweep, command_of):
     said = json.loads(command_of("list", sweep.path.name, "--json").out)
     assert (said["completed"], said["failed"], len(said["jobs"])) == (1, 2, len(SEEDS))

@@ -19,7 +19,7 @@ import torch
 
 from cnnbench import api
 from cnnbench.config.compose import Composer
-from cnnbench.errors import ConfigError
+from cnnbench.errors import ConfigError, ExitCode
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes
 from cnnbench.sweeps.display import summarize
@@ -27,8 +27,9 @@ from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.outcome import NOT_STARTED
 from cnnbench.sweeps.outcome import outcome_of as outcome_of_job
-from cnnbench.sweeps.slots import JobEnd
+from cnnbench.sweeps.slots import JobEnd, Processes
 from cnnbench.training.plan import command_line, plan_run
+from cnnbench.training.signals import StopRequests
 from tests.conftest import TINY
 from tests.support.interruption import PLAIN, differences, fingerprints, go, outcome_of, read
 from tests.support.run_folders import write_run
@@ -135,12 +136,18 @@ def test_jobs_that_are_the_same_run_are_run_once(capsys):
     assert len(resolve_all(plans_of(*TINY, "num_workers=0,2"))) == 1
 
 
-def test_a_sweep_of_one_run_says_why_there_is_no_comparison(cnnbench, outputs):
+def test_a_sweep_of_one_run_says_why_there_is_no_comparison_and_what_was_not_tested(cnnbench, outputs):
     words = ("-m", *PLAIN, "epochs=1", "logger=[]", "regularization.dropout=null,0.0")
-    done = cnnbench(*words, "report=true")
+    done = cnnbench(*words, "report=true", "test=false")
     assert done.code == 0, done.err
     assert "no comparison: only one run is completed\n" in done.out
-    assert "no comparison" not in cnnbench(*words, "report=false").out
+    assert "cnnbench evaluate" not in done.out
+    again = cnnbench(*words, "report=false").out
+    assert "no comparison" not in again
+    (run,) = outputs.glob("*/*/*/run.json")
+    assert f"test not measured of 1 run; to measure it: cnnbench evaluate {run.parent}\n" in again
+    assert cnnbench("evaluate", str(run.parent)).code == 0
+    assert "cnnbench evaluate" not in cnnbench(*words, "report=false").out
 
 
 @pytest.fixture
@@ -319,6 +326,19 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
     record = read(run / "run.json")
     assert record["status"] == "preempted"
     assert read(max((run / "checkpoints").glob("*.json")))["step"] == record["step"]
+
+
+def waits(_stop: StopRequests) -> ExitCode:
+    time.sleep(60)
+    return ExitCode.FINISHED
+
+
+def test_a_job_that_is_stopped_as_it_starts_is_stopped_and_not_failed(tmp_path):
+    process = Processes().start(waits, tmp_path / "log")
+    process.stop(signal.SIGTERM)  # there before it listens
+    outcome = outcome_of_job(None, process.ended())
+    assert (outcome.kind, outcome.reason) == ("stopped", "")
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_sweep_from_python_takes_the_hashes_of_its_code_once_for_all_jobs(outputs, monkeypatch):
