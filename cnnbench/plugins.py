@@ -8,11 +8,13 @@ import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
-from cnnbench.errors import UserError, raised_at
+from cnnbench.errors import UserError, one_line, raised_at
 from cnnbench.registry import ENGINES, LOGGERS, METRICS, Registry
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.loggers")
@@ -22,8 +24,8 @@ REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), LOGGERS, METRICS, ENGINES)
 _imported: dict[str, bytes] = {}
 """Content of each plugin file as it was imported, by the name of its module."""
 
-broken_entry_points: dict[str, str] = {}
-"""Installed plugins that could not be loaded, and why: no reason to refuse commands that do not need them."""
+_said: set[str] = set()
+"""Notes on installed plugins that could not be loaded: no reason to refuse commands that do not need them."""
 
 
 def plugin_names(text: str) -> tuple[str, ...]:
@@ -49,11 +51,22 @@ def _entry_points() -> Iterator[ModuleType]:
         try:
             with _rolled_back_on_failure():
                 loaded = point.load()
-        except Exception as error:  # noqa: BLE001 - somebody else's code, which this command may not need
-            broken_entry_points[point.name] = f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of others, and this command may not need it
+            _say_once(point, error)
             continue
         if isinstance(loaded, ModuleType):
             yield loaded
+
+
+def _say_once(point: EntryPoint, error: BaseException) -> None:
+    package = point.module.partition(".")[0]
+    own = [one for one in extract_tb(error.__traceback__) if package in Path(one.filename).with_suffix("").parts]
+    where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    name = point.dist.name if point.dist else point.name
+    note = one_line(f"note: the installed package {name} cannot be imported: {where}{_reason(error)}")
+    if note not in _said and sys.stderr is not None:  # a command registers several times; pythonw has no stderr
+        sys.stderr.write(f"{note}\n")
+    _said.add(note)
 
 
 def _load(plugin: str) -> ModuleType:

@@ -8,6 +8,7 @@ from tests.conftest import TINY, only_run
 from tests.support.interruption import read
 
 IMPORTS = """
+from typing import Literal
 import torch
 from torch import nn
 from cnnbench import registry
@@ -78,7 +79,7 @@ FILES = {
     "a schedule that watches validation without patience": First(
         '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
         "scheduler=first_falls",
-        "plugin.py:9: scheduler 'first_falls': watches validation, and has no setting `patience`",
+        "plugin.py:10: scheduler 'first_falls': watches validation, and has no setting `patience`",
     ),
     "a schedule of one argument": First(
         '@registry.register_scheduler("first_falls")\ndef falls(horizon):\n    return lambda step: 1.0',
@@ -88,13 +89,13 @@ FILES = {
     "a schedule that calls the horizon something else": First(
         '@registry.register_scheduler("first_falls")\ndef falls(total):\n    return lambda *_: 1.0',
         "scheduler=first_falls",
-        "plugin.py:9: scheduler 'first_falls': setting 'total' has no type: write `total: int`, say; "
+        "plugin.py:10: scheduler 'first_falls': setting 'total' has no type: write `total: int`, say; "
         "what the program fills is called `horizon`.",
     ),
     "an optimizer without lr": First(
         '@registry.register_optimizer("first_steps")\ndef steps(groups):\n    return torch.optim.SGD(groups, lr=0.1)',
         "optimizer=first_steps",
-        "plugin.py:9: optimizer 'first_steps': has no setting `lr`, the learning rate that schedules scale",
+        "plugin.py:10: optimizer 'first_steps': has no setting `lr`, the learning rate that schedules scale",
     ),
     "an optimizer with lr alone": First(
         '@registry.register_optimizer("first_steps")\n'
@@ -104,7 +105,7 @@ FILES = {
     "a keyword without annotation": First(
         '@registry.register_model("first_net")\ndef net(spec, *, width):\n    return nn.Flatten()',
         "model=lenet",
-        "plugin.py:9: model 'first_net': setting 'width' has no type: write `width: int`, say; what the program fills",
+        "plugin.py:10: model 'first_net': setting 'width' has no type: write `width: int`, say; what the program fills",
     ),
     "a keyword without annotation that has a default": First(
         NET.format(parameters="self, in_channels, num_classes, gain=1.0", channels="in_channels", outputs="num_classes",
@@ -115,7 +116,24 @@ FILES = {
         NET.format(parameters="self, spec, act=nn.ReLU", channels="spec.channels", outputs="spec.num_outputs",
                    returned=SCORES),
         "model=first_net",
-        "plugin.py:9: model 'first_net': setting 'act' cannot be a type: take bool, int, float, str or list",
+        "plugin.py:10: model 'first_net': setting 'act' cannot be a type: take bool, int, float, str or list",
+    ),
+    "a default that contradicts its type": First(
+        NET.format(parameters='self, spec, *, width: str = 8, kind: Literal["a", "b"] = "c"', channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': the default of 'width', 8, does not fit its type: text.",
+    ),
+    "a default that is none of the choices": First(
+        NET.format(parameters='self, spec, *, kind: Literal["a", "b"] = "c"', channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': the default of 'kind', 'c', does not fit its type: one of a, b.",
+    ),
+    "defaults of other kinds": First(
+        NET.format(parameters="self, spec, *, rate: float | None = None, maps: list[int] = [1, 2], scale: float = 2",
+                   channels="spec.channels", outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
     ),
     "a class that knows nothing of the program": First(
         NET.format(parameters="self, in_channels=1, num_classes=10", channels="in_channels", outputs="num_classes",
@@ -126,13 +144,13 @@ FILES = {
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
                    returned="self.last(images.flatten(1))"),
         "model=first_net",
-        "model 'first_net' does not work on 1x16x16 images: plugin.py:18: mat1 and mat2 shapes cannot be multiplied",
+        "model 'first_net' does not work on 1x16x16 images: plugin.py:19: mat1 and mat2 shapes cannot be multiplied",
     ),
     "a network with a misspelt layer": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
                    returned="self.lst(images)"),
         "model=first_net",
-        "plugin.py:18: AttributeError: 'FirstNet' object has no attribute 'lst'",
+        "plugin.py:19: AttributeError: 'FirstNet' object has no attribute 'lst'",
     ),
     "a class that nobody registers": First(
         "class FirstNet(nn.Module):\n    pass",
@@ -154,12 +172,12 @@ FILES = {
     "a model that is no module": First(
         '@registry.register_model("first_net")\ndef net(spec):\n    return lambda images: images',
         "model=first_net",
-        "cnnbench: plugin.py:9: model 'first_net': returns a function, and must return an nn.Module.",
+        "cnnbench: plugin.py:10: model 'first_net': returns a function, and must return an nn.Module.",
     ),
     "a data set of torch": First(
         DATA.format(returned="torch.utils.data.TensorDataset(pixels, labels)"),
         "data=first_data",
-        "plugin.py:9: data 'first_data': returns a TensorDataset, and must return an ImageData",
+        "plugin.py:10: data 'first_data': returns a TensorDataset, and must return an ImageData",
     ),
     "a data set of float images": First(
         DATA.format(returned='ImageData(*[Images(pixels / 255, labels)] * 2, ("dark", "bright"))'),

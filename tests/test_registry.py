@@ -12,6 +12,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from pydantic import Field, PositiveInt, ValidationError
 
+from cnnbench import plugins
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
 from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
@@ -234,6 +235,30 @@ class TestPlugins:
             files[-1].write_text(MY_NET.replace('"plugged_net"', f'"{name}"'))
         for _ in range(2):  # the command registers before it composes, and again where it trains
             assert [module.__file__ for module in register_everything(map(str, files))] == [str(file) for file in files]
+
+    def test_an_installed_package_that_cannot_be_imported_is_named_once_and_ends_no_command(
+        self, cnnbench, tmp_path, monkeypatch
+    ):
+        (tmp_path / "broken_nets").mkdir()
+        (tmp_path / "broken_nets" / "__init__.py").write_text("\nimport not_there_at_all\n")
+        (tmp_path / "nets_of_others-1.0.dist-info").mkdir()
+        (tmp_path / "nets_of_others-1.0.dist-info" / "METADATA").write_text("Name: nets-of-others\nVersion: 1.0\n")
+        (tmp_path / "nets_of_others-1.0.dist-info" / "entry_points.txt").write_text(
+            "[cnnbench.plugins]\nnets = broken_nets.models\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        note = (
+            "note: the installed package nets-of-others cannot be imported: "
+            f"{tmp_path}/broken_nets/__init__.py:2: ModuleNotFoundError: No module named 'not_there_at_all'\n"
+        )
+        for code, words in (
+            (0, ["options", "optimizer"]),
+            (2, ["model=broken_net", *TINY]),
+            (0, ["dry_run=true", *TINY]),
+        ):
+            monkeypatch.setattr(plugins, "_said", set())  # as in a process of its own
+            ended = cnnbench(*words)
+            assert (ended.code, ended.err.count(note)) == (code, 1), ended.err
 
     def test_no_file_at_all_is_a_mistake(self, cnnbench):
         refused = cnnbench("plugins=", "--cfg", "job")

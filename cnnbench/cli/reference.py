@@ -7,10 +7,10 @@ from itertools import chain
 
 from cnnbench.cli.catalog import HOMES, Setting, general_settings, options_in, settings_of
 from cnnbench.config.schema import GROUPS
-from cnnbench.config.validate import allowed
 from cnnbench.config.values import as_text, conf_dir
 from cnnbench.plugins import register_everything
 from cnnbench.registry import Component
+from cnnbench.registry.contract import allowed
 
 HEAD = """\
 # Settings

@@ -16,6 +16,7 @@ from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig
 from cnnbench.config.values import set_value
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
+from cnnbench.registry.contract import allowed
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find", "jobs", "fail_fast", "retry_failed")
 LONGEST = 200  # characters of a value in a message
@@ -294,26 +295,3 @@ class _Reading:
         else:
             self.notes.append(f"augmentation.{name} is left out: it {changes}")
         return True
-
-
-def allowed(schema: Mapping[str, Any]) -> str:
-    """Return in words what a JSON schema allows."""
-    if "description" in schema:
-        return str(schema["description"])
-    if "anyOf" in schema:
-        return " or ".join(allowed(option) for option in schema["anyOf"])
-    if "enum" in schema:
-        return "one of " + ", ".join(str(value) for value in schema["enum"])
-    if "const" in schema:
-        return str(schema["const"])
-    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
-    kind = words.get(schema.get("type", ""), "text")
-    if schema.get("type") == "array":
-        fewest, most = schema.get("minItems"), schema.get("maxItems")
-        limits = [f"at least {fewest}"] * bool(fewest) + [f"at most {most}"] * bool(most)
-        number = str(fewest) if fewest and fewest == most else " and ".join(limits)
-        return f"a list{f' of {number}' if number else ''}, each {allowed(schema.get('items', {}))}"
-    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    bounds |= {"pattern": "matching"}
-    limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
-    return " ".join([kind, " and ".join(limits)]).strip()

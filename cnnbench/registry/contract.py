@@ -1,9 +1,10 @@
 """What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, create_model
+from pydantic_core import to_jsonable_python
 
 from cnnbench.errors import UserError, listed
 
@@ -65,6 +66,9 @@ def problems(component: "Component") -> Iterator[str]:
         elif _is_foreign(component.types[name]):
             kind = component.types[name].__name__
             yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
+        elif parameter.default is not parameter.empty and not _comes_back(component.types[name], parameter.default):
+            kinds = _kinds(component.types[name])
+            yield f"the default of '{name}', {parameter.default!r}, does not fit its type: {kinds}"
     if component.group == "optimizer" and "lr" not in component.parameters:
         yield "has no setting `lr`, the learning rate that schedules scale"
     if component.facts.get("watches") and "patience" not in component.parameters:
@@ -77,3 +81,40 @@ def _is_foreign(kind: Any) -> bool:
     """Return whether a type is a class whose objects are no values of YAML."""
     is_class = isinstance(kind, type) and kind is not Any
     return is_class and kind not in (bool, int, float, str, list, dict) and not issubclass(kind, Section)
+
+
+def _comes_back(kind: Any, default: Any) -> bool:
+    """Return whether a setting accepts its default as a file states it."""
+    schema = create_model("Setting", __config__=STRICT, value=(kind, default))
+    try:
+        schema(value=to_jsonable_python(schema.model_fields["value"].get_default(call_default_factory=True)))
+    except ValueError:
+        return False
+    return True
+
+
+def _kinds(kind: Any) -> str:
+    return allowed(create_model("Setting", value=(kind, ...)).model_json_schema()["properties"]["value"])
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """Return in words what a JSON schema allows."""
+    if "description" in schema:
+        return str(schema["description"])
+    if "anyOf" in schema:
+        return " or ".join(allowed(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(str(value) for value in schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
+    kind = words.get(schema.get("type", ""), "text")
+    if schema.get("type") == "array":
+        fewest, most = schema.get("minItems"), schema.get("maxItems")
+        limits = [f"at least {fewest}"] * bool(fewest) + [f"at most {most}"] * bool(most)
+        number = str(fewest) if fewest and fewest == most else " and ".join(limits)
+        return f"a list{f' of {number}' if number else ''}, each {allowed(schema.get('items', {}))}"
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    bounds |= {"pattern": "matching"}
+    limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
+    return " ".join([kind, " and ".join(limits)]).strip()

@@ -15,7 +15,7 @@ from functools import lru_cache
 from inspect import getsource, isclass, isfunction
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import cnnbench
@@ -44,20 +44,30 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
 def typed_code(config: RunConfig) -> dict[str, str]:
     """Return the hash of each component of a run that no module holds: it was typed into a notebook or a script."""
     return {
-        f"{component.group} '{component.name}'": syntax_hash(_source_of(component.factory))
+        f"{component.group} '{component.name}'": _hash_of(component.factory)
         for component in config.components()
         if component.factory.__module__ == "__main__"
     }
 
 
-def _source_of(factory: Callable[..., Any]) -> str:
-    """Return the source of a function, or of the methods of a class, of which a notebook does not know more."""
-    is_class = isclass(factory)
-    functions = [part for part in vars(factory).values() if isfunction(part)] if is_class else [factory]
+def _hash_of(factory: Callable[..., Any]) -> str:
+    """Return the hash of a function, or of the methods of a class, of which a notebook does not know more."""
+    parts = list(vars(factory).values()) if isclass(factory) else [factory]
     try:
-        return "".join(dedent(getsource(function)) for function in functions)
-    except OSError:  # typed into a bare interpreter
-        return ""
+        return syntax_hash("".join(dedent(getsource(part)) for part in parts if isfunction(part)))
+    except OSError:  # typed into a bare interpreter, or piped into one: there is bytecode alone
+        functions = [getattr(part, "__func__", getattr(part, "fget", part)) for part in parts]
+        compiled = [
+            (_bytecode(one.__code__), one.__defaults__, one.__kwdefaults__) for one in functions if isfunction(one)
+        ]
+        return hashlib.sha256(re.sub(" at 0x[0-9a-fA-F]+", "", repr(compiled)).encode()).hexdigest()[:16]
+
+
+def _bytecode(part: Any) -> Any:
+    """Return what a code object does, without its lines and files; of a constant in it, what is the same each time."""
+    if isinstance(part, CodeType):
+        return part.co_code, part.co_names, [_bytecode(one) for one in part.co_consts]
+    return sorted(map(repr, part)) if isinstance(part, frozenset) else part
 
 
 @lru_cache(maxsize=1024)  # a notebook and a sweep plan many runs with the same code

@@ -94,12 +94,32 @@ class Mine(nn.Module):
 """
 
 
-def run_cell(text: str, tmp_path: Path) -> None:
-    """Define what a cell of a notebook does: in `__main__`, with source that Python can look up."""
+def run_cell(text: str, tmp_path: Path, has_source: bool = True) -> None:
+    """Define what a cell of a notebook does: in `__main__`, with source that Python can look up, or without."""
     path = tmp_path / f"cell_{len(list(tmp_path.glob('cell_*')))}.py"
-    path.write_text(text)
+    if has_source:
+        path.write_text(text)
     names = {"__name__": "__main__", "nn": nn, "register_model": cnnbench.register_model}
     exec(compile(text, str(path), "exec"), names)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("self.layers(images)", "2 * self.layers(images)"),  # what is computed
+        ("return self", "return [2 * self.layers(one) for one in images] or self"),  # in code within code
+        ("nn.Linear(width, ", "nn.LazyLinear("),  # a name
+        ("width: int = 4", "width: int = 5"),  # what is no part of a run's identity
+    ],
+)
+def test_a_model_without_source_counts_as_code_by_what_it_does(tmp_path, before, after):
+    run_cell(CELL, tmp_path, has_source=False)
+    config = api.plan(TINY, model="mine").config
+    first = typed_code(config)
+    run_cell(f"# elsewhere\n\n{CELL}", tmp_path / "..", has_source=False)
+    assert typed_code(config) == first
+    run_cell(CELL.replace(before, after), tmp_path, has_source=False)
+    assert typed_code(config) != first
 
 
 def test_a_cell_can_be_run_again_and_counts_as_code(tmp_path):
