@@ -199,10 +199,12 @@ def test_unequal_seeds_are_said(outputs):
         write_run(outputs, 0.9 + seed / 100, "optimizer.lr=0.1", f"seed={seed}", val=0.9)
         if seed != 2:
             write_run(outputs, 0.91, "optimizer.lr=0.5", f"seed={seed}", val=0.91)
+            write_run(outputs, 0.89, "optimizer.lr=0.7", f"seed={seed}", val=0.89)
     comparison = compared(outputs)
     (said,) = comparison.cautions()
     assert said == (
-        "Unequal seeds: the means are over different ones (lr=0.5 3, lr=0.1 4); differences are over those in common."
+        "Unequal seeds: the means are over different ones (1 configuration with 4 seeds, "
+        "2 configurations with 3 seeds); differences are over those in common."
     )
     assert comparison.rows[1].gained is not None
     assert comparison.rows[1].gained.estimate.n == 3

@@ -35,7 +35,7 @@ from cnnbench.analysis.reports.statistics import (
     estimate,
     paired_difference,
 )
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, counted, listed
 from cnnbench.store.query import RunSummary
 
 MOST_LISTED = 12  # configurations in an error
@@ -191,9 +191,10 @@ class Comparison:
         if self.ranked and not self.ranked[0].is_whole:
             lines.append(f"Failures: every configuration lost {self.unit}; the means are over those that came through.")
         if len({frozenset(row.group.runs) for row in self.ranked}) > 1:
+            numbers, one = Counter(row.measured.n for row in self.ranked), self.unit.removesuffix("s")
+            each = [f"{counted(numbers[n], 'configuration')} with {counted(n, one)}" for n in sorted(numbers)[::-1]]
             lines.append(
-                f"Unequal {self.unit}: the means are over different ones "
-                f"({some([f'{row.label} {row.measured.n}' for row in self.ranked])}); "
+                f"Unequal {self.unit}: the means are over different ones ({', '.join(each)}); "
                 "differences are over those in common."
             )
         others = [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]
