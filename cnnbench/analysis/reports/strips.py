@@ -59,7 +59,8 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     base = comparison.baseline.measured.mean
     line = base if len(rows) > 1 and low <= base <= high else None
     heads = "configuration", f"mean [95 %], number of {unit}"
-    title = f"Configurations by {comparison.measure}"
+    first = f", the best on {order} first;" if comparison.ranks_on != comparison.split else " by"
+    title = f"Configurations{first} {comparison.measure}"
     return Strips(title, heads, strips, Axis(comparison.measure, low, high), line, note)
 
 
