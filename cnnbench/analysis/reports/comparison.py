@@ -121,13 +121,9 @@ class Comparison:
     @cached_property
     def ordered(self) -> list[Row]:
         """Return all rows: ranked, then those that lost runs by failures, then those without a mean."""
-
-        def rank(row: Row) -> tuple[int, float]:
-            if math.isnan(row.ranked_by):
-                return 2, 0.0
-            return int(not row.is_whole), -self.metric.sign * row.ranked_by
-
-        return sorted(self.rows, key=rank)
+        means = [row for row in self.rows if not math.isnan(row.ranked_by)]
+        means.sort(key=lambda row: (not row.is_whole, -self.metric.sign * row.ranked_by))
+        return means + [row for row in self.rows if math.isnan(row.ranked_by)]
 
     @cached_property
     def numbers(self) -> dict[int, str]:
