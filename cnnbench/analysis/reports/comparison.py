@@ -193,8 +193,7 @@ class Comparison:
                 f"Unequal {self.unit}: the means are over different ones ({', '.join(each)}); "
                 "differences are over those in common."
             )
-        others = [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]
-        if others:
+        if others := [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]:
             lines.append(
                 f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than "
                 f"{some([row.label for row in others])}; their order says little about the configurations."

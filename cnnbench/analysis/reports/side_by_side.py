@@ -156,8 +156,7 @@ def _curves(comparison: Comparison) -> Iterator[Plot]:
     names = [comparison.numbers[id(row)] + row.label.removeprefix(f"{key}=" * (key in GROUPS)) for row in chosen]
     curves = [(_cut(name), row.group.epochs) for name, row in zip(names, chosen, strict=True)]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
-        plot = metric_curves(curves, metric)
-        if plot is not None:
+        if plot := metric_curves(curves, metric):
             yield replace(plot, title=f"{plot.title}{more}")
 
 
