@@ -203,8 +203,8 @@ def test_unequal_seeds_are_said(outputs):
     comparison = compared(outputs)
     (said,) = comparison.cautions()
     assert said == (
-        "Unequal seeds: the means are over different ones (1 configuration with 4 seeds, 2 configurations with 3 "
-        "seeds); differences are over those in common."
+        "Unequal seeds: the means are over different ones (1 configuration with 4 seeds, "
+        "2 configurations with 3 seeds); differences are over those in common."
     )
     assert comparison.rows[1].gained is not None
     assert comparison.rows[1].gained.estimate.n == 3

@@ -57,6 +57,7 @@ def test_rows_are_in_the_order_of_validation_and_not_of_what_is_shown(outputs):
         write_run(outputs, test, f"optimizer.lr={rate}", val=val)
     strips = strips_of(outputs)
     assert [row.label for row in strips.rows] == ["1. lr=0.3", "2. lr=0.1", "3. lr=0.2"]
+    assert strips.title == "Configurations, the best on validation first; test accuracy"
     assert "Sorted by validation accuracy, the highest first" in strips.note
     assert [row.look for row in strips.rows] == ["", "", ""], "one seed does not say that it is ahead"
 

@@ -74,7 +74,8 @@ def distinguishing_keys(configurations: Sequence[Configuration]) -> tuple[str, .
     def is_shown(key: str) -> bool:
         if key in typed:
             return True
-        follows = any(_covers(group, key) and _follows(key, group, configurations) for group in groups)
+        covering = [group for group in groups if group == "experiment" or key.startswith(f"{group}.")]
+        follows = any(_follows(key, group, configurations) for group in covering)
         return not follows and not _is_of_another_part(key, configurations)
 
     return (*groups, *filter(is_shown, settings))
@@ -119,10 +120,6 @@ def _is_same(text: str, typed: str) -> bool:
 
 def _differs(key: str, configurations: Sequence[Configuration]) -> bool:
     return len({one.text(key) for one in configurations}) > 1
-
-
-def _covers(group: str, key: str) -> bool:
-    return group == "experiment" or key.startswith(f"{group}.")
 
 
 def _follows(key: str, group: str, configurations: Sequence[Configuration]) -> bool:

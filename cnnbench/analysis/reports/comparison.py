@@ -121,13 +121,9 @@ class Comparison:
     @cached_property
     def ordered(self) -> list[Row]:
         """Return all rows: ranked, then those that lost runs by failures, then those without a mean."""
-
-        def rank(row: Row) -> tuple[int, float]:
-            if math.isnan(row.ranked_by):
-                return 2, 0.0
-            return int(not row.is_whole), -self.metric.sign * row.ranked_by
-
-        return sorted(self.rows, key=rank)
+        means = [row for row in self.rows if not math.isnan(row.ranked_by)]
+        means.sort(key=lambda row: (not row.is_whole, -self.metric.sign * row.ranked_by))
+        return means + [row for row in self.rows if math.isnan(row.ranked_by)]
 
     @cached_property
     def numbers(self) -> dict[int, str]:
@@ -197,8 +193,7 @@ class Comparison:
                 f"Unequal {self.unit}: the means are over different ones ({', '.join(each)}); "
                 "differences are over those in common."
             )
-        others = [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]
-        if others:
+        if others := [row for row in self.ranked[1:] if not on_same_images(row.group, self.best.group, self.ranks_on)]:
             lines.append(
                 f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than "
                 f"{some([row.label for row in others])}; their order says little about the configurations."

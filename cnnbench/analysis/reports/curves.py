@@ -106,10 +106,7 @@ def _axis(values: "Sequence[pd.Series[float]]", metric: Metric, like: Axis | Non
     if like.is_log if like else not metric.higher_is_better and low > 0 and high > SPAN * low:
         near = finite if like else finite[finite <= FAR * np.median(finite)]
         return Axis.of_ratios(metric.name, low, float(near.max()))
-    return _padded(metric, *((None if like else visible(finite, metric.higher_is_better)) or (low, high)))
-
-
-def _padded(metric: Metric, low: float, high: float) -> Axis:
+    low, high = (None if like else visible(finite, metric.higher_is_better)) or (low, high)
     least, most = metric.bounds or (-math.inf, math.inf)
     low, high = max(low, least), min(high, most)
     room = (high - low) / 25 or abs(high) / 10 or 0.1

@@ -56,18 +56,13 @@ def evaluation(folder: Path, split: str, tiles: list[Tile], titles: Mapping[str,
         counts = confusion.set_index("class")
         counts.columns = counts.index  # as it is: names that occur twice were numbered when they were read
         yield confusions(counts)
-    calibration = _read(folder / "calibration.csv")
-    if calibration is not None:
-        yield reliability(calibration)
-    scaled = _read(folder / "calibrated" / "calibration.csv")
-    if scaled is not None:
-        yield reliability(scaled, "Calibration with a temperature")
-    pairs = list(_pairs(tiles, confusion))
-    if pairs:
+    for within, title in (("", "Calibration"), ("calibrated", "Calibration with a temperature")):
+        if (calibration := _read(folder / within / "calibration.csv")) is not None:
+            yield reliability(calibration, title)
+    if pairs := list(_pairs(tiles, confusion)):
         yield Gallery("Most confused pairs", pairs)
     for name, title in GALLERIES.items():
-        shown = [tile for tile in tiles if tile.group == name]
-        if shown:
+        if shown := [tile for tile in tiles if tile.group == name]:
             note = CAPTION + (_explained(shown, split) if name == "mistakes" else "")
             yield Gallery(title, [("", list(map(thumbnail, shown)))], note)
     roc, precision_recall = _read(folder / "roc.csv"), _read(folder / "precision_recall.csv")
@@ -93,12 +88,10 @@ def picture(title: str, path: Path) -> Iterator[Picture]:
 
 def trained(tiles: list[Tile]) -> Iterator[Section]:
     """Yield what a training left: augmented images, and the kernels of the first layer."""
-    kernels = [thumbnail(tile) for tile in tiles if tile.group == "kernels"]
-    if kernels:
+    if kernels := [thumbnail(tile) for tile in tiles if tile.group == "kernels"]:
         yield Gallery("Kernels of the first convolution", [("", kernels)], "Each on a scale of its own.", is_small=True)
     groups = dict.fromkeys(tile.group for tile in tiles if tile.group.startswith("augmented "))
-    rows = [[thumbnail(tile) for tile in tiles if tile.group == group] for group in groups]
-    if rows:
+    if rows := [[thumbnail(tile) for tile in tiles if tile.group == group] for group in groups]:
         note = "The first of each row as it is in the data, then as in the first epochs."
         yield Gallery("Augmented training images", [(row[0].lines[0], row) for row in rows], note)
 

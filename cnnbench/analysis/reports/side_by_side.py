@@ -11,7 +11,7 @@ from cnnbench.analysis.reports.groups import in_words, ran_at_once, some
 from cnnbench.analysis.reports.learning import LOSS
 from cnnbench.analysis.reports.page import Section
 from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
-from cnnbench.analysis.reports.strips import differences, farthest, in_numbers, runs_of, within
+from cnnbench.analysis.reports.strips import around, differences, farthest, in_numbers, runs_of, within
 from cnnbench.errors import grouped
 
 BEST, WORST = 45, 15  # of more configurations than both, these are drawn
@@ -24,7 +24,8 @@ VARIES = 1.2  # times the least: costs that differ by more are drawn
 def figures_of(comparison: Comparison) -> Iterator[Section]:
     """Yield the figures that say something of these configurations, the dots of all seeds first."""
     ordered = comparison.ordered
-    shown = _shown(ordered, comparison.baseline)
+    last = len(ordered) - WORST
+    shown = [row for n, row in enumerate(ordered) if n < BEST or n >= last or row is comparison.baseline]
     left_out = len(ordered) - len(shown)
     more = f" {left_out} of {len(ordered)} configurations between the best and the last are left out." * bool(left_out)
     yield runs_of(comparison, shown, more)
@@ -36,14 +37,6 @@ def figures_of(comparison: Comparison) -> Iterator[Section]:
         if path[0] != "seconds" or not ran_at_once(comparison.runs):
             yield from filter(None, (_by_cost(comparison, name, [row.group.mean(*path) for row in ordered]),))
     yield from _curves(comparison)
-
-
-def _shown(ordered: Sequence[Row], baseline: Row) -> list[Row]:
-    if len(ordered) <= BEST + WORST:
-        return list(ordered)
-    return [
-        row for place, row in enumerate(ordered) if place < BEST or place >= len(ordered) - WORST or row is baseline
-    ]
 
 
 # By settings ----------------------------------------------------------------------------------------------------------
@@ -70,7 +63,7 @@ def _by_setting(comparison: Comparison) -> Plot | None:
     runs = [(place, value) for place, row in pairs for value in comparison.values(row).by_run.values()]
     bands = [(place, row.measured.low, row.measured.high) for place, row in pairs if math.isfinite(row.measured.low)]
     x = _spaced(key, [place for place, _ in pairs])
-    limits = _around([value for _, value in runs] + [edge for _, *ends in bands for edge in ends])
+    limits = around([value for _, value in runs] + [edge for _, *ends in bands for edge in ends])
     y = Axis(comparison.measure, *(within(limits, metric.bounds) if metric.bounds else limits))
     mean = line(x, y, [(place, row.measured.mean) for place, row in pairs])
     curves = [Curve("s1 band", area(x, y, bands)), Curve("s1", mean, "mean"), Curve("ink dots small", dots(x, y, runs))]
@@ -133,7 +126,7 @@ def _by_cost(comparison: Comparison, name: str, costs: Sequence[float]) -> Plot 
     x = _spaced(name, [cost for *_, cost in drawn])
     intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in drawn]
     ends = [row.measured.mean for _, row, _ in drawn] + [end for _, *both in intervals for end in both]
-    y = Axis(comparison.measure, *_around([end for end in ends if math.isfinite(end)]))
+    y = Axis(comparison.measure, *around([end for end in ends if math.isfinite(end)]))
     pins = [
         (cost, row.measured.mean, number, f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
         for number, row, cost in drawn
@@ -150,13 +143,7 @@ def _spaced(name: str, values: Sequence[float]) -> Axis:
     low, high = min(values), max(values)
     if low > 0 and high / low >= WIDE:
         return Axis.of_ratios(name, low / (high / low) ** 0.07, high * (high / low) ** 0.07)
-    return Axis(name, *_around(values))
-
-
-def _around(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    room = (high - low) * 0.09 or abs(high) / 50 or 0.01
-    return low - room, high + room
+    return Axis(name, *around(values))
 
 
 def _curves(comparison: Comparison) -> Iterator[Plot]:
@@ -169,8 +156,7 @@ def _curves(comparison: Comparison) -> Iterator[Plot]:
     names = [comparison.numbers[id(row)] + row.label.removeprefix(f"{key}=" * (key in GROUPS)) for row in chosen]
     curves = [(_cut(name), row.group.epochs) for name, row in zip(names, chosen, strict=True)]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
-        plot = metric_curves(curves, metric)
-        if plot is not None:
+        if plot := metric_curves(curves, metric):
             yield replace(plot, title=f"{plot.title}{more}")
 
 

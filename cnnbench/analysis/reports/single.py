@@ -97,8 +97,7 @@ class RunReport:
             table = pd.DataFrame(published([self.run])).drop(columns="n")
             yield Table("Published results", table, note=PUBLISHED_NOTE)
         rows = read_rows(self.folder.metrics_file)
-        steps = step_curves(pd.DataFrame([row for row in rows if row["row"] == "step"]))
-        if steps is not None:
+        if steps := step_curves(pd.DataFrame([row for row in rows if row["row"] == "step"])):
             yield steps
         yield from evaluation(folder, self.split, tiles, self.figure_titles)
         yield from self._pictures()
@@ -144,17 +143,14 @@ class RunReport:
                 remarks.append(f"{both}: the former is expected to be higher, since the epoch was chosen on its images")
             elif not is_chance(val[name], val["samples"], test[name], test["samples"]):
                 remarks.append(f"{both} differ by more than chance")
-        watched = len(self.epochs.filter(regex="/test$").dropna(how="all"))
-        if watched:
+        if watched := len(self.epochs.filter(regex="/test$").dropna(how="all")):
             remarks.append(
                 f"the test images were measured {watched} times in the course of the training (data.monitor=test); "
                 "nothing was chosen by them, but settings changed after a look at their curve are chosen on test"
             )
-        times = self.record.get("test_measured", 1)
-        if times > 1:
+        if (times := self.record.get("test_measured", 1)) > 1:
             remarks.append(f"the test images were evaluated {times} times in the course of this run")
-        departures = self.record.get("departures") or ()
-        if departures:
+        if departures := self.record.get("departures"):
             remarks.append(f"deviates from the experiment in {', '.join(departures)}")
         noted = self.result.get("remarks") or self.record.get("remarks", ())
         remarks += [remark["text"] for remark in noted]
@@ -192,9 +188,8 @@ class RunReport:
 
     def _elsewhere(self, shown: Path) -> Iterator[Section]:
         """Yield what `cnnbench evaluate` and `cnnbench explain` added to the run folder."""
-        others = sorted(path.parent for path in self.folder.path.glob("evaluation/*/metrics.json"))
-        others = [folder for folder in others if folder != shown]
-        if others:
+        written = sorted(path.parent for path in self.folder.path.glob("evaluation/*/metrics.json"))
+        if others := [folder for folder in written if folder != shown]:
             measured = pd.DataFrame([{"evaluation": folder.name, **metrics_of(folder)} for folder in others])
             note = "By cnnbench evaluate: the split, the checkpoint, and other data that were measured."
             pages = [{"page": folder / "report.html"} for folder in others]

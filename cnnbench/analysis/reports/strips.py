@@ -59,7 +59,8 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     base = comparison.baseline.measured.mean
     line = base if len(rows) > 1 and low <= base <= high else None
     heads = "configuration", f"mean [95 %], number of {unit}"
-    title = f"Configurations by {comparison.measure}"
+    first = f", the best on {order} first;" if comparison.ranks_on != comparison.split else " by"
+    title = f"Configurations{first} {comparison.measure}"
     return Strips(title, heads, strips, Axis(comparison.measure, low, high), line, note)
 
 
@@ -119,8 +120,13 @@ def _limits(points: Sequence[float], estimates: Sequence[Estimate]) -> tuple[flo
     widest = WIDEST * _usual_width(estimates)
     ends = [end for one in estimates if one.high - one.low <= widest for end in (one.low, one.high)]
     finite = [end for end in (*points, *(one.mean for one in estimates), *ends) if math.isfinite(end)] or [0.0, 1.0]
-    low, high = min(finite), max(finite)
-    room = (high - low) / 15 or abs(high) / 50 or 0.01
+    return around(finite)
+
+
+def around(values: Sequence[float]) -> tuple[float, float]:
+    """Return limits with room around values."""
+    low, high = min(values), max(values)
+    room = (high - low) / 12 or abs(high) / 50 or 0.01
     return low - room, high + room
 
 
