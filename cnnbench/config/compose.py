@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
 from cnnbench.config.growth import endless_reference
-from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options
+from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, why_unread
 from cnnbench.config.run_config import known_keys
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
@@ -309,5 +309,5 @@ def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Over
     if override is None or not override.key_or_group:  # Hydra reads `=3` as the value of nothing
         spaced = "; type no space before or after '='" if word[:1] == "=" else ""
         hint = spaced if "=" in word or options is None else meant_by_word(word, "", options, known_keys())
-        return Mistake(shortened(word), f"is not of the form key=value{hint}")
+        return Mistake(shortened(word), why_unread(word) or f"is not of the form key=value{hint}")
     return override

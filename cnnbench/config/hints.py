@@ -1,6 +1,7 @@
 """Suggestions for messages: what to type instead of a word that is not valid."""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -82,6 +83,18 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
     if leaves:
         return leaves.get(closest(leaf, leaves), "")
     return closest(key, [one for one in keys if ("." in one) == bool(section)])
+
+
+def why_unread(word: str) -> str:
+    """Return what is wrong with the value of a word that Hydra cannot read; empty where that is not clear."""
+    key, _, value = word.partition("=")
+    for opening, closing in ("[]", "()", "{}") if key else ():
+        if value.count(opening) != value.count(closing):
+            is_open = value.count(opening) > value.count(closing)
+            return f"has a '{opening}' that is not closed" if is_open else f"has a '{closing}' that nothing opens"
+    if key and re.search(r"(^|[,(\[])\s*,|,\s*($|[)\]])", value):
+        return "has an empty value before or after a comma; null stands for none"
+    return ""
 
 
 def meant_by_word(

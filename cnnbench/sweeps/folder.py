@@ -44,6 +44,7 @@ from cnnbench.sweeps.claims import is_alive
 from cnnbench.sweeps.standing import labels_of
 from cnnbench.training.plan import Plan, with_initial_weights
 
+FACTS = "command", "started", "cwd", "threads", "max_minutes"  # that sweep.json says of all jobs
 SCRATCH = re.compile(r"^\..*\.(.*)-(\d+)\.tmp$")  # as `store.files` names what it writes first
 
 
@@ -86,7 +87,7 @@ class SweepFolder:
         jobs = tuple(
             Job(job["identity"], job["command"], job["folder"], job["number"], job["after"]) for job in said["jobs"]
         )
-        facts = {key: said[key] for key in ("command", "threads", "max_minutes", "started", "cwd")}
+        facts = {key: said[key] for key in FACTS}
         return cls(path.resolve(), jobs=jobs, plugins=tuple(said["plugins"]), **facts)
 
     @classmethod
@@ -121,15 +122,8 @@ class SweepFolder:
         return sweep
 
     def _described(self) -> dict[str, Any]:
-        values = {
-            "command": self.command,
-            "started": self.started,
-            "cwd": self.cwd,
-            "threads": self.threads,
-            "max_minutes": self.max_minutes,
-            "plugins": list(self.plugins),
-            "jobs": [vars(job) for job in self.jobs],
-        }
+        values = {key: getattr(self, key) for key in FACTS}
+        values |= {"plugins": list(self.plugins), "jobs": [vars(job) for job in self.jobs]}
         return {**values, CHECKSUM: checksum(values)}
 
     def _freeze(self, plan: Plan, path: Path) -> None:

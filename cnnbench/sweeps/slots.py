@@ -145,9 +145,7 @@ class Processes:
             resource_tracker.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        ours = sorted(
-            name for name in sys.modules if name.startswith("cnnbench.")
-        )  # which registers parts, not plugins
+        ours = sorted(name for name in sys.modules if name.startswith("cnnbench."))  # registers parts, not plugins
         self._context.set_forkserver_preload(["cnnbench.sweeps.server", *ours, *NEEDED, *self._imports])
 
 

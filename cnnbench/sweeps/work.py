@@ -3,6 +3,7 @@
 What is finished is not started; what another launcher works on is looked at again at the end.
 """
 
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -11,14 +12,16 @@ from functools import partial
 from multiprocessing.connection import wait
 
 from cnnbench.errors import ExitCode, UserError
-from cnnbench.store.folder import RunFolder
+from cnnbench.store.folder import LABELS, RunFolder
 from cnnbench.sweeps.claims import Claims, Held
 from cnnbench.sweeps.display import Display
 from cnnbench.sweeps.folder import Job, SweepFolder
 from cnnbench.sweeps.outcome import COMPLETED, NOT_STARTED, Outcome, elsewhere, failed, failed_before, outcome_of
 from cnnbench.sweeps.slots import JobProcess, Processes, Slot, train_job
+from cnnbench.training import console
 from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan
+from cnnbench.training.resolve import record_labels
 from cnnbench.training.signals import StopRequests
 
 LOOKS_EVERY = 0.2  # seconds, for signals
@@ -139,6 +142,9 @@ class _Worker:
         if run is None or not run.is_completed:
             return False
         self.outcomes[job.identity] = COMPLETED
+        if re.search(rf"\b({'|'.join(LABELS)})=", job.command):  # to read the plans of all jobs would take long
+            with console.tolerating(f"name, notes and tags of {run.shown_path}"):
+                record_labels(run, self.sweep.plan(job))
         return True
 
     def _is_ending(self) -> bool:

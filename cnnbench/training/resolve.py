@@ -82,9 +82,7 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     if existing is None or plan.rerun:
         return _new_folder(plan), []
     _restore_files(existing, plan, training)
-    labels = {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
-    if labels:  # also of a finished run: they are no part of what was computed
-        existing.update(labels=existing.record().get("labels", {}) | labels)
+    record_labels(existing, plan)
     for section, key in (("data", "monitor"), ("checkpoint", "top")) if existing.is_completed else ():
         value = getattr(getattr(plan.config, section), key)
         word = f"{section}.{key}"
@@ -97,6 +95,14 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     if (code or data) and not existing.is_completed:
         existing.update(accepted=[*existing.record().get("accepted", []), *code, *data])
     return existing, [*code, *data]
+
+
+def record_labels(folder: RunFolder, plan: Plan) -> None:
+    """Record name, notes and tags that were typed, also of a finished run: they are no part of what was computed."""
+    before = folder.record().get("labels", {})
+    labels = before | {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
+    if labels != before:
+        folder.update(labels=labels)
 
 
 def begin_run_dir(folder: RunFolder, training: TrainingSetup) -> dict[str, Any]:

@@ -60,6 +60,10 @@ def test_seeds_counts_seeds(own):
         ("seeds=0", "must be a whole number"),
         ("seeds=many", "must be a whole number"),
         ("optimizer.lr=interval(0.1,0.5)", "has no end of values; list some"),
+        ("model.units=[120,84],[60,40", "has a '[' that is not closed"),
+        ("seed=range(3))", "has a ')' that nothing opens"),
+        ("regularization.dropout=0,,0.5", "has an empty value before or after a comma"),
+        ("regularization.dropout=0,", "has an empty value before or after a comma"),
     ],
 )
 def test_what_is_no_grid_is_answered_with_what_is_one(word, problem, own):

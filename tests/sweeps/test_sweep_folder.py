@@ -8,7 +8,7 @@ import pytest
 
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, UserError
-from cnnbench.store.folder import find_runs
+from cnnbench.store.folder import RunFolder, find_runs
 from cnnbench.store.query import runs_named
 from cnnbench.sweeps import launch
 from cnnbench.sweeps.folder import SweepFolder, read_plan
@@ -19,6 +19,7 @@ from cnnbench.training.plan import plan_run
 from cnnbench.training.signals import StopRequests
 from tests.conftest import TINY, latest
 from tests.support.interruption import go
+from tests.support.run_folders import write_run
 
 WORDS = tuple(latest([*TINY, "model=mlp", "epochs=1"]))
 GRID = Grid((*WORDS, "seed=0,1"))
@@ -187,3 +188,10 @@ def test_what_diverged_is_not_tried_again_with_the_same_code(outputs):
     assert failed_before(run, replace(plan, code={"a.py": "other"})) is None
     run.update(error="RuntimeError: out of memory")
     assert failed_before(run, plan) is None
+
+
+def test_a_finished_run_is_called_what_is_typed_with_its_sweep(cnnbench, outputs):
+    run = RunFolder(write_run(outputs, 0.9, *WORDS, labels={"notes": "kept"}))
+    done = cnnbench("-m", *WORDS, "name=wider net", "tags=[a,b]")
+    assert done.code == 0, done.err
+    assert run.record()["labels"] == {"notes": "kept", "name": "wider net", "tags": ["a", "b"]}
