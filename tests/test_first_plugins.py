@@ -118,6 +118,30 @@ FILES = {
         "model=first_net",
         "plugin.py:10: model 'first_net': setting 'act' cannot be a type: take bool, int, float, str or list",
     ),
+    "an annotation that is no type": First(
+        NET.format(parameters="self, spec, *, act: callable = nn.ReLU", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': setting 'act' cannot be a callable: take bool, int, float, str or list",
+    ),
+    "an annotation for classes": First(
+        NET.format(parameters="self, spec, *, act: type[nn.Module] = nn.ReLU", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': setting 'act' cannot be a type: take bool, int, float, str or list",
+    ),
+    "an annotation of a tuple": First(
+        NET.format(parameters="self, spec, *, maps: tuple[int, ...] = (3, 3)", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': setting 'maps' cannot be a tuple: take bool, int, float, str or list",
+    ),
+    "an annotation that YAML has no word for": First(
+        NET.format(parameters="self, spec, *, act: nn.Module | None = nn.ReLU", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': setting 'act' cannot be a torch.nn.modules.module.Module | None: take bool",
+    ),
     "a default that contradicts its type": First(
         NET.format(parameters='self, spec, *, width: str = 8, kind: Literal["a", "b"] = "c"', channels="spec.channels",
                    outputs="spec.num_outputs", returned=SCORES),
@@ -188,6 +212,11 @@ FILES = {
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
     ),
     "a task": First(TASK.format(returned="loss.mean(), loss.detach().sum()[None]"), "task=first_task"),
+    "a task that lacks a method": First(
+        TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("eval_step", "evaluation_step"),
+        "task=first_task",
+        "plugin.py:10: task 'first_task': lacks the methods that its base class leaves open: define 'eval_step'.",
+    ),
     "a task whose step returns a scalar": First(
         TASK.format(returned="loss.mean()"),
         "task=first_task",

@@ -135,6 +135,12 @@ def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
     assert shapes["square"].facts == {"corners": 4}
 
 
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.group)
+def test_every_part_of_ours_keeps_the_contract(registry):
+    for component in registry.components.values():
+        component.check()
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_registered_part_says_what_it_is_and_types_each_setting(group):
     assert list(GROUPS[group])

@@ -1,9 +1,9 @@
 """What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic_core import to_jsonable_python
 
 from cnnbench.errors import UserError, listed
@@ -64,11 +64,13 @@ def problems(component: "Component") -> Iterator[str]:
         elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
             yield f"setting '{name}' has no type: write `{name}: int`, say{filled}"
         elif _is_foreign(component.types[name]):
-            kind = component.types[name].__name__
+            kind = getattr(component.types[name], "__name__", component.types[name])
             yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
         elif parameter.default is not parameter.empty and not _comes_back(component.types[name], parameter.default):
             kinds = _kinds(component.types[name])
             yield f"the default of '{name}', {parameter.default!r}, does not fit its type: {kinds}"
+    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
+        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
     if component.group == "optimizer" and "lr" not in component.parameters:
         yield "has no setting `lr`, the learning rate that schedules scale"
     if component.facts.get("watches") and "patience" not in component.parameters:
@@ -78,9 +80,14 @@ def problems(component: "Component") -> Iterator[str]:
 
 
 def _is_foreign(kind: Any) -> bool:
-    """Return whether a type is a class whose objects are no values of YAML."""
-    is_class = isinstance(kind, type) and kind is not Any
-    return is_class and kind not in (bool, int, float, str, list, dict) and not issubclass(kind, Section)
+    """Return whether a type is one whose objects are no values of YAML."""
+    if isinstance(kind, type) and kind is not Any:
+        return kind not in (bool, int, float, str, list, dict) and not issubclass(kind, Section)
+    try:
+        _kinds(kind)
+    except PydanticUserError:  # `callable`, `nn.Module | None`
+        return True
+    return get_origin(kind) in (tuple, type)  # a list in YAML is no tuple
 
 
 def _comes_back(kind: Any, default: Any) -> bool:
