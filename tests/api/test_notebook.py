@@ -149,7 +149,7 @@ def test_a_run_of_a_cell_that_is_not_there_any_more_asks_for_it(tmp_path):
     run_cell(CELL, tmp_path)
     run = tiny("model=mine", "epochs=1")
     del MODELS.components["mine"]
-    with pytest.raises(UserError, match=r"no such model[^\n]*\nmodel 'mine': run the cell that defines it first\.$"):
+    with pytest.raises(UserError, match=r"^model 'mine': run the cell that defines it first\.\n(?s:.*)no such model"):
         api.load_run(run.path)
 
 

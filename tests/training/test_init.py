@@ -273,7 +273,7 @@ REFUSED = {
     "init.run=source data.image_size=20": "trained on 16x16 pixels: set data.image_size, or data.crop, to that",
     "init.run=source model.maps=[7,16]": "features.conv1.weight: 6x1x5x5 there, 7x1x5x5 here",
     "init.run=unvalidated init.checkpoint=best": "it was never validated; init.checkpoint=last takes its last",
-    "init.run=begun": "has no checkpoint yet; train it first",
+    "init.run=begun": "has no checkpoints any more: its folder checkpoints/ is empty or gone",
 }
 
 
