@@ -235,7 +235,10 @@ def test_a_warm_up_leaves_less_for_what_comes_after_it():
             "scheduler.patience=5  exceeds the 5 evaluations after",
         ),
         (["scheduler=step", "scheduler.gamma=1.0"], "scheduler.gamma=1.0  must be a number above 0 and below 1"),
-        (["scheduler=multistep", "scheduler.milestones=[]"], "scheduler.milestones=[]  must be a list of at least 1, each"),
+        (
+            ["scheduler=multistep", "scheduler.milestones=[]"],
+            "scheduler.milestones=[]  must be a list of at least 1, each",
+        ),
     ],
 )
 def test_combinations_without_effect_are_mistakes(cnnbench, words, message):
