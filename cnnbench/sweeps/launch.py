@@ -13,7 +13,6 @@ from cnnbench.errors import ConfigError, ExitCode, Mistake, SettingError, UserEr
 from cnnbench.plugins import register_everything
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import code_hashes, typed_code
-from cnnbench.store.query import read_run
 from cnnbench.store.sweep_files import sweep_file
 from cnnbench.sweeps.display import Display, summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
@@ -193,18 +192,22 @@ def _has_page(run: RunFolder) -> bool:
 
 def _say_what_is_untested(sweep: SweepFolder) -> None:
     """Say how to measure on the test images what was finished with test=false before."""
-    runs = [read_run(run.path) for run in sweep.runs().values() if run is not None]
-    # The record counts tests also of data without test images; earlier versions did not count.
-    untested = [
-        shlex.quote(run.folder.shown_path)
-        for run in runs
-        if run.is_finished and not run.problem and not (run.result.get("test") or run.record.get("test_measured"))
-    ]
+    untested = [shlex.quote(run.shown_path) for run in sweep.runs().values() if run is not None and _lacks_test(run)]
     if untested:
         command = f"cnnbench evaluate {untested[0]}"
         if len(untested) > 1:
             command = f'for run in {" ".join(untested)}; do cnnbench evaluate "$run"; done'
         console.say(f"test not measured of {counted(len(untested), 'run')}; to measure it: {command}")
+
+
+def _lacks_test(run: RunFolder) -> bool:
+    """Tell whether a run is finished, and was never tested."""
+    try:
+        record = run.record()  # it counts tests also of data without test images; earlier versions did not count
+        is_counted = record.get("status") != "completed" or record.get("test_measured")
+        return not is_counted and not run.result(record).get("test")
+    except UserError:  # damaged: it is named where runs are compared
+        return False
 
 
 def _say_what_is_left(sweep: SweepFolder, worked: Worked) -> None:
