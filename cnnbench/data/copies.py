@@ -79,8 +79,8 @@ def hashes_of(data: ImageData) -> tuple[Tensor, Tensor]:
 def _hashes(images: Images) -> Tensor:
     pixels = images.pixels
     digests = map(bytes.fromhex, pixels.digests) if isinstance(pixels, Photographs) else _digests(images)
-    first = b"".join(digest[:8] for digest in digests)
-    return torch.from_numpy(np.frombuffer(first, dtype="<i8").astype(np.int64))
+    first = (int.from_bytes(digest[:8], "little", signed=True) for digest in digests)
+    return torch.from_numpy(np.fromiter(first, np.int64, len(images)))
 
 
 def _digests(images: Images) -> Iterator[bytes]:

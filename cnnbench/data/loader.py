@@ -151,7 +151,8 @@ class Batches:
         tables = {name: table.to(drawn_on) for name, table in draws.items()}
         group = 1 if order.ndim == 1 else order.shape[1]
         order = order.flatten()
-        columns = order, order.to(self.device), shifts_of_repeats(order).to(drawn_on)
+        shifts = shifts_of_repeats(order) if tables else torch.zeros(1).expand(len(order))  # sorting takes a while
+        columns = order, order.to(self.device), shifts.to(drawn_on)
         size = batch_size * group
         together = size * self._batches_together(size, is_mixed=MIXING in draws)
         tasks = [
