@@ -272,61 +272,6 @@ class TestPlugins:
         assert "plugins=" in refused.err
 
 
-def test_a_plugin_that_is_not_there_is_a_clear_error(cnnbench, outputs):
-    outcome = cnnbench(*TINY, "plugins=nowhere.py")
-    assert outcome.code == 2
-    assert "nowhere.py: no such Python file" in outcome.err
-    assert not outputs.exists()
-
-
-class TestFilesSelectOnly:
-    """A name in a file selects something registered; no file can make anything run."""
-
-    @pytest.fixture
-    def canary(self, tmp_path):
-        return tmp_path / "canary"
-
-    def refused(self, cnnbench, canary, *words: str) -> str:
-        outcome = cnnbench(*words)
-        assert not canary.exists()
-        assert not (canary.parent / "outputs").exists()
-        assert (outcome.code, outcome.out) == (2, "")
-        assert "Traceback" not in outcome.err
-        return outcome.err
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "_target_: pathlib.Path.touch\n_args_: [{canary}]\n",
-            "name: lenet\nmaps: [6, 16]\nunits: [84]\nactivation: relu\npool: max\n_target_: pathlib.Path.touch\n",
-            "name: pathlib.Path.touch\n",
-            "name: torchvision.models.resnet18\n",
-        ],
-        ids=["target alone", "target next to a name", "name of a method", "name of a function"],
-    )
-    def test_a_file_with_a_target_is_refused(self, cnnbench, tmp_path, canary, text):
-        (tmp_path / "own" / "model").mkdir(parents=True)
-        (tmp_path / "own" / "model" / "evil.yaml").write_text(text.replace("{canary}", str(canary)))
-        output = self.refused(cnnbench, canary, "model=evil", "--config-dir", str(tmp_path / "own"))
-        assert "no such model" in output or "_target_" in output
-
-    @pytest.mark.parametrize(
-        "word",
-        ["model._target_=pathlib.Path.touch", "+model._target_=os.system", "optimizer.name=torch.optim.SGD",
-         "model={_target_: os.system}", "_target_=os.system", "hydra.callbacks.x._target_=os.system"],
-    )  # fmt: skip
-    def test_a_target_that_is_typed_is_refused(self, cnnbench, canary, word):
-        assert word in self.refused(cnnbench, canary, word)
-
-    def test_plugins_in_a_file_are_refused(self, cnnbench, tmp_path, canary):
-        plugin = tmp_path / "plugin.py"
-        plugin.write_text(f"open({str(canary)!r}, 'w')\n")
-        (tmp_path / "own" / "experiment").mkdir(parents=True)
-        (tmp_path / "own" / "experiment" / "shared.yaml").write_text(f"# @package _global_\nplugins: {plugin}\n")
-        output = self.refused(cnnbench, canary, "experiment=shared", "--config-dir", str(tmp_path / "own"))
-        assert f"plugins={plugin}" in output
-
-
 def test_what_only_measuring_drawing_and_compiling_need_is_not_imported_while_a_training_runs(tmp_path):
     heavy = {"sklearn", "pandas", "matplotlib", "scipy", "jinja2", "torchvision", "torch._dynamo", "sympy"}
     look = f"lambda run, row: print('after epoch', row['epoch'], sorted({heavy} & sys.modules.keys()))"

@@ -92,8 +92,7 @@ def eight_scenes(
     The class is the folder, or the first word of the file's name (coast_art1130.jpg). Settings as in image_folder.
     """
     where = find_folder(root, folder, "eight_scenes")
-    parts, notes = _read(where, in_names=True)
-    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
+    return image_data(where, *_read(where, in_names=True), test_fraction, fit, on_problem, cache)
 
 
 @DATASETS.register(
@@ -115,8 +114,7 @@ def cats_dogs(
     the training part. Other settings as in image_folder.
     """
     where = find_folder(root, folder, "cats_dogs")
-    parts, notes = _read(where, in_names=True)
-    return image_data(where, parts, notes, test_fraction, fit, on_problem, cache)
+    return image_data(where, *_read(where, in_names=True), test_fraction, fit, on_problem, cache)
 
 
 def _read(

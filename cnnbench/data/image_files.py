@@ -40,13 +40,7 @@ MAX_VISITS = 100  # of one folder, by links
 
 
 def image_data(
-    where: Path,
-    parts: Parts,
-    notes: Sequence[str],
-    test_fraction: float,
-    fit: Fit,
-    on_problem: OnProblem,
-    cache: bool,
+    where: Path, parts: Parts, notes: Sequence[str], test_fraction: float, fit: Fit, on_problem: OnProblem, cache: bool
 ) -> ImageData:
     """Return the data set of labelled files; classes are numbered in the order of their sorted names.
 

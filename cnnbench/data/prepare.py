@@ -25,15 +25,7 @@ from cnnbench.data.copies import (
 )
 from cnnbench.data.files import data_root, source_of
 from cnnbench.data.images import DataSpec, ImageData, Images, Photographs, Pixels, Stream, counts_per_class
-from cnnbench.data.split import (
-    Split,
-    add_label_noise,
-    class_weights,
-    k_fold,
-    select_subset,
-    split_by,
-    stratified_split,
-)
+from cnnbench.data.split import Split, add_label_noise, class_weights, k_fold, select_subset, split_by, stratified_split
 from cnnbench.data.statistics import statistics_of
 from cnnbench.errors import SettingError, UserError, grouped, listed
 from cnnbench.registry import DATASETS, Selection

@@ -114,7 +114,7 @@ class Classification(Task):
         return losses.mean(), torch.stack([losses.detach().sum(), correct.sum()])
 
     def eval_step(self, network: nn.Module, batch: Batch) -> Tensor:  # noqa: D102
-        return self._measure(self.scores(network(batch.images)), batch, with_probabilities=bool(self.own_metrics))
+        return self._measure(network, batch, with_probabilities=bool(self.own_metrics))
 
     def compute_metrics(self, rows: Tensor, labels: Tensor) -> dict[str, float]:
         """Return means over images, and the user's own metrics. rows: float32 [N, M], or with probabilities [N, M + K].
@@ -133,21 +133,17 @@ class Classification(Task):
 
     def evaluate(self, context: EvalContext, split: str) -> EvalReport:
         """Return metrics with tables and figures by class, of confusions, calibration and single predictions."""
-        batches, classes = context.splits[split], self.spec.classes
-
-        def step(network: nn.Module, batch: Batch) -> Tensor:
-            return self._measure(self.scores(network(batch.images)), batch, with_probabilities=True)
-
+        batches, step = context.splits[split], partial(self._measure, with_probabilities=True)
         rows, labels = context.map_batches(batches, step), batches.labels.cpu()
         probabilities = rows[:, len(self._means) :].contiguous()
         files = getattr(context.data, split).files()
-
         metrics = self.compute_metrics(rows, labels) | (self.final_evaluation(context) if split == "test" else {})
-        predictions = Predictions(probabilities, labels, classes, files, rows[:, 0])
+        predictions = Predictions(probabilities, labels, self.spec.classes, files, rows[:, 0])
         return evaluate_classifier(metrics, predictions, partial(context.pixels_of, split))
 
-    def _measure(self, scores: Tensor, batch: Batch, with_probabilities: bool) -> Tensor:
-        """Return what is averaged over images, float32 [B, M], from scores [B, K]; with probabilities: [B, M + K]."""
+    def _measure(self, network: nn.Module, batch: Batch, *, with_probabilities: bool) -> Tensor:
+        """Return what is averaged over images, float32 [B, M]; with probabilities: [B, M + K]."""
+        scores = self.scores(network(batch.images))
         losses = functional.cross_entropy(scores, batch.labels, reduction="none")
         columns = [losses, (scores.argmax(1) == batch.labels).to(losses.dtype)]
         if "top5" in self._means:

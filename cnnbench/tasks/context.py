@@ -1,8 +1,8 @@
 """What a task gets to evaluate: a network, the splits that it may see, and where its figures go."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,31 +12,18 @@ from cnnbench.data.loader import Batch, Batches, as_pixels
 from cnnbench.data.prepare import PreparedData
 from cnnbench.store.files import make_folder
 from cnnbench.tasks import figures
+from cnnbench.tasks.evaluation import OnDemand
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
 
-class Splits(Mapping[str, Batches]):
+class Splits(OnDemand[Batches]):
     """Batches by split, built on first access: most tasks need only some splits, and each is a copy of the images."""
 
     def __init__(self, make: Callable[[str], Batches], names: Iterable[str]) -> None:
-        self._make, self._names = cache(make), tuple(names)
-
-    def __getitem__(self, name: str) -> Batches:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._make(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+        super().__init__({name: cache(partial(make, name)) for name in names})
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,9 @@
 
 import copy
 import random
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
-import yaml
 from torch import nn
 
 from cnnbench.config.compose import Composer
@@ -17,8 +14,7 @@ from cnnbench.config.schema import NO_EFFECT_ON_RESULT as MARK
 from cnnbench.config.validate import validate
 from cnnbench.config.values import flat
 from cnnbench.registry import MODELS, Selection
-from cnnbench.store.folder import RunFolder
-from cnnbench.training.plan import Plan, folder_name, plan_run
+from cnnbench.training.plan import folder_name, plan_run
 
 # A new key, a renamed function or another way to compose must leave these as they are, or every run on every disk is
 # forgotten. Where a value in conf/ is changed on purpose, so is the experiment, and its hash here with it.
@@ -271,56 +267,6 @@ def test_a_configuration_is_frozen(everything_on):
     ):
         with pytest.raises(Exception, match=r"frozen|cannot assign"):
             setattr(section, key, 1)
-
-
-COMMANDS = {
-    "no words": [],
-    "numbers": ["optimizer.lr=1e-3", "epochs=7", "seed=3"],
-    "lists": ["model.maps=[3, 5]", "model.units=[]"],
-    "experiment": ["experiment=cnn_lab/lenet_mnist"],
-    "experiment changed": ["experiment=cnn_lab/lenet_v2_mnist", "regularization.dropout=0.5", "++epochs=9"],
-    "many": [f"{key}=1" for key in ("data.split_seed", "log_every", "batch_size", "seed", "epochs", "threads")]
-    + ["optimizer=adamw", "optimizer.beta1=0.123456789", "optimizer.beta2=0.987654321", "scheduler.final_fraction=0.1"],
-    "deleted": ["~data.val_fraction"],
-    "odd folder": ["data.root='/a folder/with=signs & ünïcode'"],
-}
-
-
-@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-def test_a_folder_is_named_with_plain_characters_after_what_was_typed(composer, words):
-    plan = plan_run(composer, words)
-    name = folder_name(plan.named_by, plan.config.identity())
-    assert re.fullmatch(r"[A-Za-z0-9._-]{9,120}", name), name
-    assert name.endswith("-" + plan.config.identity()[:8])
-    assert name[0].isalnum()
-    assert "folder" not in name, "where data lie cannot change a result"
-
-
-def test_a_folder_says_what_is_special_about_its_run(composer):
-    plan = plan_run(composer, ["seed=3", "optimizer=adam", "regularization.dropout=0.5", "num_workers=2"])
-    assert folder_name(plan.named_by, "0123456789") == "adam_dropout0.5_seed3-01234567"
-
-
-@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-def test_resume_takes_every_folder_name(cnnbench, outputs, words):
-    plan = plan_run(Composer(), words)
-    folder = make_folder(plan, outputs)
-    shown = cnnbench(f"resume={folder}", "--cfg", "job")
-    assert shown.code == 0, shown.err
-    assert yaml.safe_load(shown.out) == plan.config.to_dict()
-
-
-def make_folder(plan: Plan, outputs: Path) -> Path:
-    """Make the folder of a run that has not trained yet."""
-    folder = RunFolder(outputs / "data" / "model" / folder_name(plan.named_by, plan.config.identity()))
-    folder.create(plan.config.to_dict(), plan.command, {"identity": plan.config.identity(), "choices": {}})
-    return folder.path
-
-
-def test_a_folder_is_named_after_the_last_part_of_a_path(composer):
-    words = ["data=image_folder", "data.folder=/home/me/photos/pets/", "freeze.what=features", "init.weights=imagenet"]
-    plan = plan_run(composer, [*words, "model=torchvision", "model.architecture=alexnet"])
-    assert folder_name(plan.named_by, "0123456789") == "folder-pets_features_imagenet_architecture-alexnet-01234567"
 
 
 def test_which_part_of_photographs_random_crops_see_matters_where_there_are_some(composer):

@@ -11,15 +11,7 @@ from cnnbench.config.schema import Subset
 from cnnbench.data.image_files import find_images
 from cnnbench.errors import SettingError, UserError
 from tests.conftest import only_run
-from tests.support.photographs import (
-    counts,
-    labels_by_file,
-    photograph,
-    prepared,
-    read,
-    write_classes,
-    write_parts,
-)
+from tests.support.photographs import counts, labels_by_file, photograph, prepared, read, write_classes, write_parts
 
 
 def own(root, **settings):
@@ -30,7 +22,8 @@ def own(root, **settings):
 
 
 def test_a_folder_is_a_class_and_classes_are_numbered_by_their_sorted_names(tmp_path):
-    write_classes(tmp_path / "own", {"b": 8, "a": 12, "C": 4})
+    for first, (name, count, suffix) in enumerate((("b", 8, ".jfif"), ("a", 12, ".jpe"), ("C", 4, ".JFIF"))):
+        write_classes(tmp_path / "own", {name: count}, 100 * first, suffix)  # unusual names of JPEG files
     data = own(tmp_path)
     assert data.classes == ("C", "a", "b")
     assert (counts(data.train, data), counts(data.test, data)) == ([3, 9, 6], [1, 3, 2])
@@ -103,7 +96,7 @@ def test_images_deep_in_a_folder_belong_to_its_class(tmp_path):
     assert data.notes == (f"{found}: the class is the first folder below {folder}",)
 
 
-def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path):
+def test_files_that_are_no_images_are_reported_and_hidden_ones_and_system_files_ignored(tmp_path):
     folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
     (folder / "README.txt").write_text("about")
     (folder / "a" / "Thumbs.db").write_bytes(b"thumbs")
@@ -111,6 +104,8 @@ def test_files_that_are_no_images_are_reported_and_hidden_ones_ignored(tmp_path)
     for hidden in (".ipynb_checkpoints", "a/.ipynb_checkpoints", "__MACOSX/a"):
         photograph(folder / hidden / "._x.png", 60)
         photograph(folder / hidden.removeprefix("__MACOSX/") / ".y.png", 61)
+    photograph(folder / "a" / "@eaDir" / "0000.png" / "SYNOPHOTO_THUMB_M.jpg", 9)
+    (folder / "lost+found").mkdir()
     data = own(tmp_path)
     assert data.classes == ("a", "b")
     assert len(labels_by_file(data)) == 8
@@ -128,14 +123,6 @@ def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path):
         "classes whose names differ in case or spaces only: 'Cat', 'cat' and 'cat ', 'hot dog' and 'hotdog'; "
         "rename them if they are one",
     )
-
-
-def test_jpeg_files_by_their_less_usual_names_are_images(tmp_path):
-    for number, suffix in enumerate((".jfif", ".jpe", ".JFIF")):
-        write_classes(tmp_path / "own", {"a": 3, "b": 3}, 100 * number, suffix)
-    data = own(tmp_path)
-    assert len(labels_by_file(data)) == 18
-    assert data.notes == ()
 
 
 def test_many_files_that_are_left_out_are_counted_by_kind(tmp_path):
@@ -198,6 +185,14 @@ WRONG = {
         {"train": {"a": 2, "c": 2}, "test": {"b": 1}},
         r"own: no training image shows 'b'",
     ),
+    "class spelt otherwise in training": (
+        {"train": {"Cat": 4, "dog": 4}, "test": {"cat": 2, "dog": 2}},
+        r"no training image shows 'cat'; every .* one; there is 'Cat', spelt otherwise",
+    ),
+    "two classes of one name": (
+        {"": {normalize(form, "café"): 4 for form in ("NFC", "NFD")}},
+        r"own: two classes are called 'cafe?\S+', in two Unicode forms \(NFC, NFD\)",
+    ),
 }
 
 
@@ -250,27 +245,6 @@ def test_a_class_in_two_unicode_forms_is_one(tmp_path, in_train, in_test):
     data = own(tmp_path)
     assert data.classes == (normalize(in_train, "café"), "tea")  # as it is written in training
     assert counts(data.test, data) == [2, 2]
-
-
-def test_two_classes_of_the_same_name_in_training_are_refused(tmp_path):
-    write_classes(tmp_path / "own", {normalize(form, "café"): 4 for form in ("NFC", "NFD")})
-    with pytest.raises(UserError, match=r"own: two classes are called 'cafe?\S+', in two Unicode forms \(NFC, NFD\)"):
-        own(tmp_path)
-
-
-def test_a_class_that_is_spelt_otherwise_in_training_is_named(tmp_path):
-    write_parts(tmp_path / "own", {"train": {"Cat": 4, "dog": 4}, "test": {"cat": 2, "dog": 2}})
-    with pytest.raises(
-        UserError, match=r"no training image shows 'cat'; every .* one; there is 'Cat', spelt otherwise"
-    ):
-        own(tmp_path)
-
-
-def test_folders_of_systems_are_none_of_the_data(tmp_path):
-    folder = write_classes(tmp_path / "own", {"a": 4, "b": 4})
-    photograph(folder / "a" / "@eaDir" / "0000.png" / "SYNOPHOTO_THUMB_M.jpg", 9)
-    (folder / "lost+found").mkdir()
-    assert (own(tmp_path).notes, len(labels_by_file(own(tmp_path)))) == ((), 8)
 
 
 def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tiny archives of data sets in the layouts of the originals, and a pickle that runs code."""
+"""Tiny archives of data sets in the layouts of the originals; a pickle that runs code, and other hostile files."""
 
 import gzip
 import os
@@ -113,6 +113,17 @@ class Hostile:
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.canary),)
+
+
+def code_for(canary: Path) -> str:
+    """Return a command of a shell that leaves a file there."""
+    return f"touch {canary}"
+
+
+def laughs(times: int) -> list[str]:
+    """Return lines of YAML of which each is twice as long as the one above, once its aliases are filled in."""
+    lines = ["a0: &a0 [ha, ha]"]
+    return [*lines, *(f"a{number}: &a{number} [*a{number - 1}, *a{number - 1}]" for number in range(1, times))]
 
 
 def put(contents: dict[str, bytes], folder: Path, packed: bool = False) -> Path:

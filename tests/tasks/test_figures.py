@@ -96,6 +96,21 @@ def test_reconstructions_are_drawn_of_validation_on_the_way_and_of_test_images_a
     }
 
 
+@pytest.mark.parametrize(("count", "title"), [(10, ""), (10, "shades"), (1, "")])
+def test_a_grid_shows_images_row_by_row_each_under_its_caption(count, title):
+    shades = torch.arange(1, count + 1).view(count, 1, 1, 1).expand(count, 1, 4, 6) / 20
+    captions = [f"image\n{number}" for number in range(1, count + 1)]
+    axis = figures.image_grid(shades, captions, title=title).axes[0]
+    page = np.asarray(axis.images[0].get_array())[..., 0]
+    assert len(axis.texts) == count
+    for number, caption in enumerate(axis.texts, start=1):
+        x, y = caption.get_position()
+        assert caption.get_text() == f"image\n{number}"
+        assert page[int(y) + 2, int(x)] == pytest.approx(number / 20)
+    rows = page[int(axis.texts[0].get_position()[1]) + 2], page[-1]
+    assert all(np.unique(row).size > min(count, 2) for row in rows)
+
+
 def test_input_and_reconstruction_are_drawn_on_one_scale():
     dark, bright = torch.zeros(4, 1, 5, 5), torch.full((4, 1, 5, 5), 0.5)
     figure = figures.reconstructions(dark, bright, "half")

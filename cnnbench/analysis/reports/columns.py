@@ -106,11 +106,6 @@ def fits(configuration: Configuration, name: str, keys: Sequence[str]) -> bool:
     return True
 
 
-def full_name(configuration: Configuration, keys: Sequence[str]) -> str:
-    """Return what names a configuration among all: `regularization.dropout=0.5,seed=1`."""
-    return ",".join(f"{key}={text}" for key in keys if (text := configuration.text(key)))
-
-
 def _is_same(text: str, typed: str) -> bool:
     try:
         return float(text) == float(typed)

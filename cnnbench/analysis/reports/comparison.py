@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnbench.analysis.reports.columns import distinguishing_keys, fits, full_name, label, short_names
+from cnnbench.analysis.reports.columns import distinguishing_keys, fits, label, short_names
 from cnnbench.analysis.reports.groups import (
     CODE,
     DATA,
@@ -253,7 +253,8 @@ def _baseline(groups: Sequence[Group], first: Group, name: str | None, keys: Seq
     fitting = [group for group in groups if fits(group.configuration, name, keys)]
     if len(fitting) != 1:
         number = f"{len(fitting)}" if fitting else "none"
-        names = [full_name(group.configuration, keys) for group in fitting or groups][:MOST_LISTED]
+        texts = [{key: group.configuration.text(key) for key in keys} for group in fitting or groups][:MOST_LISTED]
+        names = [",".join(f"{key}={text}" for key, text in one.items() if text) for one in texts]
         raise UserError(
             f"--baseline {name}: matches {number} of {len(groups)} configurations; name one by KEY=VALUE,…:\n"
             + "\n".join(f"  {one}" for one in names)

@@ -13,6 +13,7 @@ from cnnbench.analysis.reports.page import Section
 from cnnbench.analysis.reports.sections import Axis, Curve, Grid, Panel, Plot, area, dots, line, ranges
 from cnnbench.analysis.reports.strips import around, differences, farthest, in_numbers, runs_of, within
 from cnnbench.errors import grouped
+from cnnbench.tasks.charts import plain
 
 BEST, WORST = 45, 15  # of more configurations than both, these are drawn
 CURVES = 12
@@ -154,11 +155,7 @@ def _curves(comparison: Comparison) -> Iterator[Plot]:
     more = f"; {len(chosen)} of {len(comparison.rows)} configurations" if len(chosen) < len(comparison.rows) else ""
     key = ",".join(comparison.differing)
     names = [comparison.numbers[id(row)] + row.label.removeprefix(f"{key}=" * (key in GROUPS)) for row in chosen]
-    curves = [(_cut(name), row.group.epochs) for name, row in zip(names, chosen, strict=True)]
+    curves = [(plain(name, LEGEND), row.group.epochs) for name, row in zip(names, chosen, strict=True)]
     for metric in dict.fromkeys((comparison.metric, LOSS)):
         if plot := metric_curves(curves, metric):
             yield replace(plot, title=f"{plot.title}{more}")
-
-
-def _cut(label: str) -> str:
-    return label if len(label) <= LEGEND else f"{label[: LEGEND - 1]}…"
