@@ -39,6 +39,7 @@ from cnnbench.store.schema import Record, Result, SplitFile
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
 BEGINNING = 8  # characters of an identity in the name of its folder
+HASH = re.compile(r"-(?!(?:19|20)\d{6})(?=([0-9a-f]{8}))")  # as a name has it; what looks like a date is none
 
 
 def outputs_dir() -> Path:
@@ -297,6 +298,16 @@ class RunFolder:
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
 
 
+def beginnings(outputs: Path, name: str) -> list[str]:
+    """Return the beginnings of identities in the name of a run, or that of its record where it was renamed."""
+    if found := HASH.findall(name.rpartition("/")[2]):
+        return found
+    record = outputs / name / "run.json"
+    with suppress(UserError):
+        return [str(RunFolder(record.parent).record().get("identity"))[:BEGINNING]] if record.is_file() else []
+    return []
+
+
 def _is_called(record: Path, name: str) -> bool:
     """Tell whether a run has this name; `record`: its run.json, which may be missing or damaged."""
     with suppress(OSError, UserError):
@@ -311,7 +322,10 @@ def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] |
     names: those of all runs by hash, where several are looked up.
     """
     begin = identity[:BEGINNING]
-    found = run_names(outputs, f"-{begin}") if names is None else names.get(begin, ())
+    if names is None:
+        found = [name for name in run_names(outputs) if begin in name or begin in beginnings(outputs, name)]
+    else:
+        found = names.get(begin, ())
     folders = [RunFolder(outputs / name) for name in found]
     runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
     return sorted(runs, key=lambda folder: (folder.number, folder.path))

@@ -11,6 +11,8 @@ from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan, Sweep
 
+MISSING = "it was completed, but its run is no longer there: it would be trained again"
+
 
 def sweep_file(path: Path) -> Path | None:
     """Return the file that describes a sweep, of its folder or of itself; None where there is no sweep."""

@@ -34,11 +34,17 @@ class Display:
         self.bars: dict[str, tqdm[Any]] = {}  # by the identity of the job
         self.updated = 0.0
 
-    def begin(self, waiting: int, num_done: Callable[[], int]) -> None:
-        """Say how many jobs are finished already. num_done: counts them from now on."""
+    def begin(self, waiting: int, num_done: Callable[[], int], missing: Sequence[Job] = ()) -> None:
+        """Say how many jobs are finished already, and whose runs are missing. num_done: counts jobs from now on."""
         self.num_done, before = num_done, self.total - waiting
         if before:
             console.say(f"{before} of {counted(self.total, 'run')} finished before")
+        for job in missing[:MAX_BARS]:
+            console.say(f"note: {self._name(job)} was completed, but {shown(self.sweep.outputs / job.folder)} is gone")
+        if missing:
+            console.say(
+                f"note: {counted(len(missing), 'run')} gone, trained again now; or stop, and move back what is gone"
+            )
         mode = console.progress_mode()
         has_bars = sys.stderr is not None and sys.stderr.isatty() and not is_dumb()
         if waiting and ((mode == "auto" and has_bars) or mode == "bar"):

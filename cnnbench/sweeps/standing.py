@@ -9,7 +9,7 @@ from typing import Any
 from cnnbench.store.index import listed
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.query import RunSummary
-from cnnbench.store.sweep_files import job_folder, read_sweep
+from cnnbench.store.sweep_files import MISSING, job_folder, read_sweep
 from cnnbench.sweeps.claims import Claims
 
 STATES = ("completed", "running", "stopped", "failed", "waiting")
@@ -98,7 +98,9 @@ def _job(job: Mapping[str, Any], run: RunSummary | None, label: str, claims: Cla
         return stands("failed", run.error)
     if claim.get("outcome") == "failed":
         return stands("failed", claim["reason"])
-    return stands("waiting") if run is None else stands("stopped", run.status)
+    reason = MISSING if claim.get("outcome") == "completed" else ""
+    reason = reason if run is None else run.status
+    return stands("stopped", reason) if reason else stands("waiting")
 
 
 def labels_of(commands: list[str]) -> list[str]:

@@ -115,7 +115,11 @@ class _Worker:
         runs = self.sweep.runs()
         waiting = [job for job in self.sweep.jobs if not self._is_finished(job, runs[job.identity])]
         self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
-        self.display.begin(len(waiting), self._num_done)
+        said = {
+            job: self.claims.said(job.identity, self.seen[job.identity]) for job in waiting if not runs[job.identity]
+        }
+        missing = [job for job, claim in said.items() if claim.get("outcome") == "completed"]
+        self.display.begin(len(waiting), self._num_done, missing)
         patience = time.monotonic() + WAITS_FOR_ORPHANS
         try:
             while True:

@@ -215,6 +215,13 @@ def test_the_claim_of_a_job_says_who_did_it(cnnbench, outputs):
     assert {read(path)["threads"] for path in outputs.glob("*/*/*/run.json")} == {1}
     assert "2 runs, 2 at a time" in cnnbench("resume", sweep.name).out, "as it was started"
     assert "2 runs, 1 thread each" in cnnbench("resume", sweep.name, "jobs=1").out
+    (first, second) = (path.parent for path in outputs.glob("*/*/*/run.json"))
+    first.rename(first.with_name("the baseline"))
+    second.rename(outputs.parent / "elsewhere")
+    again = cnnbench("resume", sweep.name).out
+    assert f" was completed, but {second} is gone\n" in again
+    assert "note: 1 run gone, trained again now" in again
+    assert "1 of 2 runs finished before" in again
 
 
 def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
