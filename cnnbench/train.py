@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
+from pathlib import Path
 from shutil import get_terminal_size
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -65,10 +66,15 @@ class Request:
     dry_run: bool = False
     lr_find: bool = False
     engine: list[str] = field(default_factory=list)
-    jobs: str = "1"
+    jobs: str = ""
     fail_fast: bool = False
     retry_failed: bool = False
     mistakes: tuple[Mistake, ...] = ()
+
+    @property
+    def num_jobs(self) -> int | None:
+        """Return how many jobs of a sweep are to run at a time; None: as many as fit."""
+        return None if self.jobs == "auto" else int(self.jobs) if self.jobs.isdigit() else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -210,14 +216,14 @@ def _sweep(request: Request, stop: StopRequests) -> ExitCode:
     from cnnbench.sweeps.slots import Processes
     from cnnbench.sweeps.work import Options
 
-    jobs = None if request.jobs == "auto" else int(request.jobs) if request.jobs.isdigit() else 1
     processes = Processes(REPORTING)
-    options = Options(jobs, request.fail_fast, request.retry_failed, request.accept_stale)
+    options = Options(request.num_jobs, request.fail_fast, request.retry_failed, request.accept_stale)
     register_everything(request.plugins)
     engine, mistakes = chosen_engine(request.engine, request.config_dir)
     known = (*request.mistakes, *mistakes)
     if request.resume is not None:
         sweep = opened(request.resume, request.words, known)
+        options = options if request.jobs else replace(options, jobs=sweep.at_once)
     else:
         words = tuple(request.words)
         grid = Grid(words, request.plugins, request.config_dir, request.rerun, known)
@@ -270,10 +276,10 @@ def read_request(flags: Namespace) -> Request:
             request.words.append(word)
     if request.resume is not None:
         from cnnbench.store.folder import outputs_dir
-        from cnnbench.store.sweep_files import sweep_named, with_folder
+        from cnnbench.store.sweep_files import sweep_file, with_folder
 
         request.resume = with_folder(request.resume, outputs_dir())
-        request.is_sweep |= bool(request.resume) and sweep_named(request.resume, outputs_dir()) is not None
+        request.is_sweep |= bool(request.resume) and sweep_file(Path(request.resume).expanduser()) is not None
     request.mistakes = (*mistakes, *_contradictions(request, is_sweep, flags.words))
     return request
 

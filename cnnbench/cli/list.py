@@ -30,6 +30,7 @@ Lists runs: in which settings they differ, their status, test metrics and size.
   cnnbench list sweeps                        all sweeps
   cnnbench list --prune                       what could be removed
   cnnbench list data=mnist --prune --yes      remove it for good
+  cnnbench list status=failed --prune         failed runs, which stay otherwise
   cnnbench list 1a2b3c4d --prune-checkpoints 3
                                               checkpoints of all but the best 3
 
@@ -37,9 +38,10 @@ Conditions and --sort take any setting, by its whole key or a unique end of it
 (dropout), any metric (accuracy, of the test images; accuracy/val), and
 status. A terminal shows as many columns as fit; the last one is what other
 commands take for the run: cnnbench resume 1a2b3c4d. A pipe or a file gets all
-columns. --prune removes interrupted and failed runs, and superseded ones,
---prune-checkpoints the checkpoints of finished runs unless others start from
-them; both only show what they would remove, unless --yes is given.
+columns. --prune removes interrupted runs and superseded ones, and failed ones,
+which say why they failed, only with status=failed; --prune-checkpoints removes
+the checkpoints of finished runs unless others start from them; both only show
+what they would remove, unless --yes is given.
 """
 
 
@@ -96,7 +98,8 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     elif flags.reverse:
         matching.reverse()
     if flags.prune:
-        say(*_prune(everything, matching, outputs, flags.yes))
+        with_failed = any(word.startswith("status=f") for word in conditions)
+        say(*_prune(everything, matching, outputs, with_failed, flags.yes))
         return
     if flags.prune_checkpoints is not None:
         everything = listed(folders_below(home), home)  # other runs may begin with these
@@ -171,27 +174,33 @@ def _table(
 
 
 def _prune(
-    everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, is_confirmed: bool
+    everything: "Sequence[RunSummary]",
+    matching: "Sequence[RunSummary]",
+    outputs: Path,
+    with_failed: bool,
+    is_confirmed: bool,
 ) -> list[str]:
     from cnnbench.store.pruning import is_within, prunable
     from cnnbench.store.query import read_run
 
-    found = {run.path: reason for run, reason in prunable(everything, outputs)}
+    found = {run.path: reason for run, reason in prunable(everything, outputs, with_failed)}
     reasons = [(run, found[run.path]) for run in matching if run.path in found]
+    failed = sum(run.status == "failed" and run.path not in found for run in matching)
+    kept = f"; {counted(failed, 'failed run')} kept, status=failed names them" if failed else ""
     if not reasons:
-        return ["  there is nothing to remove"]
+        return [f"  there is nothing to remove{kept}"]
     lines = [
         f"  {sized(run.size):>9}  {reason:<26}  {run.path.relative_to(outputs).as_posix()}" for run, reason in reasons
     ]
-    total = f"  {len(reasons)} runs, {sized(sum(run.size for run, _ in reasons))}"
+    total = f"  {counted(len(reasons), 'run')}, {sized(sum(run.size for run, _ in reasons))}"
     if not is_confirmed:
-        return [*lines, f"{total}; nothing was removed: --yes removes them for good"]
+        return [*lines, f"{total}; nothing was removed: --yes removes them for good{kept}"]
     for run, _ in reasons:
         with run.folder.lock():  # no process may continue it while it is removed
             if is_within(run.path, outputs) and read_run(run.path).is_finished == run.is_finished:  # also now
                 with writing_to(run.path):
                     shutil.rmtree(run.path)
-    return [*lines, f"{total}, removed"]
+    return [*lines, f"{total}, removed{kept}"]
 
 
 def _prune_checkpoints(

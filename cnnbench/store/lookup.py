@@ -1,19 +1,18 @@
 """Runs by what they are of: all of them by identity, those of an experiment."""
 
 import json
-import re
 from contextlib import suppress
 from pathlib import Path
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import BEGINNING, RunFolder, run_names
+from cnnbench.store.folder import RunFolder, beginnings, run_names
 
 
 def names_by_hash(outputs: Path) -> dict[str, list[str]]:
     """Return the names of all runs by the beginning of their identities, as `find_runs` takes them."""
     names: dict[str, list[str]] = {}
     for name in run_names(outputs):
-        for begin in re.findall(f"-(?=([0-9a-f]{{{BEGINNING}}}))", name.rpartition("/")[2]):
+        for begin in beginnings(outputs, name):
             names.setdefault(begin, []).append(name)
     return names
 

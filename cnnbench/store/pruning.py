@@ -16,10 +16,11 @@ def is_within(path: Path, folder: Path) -> bool:
     return path.is_relative_to(folder) and path.resolve() == folder.resolve() / path.relative_to(folder)
 
 
-def prunable(runs: Sequence[RunSummary], outputs: Path) -> list[tuple[RunSummary, str]]:
+def prunable(runs: Sequence[RunSummary], outputs: Path, with_failed: bool = False) -> list[tuple[RunSummary, str]]:
     """Return the runs that can be removed, each with the reason: interrupted ones, and those superseded by a rerun.
 
-    Never a run that a process holds, never one that cannot be read, and never one that a link leads to.
+    with_failed: also failed ones, which say why they failed. Never a run that a process holds, never one that cannot be
+    read, and never one that a link leads to.
     """
     runs = [run for run in runs if is_within(run.path, outputs)]
     newest: dict[str, int] = {}
@@ -33,7 +34,7 @@ def prunable(runs: Sequence[RunSummary], outputs: Path) -> list[tuple[RunSummary
             continue
         if run.folder.number < newest.get(run.record["identity"], 0):
             reasons.append((run, "superseded by a rerun"))
-        elif not run.is_finished:
+        elif not run.is_finished and (with_failed or run.status != "failed"):
             reasons.append((run, f"{run.status}, not finished"))
     return reasons
 

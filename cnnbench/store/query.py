@@ -18,7 +18,7 @@ from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, sho
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Claim, FrozenPlan
-from cnnbench.store.sweep_files import job_folder, read_sweep, sweep_file, sweep_folders, with_folder
+from cnnbench.store.sweep_files import MISSING, job_folder, read_sweep, sweep_file, sweep_folders, with_folder
 
 PRINCIPAL = ("accuracy", "recall@1")  # metrics that say most, where there are any
 LOWER_IS_BETTER = ("loss", "ece")  # of runs of before they recorded it
@@ -158,7 +158,7 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class PlannedRun(RunSummary):
-    """A job of a sweep that has no run folder. reason: why it failed before it had one; empty: it did not begin."""
+    """A job of a sweep that has no run folder. reason: why it failed before it had one, or MISSING; empty: none."""
 
     plan: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -166,7 +166,11 @@ class PlannedRun(RunSummary):
     @cached_property
     def record(self) -> dict[str, Any]:
         """Return what `run.json` would say."""
-        return {**self.plan, "status": "failed" if self.reason else "not started", "error": self.reason}
+        return {
+            **self.plan,
+            "status": "failed" if self.reason not in ("", MISSING) else "not started",
+            "error": self.reason,
+        }
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -306,7 +310,8 @@ def _runs_of_jobs(sweep: Path) -> Iterator[RunSummary]:
         except UserError as error:
             yield RunSummary(planned, str(error))
             continue
-        yield PlannedRun(planned, plan=plan, reason=claim["reason"] if claim.get("outcome") == "failed" else "")
+        reasons = {"failed": claim.get("reason", ""), "completed": MISSING}
+        yield PlannedRun(planned, plan=plan, reason=reasons.get(claim.get("outcome", ""), ""))
 
 
 def comparison_title(words: Sequence[str]) -> str:

@@ -200,6 +200,7 @@ class Sweep(Stored):
     cwd: str = ""
     threads: int = 1
     max_minutes: float | None = None
+    at_once: int | None = 1
     plugins: Texts = []
 
 

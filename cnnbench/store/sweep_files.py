@@ -1,14 +1,17 @@
 """Sweeps on disk as plain values: the files that describe them, and the runs of their jobs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import find_runs, shown
+from cnnbench.store.folder import find_runs, readable, shown
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan, Sweep
+
+MISSING = "it was completed, but its run is no longer there: it would be trained again"
 
 
 def sweep_file(path: Path) -> Path | None:
@@ -31,15 +34,28 @@ def sweep_named(word: str, outputs: Path) -> Path | None:
 
 
 def with_folder(word: str, outputs: Path) -> str:
-    """Return the path of a sweep for its name in `outputs/sweeps`, and any other word as it is."""
-    path = outputs / "sweeps" / word
-    is_name = "/" not in word and not Path(word).expanduser().exists() and sweep_file(path) is not None
-    return shown(path) if is_name else word
+    """Return the path of a sweep for its folder's name, or the name or hash in it, and any other word as it is.
+
+    Raises UserError where several sweeps have that name.
+    """
+    if "/" in word or word == "last" or Path(word).expanduser().exists():
+        return word
+    if sweep_file(path := outputs / "sweeps" / word) is not None:
+        return shown(path)
+    parts = {path: re.fullmatch(r"(.+)-([0-9a-f]{8})", path.name) for path in _sweep_paths(outputs)}
+    found = [path for path, part in parts.items() if part and readable(word)[:80] in part.groups() and sweep_file(path)]
+    if len(found) > 1:
+        raise UserError(f"{word}: several sweeps have this name: {', '.join(path.name for path in found)}")
+    return shown(found[0]) if found else word
 
 
 def sweep_files(outputs: Path) -> list[Path]:
     """Return the files that describe sweeps; earlier versions wrote one of them, not a folder."""
-    return [file for path in sorted((outputs / "sweeps").glob("*")) if (file := sweep_file(path)) is not None]
+    return [file for path in _sweep_paths(outputs) if (file := sweep_file(path)) is not None]
+
+
+def _sweep_paths(outputs: Path) -> list[Path]:
+    return sorted((outputs / "sweeps").glob("*"))
 
 
 def outputs_of(sweep: Path) -> Path:

@@ -8,7 +8,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class Claims:
         make_folder(folder)
         self._folder = folder
         self._numbers: dict[str, int] = {}  # of the newest claim known, by identity
+        self._ended: set[str] = set()
         self._held: list[Held] = []
         self._lock = threading.Lock()
 
@@ -63,6 +64,17 @@ class Claims:
             return read_json(self._folder / f"{identity}.{number}", Claim) if number else {}
         except UserError:
             return {}
+
+    def ended_since(self, seen: Mapping[str, int]) -> set[str]:
+        """Return the jobs that were completed or failed by claims newer than those of these numbers, whoever's."""
+        for name in os.listdir(self._folder):
+            identity, _, number = name.rpartition(".")
+            is_new = (
+                identity in seen and identity not in self._ended and number.isdigit() and int(number) > seen[identity]
+            )
+            if is_new and self.said(identity, int(number)).get("outcome") in ("completed", "failed"):
+                self._ended.add(identity)
+        return self._ended
 
     def holder(self, identity: str, number: int) -> str:
         """Return who holds a job by this claim, as one says it; empty: nobody."""

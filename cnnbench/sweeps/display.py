@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from shutil import get_terminal_size
 from typing import Any
 
 from tqdm import tqdm
@@ -28,66 +29,72 @@ class Display:
 
     def __init__(self, sweep: SweepFolder, page: LivePage | None = None) -> None:
         self.sweep, self.page = sweep, page
-        self.total, self.done = len(sweep.jobs), 0
+        self.total = len(sweep.jobs)
         self.overall: tqdm[Any] | None = None
-        self.bars: dict[int, tqdm[Any]] = {}
+        self.bars: dict[str, tqdm[Any]] = {}  # by the identity of the job
         self.updated = 0.0
 
-    def begin(self, waiting: int) -> None:
-        """Say how many jobs are finished already."""
-        self.done = self.total - waiting
-        if self.done:
-            console.say(f"{self.done} of {counted(self.total, 'run')} finished before")
+    def begin(self, waiting: int, num_done: Callable[[], int], missing: Sequence[Job] = ()) -> None:
+        """Say how many jobs are finished already, and whose runs are missing. num_done: counts jobs from now on."""
+        self.num_done, before = num_done, self.total - waiting
+        if before:
+            console.say(f"{before} of {counted(self.total, 'run')} finished before")
+        for job in missing[:MAX_BARS]:
+            console.say(f"note: {self._name(job)} was completed, but {shown(self.sweep.outputs / job.folder)} is gone")
+        if missing:
+            console.say(
+                f"note: {counted(len(missing), 'run')} gone, trained again now; or stop, and move back what is gone"
+            )
         mode = console.progress_mode()
         has_bars = sys.stderr is not None and sys.stderr.isatty() and not is_dumb()
         if waiting and ((mode == "auto" and has_bars) or mode == "bar"):
             self.overall = tqdm(
-                total=self.total, initial=self.done, leave=False, dynamic_ncols=True, smoothing=0,
+                total=self.total, initial=before, leave=False, dynamic_ncols=True, smoothing=0,
                 bar_format="{n_fmt}/{total_fmt} runs |{bar}| {remaining} left",
             )  # fmt: skip
 
     def started(self, job: Job, plan: Plan, slot: Slot) -> None:
         """Show that a job begins."""
-        name = self._name(job)
         if self.overall is None:
-            console.say(f"  {'started':<12}  {name}")
+            console.say(f"  {'started':<12}  {self._name(job)}")
         elif slot.number < MAX_BARS:
-            self.bars[slot.number] = tqdm(
+            width = min(WIDTH, get_terminal_size().columns // 2)
+            names = shortened_to(width, [self._name(one) for one in self.sweep.jobs])
+            self.bars[job.identity] = tqdm(
                 total=plan.config.epochs, position=slot.number + 1, leave=False, dynamic_ncols=True,
-                desc=name[:WIDTH], bar_format="  {desc} |{bar}| epoch {n_fmt}/{total_fmt}{postfix}",
+                desc=names[self.sweep.jobs.index(job)],
+                bar_format="  {desc} |{bar}| epoch {n_fmt}/{total_fmt}{postfix}",
             )  # fmt: skip
 
     def ended(self, job: Job, outcome: Outcome, seconds: float | None) -> None:
         """Show how a job ended, and why where it failed."""
-        self._close_bar_of(job)
+        if job.identity in self.bars:
+            self.bars.pop(job.identity).close()
         if self.page is not None:
             self.page.changed()
-        if outcome.kind in ("completed", "failed"):
-            self.done += 1
-        word = f"{outcome.text:<12}"
+        done, word = self.num_done(), f"{outcome.text:<12}"
         run = self.sweep.run_of(job)
         facts = [metrics_of(run) if outcome.kind == "completed" and run is not None else "", self._name(job)]
         facts += [] if seconds is None else [duration(seconds)]
         is_green = outcome.kind == "completed" and self.overall is not None
         self._say(
-            f"[{self.done}/{self.total}]  "
-            + (green(word) if is_green else word)
-            + "  ".join(["", *filter(None, facts)])
+            f"[{done}/{self.total}]  " + (green(word) if is_green else word) + "  ".join(["", *filter(None, facts)])
         )
         if outcome.kind == "failed":
             self._say("".join(f"    {line}\n" for line in outcome.reason.splitlines()) + self._log(job))
         if self.overall is not None:
-            self.overall.update(self.done - self.overall.n)
+            self.overall.update(done - self.overall.n)
 
-    def update(self, running: Sequence[tuple[Slot, Job]]) -> None:
+    def update(self, running: Sequence[Job]) -> None:
         """Show how far the jobs are."""
         if self.page is not None:
             self.page.update()
         if self.overall is None or time.monotonic() - self.updated < UPDATES_EVERY:
             return
         self.updated = time.monotonic()
-        for slot, job in running:
-            bar, row = self.bars.get(slot.number), last_row(self.sweep.outputs / job.folder / "metrics.jsonl")
+        self.overall.n = self.num_done()
+        for job in running:
+            bar, row = self.bars.get(job.identity), last_row(self.sweep.outputs / job.folder / "metrics.jsonl")
             if bar is not None and row is not None:
                 bar.n = row["epoch"] - (row["row"] != "epoch")
                 losses = [f"loss {value:.4f}" for name, value in row.items() if name == "loss/train" and value]
@@ -110,11 +117,6 @@ class Display:
         log = self.sweep.log(job)
         return f"    all that it printed: {shown(log)}" if log.is_file() else ""
 
-    def _close_bar_of(self, job: Job) -> None:
-        for number, bar in list(self.bars.items()):
-            if bar.desc.startswith(self._name(job)[:WIDTH]):
-                self.bars.pop(number).close()
-
     def _say(self, line: str) -> None:
         if not line:
             return
@@ -123,6 +125,15 @@ class Display:
         else:
             with self.overall.external_write_mode():
                 console.say(line)
+
+
+def shortened_to(width: int, names: Sequence[str]) -> list[str]:
+    """Return names with at most so many characters: without their middle, or if that makes two alike, numbered."""
+    half = width // 2
+    short = [name if len(name) <= width else f"{name[: width - half - 1]}…{name[-half:]}" for name in names]
+    if len(set(short)) < len(set(names)):
+        short = [f"run {number} {name}"[:width] for number, name in enumerate(names, start=1)]
+    return short
 
 
 def metrics_of(run: RunFolder) -> str:

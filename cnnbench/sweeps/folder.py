@@ -1,6 +1,6 @@
 """A sweep on disk, as it was launched: `outputs/sweeps/NAME/`. How its jobs stand is read from their run folders.
 
-sweep.json           command, time, folder it was typed in, threads of a job, jobs with their folders
+sweep.json           command, time, folder it was typed in, threads of a job, jobs at a time, jobs with their folders
 jobs/IDENTITY.json   the plan of each job, frozen; IDENTITY-begun.json of one that begins with the run of another
 claims/              who works on which, see `claims`
 logs/IDENTITY.log    what each job printed
@@ -34,7 +34,7 @@ from cnnbench.store.files import (
     write_atomically,
     write_json,
 )
-from cnnbench.store.folder import RunFolder, find_runs, now, outputs_dir, shown
+from cnnbench.store.folder import BEGINNING, RunFolder, find_runs, now, outputs_dir, readable, shown
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.provenance import versions
 from cnnbench.store.reading import read_json
@@ -44,7 +44,7 @@ from cnnbench.sweeps.claims import is_alive
 from cnnbench.sweeps.standing import labels_of
 from cnnbench.training.plan import Plan, with_initial_weights
 
-FACTS = "command", "started", "cwd", "threads", "max_minutes"  # that sweep.json says of all jobs
+FACTS = "command", "started", "cwd", "threads", "max_minutes", "at_once"  # that sweep.json says of all jobs
 SCRATCH = re.compile(r"^\..*\.(.*)-(\d+)\.tmp$")  # as `store.files` names what it writes first
 
 
@@ -68,7 +68,7 @@ class SweepFolder:
     """One sweep on disk.
 
     threads: of each job that did not begin with others. max_minutes: of each launch. cwd: where it was typed, which is
-    where relative paths in its plans begin.
+    where relative paths in its plans begin. at_once: how many jobs a launcher works on; None: what fits its machine.
     """
 
     path: Path
@@ -79,6 +79,7 @@ class SweepFolder:
     plugins: tuple[str, ...] = ()
     started: str = field(default_factory=now)
     cwd: str = field(default_factory=os.getcwd)
+    at_once: int | None = 1
 
     @classmethod
     def open(cls, path: Path) -> "SweepFolder":
@@ -91,16 +92,22 @@ class SweepFolder:
         return cls(path.resolve(), jobs=jobs, plugins=tuple(said["plugins"]), **facts)
 
     @classmethod
-    def write(cls, plans: Sequence[Plan], command: str, threads: int, max_minutes: float | None) -> "SweepFolder":
-        """Write a sweep, or what differs in one that is there: then its threads and its start stay.
+    def write(
+        cls, plans: Sequence[Plan], command: str, threads: int, max_minutes: float | None, at_once: int | None = 1
+    ) -> "SweepFolder":
+        """Write a sweep, or what differs in one that is there: then its folder, its threads and its start stay.
 
         Several launchers may write the same at once. Raises UserError where nothing can be written.
         """
-        names = names_by_hash(outputs_dir())
-        jobs = tuple(_job(plan, plans[:index], names) for index, plan in enumerate(plans))
+        runs = names_by_hash(outputs_dir())
+        jobs = tuple(_job(plan, plans[:index], runs) for index, plan in enumerate(plans))
         marks = sorted(f"{job.identity}r{job.number}" if job.number > 1 else job.identity for job in jobs)
-        path = sweeps_dir() / hashlib.sha256("".join(marks).encode()).hexdigest()[:8]
-        sweep = cls(path, command, threads, max_minutes, jobs, plans[0].plugins)
+        begin = hashlib.sha256("".join(marks).encode()).hexdigest()[:BEGINNING]
+        names = {readable(plan.config.name or "")[:80] for plan in plans}
+        name = names.pop() if len(names) == 1 else ""
+        there = sorted(file.parent for way in (begin, f"*-{begin}") for file in sweeps_dir().glob(f"{way}/sweep.json"))
+        path = there[0] if there else sweeps_dir() / f"{name}-{begin}".strip("-")
+        sweep = cls(path, command, threads, max_minutes, jobs, plans[0].plugins, at_once=at_once)
         try:
             return sweep._written(plans)
         except NotWrittenError as error:
@@ -117,7 +124,7 @@ class SweepFolder:
         if create_whole(file, json_bytes(self._described())):
             return self
         before = SweepFolder.open(self.path)
-        sweep = replace(self, threads=before.threads, started=before.started)
+        sweep = replace(self, threads=before.threads, started=before.started, at_once=before.at_once)
         write_json(file, sweep._described())
         return sweep
 

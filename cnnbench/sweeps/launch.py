@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -107,10 +108,23 @@ def launched(
         raise SettingError("max_minutes", "is the limit of the whole sweep; give one value")
     plans = resolve_all(plans)
     threads = plans[0].config.threads or threads or DEFAULT_THREADS // len(slots_of_machine(options.jobs, plans[0]))
-    sweep = SweepFolder.write(plans, grid.command, max(1, threads), limits.pop())
+    sweep = SweepFolder.write(plans, grid.command, max(1, threads), limits.pop(), options.jobs)
+    _say_where_threads_differ(sweep, plans[0])
     if all(plan.config.source is None for plan in plans):  # weights of other runs are in no key
         sweep.remember(key)
     return sweep
+
+
+def _say_where_threads_differ(sweep: SweepFolder, plan: Plan) -> None:
+    """Say where runs that are there had another number of threads than new ones get."""
+    runs = [run.record().get("threads") or sweep.threads for run in sweep.runs().values() if run is not None]
+    others = Counter(number for number in runs if number != sweep.threads)
+    if others and len(runs) < len(sweep.jobs) and "threads" not in plan.typed:
+        (threads, number), *_ = others.most_common()
+        console.say(
+            f"note: {counted(number, 'run')} of this sweep had {counted(threads, 'thread')}, new ones get "
+            f"{sweep.threads}, and the last bits of a result depend on that; to train all alike, add threads={threads}"
+        )
 
 
 def carry_out_sweep(

@@ -9,7 +9,7 @@ from typing import Any
 from cnnbench.store.index import listed
 from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.query import RunSummary
-from cnnbench.store.sweep_files import job_folder, read_sweep
+from cnnbench.store.sweep_files import MISSING, job_folder, read_sweep
 from cnnbench.sweeps.claims import Claims
 
 STATES = ("completed", "running", "stopped", "failed", "waiting")
@@ -98,11 +98,19 @@ def _job(job: Mapping[str, Any], run: RunSummary | None, label: str, claims: Cla
         return stands("failed", run.error)
     if claim.get("outcome") == "failed":
         return stands("failed", claim["reason"])
-    return stands("waiting") if run is None else stands("stopped", run.status)
+    reason = MISSING if claim.get("outcome") == "completed" else ""
+    reason = reason if run is None else run.status
+    return stands("stopped", reason) if reason else stands("waiting")
 
 
 def labels_of(commands: list[str]) -> list[str]:
-    """Return what tells each command from the others: the words that not all of them have."""
+    """Return what tells each command from the others: the words that not all of them have, with the ends of keys."""
     words = [command.removeprefix("cnnbench ").split(" ") for command in commands]
     shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
-    return [" ".join(word for word in own if word not in shared) or own[-1] for own in words]
+    own = [[word.partition("=") for word in one if word not in shared] or [one[-1].partition("=")] for one in words]
+    ends = Counter(key.rpartition(".")[2] for key in {key for one in own for key, *_ in one})
+
+    def short(key: str) -> str:
+        return end if ends[end := key.rpartition(".")[2]] == 1 else key
+
+    return [" ".join(f"{short(key)}{equals}{value}" for key, equals, value in one) for one in own]

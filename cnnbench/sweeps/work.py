@@ -115,7 +115,11 @@ class _Worker:
         runs = self.sweep.runs()
         waiting = [job for job in self.sweep.jobs if not self._is_finished(job, runs[job.identity])]
         self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
-        self.display.begin(len(waiting))
+        said = {
+            job: self.claims.said(job.identity, self.seen[job.identity]) for job in waiting if not runs[job.identity]
+        }
+        missing = [job for job, claim in said.items() if claim.get("outcome") == "completed"]
+        self.display.begin(len(waiting), self._num_done, missing)
         patience = time.monotonic() + WAITS_FOR_ORPHANS
         try:
             while True:
@@ -135,8 +139,22 @@ class _Worker:
             for _, one in self.running.values():  # after an error of ours: nothing is left behind
                 one.process.kill()
                 self.claims.release(one.held)
-        ordered = {job.identity: self.outcomes.get(job.identity, NOT_STARTED) for job in self.sweep.jobs}
-        return Worked(ordered, self.ended_by)
+        return Worked({job.identity: self._outcome_now(job) for job in self.sweep.jobs}, self.ended_by)
+
+    def _num_done(self) -> int:
+        """Return how many jobs are completed or have failed, here or in another launcher."""
+        here = {identity for identity, one in self.outcomes.items() if one.kind in ("completed", "failed")}
+        return len(here | self.claims.ended_since(self.seen))
+
+    def _outcome_now(self, job: Job) -> Outcome:
+        """Return how a job stands at the end: what others worked on may have ended since, or been left."""
+        before = self.outcomes.get(job.identity, NOT_STARTED)
+        if before.kind not in ("elsewhere", "not started"):
+            return before
+        run = self.sweep.run_of(job)
+        if (now := self._stands(job, self.claims.number(job.identity), run)) is not None:
+            return now
+        return NOT_STARTED if run is None else Outcome("stopped", run.record()["status"])
 
     def _is_finished(self, job: Job, run: RunFolder | None) -> bool:
         if run is None or not run.is_completed:
@@ -257,7 +275,7 @@ class _Worker:
             if one.held.is_lost and not one.is_stopping:
                 one.is_stopping = True
                 one.process.stop(signal.SIGTERM)
-        self.display.update([(slot, one.job) for slot, one in self.running.values()])
+        self.display.update([one.job for _, one in self.running.values()])
 
     def _finish(self, sentinel: int, killed: Outcome | None = None) -> None:
         slot, one = self.running.pop(sentinel)

@@ -16,7 +16,7 @@ from cnnbench.config.values import TYPED, copied, flat, set_value
 from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import DamagedError
-from cnnbench.store.folder import BEGINNING, RunFolder, outputs_dir
+from cnnbench.store.folder import BEGINNING, RunFolder, outputs_dir, readable
 from cnnbench.store.lookup import finished_runs_of
 
 FIXED_ON_RESUME = (
@@ -275,11 +275,6 @@ def _overridden(
             typed[key] = word
             set_value(values, key.split("."), override.value())
     return values, typed, mistakes
-
-
-def readable(text: str) -> str:
-    """Return text with only those characters that need no quoting in any shell or in Hydra: A-Z a-z 0-9 . _ -."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
 
 
 def folder_name(words: Mapping[str, str], identity: str) -> str:

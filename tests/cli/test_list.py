@@ -140,31 +140,47 @@ def test_a_run_recorded_as_running_is_interrupted_unless_it_is_held(several_runs
     assert path.name in listing("--prune").out
 
 
-def test_nothing_is_removed_without_confirmation(several_runs, listing):
-    before = fingerprints(several_runs)
+def test_failed_runs_are_removed_only_where_their_status_is_asked_for(several_runs, listing):
+    (failed,) = several_runs.glob("*/mlp/*")
+    assert listing("--prune", "--yes").out.endswith(", removed; 1 failed run kept, status=failed names them\n")
+    assert "nothing to remove; 1 failed run kept" in listing("status!=completed", "--prune", "--yes").out
+    assert failed.is_dir()
+    assert "  1 run, " in listing("status=failed", "--prune", "--yes").out
+    assert not failed.exists()
+
+
+@pytest.fixture
+def with_interrupted(several_runs) -> Path:
+    (path,) = several_runs.glob("*/mlp/*")
+    RunFolder(path).update(status="paused")
+    return several_runs
+
+
+def test_nothing_is_removed_without_confirmation(with_interrupted, listing):
+    before = fingerprints(with_interrupted)
     done = listing("--prune")
     assert "not finished" in done.out
     assert "superseded by a rerun" in done.out
     assert "2 runs" in done.out
     assert "nothing was removed: --yes removes them for good" in done.out
-    assert fingerprints(several_runs) == before
+    assert fingerprints(with_interrupted) == before
 
 
-def test_interrupted_and_superseded_runs_are_removed_and_nothing_else(several_runs, listing):
+def test_interrupted_and_superseded_runs_are_removed_and_nothing_else(with_interrupted, listing):
     kept = {
         path.name
-        for path in several_runs.glob("*/lenet*/*")
+        for path in with_interrupted.glob("*/lenet*/*")
         if path.name.endswith("-r2") or path.parent.name == "lenet_v2"
     }
     assert len(kept) == 2
     done = listing("--prune", "--yes")
     assert done.code == 0
     assert "2 runs" in done.out
-    assert {path.parent.name for path in several_runs.rglob("run.json")} == kept
+    assert {path.parent.name for path in with_interrupted.rglob("run.json")} == kept
     assert "there is nothing to remove" in listing("--prune", "--yes").out
 
 
-def test_only_matching_runs_are_removed(several_runs, listing):
+def test_only_matching_runs_are_removed(with_interrupted, listing):
     listing("model=mlp", "--prune", "--yes")
     assert listed_models(listing) == ["lenet", "lenet", "lenet_v2"]
 

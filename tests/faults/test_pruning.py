@@ -41,7 +41,7 @@ def test_what_a_link_leads_to_is_never_removed(outputs, elsewhere, command_of, a
     before = fingerprints(elsewhere)
     outcome = command_of("list", "--prune", "--yes")
     assert outcome.code == 0, outcome.err
-    assert "1 runs" in outcome.out
+    assert "1 run, " in outcome.out
     assert fingerprints(elsewhere) == before
     assert link.is_symlink()
     assert len(list(outputs.glob("synthetic/*/*"))) == 0

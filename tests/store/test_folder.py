@@ -1,4 +1,4 @@
-"""Which run is meant by a word: a folder, `last`, a part of a path."""
+"""Which run is meant by a word: a folder, `last`, a part of a path, a name."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,8 @@ def runs(outputs: Path) -> dict[str, Path]:
     """Return three empty runs, of which the second was worked on last."""
     for time, name in ((20, NAMES[0]), (30, NAMES[1]), (10, NAMES[2])):
         folder = RunFolder(outputs / name)
-        folder.create({}, "cnnbench", {"identity": "0"})
+        labels = {"name": "my baseline"} if "mlp" in name else {"notes": "my baseline"}
+        folder.create({}, "cnnbench", {"identity": "0", "labels": labels})
         os.utime(folder.record_file, (time, time))
     return {name: outputs / name for name in NAMES}
 
@@ -36,6 +37,7 @@ def runs(outputs: Path) -> dict[str, Path]:
         ("-r2", 1),
         ("ec85f338", 0),
         ("net/epochs4-ec85f338", 0),
+        ("my baseline", 2),
     ],
 )
 def test_a_word_means_one_run(runs, word, name):
@@ -52,8 +54,11 @@ def test_a_folder_comes_before_what_has_its_name(runs, tmp_path):
 @pytest.mark.parametrize(
     ("word", "problem"),
     [
-        ("epochs4", "epochs4: 2 runs have this in their path; type more of one of them:\n  digits/lenet/epochs4-"),
-        ("lenet_v9", "lenet_v9: there is no such folder, and no run below .* has this in its path."),
+        (
+            "epochs4",
+            "epochs4: 2 runs have this name or path; type more of the path of one of them:\n  digits/lenet/epochs4-",
+        ),
+        ("lenet_v9", "lenet_v9: there is no such folder, and no run below .* has this name or path."),
         ("/", "is no run folder: it has no run.json"),
     ],
 )

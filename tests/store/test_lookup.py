@@ -22,8 +22,13 @@ def test_a_run_is_found_by_its_identity_and_so_are_those_trained_again(at_once, 
         shutil.copytree(path, copy)
     (other / "run.json").write_text(json.dumps({"identity": f"{identity[:8]}{'0' * 56}"}))  # begins alike
     path.with_name(f"empty-{identity[:8]}").mkdir()
+    mine = outputs / "paper" / "figures" / "baseline-20261127"
+    shutil.copytree(path, mine)
+    damaged = mine.with_name("damaged")
+    damaged.mkdir()
+    (damaged / "run.json").write_text("{")
     found = find_runs(outputs, identity, names_by_hash(outputs) if at_once else None)
-    assert [run.path for run in found] == [*sorted([path, renamed]), again]
+    assert [run.path for run in found] == [*sorted([path, renamed, mine]), again]
 
 
 def test_finished_runs_of_an_experiment_are_found_next_to_damaged_ones(outputs):

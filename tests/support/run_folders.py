@@ -12,6 +12,11 @@ from tests.support.training import plan_of
 STARTED = count()
 
 
+def runs_below(outputs: Path) -> dict[str, Path]:
+    """Return the folder of each run by its name below the outputs."""
+    return {str(path.parent.relative_to(outputs)): path.parent for path in outputs.glob("*/*/*/run.json")}
+
+
 def write_run(
     outputs: Path,
     accuracy: float | None,

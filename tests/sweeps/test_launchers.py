@@ -15,9 +15,14 @@ import pytest
 from cnnbench import api
 from cnnbench.store.lock import locked
 from cnnbench.sweeps.claims import SILENT, STALE, Claims
+from cnnbench.sweeps.display import Display, shortened_to
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.launch import Grid, launched
-from cnnbench.sweeps.work import Options
+from cnnbench.sweeps.outcome import COMPLETED, NOT_STARTED, elsewhere
+from cnnbench.sweeps.slots import Slot
+from cnnbench.sweeps.work import Options, _Worker
+from cnnbench.training import console
+from cnnbench.training.signals import StopRequests
 from tests.conftest import TINY, latest
 from tests.support.interruption import read
 from tests.support.launchers import (
@@ -30,6 +35,7 @@ from tests.support.launchers import (
     wait_until,
     working,
 )
+from tests.support.run_folders import write_run
 
 SMALL = tuple(latest([*TINY, "model=mlp", "epochs=1"]))
 LONG = (*SMALL, "epochs=40", "checkpoint.every_seconds=0")
@@ -207,6 +213,15 @@ def test_the_claim_of_a_job_says_who_did_it(cnnbench, outputs):
     expected = {"host": platform.node(), "process": os.getpid(), "outcome": "completed"}
     assert [claim.items() >= expected.items() for claim in claims] == [True, True]
     assert {read(path)["threads"] for path in outputs.glob("*/*/*/run.json")} == {1}
+    assert "2 runs, 2 at a time" in cnnbench("resume", sweep.name).out, "as it was started"
+    assert "2 runs, 1 thread each" in cnnbench("resume", sweep.name, "jobs=1").out
+    (first, second) = (path.parent for path in outputs.glob("*/*/*/run.json"))
+    first.rename(first.with_name("the baseline"))
+    second.rename(outputs.parent / "elsewhere")
+    again = cnnbench("resume", sweep.name).out
+    assert f" was completed, but {second} is gone\n" in again
+    assert "note: 1 run gone, trained again now" in again
+    assert "1 of 2 runs finished before" in again
 
 
 def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
@@ -224,6 +239,40 @@ def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
     assert sessions == [1] * 4, "what diverged is not tried again with the same code"
     assert cnnbench(*words, "retry_failed=true").code == 1
     assert sorted(len(read(path)["sessions"]) for path in outputs.glob("*/*/*/run.json")) == [1, 1, 2, 2]
+
+
+def test_the_bars_of_jobs_have_different_names_on_a_narrow_terminal_too(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    grid = ("regularization.dropout=0.25", "optimizer.lr=0.0001", "regularization.batchnorm=true,false")
+    sweep = launched(Grid((*SMALL, "batch_size=20", *grid, "seed=0,1")), Options())
+    assert sweep.labels[sweep.jobs[0].identity] == "batchnorm=true seed=0"
+    display = Display(sweep)
+    with console.showing("bar"):
+        display.begin(4, lambda: 1)
+    for number, job in enumerate(sweep.jobs):
+        display.started(job, sweep.plan(job), Slot(number))
+    names = [bar.desc for bar in display.bars.values()]
+    assert names == ["batchnorm…rue seed=0", "batchnorm…rue seed=1", "batchnorm…lse seed=0", "batchnorm…lse seed=1"]
+    display.ended(sweep.jobs[1], NOT_STARTED, None)
+    assert [bar.desc for bar in display.bars.values()] == [names[0], *names[2:]]
+    display.close()
+    assert shortened_to(6, ["a-long-end", "a-wide-end"]) == ["run 1 ", "run 2 "]
+
+
+def test_what_other_launchers_have_ended_counts_and_what_they_left_is_not_elsewhere(outputs):
+    sweep = launched(Grid((*SMALL, "seed=0,1,2,3")), Options())
+    mine, others = (_Worker(sweep, StopRequests(), [], Options(), None, None, None) for _ in range(2))
+    mine.seen = dict.fromkeys((job.identity for job in sweep.jobs), 0)
+    for job, outcome in zip(sweep.jobs, ("completed", "failed", "stopped"), strict=False):
+        others.claims.release(others.claims.take(job.identity, 0), outcome, "for lack of room")
+    assert mine._outcome_now(sweep.jobs[1]).reason == "for lack of room"
+    assert mine._num_done() == 2
+    mine.outcomes[sweep.jobs[3].identity] = elsewhere("process 1 on node7")
+    assert mine._outcome_now(sweep.jobs[3]) == NOT_STARTED, "its launcher was killed"
+    write_run(outputs, None, *sweep.jobs[3].command.split()[1:], status="paused")
+    assert mine._outcome_now(sweep.jobs[3]).text == "paused"
+    mine.outcomes[sweep.jobs[3].identity] = COMPLETED
+    assert mine._num_done() == 3
 
 
 def test_a_bar_is_shown_for_all_runs_and_one_for_each_that_is_trained(capfd):

@@ -13,6 +13,8 @@ import pytest
 
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.lock import locked
+from cnnbench.store.query import runs_named
+from cnnbench.store.sweep_files import MISSING
 from cnnbench.sweeps.claims import Claims
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.launch import Grid
@@ -82,6 +84,22 @@ def test_a_job_whose_launcher_was_killed_is_stopped_and_one_that_saves_is_runnin
     with locked(run.path / ".lock"):
         assert standing_of(sweep).jobs[1].state == "running"
     assert standing_of(sweep).seconds_left is None  # nobody works on it
+
+
+def test_a_run_that_was_renamed_counts_and_one_that_is_gone_is_missing(sweep, outputs, command_of):
+    run = sweep.outputs / sweep.jobs[0].folder
+    claims = Claims(sweep.path / "claims")
+    held = claims.take(sweep.jobs[0].identity, 0)
+    assert held is not None
+    claims.release(held, "completed")
+    run.rename(run.with_name("my baseline"))
+    assert standing_of(sweep).jobs[0].state == "completed"
+    run.with_name("my baseline").rename(outputs.parent / "elsewhere")
+    missing = standing_of(sweep).jobs[0]
+    assert (missing.state, missing.reason) == ("stopped", MISSING)
+    assert command_of("list", sweep.path.name).out.count(f"seed=0  {MISSING}\n") == 1
+    (planned, *_) = runs_named([str(sweep.path)], with_planned=True)
+    assert (planned.record["status"], planned.record["error"]) == ("not started", MISSING)
 
 
 @pytest.mark.parametrize("way", ["folder", "name"])

@@ -10,6 +10,7 @@ from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.store.folder import RunFolder, find_runs
 from cnnbench.store.query import runs_named
+from cnnbench.store.sweep_files import with_folder
 from cnnbench.sweeps import launch
 from cnnbench.sweeps.folder import SweepFolder, read_plan
 from cnnbench.sweeps.launch import Grid, launched, opened
@@ -72,6 +73,21 @@ def test_everything_is_there_before_the_first_job(outputs):
     assert list(outputs.glob("*/*/*/run.json")) == []
 
 
+def test_a_sweep_has_the_name_of_its_runs_and_is_found_by_it_and_by_its_hash(outputs, command_of):
+    sweep = launched(Grid((*GRID.words, "name=wider net")), Options())
+    name, _, begin = sweep.path.name.rpartition("-")
+    assert (name, len(begin)) == ("wider-net", 8)
+    for word in ("wider net", name, begin, sweep.path.name):
+        assert Path(with_folder(word, outputs)).resolve() == sweep.path
+    assert "2 waiting, of 2 runs" in command_of("list", "wider net").out
+    assert launched(GRID, Options()).path == sweep.path, "one that is there keeps its folder"
+    launched(Grid((*WORDS, "name=wider net", "seed=3")), Options())
+    assert "wider-net: several sweeps have this name: wider-net-" in command_of("resume", "wider-net").err
+    (outputs / "sweeps" / "last-12345678").mkdir()
+    (outputs / "sweeps" / "last-12345678" / "sweep.json").touch()
+    assert with_folder("last", outputs) == "last"
+
+
 def test_the_same_command_is_recognised_and_not_planned_again(planned):
     sweep = launched(GRID, Options())
     assert launched(GRID, Options(jobs=2, retry_failed=True)) == sweep
@@ -126,6 +142,18 @@ def test_a_job_has_the_threads_of_its_run_or_else_of_the_sweep_unless_some_are_t
     run.update(threads=recorded)
     worker = _Worker(sweep, StopRequests(), [], Options(), None, None, None)
     assert worker._plan(sweep.jobs[0], run).config.threads == expected
+
+
+def test_runs_that_had_other_threads_than_new_ones_get_are_named_with_what_to_type(outputs, capsys):
+    words = [word for word in WORDS if not word.startswith("threads")]
+    run = RunFolder(write_run(outputs, 0.9, *words, "seed=0", threads=7))
+    launched(Grid((*words, "seed=0,1")), Options())
+    assert "note: 1 run of this sweep had 7 threads, new ones get " in (said := capsys.readouterr().out)
+    assert said.endswith("to train all alike, add threads=7\n")
+    launched(Grid((*words, "threads=1", "seed=0,3")), Options())
+    run.update(threads=launch.DEFAULT_THREADS)
+    launched(Grid((*words, "seed=0,2")), Options())
+    assert "note:" not in capsys.readouterr().out
 
 
 def test_a_sweep_that_trains_again_has_runs_and_a_folder_of_its_own(outputs):
