@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders
-from cnnbench.config.hints import as_typed, meant_by_word
+from cnnbench.config.hints import SWITCHES, as_typed, meant_by_word, retyped
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -229,14 +230,26 @@ def verb_named(name: str) -> Verb:
 def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     """Return the verb of a command, and the words that follow: the first word that sets nothing, else `train`.
 
-    Raises UserError, with what was probably meant, where there is no such verb.
+    Raises UserError, with what was probably meant, where there is no such verb, or words that no shell takes as meant.
     """
+    name = arguments[0] if arguments and arguments[0] in VERBS else "train"
+    meant, why = retyped(arguments, _words_alone if name in ("train", "resume", "evaluate") else None, name == "train")
+    if why:
+        raise UserError(f"{'; '.join(why)}. Type: cnnbench {shlex.join(meant)}")
     name, *words = arguments or [""]
     if not name or "=" in name or name.startswith(("-", "+", "~")):
         return verb_named("train"), arguments
     if name not in VERBS:
         raise UserError(_no_verb(name, words))
     return verb_named(name), words
+
+
+def _words_alone() -> set[str]:
+    """Return what stands for a setting of its own, where one without `=` was typed."""
+    groups = all_options()
+    options = {part for names in groups.values() for name in names for part in (name, name.rpartition("/")[2])}
+    keys = {part for key in all_keys() for part in (key, key.rpartition(".")[2])}
+    return {*VERBS, *SWITCHES, *groups, *options, *keys}
 
 
 def _no_verb(name: str, words: Sequence[str]) -> str:

@@ -1,16 +1,21 @@
 """Suggestions for messages: what to type instead of a word that is not valid."""
 
 import json
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cnnbench.config.values import FREE_TEXT, PATHS
 from cnnbench.errors import listed
 
 MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
+NEAR = 0.6  # of a word of the same letters, or with the same beginning: `sdg` and `sgd` have 0.67
+QUOTES = "[“”„‟‘’‚‛«»]"
+DASHES = "[‐‑‒–—―−]"  # noqa: RUF001 - those that a word processor writes for `-`
 
 SWITCHES = (
     "rerun",
@@ -97,6 +102,55 @@ def why_unread(word: str) -> str:
     return ""
 
 
+def retyped(
+    words: Sequence[str], alone: Callable[[], Collection[str]] | None, trains: bool = False
+) -> tuple[list[str], list[str]]:
+    """Return words as a shell has to be given them, and what was wrong: spaces, dashes and quotes of a text for people.
+
+    alone: words that are no part of a text before them; None: others follow settings too. What names a file stays.
+    """
+    meant: list[str] = []
+    why: dict[str, None] = {}
+    is_swept = False
+    for word in words:
+        before = meant[-1] if meant else ""
+        key, equals, value = before.partition("=")
+        is_bare, is_text = "=" not in word[1:] and word[:1] != "-", key in (*FREE_TEXT, *PATHS)
+        has_comma = bool(equals) and not is_text and (value[-1:] == "," or (is_bare and word[:1] == ","))
+        if (word[:1] == "=" and before[:1] not in ("", "-") and not equals) or (equals and not value and is_bare):
+            meant[-1] += word
+            why["'=' has no spaces around it"] = None
+        elif has_comma and is_bare:
+            meant[-1] += word
+            why["a list has no spaces"] = None
+            is_swept |= trains and key != "plugins" and "[" not in value
+        elif has_comma and "=" in word:
+            meant[-1:] = [before.rstrip(","), word]
+            why["no comma follows a setting"] = None
+        elif equals and is_text and is_bare and alone is not None and word not in alone():
+            meant[-1] += f" {word}"
+            why["a value with spaces is in quotes"] = None
+        else:
+            meant.append(word)
+    for place, word in enumerate(meant):
+        key, _, value = word.partition("=")
+        if os.path.exists(value or word) or (word in words and key in FREE_TEXT):
+            continue
+        plain = re.sub(rf"(^|=){QUOTES}|{QUOTES}$", r"\1", word)
+        if plain != word:
+            why["quotes are plain, or left out"] = None
+        dashed = re.sub(rf"(?<=[=,\[]){DASHES}(?=[\d.])", "-", plain)
+        flag = re.fullmatch(rf"[-]*{DASHES}+[-]*(\w.*)", dashed)
+        if flag:
+            dashed = flag[1] if "=" in flag[1] else f"{'-' if len(flag[1]) == 1 else '--'}{flag[1]}"
+        if dashed != plain:
+            why["flags and minus signs have the plain dash -"] = None
+        meant[place] = dashed
+    if is_swept and not {"-m", "--multirun"} & {*meant}:
+        meant.insert(meant[0] == "train", "-m")
+    return meant, list(why)
+
+
 def meant_by_word(
     word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Collection[str] = ()
 ) -> str:
@@ -150,5 +204,8 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
 
 def closest(word: str, known: Collection[str]) -> str:
     """Return the known word of the most similar spelling, capitals aside; empty: none is close."""
-    in_lower_case = {one.lower(): one for one in known}
-    return next((in_lower_case[one] for one in get_close_matches(word.lower(), in_lower_case, n=1, cutoff=CLOSE)), "")
+    typed, in_lower_case = word.lower(), {one.lower(): one for one in known}
+    near = get_close_matches(typed, in_lower_case, n=3, cutoff=NEAR)
+    close = get_close_matches(typed, near, n=1, cutoff=CLOSE)
+    close += [one for one in near if sorted(one) == sorted(typed) or (len(one) == len(typed) and one[:2] == typed[:2])]
+    return in_lower_case[close[0]] if close else ""

@@ -270,3 +270,36 @@ def test_an_unknown_flag_is_refused_with_what_to_type(cnnbench, words):
     outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert FLAGS[words] in outcome.err
+
+
+SPACED = {
+    "model = lenet": "cnnbench model=lenet",
+    "train model= lenet": "cnnbench train model=lenet",
+    "list model = lenet": "cnnbench list model=lenet",
+    "model=lenet, epochs=2": "cnnbench model=lenet epochs=2",
+    "model=lenet,lenet_v2 , mlp": "cnnbench -m model=lenet,lenet_v2,mlp",
+    "train seed=0, 1": "cnnbench train -m seed=0,1",
+    "model.maps=[6, 16]": "cnnbench 'model.maps=[6,16]'",
+    "plugins=a.py, b.py": "cnnbench plugins=a.py,b.py",
+    "data.folder=my photos epochs 3": "cnnbench 'data.folder=my photos' epochs 3",
+    "evaluate last --data csv data.folder=my photos": "cnnbench evaluate last --data csv 'data.folder=my photos'",
+    "notes=“wider, for longer”": "cnnbench 'notes=wider, for longer'",
+    "data=“digits” ‘epochs=3’": "cnnbench data=digits epochs=3",
+    "–m seed=0,1": "cnnbench -m seed=0,1",
+    "—epochs=2": "cnnbench epochs=2",
+    "evaluate last —split val": "cnnbench evaluate last --split val",
+    "optimizer.lr=−0.1": "cnnbench optimizer.lr=-0.1",
+}
+
+
+@pytest.mark.parametrize("words", SPACED)
+def test_spaces_quotes_and_dashes_of_a_text_for_people_are_answered_with_the_command(cnnbench, words):
+    outcome = cnnbench(*words.split(" "))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.endswith(f" Type: {SPACED[words]}\n")
+
+
+def test_a_text_with_such_quotes_and_a_file_of_such_a_name_stay(cnnbench, command_of):
+    Path("–x").mkdir()
+    assert cnnbench("notes=‘wide’", "--cfg", "job").code == 0
+    assert "Type: " not in command_of("predict", "last", "–x").err
