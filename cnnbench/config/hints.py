@@ -15,7 +15,7 @@ MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
 NEAR = 0.6  # of a word of the same letters, or with the same beginning: `sdg` and `sgd` have 0.67
 QUOTES = "[“”„‟‘’‚‛«»]"
-DASHES = "[‐‑‒–—―−]"  # noqa: RUF001 - those that a word processor writes for `-`
+DASHES = "[‐‑‒–—―−]"  # that a word processor writes for `-`
 
 SWITCHES = (
     "rerun",

@@ -113,8 +113,6 @@ def allowed(schema: Mapping[str, Any]) -> str:
     """Return in words what a JSON schema allows."""
     if "description" in schema:
         return str(schema["description"])
-    if not {"type", "anyOf", "enum", "const"} & schema.keys():  # of `Any`
-        return ANYTHING
     if "anyOf" in schema:
         return " or ".join(allowed(option) for option in schema["anyOf"])
     if "enum" in schema:
@@ -123,7 +121,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
         return str(schema["const"])
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
     words |= {"object": "settings in braces, as in {a:1}"}
-    kind = words.get(schema.get("type", ""), "text")
+    kind = words.get(schema["type"], "text") if "type" in schema else ANYTHING
     if schema.get("type") == "array":
         fewest, most = schema.get("minItems"), schema.get("maxItems")
         limits = [f"at least {fewest}"] * bool(fewest) + [f"at most {most}"] * bool(most)

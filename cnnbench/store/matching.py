@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cnnbench.config.values import TYPED, data_for_dataset
-from cnnbench.errors import UserError, did_you_mean
+from cnnbench.config.hints import MAX_LISTED
+from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.store.query import RunSummary, higher_is_better
 
 ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
@@ -87,7 +88,7 @@ def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list
 
     Raises UserError for a malformed condition, and for a key that no run has.
     """
-    runs = list(runs)
+    runs = everything = list(runs)
     parsed = [(condition, *_parse_condition(condition)) for condition in conditions]
     names = KeyNames(runs if conditions else ())
     for condition, word, test in parsed if runs else ():
@@ -95,8 +96,39 @@ def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list
             key = names.meant(word)
         except UserError as error:
             raise UserError(f"{condition}: {error}") from error
+        having = [run.values[key] for run in everything if key in run.values]
+        if not any(map(test, having)):
+            _check_kind(condition, having)
         runs = [run for run in runs if key in run.values and test(run.values[key])]
     return runs
+
+
+def unmet(runs: Sequence[RunSummary], conditions: Sequence[str]) -> list[str]:
+    """Return a line for each condition that none of the runs meets by itself: what was meant, or what there is."""
+    lines = []
+    for condition in conditions:
+        if not runs_matching(runs, [condition]):
+            word, _, operand = condition.partition("=")
+            having = [run.values.get(KeyNames(runs).meant(data_for_dataset(word.rstrip("!<>")))) for run in runs]
+            words = _words(having)
+            there = f"; there are {listed(words[:MAX_LISTED])}" * (len(words) <= MAX_LISTED)
+            lines.append(f"no run has {condition}{did_you_mean(operand, words) or there}")
+    return lines
+
+
+def _words(values: Iterable[Any]) -> list[str]:
+    return sorted({as_shown(item) for one in values for item in (one if isinstance(one, list) else [one])})
+
+
+def _check_kind(condition: str, values: Sequence[Any]) -> None:
+    """Raise UserError where a condition compares text with a number."""
+    sign, operand = re.split("(>=|<=|!=|>|<|=)", condition, maxsplit=1)[1:]
+    known = [value for value in values if value is not None]
+    is_numeric = bool(known) and all(not isinstance(one, bool) and _number(one) is not None for one in known)
+    if known and sign in ORDERINGS and not is_numeric:
+        raise UserError(f"{condition}: that is no number, but {listed(_words(known)[:MAX_LISTED])}.")
+    if is_numeric and sign == "=" and _number(operand) is None and operand != "null" and not set("*?[") & {*operand}:
+        raise UserError(f"{condition}: '{operand}' is not a number.")
 
 
 def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
