@@ -15,7 +15,7 @@ from yaml import MarkedYAMLError, YAMLError
 from cnnbench.config.growth import check_yaml
 from cnnbench.config.hints import no_such_option
 from cnnbench.config.schema import OVERLAYS
-from cnnbench.errors import UserError, did_you_mean, listed, shortened
+from cnnbench.errors import UserError, did_you_mean, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
 # `${optimizer.lr}` takes the value of another setting. `${oc.env:HOME}` is a function, and would write what it finds
@@ -99,17 +99,14 @@ class OptionFiles(ConfigRepository):
                 f"an option of {group} begins with the line '# @package _global_', and sets keys such as epochs: 3",
             )
             return
-        groups = [one for one in self.get_group_options("", ObjectType.GROUP) if one not in ("hydra", "dataset")]
+        groups = self.get_group_options("", ObjectType.GROUP)
         for default in loaded.defaults_list or ():
             name, option = default.get_name() or "", ""
             if isinstance(default, GroupDefault):
                 name, option = str(default.group).lstrip("/"), str(default.value)
                 known = self.get_group_options(name) if name in groups else []
                 if name not in groups:
-                    yield (
-                        name,
-                        f"there is no group '{name}'{did_you_mean(name, groups) or f'; there are {listed(groups)}'}",
-                    )
+                    yield name, f"there is no group '{name}'{did_you_mean(name, groups)}"
                 elif not default.override or not str(default.group).startswith("/"):
                     yield option, f"an option is chosen by '- override /{name}: {option}'"
                 elif option not in known and "/" not in option and default.value is not None:

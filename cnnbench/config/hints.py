@@ -102,53 +102,37 @@ def why_unread(word: str) -> str:
     return ""
 
 
-def retyped(
-    words: Sequence[str], alone: Callable[[], Collection[str]] | None, trains: bool = False
-) -> tuple[list[str], list[str]]:
-    """Return words as a shell has to be given them, and what was wrong: spaces, dashes and quotes of a text for people.
+def retyped(words: Sequence[str], alone: Callable[[], Collection[str]] | None, trains: bool = False) -> list[str]:
+    """Return words without the spaces around `=` and in values, the dashes and the quotes of a text for people.
 
     alone: words that are no part of a text before them; None: others follow settings too. What names a file stays.
     """
-    meant: list[str] = []
-    why: dict[str, None] = {}
-    is_swept = False
+    meant, is_swept = [""], False
     for word in words:
-        before = meant[-1] if meant else ""
-        key, equals, value = before.partition("=")
+        key, equals, value = meant[-1].partition("=")
         is_bare, is_text = "=" not in word[1:] and word[:1] != "-", key in (*FREE_TEXT, *PATHS)
-        has_comma = bool(equals) and not is_text and (value[-1:] == "," or (is_bare and word[:1] == ","))
-        if (word[:1] == "=" and before[:1] not in ("", "-") and not equals) or (equals and not value and is_bare):
+        has_comma = bool(equals) and not is_text and (value[-1:] == "," or word[:1] == ",")
+        if (word[:1] == "=" and key[:1] not in ("", "-") and not equals) or (equals and not value and is_bare):
             meant[-1] += word
-            why["'=' has no spaces around it"] = None
         elif has_comma and is_bare:
             meant[-1] += word
-            why["a list has no spaces"] = None
-            is_swept |= trains and key != "plugins" and "[" not in value
-        elif has_comma and "=" in word:
-            meant[-1:] = [before.rstrip(","), word]
-            why["no comma follows a setting"] = None
+            is_swept |= trains and key != "plugins" and value[:1] != "["
         elif equals and is_text and is_bare and alone is not None and word not in alone():
             meant[-1] += f" {word}"
-            why["a value with spaces is in quotes"] = None
         else:
-            meant.append(word)
-    for place, word in enumerate(meant):
-        key, _, value = word.partition("=")
-        if os.path.exists(value or word) or (word in words and key in FREE_TEXT):
-            continue
-        plain = re.sub(rf"(^|=){QUOTES}|{QUOTES}$", r"\1", word)
-        if plain != word:
-            why["quotes are plain, or left out"] = None
-        dashed = re.sub(rf"(?<=[=,\[]){DASHES}(?=[\d.])", "-", plain)
-        flag = re.fullmatch(rf"[-]*{DASHES}+[-]*(\w.*)", dashed)
-        if flag:
-            dashed = flag[1] if "=" in flag[1] else f"{'-' if len(flag[1]) == 1 else '--'}{flag[1]}"
-        if dashed != plain:
-            why["flags and minus signs have the plain dash -"] = None
-        meant[place] = dashed
-    if is_swept and not {"-m", "--multirun"} & {*meant}:
-        meant.insert(meant[0] == "train", "-m")
-    return meant, list(why)
+            meant[-1:] = [meant[-1].rstrip(",") if has_comma else meant[-1], word]
+    typed = [word if word in words and word.partition("=")[0] in FREE_TEXT else _plain(word) for word in meant[1:]]
+    return ["-m", *typed] if is_swept and not {"-m", "--multirun"} & {*typed} else typed
+
+
+def _plain(word: str) -> str:
+    """Return a word with the dashes and quotes of a keyboard."""
+    key, _, value = word.partition("=")
+    if os.path.exists(value or key):
+        return word
+    plain = re.sub(rf"(?<=[=,\[]){DASHES}(?=[\d.])", "-", re.sub(rf"(^|=){QUOTES}|{QUOTES}$", r"\1", word))
+    flag = re.fullmatch(rf"-*{DASHES}[-{DASHES[1:]}*(\w.*)", plain)
+    return plain if flag is None else f"{'-' * (1 + (len(flag[1]) > 1))}{flag[1]}" if "=" not in plain else flag[1]
 
 
 def meant_by_word(

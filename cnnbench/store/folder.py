@@ -17,6 +17,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   embeddings/      TensorBoard's projector, and test.npz
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,7 +110,7 @@ class RunFolder:
 
     @classmethod
     def named(cls, word: str) -> "RunFolder":
-        """Return the run that a word means: a folder; `last`, the run worked on last; a part of one run's path.
+        """Return the run that a word means: a folder; `last`, the run worked on last; its `name=`; a part of its path.
 
         Of several runs with that part, the one whose path ends in it. Raises UserError for none, and for several.
         """
@@ -124,15 +125,28 @@ class RunFolder:
                 raise UserError(f"{word}: there are no runs in {outputs} yet.")
             return cls(max(runs.values(), key=lambda path: path.stat().st_mtime_ns).parent)
         found = [name for name in runs if name.endswith(part)] or list(runs)
+        if len(found) != 1:
+            found = [name for name in run_names(outputs) if cls(outputs / name).is_called(word)] or found
         if len(found) > 1:
             first = "".join(f"\n  {name}" for name in sorted(found)[:8])
             more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
             raise UserError(
-                f"{word}: {len(found)} runs have this in their path; type more of one of them:{first}{more}"
+                f"{word}: {len(found)} runs have this name, or this in their path; type the path of one of them:"
+                f"{first}{more}"
             )
         if not found:
-            raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this in its path.")
-        return cls.open(runs[found[0]].parent)
+            raise UserError(
+                f"{word}: there is no such folder, and no run below {outputs} has this name, or this in its path."
+            )
+        return cls.open(outputs / found[0])
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether a user gave the run this name; of one that cannot be read, that is not known."""
+        with suppress(OSError, UserError):
+            if json.dumps(name).encode() in self.record_file.read_bytes():  # a tenth of the time that reading takes
+                record = self.record()
+                return bool({"name": None, **record.get("config", {}), **record.get("labels", {})}["name"] == name)
+        return False
 
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
         """Make the folder; `run.json` comes last, so that a folder without one is no run."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cnnbench.config.values import TYPED, data_for_dataset
 from cnnbench.config.hints import MAX_LISTED
+from cnnbench.config.values import TYPED, data_for_dataset
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.store.query import RunSummary, higher_is_better
 
+SIGNS = "(>=|<=|!=|>|<|=)"
 ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
@@ -104,35 +105,29 @@ def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list
 
 
 def unmet(runs: Sequence[RunSummary], conditions: Sequence[str]) -> list[str]:
-    """Return a line for each condition that none of the runs meets by itself: what was meant, or what there is."""
+    """Return a line for each condition that no run meets, even by itself, with what was meant."""
     lines = []
     for condition in conditions:
+        key, sign, operand = re.split(SIGNS, condition, maxsplit=1)
+        known = {as_shown(run.values.get(KeyNames(runs).meant(data_for_dataset(key)))) for run in runs}
         if not runs_matching(runs, [condition]):
-            word, _, operand = condition.partition("=")
-            having = [run.values.get(KeyNames(runs).meant(data_for_dataset(word.rstrip("!<>")))) for run in runs]
-            words = _words(having)
-            there = f"; there are {listed(words[:MAX_LISTED])}" * (len(words) <= MAX_LISTED)
-            lines.append(f"no run has {condition}{did_you_mean(operand, words) or there}")
+            there = did_you_mean(operand, known) or f"; there are {listed(sorted(known)[:MAX_LISTED])}"
+            lines.append(f"no run has {condition}{there * (sign == '=')}")
     return lines
-
-
-def _words(values: Iterable[Any]) -> list[str]:
-    return sorted({as_shown(item) for one in values for item in (one if isinstance(one, list) else [one])})
 
 
 def _check_kind(condition: str, values: Sequence[Any]) -> None:
     """Raise UserError where a condition compares text with a number."""
-    sign, operand = re.split("(>=|<=|!=|>|<|=)", condition, maxsplit=1)[1:]
-    known = [value for value in values if value is not None]
-    is_numeric = bool(known) and all(not isinstance(one, bool) and _number(one) is not None for one in known)
-    if known and sign in ORDERINGS and not is_numeric:
-        raise UserError(f"{condition}: that is no number, but {listed(_words(known)[:MAX_LISTED])}.")
-    if is_numeric and sign == "=" and _number(operand) is None and operand != "null" and not set("*?[") & {*operand}:
+    sign, operand = re.split(SIGNS, condition, maxsplit=1)[1:]
+    is_number = {not isinstance(one, bool) and _number(one) is not None for one in values if one is not None}
+    if is_number == {False} and sign in ORDERINGS:
+        raise UserError(f"{condition}: that is text, which has no order.")
+    if is_number == {True} and sign == "=" and _number(operand) is None and not re.search(r"[*?[]|^null$", operand):
         raise UserError(f"{condition}: '{operand}' is not a number.")
 
 
 def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
-    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", condition)
+    match = re.fullmatch(rf"([\w./@-]+?){SIGNS}([^=<>].*|)", condition)
     if match is None:
         raise UserError(
             f"{condition}: there is no such sweep (cnnbench list sweeps), and conditions are like data=mnist, "
