@@ -146,7 +146,7 @@ def plan(
 
 
 def runs(words: str | Path | Sequence[str] = (), plugins: Plugins = ()) -> "pd.DataFrame":
-    """Return a row per run: path, status, settings by dotted name, results such as `accuracy/test`.
+    """Return a row per run: path, status, options such as `model`, settings by dotted name, results: `accuracy/test`.
 
     words: folders, sweeps, patterns or parts of paths, as `cnnbench report` takes them; none: all runs in `outputs`,
     or wherever they are written. plugins: as in `load_run`. Raises UserError for words that name no run.
@@ -161,7 +161,8 @@ def _table(summaries: Sequence[RunSummary]) -> "pd.DataFrame":
 
     rows = []
     for run in summaries:
-        row = {"path": str(run.path), "status": run.record.get("status", run.status)} | flat(run.config)
+        row = {"path": str(run.path), "status": run.record.get("status", run.status)}
+        row |= run.record.get("choices", {}) | flat(run.config)  # model: lenet_v2; model.name: lenet
         row |= {"problem": run.problem} if run.problem else {}
         if run.result:
             row |= {

@@ -154,6 +154,18 @@ FILES = {
         "model=first_net",
         "plugin.py:10: model 'first_net': the default of 'kind', 'c', does not fit its type: one of a, b.",
     ),
+    "a default that no file can state": First(
+        NET.format(parameters="self, spec, *, act: typing.Any = nn.ReLU", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES).replace("@", "import typing\n@", 1),
+        "model=first_net",
+        "the default of 'act', <class 'torch.nn.modules.activation.ReLU'>, is nothing that a file can state",
+    ),
+    "no default where the type has none": First(
+        NET.format(parameters="self, spec, *, width: int = None", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net",
+        "the default of 'width', None, does not fit its type: a whole number; add `| None` to `width: …`.",
+    ),
     "defaults of other kinds": First(
         NET.format(parameters="self, spec, *, rate: float | None = None, maps: list[int] = [1, 2], scale: float = 2",
                    channels="spec.channels", outputs="spec.num_outputs", returned=SCORES),

@@ -11,7 +11,7 @@ from torch import Tensor
 from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.run import CPU, Run
 from cnnbench.data.checks import SIXTEENTH
-from cnnbench.data.decode import Undecodable, decode, deep_kind
+from cnnbench.data.decode import Undecodable, decode, deep_kind, is_colored
 from cnnbench.data.image_files import find_images, first_names
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
@@ -95,7 +95,7 @@ def images_from_files(
             files.append(path)
         else:
             raise UserError(f"{word}: no such file or folder.")
-    images, unusable, dark = [], [], []
+    images, unusable, dark, colored = [], [], [], []
     for path in files:
         try:
             images.append(InputImage(str(path), decode(path)))
@@ -104,11 +104,16 @@ def images_from_files(
             continue
         if images[-1].pixels.max() <= SIXTEENTH and deep_kind(path):
             dark.append(str(path))
+        if len(images[-1].pixels) == 1 and is_colored(path):
+            colored.append(str(path))
     if not images:
         raise UserError("\n".join(["there is no image that can be used:", *(f"  {problem}" for problem in unusable)]))
     if dark:
         number = counted(len(dark), "image")
         notes.append(f"{number} of 16 bits per channel, seen as black: at most 1/16 of the range: {first_names(dark)}")
+    if colored:
+        size = "x".join(map(str, images[0].pixels.shape[1:]))
+        notes.append(f"{counted(len(colored), 'image')} in colour, seen in gray, {size}, as the network was trained")
     return images, unusable, notes
 
 

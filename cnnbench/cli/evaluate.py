@@ -3,11 +3,12 @@
 import re
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import all_options
-from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, refresh_page, say, writing
+from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, check_free, path, refresh_page, say, writing
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def _run(flags: Namespace) -> None:
     which = opened.resolve(flags.checkpoint)
     name = "-".join([str(which), *(re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in flags.data)])
     folder: Path = flags.out or opened.folder.evaluation(flags.split, name)
+    title = f"cnnbench: {opened.folder.shown_path}, {flags.split}, {name}"
+    if flags.out:  # before anything is measured, which is counted; what the tables are called is not known yet
+        there = [file.name for file in folder.glob("*.*") if file.suffix in (".csv", ".png", ".json", ".md", ".html")]
+        check_free(folder, there, title)
     report = evaluate_run(opened, flags.split, which, flags.data, folder, flags.calibrate)
     with writing(folder):
         report.write(folder)
-        page = page_of(folder, flags.split, f"cnnbench: {opened.folder.shown_path}, {flags.split}, {name}").write(
-            folder
-        )
+        page = replace(page_of(folder, flags.split, title), about=title).write(folder)
     notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     if report.calibrated is not None:

@@ -7,7 +7,20 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, RUN, SPLITS, Argument, Verb, path, refresh_page, say, writing
+from cnnbench.cli.parse import (
+    CHECKPOINT,
+    IMAGES,
+    INDEX,
+    RUN,
+    SPLITS,
+    Argument,
+    Verb,
+    check_free,
+    path,
+    refresh_page,
+    say,
+    writing,
+)
 from cnnbench.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -65,7 +78,7 @@ def _run(flags: Namespace) -> None:
     for kind in kinds:
         try:
             for picture in DRAW[kind](explainer):
-                saved = _save(picture, folder)
+                saved = _save(picture, folder, is_new=bool(flags.out))
                 say("  " + linked(saved, saved.name) + f": {picture.line}")
             if kind == "activations" and (more := not_drawn(explainer)):
                 left_out.append(f"  left out: activations {more}")
@@ -94,11 +107,13 @@ def _kinds_of(flags: Namespace) -> Sequence[str]:
     return [kind for kind in KINDS if kind in kinds]
 
 
-def _save(picture: "Picture", folder: Path) -> Path:
+def _save(picture: "Picture", folder: Path, is_new: bool) -> Path:
     from cnnbench.store.files import make_folder, write_atomically
     from cnnbench.tasks.charts import any_script
 
     path, content = folder / f"{picture.name}.png", BytesIO()
+    if is_new:
+        check_free(folder, [path.name])
     with any_script():
         picture.figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
     with writing(folder):

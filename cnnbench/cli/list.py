@@ -85,7 +85,7 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     """Print the runs in a folder, or those of a sweep. home: the folder of all runs."""
     from cnnbench.store.folder import outputs_dir
     from cnnbench.store.index import listed, without_collection
-    from cnnbench.store.matching import runs_matching
+    from cnnbench.store.matching import runs_matching, unmet
     from cnnbench.store.query import folders_below, shortest_words
     from cnnbench.store.sweep_files import sweep_folders
 
@@ -119,6 +119,8 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     else:
         with without_collection():
             say(*_table(matching, words, outputs, order))
+        if not matching:
+            say(*(f"  {line}" for line in unmet(everything, conditions)))
         if matching and home != outputs_dir():
             say(f"  other commands find them with CNNBENCH_OUTPUTS={shlex.quote(str(home))}")
 

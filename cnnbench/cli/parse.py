@@ -1,19 +1,22 @@
 """The verbs of `cnnbench`: the table of them, and how each is declared: a text, arguments, and what it does."""
 
 import json
+import os
 import re
+import shlex
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders
-from cnnbench.config.hints import as_typed, meant_by_word
+from cnnbench.config.hints import SWITCHES, as_typed, meant_by_word, retyped
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -110,14 +113,12 @@ def run_name(text: str) -> str:
     """Return what names a run. Raises ArgumentTypeError for what comes after one: a setting, an image."""
     is_file = Path(text).expanduser().is_file()
     if is_file or ("=" in text and not Path(text).expanduser().exists()):
-        named = "folder of a run, a part of its path, or last"
-        raise ArgumentTypeError(f"comes before '{shortened(text)}'{', which is a file' if is_file else ''}: {named}")
+        raise ArgumentTypeError(f"comes before '{shortened(text)}'{', which is a file' if is_file else ''}: {NAMED}")
     return text
 
 
-RUN = Argument(
-    "run", metavar="RUN", type=run_name, complete=run_folders, help="folder of a run, a part of its path, or last"
-)
+NAMED = "folder of a run, its name, a part of its path, or last"
+RUN = Argument("run", metavar="RUN", type=run_name, complete=run_folders, help=NAMED)
 IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(
     "--checkpoint", type=checkpoint, default="tested", metavar="WHICH",
@@ -229,14 +230,30 @@ def verb_named(name: str) -> Verb:
 def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     """Return the verb of a command, and the words that follow: the first word that sets nothing, else `train`.
 
-    Raises UserError, with what was probably meant, where there is no such verb.
+    Raises UserError, with what was probably meant, where there is no such verb, or words that no shell takes as meant.
     """
+    verb = [name for name in arguments[:1] if name in VERBS]
+    is_training, words = verb in ([], ["train"]), arguments[len(verb) :]
+    meant = retyped(words, _words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
+    if meant != [*words]:
+        raise UserError(
+            "spaces around '=' and in lists, texts without quotes, and typographic dashes and quotes are not "
+            f"understood. Type: cnnbench {shlex.join([*verb, *meant])}"
+        )
     name, *words = arguments or [""]
     if not name or "=" in name or name.startswith(("-", "+", "~")):
         return verb_named("train"), arguments
     if name not in VERBS:
         raise UserError(_no_verb(name, words))
     return verb_named(name), words
+
+
+def _words_alone() -> set[str]:
+    """Return what stands for a setting of its own, where one without `=` was typed."""
+    groups = all_options()
+    options = {part for names in groups.values() for name in names for part in (name, name.rpartition("/")[2])}
+    keys = {part for key in all_keys() for part in (key, key.rpartition(".")[2])}
+    return {*VERBS, *SWITCHES, *groups, *options, *keys}
 
 
 def _no_verb(name: str, words: Sequence[str]) -> str:
@@ -275,6 +292,18 @@ def writing(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{folder} cannot be written: {error.strerror or error}; --out FOLDER names another place."
         ) from error
+
+
+def check_free(folder: Path, names: Iterable[str], about: str = "") -> None:
+    """Raise UserError where files that --out would write are there, unless next to a page `about` the same."""
+    there = [name for name in names if os.path.lexists(folder / name)]
+    page = folder / "report.html"
+    mark = f'<meta name="cnnbench" content="{escape(about)}">'
+    if there and not (about and page.is_file() and mark in page.read_text(encoding="utf-8", errors="replace")):
+        raise UserError(
+            f"--out {folder}: {', '.join(there[:3])} {'is' if len(there) == 1 else 'are'} there, and not of the same; "
+            "nothing is overwritten: give another folder."
+        )
 
 
 def refresh_page(run: "Run") -> None:

@@ -37,6 +37,8 @@ def _run(flags: Namespace) -> None:
         raise UserError("give files or folders of images, or --index N,N,… for images of the run's own data")
     if flags.top_k < 1:
         raise UserError("--top-k must be at least 1")
+    if flags.picture and flags.picture.exists():
+        raise UserError(f"--picture {flags.picture}: there is such a file, which is not overwritten; give another name")
     images, predictions, unusable, notes = _predict(flags)
     if flags.picture:
         _draw(flags.picture, images, predictions)
@@ -129,7 +131,7 @@ VERB = Verb(
             metavar="RUN",
             type=run_name,
             complete=run_folders,
-            help="folder of a run, part of its path, last; torchvision/NAME",
+            help="folder of a run, its name, part of its path, last; torchvision/NAME",
         ),
         IMAGES,
         Argument(

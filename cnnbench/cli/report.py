@@ -3,11 +3,12 @@
 import re
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import run_folders, sweeps
-from cnnbench.cli.parse import Argument, Verb, path, say, writing
+from cnnbench.cli.parse import Argument, Verb, check_free, path, say, writing
 
 if TYPE_CHECKING:
     from cnnbench.analysis.reports.page import Page
@@ -46,10 +47,13 @@ def _run(flags: Namespace) -> None:
     if len(runs) == 1 and runs[0].folder.record_file.is_file() and not runs[0].problem:
         from cnnbench.analysis.reports.single import page_of
 
-        page, folder = page_of(runs[0].folder), runs[0].path
+        page, folder, about = page_of(runs[0].folder), runs[0].path, str(runs[0].path.resolve())
     else:
         page, folder = _comparison_page(runs, words, flags.metric, flags.baseline)
-    folder = flags.out or folder
+        about = " ".join(words)
+    if flags.out:
+        folder, page = flags.out, replace(page, about=about)
+        check_free(folder, ("report.html", "report.md", "report.csv", "report.tex"), about)
     with writing(folder):
         written = page.write(folder)
     say(*page.terminal(width()), "", "  page: " + linked(written))

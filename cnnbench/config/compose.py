@@ -32,7 +32,7 @@ from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
 from cnnbench.config.growth import endless_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, why_unread
-from cnnbench.config.run_config import known_keys
+from cnnbench.config.run_config import known_keys, takes_fractions
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
@@ -204,6 +204,9 @@ class Composer:
         key = override.key_or_group
         if override.is_sweep_override():
             one = f"; one path with a comma is typed '{key}=\"…\"'" if key in PATHS else ""
+            typed = str(override.input_line)
+            if re.search(r"=-?\d+,\d+$", typed) and takes_fractions(key):
+                one = f"; one number has a point: {typed.replace(',', '.')}"
             return f"has several values; put -m before it to run each of them{one}"
         if outside_reference(override.value()):
             return REFUSED

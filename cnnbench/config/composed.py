@@ -19,6 +19,18 @@ class Composed:
     sweep: dict[str, str]  # the grid of an experiment, by key
     mistakes: tuple[Mistake, ...] = ()
 
+    def located(self, mistake: Mistake) -> Mistake:
+        """Return a mistake with the file that it is in, where nobody typed it."""
+        key = mistake.given.partition("=")[0]
+        group = key.partition(".")[0]
+        is_lacking = mistake.problem.startswith("must be given") or mistake.given == f"{group}.name=null"
+        lacking = f"{group}/{self.choices[group]}" if is_lacking and group in self.choices else ""
+        file = self.origins.get(key, lacking)
+        is_known = mistake in self.mistakes or mistake.given in self.typed.values()
+        return (
+            mistake if is_known or "/" not in file else replace(mistake, problem=f"{mistake.problem} (in {file}.yaml)")
+        )
+
 
 @dataclass
 class CheckedWords:

@@ -10,10 +10,12 @@ from hydra.core.default_element import GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf, open_dict
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from cnnbench.config.growth import check_yaml
-from cnnbench.errors import UserError, shortened
+from cnnbench.config.hints import no_such_option
+from cnnbench.config.schema import OVERLAYS
+from cnnbench.errors import UserError, did_you_mean, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
 # `${optimizer.lr}` takes the value of another setting. `${oc.env:HOME}` is a function, and would write what it finds
@@ -74,12 +76,48 @@ class OptionFiles(ConfigRepository):
         key = str(file), (status.st_mtime_ns, status.st_size) if status else ()
         if key not in _PARSED:
             try:
-                if status:
-                    check_yaml(file.read_text(encoding="utf-8"))
-                _PARSED[key] = self._parse(path)
+                text = file.read_text(encoding="utf-8") if status else ""
+                check_yaml(text)
+                parsed = self._parse(path)
+            except MarkedYAMLError as error:
+                line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+                raise UserError(f"{file} cannot be read: {error.problem}{line}") from error
             except (OSError, ValueError, YAMLError) as error:
                 raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+            group = config_path.partition("/")[0]
+            for part, problem in self._problems(group, parsed) if group in OVERLAYS and status else ():
+                lines = [f":{number}" for number, line in enumerate(text.splitlines(), 1) if part and part in line]
+                raise UserError(f"{file}{(*lines, '')[0]}: {problem}")
+            _PARSED[key] = parsed
         return _PARSED[key]
+
+    def _problems(self, group: str, loaded: ConfigResult) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a file that sets keys of all groups: a part of the line, and what to write there."""
+        if loaded.header.get("package") != "_global_" or not isinstance(loaded.config, DictConfig):
+            yield (
+                "",
+                f"an option of {group} begins with the line '# @package _global_', and sets keys such as epochs: 3",
+            )
+            return
+        groups = self.get_group_options("", ObjectType.GROUP)
+        for default in loaded.defaults_list or ():
+            name, option = default.get_name() or "", ""
+            if isinstance(default, GroupDefault):
+                name, option = str(default.group).lstrip("/"), str(default.value)
+                known = self.get_group_options(name) if name in groups else []
+                if name not in groups:
+                    yield name, f"there is no group '{name}'{did_you_mean(name, groups)}"
+                elif not default.override or not str(default.group).startswith("/"):
+                    yield option, f"an option is chosen by '- override /{name}: {option}'"
+                elif option not in known and "/" not in option and default.value is not None:
+                    yield option, f"{option}: {no_such_option(name, option, known)}"
+            elif " " in name:
+                yield name, "an option is chosen by '- override /GROUP: OPTION', with a colon and a space"
+        for key, value in {str(key): value for key, value in loaded.config.items_ex(resolve=False)}.items():
+            if value is None and re.search("[:=]", key):
+                yield key, f"'{key}' sets nothing; write '{re.sub('[:=]', ': ', key, count=1)}'"
+            elif key in groups and isinstance(value, str):
+                yield value, f"an option is chosen in the list of defaults: '- override /{key}: {value}'"
 
     def _parse(self, config_path: str) -> ConfigResult:
         found = super().load_config(config_path)

@@ -1,16 +1,21 @@
 """Suggestions for messages: what to type instead of a word that is not valid."""
 
 import json
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cnnbench.config.values import FREE_TEXT, PATHS
 from cnnbench.errors import listed
 
 MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
+NEAR = 0.6  # of a word of the same letters, or with the same beginning: `sdg` and `sgd` have 0.67
+QUOTES = "[“”„‟‘’‚‛«»]"
+DASHES = "[‐‑‒–—―−]"  # that a word processor writes for `-`
 
 SWITCHES = (
     "rerun",
@@ -97,6 +102,39 @@ def why_unread(word: str) -> str:
     return ""
 
 
+def retyped(words: Sequence[str], alone: Callable[[], Collection[str]] | None, trains: bool = False) -> list[str]:
+    """Return words without the spaces around `=` and in values, the dashes and the quotes of a text for people.
+
+    alone: words that are no part of a text before them; None: others follow settings too. What names a file stays.
+    """
+    meant, is_swept = [""], False
+    for word in words:
+        key, equals, value = meant[-1].partition("=")
+        is_bare, is_text = "=" not in word[1:] and word[:1] != "-", key in (*FREE_TEXT, *PATHS)
+        has_comma = bool(equals) and not is_text and (value[-1:] == "," or word[:1] == ",")
+        if (word[:1] == "=" and key[:1] not in ("", "-") and not equals) or (equals and not value and is_bare):
+            meant[-1] += word
+        elif has_comma and is_bare:
+            meant[-1] += word
+            is_swept |= trains and key != "plugins" and value[:1] != "["
+        elif equals and is_text and is_bare and alone is not None and word not in alone():
+            meant[-1] += f" {word}"
+        else:
+            meant[-1:] = [meant[-1].rstrip(",") if has_comma else meant[-1], word]
+    typed = [word if word in words and word.partition("=")[0] in FREE_TEXT else _plain(word) for word in meant[1:]]
+    return ["-m", *typed] if is_swept and not {"-m", "--multirun"} & {*typed} else typed
+
+
+def _plain(word: str) -> str:
+    """Return a word with the dashes and quotes of a keyboard."""
+    key, _, value = word.partition("=")
+    if os.path.exists(value or key):
+        return word
+    plain = re.sub(rf"(?<=[=,\[]){DASHES}(?=[\d.])", "-", re.sub(rf"(^|=){QUOTES}|{QUOTES}$", r"\1", word))
+    flag = re.fullmatch(rf"-*{DASHES}[-{DASHES[1:]}*(\w.*)", plain)
+    return plain if flag is None else f"{'-' * (1 + (len(flag[1]) > 1))}{flag[1]}" if "=" not in plain else flag[1]
+
+
 def meant_by_word(
     word: str, following: str, options: Mapping[str, Sequence[str]], keys: Sequence[str], verbs: Collection[str] = ()
 ) -> str:
@@ -150,5 +188,8 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
 
 def closest(word: str, known: Collection[str]) -> str:
     """Return the known word of the most similar spelling, capitals aside; empty: none is close."""
-    in_lower_case = {one.lower(): one for one in known}
-    return next((in_lower_case[one] for one in get_close_matches(word.lower(), in_lower_case, n=1, cutoff=CLOSE)), "")
+    typed, in_lower_case = word.lower(), {one.lower(): one for one in known}
+    near = get_close_matches(typed, in_lower_case, n=3, cutoff=NEAR)
+    close = get_close_matches(typed, near, n=1, cutoff=CLOSE)
+    close += [one for one in near if sorted(one) == sorted(typed) or (len(one) == len(typed) and one[:2] == typed[:2])]
+    return in_lower_case[close[0]] if close else ""

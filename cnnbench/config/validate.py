@@ -172,6 +172,9 @@ class _Reading:
         having = [name for name in registry if GROUPS[section][name].accepts(leaf)]
         if having:
             hint = f"; it is a setting of {listed(having)}, not of '{self.chosen[section]}'"
+        elif key in CONTROLS:
+            self._mistake(key, value, f"belongs into the command, not into a file: cnnbench … {as_word(key, value)}")
+            return
         else:
             typed = self.as_typed(key, value).partition("=")[2]
             own = [f"{section}.{one}" for one in known] if section else []

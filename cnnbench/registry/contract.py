@@ -41,6 +41,8 @@ PRODUCTS = {
     "logger": ("cnnbench.training.loggers.base.Logger", "a Logger (cnnbench.training.loggers.base)"),
 }  # a metric returns whatever `float` takes, an engine nothing
 
+ANYTHING = "anything"
+
 
 class ContractError(UserError):
     """A component that breaks the contract of its group: no other settings or data could fix it."""
@@ -62,13 +64,16 @@ def problems(component: "Component") -> Iterator[str]:
         elif name in component.provided:
             continue
         elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
-            yield f"setting '{name}' has no type: write `{name}: int`, say{filled}"
+            kind = "int" if parameter.default is parameter.empty else "int | None = None"
+            yield f"setting '{name}' has no type: write `{name}: {kind}`, say{filled}"
         elif _is_foreign(component.types[name]):
             kind = getattr(component.types[name], "__name__", component.types[name])
             yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
         elif parameter.default is not parameter.empty and not _comes_back(component.types[name], parameter.default):
             kinds = _kinds(component.types[name])
-            yield f"the default of '{name}', {parameter.default!r}, does not fit its type: {kinds}"
+            why = "is nothing that a file can state" if kinds == ANYTHING else f"does not fit its type: {kinds}"
+            why += f"; add `| None` to `{name}: …`" * (parameter.default is None)
+            yield f"the default of '{name}', {parameter.default!r}, {why}"
     if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
         yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
     if component.group == "optimizer" and "lr" not in component.parameters:
@@ -115,7 +120,8 @@ def allowed(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
-    kind = words.get(schema.get("type", ""), "text")
+    words |= {"object": "settings in braces, as in {a:1}"}
+    kind = words.get(schema["type"], "text") if "type" in schema else ANYTHING
     if schema.get("type") == "array":
         fewest, most = schema.get("minItems"), schema.get("maxItems")
         limits = [f"at least {fewest}"] * bool(fewest) + [f"at most {most}"] * bool(most)

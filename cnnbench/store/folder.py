@@ -20,7 +20,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,7 +116,7 @@ class RunFolder:
 
     @classmethod
     def named(cls, word: str) -> "RunFolder":
-        """Return the run that a word means: a folder; `last`, the run worked on last; a part of a path; a name.
+        """Return the run that a word means: a folder; `last`, the run worked on last; its `name=`; a part of its path.
 
         Of several runs with that part, the one whose path ends in it. Raises UserError for none, and for several.
         """
@@ -131,8 +131,8 @@ class RunFolder:
                 raise UserError(f"{word}: there are no runs in {outputs} yet.")
             return cls(max(runs.values(), key=lambda path: path.stat().st_mtime_ns).parent)
         found = [name for name in runs if name.endswith(part)] or list(runs)
-        if not found:
-            found = [name for name in run_names(outputs) if _is_called(outputs / name / "run.json", word)]
+        if len(found) != 1:
+            found = [name for name in run_names(outputs) if cls(outputs / name).is_called(word)] or found
         if len(found) > 1:
             first = "".join(f"\n  {name}" for name in sorted(found)[:8])
             more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
@@ -142,6 +142,14 @@ class RunFolder:
         if not found:
             raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this name or path.")
         return cls.open(outputs / found[0])
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether a user gave the run this name; of one that cannot be read, that is not known."""
+        with suppress(OSError, UserError):
+            if json.dumps(name).encode() in self.record_file.read_bytes():  # a tenth of the time that reading takes
+                record = self.record()
+                return bool({"name": None, **record.get("config", {}), **record.get("labels", {})}["name"] == name)
+        return False
 
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
         """Make the folder; `run.json` comes last, so that a folder without one is no run."""
@@ -296,36 +304,3 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
-
-
-def beginnings(outputs: Path, name: str) -> list[str]:
-    """Return the beginnings of identities in the name of a run, or that of its record where it was renamed."""
-    if found := HASH.findall(name.rpartition("/")[2]):
-        return found
-    record = outputs / name / "run.json"
-    with suppress(UserError):
-        return [str(RunFolder(record.parent).record().get("identity"))[:BEGINNING]] if record.is_file() else []
-    return []
-
-
-def _is_called(record: Path, name: str) -> bool:
-    """Tell whether a run has this name; `record`: its run.json, which may be missing or damaged."""
-    with suppress(OSError, UserError):
-        if json.dumps(name).encode() in record.read_bytes():  # a tenth of the time that it takes to read what it says
-            return bool(RunFolder(record.parent).record().get("labels", {}).get("name") == name)
-    return False
-
-
-def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] | None = None) -> list[RunFolder]:
-    """Return all runs of one identity, the first first: the original, then -r2, -r3, …
-
-    names: those of all runs by hash, where several are looked up.
-    """
-    begin = identity[:BEGINNING]
-    if names is None:
-        found = [name for name in run_names(outputs) if begin in name or begin in beginnings(outputs, name)]
-    else:
-        found = names.get(begin, ())
-    folders = [RunFolder(outputs / name) for name in found]
-    runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
-    return sorted(runs, key=lambda folder: (folder.number, folder.path))

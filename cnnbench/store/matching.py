@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from cnnbench.config.hints import MAX_LISTED
 from cnnbench.config.values import TYPED, data_for_dataset
-from cnnbench.errors import UserError, did_you_mean
+from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.store.query import RunSummary, higher_is_better
 
+SIGNS = "(>=|<=|!=|>|<|=)"
 ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
@@ -87,7 +89,7 @@ def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list
 
     Raises UserError for a malformed condition, and for a key that no run has.
     """
-    runs = list(runs)
+    runs = everything = list(runs)
     parsed = [(condition, *_parse_condition(condition)) for condition in conditions]
     names = KeyNames(runs if conditions else ())
     for condition, word, test in parsed if runs else ():
@@ -95,12 +97,37 @@ def runs_matching(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list
             key = names.meant(word)
         except UserError as error:
             raise UserError(f"{condition}: {error}") from error
+        having = [run.values[key] for run in everything if key in run.values]
+        if not any(map(test, having)):
+            _check_kind(condition, having)
         runs = [run for run in runs if key in run.values and test(run.values[key])]
     return runs
 
 
+def unmet(runs: Sequence[RunSummary], conditions: Sequence[str]) -> list[str]:
+    """Return a line for each condition that no run meets, even by itself, with what was meant."""
+    lines = []
+    for condition in conditions:
+        key, sign, operand = re.split(SIGNS, condition, maxsplit=1)
+        known = {as_shown(run.values.get(KeyNames(runs).meant(data_for_dataset(key)))) for run in runs}
+        if not runs_matching(runs, [condition]):
+            there = did_you_mean(operand, known) or f"; there are {listed(sorted(known)[:MAX_LISTED])}"
+            lines.append(f"no run has {condition}{there * (sign == '=')}")
+    return lines
+
+
+def _check_kind(condition: str, values: Sequence[Any]) -> None:
+    """Raise UserError where a condition compares text with a number."""
+    sign, operand = re.split(SIGNS, condition, maxsplit=1)[1:]
+    is_number = {not isinstance(one, bool) and _number(one) is not None for one in values if one is not None}
+    if is_number == {False} and sign in ORDERINGS:
+        raise UserError(f"{condition}: that is text, which has no order.")
+    if is_number == {True} and sign == "=" and _number(operand) is None and not re.search(r"[*?[]|^null$", operand):
+        raise UserError(f"{condition}: '{operand}' is not a number.")
+
+
 def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
-    match = re.fullmatch(r"([\w./@-]+?)(>=|<=|!=|>|<|=)([^=<>].*|)", condition)
+    match = re.fullmatch(rf"([\w./@-]+?){SIGNS}([^=<>].*|)", condition)
     if match is None:
         raise UserError(
             f"{condition}: there is no such sweep (cnnbench list sweeps), and conditions are like data=mnist, "

@@ -34,8 +34,8 @@ from cnnbench.store.files import (
     write_atomically,
     write_json,
 )
-from cnnbench.store.folder import BEGINNING, RunFolder, find_runs, now, outputs_dir, readable, shown
-from cnnbench.store.lookup import names_by_hash
+from cnnbench.store.folder import BEGINNING, RunFolder, now, outputs_dir, readable, shown
+from cnnbench.store.lookup import find_runs, names_by_hash
 from cnnbench.store.provenance import versions
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan

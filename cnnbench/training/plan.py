@@ -109,7 +109,10 @@ def plan_run(
     mistakes += tuple(_misplaced(values, composed))
     if not is_job:
         mistakes += tuple(_switched_off_already(composer, words, composed))
-    config, notes = validate(values, composed.typed, mistakes)
+    try:
+        config, notes = validate(values, composed.typed, mistakes)
+    except ConfigError as error:
+        raise ConfigError(composed.located(mistake) for mistake in error.mistakes) from error
     grid = "" if is_job else " ".join(f"{key}={values}" for key, values in composed.sweep.items())
     command = command_line(words)
     plan = Plan(config, command, composed.choices, composed.origins, composed.typed, tuple(notes), grid=grid)

@@ -146,6 +146,7 @@ def test_a_run_is_exported_and_reported(run, tmp_path):
 
 def test_runs_are_found_wherever_they_are_written(run):
     tiny("model=mlp", "epochs=1")
+    assert api.runs()["model"].tolist() == ["mlp"]
     assert api.runs()["epochs"].tolist() == [1]
     assert api.runs(f"{run.path}*")["path"].tolist() == api.runs(run.path)["path"].tolist() == [str(run.path)]
     assert api.runs("mlp")["model.name"].tolist() == ["mlp"], "part of its path"

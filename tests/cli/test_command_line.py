@@ -251,6 +251,42 @@ class TestOwnFolder:
         assert outcome.err == "cnnbench train: --config-dir nowhere: there is no such folder\n"
 
 
+HEAD = "# @package _global_\n"
+OWN_FILES = {
+    "experiment=mine": {
+        "epochs: 3": "/own/experiment/mine.yaml: an option of experiment begins with the line '# @package _global_'",
+        "": "/own/experiment/mine.yaml: an option of experiment begins with the line '# @package _global_'",
+        f"{HEAD}model: lenet_v2": ".yaml:2: an option is chosen in the list of defaults: '- override /model: lenet_v2'",
+        f"{HEAD}defaults:\n- /model: mlp": ".yaml:3: an option is chosen by '- override /model: mlp'",
+        f"{HEAD}defaults:\n- model: mlp": ".yaml:3: an option is chosen by '- override /model: mlp'",
+        f"{HEAD}defaults:\n- override /modle: mlp": ".yaml:3: there is no group 'modle'; did you mean 'model'?",
+        f"{HEAD}defaults:\n- override /model: lennet": ".yaml:3: lennet: no such model; did you mean 'lenet'?",
+        f"{HEAD}defaults:\n- override /model mlp": ".yaml:3: an option is chosen by '- override /GROUP: OPTION'",
+        f"{HEAD}epochs: 3\n  seed: 4": ".yaml cannot be read: mapping values are not allowed in this context in line 3",
+        f"{HEAD}epochs:3": ".yaml:2: 'epochs:3' sets nothing; write 'epochs: 3'",
+        f"{HEAD}epoch: 3": "epoch=3  no such key; did you mean 'epochs'? (in experiment/mine.yaml)",
+        f"{HEAD}plugins: my.py": "belongs into the command, not into a file: cnnbench … plugins=my.py (in experiment/",
+    },
+    "model=mine": {
+        "maps: [4, 8]": "model.name=null  no such model; there are",
+        "name: lenet": "model.maps=        must be given: a list of 2, each a whole number above 0 (in model/",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "text"), [(word, text) for word, texts in OWN_FILES.items() for text in texts], ids=repr
+)
+def test_what_is_wrong_in_a_file_of_ones_own_is_said_with_its_name_and_what_to_write(cnnbench, word, text, tmp_path):
+    file = tmp_path / "own" / f"{word.replace('=', '/')}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    outcome = cnnbench("--config-dir", str(tmp_path / "own"), word)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert OWN_FILES[word][text] in outcome.err
+    assert "mine.yaml" in outcome.err
+
+
 FLAGS = {
     "--epochs 3": "--epochs: no such argument; settings are typed without dashes: epochs=3",
     "--batch-size=16 --lr 0.1": "settings are typed without dashes: batch_size=16 optimizer.lr=0.1",
@@ -270,3 +306,36 @@ def test_an_unknown_flag_is_refused_with_what_to_type(cnnbench, words):
     outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert FLAGS[words] in outcome.err
+
+
+SPACED = {
+    "model = lenet": "cnnbench model=lenet",
+    "train model= lenet": "cnnbench train model=lenet",
+    "list model = lenet": "cnnbench list model=lenet",
+    "model=lenet, epochs=2": "cnnbench model=lenet epochs=2",
+    "model=lenet,lenet_v2 , mlp": "cnnbench -m model=lenet,lenet_v2,mlp",
+    "train seed=0, 1": "cnnbench train -m seed=0,1",
+    "model.maps=[6, 16]": "cnnbench 'model.maps=[6,16]'",
+    "plugins=a.py, b.py": "cnnbench plugins=a.py,b.py",
+    "data.folder=my photos epochs 3": "cnnbench 'data.folder=my photos' epochs 3",
+    "evaluate last --data csv data.folder=my photos": "cnnbench evaluate last --data csv 'data.folder=my photos'",
+    "notes=“wider, for longer”": "cnnbench 'notes=wider, for longer'",
+    "data=“digits” ‘epochs=3’": "cnnbench data=digits epochs=3",
+    "–m seed=0,1": "cnnbench -m seed=0,1",
+    "—epochs=2": "cnnbench epochs=2",
+    "evaluate last —split val": "cnnbench evaluate last --split val",
+    "optimizer.lr=−0.1": "cnnbench optimizer.lr=-0.1",
+}
+
+
+@pytest.mark.parametrize("words", SPACED)
+def test_spaces_quotes_and_dashes_of_a_text_for_people_are_answered_with_the_command(cnnbench, words):
+    outcome = cnnbench(*words.split(" "))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.endswith(f" Type: {SPACED[words]}\n")
+
+
+def test_a_text_with_such_quotes_and_a_file_of_such_a_name_stay(cnnbench, command_of):
+    Path("–x").mkdir()
+    assert cnnbench("notes=‘wide’", "--cfg", "job").code == 0
+    assert "Type: " not in command_of("predict", "last", "–x").err

@@ -93,7 +93,8 @@ CONDITIONS = {
     "accuracy/test<=1": ["lenet", "lenet", "lenet_v2"],
     "deterministic=true epochs=1": ["lenet", "lenet", "lenet_v2", "mlp"],
     "max_minutes=null status!=completed": ["mlp"],
-    "data>3": [],
+    "seed=null": [],
+    "status=failed model=lenet": [],
     "lr>0.1": ["lenet_v2"],
     "accuracy/val>=0 num_train=80": ["lenet", "lenet", "lenet_v2"],
 }
@@ -104,12 +105,22 @@ def test_runs_are_filtered_by_settings_and_results(conditions, several_runs, lis
     assert listed_models(listing, *conditions.split()) == CONDITIONS[conditions]
 
 
-@pytest.mark.parametrize("word", ["model", "accuracy>high", "=3", "accuracy=>3", "nothing=1", "acuracy>0.9"])
+@pytest.mark.parametrize(
+    "word",
+    ["model", "accuracy>high", "=3", "accuracy=>3", "nothing=1", "acuracy>0.9", "accuracy=0.9x", "data>3", "seed=zero"],
+)
 def test_a_malformed_condition_is_refused(word, several_runs, listing):
     done = listing(word)
     assert done.code == 2
     assert word in done.err
     assert ("did you mean 'accuracy" in done.err) == word.startswith("acu")
+
+
+def test_a_value_that_no_run_has_is_answered_with_those_that_there_are(several_runs, listing):
+    assert "no run has model=lenett; did you mean 'lenet'?" in listing("model=lenett").out
+    assert "no run has seed=7; there are '0', '3'\n" in listing("seed=7", "model=lenet").out
+    assert "no run has accuracy>1" in listing("accuracy>1").out
+    assert "no run has" not in listing("model=lenet", "seed=3").out, "each of these is what some run has"
 
 
 def test_broken_and_foreign_folders_are_listed_with_the_reason(several_runs, listing):

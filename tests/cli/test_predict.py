@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import cnnbench
+from cnnbench.analysis.predict import images_from_files
 from cnnbench.data.decode import decode
 from tests.conftest import ended
 from tests.support.interruption import finished
@@ -68,8 +69,20 @@ def test_each_image_is_drawn_next_to_its_predictions(run, photos, predict, tmp_p
     assert predict(run, photos, "--picture", tmp_path / "panel.png").code == 0
     with Image.open(tmp_path / "panel.png") as picture:
         assert picture.height > 500
+    again = predict(run, photos, "--picture", tmp_path / "panel.png")
+    assert (again.code, "is not overwritten; give another name" in again.err) == (2, True)
     done = predict(run, photos, "--picture", tmp_path / "nowhere" / "panel.png")
     assert (done.code, "cannot be written" in done.err) == (2, True)
+
+
+def test_colours_that_the_network_does_not_see_are_noted(tmp_path):
+    for name, color in {"red": (250, 20, 30), "gray": (90, 90, 90)}.items():
+        Image.new("RGB", (40, 40), color).save(tmp_path / f"{name}.jpg")
+    for channels, notes in {1: ["1 image in colour, seen in gray, 16x16, as the network was trained"], 3: []}.items():
+        decoded = images_from_files(
+            [str(tmp_path)], lambda path, to=channels: decode(path, 16, to, "whole").movedim(2, 0)
+        )
+        assert decoded[2] == notes
 
 
 def test_unusable_files_are_named_and_the_others_predicted(run, photos, predict):

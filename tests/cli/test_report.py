@@ -89,6 +89,22 @@ def test_the_files_hold_the_same_table(several_runs, report, tmp_path):
     assert {"accuracy", "low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"} <= set(table)
 
 
+def test_nothing_but_a_page_of_the_same_is_overwritten(several_runs, report, tmp_path):
+    out = tmp_path / "out"
+    assert report(several_runs, "--out", out).code == 0
+    assert report(several_runs, "--out", out).code == 0, "the same again"
+    before = fingerprints(out)
+    done = report(several_runs / "synthetic", "--out", out)
+    assert (done.code, done.out) == (2, "")
+    assert f"--out {out}: report.html, report.md, report.csv are there, and not of the same" in done.err
+    assert fingerprints(out) == before
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "report.tex").write_text("mine")
+    assert "nothing is overwritten: give another folder" in report(several_runs, "--out", tmp_path / "paper").err
+    (tmp_path / "paper" / "report.tex").rename(tmp_path / "paper" / "main.tex")
+    assert report(several_runs, "--out", tmp_path / "paper").code == 0
+
+
 class Page(HTMLParser):
     """What of a page a browser would fetch or run, and what it shows."""
 

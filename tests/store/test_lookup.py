@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
-from cnnbench.store.folder import RunFolder, find_runs
-from cnnbench.store.lookup import finished_runs_of, names_by_hash
+from cnnbench.errors import UserError
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import find_runs, finished_runs_of, names_by_hash
 from cnnbench.store.matching import keys_that_differ
+from cnnbench.store.query import runs_named
 from tests.support.run_folders import write_run
 
 
@@ -29,6 +31,20 @@ def test_a_run_is_found_by_its_identity_and_so_are_those_trained_again(at_once, 
     (damaged / "run.json").write_text("{")
     found = find_runs(outputs, identity, names_by_hash(outputs) if at_once else None)
     assert [run.path for run in found] == [*sorted([path, renamed, mine]), again]
+
+
+def test_a_run_is_found_by_the_name_that_its_user_gave_it(outputs):
+    path = write_run(outputs, 0.9, "name=trial1")
+    given_later = write_run(outputs, 0.9, "seed=1", labels={"name": "trial2"})
+    lenet = write_run(outputs, 0.9, "seed=2", "name=lenet")
+    for word, run in {"trial1": path, "trial2": given_later, "lenet": lenet}.items():
+        assert RunFolder.named(word).path == run
+        assert [one.path for one in runs_named([word])] == [run]
+    write_run(outputs, 0.9, "seed=3", "name=trial1")
+    with pytest.raises(UserError, match="trial1: 2 runs have this name or path; type more of the path of one"):
+        RunFolder.named("trial1")
+    with pytest.raises(UserError, match=r"trial: there is no such folder, and no run below .* has this name"):
+        RunFolder.named("trial")
 
 
 def test_finished_runs_of_an_experiment_are_found_next_to_damaged_ones(outputs):

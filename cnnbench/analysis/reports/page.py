@@ -114,6 +114,7 @@ class Page:
     """A report: a title, the outcome in a sentence, sections, a table for programs (`report.csv`), one for LaTeX.
 
     reloads_every: seconds after which a browser loads it again; 0: never. command: in small type, what was typed.
+    about: what tells a page that may be written again from that of something else, in a folder of the user's.
     """
 
     title: str
@@ -123,12 +124,13 @@ class Page:
     latex: str = ""
     reloads_every: int = 0
     command: str = ""
+    about: str = ""
 
     def html(self, folder: Path) -> str:
         """Return the page as HTML; all text is escaped. folder: where it will be, for links to other pages."""
         return _template().render(
             title=self.title, summary=self.summary, sections=self.sections, cells=_cells, image=_image,
-            reloads_every=self.reloads_every, command=self.command,
+            reloads_every=self.reloads_every, command=self.command, about=self.about,
             address=lambda page: quote(Path(os.path.relpath(page, folder)).as_posix()),
         )  # fmt: skip
 
