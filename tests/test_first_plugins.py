@@ -76,6 +76,32 @@ FILES = {
     "an augmentation without an order, chosen as an option": First(
         INVERT, "augmentation=first_invert", says="augmentation.first_invert  none"
     ),
+    "an augmentation of another shape": First(
+        INVERT.replace("1 - images", "images[:, :, :4]"),
+        "augmentation=first_invert",
+        "plugin.py:10: augmentation 'first_invert': apply returns torch.float32 of shape (2, 1, 4, 16), not torch.float32 "
+        "of shape (2, 1, 16, 16).",
+    ),
+    "an augmentation of another type": First(
+        INVERT.replace("1 - images", "images.double()"),
+        "augmentation=first_invert",
+        "apply returns torch.float64 of shape (2, 1, 16, 16), not torch.float32 of shape (2, 1, 16, 16).",
+    ),
+    "an augmentation that divides by zero": First(
+        INVERT.replace("1 - images", "images / images.new_zeros(1) * 0"),
+        "augmentation=first_invert",
+        "augmentation 'first_invert': apply returns numbers that are not finite.",
+    ),
+    "an augmentation that fails": First(
+        INVERT.replace("1 - images", "1 - image"),
+        "augmentation=first_invert",
+        "plugin.py:10: augmentation 'first_invert' fails on the first images: plugin.py:17: NameError: name 'image'",
+    ),
+    "an augmentation that mixes without shares": First(
+        INVERT.replace("changes_pixels = True", "mix_probability = 0.5").replace("apply(self, images,", "mix(self, images, partners,"),
+        "augmentation=first_invert",
+        "augmentation 'first_invert': mix returns torch.float32 of shape (2, 1, 16, 16), not images and the share of each.",
+    ),
     "a schedule that watches validation without patience": First(
         '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
         "scheduler=first_falls",

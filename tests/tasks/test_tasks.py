@@ -222,7 +222,10 @@ WRONG = {
         "train_step returns torch.float32 of shape (3,) as loss, not a scalar tensor",
     ),
     "train_metrics": (("loss",), "train_step returns torch.float32 of shape (2,) as sums of the metrics loss, not"),
-    "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step returns torch.float32 of shape (1, 2), not a row for each of 2 images"),
+    "eval_step": (
+        lambda *_: torch.zeros(1, 2),
+        "eval_step returns torch.float32 of shape (1, 2), not a row for each of 2 images",
+    ),
     "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics returns loss, not loss, accuracy"),
     "watched": ((("top9", True),), "watched names top9, and eval_metrics are loss, accuracy"),
     "order": (lambda *_: 1 / 0, ": ZeroDivisionError: division by zero"),
