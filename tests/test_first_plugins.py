@@ -79,8 +79,7 @@ FILES = {
     "an augmentation of another shape": First(
         INVERT.replace("1 - images", "images[:, :, :4]"),
         "augmentation=first_invert",
-        "plugin.py:10: augmentation 'first_invert': apply returns torch.float32 of shape (2, 1, 4, 16), not torch.float32 "
-        "of shape (2, 1, 16, 16).",
+        "plugin.py:10: augmentation 'first_invert': apply returns torch.float32 of shape (2, 1, 4, 16), not torch",
     ),
     "an augmentation of another type": First(
         INVERT.replace("1 - images", "images.double()"),
@@ -98,9 +97,9 @@ FILES = {
         "plugin.py:10: augmentation 'first_invert' fails on the first images: plugin.py:17: NameError: name 'image'",
     ),
     "an augmentation that mixes without shares": First(
-        INVERT.replace("changes_pixels = True", "mix_probability = 0.5").replace("apply(self, images,", "mix(self, images, partners,"),
+        INVERT.replace("changes_pixels", "mix_probability").replace("apply(", "mix(").replace("draws", "*_"),
         "augmentation=first_invert",
-        "augmentation 'first_invert': mix returns torch.float32 of shape (2, 1, 16, 16), not images and the share of each.",
+        "'first_invert': mix returns torch.float32 of shape (2, 1, 16, 16), not images and the share of each.",
     ),
     "a schedule that watches validation without patience": First(
         '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
@@ -288,7 +287,7 @@ FILES = {
     "a network with an output per class for a task of other outputs": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_classes", returned=SCORES),
         "model=first_net task=autoencoder",
-        "for this task a network returns 128 numbers per image (spec.num_outputs, or a parameter num_outputs), not the",
+        "for this task it returns 128 numbers per image (spec.num_outputs, or a parameter num_outputs), not the",
     ),
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def _run(flags: Namespace) -> None:
         page = page_of(folder, flags.split, f"cnnbench: {opened.folder.shown_path}, {flags.split}, {name}").write(
             folder
         )
-    notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
+    notes = [*report.notes, *([] if flags.data else deviations(opened, flags.split, which, report))]
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     if report.calibrated is not None:
         images = len(opened.data("val"))

@@ -118,9 +118,7 @@ def check_network(
             problem = f"does not work on {spec.channels}x{given} images: {line}{error}"
             if component.is_from_plugin and not line and spec.num_outputs != spec.num_classes:
                 outputs = f"{spec.num_outputs} numbers per image (spec.num_outputs, or a parameter num_outputs)"
-                problem += (
-                    f"; for this task a network returns {outputs}, not the {spec.num_classes} of spec.num_classes"
-                )
+                problem += f"; for this task it returns {outputs}, not the {spec.num_classes} of spec.num_classes"
         else:
             problem = f"needs images of at least {side}x{side}, and sees {given}; increase data.image_size or data.crop"
         where = f"{component}" if component.is_from_plugin and not line else f"model '{selection.name}'"

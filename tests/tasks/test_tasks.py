@@ -224,7 +224,7 @@ WRONG = {
     "train_metrics": (("loss",), "train_step returns torch.float32 of shape (2,) as sums of the metrics loss, not"),
     "eval_step": (
         lambda *_: torch.zeros(1, 2),
-        "eval_step returns torch.float32 of shape (1, 2), not a row for each of 2 images",
+        "eval_step returns torch.float32 of shape (1, 2), not a row",
     ),
     "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics returns loss, not loss, accuracy"),
     "watched": ((("top9", True),), "watched names top9, and eval_metrics are loss, accuracy"),
