@@ -108,6 +108,12 @@ def raised_at(error: BaseException, file: str) -> str:
     return f"{file}:{lines[-1]}: " if lines else ""
 
 
+def described(value: object) -> str:
+    """Return in words what other people's code returned: `a list`, `torch.float32 of shape (2, 3)`."""
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" if shape is None else f"{getattr(value, 'dtype', '')} of shape {tuple(shape)}"
+
+
 def shortened(text: str) -> str:
     """Return a text to quote in a message, cut short if it is very long."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -76,6 +76,31 @@ FILES = {
     "an augmentation without an order, chosen as an option": First(
         INVERT, "augmentation=first_invert", says="augmentation.first_invert  none"
     ),
+    "an augmentation of another shape": First(
+        INVERT.replace("1 - images", "images[:, :, :4]"),
+        "augmentation=first_invert",
+        "plugin.py:10: augmentation 'first_invert': apply returns torch.float32 of shape (2, 1, 4, 16), not torch",
+    ),
+    "an augmentation of another type": First(
+        INVERT.replace("1 - images", "images.double()"),
+        "augmentation=first_invert",
+        "apply returns torch.float64 of shape (2, 1, 16, 16), not torch.float32 of shape (2, 1, 16, 16).",
+    ),
+    "an augmentation that divides by zero": First(
+        INVERT.replace("1 - images", "images / images.new_zeros(1) * 0"),
+        "augmentation=first_invert",
+        "augmentation 'first_invert': apply returns numbers that are not finite.",
+    ),
+    "an augmentation that fails": First(
+        INVERT.replace("1 - images", "1 - image"),
+        "augmentation=first_invert",
+        "plugin.py:10: augmentation 'first_invert' fails on the first images: plugin.py:17: NameError: name 'image'",
+    ),
+    "an augmentation that mixes without shares": First(
+        INVERT.replace("changes_pixels", "mix_probability").replace("apply(", "mix(").replace("draws", "*_"),
+        "augmentation=first_invert",
+        "'first_invert': mix returns torch.float32 of shape (2, 1, 16, 16), not images and the share of each.",
+    ),
     "a schedule that watches validation without patience": First(
         '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
         "scheduler=first_falls",
@@ -220,6 +245,11 @@ FILES = {
         "data=first_data",
         "pixels must be uint8 [N, C, H, W], and are torch.float32 [60, 1, 16, 16]",
     ),
+    "a data set of arrays": First(
+        DATA.format(returned='ImageData(*[Images(pixels.byte().numpy(), labels)] * 2, ("dark", "bright"))'),
+        "data=first_data",
+        "pixels must be a tensor, and are a ndarray; torch.as_tensor makes one of it.",
+    ),
     "a data set": First(
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
     ),
@@ -232,7 +262,44 @@ FILES = {
     "a task whose step returns a scalar": First(
         TASK.format(returned="loss.mean()"),
         "task=first_task",
-        "task 'first_task': train_step returns a Tensor, not a loss and the sum of each metric.",
+        "task 'first_task': train_step returns torch.float32 of shape (), not a loss and the sum of each metric.",
+    ),
+    "a task whose sums are no tensor": First(
+        TASK.format(returned="loss.mean(), [loss.sum().item()]"),
+        "task=first_task",
+        "plugin.py:10: task 'first_task': train_step returns a list as sums of the metrics loss, not a tensor of shape",
+    ),
+    "a task whose loss is a number": First(
+        TASK.format(returned="loss.mean().item(), loss.detach().sum()[None]"),
+        "task=first_task",
+        "task 'first_task': train_step returns a float as loss, not a scalar tensor.",
+    ),
+    "a task whose loss has no gradient": First(
+        TASK.format(returned="loss.mean().detach(), loss.detach().sum()[None]"),
+        "task=first_task",
+        "task 'first_task': train_step returns a loss without gradient: leave out no_grad, detach and item.",
+    ),
+    "a task that measures more than its metrics": First(
+        TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", "[:, None].expand(-1, 3)"),
+        "task=first_task",
+        "task 'first_task' fails on the first images: eval_step returns 3 columns per image for the 1 metric loss: "
+        "return a column for each, or define compute_metrics.",
+    ),
+    "a task that measures one number per batch": First(
+        TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", ".mean()"),
+        "task=first_task",
+        "task 'first_task': eval_step returns torch.float32 of shape (), not a row for each of 2 images.",
+    ),
+    "a task whose metric is a tensor": First(
+        TASK.format(returned="loss.mean(), loss.detach().sum()[None]")
+        + "    def compute_metrics(self, rows, labels):\n        return {'loss': rows.mean()}",
+        "task=first_task",
+        "task 'first_task': compute_metrics returns torch.float32 of shape () as loss, not a number.",
+    ),
+    "a network with an output per class for a task of other outputs": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_classes", returned=SCORES),
+        "model=first_net task=autoencoder",
+        "for this task it returns 128 numbers per image (spec.num_outputs, or a parameter num_outputs), not the",
     ),
 }  # fmt: skip
 

@@ -14,9 +14,10 @@ from cnnbench.analysis.run import Run
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
-from cnnbench.errors import UserError, grouped, listed
+from cnnbench.errors import UserError, counted, grouped, listed
 from cnnbench.registry import DATASETS
 from cnnbench.store.files import write_sealed
+from cnnbench.store.provenance import changed_names, code_hashes, environment
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.training.leaks import seen_by
@@ -67,7 +68,11 @@ def evaluate_run(
             report = replace(report, calibrated=scaled)
     if split == "test" and not data:
         run.folder.count_test()
-    return replace(report, notes=images.notes) if data else report
+    notes = images.notes if data else ()
+    if not run.folder.is_completed:
+        done = f"{run.epoch_of('last')} of {counted(run.config.epochs, 'epoch')}"
+        notes += (f"the run is not finished, {done} done; measured with its checkpoint '{which}'",)
+    return replace(report, notes=notes)
 
 
 def evaluate_and_record(run: Run, split: str, which: Checkpoint, data: Sequence[str], calibrate: bool) -> EvalReport:
@@ -104,11 +109,26 @@ def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> l
         recorded = run.result.get(split) or {}
     except UserError as error:
         return [str(error)]
-    return [
-        f"{name} is {measured:.6g}, and {recorded[name]:.6g} in result.json: measured on another machine, or edited"
+    different = [
+        f"{name} is {measured:.6g}, and {recorded[name]:.6g} in result.json"
         for name, measured in report.metrics.items()
         if recorded.get(name) is not None and not isclose(recorded[name], measured, rel_tol=ROUNDING, abs_tol=ROUNDING)
     ]
+    return [f"{'; '.join(different)}: {_changes(run)}"] if different else []
+
+
+def _changes(run: Run) -> str:
+    """Return what a run was trained with and is not measured with, in words."""
+    record, code = run.record, {name: one for name, one in run.record.get("code", {}).items() if "/" in name}
+    names = [*run.changed_plugins, *(changed_names(code, code_hashes()) if code else ())]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    found = [f"{', '.join(names[:NAMED])}{more} changed since the training"] if names else []
+    now = environment(str(run.prepare_device()), torch.get_num_threads())
+    for kind, keys in (("versions", tuple(now["versions"])), ("machine", ("device", "name", "instructions", "blas"))):
+        there, here = record.get(kind) or {}, now[kind]
+        different = [key for key in keys if key in there and there[key] != here[key]]
+        found += [f"{key} was {there[key]} in the training, and is {here[key]}" for key in different]
+    return "; ".join(found) or "code, libraries and machine have not changed; a file was edited, or the network draws"
 
 
 def _other_images(run: Run, words: Sequence[str], split: str) -> PreparedData:

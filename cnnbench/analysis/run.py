@@ -5,12 +5,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnbench.analysis.checkpoints import Checkpoint, content_of, validations_of
+from cnnbench.analysis.checkpoints import Checkpoint, content_of, validations_of, warn_once
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
@@ -23,8 +24,10 @@ from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
 from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.provenance import changed_names, plugin_hashes, typed_code
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
+from cnnbench.training.leaks import changed_images
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, set_up_torch, setup
 from cnnbench.training.state import restore
 from cnnbench.training.step import map_images
@@ -45,8 +48,8 @@ CPU = torch.device("cpu")
 class Run:
     """One training, opened by `load_run`; each part is read or built when it is first used."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        self._folder = folder
+    def __init__(self, folder: RunFolder, config: RunConfig, plugins: Sequence[ModuleType] = ()) -> None:
+        self._folder, self.plugins = folder, plugins
         self.config = config
 
     def __repr__(self) -> str:
@@ -124,6 +127,14 @@ class Run:
         """Return the one that was tested for `tested`, and any other checkpoint as it is."""
         return self.tested if which == "tested" else which
 
+    @cached_property
+    def changed_plugins(self) -> list[str]:
+        """Return the names of the plugins of the training that are other code now, or are not given."""
+        before = {name: hashed for name, hashed in self.record.get("code", {}).items() if "/" not in name}
+        now = plugin_hashes(self.plugins) | typed_code(self.config)
+        changed = [name for name in changed_names(before, now) if name in before]
+        return [name if name in now else f"{name} (not given)" for name in changed]
+
     @borrowed_torch()
     def model(self, which: Checkpoint = "tested") -> nn.Module:
         """Return the network with the weights of a checkpoint (averaged ones, if the run averages weights).
@@ -131,6 +142,9 @@ class Run:
         It is on the CPU and in evaluation mode. Raises UserError if there is no such checkpoint.
         """
         which = self.resolve(which)
+        if self.changed_plugins:
+            names = ", ".join(self.changed_plugins)
+            warn_once(f"{self.folder.shown_path}: {names} changed since the training; the code as it is now is used.")
         content = content_of(self.folder, which)
         kept = validations_of(self.folder, self.config.checkpoint, content, which)
         if which == "average":
@@ -173,7 +187,9 @@ class Run:
         fingerprints = {"data": record["data"]["fingerprint"], "split": record["split"]}
         for name, current in (("data", training.data.fingerprint), ("split", training.data.split.hash())):
             if current != fingerprints[name]:
-                raise UserError(f"{self.path}: the {name} changed since the training; results would not be comparable.")
+                which = changed_images(self.folder, training.data) if name == "data" else ""
+                changed = f"the {name} changed since the training{which}"
+                raise UserError(f"{self.path}: {changed}; results would not be comparable.")
         return training
 
     def data(self, split: str = "test") -> Images:
@@ -294,6 +310,6 @@ def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:
 
     plugins: Python files that register what it was trained with.
     """
-    register_everything(plugins)
+    modules = register_everything(plugins)
     folder = RunFolder.named(str(path))
-    return Run(folder, folder.run_config())
+    return Run(folder, folder.run_config(), modules)

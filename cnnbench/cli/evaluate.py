@@ -61,7 +61,7 @@ def _run(flags: Namespace) -> None:
     with writing(folder):
         report.write(folder)
         page = replace(page_of(folder, flags.split, title), about=title).write(folder)
-    notes = report.notes if flags.data else deviations(opened, flags.split, which, report)
+    notes = [*report.notes, *([] if flags.data else deviations(opened, flags.split, which, report))]
     say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
     if report.calibrated is not None:
         images = len(opened.data("val"))

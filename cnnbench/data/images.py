@@ -276,6 +276,9 @@ class ImageData:
 def _problem(images: Images, num_classes: int) -> str:
     """Return what is wrong with a part of a data set; empty: nothing."""
     pixels, labels = images.pixels, images.labels
+    for name, values, kinds in (("pixels", pixels, Pixels), ("labels", labels, Tensor)):
+        if not isinstance(values, kinds):
+            return f"{name} must be a tensor, and are a {type(values).__name__}; torch.as_tensor makes one of it"
     if isinstance(pixels, Tensor) and (pixels.dtype != torch.uint8 or pixels.ndim != 4):
         return f"pixels must be uint8 [N, C, H, W], and are {pixels.dtype} {list(pixels.shape)}"
     if labels.dtype != torch.int64 or labels.shape != (len(pixels),):

@@ -106,7 +106,8 @@ def check_network(
     except (ConfigError, ContractError):  # images of another size would not help
         raise
     except Exception as error:
-        line = raised_at(error, MODELS[selection.name].file) if MODELS[selection.name].is_from_plugin else ""
+        component = MODELS[selection.name]
+        line = raised_at(error, component.file) if component.is_from_plugin else ""
         is_about_shapes = isinstance(error, (UserError, RuntimeError, ValueError, IndexError))
         if not (line or is_about_shapes):
             raise
@@ -115,9 +116,13 @@ def check_network(
         given = f"{spec.height}x{spec.width}"
         if side is None or side <= min(spec.height, spec.width):
             problem = f"does not work on {spec.channels}x{given} images: {line}{error}"
+            if component.is_from_plugin and not line and spec.num_outputs != spec.num_classes:
+                outputs = f"{spec.num_outputs} numbers per image (spec.num_outputs, or a parameter num_outputs)"
+                problem += f"; for this task it returns {outputs}, not the {spec.num_classes} of spec.num_classes"
         else:
             problem = f"needs images of at least {side}x{side}, and sees {given}; increase data.image_size or data.crop"
-        raise UserError(f"model '{selection.name}' {problem}") from error
+        where = f"{component}" if component.is_from_plugin and not line else f"model '{selection.name}'"
+        raise UserError(f"{where} {problem}") from error
 
 
 def pass_through(

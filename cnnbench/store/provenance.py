@@ -37,8 +37,14 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
     """Return the hash of what computes, in cnnbench and in plugins: a comment or a docstring changes none."""
     package = Path(cnnbench.__file__).parent
     files = {f"cnnbench/{path.relative_to(package).as_posix()}": path for path in _files_that_compute(package)}
-    files |= {Path(module.__file__).name: Path(module.__file__) for module in plugins if module.__file__}
-    return {name: syntax_hash(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    hashes = {name: syntax_hash(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    return hashes | plugin_hashes(plugins)
+
+
+def plugin_hashes(plugins: Iterable[ModuleType]) -> dict[str, str]:
+    """Return the hash of each plugin, by the name of its file."""
+    files = [Path(module.__file__) for module in plugins if module.__file__]
+    return {path.name: syntax_hash(path.read_text(encoding="utf-8")) for path in files}
 
 
 def typed_code(config: RunConfig) -> dict[str, str]:
@@ -77,14 +83,16 @@ def syntax_hash(source: str) -> str:
 
 
 def changed_names(before: Code, now: Code) -> list[str]:
-    """Return the names whose hash differs, or that are on one side only."""
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    """Return the names whose hash differs, or that are on one side only; a file that was renamed is not changed."""
+    lost, new = ({one[name] for name in one.keys() - other.keys()} for one, other in ((before, now), (now, before)))
+    names = (name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return sorted(name for name in names if before.get(name, now.get(name)) not in lost & new)
 
 
 def code_digest(record: Mapping[str, Any]) -> str:
     """Return one hash of all code that a run was made with; older runs recorded whole files, as `sources`."""
     code: Code = record.get("code") or record.get("sources") or {}
-    return hashlib.sha256(repr(sorted(code.items())).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(sorted(code.values())).encode()).hexdigest()[:16]
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

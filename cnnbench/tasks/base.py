@@ -1,8 +1,9 @@
 """What the loop knows of a task, and a check of one before anything is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,15 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.split import weighted_order
-from cnnbench.errors import UserError
+from cnnbench.errors import ConfigError, UserError, counted, described, raised_at
 from cnnbench.models.build import OutputSpec
+from cnnbench.registry import TASKS
 from cnnbench.tasks.context import EvalContext
-from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.tasks.evaluation import EvalReport, OnDemand, table_of_images
 from cnnbench.tasks.gallery import samples_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Task(OutputSpec, ABC):
@@ -89,15 +94,29 @@ class Task(OutputSpec, ABC):
 
         rows: float32 [N, M]. labels: int64 [N]. A mean does not depend on how images fall into batches.
         """
+        if rows.shape[1:] != (len(self.eval_metrics),):
+            columns = "a number" if rows.ndim == 1 else counted(rows.shape[1], "column")
+            raise UserError(
+                f"eval_step returns {columns} per image for the {counted(len(self.eval_metrics), 'metric')} "
+                f"{', '.join(self.eval_metrics)}: return a column for each, or define compute_metrics."
+            )
         return dict(zip(self.eval_metrics, rows.double().mean(0).tolist(), strict=True))
 
     def evaluate(self, context: EvalContext, split: str) -> EvalReport:
         """Return the report of a network on one of the context's splits."""
         batches = context.splits[split]
-        metrics = self.compute_metrics(context.map_batches(batches, self.eval_step), batches.labels.cpu())
-        metrics |= self.final_evaluation(context) if split == "test" else {}
-        samples = partial(samples_of, batches.labels.cpu(), self.spec.classes, partial(context.pixels_of, split))
-        return EvalReport(metrics, gallery=samples)
+        labels, rows = batches.labels.cpu(), context.map_batches(batches, self.eval_step)
+        metrics = self.compute_metrics(rows, labels) | (self.final_evaluation(context) if split == "test" else {})
+        samples = partial(samples_of, labels, self.spec.classes, partial(context.pixels_of, split))
+        names: Sequence[str] = self.eval_metrics
+        if type(self).compute_metrics is not Task.compute_metrics:  # of embeddings there are files already
+            names = [] if self.encode or rows.ndim != 2 else [f"column{place + 1}" for place in range(rows.shape[1])]
+
+        def by_image() -> "pd.DataFrame":
+            table = table_of_images(labels, self.spec.classes, getattr(context.data, split).files())
+            return table.assign(**dict(zip(names, rows.numpy().T, strict=True)))
+
+        return EvalReport(metrics, OnDemand({"images": by_image} if names else {}), gallery=samples)
 
     def log_progress(self, context: EvalContext) -> None:
         """Show the progress of a training, as figures or in TensorBoard."""
@@ -135,38 +154,55 @@ def needs_several_samples(task: Task, network: nn.Module, data: PreparedData, un
 
 
 def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, num_samples: int) -> None:
-    """Pass some training samples through a task's steps, without a gradient; the network's statistics change.
+    """Pass some training samples through a task's steps; the network's statistics change.
 
     network: in training mode. Raises UserError where a step fails, or returns something else than it should.
     """
+    component = TASKS[name]
     try:
         order = task.order(data.train.labels, None, torch.Generator().manual_seed(0))[:num_samples]
         batch, ungrouped = first_batch(data, order), first_batch(data, order.flatten())
-        with torch.random.fork_rng(devices=()), torch.no_grad():
-            returned = task.train_step(network, batch)
-            if not (isinstance(returned, tuple) and len(returned) == 2):
-                raise UserError(
-                    f"task '{name}': train_step returns a {type(returned).__name__}, "
-                    "not a loss and the sum of each metric."
-                )
-            loss, sums = returned
-            rows = task.eval_step(network.eval(), ungrouped)
-            metrics = task.compute_metrics(rows.float(), ungrouped.labels)
-    except UserError:
+        with torch.random.fork_rng(devices=()):
+            problems = [*_train_problems(task, network, batch), *_eval_problems(task, network.eval(), ungrouped)]
+    except ConfigError:
         raise
     except Exception as error:
-        raise UserError(f"task '{name}' fails on the first images: {type(error).__name__}: {error}") from error
-    num_sums, watched = len(sums) if sums.ndim else 1, [metric for metric, _ in task.watched]
-    problems = []
-    if loss.ndim:
-        problems.append(f"train_step returns a loss of shape {tuple(loss.shape)}, not a scalar")
-    if num_sums != len(task.train_metrics):
-        problems.append(f"train_step returns {num_sums} sums for the metrics {', '.join(task.train_metrics)}")
-    if len(rows) != len(ungrouped):
-        problems.append(f"eval_step returns {len(rows)} rows for {len(ungrouped)} images")
-    if tuple(metrics) != task.eval_metrics:
-        problems.append(f"compute_metrics returns {', '.join(metrics)}, not {', '.join(task.eval_metrics)}")
-    if not set(watched) <= set(metrics):
-        problems.append(f"watched names {', '.join(watched)}, which are not all measured")
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        at = raised_at(error, component.file)
+        raise UserError(f"task '{name}' fails on the first images: {at}{kind}{error}") from error
     if problems:
-        raise UserError(f"task '{name}': {'; '.join(problems)}.")
+        raise UserError(f"{component}: {'; '.join(problems)}.")
+
+
+def _train_problems(task: Task, network: nn.Module, batch: Batch) -> Iterator[str]:
+    """Yield what is wrong with what a task returns for a batch that it trains on."""
+    returned = task.train_step(network, batch)
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        yield f"train_step returns {described(returned)}, not a loss and the sum of each metric"
+        return
+    loss, sums = returned
+    if not isinstance(loss, Tensor) or loss.ndim:
+        yield f"train_step returns {described(loss)} as loss, not a scalar tensor"
+    elif not loss.requires_grad and loss != 0:  # a constant 0: there may be nothing to learn from so few samples
+        yield "train_step returns a loss without gradient: leave out no_grad, detach and item"
+    names, number = ", ".join(task.train_metrics), len(task.train_metrics)
+    if not isinstance(sums, Tensor) or sums.shape != (number,):
+        yield f"train_step returns {described(sums)} as sums of the metrics {names}, not a tensor of shape ({number},)"
+
+
+def _eval_problems(task: Task, network: nn.Module, batch: Batch) -> Iterator[str]:
+    """Yield what is wrong with what a task measures of a batch."""
+    with torch.no_grad():
+        rows = task.eval_step(network, batch)
+    if not isinstance(rows, Tensor) or rows.shape[:1] != (len(batch),):
+        yield f"eval_step returns {described(rows)}, not a row for each of {counted(len(batch), 'image')}"
+        return
+    metrics = task.compute_metrics(rows.float(), batch.labels)
+    if not isinstance(metrics, dict) or tuple(metrics) != task.eval_metrics:
+        found = ", ".join(map(str, metrics)) if isinstance(metrics, dict) else described(metrics)
+        yield f"compute_metrics returns {found}, not {', '.join(task.eval_metrics)}"
+    elif foreign := [name for name, value in metrics.items() if not isinstance(value, int | float)]:
+        yield f"compute_metrics returns {described(metrics[foreign[0]])} as {foreign[0]}, not a number"
+    watched = [name for name, _ in task.watched]
+    if not set(watched) <= set(task.eval_metrics):
+        yield f"watched names {', '.join(watched)}, and eval_metrics are {', '.join(task.eval_metrics)}"

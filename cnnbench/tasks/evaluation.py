@@ -1,7 +1,7 @@
 """What an evaluation measures: metrics by class, confusions, calibration, single predictions; and how it is written."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from html import escape
@@ -205,13 +205,8 @@ class Predictions:
         """Return a row per image: its index in the split, file, class, whether the prediction is right, and the five
         most likely classes with their probabilities.
         """
-        import pandas as pd
-
         best = self.probabilities.topk(min(LISTED, len(self.classes)), dim=1)
-        table = pd.DataFrame({"index": range(len(self.labels))})
-        if self.files is not None:
-            table["file"] = self.files
-        table["class"] = [self.classes[label] for label in self.labels.tolist()]
+        table = table_of_images(self.labels, self.classes, self.files)
         table["right"] = (best.indices[:, 0] == self.labels).numpy()
         for place in range(best.indices.shape[1]):
             table[f"answer{place + 1}"] = [self.classes[label] for label in best.indices[:, place].tolist()]
@@ -230,6 +225,14 @@ class Predictions:
         probabilities, predicted = self.probabilities.max(1)
         rows = ((predicted == self.labels) == correct).nonzero()[:, 0]
         return rows[probabilities[rows].argsort(descending=descending, stable=True)[:SHOWN]]
+
+
+def table_of_images(labels: Tensor, classes: Sequence[str], files: Sequence[str] | None) -> "pd.DataFrame":
+    """Return a row per image: its index in the split, its file, if it has one, and its class. labels: int64 [N]."""
+    import pandas as pd
+
+    names = [classes[label] for label in labels.tolist()]
+    return pd.DataFrame({"index": range(len(names)), **({"file": files} if files else {}), "class": names})
 
 
 def evaluate_classifier(

@@ -1,6 +1,6 @@
 """What is said of a run that is finished already, was stopped, or failed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cnnbench.store import checkpoint
@@ -13,7 +13,7 @@ WritePage = Callable[[RunFolder], Path]
 
 
 def show_finished(
-    folder: RunFolder, changes: Iterable[str], write_page: WritePage | None, opens_page: bool = False
+    folder: RunFolder, changes: Sequence[str], write_page: WritePage | None, opens_page: bool = False
 ) -> None:
     """Show the result of a finished run, and write its page where that was stopped.
 
@@ -26,6 +26,8 @@ def show_finished(
         with console.tolerating("its page"), folder.lock():
             write_page(folder)
     console.summary(folder.result(), folder, folder.page if folder.page.is_file() else None, opens_page)
+    for change in changes:  # again: above the table it is missed
+        console.say(f"  this result was made with other {change}; rerun=true trains again, with what is there now")
 
 
 def say_stopped(folder: RunFolder, stop: StopRequests, error: BaseException, num_steps: int) -> None:

@@ -11,7 +11,8 @@ from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.values import as_text
 from cnnbench.data.copies import packed, unpacked
 from cnnbench.data.prepare import PreparedData
-from cnnbench.errors import SettingError, UserError, grouped, listed
+from cnnbench.errors import SettingError, UserError, counted, grouped, listed
+from cnnbench.registry import DATASETS
 from cnnbench.store.folder import RunFolder
 
 NAMED = 4  # settings in a message
@@ -45,6 +46,34 @@ def seen_by(folder: RunFolder) -> Seen:
         return Seen(unknown=(folder.shown_path,))
     trained, validated = (torch.cat([hashes[name], hashes.get(f"{name}_before", _none())]) for name in ("train", "val"))
     return Seen(trained, validated, tuple(split.get("unknown_before", ())))
+
+
+def changed_images(folder: RunFolder, data: PreparedData) -> str:
+    """Return what is known of how images differ from those of a run, in brackets; empty: nothing.
+
+    Of files, the names of all are recorded, and the content of those for training and validation.
+    """
+    if DATASETS[folder.run_config().data.name].is_from_plugin:
+        return " (a function that draws images at random needs a seed: torch.Generator().manual_seed(0))"
+    split, now = folder.split(), data.files()
+    before = split.get("files")
+    if not (before and now and split.get("hashes")):
+        return ""
+    recorded: dict[str, int | None] = dict.fromkeys(before["test"])
+    for name in ("train", "val"):
+        recorded |= zip(before[name], unpacked(split["hashes"][name]).tolist(), strict=True)
+    found = {file: number for name in now for file, number in zip(now[name], data.hashes[name].tolist(), strict=True)}
+    kinds = {
+        "gone": recorded.keys() - found.keys(),
+        "new": found.keys() - recorded.keys(),
+        "changed": {file for file in recorded.keys() & found.keys() if recorded[file] not in (None, found[file])},
+    }
+    listing = [
+        f"{counted(len(files), 'file')} {kind}: {listed(sorted(files)[:NAMED])}{' …' if len(files) > NAMED else ''}"
+        for kind, files in kinds.items()
+        if files
+    ]
+    return f" ({'; '.join(listing) or 'test images, or the names of classes'})"
 
 
 def seen_before(config: RunConfig, parent: Path | None) -> Seen:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from cnnbench.data.loader import Batch
 from cnnbench.errors import DivergedError, Stopped, StoppedAtOnce
+from cnnbench.training.divergence import images_of_step, origin
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, gradient_norm, has_finite_gradient, train_step
 
 STEPS_IN_FLIGHT = 32  # on a GPU, so that reading a loss does not wait for each step; elsewhere every step is read
-SHOWN_IMAGES = 8  # of the batch that a training diverged with
 
 
 @dataclass
@@ -273,21 +273,17 @@ class _MetricBuffer:
         self.pending.clear()
 
     def _diverged(self, what: str, step: int, rate: float) -> DivergedError:
-        """Return an error that says what a step came to, and which images it saw."""
-        training, size = self.training, self.training.config.batch_size
-        first = step - (self.epoch - 1) * training.horizon.steps_per_epoch
-        rows = training.order(self.epoch)[first * size : (first + 1) * size].flatten()
-        shown, files = rows[:SHOWN_IMAGES].tolist(), training.data.train.files()
-        names = [str(number) for number in training.data.split.train[shown].tolist()]
-        images = f"rows {', '.join(names)}" if files is None else ", ".join(files[row] for row in shown)
-        more = f" and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
+        """Return an error that says what a step came to, which images it saw, and what to do."""
         unchanged = " This step changed no weights." if self.limit == 1 else ""
-        advice = "Try a smaller optimizer.lr."
-        if self.progress.sums and self.progress.sums[0] < 0:
+        images, advice = images_of_step(self.training, self.epoch, step), "Try a smaller optimizer.lr."
+        if step == 0:
+            cause = origin(self.training) if self.limit == 1 else "look at the network, its loss and the images."
+            advice = f"No learning rate has acted before the first step: {cause}"
+        elif self.progress.sums and self.progress.sums[0] < 0:
             advice = "Its loss fell below zero before: one without a lower bound diverges at any learning rate."
         return DivergedError(
             f"{what}, at a learning rate of {rate:g}: the training diverged.{unchanged}\n"
-            f"Its batch: {images}{more}, of the training part. {advice}"
+            f"Its batch: {images}, of the training part. {advice}"
         )
 
     def names(self) -> tuple[str, ...]:

@@ -252,9 +252,11 @@ def no_better_than_guessing(outcome: Outcome) -> Iterator[Remark]:
         return
     counts = counts_per_class(getattr(outcome.data, outcome.held_out).labels, len(classes))
     most, images = max(counts), sum(counts)
-    if wilson(round(accuracy * images), images)[0] <= most / images:
-        is_more = round(accuracy * images) > most
+    low, high = wilson(round(accuracy * images), images)
+    if low <= most / images:
+        is_more, is_below = round(accuracy * images) > most, high < 1 / len(classes)
         finding = f"may be chance, {counted(images, 'image')} cannot show more" if is_more else "is at chance level"
+        finding = f"is below chance, {1 / len(classes):.4f}" if is_below else finding
         constant = f"always answering '{classes[counts.index(most)]}' gives {most / images:.4f}"
         text = f"{outcome.split} accuracy {accuracy:.4f} {finding}: {constant}"
         yield Remark("result", text)

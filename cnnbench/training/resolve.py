@@ -25,7 +25,7 @@ from cnnbench.store.folder import LABELS, RunFolder, now, outputs_dir
 from cnnbench.store.lookup import find_runs
 from cnnbench.training import console
 from cnnbench.training.compilation import check_compiler
-from cnnbench.training.leaks import record_of, seen_before
+from cnnbench.training.leaks import changed_images, record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, find_device, make_horizon, make_schedule, setup
 
@@ -208,7 +208,8 @@ def _data_changes(existing: RunFolder, training: TrainingSetup) -> list[str]:
     record = existing.record()
     if record.get("data", {}).get("fingerprint") == training.data.fingerprint:
         return []
-    return [f"data: the content of '{record['choices'].get('data', 'the data set')}' has changed"]
+    name = record["choices"].get("data", "the data set")
+    return [f"data: the content of '{name}' has changed{changed_images(existing, training.data)}"]
 
 
 def _shown(names: list[str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnnbench.augmentation.base import Augmentation
+from cnnbench.augmentation.trial import check_augmentations
 from cnnbench.config.rules import evaluated_too_rarely
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import DataConfig
@@ -179,8 +180,10 @@ def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) ->
     if size > number:
         problem = f"exceeds the {number} training images; use at most {number}"
         raise SettingError(f"batch_size={size}", problem, {"batch_size": number})
-    problems = _one_batch(config, data).problems()
-    mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in problems.items()]
+    few = data.train[torch.arange(min(2, number))]
+    batches = Batches(few, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
+    check_augmentations(batches.augmentations, few.take(torch.arange(len(few))) / 255, batches.margin)
+    mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in batches.problems().items()]
     smallest = number % size or size
     if config.regularization.dropout and not any(isinstance(layer, nn.Dropout) for layer in network.modules()):
         problem = f"has no effect: '{config.model.name}' has no dense layer before the last as it is set"
@@ -303,11 +306,6 @@ def _make_order(config: RunConfig, task: Task, data: PreparedData) -> Callable[[
 def _measured_splits(config: RunConfig, data: PreparedData, device: torch.device) -> Mapping[str, Batches]:
     images = {name: getattr(data, name) for name in ("val", config.data.monitor) if name}
     return {name: Batches(part, data.spec, data.mean, data.std, device) for name, part in images.items() if len(part)}
-
-
-def _one_batch(config: RunConfig, data: PreparedData) -> Batches:
-    one = data.train[torch.zeros(1, dtype=torch.int64)]
-    return Batches(one, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
 
 
 def _notes(config: RunConfig, device: torch.device) -> Iterator[str]:

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 import cnnbench
+from cnnbench.data import prepare
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, only_run
-from tests.support.interruption import finished, read
+from tests.support.interruption import finished, read, stop
 from tests.support.photographs import write_classes
-from tests.support.training import SMALL
+from tests.support.training import SMALL, plan_of
 from tests.tasks.test_tasks import CASES, words_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -217,6 +218,44 @@ def test_changed_data_are_refused(what, run, evaluate):
         folder.update(data=record["data"] | {"fingerprint": "0" * 64})
     done = evaluate(run)
     assert (done.code, CHANGED[what] in done.err) == (2, True)
+
+
+def test_what_differs_from_the_training_is_named_where_numbers_differ(run, evaluate):
+    folder, recorded = RunFolder(run), read(run / "result.json")
+    before = folder.record()
+    write_sealed(folder.result_file, recorded | {"test": recorded["test"] | {"accuracy": 2.0}})
+    assert "code, libraries and machine have not changed; a file was edited, or the network draws" in evaluate(run).out
+    folder.update(code=before["code"] | {"cnnbench/models/plain.py": "0", "plug.py": "0"})
+    folder.update(versions=before["versions"] | {"torch": "1.0"}, machine=before["machine"] | {"name": "abacus"})
+    done = evaluate(run)
+    assert (
+        ", and 2 in result.json: plug.py (not given), cnnbench/models/plain.py changed since the training" in done.out
+    )
+    assert "; torch was 1.0 in the training, and is " in done.out
+    assert "; name was abacus in the training, and is " in done.out
+    assert "plug.py (not given) changed since the training; the code as it is now is used." in done.err
+
+
+def test_photographs_that_changed_since_are_named(tmp_path, evaluate):
+    folder = write_classes(tmp_path / "classes", {"cat": 8, "dog": 8})
+    words = ("data=image_folder", f"data.folder={folder}", "data.image_size=16", "data.crop=16", "model=mlp")
+    run = finished((*words, "epochs=1", "batch_size=4", "threads=1", "report=false"), tmp_path / "outputs")
+    trained = RunFolder(run).split()["files"]["train"]
+    (folder / trained[0]).unlink()
+    (folder / trained[1]).rename(folder / "cat" / "new.png")
+    (folder / trained[2]).write_bytes((folder / trained[3]).read_bytes())
+    prepare._load.cache_clear()
+    gone = ", ".join(f"'{name}'" for name in sorted(trained[:2]))
+    said = f"(2 files gone: {gone}; 1 file new: 'cat/new.png'; 1 file changed: '{trained[2]}')"
+    assert f"the data changed since the training {said}; results" in evaluate(run).err
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_came(outputs, evaluate):
+    stop(plan_of(*SMALL), at_check=7)
+    assert (
+        "note: the run is not finished, 1 of 3 epochs done; measured with its checkpoint"
+        in evaluate(only_run(outputs)).out
+    )
 
 
 def test_a_folder_that_is_not_a_run_is_named(evaluate, tmp_path):

@@ -75,6 +75,7 @@ def test_a_finished_run_of_other_code_is_shown_with_a_line_that_says_so(outputs,
     outcome = cnnbench(*PLAIN)
     assert outcome.code == 0, outcome.err
     assert f"note: made with other {said}" in outcome.out
+    assert outcome.out.splitlines()[-1].startswith(f"  this result was made with other {said}; rerun=true trains again")
     assert fingerprints(outputs) == before
 
 
@@ -109,6 +110,15 @@ def test_code_that_changed_since_a_run_was_planned_is_not_run(outputs, tmp_path)
     with pytest.raises(UserError, match=r"code changed since this run was planned: my_net\.py\. Undo"):
         carry_out(plan)
     assert not outputs.exists()
+
+
+def test_a_plugin_that_was_renamed_is_the_same_code():
+    before = {"cnnbench/a.py": "1", "plug.py": "2"}
+    assert provenance.changed_names(before, {"cnnbench/a.py": "1", "net.py": "2"}) == []
+    assert provenance.changed_names(before, {"cnnbench/a.py": "1", "net.py": "3"}) == ["net.py", "plug.py"]
+    assert provenance.changed_names(before, {"cnnbench/a.py": "2", "net.py": "2"}) == ["cnnbench/a.py"]
+    digests = {provenance.code_digest({"code": code}) for code in (before, {"cnnbench/a.py": "1", "net.py": "2"})}
+    assert len(digests) == 1
 
 
 def test_rerunning_trains_beside_and_overwrites_nothing(outputs, capsys):

@@ -88,6 +88,27 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_explained(monkey
     assert [int(row) for row in found[3].split(", ")] == rows[:8].tolist()
 
 
+def test_what_is_not_finite_at_the_first_step_is_blamed_on_where_it_came_from(monkeypatch):
+    training = prepared(*LENET)
+    layers = list(training.network.named_children())
+    (name, layer), (_, after) = layers[0], layers[1]
+    zero_by_zero = layer.register_forward_hook(lambda _module, _inputs, output: (output - output) / (output - output))
+    message, _ = failed(training)
+    blamed = "No learning rate has acted before the first step: the first output that is no finite number is that of"
+    assert f"{blamed} '{name}" in message
+    assert "Try a smaller" not in message
+    zero_by_zero.remove()
+    given = after.register_forward_pre_hook(lambda _module, inputs: (inputs[0] / 0 * 0,))
+    assert "whose input is none either; look before it in `forward`." in failed(training)[0]
+    given.remove()
+    with monkeypatch.context() as patch:
+        poison(patch, training, math.nan, 1)
+        assert "the loss is finite, and the gradient of" in failed(training)[0]
+    train_step = training.task.train_step
+    monkeypatch.setattr(training.task, "train_step", lambda *given: tuple(one * math.nan for one in train_step(*given)))
+    assert "the outputs of the network are finite, so it is the loss of task=classification." in failed(training)[0]
+
+
 def test_photographs_are_named_by_their_files(monkeypatch, tmp_path):
     words = WRITERS["image_folder"](tmp_path / "data")
     training = prepared(*words, "model=mlp", "batch_size=4", "epochs=2", "device=cpu", "threads=1")

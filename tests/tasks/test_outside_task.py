@@ -1,5 +1,8 @@
 """A task that somebody adds, in a file of their own: nothing in the package is touched."""
 
+import pandas as pd
+import pytest
+
 from tests.conftest import TINY, only_run
 from tests.support.interruption import read
 
@@ -13,6 +16,10 @@ def test_the_example_of_the_readme_trains_resumes_and_starts_a_classifier(rotati
     assert set(result["test"]) == {"loss", "accuracy", "samples"}
     assert result["parameters"]["total"] == result["parameters"]["trainable"]
     assert read(run / "run.json")["plugins"] == [str(rotations)]
+    assert cnnbench("evaluate", str(run), f"plugins={rotations}").code == 0
+    by_image = pd.read_csv(run / "evaluation" / "test-best" / "images.csv")
+    assert list(by_image) == ["index", "class", "loss", "accuracy"]
+    assert by_image["loss"].mean() == pytest.approx(result["test"]["loss"])
     longer = cnnbench(f"resume={run}", "epochs=3", f"plugins={rotations}")
     assert longer.code == 0, longer.err
     tuned = cnnbench(*TINY, "model=lenet", f"init.run={run}", f"plugins={rotations}", "epochs=1")

@@ -219,14 +219,17 @@ def test_a_network_is_shown_in_evaluation_mode_and_test_images_only_at_the_end(m
 WRONG = {
     "train_step": (
         lambda *_: (torch.zeros(3), torch.zeros(2)),
-        "train_step returns a loss of shape (3,), not a scalar",
+        "train_step returns torch.float32 of shape (3,) as loss, not a scalar tensor",
     ),
-    "train_metrics": (("loss",), "train_step returns 2 sums for the metrics loss"),
-    "eval_step": (lambda *_: torch.zeros(1, 2), "eval_step returns 1 rows for 2 images"),
+    "train_metrics": (("loss",), "train_step returns torch.float32 of shape (2,) as sums of the metrics loss, not"),
+    "eval_step": (
+        lambda *_: torch.zeros(1, 2),
+        "eval_step returns torch.float32 of shape (1, 2), not a row",
+    ),
     "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics returns loss, not loss, accuracy"),
-    "watched": ((("top9", True),), "watched names top9, which are not all measured"),
-    "order": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
-    "_losses": (lambda *_: 1 / 0, "task 'classification' fails on the first images: ZeroDivisionError"),
+    "watched": ((("top9", True),), "watched names top9, and eval_metrics are loss, accuracy"),
+    "order": (lambda *_: 1 / 0, ": ZeroDivisionError: division by zero"),
+    "_losses": (lambda *_: 1 / 0, ": ZeroDivisionError: division by zero"),
 }
 
 

@@ -46,6 +46,8 @@ def test_a_classifier_at_chance_level():
     constant = f"always answering 'pattern {int(counts.argmax())}' gives {share:.4f}"
     text = f"test accuracy {share:.4f} is at chance level: {constant}"
     assert said_after(LEARNT, loss=1.0, accuracy=share) == [text]
+    below = f"test accuracy 0.0000 is below chance, {1 / 3:.4f}: {constant}"
+    assert said_after(LEARNT, loss=1.0, accuracy=0.0) == [below]
     above = share + 1 / 20
     (remark,) = said_after(LEARNT, loss=1.0, accuracy=above)
     assert remark == f"test accuracy {above:.4f} may be chance, 20 images cannot show more: {constant}"

@@ -100,7 +100,7 @@ def _sample(run: Run) -> tuple[Tensor, str, tuple[str, ...]]:
 
 def _outputs_of(run: Run, network: nn.Module, pixels: Tensor) -> Tensor:
     """Return what a network of a run computes for images in fp32, float32 [N, …]: probabilities, or its outputs."""
-    exact = Run(run.folder, run.config.model_copy(update={"precision": "fp32"}))
+    exact = Run(run.folder, run.config.model_copy(update={"precision": "fp32"}), run.plugins)
     if run.task.scores is not None:
         return exact.predict(pixels, network)
     return exact.map(network, run.batches_of(pixels), lambda network, batch: network(batch.images))
