@@ -132,14 +132,9 @@ class FolderContents:
     images: tuple[Path, ...]
     others: tuple[Path, ...]
 
-    @property
-    def unread(self) -> list[Path]:
-        """The other files that are images too, of formats that are not read."""
-        return [path for path in self.others if path.suffix.lower() in UNREAD_SUFFIXES]
-
     def notes(self) -> list[str]:
         """Return notes on the other files, if there are any."""
-        unread = self.unread
+        unread = [path for path in self.others if path.suffix.lower() in UNREAD_SUFFIXES]
         others = [path for path in self.others if path not in unread]
         notes = []
         if unread:

@@ -160,19 +160,16 @@ class Layout:
         """Return notes on images that are deeper than the folder of their class."""
         may_be_meant = [name for name, layout in self.inner.items() if layout.is_valid]
         deeper = [path for path in self.images if self.where not in (path.parent, path.parent.parent)]
+        notes = []
         if len(may_be_meant) == 1:
             layout = self.inner[may_be_meant[0]]
-            within = listed(list(layout.folders)[:3])
-            way = f"{as_folder(layout.where)} makes its folders the classes: {within}"
+            way = f"{as_folder(layout.where)} makes its folders the classes: {listed(list(layout.folders)[:3])}"
+            notes.append(f"'{layout.where.name}' is a class; {way}")
             deeper = [path for path in deeper if not path.is_relative_to(layout.where)]
-            return [f"'{layout.where.name}' is a class; {way}", *self._note_on(deeper)]
-        return self._note_on(deeper)
-
-    def _note_on(self, deeper: Sequence[Path]) -> list[str]:
-        if not deeper:
-            return []
-        found = f"{counted(len(deeper), 'image')} in deeper folders, such as {deeper[0]}"
-        return [f"{found}: the class is the first folder below {self.where}"]
+        if deeper:
+            found = f"{counted(len(deeper), 'image')} in deeper folders, such as {deeper[0]}"
+            notes.append(f"{found}: the class is the first folder below {self.where}")
+        return notes
 
 
 def refuse_a_wrapper(parts: Parts) -> None:

@@ -115,13 +115,13 @@ class EmbeddingNet(Encoder):
         return embeddings
 
 
-def upsampling_decoder(dimensions: int, spec: DataSpec, maps: Sequence[int] = (32, 16)) -> nn.Module:
+def upsampling_decoder(dimensions: int, spec: DataSpec) -> nn.Module:
     """Return a decoder for any embedding: dense to a quarter of the side, then two upsamplings with 3x3 convolutions.
 
     From embeddings [B, D] to images [B, C, H, W].
     """
     sides = [(max(1, spec.height // part), max(1, spec.width // part)) for part in (4, 2, 1)]
-    first, second = maps
+    first, second = 32, 16  # maps
     return nn.Sequential(
         OrderedDict(
             linear=nn.Linear(dimensions, first * math.prod(sides[0])),

@@ -241,14 +241,10 @@ def _row(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if _is_row(row) else None
-
-
-def _is_row(values: Any) -> bool:
-    if not isinstance(values, dict) or values.get("row") not in ("step", "epoch", "val"):
-        return False
-    is_placed = all(type(values.get(axis)) is int for axis in ("epoch", "step"))
-    return is_placed and all(type(value) in NUMBERS for key, value in values.items() if key not in AXES)
+    if not isinstance(row, dict) or row.get("row") not in ("step", "epoch", "val"):
+        return None
+    is_placed = all(type(row.get(axis)) is int for axis in ("epoch", "step"))
+    return row if is_placed and all(type(row[key]) in NUMBERS for key in row if key not in AXES) else None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -186,18 +186,17 @@ class RunFolder:
             )
         return values
 
-    def run_config(self, values: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None) -> RunConfig:
-        """Return the configuration of the run.
+    def run_config(self, values: Mapping[str, Any] | None = None) -> RunConfig:
+        """Return the configuration of the run. values: what its file holds, where that has been read.
 
-        values, record: what its files hold, where they have been read. Raises UserError where a plugin is missing that
-        it was made with, and where its identity is not the recorded one.
+        Raises UserError where a plugin is missing that it needs, and where its identity is not the recorded one.
         """
         try:
             config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
             raise UserError(f"{self._code_needed()}{self.config_file} cannot be used:{problems}") from error
-        recorded = (self.record() if record is None else record).get("identity")
+        recorded = self.record().get("identity")
         # An identity leaves out what is at its default, and that of a plugin may have been edited since.
         is_certain = not any(component.is_from_plugin for component in config.components())
         if is_certain and recorded not in (None, config.identity()):

@@ -54,7 +54,9 @@ def listed(folders: Iterable[Path], home: Path) -> list[RunSummary]:
     settled = {
         name: run
         for name, run in new.items()
-        if _changed(stamps[name]) < now and not run.problem and run.record.get("status") != "running"
+        if max(*stamps[name][0::4], *stamps[name][1::4]) < now  # by all times of change that the system knows
+        and not run.problem
+        and run.record.get("status") != "running"
     }
     if len(settled) >= LEAST:
         gone = {name for name in index.rows.keys() - stamps.keys() if not (home / name / FILES[0]).exists()}
@@ -86,11 +88,6 @@ def _stamp_of(path: Path) -> Stamp:
         else:
             stamp += [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
     return stamp
-
-
-def _changed(stamp: Stamp) -> int:
-    """Return when one of the files was changed last, by its own time or by that of what the system says of it."""
-    return max(*stamp[0::4], *stamp[1::4])
 
 
 @dataclass

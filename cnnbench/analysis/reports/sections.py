@@ -38,12 +38,12 @@ class Axis:
         return round(100 * (self.at(value) - low) / (high - low), 2)
 
     @classmethod
-    def of_ratios(cls, name: str, low: float, high: float, most: int = 5) -> "Axis":
+    def of_ratios(cls, name: str, low: float, high: float) -> "Axis":
         """Return a logarithmic scale that has these values, and begins and ends at a tick."""
         digits = (1, 2, 5, 10) if high <= 300 * low else (1, 10)
         least, highest = (10.0 ** math.floor(math.log10(value)) for value in (low, high))
         low = max(digit * least for digit in digits if digit * least <= low * (1 + 1e-9))
-        return cls(name, low, min(digit * highest for digit in digits if digit * highest >= high), True, most=most)
+        return cls(name, low, min(digit * highest for digit in digits if digit * highest >= high), True)
 
     @property
     def title(self) -> str:
