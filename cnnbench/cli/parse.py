@@ -284,8 +284,9 @@ def columns(rows: Rows, indent: int = INDENT, width: int = WIDTH) -> list[str]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn an error in writing to a folder into a UserError that names the option."""
+def writing(folder: Path, names: Iterable[str] = (), about: str = "") -> Iterator[None]:
+    """Turn an error in writing to a folder into a UserError that names the option. names, about: see `check_free`."""
+    check_free(folder, names, about)
     try:
         yield
     except OSError as error:
