@@ -15,8 +15,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cnnbench.cli.catalog import all_keys, all_options, run_folders
-from cnnbench.config.hints import SWITCHES, as_typed, meant_by_word, retyped
+from cnnbench.cli.catalog import all_keys, all_options, run_folders, words_alone
+from cnnbench.config.hints import as_typed, meant_by_word, retyped
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     """
     verb = [name for name in arguments[:1] if name in VERBS]
     is_training, words = verb in ([], ["train"]), arguments[len(verb) :]
-    meant = retyped(words, _words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
+    meant = retyped(words, words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
     if meant != [*words]:
         raise UserError(
             "spaces around '=' and in lists, texts without quotes, and typographic dashes and quotes are not "
@@ -246,14 +246,6 @@ def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     if name not in VERBS:
         raise UserError(_no_verb(name, words))
     return verb_named(name), words
-
-
-def _words_alone() -> set[str]:
-    """Return what stands for a setting of its own, where one without `=` was typed."""
-    groups = all_options()
-    options = {part for names in groups.values() for name in names for part in (name, name.rpartition("/")[2])}
-    keys = {part for key in all_keys() for part in (key, key.rpartition(".")[2])}
-    return {*VERBS, *SWITCHES, *groups, *options, *keys}
 
 
 def _no_verb(name: str, words: Sequence[str]) -> str:
