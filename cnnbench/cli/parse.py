@@ -236,10 +236,8 @@ def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     is_training, words = verb in ([], ["train"]), arguments[len(verb) :]
     meant = retyped(words, words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
     if meant != [*words]:
-        raise UserError(
-            "spaces around '=' and in lists, texts without quotes, and typographic dashes and quotes are not "
-            f"understood. Type: cnnbench {shlex.join([*verb, *meant])}"
-        )
+        wrong = "spaces around '=' or in lists, bare texts, or dashes and quotes of a word processor are not understood"
+        raise UserError(f"{wrong}. Type: cnnbench {shlex.join([*verb, *meant])}")
     name, *words = arguments or [""]
     if not name or "=" in name or name.startswith(("-", "+", "~")):
         return verb_named("train"), arguments
@@ -290,12 +288,10 @@ def writing(folder: Path, names: Iterable[str] = (), about: str = "") -> Iterato
 def check_free(folder: Path, names: Iterable[str], about: str = "") -> None:
     """Raise UserError where files that --out would write are there, unless next to a page `about` the same."""
     there = [name for name in names if os.path.lexists(folder / name)]
-    page = folder / "report.html"
-    mark = f'<meta name="cnnbench" content="{escape(about)}">'
+    page, mark = folder / "report.html", f'<meta name="cnnbench" content="{escape(about)}">'
     if there and not (about and page.is_file() and mark in page.read_text(encoding="utf-8", errors="replace")):
         raise UserError(
-            f"--out {folder}: {', '.join(there[:3])} {'is' if len(there) == 1 else 'are'} there, and not of the same; "
-            "nothing is overwritten: give another folder."
+            f"--out {folder}: has {', '.join(there[:3])} of something else, and stays; give another folder."
         )
 
 
