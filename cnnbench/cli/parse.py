@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html import escape
+from html import unescape
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
@@ -288,11 +288,9 @@ def writing(folder: Path, names: Iterable[str] = (), about: str = "") -> Iterato
 def check_free(folder: Path, names: Iterable[str], about: str = "") -> None:
     """Raise UserError where files that --out would write are there, unless next to a page `about` the same."""
     there = [name for name in names if os.path.lexists(folder / name)]
-    page, mark = folder / "report.html", f'<meta name="cnnbench" content="{escape(about)}">'
-    if there and not (about and page.is_file() and mark in page.read_text(encoding="utf-8", errors="replace")):
-        raise UserError(
-            f"--out {folder}: has {', '.join(there[:3])} of something else, and stays; give another folder."
-        )
+    page, mark = folder / "report.html", f'<meta name="cnnbench" content="{about}">'
+    if there and not (about and page.is_file() and mark in unescape(page.read_text("utf-8", "replace")[:2000])):
+        raise UserError(f"--out {folder}: has {', '.join(there[:3])} of something else; give another folder.")
 
 
 def refresh_page(run: "Run") -> None:

@@ -96,7 +96,7 @@ def test_nothing_but_a_page_of_the_same_is_overwritten(several_runs, report, tmp
     before = fingerprints(out)
     done = report(several_runs / "synthetic", "--out", out)
     assert (done.code, done.out) == (2, "")
-    assert f"--out {out}: has report.html, report.md, report.csv of something else, and stays" in done.err
+    assert f"--out {out}: has report.html, report.md, report.csv of something else" in done.err
     assert fingerprints(out) == before
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "report.tex").write_text("mine")
