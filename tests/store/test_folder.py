@@ -52,8 +52,8 @@ def test_a_folder_comes_before_what_has_its_name(runs, tmp_path):
 @pytest.mark.parametrize(
     ("word", "problem"),
     [
-        ("epochs4", "epochs4: 2 runs have this in their path; type more of one of them:\n  digits/lenet/epochs4-"),
-        ("lenet_v9", "lenet_v9: there is no such folder, and no run below .* has this in its path."),
+        ("epochs4", "epochs4: 2 runs have this name, or this in their path; type the path of one of them:\n  digits/"),
+        ("lenet_v9", "lenet_v9: there is no such folder, and no run below .* has this name, or this in its path."),
         ("/", "is no run folder: it has no run.json"),
     ],
 )
