@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.run import CPU, Run
 from cnnbench.data.checks import SIXTEENTH
-from cnnbench.data.decode import Undecodable, decode, deep_kind, is_colored
+from cnnbench.data.decode import Undecodable, decode, deep_kind
 from cnnbench.data.image_files import find_images, first_names
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
@@ -115,6 +117,12 @@ def images_from_files(
         size = "x".join(map(str, images[0].pixels.shape[1:]))
         notes.append(f"{counted(len(colored), 'image')} in colour, seen in gray, {size}, as the network was trained")
     return images, unusable, notes
+
+
+def is_colored(path: Path) -> bool:
+    """Return whether an image file shows colours, which one in RGB may not."""
+    with Image.open(path) as image:
+        return bool(np.ptp(np.array(image.convert("RGB").resize((32, 32))), axis=2).max() > 32)  # JPEG adds a few
 
 
 def pixels_of(run: Run, images: Pictures) -> Tensor | Images:

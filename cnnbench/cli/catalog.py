@@ -9,6 +9,7 @@ from glob import escape, glob
 from itertools import pairwise
 from pathlib import Path
 
+from cnnbench.config.hints import SWITCHES
 from cnnbench.config.values import conf_dir
 from cnnbench.errors import UserError
 
@@ -105,6 +106,13 @@ def all_keys() -> list[str]:
     general = [setting.key for setting in general_settings()]
     general.sort(key=lambda key: key.startswith(SELDOM_MEANT))
     return list(dict.fromkeys([*groups_in([conf_dir()]), *general, *of_groups]))
+
+
+def words_alone() -> set[str]:
+    """Return words that mean a setting although no `=` is in them, such as `lenet` or `lr`."""
+    groups = all_options()
+    named = [*(option for options in groups.values() for option in options), *all_keys()]
+    return {*SWITCHES, *groups, *named, *(name.replace("/", ".").rpartition(".")[2] for name in named)}
 
 
 def settings_of(text: str, prefix: str = "") -> list[Setting]:

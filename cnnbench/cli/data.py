@@ -284,10 +284,7 @@ VERB = Verb(
             help="prepare: the folder or archive with the files, or one above",
         ),
         Argument(
-            "--prune",
-            type=days,
-            metavar="DAYS",
-            help="cache: remove what was not used for so long; 0: everything",
+            "--prune", type=days, metavar="DAYS", help="cache: remove what was not used for so long; 0: everything"
         ),
         Argument("--unverified", action="store_true", help="prepare: take files that are not the originals too"),
         JSON,

@@ -7,20 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import (
-    CHECKPOINT,
-    IMAGES,
-    INDEX,
-    RUN,
-    SPLITS,
-    Argument,
-    Verb,
-    check_free,
-    path,
-    refresh_page,
-    say,
-    writing,
-)
+from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, RUN, SPLITS, Argument, Verb, path, refresh_page, say, writing
 from cnnbench.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -112,11 +99,9 @@ def _save(picture: "Picture", folder: Path, is_new: bool) -> Path:
     from cnnbench.tasks.charts import any_script
 
     path, content = folder / f"{picture.name}.png", BytesIO()
-    if is_new:
-        check_free(folder, [path.name])
     with any_script():
         picture.figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
-    with writing(folder):
+    with writing(folder, [path.name] * is_new):
         make_folder(folder)
         write_atomically(path, content.getvalue())
     return path

@@ -9,14 +9,14 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html import escape
+from html import unescape
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cnnbench.cli.catalog import all_keys, all_options, run_folders
-from cnnbench.config.hints import SWITCHES, as_typed, meant_by_word, retyped
+from cnnbench.cli.catalog import all_keys, all_options, run_folders, words_alone
+from cnnbench.config.hints import as_typed, meant_by_word, retyped
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -234,26 +234,16 @@ def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     """
     verb = [name for name in arguments[:1] if name in VERBS]
     is_training, words = verb in ([], ["train"]), arguments[len(verb) :]
-    meant = retyped(words, _words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
+    meant = retyped(words, words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
     if meant != [*words]:
-        raise UserError(
-            "spaces around '=' and in lists, texts without quotes, and typographic dashes and quotes are not "
-            f"understood. Type: cnnbench {shlex.join([*verb, *meant])}"
-        )
+        wrong = "spaces around '=' or in lists, bare texts, or dashes and quotes of a word processor are not understood"
+        raise UserError(f"{wrong}. Type: cnnbench {shlex.join([*verb, *meant])}")
     name, *words = arguments or [""]
     if not name or "=" in name or name.startswith(("-", "+", "~")):
         return verb_named("train"), arguments
     if name not in VERBS:
         raise UserError(_no_verb(name, words))
     return verb_named(name), words
-
-
-def _words_alone() -> set[str]:
-    """Return what stands for a setting of its own, where one without `=` was typed."""
-    groups = all_options()
-    options = {part for names in groups.values() for name in names for part in (name, name.rpartition("/")[2])}
-    keys = {part for key in all_keys() for part in (key, key.rpartition(".")[2])}
-    return {*VERBS, *SWITCHES, *groups, *options, *keys}
 
 
 def _no_verb(name: str, words: Sequence[str]) -> str:
@@ -284,8 +274,9 @@ def columns(rows: Rows, indent: int = INDENT, width: int = WIDTH) -> list[str]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn an error in writing to a folder into a UserError that names the option."""
+def writing(folder: Path, names: Iterable[str] = (), about: str = "") -> Iterator[None]:
+    """Turn an error in writing to a folder into a UserError that names the option. names, about: see `check_free`."""
+    check_free(folder, names, about)
     try:
         yield
     except OSError as error:
@@ -297,13 +288,9 @@ def writing(folder: Path) -> Iterator[None]:
 def check_free(folder: Path, names: Iterable[str], about: str = "") -> None:
     """Raise UserError where files that --out would write are there, unless next to a page `about` the same."""
     there = [name for name in names if os.path.lexists(folder / name)]
-    page = folder / "report.html"
-    mark = f'<meta name="cnnbench" content="{escape(about)}">'
-    if there and not (about and page.is_file() and mark in page.read_text(encoding="utf-8", errors="replace")):
-        raise UserError(
-            f"--out {folder}: {', '.join(there[:3])} {'is' if len(there) == 1 else 'are'} there, and not of the same; "
-            "nothing is overwritten: give another folder."
-        )
+    page, mark = folder / "report.html", f'<meta name="cnnbench" content="{about}">'
+    if there and not (about and page.is_file() and mark in unescape(page.read_text("utf-8", "replace")[:2000])):
+        raise UserError(f"--out {folder}: has {', '.join(there[:3])} of something else; give another folder.")
 
 
 def refresh_page(run: "Run") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import run_folders, sweeps
-from cnnbench.cli.parse import Argument, Verb, check_free, path, say, writing
+from cnnbench.cli.parse import Argument, Verb, path, say, writing
 
 if TYPE_CHECKING:
     from cnnbench.analysis.reports.page import Page
@@ -32,6 +32,7 @@ report.md, report.csv and report.tex. Runs that failed or are not finished are
 counted in their row; those that cannot be read are listed and skipped. The
 page of a sweep is in its folder, also while it runs.
 """
+FILES = "report.html", "report.md", "report.csv", "report.tex"
 
 
 def _run(flags: Namespace) -> None:
@@ -51,10 +52,8 @@ def _run(flags: Namespace) -> None:
     else:
         page, folder = _comparison_page(runs, words, flags.metric, flags.baseline)
         about = " ".join(words)
-    if flags.out:
-        folder, page = flags.out, replace(page, about=about)
-        check_free(folder, ("report.html", "report.md", "report.csv", "report.tex"), about)
-    with writing(folder):
+    folder, page = flags.out or folder, replace(page, about=about)
+    with writing(folder, FILES if flags.out else (), about):
         written = page.write(folder)
     say(*page.terminal(width()), "", "  page: " + linked(written))
     if flags.open and (note := opened_in_browser(written)):

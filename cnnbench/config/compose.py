@@ -32,7 +32,7 @@ from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
 from cnnbench.config.growth import endless_reference
 from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, why_unread
-from cnnbench.config.run_config import known_keys, takes_fractions
+from cnnbench.config.run_config import known_keys
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
@@ -43,6 +43,7 @@ INSTEAD_OF_HYDRA = {
     "sweeper": "-m optimizer.lr=0.1,0.01 seeds=3 runs each combination",
     "dir": "CNNBENCH_OUTPUTS=FOLDER says where runs are written",
 }
+WHOLE = re.compile("seed|fold|workers|epoch")  # in keys of numbers that have no decimals, and may begin with 0
 
 
 class Composer:
@@ -204,8 +205,7 @@ class Composer:
         key = override.key_or_group
         if override.is_sweep_override():
             one = f"; one path with a comma is typed '{key}=\"…\"'" if key in PATHS else ""
-            typed = str(override.input_line)
-            if re.search(r"=-?\d+,\d+$", typed) and takes_fractions(key):
+            if re.search(r"=-?0,\d+$", typed := str(override.input_line)) and not WHOLE.search(key):
                 one = f"; one number has a point: {typed.replace(',', '.')}"
             return f"has several values; put -m before it to run each of them{one}"
         if outside_reference(override.value()):

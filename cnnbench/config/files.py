@@ -84,20 +84,17 @@ class OptionFiles(ConfigRepository):
                 raise UserError(f"{file} cannot be read: {error.problem}{line}") from error
             except (OSError, ValueError, YAMLError) as error:
                 raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-            group = config_path.partition("/")[0]
-            for part, problem in self._problems(group, parsed) if group in OVERLAYS and status else ():
+            is_overlay = status and config_path.partition("/")[0] in OVERLAYS
+            for part, problem in self._problems(parsed) if is_overlay else ():
                 lines = [f":{number}" for number, line in enumerate(text.splitlines(), 1) if part and part in line]
                 raise UserError(f"{file}{(*lines, '')[0]}: {problem}")
             _PARSED[key] = parsed
         return _PARSED[key]
 
-    def _problems(self, group: str, loaded: ConfigResult) -> Iterator[tuple[str, str]]:
+    def _problems(self, loaded: ConfigResult) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with a file that sets keys of all groups: a part of the line, and what to write there."""
         if loaded.header.get("package") != "_global_" or not isinstance(loaded.config, DictConfig):
-            yield (
-                "",
-                f"an option of {group} begins with the line '# @package _global_', and sets keys such as epochs: 3",
-            )
+            yield "", "its first line must be '# @package _global_', and the next ones set keys: epochs: 3"
             return
         groups = self.get_group_options("", ObjectType.GROUP)
         for default in loaded.defaults_list or ():

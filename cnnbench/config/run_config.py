@@ -161,16 +161,6 @@ def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
     return list(dict.fromkeys([*TopLevelConfig.model_fields, *GROUPS, *OVERLAYS, *SECTIONS, *keys]))
 
 
-def takes_fractions(key: str) -> bool:
-    """Return whether a setting, of any option of its group, may be a number such as 0.5."""
-    section, _, leaf = key.rpartition(".")
-    sections: dict[str, type[BaseModel]] = {"": TopLevelConfig, **SECTIONS, **CHOICES}
-    schemas = [sections[section]] if section in sections else []
-    schemas += [GROUPS[section][name].schema for name in GROUPS.get(section, ())]
-    fields = [schema.model_fields[leaf] for schema in schemas if leaf in schema.model_fields]
-    return any("float" in str(field.annotation) for field in fields)
-
-
 def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in schema.model_fields.items():
         if is_section(field.annotation):

@@ -6,15 +6,7 @@ A default here is the value that changes nothing: settings that equal it are no 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    FiniteFloat,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import BeforeValidator, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cnnbench.config.values import flat
 from cnnbench.registry import (

@@ -59,10 +59,7 @@ def check_rules(config: RunConfig, reading: "_Reading") -> None:
 
 
 def adapt_until_valid(
-    config: RunConfig,
-    typed: Collection[str],
-    attempt: Callable[[RunConfig], Result],
-    known: Iterable[Mistake] = (),
+    config: RunConfig, typed: Collection[str], attempt: Callable[[RunConfig], Result], known: Iterable[Mistake] = ()
 ) -> tuple[RunConfig, Result, list[str]]:
     """Return a configuration for which an attempt succeeds, what it returns, and notes on what was adapted.
 

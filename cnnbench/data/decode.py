@@ -95,13 +95,6 @@ def decode_whole(
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)
 
 
-def is_colored(path: Path) -> bool:
-    """Return whether an image file shows colours, which one in RGB may not."""
-    with Image.open(path, formats=FORMATS) as image:
-        small = np.array(_plain(image).convert("RGB").resize((32, 32)))
-    return bool(np.ptp(small, axis=2).max() > 32)  # of 255; JPEG adds a few
-
-
 def square_in(height: int, width: int) -> tuple[int, int]:
     """Return where the central square of an image begins: its top and left."""
     side = min(height, width)

@@ -254,8 +254,8 @@ class TestOwnFolder:
 HEAD = "# @package _global_\n"
 OWN_FILES = {
     "experiment=mine": {
-        "epochs: 3": "/own/experiment/mine.yaml: an option of experiment begins with the line '# @package _global_'",
-        "": "/own/experiment/mine.yaml: an option of experiment begins with the line '# @package _global_'",
+        "epochs: 3": "/own/experiment/mine.yaml: its first line must be '# @package _global_'",
+        "": "/own/experiment/mine.yaml: its first line must be '# @package _global_'",
         f"{HEAD}model: lenet_v2": ".yaml:2: an option is chosen in the list of defaults: '- override /model: lenet_v2'",
         f"{HEAD}defaults:\n- /model: mlp": ".yaml:3: an option is chosen by '- override /model: mlp'",
         f"{HEAD}defaults:\n- model: mlp": ".yaml:3: an option is chosen by '- override /model: mlp'",

@@ -96,11 +96,11 @@ def test_nothing_but_a_page_of_the_same_is_overwritten(several_runs, report, tmp
     before = fingerprints(out)
     done = report(several_runs / "synthetic", "--out", out)
     assert (done.code, done.out) == (2, "")
-    assert f"--out {out}: report.html, report.md, report.csv are there, and not of the same" in done.err
+    assert f"--out {out}: has report.html, report.md, report.csv of something else" in done.err
     assert fingerprints(out) == before
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "report.tex").write_text("mine")
-    assert "nothing is overwritten: give another folder" in report(several_runs, "--out", tmp_path / "paper").err
+    assert "of something else; give another folder" in report(several_runs, "--out", tmp_path / "paper").err
     (tmp_path / "paper" / "report.tex").rename(tmp_path / "paper" / "main.tex")
     assert report(several_runs, "--out", tmp_path / "paper").code == 0
 

@@ -77,12 +77,12 @@ def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
 
 
 MISSING = {
-    "explain": "cnnbench explain: RUN is missing: folder of a run, a part of its path, or last.",
+    "explain": "cnnbench explain: RUN is missing: folder of a run, its name, a part of its path, or last.",
     "predict": "cnnbench predict: RUN is missing",
     "evaluate": "cnnbench evaluate: RUN is missing",
     "resume": "cnnbench resume: RUN is missing",
     "report": "cnnbench report: RUN|SWEEP|FOLDER is missing",
-    "resume epochs=20 last": "cnnbench resume: RUN: comes before 'epochs=20': folder of a run, a part of its path, or",
+    "resume epochs=20 last": "cnnbench resume: RUN: comes before 'epochs=20': folder of a run, its name, a part of",
     "evaluate data.folder=photos": "cnnbench evaluate: RUN: comes before 'data.folder=photos'",
     "predict photo.jpg": "cnnbench predict: RUN: comes before 'photo.jpg', which is a file: folder of a run",
     "explain photo.jpg last": "cnnbench explain: RUN: comes before 'photo.jpg', which is a file",
