@@ -20,7 +20,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +39,6 @@ from cnnbench.store.schema import Record, Result, SplitFile
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
 BEGINNING = 8  # characters of an identity in the name of its folder
-HASH = re.compile(r"-(?!(?:19|20)\d{6})(?=([0-9a-f]{8}))")  # as a name has it; what looks like a date is none
 
 
 def outputs_dir() -> Path:
@@ -47,16 +46,13 @@ def outputs_dir() -> Path:
     return Path(os.environ.get("CNNBENCH_OUTPUTS") or "outputs").expanduser().resolve()
 
 
-def run_names(outputs: Path, part: str = "") -> list[str]:
-    """Return the folders that may be runs, as `data/model/name`: whether they have a record is not looked at.
-
-    part: of the names that are returned.
-    """
+def run_names(outputs: Path) -> list[str]:
+    """Return the folders that may be runs, as `data/model/name`: whether they have a record is not looked at."""
     above = [""]
     for _ in ("data", "model"):
         below = [f"{folder}{name}/" for folder in above for name in _names_in(outputs / folder)]
         above = [folder for folder in below if (outputs / folder).is_dir()]
-    return [f"{folder}{name}" for folder in above for name in _names_in(outputs / folder) if part in name]
+    return [f"{folder}{name}" for folder in above for name in _names_in(outputs / folder)]
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -298,34 +294,9 @@ class RunFolder:
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
 
 
-def beginnings(outputs: Path, name: str) -> list[str]:
-    """Return the beginnings of identities in the name of a run, or that of its record where it was renamed."""
-    if found := HASH.findall(name.rpartition("/")[2]):
-        return found
-    record = outputs / name / "run.json"
-    with suppress(UserError):
-        return [str(RunFolder(record.parent).record().get("identity"))[:BEGINNING]] if record.is_file() else []
-    return []
-
-
 def _is_called(record: Path, name: str) -> bool:
     """Tell whether a run has this name; `record`: its run.json, which may be missing or damaged."""
     with suppress(OSError, UserError):
         if json.dumps(name).encode() in record.read_bytes():  # a tenth of the time that it takes to read what it says
             return bool(RunFolder(record.parent).record().get("labels", {}).get("name") == name)
     return False
-
-
-def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] | None = None) -> list[RunFolder]:
-    """Return all runs of one identity, the first first: the original, then -r2, -r3, …
-
-    names: those of all runs by hash, where several are looked up.
-    """
-    begin = identity[:BEGINNING]
-    if names is None:
-        found = [name for name in run_names(outputs) if begin in name or begin in beginnings(outputs, name)]
-    else:
-        found = names.get(begin, ())
-    folders = [RunFolder(outputs / name) for name in found]
-    runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
-    return sorted(runs, key=lambda folder: (folder.number, folder.path))

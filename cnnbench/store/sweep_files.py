@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import find_runs, readable, shown
-from cnnbench.store.lookup import names_by_hash
+from cnnbench.store.folder import readable, shown
+from cnnbench.store.lookup import find_runs, names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan, Sweep
 

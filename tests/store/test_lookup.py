@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from cnnbench.store.folder import RunFolder, find_runs
-from cnnbench.store.lookup import finished_runs_of, names_by_hash
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import find_runs, finished_runs_of, names_by_hash
 from cnnbench.store.matching import keys_that_differ
 from tests.support.run_folders import write_run
 

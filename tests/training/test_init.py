@@ -10,7 +10,8 @@ from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.files import write_json
-from cnnbench.store.folder import RunFolder, find_runs
+from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import find_runs
 from cnnbench.training.init import initial_weights, load_initial_weights
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
