@@ -191,9 +191,11 @@ def _do(request: Request, plans: "Sequence[Plan]", stop: StopRequests) -> ExitCo
         sys.stdout.write(yaml.safe_dump(plans[0].config.to_dict(), sort_keys=False))
         return ExitCode.FINISHED
     if request.dry_run:
+        from cnnbench.sweeps.expand import design_of
+        from cnnbench.sweeps.slots import slots_of_machine
         from cnnbench.training.dry_run import dry_run_all
 
-        return dry_run_all(plans)
+        return dry_run_all(design_of(plans), len(slots_of_machine(request.num_jobs, plans[0])[: len(plans)]))
     if request.lr_find:
         from cnnbench.training.lr_finder import find_learning_rate
 

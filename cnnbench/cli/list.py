@@ -98,8 +98,7 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     elif flags.reverse:
         matching.reverse()
     if flags.prune:
-        with_failed = any(word.startswith("status=f") for word in conditions)
-        say(*_prune(everything, matching, outputs, with_failed, flags.yes))
+        say(*_prune(everything, matching, outputs, flags))
         return
     if flags.prune_checkpoints is not None:
         everything = listed(folders_below(home), home)  # other runs may begin with these
@@ -176,15 +175,12 @@ def _table(
 
 
 def _prune(
-    everything: "Sequence[RunSummary]",
-    matching: "Sequence[RunSummary]",
-    outputs: Path,
-    with_failed: bool,
-    is_confirmed: bool,
+    everything: "Sequence[RunSummary]", matching: "Sequence[RunSummary]", outputs: Path, flags: Namespace
 ) -> list[str]:
     from cnnbench.store.pruning import is_within, prunable
     from cnnbench.store.query import read_run
 
+    with_failed = any(word.startswith("status=f") for word in flags.conditions)
     found = {run.path: reason for run, reason in prunable(everything, outputs, with_failed)}
     reasons = [(run, found[run.path]) for run in matching if run.path in found]
     failed = sum(run.status == "failed" and run.path not in found for run in matching)
@@ -195,7 +191,7 @@ def _prune(
         f"  {sized(run.size):>9}  {reason:<26}  {run.path.relative_to(outputs).as_posix()}" for run, reason in reasons
     ]
     total = f"  {counted(len(reasons), 'run')}, {sized(sum(run.size for run, _ in reasons))}"
-    if not is_confirmed:
+    if not flags.yes:
         return [*lines, f"{total}; nothing was removed: --yes removes them for good{kept}"]
     for run, _ in reasons:
         with run.folder.lock():  # no process may continue it while it is removed
@@ -250,23 +246,15 @@ VERB = Verb(
     ABOUT,
     (
         Argument(
-            "conditions",
-            nargs="*",
-            metavar="CONDITION",
-            complete=sweeps,
+            "conditions", nargs="*", metavar="CONDITION", complete=sweeps,
             help="key=value, key!=value, key>number, …; * stands for any text; a sweep, or sweeps",
         ),
         Argument(
-            "--in",
-            dest="outputs",
-            type=path,
-            metavar="FOLDER",
+            "--in", dest="outputs", type=path, metavar="FOLDER",
             help="the folder of the runs; default: $CNNBENCH_OUTPUTS or ./outputs",
         ),
         Argument(
-            "--sort",
-            metavar="KEY",
-            complete=_sort_keys,
+            "--sort", metavar="KEY", complete=_sort_keys,
             help="a setting or metric, started, ended, epoch or size; of metrics the best first",
         ),
         Argument("--reverse", action="store_true", help="the other way round"),
@@ -274,13 +262,11 @@ VERB = Verb(
         JSON,
         Argument("--prune", action="store_true", help="show interrupted and superseded runs"),
         Argument(
-            "--prune-checkpoints",
-            type=number,
-            metavar="N",
+            "--prune-checkpoints", type=number, metavar="N",
             help="show the checkpoints of finished runs, but for the N best on validation",
         ),
         Argument("--yes", action="store_true", help="with --prune or --prune-checkpoints: remove them for good"),
     ),
     _run,
     takes_plugins=False,
-)
+)  # fmt: skip

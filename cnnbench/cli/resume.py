@@ -12,7 +12,8 @@ Continues a run where it stopped, or trains it for longer.
   cnnbench resume outputs/RUN epochs=80   for longer: a new run, which
                                           starts from the last checkpoint
   cnnbench resume=outputs/RUN epochs=80   the same
-  cnnbench resume outputs/sweeps/NAME     the unfinished jobs of a sweep
+  cnnbench resume outputs/sweeps/NAME     the unfinished jobs of a sweep;
+                                          jobs=N, or as many as at first
 
 Interrupted or not, a run ends with the same weights, bit for bit. Its data,
 model, task, seed and batch size cannot change.

@@ -39,7 +39,6 @@ from cnnbench.store.schema import Record, Result, SplitFile
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
 BEGINNING = 8  # characters of an identity in the name of its folder
-HASH = re.compile(r"-(?!(?:19|20)\d{6})(?=([0-9a-f]{8}))")  # as a name has it; what looks like a date is none
 
 
 def outputs_dir() -> Path:
@@ -47,16 +46,13 @@ def outputs_dir() -> Path:
     return Path(os.environ.get("CNNBENCH_OUTPUTS") or "outputs").expanduser().resolve()
 
 
-def run_names(outputs: Path, part: str = "") -> list[str]:
-    """Return the folders that may be runs, as `data/model/name`: whether they have a record is not looked at.
-
-    part: of the names that are returned.
-    """
+def run_names(outputs: Path) -> list[str]:
+    """Return the folders that may be runs, as `data/model/name`: whether they have a record is not looked at."""
     above = [""]
     for _ in ("data", "model"):
         below = [f"{folder}{name}/" for folder in above for name in _names_in(outputs / folder)]
         above = [folder for folder in below if (outputs / folder).is_dir()]
-    return [f"{folder}{name}" for folder in above for name in _names_in(outputs / folder) if part in name]
+    return [f"{folder}{name}" for folder in above for name in _names_in(outputs / folder)]
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -1,12 +1,15 @@
 """Runs by what they are of: all of them by identity, those of an experiment."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import BEGINNING, HASH, RunFolder, run_names
+from cnnbench.store.folder import BEGINNING, RunFolder, run_names
+
+HASH = re.compile(r"-(?!(?:19|20)\d{6})(?=([0-9a-f]{8}))")  # as a name has it; what looks like a date is none
 
 
 def _beginnings(outputs: Path, name: str) -> list[str]:
@@ -25,8 +28,7 @@ def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] |
     names: those of all runs by hash, where several are looked up.
     """
     begin = identity[:BEGINNING]
-    if names is None:
-        names = {begin: [name for name in run_names(outputs) if begin in name or begin in _beginnings(outputs, name)]}
+    names = names_by_hash(outputs) if names is None else names
     folders = [RunFolder(outputs / name) for name in names.get(begin, ())]
     runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
     return sorted(runs, key=lambda folder: (folder.number, folder.path))

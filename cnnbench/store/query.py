@@ -166,11 +166,8 @@ class PlannedRun(RunSummary):
     @cached_property
     def record(self) -> dict[str, Any]:
         """Return what `run.json` would say."""
-        return {
-            **self.plan,
-            "status": "failed" if self.reason not in ("", MISSING) else "not started",
-            "error": self.reason,
-        }
+        status = "failed" if self.reason not in ("", MISSING) else "not started"
+        return {**self.plan, "status": status, "error": self.reason}
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cnnbench.config.schema import DataConfig
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import ConfigError, Mistake, UserError, counted
 from cnnbench.store.folder import LABELS
+from cnnbench.sweeps.standing import labels_of
 from cnnbench.training import console
 from cnnbench.training.init import initial_weights
 from cnnbench.training.plan import Plan, plan_run, untrained
@@ -66,9 +67,7 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
     has to be free for the jobs. A job may begin with the run of an experiment that an earlier one trains: those weights
     are tried when it starts. Raises UserError with what is wrong with any of them, and in which commands.
     """
-    alike: dict[str, list[Plan]] = {}
-    for plan in plans:
-        alike.setdefault(_checked_as(plan), []).append(plan)
+    alike = design_of(plans)
     check = _Check(len(alike))
     problems: dict[str, list[str]] = {}
     adapted: dict[str, Callable[[Plan], Plan]] = {}
@@ -78,10 +77,10 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
         if awaited is not None and awaited not in trained:
             problems.setdefault(str(ConfigError([untrained(awaited)])), []).append(plan.command)
         trained.add(plan.choices.get("experiment", ""))
-    for key, group in alike.items():
+    for group in alike.values():
         first = group[0]
         try:
-            adapted[key] = check(first)
+            adapted[_checked_as(first)] = check(first)
         except UserError as error:
             problems.setdefault(str(error), []).extend(plan.command for plan in group)
         except Exception as error:
@@ -97,6 +96,15 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
         if first is not job:
             console.say(f"note: {job.command} is the same run as {first.command}: it is trained once")
     return list(resolved.values())
+
+
+def design_of(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
+    """Return the plans of each configuration, one for each seed, by what tells it from the others."""
+    alike: dict[str, list[Plan]] = {}
+    for plan in plans:
+        alike.setdefault(_checked_as(plan), []).append(plan)
+    names = labels_of([re.sub(r" seed=\S+", "", group[0].command) for group in alike.values()])
+    return dict(zip(names, alike.values(), strict=True))
 
 
 def _checked_as(plan: Plan) -> str:

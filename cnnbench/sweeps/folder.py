@@ -11,7 +11,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -285,12 +285,7 @@ def _parent_of(plan: Plan, earlier: Sequence[Plan]) -> str:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine were writing when they were killed."""
-    for path, host, process in _scratches(folder):
-        if host == platform.node()[:32] and not is_alive(process):
-            path.unlink(missing_ok=True)
-
-
-def _scratches(folder: Path) -> Iterator[tuple[Path, str, int]]:
     for path in folder.rglob(".*.tmp"):
-        if found := SCRATCH.match(path.name):
-            yield path, found[1], int(found[2])
+        found = SCRATCH.match(path.name)
+        if found and found[1] == platform.node()[:32] and not is_alive(int(found[2])):
+            path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.folder import SweepFolder, key_of
 from cnnbench.sweeps.live import LivePage, WriteProgress
 from cnnbench.sweeps.slots import JobProcess, Processes, Slot, page_job, slots_of_machine
-from cnnbench.sweeps.work import LOOKS_EVERY, Options, Worked, work
+from cnnbench.sweeps.work import LOOKS_EVERY, Options, Worked, Worker
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan, command_line
@@ -141,7 +141,7 @@ def carry_out_sweep(
         console.say("note: each job keeps the threads that the sweep was launched with, since its bits depend on them")
     reports = first.config.report
     live = LivePage(sweep, pages.progress, processes) if reports and pages.progress is not None else None
-    worked = work(sweep, stop, slots, options, processes, Display(sweep, live), pages.write)
+    worked = Worker(sweep, stop, slots.copy(), options, processes, Display(sweep, live), pages.write).work()
     kinds = [outcome.kind for outcome in worked.outcomes.values()]
     compares = reports and kinds.count("completed") > 1 and worked.stopped is None and "elsewhere" not in kinds
     summarize(sweep, worked.outcomes, is_brief=compares and pages.compare is not None)

@@ -1,4 +1,4 @@
-"""The one function by which any launcher, node or engine works on a sweep: it takes jobs until none is left.
+"""What any launcher, node or engine works on a sweep by: it takes jobs until none is left.
 
 What is finished is not started; what another launcher works on is looked at again at the end.
 """
@@ -70,55 +70,42 @@ class _Running:
     is_stopping: bool = False
 
 
-def work(
-    sweep: SweepFolder,
-    stop: StopRequests,
-    slots: Sequence[Slot] = (Slot(0),),
-    options: Options | None = None,
-    processes: Processes | None = None,
-    display: Display | None = None,
-    write_page: WritePage | None = None,
-) -> Worked:
-    """Work on a sweep in these slots until no job is left that could be begun, and return how all of them stand.
+@dataclass
+class Worker:
+    """Works on a sweep in slots of this machine.
 
     stop: listens to signals; each is passed on to the jobs, which save. write_page: of runs whose loggers want it.
     """
-    worker = _Worker(sweep, stop, slots, options or Options(), processes or Processes(), display, write_page)
-    with stop.deferred(), worker.claims.beating():
-        return worker.run()
 
+    sweep: SweepFolder
+    stop: StopRequests
+    free: list[Slot]
+    options: Options
+    processes: Processes
+    display: Display
+    write_page: WritePage | None = None
+    running: dict[int, tuple[Slot, _Running]] = field(default_factory=dict)  # by the sentinel of the process
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)  # the number of claims of a job when this launcher began
+    ended_by: ExitCode | None = None
+    looked: float = 0.0
 
-class _Worker:
-    def __init__(
-        self,
-        sweep: SweepFolder,
-        stop: StopRequests,
-        slots: Sequence[Slot],
-        options: Options,
-        processes: Processes,
-        display: Display | None,
-        write_page: WritePage | None,
-    ) -> None:
-        self.sweep, self.stop, self.options, self.processes = sweep, stop, options, processes
-        self.display = display or Display(sweep)
-        self.write_page = write_page
-        self.claims = Claims(sweep.path / "claims")
-        self.free = list(slots)
-        self.running: dict[int, tuple[Slot, _Running]] = {}  # by the sentinel of the process
-        self.outcomes: dict[str, Outcome] = {}
-        self.seen: dict[str, int] = {}  # the number of claims of a job when this launcher began
-        self.ended_by: ExitCode | None = None
-        self.deadline = None if sweep.max_minutes is None else time.monotonic() + 60 * sweep.max_minutes
-        self.looked = 0.0
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.sweep.path / "claims")
+        minutes = self.sweep.max_minutes
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
-    def run(self) -> Worked:
+    def work(self) -> Worked:
+        """Work until no job is left that could be begun, and return how all of them stand."""
+        with self.stop.deferred(), self.claims.beating():
+            return self._work()
+
+    def _work(self) -> Worked:
         runs = self.sweep.runs()
         waiting = [job for job in self.sweep.jobs if not self._is_finished(job, runs[job.identity])]
         self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
-        said = {
-            job: self.claims.said(job.identity, self.seen[job.identity]) for job in waiting if not runs[job.identity]
-        }
-        missing = [job for job, claim in said.items() if claim.get("outcome") == "completed"]
+        claims = [(job, self.claims.said(job.identity, self.seen[job.identity])) for job in waiting]
+        missing = [job for job, one in claims if one.get("outcome") == "completed" and runs[job.identity] is None]
         self.display.begin(len(waiting), self._num_done, missing)
         patience = time.monotonic() + WAITS_FOR_ORPHANS
         try:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +21,48 @@ from cnnbench.training import console
 from cnnbench.training.init import trial
 from cnnbench.training.loggers.base import missing_package
 from cnnbench.training.plan import Plan
-from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup
 from cnnbench.training.step import evaluate, evaluating, train_step
 from cnnbench.training.terminal import linked
 
 NUM_SAMPLES = 16
 NUM_LISTED = 6
 STEPS_TRIED = 3
+MOST = 20  # configurations of a sweep that are shown; those that cannot be carried out always are
 BYTES_PER_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
 
-def dry_run_all(plans: Sequence[Plan]) -> ExitCode:
-    """Show what every plan would do: one in full, several in one line each. Return the exit code."""
-    if len(plans) == 1:
-        seconds, _ = dry_run(plans[0])
+def dry_run_all(design: Mapping[str, Sequence[Plan]], at_once: int = 1) -> ExitCode:
+    """Show what every plan would do: one in full, each configuration of a sweep in a line. Return the exit code.
+
+    design: the plans of a configuration, one for each seed, by what it is called. at_once: how many runs.
+    """
+    number = sum(map(len, design.values()))
+    if number == 1:
+        seconds, _ = dry_run(next(iter(design.values()))[0])
         return ExitCode.FINISHED if math.isfinite(seconds) else ExitCode.FAILED
+    console.say(f"{counted(number, 'run')} of {counted(len(design), 'configuration')}, {at_once} at a time")
     total, failed, has_raised = 0.0, 0, False
-    for number, plan in enumerate(plans, start=1):
-        console.say(f"[{number}/{len(plans)}] {plan.command}")
+    for index, (name, plans) in enumerate(design.items(), start=1):
+        config = plans[0].config
+        config = config.model_copy(update={"threads": config.threads or max(1, DEFAULT_THREADS // at_once)})
+        line = f"[{index}/{len(design)}] {name}  seed={','.join(str(plan.config.seed) for plan in plans)}"
         try:
-            seconds, size = dry_run(plan, is_brief=True)
-        except UserError as error:
-            failed += 1
-            console.say(f"  {error}")
-            continue
+            seconds, size = dry_run(replace(plans[0], config=config), is_brief=True)
         except Exception as error:  # noqa: BLE001 - of a network or a task, of which the other jobs know nothing
-            failed, has_raised = failed + 1, True
-            traceback.print_exc()
-            console.say(f"  {type(error).__name__}: {error}")
+            failed += len(plans)
+            if not isinstance(error, UserError):
+                has_raised = True
+                traceback.print_exc()
+            console.say(f"{line}\n  {error if isinstance(error, UserError) else f'{type(error).__name__}: {error}'}")
             continue
-        total += seconds
-        console.say(f"  about {duration(seconds)}, {size / 1e6:.1f} MB")
-    done = f"{len(plans) - failed} of {len(plans)} runs can be carried out"
-    console.say(f"\n{done}; about {duration(total)} in all")
+        total += seconds * len(plans)
+        if index <= MOST:
+            console.say(f"{line}: about {duration(seconds)}, {size / 1e6:.1f} MB each")
+        elif index == len(design):
+            console.say(f"and {counted(index - MOST, 'configuration')} more")
+    done = f"{number - failed} of {number} runs can be carried out"
+    console.say(f"\n{done}; about {duration(total / at_once)} in all, {at_once} at a time")
     if has_raised:
         return ExitCode.FAILED
     return ExitCode.MISTAKE if failed else ExitCode.FINISHED

@@ -19,8 +19,8 @@ from cnnbench.sweeps.display import Display, shortened_to
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.launch import Grid, launched
 from cnnbench.sweeps.outcome import COMPLETED, NOT_STARTED, elsewhere
-from cnnbench.sweeps.slots import Slot
-from cnnbench.sweeps.work import Options, _Worker
+from cnnbench.sweeps.slots import Processes, Slot
+from cnnbench.sweeps.work import Options, Worker
 from cnnbench.training import console
 from cnnbench.training.signals import StopRequests
 from tests.conftest import TINY, latest
@@ -261,7 +261,7 @@ def test_the_bars_of_jobs_have_different_names_on_a_narrow_terminal_too(monkeypa
 
 def test_what_other_launchers_have_ended_counts_and_what_they_left_is_not_elsewhere(outputs):
     sweep = launched(Grid((*SMALL, "seed=0,1,2,3")), Options())
-    mine, others = (_Worker(sweep, StopRequests(), [], Options(), None, None, None) for _ in range(2))
+    mine, others = (Worker(sweep, StopRequests(), [], Options(), Processes(), Display(sweep)) for _ in range(2))
     mine.seen = dict.fromkeys((job.identity for job in sweep.jobs), 0)
     for job, outcome in zip(sweep.jobs, ("completed", "failed", "stopped"), strict=False):
         others.claims.release(others.claims.take(job.identity, 0), outcome, "for lack of room")

@@ -13,10 +13,12 @@ from cnnbench.store.lookup import find_runs
 from cnnbench.store.query import runs_named
 from cnnbench.store.sweep_files import with_folder
 from cnnbench.sweeps import launch
+from cnnbench.sweeps.display import Display
 from cnnbench.sweeps.folder import SweepFolder, read_plan
 from cnnbench.sweeps.launch import Grid, launched, opened
 from cnnbench.sweeps.outcome import failed_before
-from cnnbench.sweeps.work import Options, _Worker
+from cnnbench.sweeps.slots import Processes
+from cnnbench.sweeps.work import Options, Worker
 from cnnbench.training.plan import plan_run
 from cnnbench.training.signals import StopRequests
 from tests.conftest import TINY, latest
@@ -141,7 +143,7 @@ def test_a_job_has_the_threads_of_its_run_or_else_of_the_sweep_unless_some_are_t
     sweep = SweepFolder.write(launch.resolve_all(grid.plans({})), grid.command, 3, None)
     run = sweep.run_of(sweep.jobs[0])
     run.update(threads=recorded)
-    worker = _Worker(sweep, StopRequests(), [], Options(), None, None, None)
+    worker = Worker(sweep, StopRequests(), [], Options(), Processes(), Display(sweep))
     assert worker._plan(sweep.jobs[0], run).config.threads == expected
 
 
@@ -170,7 +172,7 @@ def test_a_sweep_that_trains_again_has_runs_and_a_folder_of_its_own(outputs):
 def test_the_limit_of_minutes_is_that_of_the_sweep():
     sweep = launched(Grid((*GRID.words, "max_minutes=7")), Options())
     assert sweep.max_minutes == 7
-    worker = _Worker(sweep, StopRequests(), [], Options(), None, None, None)
+    worker = Worker(sweep, StopRequests(), [], Options(), Processes(), Display(sweep))
     assert worker._plan(sweep.jobs[0], None).config.max_minutes is None
     with pytest.raises(ConfigError, match="is the limit of the whole sweep"):
         launched(Grid((*WORDS, "max_minutes=7,8")), Options())

@@ -59,10 +59,19 @@ def test_a_dry_run_shows_everything_and_leaves_no_run(cnnbench, outputs):
             assert min(picture.size) > 100
 
 
-def test_a_dry_run_of_a_sweep_checks_every_job_in_a_line_each(cnnbench, outputs):
+def test_a_dry_run_of_a_sweep_shows_its_design_and_checks_every_configuration(cnnbench, outputs, monkeypatch):
+    monkeypatch.setattr("cnnbench.training.dry_run._try_steps", lambda training: (1.0, 60.0))
+    monkeypatch.setattr("cnnbench.training.dry_run.MOST", 2)
+    rates = ",".join(f"0.{number}" for number in range(1, 6))
+    ended = cnnbench("-m", *SMALL, "dry_run=true", f"optimizer.lr={rates}", "seed=0,3", "jobs=4")
+    first, *lines = ended.out.splitlines()
+    assert first == "10 runs of 5 configurations, 4 at a time"
+    assert re.fullmatch(r"\[1/5\] lr=0\.1  seed=0,3: about 1 min.*, \d\.\d MB each", lines[0])
+    assert lines[2:4] == ["and 3 configurations more", ""]
+    assert lines[4].startswith("10 of 10 runs can be carried out; about 2 min 30 s in all")
     ended = cnnbench("-m", *SMALL, "dry_run=true", "seed=0,1", "batch_size=16,99")
     assert ended.code == 2
-    assert ended.out.count("exceeds the 72 training images") == 2
+    assert ended.out.count("exceeds the 72 training images") == 1
     assert "2 of 4 runs can be carried out" in ended.out
     assert not list(outputs.rglob("*.*"))
 
@@ -92,7 +101,7 @@ def test_a_dry_run_of_a_sweep_goes_on_after_a_job_whose_network_raises(cnnbench,
     words = (*SMALL, f"plugins={tmp_path / 'broken.py'}", "model=broken", "model.is_broken=true,false", "dry_run=true")
     ended = cnnbench("-m", *words)
     assert ended.code == 1
-    assert "model.is_broken=true\n  AttributeError: no such thing\n[2/2]" in ended.out
+    assert "is_broken=true  seed=0\n  AttributeError: no such thing\n[2/2]" in ended.out
     assert "1 of 2 runs can be carried out" in ended.out
     assert re.search(r'broken\.py", line \d+, in forward', ended.err)
 
