@@ -99,7 +99,7 @@ FILES = {
     "an augmentation that mixes without shares": First(
         INVERT.replace("changes_pixels", "mix_probability").replace("apply(", "mix(").replace("draws", "*_"),
         "augmentation=first_invert",
-        "'first_invert': mix returns torch.float32 of shape (2, 1, 16, 16), not images and the share of each.",
+        "'first_invert': mix returns a list, not torch.float32 of shape (2, 1, 16, 16), and a share of each",
     ),
     "a schedule that watches validation without patience": First(
         '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
@@ -267,7 +267,7 @@ FILES = {
     "a task whose sums are no tensor": First(
         TASK.format(returned="loss.mean(), [loss.sum().item()]"),
         "task=first_task",
-        "plugin.py:10: task 'first_task': train_step returns a list as sums of the metrics loss, not a tensor of shape",
+        "plugin.py:10: task 'first_task': train_step returns a list as sums of loss, not shape (1,)",
     ),
     "a task whose loss is a number": First(
         TASK.format(returned="loss.mean().item(), loss.detach().sum()[None]"),
@@ -282,8 +282,8 @@ FILES = {
     "a task that measures more than its metrics": First(
         TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", "[:, None].expand(-1, 3)"),
         "task=first_task",
-        "task 'first_task' fails on the first images: eval_step returns 3 columns per image for the 1 metric loss: "
-        "return a column for each, or define compute_metrics.",
+        "task 'first_task' fails on the first images: eval_step returns 3 columns per image for 1 metric loss; or "
+        "define compute_metrics",
     ),
     "a task that measures one number per batch": First(
         TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", ".mean()"),

@@ -15,7 +15,11 @@ Checkpoint = str | int
 """`tested`: the one that was tested; `best` on validation, `best2` the second best, as many as `checkpoint.top` kept;
 `average`: the mean of their weights; `last`; or the step after which it was saved."""
 
-warn_once = cache(lambda text: error(f"warning: {text}"))
+warn_once = cache(lambda text: error(f"warning: {text}."))
+
+
+def _warn_of_damage(text: str) -> None:
+    warn_once(f"{text}; the checkpoint before it is used")
 
 
 def content_of(folder: RunFolder, which: Checkpoint) -> dict[str, Any]:
@@ -26,12 +30,7 @@ def content_of(folder: RunFolder, which: Checkpoint) -> dict[str, Any]:
         raise UserError(f"{folder.path} {checkpoint.why_none(record)}.")
     if isinstance(which, int) and which in steps:
         return checkpoint.load(folder.checkpoints, which, identity)
-    newest = (
-        checkpoint.load_newest(
-            folder.checkpoints, lambda text: warn_once(f"{text}; the checkpoint before it is used."), identity
-        )
-        or {}
-    )
+    newest = checkpoint.load_newest(folder.checkpoints, _warn_of_damage, identity) or {}
     if which in ("last", "best", "average") or _rank(which) in range(1, len(_ranked(newest)) + 1):
         return newest
     others = [f"best{rank + 1}" for rank in range(1, len(_ranked(newest)))]

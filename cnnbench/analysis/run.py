@@ -144,7 +144,7 @@ class Run:
         which = self.resolve(which)
         if self.changed_plugins:
             names = ", ".join(self.changed_plugins)
-            warn_once(f"{self.folder.shown_path}: {names} changed since the training; the code as it is now is used.")
+            warn_once(f"{self.folder.shown_path}: {names} changed since the training; the code as it is now is used")
         content = content_of(self.folder, which)
         kept = validations_of(self.folder, self.config.checkpoint, content, which)
         if which == "average":

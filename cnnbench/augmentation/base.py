@@ -1,10 +1,16 @@
 """The augmentation interface that the batch loader calls, and the types of settings that augmentations share."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import torch
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
+
+from cnnbench.errors import described
+from cnnbench.registry import AUGMENTATIONS
+from cnnbench.registry.contract import try_out
 
 
 def _ascending(values: list[float]) -> list[float]:
@@ -135,3 +141,36 @@ def uniform_integers(draws: Tensor, number: int | Tensor) -> Tensor:
     """Return integers from 0 to number - 1, int64 [B], equally likely, from draws in [0, 1). number: one, or [B]."""
     last: Any = number - 1
     return (draws * number).long().clamp_(max=last)  # float32 can round up to the number itself
+
+
+def check_augmentations(parts: Mapping[str, Augmentation], images: Tensor, margin: CropMargin) -> None:
+    """Let each augmentation of a plugin act on images, float32 [B, C, H, W] in [0, 1], as batches do.
+
+    Raises UserError for one that fails, or returns another shape or type, or what is not finite.
+    """
+    for name, part in parts.items():
+        if AUGMENTATIONS[name].is_from_plugin:
+            with torch.random.fork_rng(devices=()):
+                try_out(AUGMENTATIONS[name], _problems(part, images, margin))
+
+
+def _problems(part: Augmentation, images: Tensor, margin: CropMargin) -> Iterator[str]:
+    number, size = len(images), (margin.height, margin.width)
+    draws = torch.rand(number, part.num_draws, generator=torch.Generator().manual_seed(0))
+    draws[:1] = 0  # acts on the first at any probability
+    part.sample_crop(CropPlacement(*torch.zeros(2, number).long()), draws, margin)
+    crops = images[:, :, : size[0], : size[1]].contiguous(memory_format=torch.channels_last)
+    returned: dict[str, Any] = {}
+    if part.resizes:
+        returned["resize"] = part.resize(images, draws, size)[:, :, : size[0], : size[1]]  # it may be larger
+    elif part.changes_pixels:
+        returned["apply"] = part.apply(crops.clone(), draws)
+    if part.mix_probability:
+        mixed: Any = part.mix(crops, crops.flip(0), draws)
+        returned["mix"] = mixed[0] if isinstance(mixed, tuple) and len(mixed) == 2 else [mixed]
+    for method, result in returned.items():
+        if not isinstance(result, Tensor) or result.dtype != torch.float32 or result.shape != crops.shape:
+            share = ", and a share of each" * (method == "mix")
+            yield f"{method} returns {described(result)}, not torch.float32 of shape {tuple(crops.shape)}{share}"
+        elif not result.isfinite().all():
+            yield f"{method} returns numbers that are not finite"

@@ -13,9 +13,10 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.split import weighted_order
-from cnnbench.errors import ConfigError, UserError, counted, described, raised_at
+from cnnbench.errors import UserError, counted, described
 from cnnbench.models.build import OutputSpec
 from cnnbench.registry import TASKS
+from cnnbench.registry.contract import try_out
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport, OnDemand, table_of_images
 from cnnbench.tasks.gallery import samples_of
@@ -96,10 +97,8 @@ class Task(OutputSpec, ABC):
         """
         if rows.shape[1:] != (len(self.eval_metrics),):
             columns = "a number" if rows.ndim == 1 else counted(rows.shape[1], "column")
-            raise UserError(
-                f"eval_step returns {columns} per image for the {counted(len(self.eval_metrics), 'metric')} "
-                f"{', '.join(self.eval_metrics)}: return a column for each, or define compute_metrics."
-            )
+            metrics = f"{counted(len(self.eval_metrics), 'metric')} {', '.join(self.eval_metrics)}"
+            raise UserError(f"eval_step returns {columns} per image for {metrics}; or define compute_metrics")
         return dict(zip(self.eval_metrics, rows.double().mean(0).tolist(), strict=True))
 
     def evaluate(self, context: EvalContext, split: str) -> EvalReport:
@@ -158,25 +157,12 @@ def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, nu
 
     network: in training mode. Raises UserError where a step fails, or returns something else than it should.
     """
-    component = TASKS[name]
-    try:
-        order = task.order(data.train.labels, None, torch.Generator().manual_seed(0))[:num_samples]
-        batch, ungrouped = first_batch(data, order), first_batch(data, order.flatten())
-        with torch.random.fork_rng(devices=()):
-            problems = [*_train_problems(task, network, batch), *_eval_problems(task, network.eval(), ungrouped)]
-    except ConfigError:
-        raise
-    except Exception as error:
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        at = raised_at(error, component.file)
-        raise UserError(f"task '{name}' fails on the first images: {at}{kind}{error}") from error
-    if problems:
-        raise UserError(f"{component}: {'; '.join(problems)}.")
+    try_out(TASKS[name], _problems(task, network, data, num_samples))
 
 
-def _train_problems(task: Task, network: nn.Module, batch: Batch) -> Iterator[str]:
-    """Yield what is wrong with what a task returns for a batch that it trains on."""
-    returned = task.train_step(network, batch)
+def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: int) -> Iterator[str]:
+    order = task.order(data.train.labels, None, torch.Generator().manual_seed(0))[:num_samples]
+    returned, sums_shape = task.train_step(network, first_batch(data, order)), (len(task.train_metrics),)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         yield f"train_step returns {described(returned)}, not a loss and the sum of each metric"
         return
@@ -185,15 +171,11 @@ def _train_problems(task: Task, network: nn.Module, batch: Batch) -> Iterator[st
         yield f"train_step returns {described(loss)} as loss, not a scalar tensor"
     elif not loss.requires_grad and loss != 0:  # a constant 0: there may be nothing to learn from so few samples
         yield "train_step returns a loss without gradient: leave out no_grad, detach and item"
-    names, number = ", ".join(task.train_metrics), len(task.train_metrics)
-    if not isinstance(sums, Tensor) or sums.shape != (number,):
-        yield f"train_step returns {described(sums)} as sums of the metrics {names}, not a tensor of shape ({number},)"
-
-
-def _eval_problems(task: Task, network: nn.Module, batch: Batch) -> Iterator[str]:
-    """Yield what is wrong with what a task measures of a batch."""
+    if not isinstance(sums, Tensor) or sums.shape != sums_shape:
+        yield f"train_step returns {described(sums)} as sums of {', '.join(task.train_metrics)}, not shape {sums_shape}"
+    batch = first_batch(data, order.flatten())
     with torch.no_grad():
-        rows = task.eval_step(network, batch)
+        rows = task.eval_step(network.eval(), batch)
     if not isinstance(rows, Tensor) or rows.shape[:1] != (len(batch),):
         yield f"eval_step returns {described(rows)}, not a row for each of {counted(len(batch), 'image')}"
         return
@@ -203,6 +185,5 @@ def _eval_problems(task: Task, network: nn.Module, batch: Batch) -> Iterator[str
         yield f"compute_metrics returns {found}, not {', '.join(task.eval_metrics)}"
     elif foreign := [name for name, value in metrics.items() if not isinstance(value, int | float)]:
         yield f"compute_metrics returns {described(metrics[foreign[0]])} as {foreign[0]}, not a number"
-    watched = [name for name, _ in task.watched]
-    if not set(watched) <= set(task.eval_metrics):
-        yield f"watched names {', '.join(watched)}, and eval_metrics are {', '.join(task.eval_metrics)}"
+    if not {name for name, _ in task.watched} <= set(task.eval_metrics):
+        yield f"watched names {', '.join(name for name, _ in task.watched)}, not all of which are in eval_metrics"

@@ -49,31 +49,23 @@ def seen_by(folder: RunFolder) -> Seen:
 
 
 def changed_images(folder: RunFolder, data: PreparedData) -> str:
-    """Return what is known of how images differ from those of a run, in brackets; empty: nothing.
-
-    Of files, the names of all are recorded, and the content of those for training and validation.
-    """
+    """Return in brackets how images differ from those of a run, where they have files, or where a plugin draws them."""
     if DATASETS[folder.run_config().data.name].is_from_plugin:
         return " (a function that draws images at random needs a seed: torch.Generator().manual_seed(0))"
     split, now = folder.split(), data.files()
-    before = split.get("files")
-    if not (before and now and split.get("hashes")):
+    if not (now and "files" in split and "hashes" in split):
         return ""
-    recorded: dict[str, int | None] = dict.fromkeys(before["test"])
+    recorded: dict[str, int] = dict.fromkeys(split["files"]["test"], 0)  # whose hashes are not recorded
     for name in ("train", "val"):
-        recorded |= zip(before[name], unpacked(split["hashes"][name]).tolist(), strict=True)
+        recorded |= zip(split["files"][name], unpacked(split["hashes"][name]).tolist(), strict=True)
     found = {file: number for name in now for file, number in zip(now[name], data.hashes[name].tolist(), strict=True)}
     kinds = {
-        "gone": recorded.keys() - found.keys(),
-        "new": found.keys() - recorded.keys(),
-        "changed": {file for file in recorded.keys() & found.keys() if recorded[file] not in (None, found[file])},
+        "gone": sorted(recorded.keys() - found.keys()),
+        "new": sorted(found.keys() - recorded.keys()),
+        "changed": sorted(file for file in recorded.keys() & found.keys() if recorded[file] not in (0, found[file])),
     }
-    listing = [
-        f"{counted(len(files), 'file')} {kind}: {listed(sorted(files)[:NAMED])}{' …' if len(files) > NAMED else ''}"
-        for kind, files in kinds.items()
-        if files
-    ]
-    return f" ({'; '.join(listing) or 'test images, or the names of classes'})"
+    said = [f"{counted(len(some), 'file')} {kind}: {listed(some[:NAMED])}" for kind, some in kinds.items() if some]
+    return f" ({'; '.join(said) or 'test images, or the names of classes'})"
 
 
 def seen_before(config: RunConfig, parent: Path | None) -> Seen:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cnnbench.augmentation.base import Augmentation
-from cnnbench.augmentation.trial import check_augmentations
+from cnnbench.augmentation.base import Augmentation, check_augmentations
 from cnnbench.config.rules import evaluated_too_rarely
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import DataConfig

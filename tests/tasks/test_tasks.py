@@ -221,13 +221,13 @@ WRONG = {
         lambda *_: (torch.zeros(3), torch.zeros(2)),
         "train_step returns torch.float32 of shape (3,) as loss, not a scalar tensor",
     ),
-    "train_metrics": (("loss",), "train_step returns torch.float32 of shape (2,) as sums of the metrics loss, not"),
+    "train_metrics": (("loss",), "train_step returns torch.float32 of shape (2,) as sums of loss, not"),
     "eval_step": (
         lambda *_: torch.zeros(1, 2),
         "eval_step returns torch.float32 of shape (1, 2), not a row",
     ),
     "compute_metrics": (lambda *_: {"loss": 0.0}, "compute_metrics returns loss, not loss, accuracy"),
-    "watched": ((("top9", True),), "watched names top9, and eval_metrics are loss, accuracy"),
+    "watched": ((("top9", True),), "watched names top9, not all of which are in eval_metrics"),
     "order": (lambda *_: 1 / 0, ": ZeroDivisionError: division by zero"),
     "_losses": (lambda *_: 1 / 0, ": ZeroDivisionError: division by zero"),
 }
