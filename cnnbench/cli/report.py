@@ -66,7 +66,7 @@ def _comparison_page(
     from cnnbench.analysis.reports.compared import page_of
     from cnnbench.analysis.reports.comparison import compare
     from cnnbench.store.folder import outputs_dir
-    from cnnbench.store.query import comparison_title
+    from cnnbench.store.sweep_files import comparison_title
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(Path(word.removesuffix(".json")).name for word in words))
     folder = outputs_dir() / "reports" / (name.strip("-")[:60] or "runs")

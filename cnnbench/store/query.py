@@ -309,12 +309,3 @@ def _runs_of_jobs(sweep: Path) -> Iterator[RunSummary]:
             continue
         reasons = {"failed": claim.get("reason", ""), "completed": MISSING}
         yield PlannedRun(planned, plan=plan, reason=reasons.get(claim.get("outcome", ""), ""))
-
-
-def comparison_title(words: Sequence[str]) -> str:
-    """Return the title of a comparison: the command of a sweep, or the words that name the runs."""
-    path = Path(words[0])
-    sweep = sweep_file(path) or (path if path.suffix == ".json" and path.is_file() else None)
-    if len(words) == 1 and sweep is not None:
-        return str(read_sweep(sweep).get("command") or words[0])
-    return " ".join(words)

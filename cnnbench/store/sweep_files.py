@@ -90,3 +90,12 @@ def read_sweep(path: Path) -> dict[str, Any]:
         return read_json(path, Sweep)
     except UserError as error:
         raise UserError(f"{path} is not a sweep: {error}") from error
+
+
+def comparison_title(words: Sequence[str]) -> str:
+    """Return the title of a comparison: the command of a sweep, or the words that name the runs."""
+    path = Path(words[0])
+    sweep = sweep_file(path) or (path if path.suffix == ".json" and path.is_file() else None)
+    if len(words) == 1 and sweep is not None:
+        return str(read_sweep(sweep).get("command") or words[0])
+    return " ".join(words)

@@ -20,7 +20,8 @@ from cnnbench.analysis.reports.side_by_side import figures_of
 from cnnbench.analysis.reports.statistics import Difference
 from cnnbench.analysis.reports.strips import in_numbers, is_ahead
 from cnnbench.errors import UserError, counted
-from cnnbench.store.query import RunSummary, comparison_title, runs_named
+from cnnbench.store.query import RunSummary, runs_named
+from cnnbench.store.sweep_files import comparison_title
 
 RELOADS_EVERY = 30  # seconds
 PARTS = ("experiment", "model", "data")  # whose options name themselves
