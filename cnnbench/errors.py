@@ -108,6 +108,19 @@ def raised_at(error: BaseException, file: str) -> str:
     return f"{file}:{lines[-1]}: " if lines else ""
 
 
+def try_out(component: str, file: str, problems: Iterable[str]) -> None:
+    """Raise UserError for what a component does wrong on the first images, or fails with; file: of other people."""
+    try:
+        found = list(problems)
+    except ConfigError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise UserError(f"{component} fails on the first images: {raised_at(error, file)}{kind}{error}") from error
+    if found:
+        raise UserError(f"{component}: {'; '.join(found)}.")
+
+
 def described(value: object) -> str:
     """Return in words what other people's code returned: `a list`, `torch.float32 of shape (2, 3)`."""
     shape = getattr(value, "shape", None)

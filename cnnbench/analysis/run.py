@@ -24,6 +24,7 @@ from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
 from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import run_named
 from cnnbench.store.provenance import changed_names, plugin_hashes, typed_code
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
@@ -311,5 +312,5 @@ def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:
     plugins: Python files that register what it was trained with.
     """
     modules = register_everything(plugins)
-    folder = RunFolder.named(str(path))
+    folder = run_named(str(path))
     return Run(folder, folder.run_config(), modules)

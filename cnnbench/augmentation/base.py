@@ -8,9 +8,8 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
-from cnnbench.errors import described
+from cnnbench.errors import described, try_out
 from cnnbench.registry import AUGMENTATIONS
-from cnnbench.registry.contract import try_out
 
 
 def _ascending(values: list[float]) -> list[float]:
@@ -151,7 +150,7 @@ def check_augmentations(parts: Mapping[str, Augmentation], images: Tensor, margi
     for name, part in parts.items():
         if AUGMENTATIONS[name].is_from_plugin:
             with torch.random.fork_rng(devices=()):
-                try_out(AUGMENTATIONS[name], _problems(part, images, margin))
+                try_out(str(AUGMENTATIONS[name]), AUGMENTATIONS[name].file, _problems(part, images, margin))
 
 
 def _problems(part: Augmentation, images: Tensor, margin: CropMargin) -> Iterator[str]:

@@ -41,8 +41,7 @@ VERBS = {
 
 WIDTH = 80
 INDENT = 25  # of the second column of a help text
-Rows = tuple[tuple[str, str], ...]
-"""Names, each with a text."""
+Rows = tuple[tuple[str, str], ...]  # names, each with a text
 
 
 class Argument:
@@ -234,8 +233,9 @@ def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     """
     verb = [name for name in arguments[:1] if name in VERBS]
     is_training, words = verb in ([], ["train"]), arguments[len(verb) :]
-    meant = retyped(words, words_alone if is_training or verb[0] in ("resume", "evaluate") else None, is_training)
-    if meant != [*words]:
+    are_settings = all("=" in word[1:-1] and word[-1] != "," and word.isascii() for word in words)
+    alone = words_alone if is_training or verb[0] in ("resume", "evaluate") else None
+    if not are_settings and (meant := retyped(words, alone, is_training)) != [*words]:
         wrong = "spaces around '=' or in lists, bare texts, or dashes and quotes of a word processor are not understood"
         raise UserError(f"{wrong}. Type: cnnbench {shlex.join([*verb, *meant])}")
     name, *words = arguments or [""]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic_core import to_jsonable_python
 
-from cnnbench.errors import ConfigError, UserError, listed, raised_at
+from cnnbench.errors import UserError, listed
 
 if TYPE_CHECKING:
     from cnnbench.registry import Component
@@ -46,20 +46,6 @@ ANYTHING = "anything"
 
 class ContractError(UserError):
     """A component that breaks the contract of its group: no other settings or data could fix it."""
-
-
-def try_out(component: "Component", problems: Iterator[str]) -> None:
-    """Raise UserError, with file and line, for what a component does wrong on the first images, or fails with."""
-    try:
-        found = list(problems)
-    except ConfigError:
-        raise
-    except Exception as error:
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        at = raised_at(error, component.file)
-        raise UserError(f"{component} fails on the first images: {at}{kind}{error}") from error
-    if found:
-        raise UserError(f"{component}: {'; '.join(found)}.")
 
 
 class Section(BaseModel):

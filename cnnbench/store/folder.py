@@ -17,10 +17,9 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
   embeddings/      TensorBoard's projector, and test.npz
 """
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +37,7 @@ from cnnbench.store.schema import Record, Result, SplitFile
 
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
+HASH = re.compile(r"-(?!(?:19|20)\d{6})(?=([0-9a-f]{8}))")  # as a name has it; what looks like a date is none
 BEGINNING = 8  # characters of an identity in the name of its folder
 
 
@@ -109,43 +109,6 @@ class RunFolder:
         if not folder.record_file.is_file():
             raise UserError(f"{path} is no run folder: it has no run.json; runs are below {outputs_dir()}.")
         return folder
-
-    @classmethod
-    def named(cls, word: str) -> "RunFolder":
-        """Return the run that a word means: a folder; `last`, the run worked on last; its `name=`; a part of its path.
-
-        Of several runs with that part, the one whose path ends in it. Raises UserError for none, and for several.
-        """
-        if Path(word).expanduser().exists():
-            return cls.open(Path(word))
-        outputs = outputs_dir()
-        part = word.replace(os.sep, "/").strip("/")
-        names = run_names(outputs) if word == "last" else [name for name in run_names(outputs) if part and part in name]
-        runs = {name: file for name in names if (file := outputs / name / "run.json").is_file()}
-        if word == "last":
-            if not runs:
-                raise UserError(f"{word}: there are no runs in {outputs} yet.")
-            return cls(max(runs.values(), key=lambda path: path.stat().st_mtime_ns).parent)
-        found = [name for name in runs if name.endswith(part)] or list(runs)
-        if len(found) != 1:
-            found = [name for name in run_names(outputs) if cls(outputs / name).is_called(word)] or found
-        if len(found) > 1:
-            first = "".join(f"\n  {name}" for name in sorted(found)[:8])
-            more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
-            raise UserError(
-                f"{word}: {len(found)} runs have this name or path; type more of the path of one of them:{first}{more}"
-            )
-        if not found:
-            raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this name or path.")
-        return cls.open(outputs / found[0])
-
-    def is_called(self, name: str) -> bool:
-        """Tell whether a user gave the run this name; of one that cannot be read, that is not known."""
-        with suppress(OSError, UserError):
-            if json.dumps(name).encode() in self.record_file.read_bytes():  # a tenth of the time that reading takes
-                record = self.record()
-                return bool({"name": None, **record.get("config", {}), **record.get("labels", {})}["name"] == name)
-        return False
 
     def create(self, config: Mapping[str, Any], command: str, record: Mapping[str, Any]) -> None:
         """Make the folder; `run.json` comes last, so that a folder without one is no run."""
@@ -299,3 +262,34 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
+
+
+def _beginnings(outputs: Path, name: str) -> list[str]:
+    """Return the beginnings of identities in the name of a run, or that of its record where it was renamed."""
+    if found := HASH.findall(name.rpartition("/")[2]):
+        return found
+    record = outputs / name / "run.json"
+    with suppress(UserError):
+        return [str(RunFolder(record.parent).record().get("identity"))[:BEGINNING]] if record.is_file() else []
+    return []
+
+
+def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] | None = None) -> list[RunFolder]:
+    """Return all runs of one identity, the first first: renamed copies, the original, then -r2, -r3, …
+
+    names: those of all runs by hash, where several are looked up.
+    """
+    begin = identity[:BEGINNING]
+    names = names_by_hash(outputs) if names is None else names
+    folders = [RunFolder(outputs / name) for name in names.get(begin, ())]
+    runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
+    return sorted(runs, key=lambda folder: (folder.number, begin in folder.path.name, folder.path))
+
+
+def names_by_hash(outputs: Path) -> dict[str, list[str]]:
+    """Return the names of all runs by the beginning of their identities, as `find_runs` takes them."""
+    names: dict[str, list[str]] = {}
+    for name in run_names(outputs):
+        for begin in _beginnings(outputs, name):
+            names.setdefault(begin, []).append(name)
+    return names

@@ -14,8 +14,8 @@ from typing import Any
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
-from cnnbench.store.folder import LABELS, RunFolder, outputs_dir, run_names, shown
-from cnnbench.store.lookup import names_by_hash
+from cnnbench.store.folder import LABELS, RunFolder, names_by_hash, outputs_dir, run_names, shown
+from cnnbench.store.lookup import run_named
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Claim, FrozenPlan
 from cnnbench.store.sweep_files import MISSING, job_folder, read_sweep, sweep_file, sweep_folders, with_folder
@@ -233,7 +233,7 @@ def runs_named(words: Sequence[str], with_planned: bool = False) -> list[RunSumm
     runs: dict[Path, RunSummary] = {}
     for word in words:
         paths = _matching(Path(with_folder(word, outputs_dir())).expanduser())
-        paths = paths or [RunFolder.named(word).path]
+        paths = paths or [run_named(word).path]
         for path in paths:
             if with_planned and (path / "sweep.json").is_file():
                 runs |= {run.path.resolve(): run for run in _runs_of_jobs(path)}
@@ -264,7 +264,7 @@ def _matching(pattern: Path) -> list[Path]:
 
 
 def shortest_words(runs: Sequence[RunSummary], outputs: Path) -> dict[Path, str]:
-    """Return for each run the shortest word that `RunFolder.named` takes for it, where `outputs` is $CNNBENCH_OUTPUTS.
+    """Return for each run the shortest word that `run_named` takes for it, where `outputs` is $CNNBENCH_OUTPUTS.
 
     That is the hash at the end of its folder's name, or more of its path where a copy has the same hash. A run that is
     not looked for there has its whole path.

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import readable, shown
-from cnnbench.store.lookup import find_runs, names_by_hash
+from cnnbench.store.folder import find_runs, names_by_hash, readable, shown
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan, Sweep
 

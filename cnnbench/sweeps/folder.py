@@ -34,8 +34,7 @@ from cnnbench.store.files import (
     write_atomically,
     write_json,
 )
-from cnnbench.store.folder import BEGINNING, RunFolder, now, outputs_dir, readable, shown
-from cnnbench.store.lookup import find_runs, names_by_hash
+from cnnbench.store.folder import BEGINNING, RunFolder, find_runs, names_by_hash, now, outputs_dir, readable, shown
 from cnnbench.store.provenance import versions
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan

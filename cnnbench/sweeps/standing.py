@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnbench.store.folder import names_by_hash
 from cnnbench.store.index import listed
-from cnnbench.store.lookup import names_by_hash
 from cnnbench.store.query import RunSummary
 from cnnbench.store.sweep_files import MISSING, job_folder, read_sweep
 from cnnbench.sweeps.claims import Claims

@@ -17,6 +17,7 @@ from cnnbench.plugins import register_everything
 from cnnbench.registry import MODELS
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import run_named
 from cnnbench.training.compilation import compiled
 from cnnbench.training.leaks import check_leaks
 from cnnbench.training.plan import Plan, untrained
@@ -82,7 +83,7 @@ def find_source(config: RunConfig, insists: bool = True) -> WeightSource | None:
 
 def _run_source(path: str, which: str, insists: bool) -> WeightSource:
     try:
-        folder = RunFolder.named(path)
+        folder = run_named(path)
     except UserError as error:
         raise UserError(f"{error} {HOW_TO_CONTINUE}") from error
     record = folder.record()

@@ -17,7 +17,7 @@ from cnnbench.errors import ConfigError, Mistake, UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import DamagedError
 from cnnbench.store.folder import BEGINNING, RunFolder, outputs_dir, readable
-from cnnbench.store.lookup import finished_runs_of
+from cnnbench.store.lookup import finished_runs_of, run_named
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",
@@ -217,7 +217,7 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     """
     if not path:
         raise ConfigError([*mistakes, Mistake("resume=", "must be the folder of a run")])
-    folder = RunFolder.named(path)
+    folder = run_named(path)
     path = path if Path(path).expanduser().exists() else folder.shown_path  # `last` means another run tomorrow
     record = folder.record()
     try:

@@ -21,8 +21,7 @@ from cnnbench.plugins import register_everything
 from cnnbench.registry import DATASETS
 from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
-from cnnbench.store.folder import LABELS, RunFolder, now, outputs_dir
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.compilation import check_compiler
 from cnnbench.training.leaks import changed_images, record_of, seen_before

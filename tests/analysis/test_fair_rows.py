@@ -239,7 +239,7 @@ def test_the_same_settings_on_changed_images_are_rows_of_their_own(outputs):
 
 UNLIKE = {
     "split": ({"split": "another"}, "trained and validated on another split than the baseline"),
-    "code": ({"code": {"loop.py": "1"}}, "computed with code 94d668fc, the baseline with code 4f53cda1"),
+    "code": ({"code": {"loop.py": "1"}}, "computed with code 31ddcada, the baseline with code 4f53cda1"),
     "versions": ({"versions": {"torch": "2.12.0"}}, "computed with torch 2.12.0, the baseline with torch 2.11.0"),
     "device": (
         {"machine": {"device": "cuda:0", "name": "H100"}},

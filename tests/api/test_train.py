@@ -40,7 +40,7 @@ def test_the_example_of_the_documentation_runs(outputs):
     exec(code.replace('data="digits"', f"data={small}"), known)
     assert known["run"].path.is_relative_to(outputs)
     assert known["probabilities"].shape == (3, 10)
-    assert list(known["table"].columns) == ["model.name", "seed", "accuracy/test"]
+    assert list(known["table"].columns) == ["model", "seed", "accuracy/test"]
     assert len(known["table"]) == 1 + len(known["sweep"]) == 3
 
 

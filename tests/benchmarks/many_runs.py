@@ -18,8 +18,7 @@ from tempfile import TemporaryDirectory
 
 from cnnbench.plugins import register_everything
 from cnnbench.store.files import CHECKSUM, as_json, checksum, json_bytes
-from cnnbench.store.folder import RunFolder
-from cnnbench.store.lookup import find_runs, names_by_hash
+from cnnbench.store.folder import RunFolder, find_runs, names_by_hash
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import Manifest
 from cnnbench.sweeps.folder import SweepFolder

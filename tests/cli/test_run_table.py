@@ -14,6 +14,7 @@ import pytest
 
 from cnnbench.cli.run_table import begun, cut
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import run_named
 from tests.conftest import ended
 from tests.support.run_folders import write_run
 
@@ -88,7 +89,7 @@ def test_what_stands_for_a_run_is_taken_by_other_commands(columns, ablation, in_
     one = min(paths)
     rerun = Path(shutil.copytree(one, RunFolder(one).next_rerun().path))
     shown = [row["run"] for row in rows_of(in_terminal(columns))]
-    assert {RunFolder.named(word).path for word in shown} == {*paths, rerun}
+    assert {run_named(word).path for word in shown} == {*paths, rerun}
     assert all(("/" in word) == (columns == 400) for word in shown)
 
 
@@ -96,7 +97,7 @@ def test_of_two_folders_with_the_same_hash_more_is_shown(outputs, in_terminal):
     one = write_run(outputs, 0.5, "seed=1")
     other = Path(shutil.copytree(one, outputs / "copies" / "lenet" / one.name))
     long = Path(shutil.copytree(one, outputs / "synthetic" / "lenet" / f"{'long' * 20}-0a1b2c3d"))
-    assert {RunFolder.named(row["run"]).path for row in rows_of(in_terminal(80))} == {one, other, long}
+    assert {run_named(row["run"]).path for row in rows_of(in_terminal(80))} == {one, other, long}
 
 
 def test_runs_elsewhere_say_how_other_commands_find_them(ablation, in_terminal, monkeypatch, tmp_path):
@@ -106,7 +107,7 @@ def test_runs_elsewhere_say_how_other_commands_find_them(ablation, in_terminal, 
     monkeypatch.setenv("CNNBENCH_OUTPUTS", str(ablation))
     below = in_terminal(80, "--in", str(ablation / "synthetic"))
     assert "CNNBENCH_OUTPUTS" not in below
-    assert all(RunFolder.named(row["run"]) for row in rows_of(below))
+    assert all(run_named(row["run"]) for row in rows_of(below))
 
 
 def test_columns_that_tell_runs_apart_come_before_those_that_do_not(outputs, in_terminal):
@@ -262,7 +263,7 @@ def test_a_spreadsheet_executes_nothing(text, outputs, listing):
 def test_json_has_what_the_table_has(four_runs, listing):
     runs = json.loads(listing("--json", "--sort", "accuracy"))
     best = runs[0]
-    assert RunFolder.named(best["run"]).path == Path(best["path"])
+    assert run_named(best["run"]).path == Path(best["path"])
     assert best["settings"] == {
         "regularization.dropout": 0.2,
         "seed": 0,

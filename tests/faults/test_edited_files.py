@@ -11,8 +11,7 @@ from cnnbench.analysis.run import load_run
 from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import checksum
-from cnnbench.store.folder import outputs_dir
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import find_runs, outputs_dir
 from cnnbench.store.query import runs_below
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out

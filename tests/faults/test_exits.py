@@ -22,7 +22,7 @@ class Leaver(nn.Linear):
         if self.training == {in_training} and torch.is_grad_enabled() == {in_training} and len(features) > 2:
             if self.has_learnt or {in_training}:
                 sys.exit({code})
-        self.has_learnt = self.has_learnt or torch.is_grad_enabled()
+        self.has_learnt = self.has_learnt or (torch.is_grad_enabled() and len(features) > 2)  # as it is tried with
         return super().forward(features)
 
 @MODELS.register("leaver")

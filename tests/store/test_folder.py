@@ -8,6 +8,7 @@ import pytest
 from cnnbench.analysis.run import load_run
 from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import run_named
 from cnnbench.store.query import runs_named
 from cnnbench.training.plan import folder_name
 from tests.conftest import TINY, only_run
@@ -41,14 +42,14 @@ def runs(outputs: Path) -> dict[str, Path]:
     ],
 )
 def test_a_word_means_one_run(runs, word, name):
-    assert RunFolder.named(word).path == runs[NAMES[name]]
+    assert run_named(word).path == runs[NAMES[name]]
     assert [run.path for run in runs_named([word])] == [runs[NAMES[name]]]
 
 
 def test_a_folder_comes_before_what_has_its_name(runs, tmp_path):
     RunFolder(tmp_path / "here" / "last").create({}, "cnnbench", {})
-    assert RunFolder.named("last").path == tmp_path / "here" / "last"
-    assert RunFolder.named(str(runs[NAMES[2]])).path == runs[NAMES[2]]
+    assert run_named("last").path == tmp_path / "here" / "last"
+    assert run_named(str(runs[NAMES[2]])).path == runs[NAMES[2]]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_folder_comes_before_what_has_its_name(runs, tmp_path):
 )
 def test_a_word_that_means_none_or_several_is_refused(runs, word, problem):
     with pytest.raises(UserError, match=problem):
-        RunFolder.named(word)
+        run_named(word)
 
 
 def test_there_is_no_last_run_before_the_first():

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from cnnbench.errors import UserError
-from cnnbench.store.folder import RunFolder
-from cnnbench.store.lookup import find_runs, finished_runs_of, names_by_hash
+from cnnbench.store.folder import RunFolder, find_runs, names_by_hash
+from cnnbench.store.lookup import finished_runs_of, run_named
 from cnnbench.store.matching import keys_that_differ
 from cnnbench.store.query import runs_named
 from tests.support.run_folders import write_run
@@ -30,7 +30,7 @@ def test_a_run_is_found_by_its_identity_and_so_are_those_trained_again(at_once, 
     damaged.mkdir()
     (damaged / "run.json").write_text("{")
     found = find_runs(outputs, identity, names_by_hash(outputs) if at_once else None)
-    assert [run.path for run in found] == [*sorted([path, renamed, mine]), again]
+    assert [run.path for run in found] == [mine, *sorted([path, renamed]), again]
 
 
 def test_a_run_is_found_by_the_name_that_its_user_gave_it(outputs):
@@ -38,13 +38,13 @@ def test_a_run_is_found_by_the_name_that_its_user_gave_it(outputs):
     given_later = write_run(outputs, 0.9, "seed=1", labels={"name": "trial2"})
     lenet = write_run(outputs, 0.9, "seed=2", "name=lenet")
     for word, run in {"trial1": path, "trial2": given_later, "lenet": lenet}.items():
-        assert RunFolder.named(word).path == run
+        assert run_named(word).path == run
         assert [one.path for one in runs_named([word])] == [run]
     write_run(outputs, 0.9, "seed=3", "name=trial1")
     with pytest.raises(UserError, match="trial1: 2 runs have this name or path; type more of the path of one"):
-        RunFolder.named("trial1")
+        run_named("trial1")
     with pytest.raises(UserError, match=r"trial: there is no such folder, and no run below .* has this name"):
-        RunFolder.named("trial")
+        run_named("trial")
 
 
 def test_finished_runs_of_an_experiment_are_found_next_to_damaged_ones(outputs):

@@ -13,7 +13,7 @@ import yaml
 from cnnbench.cli.catalog import PACKAGE
 from cnnbench.config.values import conf_dir
 from cnnbench.registry import ENGINES
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import find_runs
 from cnnbench.sweeps import launch
 from cnnbench.sweeps.engines import chosen_engine, threads_of_worker
 from cnnbench.sweeps.folder import SweepFolder

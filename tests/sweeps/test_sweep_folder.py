@@ -8,8 +8,7 @@ import pytest
 
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, UserError
-from cnnbench.store.folder import RunFolder
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import RunFolder, find_runs
 from cnnbench.store.query import runs_named
 from cnnbench.store.sweep_files import with_folder
 from cnnbench.sweeps import launch

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cnnbench import api
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import find_runs
 from cnnbench.training.plan import plan_words
 from tests.conftest import Outcome
 from tests.optim.test_freezing import weights_of

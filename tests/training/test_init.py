@@ -10,8 +10,8 @@ from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.store.files import write_json
-from cnnbench.store.folder import RunFolder
-from cnnbench.store.lookup import find_runs
+from cnnbench.store.folder import RunFolder, find_runs
+from cnnbench.store.lookup import run_named
 from cnnbench.training.init import initial_weights, load_initial_weights
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
@@ -137,7 +137,7 @@ def test_epochs_of_a_chain_of_runs_add_up(source, outputs):
 def test_the_last_run_is_a_source_and_stays_it(outputs, cnnbench):
     first = finished(SOURCE, outputs)
     assert cnnbench(*OTHER_DATA, "init.run=last", "epochs=1").code == 0
-    second = RunFolder.named("last").path
+    second = run_named("last").path
     assert second != first
     assert RunFolder(second).config()["init"]["run"] == str(first), "and not `last`, which is another run by now"
 

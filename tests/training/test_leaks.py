@@ -9,6 +9,7 @@ import cnnbench
 from cnnbench.errors import UserError
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
+from cnnbench.store.lookup import run_named
 from cnnbench.training.plan import plan_resume
 from cnnbench.training.trainer import carry_out
 from tests.support.interruption import finished, go, read
@@ -43,7 +44,7 @@ def source(trained, tmp_path) -> Path:
 
 def begun(*words: str) -> Path:
     assert go(*words) == 0
-    return RunFolder.named("last").path
+    return run_named("last").path
 
 
 def notes_of(run: Path) -> str:
@@ -128,7 +129,7 @@ def test_a_leak_is_found_through_a_chain_of_runs_that_are_gone(source, tmp_path)
     second = begun(*ELSEWHERE, f"init.run={source}")
     resumed = plan_resume(str(second), ("epochs=2",))
     assert carry_out(resumed) == 0
-    third = RunFolder.named("last").path
+    third = run_named("last").path
     assert third != second
     shutil.rmtree(second)
     shutil.rmtree(source)
