@@ -267,7 +267,7 @@ OWN_FILES = {
         f"{HEAD}epoch: 3": "epoch=3  no such key; did you mean 'epochs'? (in experiment/mine.yaml)",
         f"{HEAD}plugins: my.py": "belongs into the command, not into a file: cnnbench … plugins=my.py (in experiment/",
     },
-    "model=mine": {
+    "model=own_preset": {
         "maps: [4, 8]": "model.name=null  no such model; there are",
         "name: lenet": "model.maps=        must be given: a list of 2, each a whole number above 0 (in model/",
     },
@@ -284,7 +284,7 @@ def test_what_is_wrong_in_a_file_of_ones_own_is_said_with_its_name_and_what_to_w
     outcome = cnnbench("--config-dir", str(tmp_path / "own"), word)
     assert (outcome.code, outcome.out) == (2, "")
     assert OWN_FILES[word][text] in outcome.err
-    assert "mine.yaml" in outcome.err
+    assert file.name in outcome.err
 
 
 FLAGS = {
