@@ -250,6 +250,18 @@ FILES = {
         "data=first_data",
         "pixels must be a tensor, and are a ndarray; torch.as_tensor makes one of it.",
     ),
+    "a data set whose test images are smaller": First(
+        DATA.format(
+            returned="ImageData(*[Images(one.byte(), labels) for one in (pixels, pixels[..., 8:])], ('dark', 'bright'))"
+        ),
+        "data=first_data",
+        "the data set's test images have 1 x 16 x 8 pixels, the others 1 x 16 x 16; set data.image_size.",
+    ),
+    "a data set that fails": First(
+        DATA.format(returned="[][0]"),
+        "data=first_data",
+        "data 'first_data' cannot be read: plugin.py:15: IndexError: list index out of range.",
+    ),
     "a data set": First(
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
     ),
@@ -277,7 +289,7 @@ FILES = {
     "a task whose loss has no gradient": First(
         TASK.format(returned="loss.mean().detach(), loss.detach().sum()[None]"),
         "task=first_task",
-        "task 'first_task': train_step returns a loss without gradient: leave out no_grad, detach and item.",
+        "train_step returns a loss without gradient: no_grad, detach and item have to go, in the network too.",
     ),
     "a task that measures more than its metrics": First(
         TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", "[:, None].expand(-1, 3)"),

@@ -238,6 +238,10 @@ class ImageData:
             problem = _problem(part, len(self.classes))
             if problem:
                 raise UserError(f"the data set's part '{name}': {problem}.")
+        if foreign := [name for name in self.classes if not isinstance(name, str)]:
+            raise UserError(
+                f"the data set's classes must be texts, and {foreign[0]!r} is a {type(foreign[0]).__name__}."
+            )
 
     @property
     def source_rows(self) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from cnnbench.data.files import data_root, source_of
 from cnnbench.data.images import DataSpec, ImageData, Images, Photographs, Pixels, Stream, counts_per_class
 from cnnbench.data.split import Split, add_label_noise, class_weights, k_fold, select_subset, split_by, stratified_split
 from cnnbench.data.statistics import statistics_of
-from cnnbench.errors import SettingError, UserError, grouped, listed
+from cnnbench.errors import Explained, SettingError, UserError, grouped, listed, raised_at
 from cnnbench.registry import DATASETS, Selection
 
 MAX_IN_MEMORY = 2**30  # bytes of a split; a larger one is resized batch by batch
@@ -75,7 +75,14 @@ class PreparedData:
 @lru_cache(maxsize=1)  # the jobs of a sweep mostly share one data set, and are all checked before the first starts
 def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
     """settings: as JSON, which can be a key where a list is among them."""
-    data: ImageData = DATASETS.build(Selection(name, json.loads(settings)), root=root)
+    component = DATASETS[name]
+    try:
+        data: ImageData = DATASETS.build(Selection(name, json.loads(settings)), root=root)
+    except Exception as error:
+        if isinstance(error, Explained) or not component.is_from_plugin:
+            raise
+        at = raised_at(error, component.file)
+        raise UserError(f"{component} cannot be read: {at}{type(error).__name__}: {error}.") from error
     return replace(data, hashes=hashes_of(data)), data.fingerprint()
 
 
@@ -111,6 +118,11 @@ def prepare(config: DataConfig) -> PreparedData:
     train, val = (_adapted(data.train, rows, config) for rows in (split.train, split.val))
     test = _adapted(data.test, torch.arange(len(data.test)), config)
     channels, height, width = train.size
+    if len(test) and test.size != train.size:
+        shown = [" x ".join(map(str, part.size)) for part in (test, train)]
+        raise UserError(
+            f"the data set's test images have {shown[0]} pixels, the others {shown[1]}; set data.image_size."
+        )
     crop = crop_size(height, width, config.crop)
     mean, std = statistics_of(train, config.statistics)
     labels, num_wrong = add_label_noise(train.labels, len(data.classes), config.label_noise, config.noise_seed)

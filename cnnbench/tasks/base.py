@@ -169,7 +169,7 @@ def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: i
     if not isinstance(loss, Tensor) or loss.ndim:
         yield f"train_step returns {described(loss)} as loss, not a scalar tensor"
     elif not loss.requires_grad and loss != 0:  # a constant 0: there may be nothing to learn from so few samples
-        yield "train_step returns a loss without gradient: leave out no_grad, detach and item"
+        yield "train_step returns a loss without gradient: no_grad, detach and item have to go, in the network too"
     if not isinstance(sums, Tensor) or sums.shape != sums_shape:
         yield f"train_step returns {described(sums)} as sums of {', '.join(task.train_metrics)}, not shape {sums_shape}"
     batch = first_batch(data, order.flatten())

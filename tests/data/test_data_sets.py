@@ -225,3 +225,9 @@ def test_images_of_another_form_are_refused_in_a_sentence(pixels, labels, messag
     good = Images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([0]))
     with pytest.raises(UserError, match=f"the data set's part 'test': .*{message}"):
         ImageData(good, Images(pixels, labels), ("a", "b"))
+
+
+def test_classes_that_are_no_texts_are_refused_in_a_sentence():
+    part = Images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([0]))
+    with pytest.raises(UserError, match="the data set's classes must be texts, and 3 is a int"):
+        ImageData(part, part, ("a", 3))  # type: ignore[arg-type]
