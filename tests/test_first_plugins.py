@@ -1,45 +1,9 @@
 """What people write first when they write a plugin: each is a run that works, or one sentence that says what to do."""
 
-from dataclasses import dataclass
-
 import pytest
 
-from tests.conftest import TINY, only_run
-from tests.support.interruption import read
+from tests.support.first_plugins import First, assert_trains_or_is_refused
 
-IMPORTS = """
-from typing import Literal
-import torch
-from torch import nn
-from cnnbench import registry
-from cnnbench.augmentation.base import Augmentation
-from cnnbench.data.images import ImageData, Images
-from cnnbench.tasks.base import Task
-"""
-
-
-@dataclass
-class First:
-    """A file, the words that use it, and the sentence that it is refused with, or else what its training says."""
-
-    text: str
-    words: str
-    refusal: str = ""
-    says: str = ""
-
-
-TASK = '''
-@registry.register_task("first_task")
-class FirstTask(Task):
-    """Brightness."""
-
-    def train_step(self, network, batch):
-        loss = (network(batch.images).mean(1) - batch.images.mean((1, 2, 3))).square()
-        return {returned}
-
-    def eval_step(self, network, batch):
-        return (network(batch.images).mean(1) - batch.images.mean((1, 2, 3))).square()[:, None]
-'''
 DATA = '''
 @registry.register_dataset("first_data")
 def first_data(root):
@@ -79,12 +43,17 @@ FILES = {
     "an augmentation of another shape": First(
         INVERT.replace("1 - images", "images[:, :, :4]"),
         "augmentation=first_invert",
-        "plugin.py:10: augmentation 'first_invert': apply returns torch.float32 of shape (2, 1, 4, 16), not torch",
+        "plugin.py:10: augmentation 'first_invert': apply returns torch.float32 of shape (3, 1, 4, 16), not torch",
     ),
     "an augmentation of another type": First(
         INVERT.replace("1 - images", "images.double()"),
         "augmentation=first_invert",
-        "apply returns torch.float64 of shape (2, 1, 16, 16), not torch.float32 of shape (2, 1, 16, 16).",
+        "apply returns torch.float64 of shape (3, 1, 16, 16), not torch.float32 of shape (3, 1, 16, 16).",
+    ),
+    "an augmentation that loses an image": First(
+        INVERT.replace("1 - images", "images[:-1]"),
+        "augmentation=first_invert",
+        "apply returns torch.float32 of shape (2, 1, 16, 16), not torch.float32 of shape (3, 1, 16, 16).",
     ),
     "an augmentation that divides by zero": First(
         INVERT.replace("1 - images", "images / images.new_zeros(1) * 0"),
@@ -99,7 +68,7 @@ FILES = {
     "an augmentation that mixes without shares": First(
         INVERT.replace("changes_pixels", "mix_probability").replace("apply(", "mix(").replace("draws", "*_"),
         "augmentation=first_invert",
-        "'first_invert': mix returns a list, not torch.float32 of shape (2, 1, 16, 16), and a share of each",
+        "'first_invert': mix returns a list, not torch.float32 of shape (3, 1, 16, 16), and a share of each",
     ),
     "a schedule that watches validation without patience": First(
         '@registry.register_scheduler("first_falls", watches=True)\ndef falls(horizon):\n    return lambda *_: 1.0',
@@ -265,49 +234,6 @@ FILES = {
     "a data set": First(
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
     ),
-    "a task": First(TASK.format(returned="loss.mean(), loss.detach().sum()[None]"), "task=first_task"),
-    "a task that lacks a method": First(
-        TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("eval_step", "evaluation_step"),
-        "task=first_task",
-        "plugin.py:10: task 'first_task': lacks the methods that its base class leaves open: define 'eval_step'.",
-    ),
-    "a task whose step returns a scalar": First(
-        TASK.format(returned="loss.mean()"),
-        "task=first_task",
-        "task 'first_task': train_step returns torch.float32 of shape (), not a loss and the sum of each metric.",
-    ),
-    "a task whose sums are no tensor": First(
-        TASK.format(returned="loss.mean(), [loss.sum().item()]"),
-        "task=first_task",
-        "plugin.py:10: task 'first_task': train_step returns a list as sums of loss, not shape (1,)",
-    ),
-    "a task whose loss is a number": First(
-        TASK.format(returned="loss.mean().item(), loss.detach().sum()[None]"),
-        "task=first_task",
-        "task 'first_task': train_step returns a float as loss, not a scalar tensor.",
-    ),
-    "a task whose loss has no gradient": First(
-        TASK.format(returned="loss.mean().detach(), loss.detach().sum()[None]"),
-        "task=first_task",
-        "train_step returns a loss without gradient: no_grad, detach and item have to go, in the network too.",
-    ),
-    "a task that measures more than its metrics": First(
-        TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", "[:, None].expand(-1, 3)"),
-        "task=first_task",
-        "task 'first_task' fails on the first images: eval_step returns 3 columns per image for 1 metric loss; or "
-        "define compute_metrics",
-    ),
-    "a task that measures one number per batch": First(
-        TASK.format(returned="loss.mean(), loss.detach().sum()[None]").replace("[:, None]", ".mean()"),
-        "task=first_task",
-        "task 'first_task': eval_step returns torch.float32 of shape (), not a row for each of 2 images.",
-    ),
-    "a task whose metric is a tensor": First(
-        TASK.format(returned="loss.mean(), loss.detach().sum()[None]")
-        + "    def compute_metrics(self, rows, labels):\n        return {'loss': rows.mean()}",
-        "task=first_task",
-        "task 'first_task': compute_metrics returns torch.float32 of shape () as loss, not a number.",
-    ),
     "a network with an output per class for a task of other outputs": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_classes", returned=SCORES),
         "model=first_net task=autoencoder",
@@ -318,16 +244,4 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_first_file_trains_or_is_refused_in_a_sentence(name, cnnbench, outputs, tmp_path):
-    first = FILES[name]
-    (tmp_path / "here" / "plugin.py").write_text(f"{IMPORTS}\n{first.text.strip()}\n")
-    tiny = [word for word in TINY if not word.startswith("data")] if "data=" in first.words else TINY
-    ended = cnnbench(*tiny, "epochs=1", "plugins=plugin.py", *first.words.split())
-    if first.refusal:
-        assert (ended.code, ended.out) == (2, "")
-        assert first.refusal in ended.err
-        assert len(ended.err.splitlines()) == 1
-        assert not outputs.exists()
-    else:
-        assert ended.code == 0, ended.err
-        assert first.says in ended.out
-        assert read(only_run(outputs) / "result.json")["epochs"] == 1
+    assert_trains_or_is_refused(FILES[name], cnnbench, outputs, tmp_path)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from cnnbench.store.lookup import run_named
 from cnnbench.store.provenance import changed_names, plugin_hashes, typed_code
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
-from cnnbench.training.leaks import changed_images
+from cnnbench.training.leaks import prepare_unchanged
 from cnnbench.training.setup import DEFAULT_THREADS, TrainingSetup, find_device, set_up_torch, setup
 from cnnbench.training.state import restore
 from cnnbench.training.step import map_images
@@ -133,8 +133,7 @@ class Run:
         """Return the names of the plugins of the training that are other code now, or are not given."""
         before = {name: hashed for name, hashed in self.record.get("code", {}).items() if "/" not in name}
         now = plugin_hashes(self.plugins) | typed_code(self.config)
-        changed = [name for name in changed_names(before, now) if name in before]
-        return [name if name in now else f"{name} (not given)" for name in changed]
+        return [name if name in now else f"{name} (not given)" for name in changed_names(before, now) if name in before]
 
     @borrowed_torch()
     def model(self, which: Checkpoint = "tested") -> nn.Module:
@@ -184,14 +183,7 @@ class Run:
         Raises UserError if the data or their split have changed since.
         """
         on_cpu = {"device": "cpu", "precision": "fp32"}  # tf32 and fp16 are a GPU's; nothing is trained here
-        training, record = setup(self.config.model_copy(update=on_cpu)), self.record
-        fingerprints = {"data": record["data"]["fingerprint"], "split": record["split"]}
-        for name, current in (("data", training.data.fingerprint), ("split", training.data.split.hash())):
-            if current != fingerprints[name]:
-                which = changed_images(self.folder, training.data) if name == "data" else ""
-                changed = f"the {name} changed since the training{which}"
-                raise UserError(f"{self.path}: {changed}; results would not be comparable.")
-        return training
+        return setup(self.config.model_copy(update=on_cpu), prepared=partial(prepare_unchanged, self.folder))
 
     def data(self, split: str = "test") -> Images:
         """Return the images of a split before cropping: pixels, uint8 [N, C, H, W], by `.take(rows)`, and `.labels`."""

@@ -22,7 +22,7 @@ MAX_BYTES = 4 * 10**9  # of all files in an archive: several times the largest o
 MAX_FILES = 200_000
 UNREADABLE = (
     OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
-    RuntimeError, NotImplementedError,  # of zipfile, for encrypted files and compression that it does not know
+    RuntimeError,  # of zipfile, for encrypted files and, as NotImplementedError, compression that it does not know
 )  # fmt: skip
 OTHERS = "unpack it yourself, and give the folder"
 

@@ -128,7 +128,7 @@ class Display:
 
 
 def shortened_to(width: int, names: Sequence[str]) -> list[str]:
-    """Return names with at most so many characters: without their middle, or if that makes two alike, numbered."""
+    """Return names of at most that many characters: without their middle, or if that makes two alike, numbered."""
     half = width // 2
     short = [name if len(name) <= width else f"{name[: width - half - 1]}…{name[-half:]}" for name in names]
     if len(set(short)) < len(set(names)):

@@ -67,7 +67,7 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
     has to be free for the jobs. A job may begin with the run of an experiment that an earlier one trains: those weights
     are tried when it starts. Raises UserError with what is wrong with any of them, and in which commands.
     """
-    alike = design_of(plans)
+    alike = _alike(plans)
     check = _Check(len(alike))
     problems: dict[str, list[str]] = {}
     adapted: dict[str, Callable[[Plan], Plan]] = {}
@@ -77,10 +77,10 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
         if awaited is not None and awaited not in trained:
             problems.setdefault(str(ConfigError([untrained(awaited)])), []).append(plan.command)
         trained.add(plan.choices.get("experiment", ""))
-    for group in alike.values():
+    for key, group in alike.items():
         first = group[0]
         try:
-            adapted[_checked_as(first)] = check(first)
+            adapted[key] = check(first)
         except UserError as error:
             problems.setdefault(str(error), []).extend(plan.command for plan in group)
         except Exception as error:
@@ -98,13 +98,18 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
     return list(resolved.values())
 
 
-def design_of(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
-    """Return the plans of each configuration, one for each seed, by what tells it from the others."""
+def design_of(plans: Sequence[Plan]) -> list[tuple[str, list[Plan]]]:
+    """Return what tells each configuration from the others, and its plans, one for each seed."""
+    groups = list(_alike(plans).values())
+    names = labels_of([re.sub(r" seed=\S+", "", group[0].command) for group in groups])
+    return list(zip(names, groups, strict=True))
+
+
+def _alike(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
     alike: dict[str, list[Plan]] = {}
     for plan in plans:
         alike.setdefault(_checked_as(plan), []).append(plan)
-    names = labels_of([re.sub(r" seed=\S+", "", group[0].command) for group in alike.values()])
-    return dict(zip(names, alike.values(), strict=True))
+    return alike
 
 
 def _checked_as(plan: Plan) -> str:

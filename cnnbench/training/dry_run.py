@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,18 @@ MOST = 20  # configurations of a sweep that are shown; those that cannot be carr
 BYTES_PER_ROW = 150  # of metrics.jsonl and TensorBoard's events together, roughly
 
 
-def dry_run_all(design: Mapping[str, Sequence[Plan]], at_once: int = 1) -> ExitCode:
+def dry_run_all(design: Sequence[tuple[str, Sequence[Plan]]], at_once: int = 1) -> ExitCode:
     """Show what every plan would do: one in full, each configuration of a sweep in a line. Return the exit code.
 
-    design: the plans of a configuration, one for each seed, by what it is called. at_once: how many runs.
+    design: what each configuration is called, and its plans, one for each seed. at_once: how many runs.
     """
-    number = sum(map(len, design.values()))
+    number = sum(len(plans) for _, plans in design)
     if number == 1:
-        seconds, _ = dry_run(next(iter(design.values()))[0])
+        seconds, _ = dry_run(design[0][1][0])
         return ExitCode.FINISHED if math.isfinite(seconds) else ExitCode.FAILED
     console.say(f"{counted(number, 'run')} of {counted(len(design), 'configuration')}, {at_once} at a time")
     total, failed, has_raised = 0.0, 0, False
-    for index, (name, plans) in enumerate(design.items(), start=1):
+    for index, (name, plans) in enumerate(design, start=1):
         config = plans[0].config
         config = config.model_copy(update={"threads": config.threads or max(1, DEFAULT_THREADS // at_once)})
         line = f"[{index}/{len(design)}] {name}  seed={','.join(str(plan.config.seed) for plan in plans)}"

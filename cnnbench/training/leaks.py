@@ -1,4 +1,4 @@
-"""Leaks between runs: images that a network is tested on, and that its initial weights were trained on."""
+"""Images of a run: those that changed since, and leaks, which are tested and were trained on with initial weights."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
+from cnnbench.config.schema import DataConfig
 from cnnbench.config.values import as_text
 from cnnbench.data.copies import packed, unpacked
-from cnnbench.data.prepare import PreparedData
+from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import SettingError, UserError, counted, grouped, listed
 from cnnbench.registry import DATASETS
 from cnnbench.store.folder import RunFolder
@@ -46,6 +47,21 @@ def seen_by(folder: RunFolder) -> Seen:
         return Seen(unknown=(folder.shown_path,))
     trained, validated = (torch.cat([hashes[name], hashes.get(f"{name}_before", _none())]) for name in ("train", "val"))
     return Seen(trained, validated, tuple(split.get("unknown_before", ())))
+
+
+def prepare_unchanged(folder: RunFolder, config: DataConfig) -> PreparedData:
+    """Return the data of a run. Raises UserError where they or their split changed since it was trained.
+
+    This is asked first: settings that were adapted to the data may not fit what they are now.
+    """
+    data, record, what = prepare(config), folder.record(), ""
+    if data.fingerprint != record["data"]["fingerprint"]:
+        what = f"the data changed since the training{changed_images(folder, data)}"
+    elif data.split.hash() != record["split"]:
+        what = "the split changed since the training"
+    if what:
+        raise UserError(f"{folder.path}: {what}; results would not be comparable.")
+    return data
 
 
 def changed_images(folder: RunFolder, data: PreparedData) -> str:

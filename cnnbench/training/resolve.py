@@ -80,7 +80,7 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     """
     existing = _existing(plan)
     if existing is None or plan.rerun:
-        return _new_folder(plan), []
+        return _new_folder(plan), [] if plan.parent is None else _changes_since_parent(plan, training)
     _restore_files(existing, plan, training)
     record_labels(existing, plan)
     for section, key in (("data", "monitor"), ("checkpoint", "top")) if existing.is_completed else ():
@@ -92,9 +92,22 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
     unaccepted = data if existing.is_completed else [*code, *data]
     if unaccepted and not plan.accept_stale:
         raise UserError(_stale_message(existing, unaccepted))
-    if (code or data) and not existing.is_completed:
-        existing.update(accepted=[*existing.record().get("accepted", []), *code, *data])
     return existing, [*code, *data]
+
+
+def _changes_since_parent(plan: Plan, training: TrainingSetup) -> list[str]:
+    """Return what changed since the run that is trained for longer. Raises UserError unless that is accepted.
+
+    Its best validation is compared with later ones, which have to be of the same images and the same network.
+    """
+    assert plan.parent is not None
+    parent = RunFolder.open(plan.parent)
+    changes = [*_code_changes(parent, plan), *_data_changes(parent, training)]
+    if changes and not plan.accept_stale:
+        raise UserError(
+            _stale_message(parent, changes, "accept_stale=true  trains it for longer with what is there now")
+        )
+    return changes
 
 
 def record_labels(folder: RunFolder, plan: Plan) -> None:
@@ -122,15 +135,17 @@ def begin_run_dir(folder: RunFolder, training: TrainingSetup) -> dict[str, Any]:
 
 
 def prepare_run_dir(
-    folder: RunFolder, plan: Plan, training: TrainingSetup, init_record: Mapping[str, Any] | None
+    folder: RunFolder, plan: Plan, training: TrainingSetup, init_record: Mapping[str, Any], changes: Sequence[str]
 ) -> None:
     """Write what is known before training into a new run, or make sure that an existing one still has the same split.
 
-    init_record: what is recorded of initial weights.
+    init_record: what is recorded of initial weights. changes: of code and data, that were accepted.
     """
     if folder.record_file.exists():
         if folder.record()["split"] != training.data.split.hash():
             raise UserError(f"{folder.path}: the split into training and validation has changed; nothing was touched.")
+        if changes:
+            folder.update(accepted=[*folder.record().get("accepted", []), *changes])
         return
     write_sealed(folder.split_file, _split_record(plan, training, plan.parent), long_lines=True)
     values = plan.config.to_dict()
@@ -138,6 +153,7 @@ def prepare_run_dir(
     if values["data"]["root"] is not None or root == Path.cwd():  # another command may run elsewhere
         values["data"]["root"] = str(root)
     record = _first_record(plan, training) | ({"init": dict(init_record)} if init_record else {})
+    record |= {"accepted": list(changes)} if changes else {}
     folder.create(values, plan.command, record)
 
 
@@ -215,15 +231,18 @@ def _shown(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _stale_message(existing: RunFolder, changes: list[str]) -> str:
+def _stale_message(existing: RunFolder, changes: list[str], *choices: str) -> str:
     state = "was finished" if existing.is_completed else "was started"
+    choices = choices or (
+        "rerun=true         trains again, in a new folder; nothing is overwritten",
+        "accept_stale=true  uses the run as it is",
+    )
     return "\n".join(
         [
             f"{existing.shown_path} {state} with code or data that have changed since:",
             *(f"  {change}" for change in changes),
-            "choose one:",
-            "  rerun=true         trains again, in a new folder; nothing is overwritten",
-            "  accept_stale=true  uses the run as it is",
+            "choose one:" if len(choices) > 1 else "to go on all the same:",
+            *(f"  {choice}" for choice in choices),
         ]
     )
 

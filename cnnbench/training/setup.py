@@ -141,7 +141,8 @@ def setup(
     freeze.set_train_mode(trial, config.epochs)  # with the batch norms that are ever trained
     _check_smallest_batch(config, task, trial, data)
     with torch.random.fork_rng(devices=()):
-        check_task(config.task.name, task, trial, data, min(2, config.batch_size))
+        number = 3 if len(task.eval_metrics) == 2 else 2  # as many rows as columns would hide that they are exchanged
+        check_task(config.task.name, task, trial, data, min(number, config.batch_size))
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config, network, freeze)
     augmentations = make_augmentations(config)
@@ -179,7 +180,7 @@ def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) ->
     if size > number:
         problem = f"exceeds the {number} training images; use at most {number}"
         raise SettingError(f"batch_size={size}", problem, {"batch_size": number})
-    few = data.train[torch.arange(min(2, number))]
+    few = data.train[torch.arange(min(3, number))]  # of two, one that is left would be broadcast
     batches = Batches(few, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
     check_augmentations(batches.augmentations, few.take(torch.arange(len(few))) / 255, batches.margin)
     mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in batches.problems().items()]

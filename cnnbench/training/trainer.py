@@ -57,7 +57,7 @@ def carried_out(
     except StoppedAtOnce:
         raise Stopped(f"stopped by {stop.cause} before the training began; the same command starts again.") from None
     with folder.lock():
-        prepare_run_dir(folder, plan, training, init_record)
+        prepare_run_dir(folder, plan, training, init_record, changes)
         try:
             with exits_explained():
                 trainer = Trainer(plan, training, folder, stop, on_epoch)

@@ -53,6 +53,12 @@ def test_a_network_that_misses_most_of_its_training_images_underfits():
     assert "underfits" not in falling.remarks("accuracy", Fitted(ACCURACY, 0.6, 0.59, (1080, 120), guessing=0.1))[1]
 
 
+def test_a_training_without_a_finite_validation_has_no_best_epoch():
+    found = course(rows(loss_train=[3, 2, 1], loss_val=[None] * 3, accuracy_val=[None] * 3), ACCURACY)
+    assert math.isnan(found.best)
+    assert found.best_epoch == 0
+
+
 def test_a_loss_that_falls_to_the_end_is_not_overfitting():
     found = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.1, 0.2, 0.3]), ACCURACY)
     assert not found.overfits

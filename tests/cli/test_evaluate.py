@@ -239,7 +239,7 @@ def test_what_differs_from_the_training_is_named_where_numbers_differ(run, evalu
 def test_photographs_that_changed_since_are_named(tmp_path, evaluate):
     folder = write_classes(tmp_path / "classes", {"cat": 8, "dog": 8})
     words = ("data=image_folder", f"data.folder={folder}", "data.image_size=16", "data.crop=16", "model=mlp")
-    run = finished((*words, "epochs=1", "batch_size=4", "threads=1", "report=false"), tmp_path / "outputs")
+    run = finished((*words, "epochs=1", "threads=1", "report=false"), tmp_path / "outputs")  # all images in a batch
     trained = RunFolder(run).split()["files"]["train"]
     (folder / trained[0]).unlink()
     (folder / trained[1]).rename(folder / "cat" / "new.png")

@@ -15,7 +15,7 @@ from cnnbench.training import resolve, trainer
 from cnnbench.training.setup import setup
 from cnnbench.training.trainer import carry_out
 from tests.conftest import only_run
-from tests.support.interruption import PLAIN, differences, fingerprints, go, read, rows_of, stop
+from tests.support.interruption import PLAIN, child_of, differences, fingerprints, go, read, rows_of, stop
 from tests.support.training import plan_of
 
 MY_NET = """
@@ -90,6 +90,24 @@ def test_what_changed_can_be_accepted(outputs, monkeypatch, capsys, state, chang
     record = read(only_run(outputs) / "run.json")
     assert record["status"] == "completed"
     assert record.get("accepted") == (None if state == "finished" else [said])
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_run_of_other_code_or_data_is_trained_for_longer_only_where_that_is_accepted(
+    outputs, cnnbench, monkeypatch, change
+):
+    """Its best validation would be compared with those of another network, or of other images."""
+    STATES["finished"]()
+    run, before = only_run(outputs), fingerprints(outputs)
+    said = change(monkeypatch)
+    refused = cnnbench(f"resume={run}", "epochs=4")
+    assert refused.code == 2
+    assert refused.err.endswith(
+        f"  {said}\nto go on all the same:\n  accept_stale=true  trains it for longer with what is there now\n"
+    )
+    assert fingerprints(outputs) == before
+    assert cnnbench(f"resume={run}", "epochs=4", "accept_stale=true").code == 0
+    assert read(child_of(run) / "run.json")["accepted"] == [said]
 
 
 def test_other_data_is_exit_2_and_accept_stale_exit_0(outputs, cnnbench, monkeypatch):

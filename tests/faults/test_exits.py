@@ -19,10 +19,10 @@ class Leaver(nn.Linear):
     has_learnt = False  # what tries a network before a training does that on a copy
 
     def forward(self, features):
-        if self.training == {in_training} and torch.is_grad_enabled() == {in_training} and len(features) > 2:
+        if self.training == {in_training} and torch.is_grad_enabled() == {in_training} and len(features) > 3:
             if self.has_learnt or {in_training}:
                 sys.exit({code})
-        self.has_learnt = self.has_learnt or (torch.is_grad_enabled() and len(features) > 2)  # as it is tried with
+        self.has_learnt = self.has_learnt or (torch.is_grad_enabled() and len(features) > 3)  # as it is tried with
         return super().forward(features)
 
 @MODELS.register("leaver")

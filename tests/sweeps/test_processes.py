@@ -42,7 +42,7 @@ class Moody(nn.Linear):
         self.mood = mood
 
     def forward(self, features):
-        trains = self.training and torch.is_grad_enabled() and len(features) > 2  # it is tried with fewer
+        trains = self.training and torch.is_grad_enabled() and len(features) > 3  # it is tried with fewer
         if trains and not Path(__file__).with_name("cured").exists():
             if self.mood == "raises":
                 raise RuntimeError("not in the mood")

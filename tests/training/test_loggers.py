@@ -107,6 +107,13 @@ def test_a_plugin_registers_a_logger_that_is_called_in_order(cnnbench, outputs, 
     assert not list(run.rglob("*tfevents*"))
 
 
+def test_a_logger_that_lacks_a_method_is_refused_in_a_sentence(cnnbench, tmp_path):
+    (tmp_path / "diary.py").write_text(PLUGIN.replace("def scalars", "def scalar"))
+    ended = cnnbench(*PLAIN, f"plugins={tmp_path / 'diary.py'}", "logger=diary")
+    assert ended.code == 2
+    assert "diary.py:6: logger 'diary': lacks the methods that its base class leaves open: define 'sc" in ended.err
+
+
 METHODS = "begin", "scalars", "image", "flush", "result", "end"
 
 

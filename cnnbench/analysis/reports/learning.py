@@ -200,5 +200,5 @@ def _by_epoch(epochs: pd.DataFrame, column: str) -> "pd.Series[float]":
     """Return the values of a column by epoch; the last one if an epoch has several."""
     if column not in epochs:
         return pd.Series(dtype=float)
-    values = pd.Series(epochs[column].to_numpy(), epochs["epoch"].to_numpy()).dropna()
+    values = pd.Series(epochs[column].to_numpy(), epochs["epoch"].to_numpy(), dtype=float).dropna()
     return values[~values.index.duplicated(keep="last")]

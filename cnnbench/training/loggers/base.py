@@ -1,10 +1,11 @@
 """What a logger is: it is given a run, its scalars and what came out, and shows them elsewhere."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cnnbench.config.run_config import RunConfig, has_no_effect_on_result
 from cnnbench.config.values import TYPED, flat
@@ -43,25 +44,26 @@ class LoggedRun:
         return self.folder.name
 
 
-class Logger:
-    """Base of all loggers, in the order in which it is called. What it raises ends the logging, never the training.
+class Logger(Protocol):
+    """Base of all loggers, in the order in which it is called; what is not abstract may be left out.
 
-    But for NotWrittenError: the disk of the run folder is full, or read-only.
+    What it raises ends the logging, never the training. But for NotWrittenError: the disk of the run folder is full, or
+    read-only.
 
     A run that was interrupted calls `begin` again in another process, and repeats scalars of steps after its last
     checkpoint: a logger shows each once.
     """
 
+    @abstractmethod
     def begin(self, run: LoggedRun, known_as: str | None) -> str | None:
         """Start to show a run, or continue; return what this logger knows it by.
 
         known_as: what the first call for this run returned; None: this is the first.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def scalars(self, values: Scalars, step: int) -> None:
         """Show values of a step; called after every step of a training, so it must be fast."""
-        raise NotImplementedError
 
     def image(self, name: str, pixels: "np.ndarray[Any, Any]", step: int) -> None:
         """Show an image, uint8 [H, W, 3]."""
