@@ -50,12 +50,13 @@ def with_test_drawn_again(data: ImageData) -> ImageData:
     order = torch.tensor(sorted(range(len(is_test)), key=lambda row: (bool(is_val[row]), photographs.paths[row])))
     everything = Images(photographs, torch.cat([data.train.labels, data.test.labels]))[order]
     contents, is_test, is_val = contents_of(photographs)[order], is_test[order], is_val[order]
-    drawn = ~torch.isin(contents, contents[is_val])
-    parts = (drawn & is_test).long()
-    parts[drawn] = keep_together(parts[drawn], everything.labels[drawn], contents[drawn], TEST_SEED)
+    is_drawn = ~torch.isin(contents, contents[is_val])
+    parts = (is_drawn & is_test).long()
+    parts[is_drawn] = keep_together(parts[is_drawn], everything.labels[is_drawn], contents[is_drawn], TEST_SEED)
     split = hold_out(1, parts, everything.labels, len(data.classes), "data.test_fraction")
     own = None if data.is_val is None else is_val[split.train]
-    return replace(data, train=everything[split.train], test=everything[split.val], is_val=own, hashes=None)
+    drawn = replace(data, train=everything[split.train], test=everything[split.val], is_val=own, hashes=None)
+    return replace(drawn, hashes=hashes_of(drawn))  # as long as there are files: decoded ones have pixels
 
 
 def without_test_copies(split: Split, data: ImageData) -> Split:

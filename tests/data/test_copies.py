@@ -1,6 +1,7 @@
 """Copies of a photograph are in one part, whatever is drawn; where no copies are divided, a split stays as it was."""
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,15 @@ def test_labels_follow_their_files_when_the_test_part_is_drawn_again(copied):
     data = prepare_own(copied)
     for part in (data.train, data.val, data.test):
         assert [Path(file).parent.name for file in part.files()] == [data.spec.classes[n] for n in part.labels.tolist()]
+
+
+def test_hashes_are_of_files_also_when_the_test_part_is_drawn_again(copied):
+    data = prepare_own(copied)
+    for split in ("train", "val", "test"):
+        digests = [sha256(Path(file).read_bytes()).digest() for file in getattr(data, split).files()]
+        first = [int.from_bytes(digest[:8], "little", signed=True) for digest in digests]
+        assert data.hashes[split].tolist() == first
+    assert not data.copied.any()
 
 
 def test_a_note_names_copies_next_to_each_other(copied):
