@@ -16,7 +16,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders, words_alone
-from cnnbench.config.hints import as_typed, meant_by_word, retyped
+from cnnbench.config.hints import SWITCHES, as_typed, meant_by_word, retyped
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Verb:
         """Return a message about words that argparse does not know."""
         flags = {flag.lstrip("-"): flag for one in self.arguments if one.is_flag for flag in one.names}
         hint = did_you_mean(unknown[0].lstrip("-").partition("=")[0], flags)
-        settings = [_as_setting(word, words) for word in unknown if word.startswith("--")]
+        settings = [one for word in unknown if word.startswith("--") and (one := _as_setting(word, words))]
         if settings and not hint and any("KEY=VALUE" in one.shown() for one in self.arguments):
             hint = f"; settings are typed without dashes: {' '.join(settings)}."
         return f"{' '.join(unknown)}: no such argument{hint or '.'}"
@@ -205,19 +205,19 @@ class Verb:
         usage += [one.optional() for one in self.arguments if not one.is_needed and not one.is_flag]
         usage += ["[OPTION ...]"] * any(one.is_flag and not one.is_needed for one in self.arguments)
         rows = [(one.shown(), one.settings["help"]) for one in self.arguments]
-        if self.takes_plugins:
-            rows.append(("plugins=FILE,…", "Python files of your own, with models, data sets, …"))
+        rows += [("plugins=FILE,…", "Python files of your own, with models, data sets, …")] * self.takes_plugins
         parts = {"Arguments": tuple(rows)} | (self.sections(words) if self.sections else {})
         tables = ["".join(f"{line}\n" for line in [f"{title}:", *columns(part)]) for title, part in parts.items()]
         return "\n".join([f"{first}\n\n{' '.join(usage)}\n\n{rest}\n", *tables])
 
 
 def _as_setting(flag: str, words: Sequence[str]) -> str:
-    """Return `--batch-size 64` as it is typed here: batch_size=64."""
+    """Return `--batch-size 64` as it is typed here, batch_size=64; empty: there is no such key."""
     name, _, value = flag.lstrip("-").partition("=")
     following = [*words, ""][list(words).index(flag) + 1]
-    is_value = "=" not in following and not following.startswith("-")
-    return as_typed(name.replace("-", "_"), value or following * is_value, all_keys())
+    value = value or following * ("=" not in following and not following.startswith("-"))
+    setting = as_typed(name.replace("-", "_"), value, all_keys())
+    return setting if setting.partition("=")[0] in (*all_keys(), *SWITCHES) else ""
 
 
 def verb_named(name: str) -> Verb:

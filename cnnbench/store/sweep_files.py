@@ -35,7 +35,8 @@ def sweep_named(word: str, outputs: Path) -> Path | None:
 def with_folder(word: str, outputs: Path) -> str:
     """Return the path of a sweep for its folder's name, or the name or hash in it, and any other word as it is.
 
-    Raises UserError where several sweeps have that name.
+    Of several with that name, it is the one that has the jobs of all: seeds were added to it. Raises UserError where
+    there is none such.
     """
     if "/" in word or word == "last" or Path(word).expanduser().exists():
         return word
@@ -43,9 +44,16 @@ def with_folder(word: str, outputs: Path) -> str:
         return shown(path)
     parts = {path: re.fullmatch(r"(.+)-([0-9a-f]{8})", path.name) for path in _sweep_paths(outputs)}
     found = [path for path, part in parts.items() if part and readable(word)[:80] in part.groups() and sweep_file(path)]
-    if len(found) > 1:
-        raise UserError(f"{word}: several sweeps have this name: {', '.join(path.name for path in found)}")
-    return shown(found[0]) if found else word
+    if not found:
+        return word
+    jobs = {
+        path: {job.get("identity") for job in read_sweep(file)["jobs"]} for path in found if (file := sweep_file(path))
+    }
+    whole = [path for path in found if all(jobs[path] >= others for others in jobs.values())]
+    if len(whole) != 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{word}: several sweeps have this name: {names}; type the hash of one of them")
+    return shown(whole[0])
 
 
 def sweep_files(outputs: Path) -> list[Path]:

@@ -144,7 +144,7 @@ def test_files_are_explained_without_the_data(run, explain, tmp_path, monkeypatc
     assert [explainer.file_word(number) for number in range(3)] == ["0000-0", "0001", "0000-2"]
     assert len(unusable) == 1
 
-    def gone(_):
+    def gone(_, **__):
         raise UserError("the data are gone")
 
     monkeypatch.setattr("cnnbench.analysis.run.setup", gone)

@@ -83,6 +83,8 @@ def test_a_sweep_has_the_name_of_its_runs_and_is_found_by_it_and_by_its_hash(out
         assert Path(with_folder(word, outputs)).resolve() == sweep.path
     assert "2 waiting, of 2 runs" in command_of("list", "wider net").out
     assert launched(GRID, Options()).path == sweep.path, "one that is there keeps its folder"
+    larger = launched(Grid((*GRID.words[:-1], "seed=0,1,2", "name=wider net")), Options())
+    assert Path(with_folder("wider net", outputs)).resolve() == larger.path, "it has the jobs of both"
     launched(Grid((*WORDS, "name=wider net", "seed=3")), Options())
     assert "wider-net: several sweeps have this name: wider-net-" in command_of("resume", "wider-net").err
     (outputs / "sweeps" / "last-12345678").mkdir()

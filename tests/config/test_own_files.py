@@ -1,0 +1,38 @@
+"""Presets and experiments of one's own: what is wrong in a file is said with its name, its line, and what to write."""
+
+import pytest
+
+HEAD = "# @package _global_\n"
+OWN_FILES = {
+    "experiment=mine": {
+        "epochs: 3": "/own/experiment/mine.yaml: its first line must be '# @package _global_'",
+        "": "/own/experiment/mine.yaml: its first line must be '# @package _global_'",
+        f"{HEAD}model: lenet_v2": ".yaml:2: an option is chosen in the list of defaults: '- override /model: lenet_v2'",
+        f"{HEAD}defaults:\n- /model: mlp": ".yaml:3: an option is chosen by '- override /model: mlp'",
+        f"{HEAD}defaults:\n- model: mlp": ".yaml:3: an option is chosen by '- override /model: mlp'",
+        f"{HEAD}defaults:\n- override /modle: mlp": ".yaml:3: there is no group 'modle'; did you mean 'model'?",
+        f"{HEAD}defaults:\n- override /model: lennet": ".yaml:3: lennet: no such model; did you mean 'lenet'?",
+        f"{HEAD}defaults:\n- override /model mlp": ".yaml:3: an option is chosen by '- override /GROUP: OPTION'",
+        f"{HEAD}epochs: 3\n  seed: 4": ".yaml cannot be read: mapping values are not allowed in this context in line 3",
+        f"{HEAD}epochs:3": ".yaml:2: 'epochs:3' sets nothing; write 'epochs: 3'",
+        f"{HEAD}epoch: 3": "epoch=3  no such key; did you mean 'epochs'? (in experiment/mine.yaml)",
+        f"{HEAD}plugins: my.py": "belongs into the command, not into a file: cnnbench … plugins=my.py (in experiment/",
+    },
+    "model=own_preset": {
+        "maps: [4, 8]": "model.name=null  no such model; there are",
+        "name: lenet": "model.maps=        must be given: a list of 2, each a whole number above 0 (in model/",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "text"), [(word, text) for word, texts in OWN_FILES.items() for text in texts], ids=repr
+)
+def test_what_is_wrong_in_a_file_of_ones_own_is_said_with_its_name_and_what_to_write(cnnbench, word, text, tmp_path):
+    file = tmp_path / "own" / f"{word.replace('=', '/')}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    outcome = cnnbench("--config-dir", str(tmp_path / "own"), word)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert OWN_FILES[word][text] in outcome.err
+    assert file.name in outcome.err
