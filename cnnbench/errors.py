@@ -1,6 +1,7 @@
 """Errors for users: messages that say what is wrong, where, and what to do."""
 
 import errno
+import os
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -229,6 +230,17 @@ def writing_to(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise NotWrittenError(path, error) from error
+
+
+def said_of_paths(error: OSError) -> str:
+    """Return what to say of an error that any path may be the cause of, wherever it is looked for; "": another error."""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{shortened(str(error.filename))}: no file name can be that long"
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the folder in which this command was started has been removed; go to another one: cd FOLDER"
+    return ""
 
 
 class Stopped(Explained):

@@ -3,7 +3,6 @@
 Nothing heavy is imported at the top: `--help` and completion answer at once.
 """
 
-import errno
 import gc
 import os
 import re
@@ -29,7 +28,7 @@ from cnnbench.errors import (
     UserError,
     exits_explained,
     printable,
-    shortened,
+    said_of_paths,
     wrapped,
 )
 from cnnbench.training.signals import StopRequests
@@ -106,6 +105,7 @@ def _set_waiting() -> None:
 def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
     """Do what the words say; say what went wrong, and return how the command ends."""
     try:
+        os.getcwd()  # where that was removed, MKL ends the process as torch is loaded
         code = run_command(words, stop)
         if sys.stdout is not None:  # closed: `>&-`
             sys.stdout.flush()  # a reader that has gone away is noticed here, not when Python ends
@@ -116,9 +116,9 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.FINISHED
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # of any path that was typed, wherever it is looked for
+        if not (said := said_of_paths(error)):
             raise
-        _say(words, f"{shortened(str(error.filename))}: no file name can be that long")
+        _say(words, said)
         code = ExitCode.MISTAKE
     except (Stopped, StoppedAtOnce) as error:
         _say(words, str(error) or f"stopped by {stop.cause}.")

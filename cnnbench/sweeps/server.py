@@ -10,6 +10,7 @@ from types import FrameType
 from cnnbench.training.signals import SIGNALS, handled
 
 SERVER = os.getpid()
+os.chdir(os.path.abspath(os.sep))  # jobs go where the sweep is; MKL ends a process that loads torch in a removed folder
 
 
 def _outlast(number: int, _frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,9 +130,16 @@ class Processes:
         saying, listening = (self._context.Pipe(duplex=False) for _ in range(2))
         environment = {**os.environ, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
         arguments = (task, log, environment, saying[1], listening[0])
-        process = self._context.Process(target=_work_in_process, args=arguments)
-        with _without_main():
-            process.start()
+        for is_last in (False, False, True):
+            process = self._context.Process(target=_work_in_process, args=arguments)
+            try:
+                with _without_main():
+                    process.start()
+                break
+            except (EOFError, ConnectionError):  # the server has been killed; the next one begins once it is gone
+                if is_last:
+                    raise
+                time.sleep(0.2)
         for end in (saying[1], listening[0]):  # so that each side notices when the other one is gone
             end.close()
         return JobProcess(process, saying[0], listening[1])

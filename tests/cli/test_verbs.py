@@ -68,6 +68,14 @@ def test_a_first_word_that_is_no_verb_is_answered_with_what_was_meant(cnnbench, 
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
+@pytest.mark.parametrize("words", [["list"], ["data=digits", "model=mlp"], ["-m", "data=digits", "seed=0,1"]], ids=" ".join)
+def test_a_working_directory_that_was_removed_is_said(cnnbench, words):
+    Path.cwd().rmdir()
+    outcome = cnnbench(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "the folder in which this command was started has been removed; go to another one: cd FOLDER\n" in outcome.err
+
+
 def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").touch()

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 
 from cnnbench import api
 from cnnbench.errors import ExitCode
@@ -160,6 +163,31 @@ def test_the_jobs_of_a_second_sweep_have_the_environment_of_that_time(tmp_path, 
     for name in ("first", "second"):  # of one process, whose jobs are started by the same server
         monkeypatch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / name))
         assert len(api.sweep([*TINY, "model=mlp", "seed=0,1"])) == 2
+
+
+def multiplies(server: Path, _stop: StopRequests) -> ExitCode:
+    server.write_text(str(os.getppid()))
+    return ExitCode.FINISHED if torch.ones(2, 2).mm(torch.ones(2, 2)).sum() == 8 else ExitCode.FAILED
+
+
+def server_of_a_job(folder):
+    process = Processes().start(partial(multiplies, folder / "server"), folder / "log")
+    assert process.ended().code == 0, (folder / "log").read_text()
+    return int((folder / "server").read_text())
+
+
+def test_jobs_begin_though_the_server_was_killed_or_began_in_a_folder_that_is_removed(tmp_path, monkeypatch):
+    os.kill(server_of_a_job(tmp_path), signal.SIGKILL)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(gone)
+        Processes().warm_up()
+    gone.rmdir()  # before the server imports torch: there MKL would end it
+    server = server_of_a_job(tmp_path)
+    assert Path(f"/proc/{server}/cwd").readlink() == Path("/")
+    os.kill(server, signal.SIGKILL)
+    assert server_of_a_job(tmp_path) != server
 
 
 @pytest.mark.slow
