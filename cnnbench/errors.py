@@ -233,7 +233,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def said_of_paths(error: OSError) -> str:
-    """Return what to say of an error that any path may be the cause of, wherever it is looked for; "": another error."""
+    """Return what to say of an error that any path may cause, wherever it is looked for; "": it is another one."""
     if error.errno == errno.ENAMETOOLONG:
         return f"{shortened(str(error.filename))}: no file name can be that long"
     try:

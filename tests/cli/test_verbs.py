@@ -68,12 +68,12 @@ def test_a_first_word_that_is_no_verb_is_answered_with_what_was_meant(cnnbench, 
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
-@pytest.mark.parametrize("words", [["list"], ["data=digits", "model=mlp"], ["-m", "data=digits", "seed=0,1"]], ids=" ".join)
+@pytest.mark.parametrize("words", ["list", "data=digits model=mlp", "-m data=digits seed=0,1"])
 def test_a_working_directory_that_was_removed_is_said(cnnbench, words):
     Path.cwd().rmdir()
-    outcome = cnnbench(*words)
+    outcome = cnnbench(*words.split())
     assert (outcome.code, outcome.out) == (2, "")
-    assert "the folder in which this command was started has been removed; go to another one: cd FOLDER\n" in outcome.err
+    assert "the folder in which this command was started has been removed; go to another one: cd" in outcome.err
 
 
 def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
