@@ -28,7 +28,7 @@ def run_named(word: str) -> RunFolder:
     if len(found) != 1:
         found = [name for name in run_names(outputs) if _is_called(RunFolder(outputs / name), word)] or found
     if len(found) > 1:
-        first = "".join(f"\n  {name}" for name in sorted(found)[:8])
+        first = "".join(f"\n  {name}{_state(RunFolder(outputs / name))}" for name in sorted(found)[:8])
         more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
         raise UserError(
             f"{word}: {len(found)} runs have this name or path; type more of the path of one of them:{first}{more}"
@@ -36,6 +36,14 @@ def run_named(word: str) -> RunFolder:
     if not found:
         raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this name or path.")
     return RunFolder.open(outputs / found[0])
+
+
+def _state(run: RunFolder) -> str:
+    """Return what tells runs of one name apart: how far each is, and since when; "" for one that cannot be read."""
+    with suppress(OSError, UserError):
+        record = run.record()
+        return f"  ({record.get('status')}, {record.get('ended') or record.get('started')})"
+    return ""
 
 
 def _is_called(run: RunFolder, name: str) -> bool:
