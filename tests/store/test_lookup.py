@@ -42,9 +42,9 @@ def test_a_run_is_found_by_the_name_that_its_user_gave_it(outputs):
         assert [one.path for one in runs_named([word])] == [run]
     other = RunFolder(write_run(outputs, 0.9, "seed=3", "name=trial1"))
     other.update(status="running", started="2026-11-27T04:10:00Z", ended=None)
-    with pytest.raises(UserError, match="trial1: 2 runs have this name or path; type more of the path of one") as raised:
+    with pytest.raises(UserError, match="trial1: 2 runs have this name or path; type more of the path of one") as it:
         run_named("trial1")
-    assert f"{other.path.relative_to(outputs)}  (running, 2026-11-27T04:10:00Z)" in str(raised.value)
+    assert f"{other.path.relative_to(outputs)}  (running, 2026-11-27T04:10:00Z)" in str(it.value)
     with pytest.raises(UserError, match=r"trial: there is no such folder, and no run below .* has this name"):
         run_named("trial")
 
