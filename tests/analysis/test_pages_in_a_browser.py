@@ -168,6 +168,20 @@ def test_a_table_is_sorted_by_a_click_and_what_is_missing_comes_last(window, tmp
     assert sorted_by(window, 1) == ["10.0000", "9.0000", ""]
 
 
+def test_the_name_of_a_configuration_is_broken_before_its_value_not_within(window, tmp_path):
+    numbers = "0.8065 [0.7958, 0.8172], n = 3"
+    strips = [Strip(f"{number}. regularization=dropout", numbers) for number in range(2)]
+    page = Page("names", "", [Strips("one", ("Configuration", "Mean"), strips, Axis("accuracy", 0, 1))]).write(tmp_path)
+    window.open(page, 768)
+    assert window.run("document.querySelector('.strips tbody th').innerText") == "0. regularization=dropout"
+    lines = window.run("""[...document.querySelectorAll(".strips tbody th")].map(({childNodes}) => {
+        const range = document.createRange();
+        range.selectNodeContents(childNodes[childNodes.length - 1]);
+        return range.getClientRects().length;
+    })""")
+    assert lines == [1, 1]
+
+
 def test_hostile_text_is_shown_and_never_run(window, tmp_path):
     no_image = b"no image"
     long = "x" * 3000
