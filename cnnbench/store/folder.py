@@ -29,7 +29,7 @@ import yaml
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import validate
-from cnnbench.errors import ConfigError, NotWrittenError, UserError
+from cnnbench.errors import ConfigError, NotWrittenError, PluginsNeededError, UserError
 from cnnbench.store.files import DamagedError, as_json, make_folder, remove_leftovers, write_atomically, write_json
 from cnnbench.store.lock import is_locked, locked
 from cnnbench.store.reading import edited_settings, read_json, read_yaml
@@ -153,6 +153,9 @@ class RunFolder:
         try:
             config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
+            unknown = [one.given for one in error.mistakes if re.match("no such (?!key)", one.problem)]
+            if unknown and (plugins := self.record().get("plugins")):
+                raise PluginsNeededError(self.shown_path, ", ".join(unknown), plugins) from error
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
             raise UserError(f"{self._code_needed()}{self.config_file} cannot be used:{problems}") from error
         recorded = self.record().get("identity")
