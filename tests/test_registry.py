@@ -16,7 +16,7 @@ from cnnbench import plugins
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
 from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
-from cnnbench.registry import MODELS, PROVIDED, Registry, Selection
+from cnnbench.registry import METRICS, MODELS, PROVIDED, Registry, Selection
 from cnnbench.store import provenance
 from tests.conftest import TINY, only_run
 
@@ -288,6 +288,16 @@ class TestPlugins:
         file.unlink()
         gone = "; my_net.py is not here any more, so give the path of a copy. Type: cnnbench"
         assert gone in cnnbench(verb, "last", *more).err
+
+    def test_a_run_says_that_a_metric_came_from_a_file(self, cnnbench, tmp_path):
+        (tmp_path / "here" / "mine.py").write_text(
+            "from cnnbench.registry import METRICS\n\n@METRICS.register('mine')\n"
+            "def mine(predictions):\n    \"\"\"One.\"\"\"\n    return 1.0\n"
+        )
+        assert cnnbench("plugins=mine.py", "task.metrics=[mine]", "epochs=1", "report=true", *TINY).code == 0
+        METRICS.components.pop("mine")
+        assert "trained with task.metrics=[mine] of plugins=mine.py" in cnnbench("evaluate", "last").err
+        assert cnnbench("report", "last").code == 0  # which computes nothing
 
     def test_no_file_at_all_is_a_mistake(self, cnnbench):
         refused = cnnbench("plugins=", "--cfg", "job")
