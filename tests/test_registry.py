@@ -292,7 +292,7 @@ class TestPlugins:
     def test_a_run_says_that_a_metric_came_from_a_file(self, cnnbench, tmp_path):
         (tmp_path / "here" / "mine.py").write_text(
             "from cnnbench.registry import METRICS\n\n@METRICS.register('mine')\n"
-            "def mine(predictions):\n    \"\"\"One.\"\"\"\n    return 1.0\n"
+            'def mine(predictions):\n    """One."""\n    return 1.0\n'
         )
         assert cnnbench("plugins=mine.py", "task.metrics=[mine]", "epochs=1", "report=true", *TINY).code == 0
         METRICS.components.pop("mine")
