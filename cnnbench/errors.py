@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,6 +77,20 @@ class UserError(Explained):
     """An error that the user can fix: the message says what, where and what to do. No traceback."""
 
 
+class PluginsNeededError(UserError):
+    """A run whose parts are in files that the command does not name, or that no longer have them."""
+
+    def __init__(self, run: str, parts: str, plugins: Iterable[str]) -> None:
+        self.word = f"plugins={','.join(plugins)}"
+        gone = [name for name in plugins if name.endswith(".py") and not Path(name).expanduser().is_file()]
+        where = f"; {', '.join(gone)} is not here any more, so give the path of a copy" if gone else ""
+        super().__init__(f"{run} was trained with {parts} of {self.word}, which has to be given as it was then{where}.")
+
+    def retyped(self, words: Iterable[str]) -> str:
+        """Return the command of these words with its plugins."""
+        return shlex.join(["cnnbench", *(word for word in words if not word.startswith("plugins=")), self.word])
+
+
 @dataclass(frozen=True)
 class Mistake:
     """One thing wrong with a configuration: what was given, the problem, and values that would fit instead."""
@@ -109,15 +124,25 @@ def raised_at(error: BaseException, file: str) -> str:
     return f"{file}:{lines[-1]}: " if lines else ""
 
 
-def try_out(component: str, file: str, problems: Iterable[str]) -> None:
-    """Raise UserError for what a component does wrong on the first images, or fails with; file: of other people."""
+def quoted(error: BaseException) -> str:
+    """Return what an exception says, in one line: `ValueError: no such file`; of ours, the message alone."""
+    kind = "" if isinstance(error, Explained) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
+
+
+def try_out(component: str, file: str, problems: Iterable[str], contract: str = "") -> None:
+    """Raise UserError for what a component does wrong on the first images, or fails with.
+
+    file: of other people. contract: what it gets and returns, a sentence.
+    """
     try:
         found = list(problems)
     except ConfigError:
         raise
     except Exception as error:
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        raise UserError(f"{component} fails on the first images: {raised_at(error, file)}{kind}{error}") from error
+        contract = f". {contract}" if contract else ""
+        said = f"{raised_at(error, file)}{quoted(error).rstrip('.')}{contract}"
+        raise UserError(f"{component} fails on the first images: {said}") from error
     if found:
         raise UserError(f"{component}: {'; '.join(found)}.")
 

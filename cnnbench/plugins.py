@@ -14,7 +14,7 @@ from traceback import extract_tb
 from types import ModuleType
 
 from cnnbench.config.schema import GROUPS
-from cnnbench.errors import UserError, one_line, raised_at
+from cnnbench.errors import UserError, one_line, quoted, raised_at
 from cnnbench.registry import ENGINES, LOGGERS, METRICS, Registry
 
 PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.loggers")
@@ -63,7 +63,7 @@ def _say_once(point: EntryPoint, error: BaseException) -> None:
     own = [one for one in extract_tb(error.__traceback__) if package in Path(one.filename).with_suffix("").parts]
     where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
     name = point.dist.name if point.dist else point.name
-    note = one_line(f"note: the installed package {name} cannot be imported: {where}{_reason(error)}")
+    note = one_line(f"note: the installed package {name} cannot be imported: {where}{quoted(error)}")
     if note not in _said and sys.stderr is not None:  # a command registers several times; pythonw has no stderr
         sys.stderr.write(f"{note}\n")
     _said.add(note)
@@ -76,10 +76,10 @@ def _load(plugin: str) -> ModuleType:
                 return _load_file(Path(plugin))
             return importlib.import_module(plugin)
     except UserError as error:
-        raise UserError(f"plugins={plugin}: {error}") from error
+        raise UserError(f"plugins={plugin}: {quoted(error)}") from error
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"plugins={plugin} cannot be imported: {raised_at(error, Path(plugin).name)}{_reason(error)}"
+            f"plugins={plugin} cannot be imported: {raised_at(error, Path(plugin).name)}{quoted(error)}"
         ) from error
 
 
@@ -126,7 +126,3 @@ def _rolled_back_on_failure() -> Iterator[None]:
         for registry, components in before:
             registry.components = components
         raise
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

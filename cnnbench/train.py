@@ -22,6 +22,7 @@ from cnnbench.config.hints import SWITCHES
 from cnnbench.errors import (
     ExitCode,
     Mistake,
+    PluginsNeededError,
     Stopped,
     StoppedAtOnce,
     TrainingError,
@@ -131,7 +132,8 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
 
 def _say(words: Sequence[str], text: object) -> None:
     verb = f" {words[0]}" if words and words[0] in VERBS else ""
-    message = printable(f"cnnbench{verb}: {text}\n")
+    way = f" Type: {text.retyped(words)}" if isinstance(text, PluginsNeededError) else ""
+    message = printable(f"cnnbench{verb}: {text}{way}\n")
     sys.stderr.write(wrapped(message, get_terminal_size().columns) if sys.stderr.isatty() else message)
 
 

@@ -65,6 +65,26 @@ FILES = {
         "augmentation=first_invert",
         "plugin.py:10: augmentation 'first_invert' fails on the first images: plugin.py:17: NameError: name 'image'",
     ),
+    "an augmentation that computes in another type": First(
+        INVERT.replace("1 - images", "images.bool() @ images"),
+        "augmentation=first_invert",
+        ". It gets images, torch.float32 of shape (3, 1, 16, 16) in [0, 1], and has to return such images\n",
+    ),
+    "an augmentation that fails in several lines": First(
+        INVERT.replace("return 1 - images", "raise ValueError('one\\n  two')"),
+        "augmentation=first_invert",
+        "'first_invert' fails on the first images: plugin.py:17: ValueError: one two. It gets images, torch.float32 of",
+    ),
+    "an augmentation for pixels up to 255": First(
+        INVERT.replace("1 - images", "images * 255"),
+        "augmentation=first_invert",
+        says="note: augmentation.first_invert: apply gets pixels from",
+    ),
+    "an augmentation that divides by 255 once more": First(
+        INVERT.replace("1 - images", "images / 255"),
+        "augmentation=first_invert",
+        says="note: augmentation.first_invert: apply gets pixels from",
+    ),
     "an augmentation that mixes without shares": First(
         INVERT.replace("changes_pixels", "mix_probability").replace("apply(", "mix(").replace("draws", "*_"),
         "augmentation=first_invert",
@@ -225,6 +245,26 @@ FILES = {
         ),
         "data=first_data",
         "the data set's test images have 1 x 16 x 8 pixels, the others 1 x 16 x 16; set data.image_size.",
+    ),
+    "a data set with channels last": First(
+        DATA.format(returned='ImageData(*[Images(pixels.byte().permute(0, 2, 3, 1), labels)] * 2, ("dark", "bright"))'),
+        "data=first_data",
+        "part 'train': pixels [60, 16, 16, 1] look like [N, H, W, C]; use .permute(0, 3, 1, 2).",
+    ),
+    "a data set whose classes have one name": First(
+        DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright", "dark"))'),
+        "data=first_data",
+        "the data set's classes 0 and 2 are both called 'dark'; give each a name of its own.",
+    ),
+    "a data set without images": First(
+        DATA.format(returned='ImageData(*[Images(pixels.byte()[:0], labels[:0])] * 2, ("dark", "bright"))'),
+        "data=first_data",
+        "plugin.py:10: data 'first_data' returns no image to train on; it looks in ",
+    ),
+    "a data set that fails in several lines": First(
+        DATA.format(returned="int('a\\nb'[:0] or {}['two\\n lines'])"),
+        "data=first_data",
+        "data 'first_data' cannot be read: plugin.py:15: KeyError: ",
     ),
     "a data set that fails": First(
         DATA.format(returned="[][0]"),

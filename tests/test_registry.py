@@ -16,7 +16,8 @@ from cnnbench import plugins
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
 from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
-from cnnbench.registry import PROVIDED, Registry, Selection
+from cnnbench.registry import METRICS, MODELS, PROVIDED, Registry, Selection
+from cnnbench.store import provenance
 from tests.conftest import TINY, only_run
 
 MY_NET = '''
@@ -241,6 +242,10 @@ class TestPlugins:
             files[-1].write_text(MY_NET.replace('"plugged_net"', f'"{name}"'))
         for _ in range(2):  # the command registers before it composes, and again where it trains
             assert [module.__file__ for module in register_everything(map(str, files))] == [str(file) for file in files]
+        both = provenance.plugin_hashes(register_everything(map(str, files)))
+        assert sorted(both) == ["one/net.py", "two/net.py"]
+        assert both["one/net.py"] != both["two/net.py"]
+        assert [*provenance.plugin_hashes(register_everything([str(files[0])]))] == ["net.py"]
 
     def test_an_installed_package_that_cannot_be_imported_is_named_once_and_ends_no_command(
         self, cnnbench, tmp_path, monkeypatch
@@ -265,6 +270,34 @@ class TestPlugins:
             monkeypatch.setattr(plugins, "_said", set())  # as in a process of its own
             ended = cnnbench(*words)
             assert (ended.code, ended.err.count(note)) == (code, 1), ended.err
+
+    @pytest.mark.parametrize("verb", ["evaluate", "resume", "predict", "explain", "export"])
+    def test_a_run_says_which_file_it_needs_and_the_command_to_type(self, cnnbench, outputs, tmp_path, verb):
+        file = tmp_path / "here" / "my_net.py"
+        file.write_text(MY_NET)
+        assert cnnbench("plugins=my_net.py", "model=plugged_net", "model.width=5", "epochs=1", *TINY).code == 0
+        more = {"predict": ("--index", "0"), "export": ("--format", "safetensors")}.get(verb, ())
+        MODELS.components.pop("plugged_net")  # as in another process
+        ended = cnnbench(verb, "last", *more)
+        assert ended.code == 2
+        assert (
+            "was trained with model.name=plugged_net of plugins=my_net.py, which has to be given as it was then."
+            in ended.err
+        )
+        assert ended.err.endswith(f" Type: cnnbench {verb} last {' '.join((*more, 'plugins=my_net.py'))}\n")
+        file.unlink()
+        gone = "; my_net.py is not here any more, so give the path of a copy. Type: cnnbench"
+        assert gone in cnnbench(verb, "last", *more).err
+
+    def test_a_run_says_that_a_metric_came_from_a_file(self, cnnbench, tmp_path):
+        (tmp_path / "here" / "mine.py").write_text(
+            "from cnnbench.registry import METRICS\n\n@METRICS.register('mine')\n"
+            'def mine(predictions):\n    """One."""\n    return 1.0\n'
+        )
+        assert cnnbench("plugins=mine.py", "task.metrics=[mine]", "epochs=1", "report=true", *TINY).code == 0
+        METRICS.components.pop("mine")
+        assert "trained with task.metrics=[mine] of plugins=mine.py" in cnnbench("evaluate", "last").err
+        assert cnnbench("report", "last").code == 0  # which computes nothing
 
     def test_no_file_at_all_is_a_mistake(self, cnnbench):
         refused = cnnbench("plugins=", "--cfg", "job")

@@ -131,7 +131,8 @@ class Run:
     @cached_property
     def changed_plugins(self) -> list[str]:
         """Return the names of the plugins of the training that are other code now, or are not given."""
-        before = {name: hashed for name, hashed in self.record.get("code", {}).items() if "/" not in name}
+        code = self.record.get("code", {})
+        before = {name: hashed for name, hashed in code.items() if not name.startswith("cnnbench/")}
         now = plugin_hashes(self.plugins) | typed_code(self.config)
         return [name if name in now else f"{name} (not given)" for name in changed_names(before, now) if name in before]
 

@@ -142,18 +142,25 @@ def uniform_integers(draws: Tensor, number: int | Tensor) -> Tensor:
     return (draws * number).long().clamp_(max=last)  # float32 can round up to the number itself
 
 
-def check_augmentations(parts: Mapping[str, Augmentation], images: Tensor, margin: CropMargin) -> None:
+def check_augmentations(parts: Mapping[str, Augmentation], images: Tensor, margin: CropMargin) -> list[str]:
     """Let each augmentation of a plugin act on images, float32 [B, C, H, W] in [0, 1], as batches do.
 
+    Return a note on each that returns another range of values, as one for pixels from 0 to 255 does.
     Raises UserError for one that fails, or returns another shape or type, or what is not finite.
     """
+    notes: list[str] = []
+    shape = (len(images), margin.channels, margin.height, margin.width)
+    contract = f"It gets images, torch.float32 of shape {shape} in [0, 1], and has to return such images"
     for name, part in parts.items():
         if AUGMENTATIONS[name].is_from_plugin:
+            given = contract + " and a share of each" * bool(part.mix_probability)
             with torch.random.fork_rng(devices=()):
-                try_out(str(AUGMENTATIONS[name]), AUGMENTATIONS[name].file, _problems(part, images, margin))
+                problems = _problems(name, part, images, margin, notes)
+                try_out(str(AUGMENTATIONS[name]), AUGMENTATIONS[name].file, problems, given)
+    return notes
 
 
-def _problems(part: Augmentation, images: Tensor, margin: CropMargin) -> Iterator[str]:
+def _problems(name: str, part: Augmentation, images: Tensor, margin: CropMargin, notes: list[str]) -> Iterator[str]:
     number, size = len(images), (margin.height, margin.width)
     draws = torch.rand(number, part.num_draws, generator=torch.Generator().manual_seed(0))
     draws[:1] = 0  # acts on the first at any probability
@@ -173,3 +180,15 @@ def _problems(part: Augmentation, images: Tensor, margin: CropMargin) -> Iterato
             yield f"{method} returns {described(result)}, not torch.float32 of shape {tuple(crops.shape)}{share}"
         elif not result.isfinite().all():
             yield f"{method} returns numbers that are not finite"
+        elif method != "mix" and _is_rescaled(crops, result):
+            ranges = [f"{float(some.min()):.3g} to {float(some.max()):.3g}" for some in (crops, result)]
+            notes.append(
+                f"augmentation.{name}: {method} gets pixels from {ranges[0]}, and returns {ranges[1]}; the network "
+                "expects [0, 1], which are normalised afterwards"
+            )
+
+
+def _is_rescaled(images: Tensor, returned: Tensor) -> bool:
+    """Tell whether pixels have another range: that of bytes, divided by 255, normalised; noise alone does not."""
+    lowest, highest = float(returned.min()), float(returned.max())
+    return lowest < -1 or highest > 2 or 0 < highest < float(images.max()) / 50

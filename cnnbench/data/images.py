@@ -242,6 +242,11 @@ class ImageData:
             raise UserError(
                 f"the data set's classes must be texts, and {foreign[0]!r} is a {type(foreign[0]).__name__}."
             )
+        if twice := [name for row, name in enumerate(self.classes) if name in self.classes[:row]]:
+            places = " and ".join(str(row) for row, name in enumerate(self.classes) if name == twice[0])
+            raise UserError(
+                f"the data set's classes {places} are both called '{twice[0]}'; give each a name of its own."
+            )
 
     @property
     def source_rows(self) -> tuple[Tensor, Tensor]:
@@ -285,11 +290,20 @@ def _problem(images: Images, num_classes: int) -> str:
             return f"{name} must be a tensor, and are a {type(values).__name__}; torch.as_tensor makes one of it"
     if isinstance(pixels, Tensor) and (pixels.dtype != torch.uint8 or pixels.ndim != 4):
         return f"pixels must be uint8 [N, C, H, W], and are {pixels.dtype} {list(pixels.shape)}"
+    if not isinstance(pixels, Photographs) and _has_channels_last(*pixels.shape[1:]):
+        return f"pixels {list(pixels.shape)} look like [N, H, W, C]; use .permute(0, 3, 1, 2)"
     if labels.dtype != torch.int64 or labels.shape != (len(pixels),):
         return f"labels must be int64 [{len(pixels)}], one per image, and are {labels.dtype} {list(labels.shape)}"
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         return f"labels go from {int(labels.min())} to {int(labels.max())}, and there are {num_classes} classes"
     return ""
+
+
+def _has_channels_last(channels: int, height: int, width: int) -> bool:
+    """Tell whether sizes read as channels, height and width are rather those of height, width and channels."""
+    # No image is so narrow; feature maps of 4x4 or 1x1, and signals of several channels, [12, 1000, 1], are none.
+    short, long = sorted((channels, height))
+    return width in (1, 3, 4) and short > 4 and long <= 4 * short
 
 
 def counts_per_class(labels: Tensor, num_classes: int) -> Sequence[int]:

@@ -27,7 +27,7 @@ from cnnbench.data.files import data_root, source_of
 from cnnbench.data.images import DataSpec, ImageData, Images, Photographs, Pixels, Stream, counts_per_class
 from cnnbench.data.split import Split, add_label_noise, class_weights, k_fold, select_subset, split_by, stratified_split
 from cnnbench.data.statistics import statistics_of
-from cnnbench.errors import Explained, SettingError, UserError, grouped, listed, raised_at
+from cnnbench.errors import Explained, SettingError, UserError, grouped, listed, quoted, raised_at
 from cnnbench.registry import DATASETS, Selection
 
 MAX_IN_MEMORY = 2**30  # bytes of a split; a larger one is resized batch by batch
@@ -82,7 +82,7 @@ def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
         if isinstance(error, Explained) or not component.is_from_plugin:
             raise
         at = raised_at(error, component.file)
-        raise UserError(f"{component} cannot be read: {at}{type(error).__name__}: {error}.") from error
+        raise UserError(f"{component} cannot be read: {at}{quoted(error)}.") from error
     return replace(data, hashes=hashes_of(data)), data.fingerprint()
 
 
@@ -105,6 +105,8 @@ def prepare(config: DataConfig) -> PreparedData:
     Raises UserError for files that are missing or wrong, and SettingError for an impossible subset, split or crop.
     """
     whole, fingerprint = _load(config.name, json.dumps(dict(config.settings)), root_of(config))
+    if not len(whole.train):
+        raise UserError(f"{DATASETS[config.name]} returns no image to train on; it looks in {root_of(config)}.")
     data, rows = select_subset(whole, config.subset, config.split_seed)
     has_photographs = isinstance(data.train.pixels, Photographs)
     if has_photographs and whole.draws_test and has_test_copies(data):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from cnnbench.config.schema import HeadConfig
 from cnnbench.data.images import DataSpec
-from cnnbench.errors import ConfigError, SettingError, UserError, raised_at
+from cnnbench.errors import ConfigError, SettingError, UserError, quoted, raised_at
 from cnnbench.models.head import replace_head, trace_head
 from cnnbench.registry import MODELS, ContractError, Selection
 
@@ -111,11 +111,11 @@ def check_network(
         is_about_shapes = isinstance(error, (UserError, RuntimeError, ValueError, IndexError))
         if not (line or is_about_shapes):
             raise
-        line += "" if is_about_shapes else f"{type(error).__name__}: "
+        said = " ".join(str(error).split()) if is_about_shapes else quoted(error)
         side = smallest_side(lambda side: works(selection, replace(spec, height=side, width=side), output))
         given = f"{spec.height}x{spec.width}"
         if side is None or side <= min(spec.height, spec.width):
-            problem = f"does not work on {spec.channels}x{given} images: {line}{error}"
+            problem = f"does not work on {spec.channels}x{given} images: {line}{said}"
             if component.is_from_plugin and not line and spec.num_outputs != spec.num_classes:
                 outputs = f"{spec.num_outputs} numbers per image (spec.num_outputs, or a parameter num_outputs)"
                 problem += f"; for this task it returns {outputs}, not the {spec.num_classes} of spec.num_classes"

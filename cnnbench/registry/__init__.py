@@ -193,7 +193,7 @@ class Registry:
 
     def __getitem__(self, name: str) -> Component:
         if name not in self.components:
-            hint = did_you_mean(name, self)
+            hint = did_you_mean(name, self) or "."
             raise UserError(f"no {self.group} is called '{name}'{hint} There are: {listed(self)}.")
         return self.components[name]
 

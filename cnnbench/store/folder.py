@@ -19,7 +19,7 @@ outputs/<data>/<model>/<what-differs>-<hash8>/
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,8 @@ import yaml
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.validate import validate
-from cnnbench.errors import ConfigError, NotWrittenError, UserError
+from cnnbench.errors import ConfigError, NotWrittenError, PluginsNeededError, UserError
+from cnnbench.registry import METRICS
 from cnnbench.store.files import DamagedError, as_json, make_folder, remove_leftovers, write_atomically, write_json
 from cnnbench.store.lock import is_locked, locked
 from cnnbench.store.reading import edited_settings, read_json, read_yaml
@@ -153,8 +154,11 @@ class RunFolder:
         try:
             config = validate(self.config() if values is None else values, is_recorded=True)[0]
         except ConfigError as error:
+            self._require(one.given for one in error.mistakes if re.match("no such (?!key)", one.problem))
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
             raise UserError(f"{self._code_needed()}{self.config_file} cannot be used:{problems}") from error
+        metrics = config.task.settings.get("metrics") or ()
+        self._require(f"task.metrics=[{name}]" for name in metrics if name not in METRICS)
         recorded = self.record().get("identity")
         # An identity leaves out what is at its default, and that of a plugin may have been edited since.
         is_certain = not any(component.is_from_plugin for component in config.components())
@@ -164,6 +168,11 @@ class RunFolder:
                 f"that in run.json is {str(recorded)[:8]}…. Undo what was edited or copied here."
             )
         return config
+
+    def _require(self, unknown: Iterable[str]) -> None:
+        """Raise UserError where something is unknown, and the run was made with plugins."""
+        if (parts := ", ".join(unknown)) and (plugins := self.record().get("plugins")):
+            raise PluginsNeededError(self.shown_path, parts, plugins)
 
     def _code_needed(self) -> str:
         """Say which code of others the configuration needs, in a line; nothing where it needs none."""

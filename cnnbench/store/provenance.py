@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -42,9 +43,13 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
 
 
 def plugin_hashes(plugins: Iterable[ModuleType]) -> dict[str, str]:
-    """Return the hash of each plugin, by the name of its file."""
-    files = [Path(module.__file__) for module in plugins if module.__file__]
-    return {path.name: syntax_hash(path.read_text(encoding="utf-8")) for path in files}
+    """Return the hash of each plugin, by the name of its file, with folders where several have the same."""
+    files = {Path(module.__file__) for module in plugins if module.__file__}
+    named = {path: path.name for path in files}
+    for depth in range(2, max((len(path.parts) for path in files), default=0) + 1):
+        shared = Counter(named.values())
+        named = {path: "/".join(path.parts[-depth:]) if shared[name] > 1 else name for path, name in named.items()}
+    return {name: syntax_hash(path.read_text(encoding="utf-8")) for path, name in named.items()}
 
 
 def typed_code(config: RunConfig) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
-from cnnbench.errors import SettingError, UserError, listed
+from cnnbench.errors import SettingError, UserError, listed, quoted
 from cnnbench.registry import METRICS, TASKS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.context import EvalContext
@@ -209,5 +209,5 @@ def check_metrics(names: Sequence[str], taken: Collection[str], classes: tuple[s
         except UserError as error:
             raise SettingError(given, str(error)) from error
         except Exception as error:
-            problem = f"{METRICS[name]} fails on random predictions: {type(error).__name__}: {error}"
+            problem = f"{METRICS[name]} fails on random predictions: {quoted(error)}"
             raise SettingError(given, problem) from error

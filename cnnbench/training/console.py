@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cnnbench.config.run_config import RunConfig
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import TYPED, as_text, flat
-from cnnbench.errors import Explained, UserError, counted, duration, grouped, listed, one_line, printable
+from cnnbench.errors import UserError, counted, duration, grouped, listed, one_line, printable, quoted
 from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.training.loop import Progress
@@ -210,7 +210,7 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")
     for split in splits:
         values = result[split]
-        cells = "".join(f"{'' if values.get(name) is None else _number(values[name]):>12}" for name in names)
+        cells = "".join(f"{_number(values[name]):>12}" for name in names)
         say(f"  {split:<10}{cells}{values['samples']:>12}")
     others = [f"{name} {_number(value)}" for name, value in last.items() if name not in names]
     if others:  # measured at the end only
@@ -273,8 +273,7 @@ def tolerating(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        reason = str(error) if isinstance(error, Explained) else f"{type(error).__name__}: {error}"
-        say(f"  note: could not write {what}: {reason}")
+        say(f"  note: could not write {what}: {quoted(error)}")
 
 
 def error(text: object) -> None:

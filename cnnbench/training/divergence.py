@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnbench.randomness import seed_layers
 from cnnbench.training.setup import TrainingSetup
+from cnnbench.training.step import autocast
 
 SHOWN_IMAGES = 8  # of the batch that a training diverged with
 
@@ -21,12 +23,13 @@ def images_of_step(training: TrainingSetup, epoch: int, step: int) -> str:
     return images + (f" and {len(rows) - len(shown)} more" if len(rows) > len(shown) else "")
 
 
-def origin(training: TrainingSetup) -> str:
-    """Return in a sentence where the first step of a training first came to a number that is not finite.
+def origin(training: TrainingSetup, epoch: int, step: int) -> str:
+    """Return in a sentence where a step first came to a number that is not finite; empty: that cannot be repeated.
 
-    The batch passes through the network once more; its gradient is that of the step.
+    The batch passes through the network once more; weights and gradient are those of the step. epoch, step: as above.
     """
-    size = training.config.batch_size
+    size, first = training.config.batch_size, step - (epoch - 1) * training.horizon.steps_per_epoch
+    seed_layers(training.config.seed, "layers", step, training.device)
     found: list[str] = []
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -37,9 +40,9 @@ def origin(training: TrainingSetup) -> str:
 
     modules = training.network.named_modules()
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in modules]
-    batch = next(training.train.epoch(training.order(1)[:size], size, epoch=1))
+    batch = next(training.train.epoch(training.order(epoch), size, epoch, first))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), autocast(training.config, training.device):
             loss, _ = training.task.train_step(training.network, batch)
     finally:
         for hook in hooks:
@@ -53,7 +56,7 @@ def origin(training: TrainingSetup) -> str:
     of = [name for name, weight in training.network.named_parameters() if not _is_finite(weight.grad)]
     if of:
         return f"the loss is finite, and the gradient of {of[-1]} is not, as that of a root or a norm at 0."
-    return "the same batch gives finite numbers now."
+    return ""
 
 
 def _is_finite(values: Any) -> bool:

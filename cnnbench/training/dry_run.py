@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batches
-from cnnbench.errors import ExitCode, UserError, counted, duration, grouped
+from cnnbench.errors import ExitCode, UserError, counted, duration, grouped, quoted
 from cnnbench.store.files import make_folder
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
@@ -54,7 +54,7 @@ def dry_run_all(design: Sequence[tuple[str, Sequence[Plan]]], at_once: int = 1) 
             if not isinstance(error, UserError):
                 has_raised = True
                 traceback.print_exc()
-            console.say(f"{line}\n  {error if isinstance(error, UserError) else f'{type(error).__name__}: {error}'}")
+            console.say(f"{line}\n  {error if isinstance(error, UserError) else quoted(error)}")
             continue
         total += seconds * len(plans)
         if index <= MOST:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cnnbench.errors import Explained, NotWrittenError
+from cnnbench.errors import NotWrittenError, quoted
 from cnnbench.store.files import AXES, GrowingFile, RowCount, read_rows, row_line, write_atomically
 from cnnbench.training import console
 from cnnbench.training.loggers.base import LoggedRun, Logger, Scalars, make_logger
@@ -113,8 +113,7 @@ class Journal:
 
 
 def _warn(name: str, error: Exception) -> None:
-    reason = str(error) if isinstance(error, Explained) else f"{type(error).__name__}: {error}"
-    console.say(f"  warning: logger '{name}' is disabled: {reason}")
+    console.say(f"  warning: logger '{name}' is disabled: {quoted(error)}")
 
 
 def _scalars(row: Mapping[str, Any]) -> tuple[Scalars, int]:

@@ -276,11 +276,15 @@ class _MetricBuffer:
         """Return an error that says what a step came to, which images it saw, and what to do."""
         unchanged = " This step changed no weights." if self.limit == 1 else ""
         images, advice = images_of_step(self.training, self.epoch, step), "Try a smaller optimizer.lr."
+        # On a GPU later steps have changed the weights by now.
+        cause = origin(self.training, self.epoch, step) if self.limit == 1 else ""
         if step == 0:
-            cause = origin(self.training) if self.limit == 1 else "look at the network, its loss and the images."
+            cause = cause or "look at the network, its loss and the images."
             advice = f"No learning rate has acted before the first step: {cause}"
         elif self.progress.sums and self.progress.sums[0] < 0:
             advice = "Its loss fell below zero before: one without a lower bound diverges at any learning rate."
+        elif cause:
+            advice = f"{cause[0].upper()}{cause[1:]} If nothing is wrong there, try a smaller optimizer.lr."
         return DivergedError(
             f"{what}, at a learning rate of {rate:g}: the training diverged.{unchanged}\n"
             f"Its batch: {images}, of the training part. {advice}"

@@ -13,7 +13,7 @@ from cnnbench.tasks.evaluation import EvalReport
 from cnnbench.tasks.gallery import kernels_of, views_of
 from cnnbench.training import console
 from cnnbench.training.loop import Progress
-from cnnbench.training.remarks import Outcome, remarks_after
+from cnnbench.training.remarks_after import Outcome, remarks_after
 from cnnbench.training.setup import TrainingSetup
 from cnnbench.training.step import evaluate, evaluating
 
@@ -53,9 +53,11 @@ def measure(
     """
     best, network = progress.best, context.network
     metrics: dict[str, dict[str, Any]] = {"train": evaluate(training, network, context.splits["train"])}
-    if "val" in context.splits and best is not None:  # else no epoch of it gave a number
-        is_best = chosen["kind"] != "average" and chosen["step"] == best.step
-        metrics["val"] = dict(best.metrics) if is_best else evaluate(training, network, context.splits["val"])
+    if "val" in context.splits:
+        is_best = best is not None and chosen["kind"] != "average" and chosen["step"] == best.step
+        metrics["val"] = (
+            dict(best.metrics) if best is not None and is_best else evaluate(training, network, context.splits["val"])
+        )
     with evaluating(network):
         report = training.task.evaluate(context, context.held_out)
     if context.held_out == "test":

@@ -22,7 +22,7 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.data.split import class_weights
-from cnnbench.errors import ConfigError, Mistake, SettingError
+from cnnbench.errors import ConfigError, Mistake, SettingError, one_line
 from cnnbench.models.build import check_network, count_parameters
 from cnnbench.models.head import NamedParts, trace_head
 from cnnbench.optim.average import WeightAverage, mean_of, measure_norms
@@ -131,7 +131,7 @@ def setup(
     spec = replace(data.spec, outputs=task.num_outputs)
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
     network = check_network(config.network(), spec, config.head, task).train()
-    _check_batches(config, data, network)
+    range_notes = _check_batches(config, data, network)
     needs_head = config.freeze.what or config.optimizer.lr_scale or config.source
     head = trace_head(network, spec) if needs_head else NamedParts()
     freeze = plan_freezing(config, network, head)
@@ -169,20 +169,20 @@ def setup(
         penalized=penalized(network.parameters()) if config.regularization.l1 or config.regularization.l2 else [],
         freeze=freeze,
         head=head,
-        notes=(*data.notes, *_notes(config, configured)),
+        notes=(*data.notes, *range_notes, *_notes(config, configured)),
         remarks=remarks_before(Trial(config, task, data, trial)),
     )
 
 
-def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) -> None:
-    """Raise ConfigError where batches, augmentations or dropout do not fit the number of images or the network."""
+def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) -> list[str]:
+    """Return notes. Raises ConfigError where batches, augmentations or dropout do not fit the images or network."""
     number, size, accumulate = len(data.train), config.batch_size, config.accumulate
     if size > number:
         problem = f"exceeds the {number} training images; use at most {number}"
         raise SettingError(f"batch_size={size}", problem, {"batch_size": number})
     few = data.train[torch.arange(min(3, number))]  # of two, one that is left would be broadcast
     batches = Batches(few, data.spec, data.mean, data.std, torch.device("cpu"), make_augmentations(config))
-    check_augmentations(batches.augmentations, few.take(torch.arange(len(few))) / 255, batches.margin)
+    notes = check_augmentations(batches.augmentations, few.take(torch.arange(len(few))) / 255, batches.margin)
     mistakes = [Mistake(f"augmentation.{name}", problem) for name, problem in batches.problems().items()]
     smallest = number % size or size
     if config.regularization.dropout and not any(isinstance(layer, nn.Dropout) for layer in network.modules()):
@@ -197,6 +197,7 @@ def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) ->
             mistakes.append(Mistake(as_word(broken.key, broken.value), broken.problem, broken.instead))
     if mistakes:
         raise ConfigError(mistakes)
+    return notes
 
 
 def _check_smallest_batch(config: RunConfig, task: Task, network: nn.Module, data: PreparedData) -> None:
@@ -277,7 +278,7 @@ def make_optimizer(config: RunConfig, network: nn.Module, freeze: FreezePlan) ->
     try:
         optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups=groups)
     except ValueError as error:
-        raise SettingError(f"optimizer.name={config.optimizer.name}", str(error)) from error
+        raise SettingError(f"optimizer.name={config.optimizer.name}", one_line(str(error))) from error
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)
     return optimizer

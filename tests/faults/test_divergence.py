@@ -109,6 +109,18 @@ def test_what_is_not_finite_at_the_first_step_is_blamed_on_where_it_came_from(mo
     assert "the outputs of the network are finite, so it is the loss of task=classification." in failed(training)[0]
 
 
+def test_what_is_not_finite_later_is_blamed_on_where_it_came_from_before_the_learning_rate():
+    training = prepared(*LENET, "regularization.dropout=0.5")
+    name, layer = next(iter(training.network.named_children()))
+    calls = iter(range(1000))
+    taken = layer.register_forward_hook(lambda _module, _inputs, output: output / (next(calls) < 2))
+    message, recorder = failed(training)
+    taken.remove()
+    assert len(recorder.steps) == 2
+    assert f"The first output that is no finite number is that of '{name}" in message
+    assert message.endswith("If nothing is wrong there, try a smaller optimizer.lr.")
+
+
 def test_photographs_are_named_by_their_files(monkeypatch, tmp_path):
     words = WRITERS["image_folder"](tmp_path / "data")
     training = prepared(*words, "model=mlp", "batch_size=4", "epochs=2", "device=cpu", "threads=1")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from cnnbench.data.images import Images
-from cnnbench.training.remarks import Outcome, remarks_after
+from cnnbench.training.remarks_after import Outcome, remarks_after
 from tests.conftest import latest, only_run
 from tests.support.interruption import read
 from tests.support.training import SMALL, prepared
@@ -85,6 +86,18 @@ def test_a_loss_below_zero():
     assert "to -3 in epoch 2" in text
 
 
+def test_a_metric_that_ends_as_no_number_is_said_with_the_epoch_from_which_on():
+    measured = rows([1.1, 0.9, 0.3, 0.2], accuracy_val=[None, 0.9, None], loss_val=[None] * 3)
+    meaning = "look at what computes it, as for a division by 0"
+    assert said_after(measured, kind="last", loss=0.5) == [
+        "validation loss is no finite number since epoch 1: nothing was chosen by it; " + meaning,
+        "validation accuracy is no finite number since epoch 3: no epoch since then can be the best; " + meaning,
+    ]
+    together = rows([1.1, math.nan], accuracy_val=[None], loss_val=[None])
+    (remark,) = said_after(together, kind="last", loss=0.5)
+    assert remark.startswith("validation accuracy and loss are no finite number since epoch 1: no epoch since then")
+
+
 def test_what_decided_between_equally_good_evaluations():
     tied = {"accuracy_val": [0.8, 0.9, 0.9, 0.9]}
     losses = [1.1, 0.9, 0.8, 0.7, 0.6]
@@ -95,8 +108,8 @@ def test_what_decided_between_equally_good_evaluations():
     assert said_after(first, epoch=2, loss=0.5) == [f"{reached}; the first was taken"]
     assert said_after(by_loss, kind="last", epoch=4, loss=0.5) == []
     assert said_after(rows(losses, accuracy_val=[0.8, 0.9, 0.7, 0.6]), epoch=2, loss=0.5) == []
-    unmeasured = rows(losses, accuracy_val=[0.8, None, 0.9, None], loss_val=[0.4, None, 0.3, None])
-    assert said_after(unmeasured, epoch=3, loss=0.5) == []
+    unmeasured = rows(losses, accuracy_val=[None, 0.8, None, 0.9], loss_val=[None, 0.4, None, 0.3])
+    assert said_after(unmeasured, epoch=4, loss=0.5) == []
 
 
 NEGATIVE = """
@@ -127,6 +140,25 @@ def test_of_a_negative_loss_no_page_says_whether_it_overfits(cnnbench, outputs, 
     assert "does not overfit" not in page
     assert [remark["about"] for remark in read(run / "result.json")["remarks"]].count("task") == 1
     assert text in cnnbench(*words, f"plugins={tmp_path / 'negative.py'}", "task=negative", "report=true").out
+
+
+def test_a_validation_without_any_number_is_shown_and_explained_everywhere(cnnbench, outputs, tmp_path):
+    lines = NEGATIVE[: NEGATIVE.index("    def train_step")].replace("negative", "undefined")
+    lines += "    def eval_step(self, network, batch): return super().eval_step(network, batch) * float('nan')\n"
+    (tmp_path / "undefined.py").write_text(lines)
+    words = [word for word in SMALL if not word.startswith(("task", "report"))]
+    typed = (*words, f"plugins={tmp_path / 'undefined.py'}", "task=undefined", "report=true")
+    remark = "validation loss and accuracy are no finite number since epoch 1: no epoch since then can be the best"
+    for ended in (cnnbench(*typed), cnnbench(*typed)):  # and where its result is shown again
+        assert ended.code == 0, ended.err
+        assert f"  note        {remark}" in ended.out
+        assert re.search(r"\n  val +nan +nan +\d+\n", ended.out)
+    run = only_run(outputs)
+    assert read(run / "result.json")["val"]["loss"] is None
+    page = (run / "report.md").read_text()
+    assert f"- {remark}" in page
+    assert "| loss | nan | nan | 0." in page
+    assert "no validation:" not in page
 
 
 def test_a_loss_without_a_lower_bound_that_diverges_is_not_blamed_on_the_learning_rate(cnnbench, tmp_path):

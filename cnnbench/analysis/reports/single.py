@@ -134,6 +134,7 @@ class RunReport:
             values = train[compared.name], val[compared.name], (train["samples"], val["samples"])
             measured = Fitted(compared, *values, guessing if name == "accuracy" else math.nan)
         remarks = course(self.epochs, metric, val.get("samples", 0) * metric.is_share).remarks(name, measured)
+        remarks = [] if val.get(name, 0) is None else remarks  # there is a validation, and a remark on it below
         if metric.grows_with_images:
             remarks.append(f"{name} is higher among more images: compare it between runs, not between their splits")
         remarks += [f"never predicted: {some(never)}"] * bool(never)
@@ -175,7 +176,10 @@ class RunReport:
     def _measured(self, evaluation: Path) -> Table:
         """Return each metric by split, the last with 95 % intervals where they are known, and what it means."""
         measured = {NAMES[split]: self.result[split] for split in NAMES if self.result.get(split)}
-        numbers = {split: {"images": grouped(one["samples"]), **one} for split, one in measured.items()}
+        numbers = {
+            split: {"images": grouped(one["samples"])} | {name: "nan" if of is None else of for name, of in one.items()}
+            for split, one in measured.items()
+        }
         table, note = pd.DataFrame(numbers, dtype=object), ""
         if (evaluation / "metrics.csv").is_file():
             for name, value, low, high in read_own_csv(evaluation / "metrics.csv", "metric").dropna().to_numpy():
