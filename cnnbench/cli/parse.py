@@ -16,7 +16,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders, words_alone
-from cnnbench.config.hints import as_setting, meant_by_word, retyped, without_dashes
+from cnnbench.config.hints import as_settings, meant_by_word, retyped, without_dashes
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -195,13 +195,8 @@ class Verb:
         flags = {flag.lstrip("-"): flag for one in self.arguments if one.is_flag for flag in one.names}
         name = unknown[0].lstrip("-").partition("=")[0]
         hint = did_you_mean(name, flags) or self.why_not.get(name.replace("-", "_"), "")
-        following = dict(zip(words, [*words[1:], ""], strict=True))
-        dashed = (as_setting(word, following[word], all_keys()) for word in unknown if re.match(r"--|-\w\w", word))
-        if (
-            (settings := [*filter(None, dashed)])
-            and not hint
-            and any("KEY=VALUE" in one.shown() for one in self.arguments)
-        ):
+        settings = as_settings(unknown, words, all_keys())
+        if settings and not hint and any("KEY=VALUE" in one.shown() for one in self.arguments):
             hint = f"; settings are typed without dashes: {' '.join(settings)}."
         return f"{' '.join(unknown)}: no such argument{hint or '.'}"
 

@@ -98,6 +98,13 @@ def as_setting(flag: str, following: str, keys: Sequence[str]) -> str:
     return setting if setting.partition("=")[0] in (*keys, *SWITCHES) else ""
 
 
+def as_settings(unknown: Sequence[str], words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return those unknown flags among the words that are settings here, as they are typed."""
+    following = dict(zip(words, [*words[1:], ""], strict=True))
+    dashed = [word for word in unknown if re.match(r"--|-\w\w", word)]
+    return [one for word in dashed if (one := as_setting(word, following[word], keys))]
+
+
 def with_point(word: str) -> str:
     """Return `optimizer.lr=0.1` for a word with a decimal comma, `optimizer.lr=0,1`; empty: it has none."""
     found = re.fullmatch(r"(.+=-?)(\d{1,3}(?:\.\d{3})+|\d+),(\d+)", word)
