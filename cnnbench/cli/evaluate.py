@@ -34,7 +34,9 @@ Tables (CSV) and a page with charts are written to RUN/evaluation/, which the
 page of the run links to, or to --out. On the test images of the run and the
 checkpoint that was tested, the metrics are those of result.json, to the last
 digit; a run with test=false gets them now. run.json counts how often the test
-images were measured. Nothing else is changed.
+images were measured. Nothing else is changed. Code that changed since the
+training is used as it is now, and a note says where metrics differ for it;
+images or a split that changed are refused (--data measures other images).
 
 --calibrate divides the class scores by a temperature, fitted on validation
 images: probabilities come closer to how often predictions are right, and no
@@ -128,4 +130,8 @@ VERB = Verb(
         Argument("--out", type=path, metavar="FOLDER", help="where to write; default: RUN/evaluation"),
     ),
     _run,
+    why_not={
+        "accept_stale": "; there is nothing to accept: changed code is used, and a note says what differs; "
+        "changed images or another split are refused, and measured with --data."
+    },
 )

@@ -48,6 +48,22 @@ Prints a page of documentation.
 """
 
 
+ABOUT_PAGES = {
+    "runs": "sweeps multirun seeds grid jobs comparison statistics loggers tensorboard wandb mlflow name notes tags",
+    "cluster": "slurm engines gpus workers",
+    "extending": "plugins custom own model network preset task register",
+    "training": "optimizers schedules lr loss regularization freeze pretrained weights transfer dry_run lr_find",
+    "data": "augmentation photographs images split subset image_folder download",
+    "evaluation": "metrics calibration grad-cam onnx confusion",
+    "reliability": "errors exit codes signals crash interrupted",
+    "scale": "disk space index",
+    "python": "api notebook jupyter",
+    "faq": "questions problems troubleshooting",
+    "settings": "configuration options keys yaml",
+}
+"""Words that are looked up, by the page that says most about them."""
+
+
 def overview() -> str:
     """Return what `cnnbench --help` prints."""
     return OVERVIEW.format(verbs="\n".join(columns(tuple(VERBS.items()), 15)))
@@ -64,9 +80,15 @@ def page(topic: str) -> str:
     if topic in VERBS:
         return verb_named(topic).help_text()
     if topic not in topics():
-        known = [*topics(), *VERBS]
-        raise UserError(f"there is no page '{topic}'{did_you_mean(topic, known) or ';'} cnnbench help lists them.")
+        meant = [page for page, words in ABOUT_PAGES.items() if _stems(topic) & _stems(words)]
+        hint = "".join(f"; type cnnbench help {page}." for page in meant[:1])
+        hint = hint or did_you_mean(topic, [*topics(), *VERBS]) or ";"
+        raise UserError(f"there is no page '{topic}'{hint} cnnbench help lists them.")
     return "\n".join(in_columns((DOCS / f"{topic}.md").read_text(encoding="utf-8")))
+
+
+def _stems(words: str) -> set[str]:
+    return {word.removesuffix("s") for word in words.lower().split()}
 
 
 def _first_sentence(markdown: str) -> str:
@@ -112,8 +134,8 @@ def _table(block: str) -> Iterator[str]:
 
 
 def _run(flags: Namespace) -> None:
-    if flags.topic is not None:
-        say(page(flags.topic).rstrip("\n"))
+    if flags.topic:
+        say(page(" ".join(flags.topic)).rstrip("\n"))
         return
     say("Pages, each printed by cnnbench help PAGE:", "")
     say(*columns(tuple(topics().items())))
@@ -127,7 +149,7 @@ def _complete() -> list[str]:
 VERB = Verb(
     "help",
     ABOUT,
-    (Argument("topic", nargs="?", metavar="PAGE", complete=_complete, help="a page, or a command"),),
+    (Argument("topic", nargs="*", metavar="PAGE", complete=_complete, help="a page, or a command"),),
     _run,
     takes_plugins=False,
 )

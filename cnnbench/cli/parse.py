@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import unescape
@@ -16,7 +16,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders, words_alone
-from cnnbench.config.hints import SWITCHES, as_typed, meant_by_word, retyped
+from cnnbench.config.hints import as_settings, meant_by_word, retyped, without_dashes
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Verb:
     about: what it does in a sentence, and after an empty line examples and remarks.
     run: imports what is heavy itself, so that `--help` answers at once; raises UserError for mistakes. `flags.plugins`
     has the files and modules of `plugins=`, wherever that was typed. None: it trains, which `cnnbench.train` does.
+    why_not: what to say of an argument of other verbs that has no sense here, by its name.
     sections: of the help text, in addition to the arguments, from the words that were typed.
     """
 
@@ -150,6 +151,7 @@ class Verb:
     arguments: Sequence[Argument]
     run: Callable[[Namespace], None] | None
     takes_plugins: bool = field(default=True, kw_only=True)
+    why_not: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     sections: Callable[[Sequence[str]], dict[str, Rows]] | None = field(default=None, kw_only=True)
 
     def parse(self, words: Sequence[str]) -> Namespace:
@@ -191,8 +193,9 @@ class Verb:
     def _unknown(self, unknown: Sequence[str], words: Sequence[str]) -> str:
         """Return a message about words that argparse does not know."""
         flags = {flag.lstrip("-"): flag for one in self.arguments if one.is_flag for flag in one.names}
-        hint = did_you_mean(unknown[0].lstrip("-").partition("=")[0], flags)
-        settings = [one for word in unknown if word.startswith("--") and (one := _as_setting(word, words))]
+        name = unknown[0].lstrip("-").partition("=")[0]
+        hint = did_you_mean(name, flags) or self.why_not.get(name.replace("-", "_"), "")
+        settings = as_settings(unknown, words, all_keys())
         if settings and not hint and any("KEY=VALUE" in one.shown() for one in self.arguments):
             hint = f"; settings are typed without dashes: {' '.join(settings)}."
         return f"{' '.join(unknown)}: no such argument{hint or '.'}"
@@ -209,15 +212,6 @@ class Verb:
         parts = {"Arguments": tuple(rows)} | (self.sections(words) if self.sections else {})
         tables = ["".join(f"{line}\n" for line in [f"{title}:", *columns(part)]) for title, part in parts.items()]
         return "\n".join([f"{first}\n\n{' '.join(usage)}\n\n{rest}\n", *tables])
-
-
-def _as_setting(flag: str, words: Sequence[str]) -> str:
-    """Return `--batch-size 64` as it is typed here, batch_size=64; empty: there is no such key."""
-    name, _, value = flag.lstrip("-").partition("=")
-    following = [*words, ""][list(words).index(flag) + 1]
-    value = value or following * ("=" not in following and not following.startswith("-"))
-    setting = as_typed(name.replace("-", "_"), value, all_keys())
-    return setting if setting.partition("=")[0] in (*all_keys(), *SWITCHES) else ""
 
 
 def verb_named(name: str) -> Verb:
@@ -237,6 +231,9 @@ def verb_and_words(arguments: Sequence[str]) -> tuple[Verb, Sequence[str]]:
     alone = words_alone if is_training or verb[0] in ("resume", "evaluate") else None
     if not are_settings and (meant := retyped(words, alone, is_training)) != [*words]:
         wrong = "spaces around '=' or in lists, bare texts, or dashes and quotes of a word processor are not understood"
+        if is_training:
+            flags = {flag for one in verb_named("train").arguments for flag in one.names}
+            meant = without_dashes(meant, flags, all_keys())
         raise UserError(f"{wrong}. Type: cnnbench {shlex.join([*verb, *meant])}")
     name, *words = arguments or [""]
     if not name or "=" in name or name.startswith(("-", "+", "~")):
@@ -287,6 +284,8 @@ def writing(folder: Path, names: Iterable[str] = (), about: str = "") -> Iterato
 
 def check_free(folder: Path, names: Iterable[str], about: str = "") -> None:
     """Raise UserError where files that --out would write are there, unless next to a page `about` the same."""
+    if folder.is_file():
+        raise UserError(f"--out {folder}: is a file; give a folder, as --out {folder.stem}_page")
     there = [name for name in names if os.path.lexists(folder / name)]
     page, mark = folder / "report.html", f'<meta name="cnnbench" content="{about}">'
     if there and not (about and page.is_file() and mark in unescape(page.read_text("utf-8", "replace")[:2000])):

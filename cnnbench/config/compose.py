@@ -29,10 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config.composed import CheckedWords, Composed
-from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, outside_reference
+from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, check_folder, outside_reference
 from cnnbench.config.growth import endless_reference
-from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, why_unread
-from cnnbench.config.run_config import known_keys
+from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, why_unread, with_point
+from cnnbench.config.run_config import accepts, known_keys
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
@@ -43,7 +43,6 @@ INSTEAD_OF_HYDRA = {
     "sweeper": "-m optimizer.lr=0.1,0.01 seeds=3 runs each combination",
     "dir": "CNNBENCH_OUTPUTS=FOLDER says where runs are written",
 }
-WHOLE = re.compile("seed|fold|workers|epoch")  # in keys of numbers that have no decimals, and may begin with 0
 
 
 class Composer:
@@ -55,8 +54,7 @@ class Composer:
 
     def __init__(self, extra_folders: Sequence[str] = ()) -> None:
         for folder in extra_folders:
-            if not Path(folder).is_dir():
-                raise UserError(f"--config-dir {folder}: there is no such folder")
+            check_folder(folder)
         self._loader = _Loader(extra_folders)
         self._parser = OverridesParser.create(config_loader=self._loader)
         self._groups = {group: self._options(group) for group in self._loader.list_groups("") if group != "hydra"}
@@ -115,7 +113,8 @@ class Composer:
             self._compose(self._check([*options, *words]))
         except (HydraException, OmegaConfBaseException) as error:
             if len(words) == 1:
-                return {words[0]: shortened(" ".join(str(error).split("\n")[:2]))}
+                taken = [part.config_path for part in self._loader.defaults if part.config_path]
+                return {words[0]: self._loader.files.said_of(error, taken)}
             half = len(words) // 2
             first = self._refused(words[:half], options)
             taken = [word for word in words[:half] if word not in first]
@@ -205,8 +204,8 @@ class Composer:
         key = override.key_or_group
         if override.is_sweep_override():
             one = f"; one path with a comma is typed '{key}=\"…\"'" if key in PATHS else ""
-            if re.search(r"=-?0,\d+$", typed := str(override.input_line)) and not WHOLE.search(key):
-                one = f"; one number has a point: {typed.replace(',', '.')}"
+            if (number := with_point(str(override.input_line))) and accepts(key, float(number.partition("=")[2])):
+                one = f"; one number has a point: {number}"
             return f"has several values; put -m before it to run each of them{one}"
         if outside_reference(override.value()):
             return REFUSED
@@ -287,7 +286,7 @@ class _Loader(ConfigLoaderImpl):
             # Before Hydra's own last entry, which has to stay the last:
             search_path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery(provider="schema"))
         super().__init__(search_path)
-        self.repository = OptionFiles(search_path)
+        self.repository = self.files = OptionFiles(search_path)
         self.defaults: list[ResultDefault] = []
 
     @staticmethod

@@ -1,7 +1,9 @@
 """The YAML files that Hydra composes: read once, under both names of `data`, and harmless."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ from hydra.core.default_element import GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError
 from yaml import MarkedYAMLError, YAMLError
 
 from cnnbench.config.growth import check_yaml
 from cnnbench.config.hints import no_such_option
-from cnnbench.config.schema import OVERLAYS
+from cnnbench.config.schema import GROUPS, OVERLAYS, SECTIONS
 from cnnbench.errors import UserError, did_you_mean, shortened
 
 NO_FILE = "structured://"  # Hydra's path of an option that is kept in memory
@@ -48,6 +51,18 @@ def _texts(value: Any) -> Iterator[str]:
         yield from (text for each in value.items() for part in each for text in _texts(part))
     elif isinstance(value, list):
         yield from (text for each in value for text in _texts(each))
+
+
+def check_folder(folder: str) -> None:
+    """Raise UserError where a folder of one's own YAML files is not there, or is that of one group."""
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise UserError(f"--config-dir {folder}: there is no such folder")
+    groups = {*GROUPS, *SECTIONS, *OVERLAYS, "dataset"}
+    if path.name in groups and any(path.glob("*.yaml")) and not any((path / group).is_dir() for group in groups):
+        raise UserError(
+            f"--config-dir {folder}: give the folder that holds {path.name}/: {os.path.relpath(path.parent)}"
+        )
 
 
 # Files as they were parsed, by path, time of the last change and size: parsing is most of what composing costs.
@@ -84,12 +99,25 @@ class OptionFiles(ConfigRepository):
                 raise UserError(f"{file} cannot be read: {error.problem}{line}") from error
             except (OSError, ValueError, YAMLError) as error:
                 raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-            is_overlay = status and config_path.partition("/")[0] in OVERLAYS
-            for part, problem in self._problems(parsed) if is_overlay else ():
+            group = config_path.partition("/")[0]
+            find = self._problems if group in OVERLAYS else partial(_nested_in_itself, group)
+            for part, problem in find(parsed) if status else ():
                 lines = [f":{number}" for number, line in enumerate(text.splitlines(), 1) if part and part in line]
                 raise UserError(f"{file}{(*lines, '')[0]}: {problem}")
             _PARSED[key] = parsed
         return _PARSED[key]
+
+    def said_of(self, error: Exception, options: Sequence[str]) -> str:
+        """Return what is wrong in words; of a reference to no setting, in which of the files, and in which line."""
+        if not isinstance(error, InterpolationKeyError):
+            return shortened(" ".join(str(error).split("\n")[:2]))
+        name = str(error).split("'")[1]
+        for option, loaded in zip(options, map(self.load_config, options), strict=True):
+            file = Path(loaded.path.removeprefix("file://"), f"{option}.yaml") if loaded is not None else Path()
+            for number, line in enumerate(file.read_text("utf-8").splitlines() if file.is_file() else (), 1):
+                if f"${{{name}}}" in line:
+                    return f"{file}:{number}: {shortened(line.strip())}: there is no setting '{name}' to refer to"
+        return f"there is no setting '{name}' to refer to"
 
     def _problems(self, loaded: ConfigResult) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with a file that sets keys of all groups: a part of the line, and what to write there."""
@@ -134,6 +162,16 @@ class OptionFiles(ConfigRepository):
         found = super()._find_object_source(config_path, object_type)
         other = _by_other_name(config_path)
         return found if found or other == config_path else super()._find_object_source(other, object_type)
+
+
+def _nested_in_itself(group: str, loaded: ConfigResult) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a file of a group whose settings stand below the name of the group."""
+    config = loaded.config if loaded.header.get("package") is None else None
+    if isinstance(config, DictConfig) and isinstance(config.get(group), DictConfig):
+        yield (
+            f"{group}:",
+            f"write the settings of {group} without '{group}:' above them, or '# @package _global_' first",
+        )
 
 
 def _listed(source: ConfigSource, group: str, kind: ObjectType | None) -> list[str]:

@@ -83,11 +83,45 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
     section, _, leaf = key.rpartition(".")
     alike = [one for one in keys if one.rpartition(".")[2] == leaf]
     if alike:
-        return alike[0]
+        return closest(key, alike) or alike[0]
     leaves = {one.rpartition(".")[2]: one for one in reversed(keys) if one.rpartition(".")[0] == section}
     if leaves:
         return leaves.get(closest(leaf, leaves), "")
     return closest(key, [one for one in keys if ("." in one) == bool(section)])
+
+
+def as_setting(flag: str, following: str, keys: Sequence[str]) -> str:
+    """Return `--batch-size 64` as it is typed here, batch_size=64; empty: there is no such key."""
+    name, _, value = flag.lstrip("-").partition("=")
+    value = value or following * ("=" not in following and not following.startswith("-"))
+    setting = as_typed(name.replace("-", "_"), value, keys)
+    return setting if setting.partition("=")[0] in (*keys, *SWITCHES) else ""
+
+
+def as_settings(unknown: Sequence[str], words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return those unknown flags among the words that are settings here, as they are typed."""
+    following = dict(zip(words, [*words[1:], ""], strict=True))
+    dashed = [word for word in unknown if re.match(r"--|-\w\w", word)]
+    return [one for word in dashed if (one := as_setting(word, following[word], keys))]
+
+
+def with_point(word: str) -> str:
+    """Return `optimizer.lr=0.1` for a word with a decimal comma, `optimizer.lr=0,1`; empty: it has none."""
+    found = re.fullmatch(r"(.+=-?)(\d{1,3}(?:\.\d{3})+|\d+),(\d+)", word)
+    return f"{found[1]}{found[2].replace('.', '')}.{found[3]}" if found else ""
+
+
+def without_dashes(words: Sequence[str], flags: Collection[str], keys: Sequence[str]) -> list[str]:
+    """Return words with `epochs=3` for `--epochs 3`, which is none of the flags."""
+    typed, rest = [], [*words, ""]
+    while len(rest) > 1:
+        word, following = rest.pop(0), rest[0]
+        is_flag = word[:2] != "--" or word.partition("=")[0] in flags
+        setting = "" if is_flag else as_setting(word, following, keys)
+        if setting and following and "=" not in word and setting.endswith(following):
+            rest.pop(0)
+        typed.append(setting or word)
+    return typed
 
 
 def why_unread(word: str) -> str:
@@ -97,6 +131,9 @@ def why_unread(word: str) -> str:
         if value.count(opening) != value.count(closing):
             is_open = value.count(opening) > value.count(closing)
             return f"has a '{opening}' that is not closed" if is_open else f"has a '{closing}' that nothing opens"
+    settings = re.split(r"[,;\s]+(?=[a-z][\w./]*=)", word)
+    if len(settings) > 1:
+        return f"has several settings in one word; type spaces between them: {' '.join(settings)}"
     if key and re.search(r"(^|[,(\[])\s*,|,\s*($|[)\]])", value):
         return "has an empty value before or after a comma; null stands for none"
     return ""

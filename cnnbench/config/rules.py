@@ -1,5 +1,6 @@
 """Rules on combinations of settings: those that have no effect, or that exclude each other."""
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
     yield from _transfer(config, typed)
     if config.open and not config.report:
         yield Violation("open", True, "has no page to open with report=false", {"open": False})
+    if config.name is not None and (config.name in ("", "last") or {"/", os.sep} & {*config.name}):
+        yield Violation("name", config.name, "does not name a run: last is the newest one, / separates folders")
     for name in config.logger:
         if name not in LOGGERS:
             yield Violation("logger", config.logger, f"no such logger as '{name}'; there are {listed(LOGGERS)}, or []")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from cnnbench.config.schema import (
     CHOICES,
@@ -148,6 +148,26 @@ def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
 
     Where several end in the same name, the one most often meant comes first.
     """
+    keys = [key for section, parts in _schemas(chosen).items() for one in parts for key, _ in _keys_in(one, section)]
+    return list(dict.fromkeys([*TopLevelConfig.model_fields, *GROUPS, *OVERLAYS, *SECTIONS, *keys]))
+
+
+def accepts(key: str, value: Any) -> bool:
+    """Tell whether a value is one that a setting of some component may have."""
+    schemas: dict[str, list[type[BaseModel]]] = {"": [TopLevelConfig], **_schemas(None)}
+    for section, parts in schemas.items():
+        for schema in [found for one in parts for name, found in _keys_in(one, section) if name.lstrip(".") == key]:
+            name = key.rpartition(".")[2]
+            try:
+                schema.model_validate({name: value})
+            except ValidationError as error:
+                if any(one["loc"][0] == name for one in error.errors()):
+                    continue
+            return True
+    return False
+
+
+def _schemas(chosen: Mapping[str, str] | None) -> dict[str, list[type[BaseModel]]]:
     schemas: dict[str, list[type[BaseModel]]] = {"regularization": [Regularization]}
     for group in ("optimizer", "data", "model", "scheduler", "task"):
         names = [name for name in GROUPS[group] if chosen is None or chosen.get(group) == name]
@@ -156,17 +176,15 @@ def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:
             *(GROUPS[group][name].schema for name in names),
         ]
     schemas |= {section: [schema] for section, schema in SECTIONS.items() if section not in schemas}
-    schemas |= {f"augmentation.{name}": [AUGMENTATIONS[name].schema] for name in AUGMENTATIONS}
-    keys = [key for section, parts in schemas.items() for schema in parts for key in _keys_in(schema, section)]
-    return list(dict.fromkeys([*TopLevelConfig.model_fields, *GROUPS, *OVERLAYS, *SECTIONS, *keys]))
+    return schemas | {f"augmentation.{name}": [AUGMENTATIONS[name].schema] for name in AUGMENTATIONS}
 
 
-def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[str]:
+def _keys_in(schema: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in schema.model_fields.items():
         if is_section(field.annotation):
             yield from _keys_in(field.annotation, f"{prefix}.{name}")
         elif name != "part":
-            yield f"{prefix}.{name}"
+            yield f"{prefix}.{name}", schema
 
 
 def _non_defaults(section: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A value that was typed is used or refused. A value from a preset or a default is
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -162,8 +163,19 @@ class _Reading:
         word = self.as_typed(key, value)
         self.mistakes.append(Mistake(word if len(word) <= LONGEST else f"{word[:LONGEST]}…", problem))
 
+    def _in_quotes(self, key: str, schema: Mapping[str, Any]) -> str:
+        """Return how to type a word as text that is read as something else, as `nan`; empty: no text is taken."""
+        text = self.typed.get(key, "").partition("=")[2]
+        is_text = any(one.get("type") == "string" and "pattern" not in one for one in schema.get("anyOf", [schema]))
+        return f"; as text it is typed '{key}=\"{text}\"'" if is_text and re.fullmatch(r"[\w.+-]+", text) else ""
+
     def _unknown(self, key: str, value: Any, known: Iterable[str]) -> None:
         """Note a key that does not exist, and what may have been meant, or else what its section knows."""
+        below = [typed for typed in self.typed if typed.startswith(f"{key}.")]
+        for inner in below:
+            self._unknown(inner, "", ())
+        if below:
+            return
         section, _, leaf = key.rpartition(".")
         registry = GROUPS.get(section, ())
         having = [name for name in registry if GROUPS[section][name].accepts(leaf)]
@@ -176,7 +188,9 @@ class _Reading:
             typed = self.as_typed(key, value).partition("=")[2]
             own = [f"{section}.{one}" for one in known] if section else []
             hint = meant_by_key(key[:LONGEST], typed[:LONGEST], [*own, *known_keys(self.chosen), *CONTROLS])
-        otherwise = f"; '{section}' takes {listed(known)}" if section else "; cnnbench help settings lists all"
+        otherwise = (
+            f"; '{section}' takes {listed(known)}" if section and known else "; cnnbench help settings lists all"
+        )
         self._mistake(key, value, f"no such key{hint or otherwise}")
 
     def _nested(self, key: str) -> dict[str, Any]:
@@ -216,7 +230,8 @@ class _Reading:
                     continue  # it was, in a word that cannot be read
                 self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}")
             else:
-                self._mistake(prefix + key, values[key], f"must be {allowed(properties[key])}")
+                problem = f"must be {allowed(properties[key])}"
+                self._mistake(prefix + key, values[key], problem + self._in_quotes(prefix + key, properties[key]))
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:

@@ -129,9 +129,11 @@ def _check_kind(condition: str, values: Sequence[Any]) -> None:
 def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
     match = re.fullmatch(rf"([\w./@-]+?){SIGNS}([^=<>].*|)", condition)
     if match is None:
+        if (plain := re.sub("==+|=([<>])", lambda found: f"{found[1] or ''}=", condition)) != condition:
+            raise UserError(f"{condition}: type {plain!r}.")
         raise UserError(
-            f"{condition}: there is no such sweep (cnnbench list sweeps), and conditions are like data=mnist, "
-            "model=lenet*, accuracy>0.98."
+            f"{condition}: there is no such sweep (cnnbench list sweeps); conditions are like data=mnist, "
+            f"model=lenet*, accuracy>0.98; --sort {condition if condition.isidentifier() else 'accuracy'} orders runs."
         )
     key, sign, operand = match.groups()
     if sign in ORDERINGS and _number(operand) is None:

@@ -38,7 +38,11 @@ def with_folder(word: str, outputs: Path) -> str:
     Of several with that name, it is the one that has the jobs of all: seeds were added to it. Raises UserError where
     there is none such.
     """
-    if "/" in word or word == "last" or Path(word).expanduser().exists():
+    typed = Path(word).expanduser()
+    if typed.parent.name == "sweeps" and not typed.exists():
+        named = with_folder(typed.name, typed.parent.parent)
+        return word if named == typed.name else named
+    if "/" in word or word == "last" or typed.exists():
         return word
     if sweep_file(path := outputs / "sweeps" / word) is not None:
         return shown(path)

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 
 from cnnbench.config.compose import Composer
-from cnnbench.config.run_config import RunConfig
+from cnnbench.config.hints import with_point
+from cnnbench.config.run_config import RunConfig, accepts
 from cnnbench.config.schema import DataConfig
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.errors import ConfigError, Mistake, UserError, counted
@@ -54,10 +55,23 @@ def plan_all(composer: Composer, words: Sequence[str], known: tuple[Mistake, ...
             plans.append(replace(plan_run(composer, job_words, is_job=True, awaited=awaited), brief=True))
             awaited.add(plans[-1].choices.get("experiment", ""))
         except ConfigError as error:
-            mistakes += error.mistakes
+            mistakes += [_of_comma(mistake, words) for mistake in error.mistakes]
     if mistakes:
         raise ConfigError(mistakes)
     return plans
+
+
+def _of_comma(mistake: Mistake, words: Sequence[str]) -> Mistake:
+    """Return a mistake in one of two values, with what to type where they were meant as one number: `0,1`."""
+    key, _, value = mistake.given.partition("=")
+    for word in words:
+        typed, _, values = word.partition("=")
+        number = with_point(word) if typed == key and value in values.split(",") else ""
+        if number and accepts(key, float(number.partition("=")[2])):
+            two = values.replace(",", " and ")
+            problem = f"{mistake.problem}; {word} is two values, {two}; one number has a point: {number}"
+            return Mistake(mistake.given, problem)
+    return mistake
 
 
 def resolve_all(plans: Sequence[Plan]) -> list[Plan]:

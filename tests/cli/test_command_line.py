@@ -260,6 +260,7 @@ FLAGS = {
     "--config-name other": "--config-name: no such argument",
     "--multirn seed=0,1": "--multirn: no such argument; did you mean '--multirun'?",
     "--out x epochs=1": "--out: no such argument. See cnnbench train --help.",
+    "-epochs=3": "settings are typed without dashes: epochs=3",
     "-x": "-x: no such argument. See cnnbench train --help.",
     "--cfg all": "--cfg: invalid choice: 'all'",
     "--config-dir": "--config-dir/-cd: expected one argument",
@@ -288,6 +289,9 @@ SPACED = {
     "data=“digits” ‘epochs=3’": "cnnbench data=digits epochs=3",
     "–m seed=0,1": "cnnbench -m seed=0,1",
     "—epochs=2": "cnnbench epochs=2",
+    "—dry_run": "cnnbench dry_run=true",
+    "–dry-run model=mlp": "cnnbench dry_run=true model=mlp",
+    "train —epochs 3 —multirun seed=0,1": "cnnbench train epochs=3 --multirun seed=0,1",
     "evaluate last —split val": "cnnbench evaluate last --split val",
     "optimizer.lr=−0.1": "cnnbench optimizer.lr=-0.1",
 }

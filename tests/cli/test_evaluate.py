@@ -193,6 +193,7 @@ REFUSED = {
     "--data synthetic data.num_classes=3 data.crop=20": "gives 3x20x20 images; the network takes 3x16x16",
     "--data nothing": "no such data",
     "--checkpoint 7": "has no checkpoint '7'; there are 'tested', 'best', 'last', '15'",
+    "accept_stale=true": "no such argument; there is nothing to accept: changed code is used",
     "--checkpoint first": "has no checkpoint 'first'",
 }
 

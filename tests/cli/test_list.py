@@ -113,6 +113,8 @@ def test_a_malformed_condition_is_refused(word, several_runs, listing):
     done = listing(word)
     assert done.code == 2
     assert word in done.err
+    assert ("type 'accuracy>=3'" in done.err) == (word == "accuracy=>3")
+    assert ("--sort model orders runs" in done.err) == (word == "model")
     assert ("did you mean 'accuracy" in done.err) == word.startswith("acu")
 
 

@@ -98,6 +98,11 @@ def test_nothing_but_a_page_of_the_same_is_overwritten(several_runs, report, tmp
     assert (done.code, done.out) == (2, "")
     assert f"--out {out}: has report.html, report.md, report.csv of something else" in done.err
     assert fingerprints(out) == before
+    (tmp_path / "note.txt").touch()
+    assert (
+        "note.txt: is a file; give a folder, as --out note_page"
+        in report(several_runs, "--out", tmp_path / "note.txt").err
+    )
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "report.tex").write_text("mine")
     assert "of something else; give another folder" in report(several_runs, "--out", tmp_path / "paper").err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.cli.help import DOCS, in_columns
+from cnnbench.cli.help import ABOUT_PAGES, DOCS, in_columns, topics
 from cnnbench.cli.parse import VERBS, verb_named
 from cnnbench.errors import ExitCode
 from tests.conftest import TINY, only_run
@@ -195,6 +195,19 @@ class TestHelp:
         outcome = cnnbench("help", "architcture")
         assert (outcome.code, outcome.out) == (2, "")
         assert "no page 'architcture'; did you mean 'architecture'?" in outcome.err
+
+    @pytest.mark.parametrize(
+        ("words", "page"),
+        [
+            ("sweep", "runs"), ("sweeps", "runs"), ("multirun", "runs"), ("Slurm", "cluster"), ("gpu", "cluster"),
+            ("plugin", "extending"), ("custom model", "extending"), ("metrics", "evaluation"), ("error", "reliability"),
+        ],
+    )  # fmt: skip
+    def test_words_that_are_no_page_lead_to_the_one_about_them(self, cnnbench, words, page):
+        assert f"type cnnbench help {page}." in cnnbench("help", *words.split()).err
+
+    def test_words_lead_to_pages_that_there_are(self):
+        assert set(ABOUT_PAGES) <= set(topics())
 
 
 def test_the_exit_codes_of_the_documentation_are_those_of_the_program(command_of):

@@ -181,6 +181,14 @@ MISREAD = {
     "optimizer=sgf": "did you mean 'sgd'?",
     "optimizer.lr=0,1": "put -m before it to run each of them; one number has a point: optimizer.lr=0.1",
     "max_minutes=0,5": "max_minutes=0.5",
+    "optimizer.lr=1,5": "one number has a point: optimizer.lr=1.5",
+    "optimizer.lr=1.000,5": "one number has a point: optimizer.lr=1000.5",
+    "epochs=3,seed=1": "type spaces between them: epochs=3 seed=1",
+    "model=lenet,mlp,seed=1": "type spaces between them: model=lenet,mlp seed=1",
+    "optimzer.lr=1": "did you mean 'optimizer.lr'?",
+    "optimzer.weight_decay=1": "did you mean 'optimizer.weight_decay'?",
+    "train.epochs=3": "did you mean 'epochs'?",
+    "seed=${nope}": "there is no setting 'nope' to refer to",
     "data=cifar": "did you mean 'cifar10",
     "experiment=cnn_lab/lenet": "did you mean 'cnn_lab/lenet_",
     "augmentation.flp.p=1": "did you mean 'flip'?",
@@ -212,6 +220,39 @@ MISREAD = {
     "regularization.early_stopping=3": "'patience', 'min_delta'",
     "checkpoint=3": "is a group of settings",
 }
+
+
+@pytest.mark.parametrize("name", ["last", "a/b"])
+def test_a_name_that_would_mean_another_run_is_refused_before_anything_starts(composer, name):
+    (problem,) = mistakes_in(composer, f"name={name}").values()
+    assert "does not name a run" in problem
+
+
+def test_two_whole_numbers_are_no_decimal_comma(composer):
+    assert "point" not in mistakes_in(composer, "batch_size=32,64")["batch_size=32,64"]
+
+
+def test_every_key_of_a_misspelt_section_is_answered(composer):
+    mistakes = mistakes_in(composer, "optimzer.lr=1", "optimzer.momentum=0")
+    assert [problem.partition("mean ")[2] for problem in mistakes.values()] == [
+        "'optimizer.lr'?",
+        "'optimizer.momentum'?",
+    ]
+
+
+@pytest.mark.parametrize("word", ["nan", "null", "true", "1e3", "7"])
+def test_a_word_that_is_read_as_no_text_is_answered_with_how_text_is_typed(composer, word):
+    key = "model.architecture"
+    (problem,) = mistakes_in(composer, "model=timm", f"{key}={word}").values()
+    quoted = problem.rpartition("'model")[2].rstrip("'")
+    assert quoted == f'.architecture="{word}"'
+    assert plan_run(composer, ["model=timm", f"model{quoted}"]).config.model.settings["architecture"] == word
+
+
+def test_a_decimal_comma_in_a_sweep_is_answered_with_what_it_means(cnnbench):
+    message = cnnbench("-m", "optimizer.lr=0,1").err
+    assert "optimizer.lr=0,1 is two values, 0 and 1; one number has a point: optimizer.lr=0.1" in message
+    assert "point" not in cnnbench("-m", "batch_size=0,64").err
 
 
 @pytest.mark.parametrize("word", MISREAD)

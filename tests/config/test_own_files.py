@@ -15,10 +15,13 @@ OWN_FILES = {
         f"{HEAD}defaults:\n- override /model mlp": ".yaml:3: an option is chosen by '- override /GROUP: OPTION'",
         f"{HEAD}epochs: 3\n  seed: 4": ".yaml cannot be read: mapping values are not allowed in this context in line 3",
         f"{HEAD}epochs:3": ".yaml:2: 'epochs:3' sets nothing; write 'epochs: 3'",
+        f"{HEAD}seed: ${{nope}}": "/own/experiment/mine.yaml:2: seed: ${nope}: there is no setting 'nope' to refer to",
         f"{HEAD}epoch: 3": "epoch=3  no such key; did you mean 'epochs'? (in experiment/mine.yaml)",
         f"{HEAD}plugins: my.py": "belongs into the command, not into a file: cnnbench … plugins=my.py (in experiment/",
     },
     "model=own_preset": {
+        "# of a model\nmodel:\n  name: mlp": "own_preset.yaml:2: write the settings of model without 'model:'",
+        "name: mlp\nunits: [8]\nactivation: ${nope}": ".yaml:3: activation: ${nope}: there is no setting 'nope'",
         "maps: [4, 8]": "model.name=null  no such model; there are",
         "name: lenet": "model.maps=        must be given: a list of 2, each a whole number above 0 (in model/",
     },
@@ -36,3 +39,13 @@ def test_what_is_wrong_in_a_file_of_ones_own_is_said_with_its_name_and_what_to_w
     assert (outcome.code, outcome.out) == (2, "")
     assert OWN_FILES[word][text] in outcome.err
     assert file.name in outcome.err
+
+
+def test_the_folder_of_one_group_is_answered_with_the_one_that_holds_it(cnnbench, tmp_path):
+    folder = tmp_path / "own" / "model"
+    folder.mkdir(parents=True)
+    (folder / "small.yaml").write_text("name: mlp")
+    outcome = cnnbench("--config-dir", str(folder), "model=small")
+    assert (outcome.code, outcome.err.endswith(": give the folder that holds model/: ../own\n")) == (2, True)
+    (folder / "data").mkdir()
+    assert "give the folder" not in cnnbench("--config-dir", str(folder), "epoch=1").err

@@ -81,6 +81,7 @@ def test_a_sweep_has_the_name_of_its_runs_and_is_found_by_it_and_by_its_hash(out
     assert (name, len(begin)) == ("wider-net", 8)
     for word in ("wider net", name, begin, sweep.path.name):
         assert Path(with_folder(word, outputs)).resolve() == sweep.path
+        assert Path(with_folder(str(outputs / "sweeps" / word), Path("elsewhere"))).resolve() == sweep.path
     assert "2 waiting, of 2 runs" in command_of("list", "wider net").out
     assert launched(GRID, Options()).path == sweep.path, "one that is there keeps its folder"
     larger = launched(Grid((*GRID.words[:-1], "seed=0,1,2", "name=wider net")), Options())
