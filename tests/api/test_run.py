@@ -96,9 +96,9 @@ def test_image_files_are_predicted_as_their_pixels_are(run, tmp_path):
     for number, image in enumerate(pixels):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{number}.png")
     expected = run.predict(pixels)
-    assert torch.equal(run.predict(run.data("test"))[:2], expected)
     assert torch.equal(run.predict([tmp_path / "0.png", str(tmp_path / "1.png")]), expected)
-    assert torch.allclose(run.predict(tmp_path / "1.png"), expected[1:])  # a batch of another size rounds differently
+    assert torch.allclose(run.predict(run.data("test"))[:2], expected)  # a batch of another size rounds differently
+    assert torch.allclose(run.predict(tmp_path / "1.png"), expected[1:])
 
 
 @pytest.mark.parametrize(
