@@ -119,10 +119,8 @@ def deviations(run: Run, split: str, which: Checkpoint, report: EvalReport) -> l
 
 def _changes(run: Run) -> str:
     """Return what a run was trained with and is not measured with, in words."""
-    record, code = (
-        run.record,
-        {name: one for name, one in run.record.get("code", {}).items() if name.startswith("cnnbench/")},
-    )
+    record = run.record
+    code = {name: one for name, one in record.get("code", {}).items() if name.startswith("cnnbench/")}
     names = [*run.changed_plugins, *(changed_names(code, code_hashes()) if code else ())]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     found = [f"{', '.join(names[:NAMED])}{more} changed since the training"] if names else []

@@ -242,11 +242,13 @@ class ImageData:
             raise UserError(
                 f"the data set's classes must be texts, and {foreign[0]!r} is a {type(foreign[0]).__name__}."
             )
-        if twice := [name for row, name in enumerate(self.classes) if name in self.classes[:row]]:
-            places = " and ".join(str(row) for row, name in enumerate(self.classes) if name == twice[0])
-            raise UserError(
-                f"the data set's classes {places} are both called '{twice[0]}'; give each a name of its own."
-            )
+        first: dict[str, int] = {}
+        for row, name in enumerate(self.classes):
+            if first.setdefault(name, row) != row:
+                places = f"{first[name]} and {row}"
+                raise UserError(
+                    f"the data set's classes {places} are both called '{name}'; give each a name of its own."
+                )
 
     @property
     def source_rows(self) -> tuple[Tensor, Tensor]:
