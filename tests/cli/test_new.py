@@ -88,8 +88,11 @@ def test_what_could_not_be_used_is_refused(cnnbench, tmp_path, words):
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(cnnbench):
-    Path.cwd().rmdir()
+def test_a_folder_that_cannot_be_written_to_is_named(cnnbench, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "mine.py")
+
+    monkeypatch.setattr("cnnbench.store.files.write_atomically", refuse)  # root may write anywhere
     outcome = cnnbench("new", "model", "mine")
     assert (outcome.code, "mine.py cannot be written" in outcome.err) == (2, True)
 

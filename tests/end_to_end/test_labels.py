@@ -50,7 +50,7 @@ def test_runs_are_listed_by_their_labels(cnnbench, command_of, condition, is_fou
 
 def test_a_page_begins_with_the_labels(cnnbench, outputs):
     words = [word for word in SHORT if not word.startswith("report=")]
-    assert cnnbench(*words, "name=<b>base</b>", "notes=my first", "tags=[lab3,wide]").code == 0
+    assert cnnbench(*words, "name=<b>base", "notes=my first", "tags=[lab3,wide]").code == 0
     page = (only_run(outputs) / "report.html").read_text()
-    assert "&lt;b&gt;base&lt;/b&gt;" in page
+    assert "&lt;b&gt;base" in page
     assert re.search(r"<dt>tags</dt>\s*<dd[^>]*>lab3, wide<", page)
