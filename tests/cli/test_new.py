@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(cnnbench, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "mine.py")
 
-    monkeypatch.setattr("cnnbench.store.files.write_atomically", refuse)  # root may write anywhere
+    monkeypatch.setattr("cnnbench.store.files._replace", refuse)  # root may write anywhere
     outcome = cnnbench("new", "model", "mine")
     assert (outcome.code, "mine.py cannot be written" in outcome.err) == (2, True)
 
