@@ -77,7 +77,7 @@ def topics() -> dict[str, str]:
 
 def page(topic: str) -> str:
     """Return a page. Raises UserError where there is none of that name."""
-    if topic in VERBS:
+    if topic in VERBS and topic not in topics():
         return verb_named(topic).help_text()
     if topic not in topics():
         meant = [page for page, words in ABOUT_PAGES.items() if _stems(topic) & _stems(words)]

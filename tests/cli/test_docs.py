@@ -120,3 +120,9 @@ def test_each_command_can_be_typed(path):
                 assert key in keys or key.startswith("optimizer.lr_scale."), command
             if key in options and "…" not in value and value != "NAME":
                 assert set(value.split(",")) <= {*options[key], *OWN}, command
+
+
+def test_help_of_a_page_that_is_called_like_a_command_prints_the_page(cnnbench):
+    outcome = cnnbench("help", "data")
+    assert "usage:" not in outcome.out
+    assert outcome.out.count("\n") > 100
