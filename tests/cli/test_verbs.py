@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cnnbench.cli.help import ABOUT_PAGES, DOCS, in_columns, topics
-from cnnbench.cli.help import topics
 from cnnbench.cli.parse import VERBS, verb_named
 from cnnbench.errors import ExitCode
 from tests.conftest import TINY, only_run
