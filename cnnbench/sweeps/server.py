@@ -19,4 +19,5 @@ def _outlast(number: int, _frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
 
 
-handled((number for number in SIGNALS if number != signal.SIGINT), _outlast)  # that one is ignored already
+handled(SIGNALS, _outlast)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked since before this process began

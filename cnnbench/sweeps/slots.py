@@ -27,7 +27,7 @@ from cnnbench.training import console
 from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan
 from cnnbench.training.setup import DEFAULT_THREADS
-from cnnbench.training.signals import SIGNALS, StopRequests
+from cnnbench.training.signals import SIGNALS, StopRequests, handled
 from cnnbench.training.trainer import carry_out
 
 MEMORY = 2**30  # bytes that a job needs at least, for `jobs=auto`
@@ -121,16 +121,14 @@ class Processes:
     def warm_up(self) -> None:
         """Let the server import, while something else is done here."""
         self._prepare()
-        if self._has_server:
-            forkserver.ensure_running()
 
     def start(self, task: Task, log: Path, device: str | None = None) -> JobProcess:
         """Start a process that does something, and what it prints goes to a file."""
-        self._prepare()
         saying, listening = (self._context.Pipe(duplex=False) for _ in range(2))
         environment = {**os.environ, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
         arguments = (task, log, environment, saying[1], listening[0])
         for is_last in (False, False, True):
+            self._prepare()
             process = self._context.Process(target=_work_in_process, args=arguments)
             try:
                 with _without_main():
@@ -147,14 +145,15 @@ class Processes:
     def _prepare(self) -> None:
         if not self._has_server:
             return
-        # The process that cleans up after others has to outlast signals to the whole group, as the server does.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            resource_tracker.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours = sorted(name for name in sys.modules if name.startswith("cnnbench."))  # registers parts, not plugins
         self._context.set_forkserver_preload(["cnnbench.sweeps.server", *ours, *NEEDED, *self._imports])
+        # Both outlast signals to the whole group, also while they import: the server lets them through when it can.
+        for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -187,6 +186,7 @@ def _work_in_process(
 ) -> None:
     os.environ.clear()  # the server has what was set when it began: for the first sweep of a notebook
     os.environ.update(environment)
+    handled([signal.SIGINT], signal.default_int_handler)  # the server outlasts it
     stop = StopRequests(gives_back=False)
     try:
         with stop:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,20 @@ def test_jobs_begin_though_the_server_was_killed_or_began_in_a_folder_that_is_re
     assert Path(f"/proc/{server}/cwd").readlink() == Path("/")
     os.kill(server, signal.SIGKILL)
     assert server_of_a_job(tmp_path) != server
+
+
+def test_the_server_outlasts_ctrl_c_while_it_imports_and_its_jobs_stop_by_it(tmp_path):
+    os.kill(server_of_a_job(tmp_path), signal.SIGKILL)
+    time.sleep(0.2)
+    Processes().warm_up()
+    server = forkserver._forkserver._forkserver_pid
+    for _ in range(10):
+        os.kill(server, signal.SIGINT)
+        time.sleep(0.05)
+    assert server_of_a_job(tmp_path) == server
+    process = Processes().start(waits, tmp_path / "log")
+    process.stop(signal.SIGINT)
+    assert process.ended().code == ExitCode.INTERRUPTED
 
 
 @pytest.mark.slow
