@@ -82,7 +82,9 @@ def _say_looks(opened: "Run", which: "Checkpoint", report: "EvalReport") -> None
     if record_test(opened, which, report):
         say("  measured on the test images for the first time; result.json has it from now on")
     elif (times := opened.record.get("test_measured", 1)) > 1:
-        say(f"  the test images were measured {times} times; what is chosen by that is no longer tested by it")
+        say(
+            f"  the test images were measured {times} times: what you choose by them needs other images for a fair test"
+        )
 
 
 def _lines_of(report: "EvalReport") -> list[str]:

@@ -141,7 +141,7 @@ class RunFolder:
             raise UserError(
                 f"{self.config_file} was edited after the run began:\n"
                 + "".join(f"  {change}\n" for change in edited)
-                + "Undo that (without the file, resume restores it), and for other settings begin a run of its own: "
+                + "Undo that, or delete the file and resume restores it. For other settings begin a run of its own: "
                 f"cnnbench resume {self.shown_path} KEY=VALUE"
             )
         return values
@@ -188,7 +188,7 @@ class RunFolder:
 
     def result(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""
-        way = "Without it, the same command measures the trained network again."
+        way = "Delete it, and the same command measures the trained network again."
         result = read_json(self.result_file, Result, way)
         of_run = (self.record() if record is None else record).get("identity")
         if result.get("identity", of_run) != of_run:

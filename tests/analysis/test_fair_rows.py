@@ -40,8 +40,9 @@ def test_validation_decides_which_is_best_and_the_test_figure_is_its(outputs):
     comparison = compared(outputs)
     assert comparison.best.label == "lr=0.5"
     assert said_of(comparison)[0].startswith(
-        "Best on validation: lr=0.5, 0.9300 (1 000 images); its test accuracy is 0.9150. Tied with it, within chance: "
-        "lr=0.7 (0.0100 or 10 images behind)."
+        "Best on validation: lr=0.5, 0.9300 (1 000 images); its test accuracy is 0.9150. Tied with it on the "
+        "1 000 validation images, within chance: lr=0.7 (0.0100 or 10 images behind); differences to the baseline are "
+        "judged on the test images."
     )
     assert list(comparison.table()["validation"]) == pytest.approx([0.90, 0.93, 0.92])
 
@@ -62,9 +63,7 @@ def test_one_seed_ties_with_nothing(outputs):
         write_run(outputs, val, f"optimizer.lr={rate}", f"seed={seed}", val=val)
     comparison = compared(outputs)
     said = said_of(comparison)[0]
-    assert (
-        "Tied with it, within chance: lr=0.1 (0.0011 or 1 image behind). Not tested, so whether by chance is " in said
-    )
+    assert "Tied with it on the 1 000 validation images, within chance: lr=0.1 (0.0011 or 1 image behind)" in said
     assert "unknown: lr=8 (0.0211 or 21 images behind), lr=9 (0.8300 or 830 images behind)." in said
     assert conclusion(comparison).endswith(". 2 more variants have fewer than two seeds to compare: unknown.")
 
@@ -295,7 +294,7 @@ def test_one_seed_that_reached_it_does_not_stand_for_all(outputs):
         replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.5", f"seed={seed}"), accuracy_val=[best, best])
     comparison = compared(outputs)
     assert learning_of(comparison).means == pytest.approx([2, float("nan")], nan_ok=True)
-    assert any(line.endswith("Reached by fewer: lr=0.5 (1 of 2 seeds).") for line in said_of(comparison))
+    assert any(line.endswith("Not reached by all seeds: lr=0.5 (1 of 2 seeds).") for line in said_of(comparison))
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

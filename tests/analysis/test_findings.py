@@ -48,7 +48,7 @@ def test_an_unresolved_difference_names_what_could_be_detected_and_not_how_many_
         assert power == pytest.approx(0.8, abs=0.002)
     assert concluded.endswith(f"; 3 seeds only detect differences above {least[0]:.4f}.")
     assert "with 10 seeds" in said
-    assert said.endswith("(80 % power at the 5 % level).")
+    assert said.endswith("(found in 80 % of cases, at the 5 % level).")
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,19 @@ def test_two_seeds_that_agree_are_cautioned_against(outputs):
         if seed < 2:
             write_run(outputs, 0.9 + seed / 1000, "optimizer.lr=0.5", f"seed={seed}")
     cautions = compare(runs_named([str(outputs)])).cautions()
+    assert "two that happen to agree say little)" in conclusion(compare(runs_named([str(outputs)])))
     assert cautions[-1] == "Only 2 seeds: two that happen to agree say little, even of what is more than chance."
     write_run(outputs, 0.902, "optimizer.lr=0.5", "seed=2")
     assert compare(runs_named([str(outputs)])).cautions() == []
+
+
+def test_a_configuration_that_shares_no_seed_with_the_baseline_says_so(outputs):
+    for seed in (0, 1):
+        write_run(outputs, 0.8 + seed / 100, "optimizer.lr=0.1", f"seed={seed}")
+        write_run(outputs, 0.9 + seed / 100, "optimizer.lr=0.5", f"seed={seed + 2}")
+    notes = {row.label: row.notes for row in compare(runs_named([str(outputs)])).rows}
+    reason = "shares no seed, fold or split with the baseline, and is not compared with it"
+    assert notes == {"lr=0.1": (), "lr=0.5": (reason,)}
 
 
 def test_with_one_seed_chance_is_unknown(outputs):
@@ -200,7 +210,7 @@ def test_without_validation_training_decides_which_learns_first(outputs):
     assert any(
         line.endswith(
             "training accuracy 0.8910, 99 % of the best of lr=0.5, with range over seeds: lr=0.5 2. "
-            "Reached by fewer: lr=0.1 (0 of 1 seeds)."
+            "Not reached by all seeds: lr=0.1 (0 of 1 seeds)."
         )
         for line in said
     )
@@ -221,7 +231,7 @@ def test_the_effect_of_a_setting_is_over_all_others(outputs):
                 write_run(outputs, 0.5 + (0.2 + luck) * dropout + 0.1 * rate, *words)
     (rate, of_rate), (dropout, of_dropout), (both, of_both) = compare(runs_named([str(outputs)])).effects()
     assert (rate, dropout) == ("lr from 0.1 to 0.5", "dropout from 0 to 0.5")
-    assert both == "lr 0.5 and dropout 0.5 together, minus what each alone changes (interaction)"
+    assert both == "lr 0.5 and dropout 0.5 together, beyond the sum of each alone (interaction)"
     means = [one.estimate.mean for one in (of_rate, of_dropout, of_both)]
     assert means == pytest.approx([0.04, 0.1025, 0.0], abs=1e-9)
     assert of_rate.is_resolved

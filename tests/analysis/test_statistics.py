@@ -143,7 +143,7 @@ def test_an_interaction_is_what_two_settings_change_together_beyond_the_sum_of_b
     neither, second, first, both = measured
     alone = stats.ttest_1samp(both - first - second + neither, 0)
     interval = alone.confidence_interval(0.95)
-    assert name == "a 1 and b y together, minus what each alone changes (interaction)"
+    assert name == "a 1 and b y together, beyond the sum of each alone (interaction)"
     assert got.estimate.mean == pytest.approx(np.mean(both - first - second + neither))
     assert (got.estimate.low, got.estimate.high) == pytest.approx((interval.low, interval.high))
     assert (got.p, got.family) == (pytest.approx(alone.pvalue), 3)

@@ -126,7 +126,8 @@ def test_every_later_look_at_test_is_counted(run, evaluate):
     assert read(run / "run.json")["test_measured"] == first + 3
     done = evaluate(run)
     assert (
-        f"the test images were measured {first + 4} times; what is chosen by that is no longer tested by it" in done.out
+        f"the test images were measured {first + 4} times: what you choose by them needs other images for a fair test"
+        in done.out
     )
     ended_page = cnnbench.load_run(run).report().with_name("report.md").read_text()
     assert f"the test images were evaluated {first + 4} times in the course of this run" in ended_page

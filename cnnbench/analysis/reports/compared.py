@@ -129,7 +129,8 @@ def conclusion(comparison: Comparison) -> str:
 def _in_words(gain: Difference, unit: str) -> str:
     found, p = gain.estimate, gain.verdict.partition(", ")[2]
     interval = "" if math.isnan(found.low) else f"95 % interval {found.low:+.4f} to {found.high:+.4f}, "
-    return f"{found.mean:+.4f} ({interval}{found.n} {unit}, {p})"
+    few = ": two that happen to agree say little" * (gain.is_resolved and found.n == 2)
+    return f"{found.mean:+.4f} ({interval}{found.n} {unit}, {p}{few})"
 
 
 def configurations(comparison: Comparison, learning: Learning) -> Table:
@@ -143,10 +144,14 @@ def configurations(comparison: Comparison, learning: Learning) -> Table:
         shown.insert(place, reached, learning.means)
     marked = comparison.rows.index(comparison.best) if is_ahead(comparison) else None
     green = f" Green: ahead of every other on the {SPLITS[comparison.ranks_on]} images by more than chance."
+    paired = (
+        " Intervals of single configurations may overlap: a difference has its own, measured between "
+        f"runs of the same {comparison.unit.removesuffix('s')}."
+    ) * any(row.gained is not None for row in comparison.rows)
     note = (
         f"Means over {comparison.unit}; std: their standard deviation. Training {metric}: of the tested weights, "
         "without dropout and augmentation; curves show it with both."
-        f"{green * (marked is not None)}{SHARED * ran_at_once(comparison.runs)}"
+        f"{paired}{green * (marked is not None)}{SHARED * ran_at_once(comparison.runs)}"
     )
     pages = [{row.group.names[key]: run.folder.page for key, run in row.group.every.items()} for row in comparison.rows]
     quickest = shown["seconds"].min() if "seconds" in shown else 0

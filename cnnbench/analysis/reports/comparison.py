@@ -272,6 +272,8 @@ def _row(
     if group is not base and group.runs and base.runs:
         if on_same_images(group, base, split):
             gained = paired_difference([(values, base.values(split, metric))], overlap)
+            if not gained.estimate.n:
+                notes = ["shares no seed, fold or split with the baseline, and is not compared with it", *notes]
         else:
             notes = [f"measured on other {SPLITS[split]} images than the baseline, and not compared with it", *notes]
     lost = group.lost(metric, split)

@@ -103,7 +103,7 @@ def class_strips(classes: pd.DataFrame) -> Strips:
     lowest = float(known.min()) if len(known) else 0.0
     rows = [
         Strip(
-            name, "no image" if not images else f"{recall:.3f} [{low:.3f}, {high:.3f}], {_share(precision)}",
+            name, "no image" if not images else f"{recall:.3f} [{low:.3f}, {high:.3f}], precision {_share(precision)}",
             [(precision, f"precision {precision:.4f}", None)] if math.isfinite(precision) else [], recall, (low, high),
         )
         for name, images, recall, low, high, precision in worst[

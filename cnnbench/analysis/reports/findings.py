@@ -94,7 +94,10 @@ def _ties(comparison: Comparison, images: int) -> Iterator[str]:
     tied = [lag(row, gain) for row, gain in tested if not gain.is_resolved]
     unknown = [lag(row, gain) for row, gain in behind if math.isnan(gain.p)]
     if tied:
-        yield f"Tied with it, within chance: {some(tied)}."
+        judged = "; differences to the baseline are judged on the test images"
+        judged *= (comparison.ranks_on, comparison.split) == ("val", "test")
+        on = f"{grouped(images)} {SPLITS[comparison.ranks_on]} images"
+        yield f"Tied with it on the {on}, within chance: {some(tied)}{judged}."
     elif tested:
         others = f"Every other configuration{' that was tested' * bool(unknown)}"
         yield f"{tested[0][0].label if len(tested) == 1 else others} is worse there by more than chance."
@@ -128,7 +131,10 @@ def detectable(comparison: Comparison) -> dict[int, str]:
     most, least = max(abs(end - comparison.baseline.measured.mean) for end in bounds), {}
     for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
         ends = [end for end in (gain.detectable(seeds) for gain in gains) if end <= most]
-        least[seeds] = " to ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends)))) if ends else ""
+        least[seeds] = (
+            " (for some variants ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends)))) if ends else ""
+        )
+        least[seeds] += ")" * ("(" in least[seeds])
         if 0 < len(ends) < len(gains):
             least[seeds] += f" for {len(ends)} of {len(gains)} variants, for others {NONE}"
     return least
@@ -138,12 +144,12 @@ def _detectable(comparison: Comparison) -> Iterator[str]:
     """Yield how large a difference must be to be found, where one was not."""
     least, unit = detectable(comparison), comparison.unit
     family = max(row.gained.family for row in comparison.rows if row.gained) if least else 1
-    ways = f" over {family} comparisons, depending on the configuration" if family > 1 else ""
+    ways = f" for {family} comparisons together" if family > 1 else ""
     if least:
         yield (
             f"Smallest difference that {min(least)} {unit} can detect: "
             f"{f'; with {MORE_SEEDS} {unit}, '.join(one or NONE for one in least.values())} "
-            f"({100 * POWER:.0f} % power at the {100 * LEVEL:.0f} % level{ways})."
+            f"(found in {100 * POWER:.0f} % of cases, at the {100 * LEVEL:.0f} % level{ways})."
         )
 
 
@@ -157,7 +163,7 @@ def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
             late.append(f"{row.label} ({len(there)} of {len(times)} {unit})")
         elif times:
             reached.append((mean, f"{row.label} {f'{mean:.1f}'.removesuffix('.0')}{ends}"))
-    fewer = f" Reached by fewer: {some(late)}." if late else ""
+    fewer = f" Not reached by all {unit}: {some(late)}." if late else ""
     if reached:
         yield (
             f"Speed of learning: epochs to {learning.split} {comparison.metric.name} {learning.level:.4f}, "

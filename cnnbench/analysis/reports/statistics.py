@@ -205,7 +205,7 @@ def _interactions(
             half = paired_difference([(both, one), (neither, other)], overlap)
             found = half.estimate
             doubled = Estimate(found.n, *(2 * number for number in (found.mean, found.std, found.low, found.high)))
-            name = f"{key} {after} and {other_key} {other_after} together, minus what each alone changes (interaction)"
+            name = f"{key} {after} and {other_key} {other_after} together, beyond the sum of each alone (interaction)"
             yield name, replace(half, estimate=doubled, spread=4 * half.spread)
 
 
