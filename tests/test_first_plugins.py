@@ -34,6 +34,22 @@ class Invert(Augmentation):
     def apply(self, images, draws):
         return 1 - images
 '''
+TASK = '''
+@registry.register_task("first_task")
+class FirstTask(Task):
+    """Classify."""
+
+    train_metrics = eval_metrics = ("loss",)
+    watched = (("loss", False),)
+    num_outputs = property(lambda self: self.spec.num_classes)
+
+    def train_step(self, network, batch):
+        loss = nn.functional.cross_entropy(network(batch.images).float(), batch.labels)
+        return loss, {metric}
+
+    def eval_step(self, network, batch):
+        return nn.functional.cross_entropy(network(batch.images).float(), batch.labels, reduction="none")[:, None]
+'''
 SCORES = "self.last(self.pool(images).flatten(1))"
 
 FILES = {
@@ -273,6 +289,21 @@ FILES = {
     ),
     "a data set": First(
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
+    ),
+    "a setting called as the choice itself": First(
+        NET.format(parameters='self, spec, *, name: str = "a"', channels="spec.channels", outputs="spec.num_outputs",
+                   returned=SCORES),
+        "model=first_net",
+        "plugin.py:10: model 'first_net': a setting cannot be called 'name', which is the key of the choice itself",
+    ),
+    "a task whose metrics are means": First(
+        TASK.format(metric="loss.detach().view(1)"),
+        "task=first_task",
+        "task 'first_task': train_step returns a mean as metric loss: return sums over the images of the batch",
+    ),
+    "a task whose metrics are sums": First(
+        TASK.format(metric="(loss * len(batch)).detach().view(1)"),
+        "task=first_task",
     ),
     "a network with an output per class for a task of other outputs": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_classes", returned=SCORES),

@@ -63,6 +63,8 @@ def problems(component: "Component") -> Iterator[str]:
             yield f"parameter '{name}' is positional-only, and all are given by name"
         elif name in component.provided:
             continue
+        elif name == "name":
+            yield "a setting cannot be called 'name', which is the key of the choice itself; give it another name"
         elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
             kind = "int" if parameter.default is parameter.empty else "int | None = None"
             yield f"setting '{name}' has no type: write `{name}: {kind}`, say{filled}"

@@ -172,6 +172,13 @@ def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: i
         yield "train_step returns a loss without gradient: no_grad, detach and item have to go, in the network too"
     if not isinstance(sums, Tensor) or sums.shape != sums_shape:
         yield f"train_step returns {described(sums)} as sums of {', '.join(task.train_metrics)}, not shape {sums_shape}"
+        return
+    if "loss" in task.train_metrics and isinstance(loss, Tensor) and not loss.ndim and loss > 0:
+        place = task.train_metrics.index("loss")
+        if sums[place].isclose(loss):  # means, or the loss itself is a sum: of twice as many images it is larger
+            _, of_twice = task.train_step(network, first_batch(data, torch.cat([order, order])))
+            if of_twice[place] < 1.5 * sums[place] and len(order) > 1:
+                yield "train_step returns a mean as metric loss: return sums over the images of the batch, not means"
     batch = first_batch(data, order.flatten())
     with torch.no_grad():
         rows = task.eval_step(network.eval(), batch)
