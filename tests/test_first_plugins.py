@@ -301,6 +301,10 @@ FILES = {
         "task=first_task",
         "task 'first_task': train_step returns a mean as metric loss: return sums over the images of the batch",
     ),
+    "a task whose metrics are sums of another type": First(
+        TASK.format(metric="(loss * len(batch)).detach().view(1).double()"),
+        "task=first_task",
+    ),
     "a task whose metrics are sums": First(
         TASK.format(metric="(loss * len(batch)).detach().view(1)"),
         "task=first_task",

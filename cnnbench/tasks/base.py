@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import isclose
 from typing import TYPE_CHECKING
 
 import torch
@@ -175,7 +176,7 @@ def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: i
         return
     if "loss" in task.train_metrics and isinstance(loss, Tensor) and not loss.ndim and loss > 0:
         place = task.train_metrics.index("loss")
-        if sums[place].isclose(loss):  # means, or the loss itself is a sum: of twice as many images it is larger
+        if isclose(sums[place].item(), loss.item(), rel_tol=1e-5):  # a mean, or the loss is a sum, too, and grows
             _, of_twice = task.train_step(network, first_batch(data, torch.cat([order, order])))
             if of_twice[place] < 1.5 * sums[place] and len(order) > 1:
                 yield "train_step returns a mean as metric loss: return sums over the images of the batch, not means"
