@@ -59,7 +59,7 @@ def _run(flags: Namespace) -> None:
         raise UserError(f"{' and '.join(files)} are several sweeps; give one of them")
     sweep = next(iter(files.values()), None)
     conditions = [word for word in flags.conditions if word not in files]
-    if flags.conditions == ["sweeps"]:
+    if flags.conditions == ["sweeps"] or [Path(word).resolve() for word in flags.conditions] == [home / "sweeps"]:
         _list_sweeps(home, flags)
     elif sweep is not None and not (conditions or flags.sort or flags.prune or flags.prune_checkpoints is not None):
         _list_jobs(sweep, flags)

@@ -196,7 +196,7 @@ class ProgressDisplay:
         return f"about {duration(pace * (self.num_steps - step))}"
 
     def _speed(self, progress: Progress) -> str:
-        seen = progress.samples_trained - self.images
+        seen = progress.samples_trained - self.images if self.images else 0  # else this process has made no step yet
         elapsed = time.perf_counter() - self.began
         return f"{grouped(seen / elapsed)} images/s" if seen and elapsed else ""
 

@@ -137,6 +137,7 @@ def test_all_sweeps_are_listed(sweep, outputs, command_of):
     old = outputs / "sweeps" / "old.json"
     old.write_text(json.dumps({"command": "cnnbench -m seed=0", "jobs": [{"folder": sweep.jobs[0].folder}]}))
     lines = command_of("list", "sweeps").out.splitlines()
+    assert command_of("list", str(outputs / "sweeps")).out.splitlines() == lines
     assert [line.split()[0] for line in lines] == ["old", sweep.path.name, "2"]
     assert "1 completed: cnnbench -m seed=0" in lines[0]
     assert "1 completed" in command_of("list", str(old)).out

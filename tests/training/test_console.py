@@ -150,6 +150,12 @@ def test_the_speed_after_a_resume_is_that_of_this_process(monkeypatch, capsys):
     assert "500 images/s, about 10 s left" in capsys.readouterr().out
 
 
+def test_an_epoch_whose_steps_an_earlier_process_made_has_no_speed(capsys):
+    display = console.ProgressDisplay(10, 1000, 100, ["loss/train"])
+    display.epoch({"step": 100, "epoch": 1, "loss/train": 1.0}, SimpleNamespace(samples_trained=10_000), False)
+    assert "images/s" not in capsys.readouterr().out
+
+
 def test_a_run_that_goes_on_names_its_folder_once_and_not_beside_every_setting(cnnbench, outputs):
     cnnbench(*TINY)
     run = only_run(outputs)
