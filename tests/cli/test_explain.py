@@ -89,7 +89,7 @@ def test_by_default_every_kind_is_drawn_for_one_image_of_each_class(run, explain
     assert fingerprints(folder) == marks
 
 
-@pytest.mark.parametrize("case", ["siamese", "autoencoder"])
+@pytest.mark.parametrize("case", everyday(("siamese", "autoencoder"), ("autoencoder",)))
 def test_explaining_a_task_without_classes_writes_nothing_else(case, explain, copy_of):
     run = copy_of(*words_of(case))
     before = fingerprints(run)

@@ -20,6 +20,7 @@ from cnnbench.training.plan import plan_run
 from tests.conftest import SMALL_FORMS
 from tests.models.test_models import TEXTS, count, preset, spec
 from tests.support.options import side_for, walked
+from tests.support.selection import everyday
 
 HEADS = {
     "alexnet": "classifier.6",
@@ -36,6 +37,7 @@ HEADS = {
     "maxvit_t": "classifier.5",
     "regnet_x_400mf": "fc",
 }
+USUAL = ("vgg16", "squeezenet1_0", "resnet18", "vit_b_32", "regnet_x_400mf")
 NAMING_FEATURES = ("alexnet", "conv_encoder", "embedding_net", "googlenet", "lenet", "minialexnet", "resnet", "vgg")
 
 
@@ -92,7 +94,7 @@ def test_features_of_our_own_networks_are_their_module_of_that_name(name):
     assert trace_head(network, on).select("features", names) == features
 
 
-@pytest.mark.parametrize("architecture", HEADS)
+@pytest.mark.parametrize("architecture", everyday(HEADS, USUAL))
 def test_the_head_of_torchvisions_networks_is_found(architecture):
     device = "cpu" if architecture.startswith("regnet") else "meta"  # it computes its widths with tensors
     parts = traced(preset("torchvision", architecture=architecture), spec(3, 224, 7), device)

@@ -32,7 +32,7 @@ FAMILIES = (
     "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32",
     "wide_resnet50_2",
 )  # fmt: skip
-USUAL = ("resnet18", "googlenet", "efficientnet_b0", "inception_v3")  # inputs of every kind
+USUAL = ("resnet18", "googlenet", "efficientnet_b0")  # inputs of every kind
 SCALED = ("googlenet", "inception_v3")
 
 
@@ -140,7 +140,7 @@ def words_for(architecture: str, folder: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("architecture", everyday(FAMILIES, ("googlenet", "efficientnet_b0")))
+@pytest.mark.parametrize("architecture", everyday(FAMILIES, ("efficientnet_b0",)))
 def test_training_shows_images_as_published(architecture, folder, monkeypatch):
     publish(invented(architecture), monkeypatch)
     training = prepared(*words_for(architecture, folder))

@@ -90,15 +90,15 @@ def test_what_is_for_sweeps_is_refused_without_one(cnnbench):
 
 
 GRID = (
-    "regularization.dropout=null,0,0.5", "optimizer.lr=0.1,0.01,3", "name='a','b, c'", "seed=range(3)", "epochs=2",
+    "regularization.dropout=null,0,0.5", "optimizer.lr=0.1,3", "name='a','b, c'", "seed=range(2)", "epochs=2",
     "augmentation=pad_crop_flip,none", "data.crop=null,0.875", "optimizer=sgd,adam",
 )  # fmt: skip
 
 
 def test_jobs_that_are_composed_from_others_are_those_of_their_own_words():
     plans = plan_all(Composer(), [*TINY[:-4], "model=lenet", "task.loss=cross_entropy", *GRID])
-    assert len(plans) == 3 * 3 * 2 * 3 * 2 * 2 * 2
-    for plan in plans[::47]:
+    assert len(plans) == 3 * 2 * 2 * 2 * 2 * 2 * 2
+    for plan in plans[::23]:
         alone = plan_run(Composer(), shlex.split(plan.command)[1:], is_job=True)
         assert (alone.config, alone.typed) == (plan.config, plan.typed)
         assert (alone.origins, alone.choices) == (plan.origins, plan.choices)

@@ -79,11 +79,11 @@ def undisturbed(launch: Launch, words: tuple[str, ...], outputs: Path, monkeypat
 
 
 def test_launchers_share_a_sweep_and_take_over_from_one_that_is_killed(launch, cnnbench, network, outputs, tmp_path):
-    words = swept(network, "regularization.dropout=0,0.5", "seeds=2")
+    words = latest(swept(network, "regularization.dropout=0,0.5", "seeds=2", "epochs=15"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNBENCH_OUTPUTS", str(tmp_path / "undisturbed"))
         for job in product(("regularization.dropout=0", "regularization.dropout=0.5"), ("seed=0", "seed=1")):
-            assert cnnbench(*swept(network, *job)[1:]).code == 0
+            assert cnnbench(*latest(swept(network, *job, "epochs=15"))[1:]).code == 0
     first = launch(*words)
     wait_until(lambda: list(outputs.glob("*/*/*/checkpoints/*.json")))
     first.kill()

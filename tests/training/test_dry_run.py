@@ -173,7 +173,7 @@ def test_lr_find_is_for_one_run(cnnbench, words):
 # Short runs -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["lenet", "lenet_v2", "mlp"])
+@pytest.mark.parametrize("model", everyday(("lenet", "lenet_v2", "mlp"), ("lenet_v2",)))
 def test_64_images_are_learnt_by_heart(cnnbench, outputs, model):
     ended = cnnbench("debug=overfit", f"model={model}", "threads=1", "device=cpu", "report=false")
     assert ended.code == 0, ended.err

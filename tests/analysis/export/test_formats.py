@@ -14,9 +14,22 @@ from cnnbench.analysis.export.deployed import Deployed
 from tests.support.exporting import CASES, FORMATS, LIGHT, OUTPUTS, by_hand, file_of, used
 from tests.support.interruption import read
 
+# Tracing takes most of the time: each format that is traced with two kinds of network; all pairs: `pytest -m thorough`.
+TRACED = {
+    ("onnx", "classification"),
+    ("onnx", "siamese"),
+    ("torch_export", "autoencoder"),
+    ("torch_export", "one output"),
+}
+PAIRS = [
+    pytest.param(*form.values, case, marks=[*form.marks, *([pytest.mark.thorough] if is_left else [])])
+    for form in FORMATS
+    for case in CASES
+    for is_left in [form is not LIGHT and (*form.values, case) not in TRACED]
+]
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("form", FORMATS)
+
+@pytest.mark.parametrize(("form", "case"), PAIRS)
 def test_a_file_computes_what_the_network_does_and_holds_its_description(form, case, copy_of, export):
     run = copy_of(*CASES[case])
     done = export(run, "--format", form)
