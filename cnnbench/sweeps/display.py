@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from shutil import get_terminal_size
-from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -36,11 +35,7 @@ class Display:
         self.updated = 0.0
 
     def begin(
-        self,
-        waiting: int,
-        num_done: Callable[[], int],
-        missing: Sequence[Job] = (),
-        unreadable: Mapping[Job, str] = MappingProxyType({}),
+        self, waiting: int, num_done: Callable[[], int], missing: Sequence[Job], unreadable: Mapping[Job, str]
     ) -> None:
         """Say how many jobs are finished already, whose runs are missing, and which cannot be read, and why.
 

@@ -65,7 +65,7 @@ def outcome_on_disk(run: RunSummary | None) -> Outcome | None:
     """Return how a run stands that is not to be trained, since it is completed or cannot be read; None for others."""
     if run is None or not (run.problem or run.is_finished):
         return None
-    return Outcome("unreadable", "unreadable", run.problem) if run.problem else COMPLETED
+    return Outcome("unreadable", "unreadable", run.problem, is_known=True) if run.problem else COMPLETED
 
 
 def outcome_of(run: RunFolder | None, end: JobEnd) -> Outcome:

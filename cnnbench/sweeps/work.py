@@ -101,8 +101,7 @@ class Worker:
         self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
         claims = [(job, self.claims.said(job.identity, self.seen[job.identity])) for job in waiting]
         missing = [job for job, one in claims if one.get("outcome") == "completed" and runs[job.identity] is None]
-        over = {job: self.outcomes[job.identity] for job in self.sweep.jobs if job.identity in self.outcomes}
-        unreadable = {job: outcome.reason for job, outcome in over.items() if outcome.kind == "unreadable"}
+        unreadable = {job: now.reason for job in self.sweep.jobs if (now := self._before(job)).kind == "unreadable"}
         self.display.begin(len(waiting), self._num_done, missing, unreadable)
         patience = time.monotonic() + WAITS_FOR_ORPHANS
         try:

@@ -248,7 +248,7 @@ def test_the_bars_of_jobs_have_different_names_on_a_narrow_terminal_too(monkeypa
     assert sweep.labels[sweep.jobs[0].identity] == "batchnorm=true seed=0"
     display = Display(sweep)
     with console.showing("bar"):
-        display.begin(4, lambda: 1)
+        display.begin(4, lambda: 1, [], {})
     for number, job in enumerate(sweep.jobs):
         display.started(job, sweep.plan(job), Slot(number))
     names = [bar.desc for bar in display.bars.values()]
@@ -279,7 +279,7 @@ def test_what_another_launcher_ends_is_said_once_and_counted_one_by_one_also_whe
     sweep = launched(Grid((*SMALL, "seed=0,1,2,3")), Options())
     worker = Worker(sweep, StopRequests(), [], Options(), Processes(), Display(sweep))
     worker.seen = dict.fromkeys((job.identity for job in sweep.jobs), 0)
-    worker.display.begin(4, worker._num_done)
+    worker.display.begin(4, worker._num_done, [], {})
     for job in sweep.jobs[1:3]:
         write_run(outputs, 0.9, *job.command.split()[1:])
         worker.claims.release(worker.claims.take(job.identity, 0), "completed")
