@@ -97,7 +97,7 @@ def _columns(runs: Sequence[RunSummary], width: int | None, order: Order | None)
 
     names, ranks = KeyNames(runs), chain((FIRST, SECOND), repeat(OTHER))
     columns = [
-        column("name", CHOSEN, lambda run: run.labels.get("name") or ""),
+        column("name", CHOSEN, _name),
         *(
             column(names.short(key), CHOSEN, partial(_short_setting, key))
             for key in differing_keys(_configurations(runs))
@@ -267,6 +267,12 @@ def _short_setting(key: str, run: RunSummary) -> str:
     value = run.values.get(key)
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else _setting(key, run)
+
+
+def _name(run: RunSummary) -> str:
+    """Return what a run is called, and whether that came later: a sweep gives its name to runs that it finds."""
+    name = run.labels.get("name") or ""
+    return f"{name} (later)" if name and name != run.settings.get("name") else name
 
 
 def _measured(metric: str, run: RunSummary) -> str:

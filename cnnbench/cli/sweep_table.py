@@ -14,15 +14,15 @@ MOST = 20  # jobs of a state that are shown
 
 
 def lines(standing: Standing, width: int | None) -> Iterator[str]:
-    """Yield how a sweep stands: numbers by state, the jobs that run, have failed or stopped, and what to type next."""
+    """Yield how a sweep stands: numbers by state, the jobs that run or have no result, and what to type next."""
     yield begun(f"  {one_line(standing.command)}", width)
     left = standing.seconds_left
     about = [] if left is None else [f"about {duration(left)} left"]
     yield f"  {', '.join([*_numbers(standing), *about])}, of {counted(len(standing.jobs), 'run')}"
-    for state in ("running", "stopped", "failed"):
+    for state in ("running", "stopped", "failed", "unreadable", "missing"):
         jobs = [job for job in standing.jobs if job.state == state]
         yield from [""] * bool(jobs)
-        yield from (begun(f"  {state:<9}  {_described(job)}", width) for job in jobs[:MOST])
+        yield from (begun(f"  {state:<10}  {_described(job)}", width) for job in jobs[:MOST])
         if len(jobs) > MOST:
             why = Counter(_first_line(job.reason) for job in jobs[MOST:]).most_common(1)[0][0]
             yield begun(f"  and {grouped(len(jobs) - MOST)} more{f', most of them: {why}' if why else ''}", width)

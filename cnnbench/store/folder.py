@@ -139,9 +139,8 @@ class RunFolder:
         edited = edited_settings(record.get("config"), values)
         if edited:
             raise UserError(
-                f"{self.config_file} was edited after the run began:\n"
-                + "".join(f"  {change}\n" for change in edited)
-                + "Undo that, or delete the file and resume restores it. For other settings begin a run of its own: "
+                f"{self.config_file} was edited after the run began: {'; '.join(edited)}.\n"
+                "Undo that, or delete the file and resume restores it. For other settings begin a run of its own: "
                 f"cnnbench resume {self.shown_path} KEY=VALUE"
             )
         return values
@@ -184,7 +183,7 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
-        return read_json(self.record_file, Record)
+        return read_json(self.record_file, Record, "Restore it from a copy, or move the folder of the run away.")
 
     def result(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""

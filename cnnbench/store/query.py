@@ -129,7 +129,7 @@ class RunSummary:
     @property
     def error(self) -> str:
         """Return in a line why the run failed, or cannot be read; empty for any other."""
-        if not self.problem and self.status != "failed":
+        if self.status not in ("failed", "missing", "unreadable"):
             return ""
         failed = str(self.record.get("error") or "no error was recorded")
         return " ".join(
@@ -158,7 +158,10 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class PlannedRun(RunSummary):
-    """A job of a sweep that has no run folder. reason: why it failed before it had one, or MISSING; empty: none."""
+    """A job of a sweep whose run is not there, or cannot be read.
+
+    reason: why it failed before it had a folder, or MISSING; empty: none.
+    """
 
     plan: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -166,7 +169,8 @@ class PlannedRun(RunSummary):
     @cached_property
     def record(self) -> dict[str, Any]:
         """Return what `run.json` would say."""
-        status = "failed" if self.reason not in ("", MISSING) else "not started"
+        states = {"": "not started", MISSING: "missing"}
+        status = "unreadable" if self.problem else states.get(self.reason, "failed")
         return {**self.plan, "status": status, "error": self.reason}
 
     @cached_property
@@ -296,16 +300,18 @@ def _runs_of_jobs(sweep: Path) -> Iterator[RunSummary]:
     names = names_by_hash(outputs)
     for job in read_sweep(sweep / "sweep.json")["jobs"]:
         folder = job_folder(outputs, sweep, job, names)
-        if folder is not None:
-            yield read_run(folder)
+        run = RunSummary(outputs / job["folder"]) if folder is None else read_run(folder)
+        if folder is not None and not run.problem:
+            yield run
             continue
-        planned = outputs / job["folder"]
         claims = sorted((sweep / "claims").glob(f"{job['identity']}.*"), key=lambda path: int(path.suffix[1:]))
         try:
             plan = read_json(sweep / "jobs" / f"{job['identity']}.json", FrozenPlan)
-            claim = read_json(claims[-1], Claim) if claims else {}
+            claim = read_json(claims[-1], Claim) if claims and folder is None else {}
         except UserError as error:
-            yield RunSummary(planned, str(error))
+            yield replace(run, problem=run.problem or str(error))
             continue
+        with suppress(UserError):
+            plan = plan | {"code": run.folder.record()["code"]}  # which it was made with, where that is known
         reasons = {"failed": claim.get("reason", ""), "completed": MISSING}
-        yield PlannedRun(planned, plan=plan, reason=reasons.get(claim.get("outcome", ""), ""))
+        yield PlannedRun(run.path, run.problem, plan=plan, reason=reasons.get(claim.get("outcome", ""), ""))

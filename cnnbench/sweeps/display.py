@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from shutil import get_terminal_size
 from typing import Any
 
@@ -13,7 +13,7 @@ from cnnbench.store.files import last_row
 from cnnbench.store.folder import RunFolder, shown
 from cnnbench.sweeps.folder import Job, SweepFolder
 from cnnbench.sweeps.live import LivePage
-from cnnbench.sweeps.outcome import Outcome
+from cnnbench.sweeps.outcome import ENDED, Outcome
 from cnnbench.sweeps.slots import Slot
 from cnnbench.training import console
 from cnnbench.training.plan import Plan
@@ -34,11 +34,24 @@ class Display:
         self.bars: dict[str, tqdm[Any]] = {}  # by the identity of the job
         self.updated = 0.0
 
-    def begin(self, waiting: int, num_done: Callable[[], int], missing: Sequence[Job] = ()) -> None:
-        """Say how many jobs are finished already, and whose runs are missing. num_done: counts jobs from now on."""
+    def begin(
+        self, waiting: int, num_done: Callable[[], int], missing: Sequence[Job], unreadable: Mapping[Job, str]
+    ) -> None:
+        """Say how many jobs are finished already, whose runs are missing, and which cannot be read, and why.
+
+        num_done: counts jobs from now on.
+        """
         self.num_done, before = num_done, self.total - waiting
-        if before:
-            console.say(f"{before} of {counted(self.total, 'run')} finished before")
+        self.num_said = before
+        if finished := before - len(unreadable):
+            console.say(f"{finished} of {counted(self.total, 'run')} finished before")
+        for job, problem in [*unreadable.items()][:MAX_BARS]:
+            console.say(f"note: {self._name(job)} is unreadable: {problem}")
+        if unreadable:
+            console.say(
+                f"note: {counted(len(unreadable), 'run')} unreadable, left as before; mend what is named above, or "
+                "move the folder away: the same command then trains it again"
+            )
         for job in missing[:MAX_BARS]:
             console.say(f"note: {self._name(job)} was completed, but {shown(self.sweep.outputs / job.folder)} is gone")
         if missing:
@@ -72,18 +85,18 @@ class Display:
             self.bars.pop(job.identity).close()
         if self.page is not None:
             self.page.changed()
-        done, word = self.num_done(), f"{outcome.text:<12}"
+        self.num_said += outcome.kind in ENDED
+        word = f"{outcome.text:<12}"
         run = self.sweep.run_of(job)
         facts = [metrics_of(run) if outcome.kind == "completed" and run is not None else "", self._name(job)]
         facts += [] if seconds is None else [duration(seconds)]
         is_green = outcome.kind == "completed" and self.overall is not None
-        self._say(
-            f"[{done}/{self.total}]  " + (green(word) if is_green else word) + "  ".join(["", *filter(None, facts)])
-        )
+        word = green(word) if is_green else word
+        self._say(f"[{self.num_said}/{self.total}]  {word}" + "  ".join(["", *filter(None, facts)]))
         if outcome.kind == "failed":
             self._say("".join(f"    {line}\n" for line in outcome.reason.splitlines()) + self._log(job))
         if self.overall is not None:
-            self.overall.update(done - self.overall.n)
+            self.overall.update(self.num_done() - self.overall.n)
 
     def update(self, running: Sequence[Job]) -> None:
         """Show how far the jobs are."""
@@ -156,7 +169,8 @@ def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool =
             continue
         run = runs[job.identity]
         metrics = metrics_of(run) if outcome.kind == "completed" and run is not None else ""
-        because = f": {outcome.reason.partition(chr(10))[0]}" if outcome.kind == "failed" and outcome.reason else ""
+        has_reason = outcome.kind in ("failed", "unreadable") and outcome.reason
+        because = f": {outcome.reason.partition(chr(10))[0]}" if has_reason else ""
         console.say(f"  {outcome.text + because:<12}  {metrics:<40}  {sweep.where(job, run)}")
     done = sum(outcome.kind == "completed" for outcome in outcomes.values())
     console.say(f"  {done} of {len(sweep.jobs)} runs completed")

@@ -21,6 +21,7 @@ from cnnbench.registry import ENGINES, Selection
 from cnnbench.store.files import create_whole
 from cnnbench.store.folder import shown
 from cnnbench.sweeps.folder import SweepFolder
+from cnnbench.sweeps.outcome import outcome_on_disk
 from cnnbench.sweeps.work import Options
 from cnnbench.training import console
 
@@ -53,9 +54,8 @@ class Worker:
 
     @property
     def left(self) -> int:
-        """Return how many jobs have no result yet."""
-        runs = map(self.sweep.run_of, self.sweep.jobs)
-        return sum(run is None or not run.is_completed for run in runs)
+        """Return how many jobs there is something to do about."""
+        return sum(outcome_on_disk(run) is None for run in self.sweep.read_runs().values())
 
 
 def chosen_engine(words: Sequence[str], config_dir: str | None = None) -> tuple[Selection, list[Mistake]]:

@@ -35,12 +35,15 @@ from cnnbench.store.files import (
     write_json,
 )
 from cnnbench.store.folder import BEGINNING, RunFolder, find_runs, names_by_hash, now, outputs_dir, readable, shown
+from cnnbench.store.index import listed
 from cnnbench.store.provenance import versions
+from cnnbench.store.query import RunSummary
 from cnnbench.store.reading import read_json
 from cnnbench.store.schema import FrozenPlan
 from cnnbench.store.sweep_files import job_folder, link_file, read_sweep
 from cnnbench.sweeps.claims import is_alive
 from cnnbench.sweeps.standing import labels_of
+from cnnbench.training.existing import made_with
 from cnnbench.training.plan import Plan, with_initial_weights
 
 FACTS = "command", "started", "cwd", "threads", "max_minutes", "at_once"  # that sweep.json says of all jobs
@@ -170,6 +173,12 @@ class SweepFolder:
         names = names_by_hash(self.outputs)
         return {job.identity: self.run_of(job, names) for job in self.jobs}
 
+    def read_runs(self) -> dict[str, RunSummary | None]:
+        """Return the runs of all jobs as their files say, by identity, with the help of the index."""
+        runs = self.runs()
+        read = {one.path: one for one in listed([run.path for run in runs.values() if run is not None], self.outputs)}
+        return {identity: None if run is None else read[run.path] for identity, run in runs.items()}
+
     def where(self, job: Job, run: RunFolder | None) -> str:
         """Return the folder of the run of a job, which may not be there yet, as one would type it."""
         return shown(self.outputs / job.folder) if run is None else run.shown_path
@@ -266,7 +275,7 @@ def _job(plan: Plan, earlier: Sequence[Plan], names: Mapping[str, Sequence[str]]
     runs = find_runs(outputs_dir(), identity, names)
     if not runs:
         return Job(identity, plan.command, plan.run_path().as_posix(), after=_parent_of(plan, earlier))
-    run = runs[-1].next_rerun() if plan.rerun else runs[-1]
+    run = runs[-1].next_rerun() if plan.rerun else made_with(plan.code, runs)
     return Job(identity, plan.command, run.path.relative_to(outputs_dir()).as_posix(), run.number if plan.rerun else 1)
 
 

@@ -19,8 +19,9 @@ from cnnbench.sweeps.display import Display, summarize
 from cnnbench.sweeps.expand import plan_all, resolve_all
 from cnnbench.sweeps.folder import SweepFolder, key_of
 from cnnbench.sweeps.live import LivePage, WriteProgress
+from cnnbench.sweeps.outcome import Worked
 from cnnbench.sweeps.slots import JobProcess, Processes, Slot, page_job, slots_of_machine
-from cnnbench.sweeps.work import LOOKS_EVERY, Options, Worked, Worker
+from cnnbench.sweeps.work import LOOKS_EVERY, Options, Worker
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
 from cnnbench.training.plan import Plan, command_line
@@ -166,7 +167,7 @@ def carry_out_sweep(
 
 
 def _is_finished(sweep: SweepFolder) -> bool:
-    return all(run is not None and run.is_completed for run in sweep.runs().values())
+    return all(run is not None and run.is_finished for run in sweep.read_runs().values())
 
 
 def _write_pages(

@@ -7,10 +7,12 @@ from typing import Literal
 from cnnbench.errors import ExitCode
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.provenance import changed_names
+from cnnbench.store.query import RunSummary, read_run
 from cnnbench.sweeps.slots import JobEnd
 from cnnbench.training.plan import Plan
 
-Kind = Literal["completed", "stopped", "failed", "elsewhere", "not started"]
+Kind = Literal["completed", "stopped", "failed", "unreadable", "elsewhere", "not started"]
+ENDED = ("completed", "failed", "unreadable")  # kinds that nothing more is done about
 TESTED_AGAIN = "the training diverged, and would with the same code again; retry_failed=true tries"
 
 
@@ -27,6 +29,24 @@ class Outcome:
     is_known: bool = False
 
 
+@dataclass
+class Worked:
+    """What a launcher came to: how each job stands, in their order, and how it was stopped, if it was."""
+
+    outcomes: dict[str, Outcome]
+    stopped: ExitCode | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return how the command ends."""
+        kinds = {outcome.kind for outcome in self.outcomes.values()}
+        if self.stopped is not None:
+            return self.stopped
+        if kinds & {"failed", "unreadable"}:
+            return ExitCode.FAILED
+        return ExitCode.STOPPED if kinds & {"stopped", "not started"} else ExitCode.FINISHED
+
+
 COMPLETED = Outcome("completed", "completed")
 NOT_STARTED = Outcome("not started", "not started")
 
@@ -41,11 +61,20 @@ def failed(text: str, reason: str = "", is_known: bool = False) -> Outcome:
     return Outcome("failed", text, reason, is_known)
 
 
+def outcome_on_disk(run: RunSummary | None) -> Outcome | None:
+    """Return how a run stands that is not to be trained, since it is completed or cannot be read; None for others."""
+    if run is None or not (run.problem or run.is_finished):
+        return None
+    return Outcome("unreadable", "unreadable", run.problem, is_known=True) if run.problem else COMPLETED
+
+
 def outcome_of(run: RunFolder | None, end: JobEnd) -> Outcome:
     """Return how a job ended whose process ended; record it in the run, where its process could not."""
-    record = run.record() if run is not None else {}
-    if end.code in (ExitCode.FINISHED, ExitCode.STOPPED, ExitCode.INTERRUPTED) and run and run.is_completed:
-        return COMPLETED
+    found = None if run is None else read_run(run.path)
+    done = outcome_on_disk(found)
+    if end.code in (ExitCode.FINISHED, ExitCode.STOPPED, ExitCode.INTERRUPTED) and done is not None:
+        return done
+    record = {} if found is None else found.record
     if end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
         status = record.get("status")
         return Outcome("stopped", str(status) if status in ("paused", "preempted") else "stopped")

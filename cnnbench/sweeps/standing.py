@@ -12,7 +12,7 @@ from cnnbench.store.query import RunSummary
 from cnnbench.store.sweep_files import MISSING, job_folder, read_sweep
 from cnnbench.sweeps.claims import Claims
 
-STATES = ("completed", "running", "stopped", "failed", "waiting")
+STATES = ("completed", "running", "stopped", "failed", "unreadable", "missing", "waiting")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Standing:
         running = self.counts.get("running", 0)
         if not times or not running:
             return None
-        left = sum(1 - job.progress for job in self.jobs if job.state in ("running", "stopped", "waiting"))
+        left = sum(1 - job.progress for job in self.jobs if job.state in ("running", "stopped", "missing", "waiting"))
         return sum(times) / len(times) * left / running
 
 
@@ -95,12 +95,12 @@ def _job(job: Mapping[str, Any], run: RunSummary | None, label: str, claims: Cla
     if run is not None and run.folder.is_held():
         return stands("running", holder="a process that no launcher waits for")
     if run is not None and run.status in ("failed", "unreadable"):
-        return stands("failed", run.error)
+        return stands(run.status, run.error)
     if claim.get("outcome") == "failed":
         return stands("failed", claim["reason"])
-    reason = MISSING if claim.get("outcome") == "completed" else ""
-    reason = reason if run is None else run.status
-    return stands("stopped", reason) if reason else stands("waiting")
+    is_missing = run is None and claim.get("outcome") == "completed"
+    unbegun = ("missing", MISSING) if is_missing else ("waiting",)
+    return stands(*unbegun) if run is None else stands("stopped", run.status)
 
 
 def labels_of(commands: list[str]) -> list[str]:

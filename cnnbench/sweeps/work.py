@@ -7,21 +7,34 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import wait
 
-from cnnbench.errors import ExitCode, UserError
+from cnnbench.errors import ExitCode, NotWrittenError, UserError
 from cnnbench.store.folder import LABELS, RunFolder
+from cnnbench.store.query import RunSummary, read_run
 from cnnbench.sweeps.claims import Claims, Held
 from cnnbench.sweeps.display import Display
 from cnnbench.sweeps.folder import Job, SweepFolder
-from cnnbench.sweeps.outcome import COMPLETED, NOT_STARTED, Outcome, elsewhere, failed, failed_before, outcome_of
+from cnnbench.sweeps.outcome import (
+    COMPLETED,
+    ENDED,
+    NOT_STARTED,
+    Outcome,
+    Worked,
+    elsewhere,
+    failed,
+    failed_before,
+    outcome_of,
+    outcome_on_disk,
+)
 from cnnbench.sweeps.slots import JobProcess, Processes, Slot, train_job
 from cnnbench.training import console
 from cnnbench.training.ending import WritePage
+from cnnbench.training.existing import record_labels, restore_config
 from cnnbench.training.plan import Plan
-from cnnbench.training.resolve import record_labels
 from cnnbench.training.signals import StopRequests
 
 LOOKS_EVERY = 0.2  # seconds, for signals
@@ -40,24 +53,6 @@ class Options:
     fail_fast: bool = False
     retry_failed: bool = False
     accept_stale: bool = False
-
-
-@dataclass
-class Worked:
-    """What a launcher came to: how each job stands, in their order, and how it was stopped, if it was."""
-
-    outcomes: dict[str, Outcome]
-    stopped: ExitCode | None = None
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Return how the command ends."""
-        kinds = {outcome.kind for outcome in self.outcomes.values()}
-        if self.stopped is not None:
-            return self.stopped
-        if "failed" in kinds:
-            return ExitCode.FAILED
-        return ExitCode.STOPPED if kinds & {"stopped", "not started"} else ExitCode.FINISHED
 
 
 @dataclass
@@ -101,12 +96,13 @@ class Worker:
             return self._work()
 
     def _work(self) -> Worked:
-        runs = self.sweep.runs()
-        waiting = [job for job in self.sweep.jobs if not self._is_finished(job, runs[job.identity])]
+        runs = self.sweep.read_runs()
+        waiting = [job for job in self.sweep.jobs if not self._is_over(job, runs[job.identity])]
         self.seen = {job.identity: self.claims.number(job.identity) for job in waiting}
         claims = [(job, self.claims.said(job.identity, self.seen[job.identity])) for job in waiting]
         missing = [job for job, one in claims if one.get("outcome") == "completed" and runs[job.identity] is None]
-        self.display.begin(len(waiting), self._num_done, missing)
+        unreadable = {job: now.reason for job in self.sweep.jobs if (now := self._before(job)).kind == "unreadable"}
+        self.display.begin(len(waiting), self._num_done, missing, unreadable)
         patience = time.monotonic() + WAITS_FOR_ORPHANS
         try:
             while True:
@@ -129,13 +125,13 @@ class Worker:
         return Worked({job.identity: self._outcome_now(job) for job in self.sweep.jobs}, self.ended_by)
 
     def _num_done(self) -> int:
-        """Return how many jobs are completed or have failed, here or in another launcher."""
-        here = {identity for identity, one in self.outcomes.items() if one.kind in ("completed", "failed")}
+        """Return how many jobs have ended, here or in another launcher."""
+        here = {identity for identity, one in self.outcomes.items() if one.kind in ENDED}
         return len(here | self.claims.ended_since(self.seen))
 
     def _outcome_now(self, job: Job) -> Outcome:
         """Return how a job stands at the end: what others worked on may have ended since, or been left."""
-        before = self.outcomes.get(job.identity, NOT_STARTED)
+        before = self._before(job)
         if before.kind not in ("elsewhere", "not started"):
             return before
         run = self.sweep.run_of(job)
@@ -143,28 +139,45 @@ class Worker:
             return now
         return NOT_STARTED if run is None else Outcome("stopped", run.record()["status"])
 
-    def _is_finished(self, job: Job, run: RunFolder | None) -> bool:
-        if run is None or not run.is_completed:
+    def _before(self, job: Job) -> Outcome:
+        return self.outcomes.get(job.identity, NOT_STARTED)
+
+    def _is_over(self, job: Job, run: RunSummary | None) -> bool:
+        """Note how a job stands whose run is completed or cannot be read, and tell whether it is one of these."""
+        if run is not None and run.problem:
+            if run.folder.is_held():
+                return False
+            with suppress(UserError, NotWrittenError):  # its problem is said
+                restore_config(run.folder, self.sweep.plan(job))
+                run = read_run(run.path)
+        outcome = outcome_on_disk(run)
+        if run is None or outcome is None:
             return False
-        self.outcomes[job.identity] = COMPLETED
-        if re.search(rf"\b({'|'.join(LABELS)})=", job.command):  # to read the plans of all jobs would take long
-            with console.tolerating(f"name, notes and tags of {run.shown_path}"):
-                record_labels(run, self.sweep.plan(job))
+        self.outcomes[job.identity] = outcome
+        # To read the plans of all jobs would take long.
+        if outcome is COMPLETED and re.search(rf"\b({'|'.join(LABELS)})=", job.command):
+            with console.tolerating(f"name, notes and tags of {run.folder.shown_path}"):
+                record_labels(run.folder, self.sweep.plan(job))
         return True
 
     def _is_ending(self) -> bool:
         is_late = self.deadline is not None and time.monotonic() > self.deadline
         return is_late or self.ended_by is not None
 
+    def _has_room(self) -> bool:
+        return bool(self.free) and not self._is_ending()
+
     def _fill(self, waiting: list[Job]) -> list[Job]:
-        """Begin jobs in the slots that are free, and return those that are left; one held elsewhere comes last."""
-        if not self.free or self._is_ending():
-            return waiting
+        """Begin jobs in the slots that are free, and return those that are left; one held elsewhere comes last.
+
+        What has ended elsewhere is noted also where no slot is free.
+        """
         left, later = [], []
         is_time = time.monotonic() - self.looked > LOOKS_ELSEWHERE_EVERY
+        over = self.claims.ended_since(self.seen) if is_time else ()
         for job in waiting:
             was_left = job.identity in self.outcomes
-            if not self.free or self._is_ending() or (was_left and not is_time):
+            if job.identity not in over and (not self._has_room() or (was_left and not is_time)):
                 left.append(job)
             elif (outcome := self._begin(job)) is not None:
                 self.outcomes[job.identity] = outcome
@@ -183,8 +196,8 @@ class Worker:
         if job.after and (outcome := self._link(job)) is not None:
             return outcome
         run = self.sweep.run_of(job)
-        if (outcome := self._stands(job, number, run)) is not None:
-            return outcome
+        if (outcome := self._stands(job, number, run)) is not None or not self._has_room():
+            return outcome or NOT_STARTED
         try:
             plan = self._plan(job, run)
         except UserError as error:
@@ -207,23 +220,24 @@ class Worker:
         """Let a job begin with the run of another one, and return None; or how it stands where that is not finished."""
         parent = next(other for other in self.sweep.jobs if other.identity == job.after)
         run = self.sweep.run_of(parent)
-        if run is not None and run.is_completed:
+        if run is not None and read_run(run.path).is_finished:
             try:
                 self.sweep.link(job, run)
             except UserError as error:
                 return failed("not started", str(error))
             return None
-        before = self.outcomes.get(parent.identity, NOT_STARTED)
-        if before.kind == "failed":
-            return failed("not started", f"it begins with the run of: {parent.command}, which failed", before.is_known)
+        before = self._before(parent)
+        if before.kind in ("failed", "unreadable"):
+            how = "failed" if before.kind == "failed" else "cannot be read"
+            return failed("not started", f"it begins with the run of: {parent.command}, which {how}", before.is_known)
         return before if before.kind == "elsewhere" else NOT_STARTED
 
     def _stands(self, job: Job, number: int, run: RunFolder | None) -> Outcome | None:
         """Return how a job stands that is not to be begun; None for any other. number: of its newest claim."""
         if holder := self.claims.holder(job.identity, number):
             return elsewhere(holder)
-        if run is not None and run.is_completed:
-            return COMPLETED
+        if (outcome := outcome_on_disk(None if run is None else read_run(run.path))) is not None:
+            return outcome
         if number > self.seen[job.identity]:  # another launcher tried it meanwhile
             said = self.claims.said(job.identity, number)
             if said.get("outcome") == "failed":

@@ -20,15 +20,23 @@ from cnnbench.errors import NotWrittenError, UserError
 from cnnbench.plugins import register_everything
 from cnnbench.registry import DATASETS
 from cnnbench.store import checkpoint, provenance
-from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
+from cnnbench.store.files import DamagedError, make_folder, write_atomically, write_sealed
 from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
 from cnnbench.training import console
 from cnnbench.training.compilation import check_compiler
-from cnnbench.training.leaks import changed_images, record_of, seen_before
+from cnnbench.training.existing import (
+    code_changes,
+    data_changes,
+    made_with,
+    named,
+    record_labels,
+    restore_config,
+    say_restored,
+    stale_message,
+)
+from cnnbench.training.leaks import record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, find_device, make_horizon, make_schedule, setup
-
-SHOWN = 6  # names of files
 
 
 def resolve(
@@ -68,7 +76,7 @@ def with_code(plan: Plan, code: Mapping[str, str]) -> Plan:
     changed = provenance.changed_names(plan.code, code) if plan.code else []
     if changed and not plan.accept_stale:
         raise UserError(
-            f"code changed since this run was planned: {_shown(changed)}. Undo the change, or type the command again."
+            f"code changed since this run was planned: {named(changed)}. Undo the change, or type the command again."
         )
     return replace(plan, code=code)
 
@@ -88,10 +96,10 @@ def resolve_run_dir(plan: Plan, training: TrainingSetup) -> tuple[RunFolder, lis
         word = f"{section}.{key}"
         if value not in (None, 1) and existing.config()[section].get(key) != value:
             console.say(f"note: {word}={value}: this run was trained without it; rerun=true trains it again with it")
-    code, data = _code_changes(existing, plan), _data_changes(existing, training)
+    code, data = code_changes(existing, plan), data_changes(existing, training)
     unaccepted = data if existing.is_completed else [*code, *data]
     if unaccepted and not plan.accept_stale:
-        raise UserError(_stale_message(existing, unaccepted))
+        raise UserError(stale_message(existing, unaccepted))
     return existing, [*code, *data]
 
 
@@ -102,20 +110,12 @@ def _changes_since_parent(plan: Plan, training: TrainingSetup) -> list[str]:
     """
     assert plan.parent is not None
     parent = RunFolder.open(plan.parent)
-    changes = [*_code_changes(parent, plan), *_data_changes(parent, training)]
+    changes = [*code_changes(parent, plan), *data_changes(parent, training)]
     if changes and not plan.accept_stale:
         raise UserError(
-            _stale_message(parent, changes, "accept_stale=true  trains it for longer with what is there now")
+            stale_message(parent, changes, "accept_stale=true  trains it for longer with what is there now")
         )
     return changes
-
-
-def record_labels(folder: RunFolder, plan: Plan) -> None:
-    """Record name, notes and tags that were typed, also of a finished run: they are no part of what was computed."""
-    before = folder.record().get("labels", {})
-    labels = before | {key: getattr(plan.config, key) for key in LABELS if key in plan.typed}
-    if labels != before:
-        folder.update(labels=labels)
 
 
 def begin_run_dir(folder: RunFolder, training: TrainingSetup) -> dict[str, Any]:
@@ -173,23 +173,17 @@ def record_session(folder: RunFolder, command: str, step: int, device: str, thre
 
 
 def _existing(plan: Plan) -> RunFolder | None:
-    """Return the run that the plan means, if there is one: the newest, where it was trained again."""
+    """Return the run that the plan means, if there is one; where it was trained again, see `made_with`."""
     if plan.folder is not None:
         return RunFolder.open(plan.folder)
     runs = find_runs(outputs_dir(), plan.config.identity())
-    return runs[-1] if runs else None
+    return made_with(plan.code, runs) if runs else None
 
 
 def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> None:
     """Write files again that cannot be read, from what else is known. Raises UserError where they are another run's."""
-    record, restored = folder.record(), []
-    try:
-        folder.run_config()
-    except DamagedError:
-        with folder.lock():
-            config = as_json(record.get("config")) or plan.config.to_dict()
-            folder.write_config(config, record.get("command", plan.command))
-        restored.append("config.yaml could not be read, and was restored")
+    restore_config(folder, plan)
+    record = folder.record()
     try:
         folder.split()
     except DamagedError:
@@ -198,11 +192,7 @@ def _restore_files(folder: RunFolder, plan: Plan, training: TrainingSetup) -> No
                 parent = (record.get("parent") or {}).get("folder")
                 split = _split_record(plan, training, None if parent is None else Path(parent))
                 write_sealed(folder.split_file, split, long_lines=True)
-            restored.append("split.json could not be read, and was restored")
-    if restored:
-        folder.record_damage(*restored)
-        for what in restored:
-            console.warn(f"warning: {folder.shown_path}: {what}.")
+            say_restored(folder, "split.json")
 
 
 def _new_folder(plan: Plan) -> RunFolder:
@@ -212,39 +202,6 @@ def _new_folder(plan: Plan) -> RunFolder:
         identity = str(folder.record().get("identity"))
         raise UserError(f"{folder.path} holds another run, of identity {identity[:8]}…; move it away.")
     return folder
-
-
-def _code_changes(existing: RunFolder, plan: Plan) -> list[str]:
-    changed = provenance.changed_names(existing.record().get("code", {}), plan.code)
-    return [f"code: {_shown(changed)}"] if changed else []
-
-
-def _data_changes(existing: RunFolder, training: TrainingSetup) -> list[str]:
-    record = existing.record()
-    if record.get("data", {}).get("fingerprint") == training.data.fingerprint:
-        return []
-    name = record["choices"].get("data", "the data set")
-    return [f"data: the content of '{name}' has changed{changed_images(existing, training.data)}"]
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def _stale_message(existing: RunFolder, changes: list[str], *choices: str) -> str:
-    state = "was finished" if existing.is_completed else "was started"
-    choices = choices or (
-        "rerun=true         trains again, in a new folder; nothing is overwritten",
-        "accept_stale=true  uses the run as it is",
-    )
-    return "\n".join(
-        [
-            f"{existing.shown_path} {state} with code or data that have changed since:",
-            *(f"  {change}" for change in changes),
-            "choose one:" if len(choices) > 1 else "to go on all the same:",
-            *(f"  {choice}" for choice in choices),
-        ]
-    )
 
 
 def _first_record(plan: Plan, training: TrainingSetup) -> dict[str, Any]:

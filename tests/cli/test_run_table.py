@@ -110,6 +110,13 @@ def test_runs_elsewhere_say_how_other_commands_find_them(ablation, in_terminal, 
     assert all(run_named(row["run"]) for row in rows_of(below))
 
 
+def test_a_name_that_was_given_to_a_run_after_it_was_trained_is_told_from_one_that_it_began_with(outputs, listing):
+    write_run(outputs, 0.5, "seed=0", labels={"name": "study"})
+    write_run(outputs, 0.5, "seed=1", "name=study", labels={"name": "study"})
+    assert [row["name"] for row in rows_of(listing())] == ["study (later)", "study"]
+    assert [run["name"] for run in json.loads(listing("--json"))] == ["study", "study"]
+
+
 def test_columns_that_tell_runs_apart_come_before_those_that_do_not(outputs, in_terminal):
     for seed in range(3):
         write_run(outputs, 0.5, f"seed={seed}", "epochs=3", "batch_size=32")

@@ -79,8 +79,8 @@ def test_a_command_says_in_one_message_what_was_edited_and_what_to_do(cnnbench, 
     for outcome in (cnnbench(*PLAIN), command_of("resume", str(run)), command_of("evaluate", str(run))):
         assert outcome.code == 2
         assert outcome.err.startswith(("cnnbench: ", "cnnbench resume: ", "cnnbench evaluate: "))
-        assert outcome.err.splitlines()[0].endswith(f"{run / 'config.yaml'} was edited after the run began:")
-        assert "  epochs was 3, and is not there\n  optimizer.lr was 0.05, and is 0.15\n" in outcome.err
+        changes = "epochs was 3, and is not there; optimizer.lr was 0.05, and is 0.15."
+        assert outcome.err.splitlines()[0].endswith(f"{run / 'config.yaml'} was edited after the run began: {changes}")
         assert f"cnnbench resume {run} KEY=VALUE" in outcome.err
 
 

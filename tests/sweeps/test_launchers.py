@@ -248,7 +248,7 @@ def test_the_bars_of_jobs_have_different_names_on_a_narrow_terminal_too(monkeypa
     assert sweep.labels[sweep.jobs[0].identity] == "batchnorm=true seed=0"
     display = Display(sweep)
     with console.showing("bar"):
-        display.begin(4, lambda: 1)
+        display.begin(4, lambda: 1, [], {})
     for number, job in enumerate(sweep.jobs):
         display.started(job, sweep.plan(job), Slot(number))
     names = [bar.desc for bar in display.bars.values()]
@@ -273,6 +273,21 @@ def test_what_other_launchers_have_ended_counts_and_what_they_left_is_not_elsewh
     assert mine._outcome_now(sweep.jobs[3]).text == "paused"
     mine.outcomes[sweep.jobs[3].identity] = COMPLETED
     assert mine._num_done() == 3
+
+
+def test_what_another_launcher_ends_is_said_once_and_counted_one_by_one_also_where_no_slot_is_free(outputs, capsys):
+    sweep = launched(Grid((*SMALL, "seed=0,1,2,3")), Options())
+    worker = Worker(sweep, StopRequests(), [], Options(), Processes(), Display(sweep))
+    worker.seen = dict.fromkeys((job.identity for job in sweep.jobs), 0)
+    worker.display.begin(4, worker._num_done, [], {})
+    for job in sweep.jobs[1:3]:
+        write_run(outputs, 0.9, *job.command.split()[1:])
+        worker.claims.release(worker.claims.take(job.identity, 0), "completed")
+    left = worker._fill([*sweep.jobs])
+    assert left == [sweep.jobs[0], sweep.jobs[3]]
+    lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert lines == ["[1/4]", "[2/4]"]
+    assert worker._fill(left) == left
 
 
 def test_a_bar_is_shown_for_all_runs_and_one_for_each_that_is_trained(capfd):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.analysis.reports.comparison import compare
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.lock import locked
 from cnnbench.store.query import runs_named
@@ -96,10 +97,26 @@ def test_a_run_that_was_renamed_counts_and_one_that_is_gone_is_missing(sweep, ou
     assert standing_of(sweep).jobs[0].state == "completed"
     run.with_name("my baseline").rename(outputs.parent / "elsewhere")
     missing = standing_of(sweep).jobs[0]
-    assert (missing.state, missing.reason) == ("stopped", MISSING)
+    assert (missing.state, missing.reason) == ("missing", MISSING)
     assert command_of("list", sweep.path.name).out.count(f"seed=0  {MISSING}\n") == 1
     (planned, *_) = runs_named([str(sweep.path)], with_planned=True)
-    assert (planned.record["status"], planned.record["error"]) == ("not started", MISSING)
+    assert (planned.record["status"], planned.error) == ("missing", MISSING)
+
+
+def test_a_run_that_cannot_be_read_has_a_state_of_its_own_and_counts_in_its_configuration(sweep, command_of):
+    damaged = sweep.outputs / sweep.jobs[0].folder
+    Claims(sweep.path / "claims").take(sweep.jobs[0].identity, 0)
+    claim = next((sweep.path / "claims").glob(f"{sweep.jobs[0].identity}.1"))
+    claim.write_text(json.dumps({**json.loads(claim.read_text()), "ended": "now", "outcome": "completed"}))
+    write_run(sweep.outputs, 0.8, *sweep.jobs[1].command.split()[1:])
+    (damaged / "result.json").write_text("nonsense")
+    (one, *_) = standing_of(sweep).jobs
+    assert one.state == "unreadable"
+    assert f"{damaged / 'result.json'} cannot be read" in one.reason
+    assert f"unreadable  seed=0  {damaged / 'result.json'} cannot be read" in command_of("list", sweep.path.name).out
+    (row,) = compare(runs_named([str(sweep.path)], with_planned=True)).rows
+    assert row.lost["unreadable"] == 1
+    assert f"{damaged}: {damaged / 'result.json'} cannot be read" in command_of("report", sweep.path.name).out
 
 
 @pytest.mark.parametrize("way", ["folder", "name"])
@@ -108,8 +125,8 @@ def test_a_sweep_is_listed_with_what_to_type_next(way, sweep, command_of, monkey
     done = command_of("list", "outputs/sweeps/" * (way == "folder") + sweep.path.name)
     assert done.code == 0, done.err
     assert "  1 completed, 1 running, 1 stopped, 2 failed, 1 waiting" in done.out
-    assert f"running    seed=1  epoch 1/4  process {os.getpid()} on " in done.out
-    assert "failed     seed=4  no photographs in folder/x\n" in done.out
+    assert f"running     seed=1  epoch 1/4  process {os.getpid()} on " in done.out
+    assert "failed      seed=4  no photographs in folder/x\n" in done.out
     assert f"cnnbench resume outputs/sweeps/{sweep.path.name}\n" in done.out
 
 

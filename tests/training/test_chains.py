@@ -1,5 +1,6 @@
 """Experiments that begin with the weights of another one: shown before that is trained, and trained as a chain."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,18 @@ def test_a_link_is_not_started_where_its_parent_fails(command, outputs):
     assert swept.code == 1
     assert "not started: it begins with the run of: cnnbench" in swept.out
     assert runs_of(outputs, "second") == []
+
+
+def test_a_link_is_not_started_where_its_parent_cannot_be_read(command, outputs):
+    assert command("-m", "experiment=first,second").code == 0
+    (parent,), (link,) = runs_of(outputs, "first"), runs_of(outputs, "second")
+    (parent / "result.json").write_text("nonsense")
+    shutil.rmtree(link)
+    swept = command("-m", "experiment=first,second", "fail_fast=true")
+    assert swept.code == 1
+    assert f"note: experiment=first is unreadable: {parent / 'result.json'} cannot be read" in swept.out
+    assert "which cannot be read" in swept.out
+    assert not link.exists()
 
 
 def test_a_sweep_from_python_returns_the_runs_of_the_whole_chain(command, outputs, tmp_path):

@@ -201,7 +201,7 @@ def _unfinished(comparison: Comparison) -> Table | None:
     alike: dict[tuple[Any, ...], dict[str, Path]] = {}
     for row in comparison.rows:
         for key, run in row.group.others.items():
-            if run.status != "not started":
+            if run.status not in ("not started", "unreadable"):
                 said = row.label, run.error, ending(run), run.epochs_done
                 alike.setdefault(said, {})[row.group.names[key]] = run.folder.page
     content = pd.DataFrame(list(alike), columns=["configuration", "reason", "ended", "epochs"])

@@ -205,13 +205,13 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
-    """Return runs side by side, grouped over seeds, folds and splits; those that cannot be read are `skipped`.
+    """Return runs side by side, grouped over seeds, folds and splits; what cannot be read is `skipped`.
 
     metric: None: what their task watches. baseline: `key=value,…` of the configuration to compare with; None: the
     first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """
     skipped = [f"{run.path}: {run.problem}" for run in runs if run.problem]
-    groups = grouped([run for run in runs if not run.problem])
+    groups = grouped([run for run in runs if run.config])  # of a sweep also what cannot be read: its plan says
     finished = [group for group in groups if group.runs]
     if not finished:
         unfinished = [f"{run.path}: {run.error or run.status}" for run in runs if not run.problem]
