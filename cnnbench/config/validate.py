@@ -163,11 +163,15 @@ class _Reading:
         word = self.as_typed(key, value)
         self.mistakes.append(Mistake(word if len(word) <= LONGEST else f"{word[:LONGEST]}…", problem))
 
-    def _in_quotes(self, key: str, schema: Mapping[str, Any]) -> str:
-        """Return how to type a word as text that is read as something else, as `nan`; empty: no text is taken."""
+    def _retyped(self, key: str, schema: Mapping[str, Any]) -> str:
+        """Return how to type a list of one, or as text what is read as something else, as `nan`; empty: neither."""
         text = self.typed.get(key, "").partition("=")[2]
-        is_text = any(one.get("type") == "string" and "pattern" not in one for one in schema.get("anyOf", [schema]))
-        return f"; as text it is typed '{key}=\"{text}\"'" if is_text and re.fullmatch(r"[\w.+-]+", text) else ""
+        kinds = [one.get("type") for one in schema.get("anyOf", [schema]) if "pattern" not in one]
+        if not re.fullmatch(r"[\w.+-]+", text):
+            return ""
+        if "array" in kinds and text not in ("null", "true", "false"):
+            return f"; a list of one is typed '{key}=[{text}]'"
+        return f"; as text it is typed '{key}=\"{text}\"'" if "string" in kinds else ""
 
     def _unknown(self, key: str, value: Any, known: Iterable[str]) -> None:
         """Note a key that does not exist, and what may have been meant, or else what its section knows."""
@@ -231,7 +235,7 @@ class _Reading:
                 self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}")
             else:
                 problem = f"must be {allowed(properties[key])}"
-                self._mistake(prefix + key, values[key], problem + self._in_quotes(prefix + key, properties[key]))
+                self._mistake(prefix + key, values[key], problem + self._retyped(prefix + key, properties[key]))
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:
