@@ -86,7 +86,10 @@ def test_what_is_for_sweeps_is_refused_without_one(cnnbench):
     assert outcome.code == 2
     assert "seeds=5         no such key; type -m seeds=5" in outcome.err
     assert "jobs=2          is for a sweep; put -m before it" in outcome.err
-    assert "jobs=none  must be auto, as many as fit, or a whole number" in cnnbench("-m", *WORDS, "jobs=none", "epochs=x").err
+    assert (
+        "jobs=none  must be auto, as many as fit, or a whole number"
+        in cnnbench("-m", *WORDS, "jobs=none", "epochs=x").err
+    )
 
 
 GRID = (
