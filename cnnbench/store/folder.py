@@ -142,7 +142,7 @@ class RunFolder:
                 f"{self.config_file} was edited after the run began:\n"
                 + "".join(f"  {change}\n" for change in edited)
                 + "Undo that, or delete the file and resume restores it. For other settings begin a run of its own: "
-                f"cnnbench resume {self.shown_path} KEY=VALUE"
+                f"cnnbench resume {self.shown_path} KEY=VALUE."
             )
         return values
 

@@ -127,16 +127,16 @@ def detectable(comparison: Comparison) -> dict[int, str]:
     gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
     if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
         return {}
-    number, bounds = min(gain.estimate.n for gain in gains), comparison.metric.bounds or (-math.inf, math.inf)
-    most, least = max(abs(end - comparison.baseline.measured.mean) for end in bounds), {}
+    number, mean = min(gain.estimate.n for gain in gains), comparison.baseline.measured.mean
+    most, least = max(abs(end - mean) for end in comparison.metric.bounds), {}
     for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
         ends = [end for end in (gain.detectable(seeds) for gain in gains) if end <= most]
-        least[seeds] = (
-            " (for some variants ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends)))) if ends else ""
-        )
-        least[seeds] += ")" * ("(" in least[seeds])
+        numbers = dict.fromkeys(f"{end:.4f}" for end in sorted(ends)[:: max(1, len(ends) - 1)])
+        least[seeds] = " to ".join(numbers)
         if 0 < len(ends) < len(gains):
             least[seeds] += f" for {len(ends)} of {len(gains)} variants, for others {NONE}"
+        elif len(numbers) > 1:
+            least[seeds] += ", depending on the variant"
     return least
 
 
