@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cnnbench.config.hints import meant_by_key
-from cnnbench.config.rules import violations
+from cnnbench.config.rules import still_at_work, violations
 from cnnbench.config.run_config import RunConfig, known_keys
 from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section
 from cnnbench.config.values import set_value
@@ -44,7 +44,7 @@ def validate(
     if config is None:
         raise ConfigError(reading.mistakes)
     config, _, notes = adapt_until_valid(config, reading.typed, lambda one: check_rules(one, reading), reading.mistakes)
-    return config, [*reading.notes, *notes]
+    return config, [*reading.notes, *notes, *still_at_work(config, reading.typed)]
 
 
 def check_rules(config: RunConfig, reading: "_Reading") -> None:

@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,19 @@ def find_runs(outputs: Path, identity: str, names: Mapping[str, Sequence[str]] |
     folders = [RunFolder(outputs / name) for name in names.get(begin, ())]
     runs = [one for one in folders if one.record_file.is_file() and one.record().get("identity") == identity]
     return sorted(runs, key=lambda folder: (folder.number, begin in folder.path.name, folder.path))
+
+
+def unlike_before(new: RunFolder, command: str, config: Mapping[str, Any]) -> list[str]:
+    """Return why a command that has a run makes a new one: settings that follow from data or presets changed."""
+    alike = [] if new.record_file.exists() else new.path.parent.glob(f"{escape(new.path.name[:-BEGINNING])}*/run.json")
+    for file in sorted(alike, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(OSError, UserError):
+            run = RunFolder(file.parent)
+            record = run.record()
+            if record.get("command") == command:
+                changes = ", ".join(edited_settings(record.get("config"), config))
+                return [f"the same command made {run.shown_path} before; since then {changes}"] * bool(changes)
+    return []
 
 
 def names_by_hash(outputs: Path) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from cnnbench.plugins import register_everything
 from cnnbench.registry import DATASETS
 from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import DamagedError, as_json, make_folder, write_atomically, write_sealed
-from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir
+from cnnbench.store.folder import LABELS, RunFolder, find_runs, now, outputs_dir, unlike_before
 from cnnbench.training import console
 from cnnbench.training.compilation import check_compiler
 from cnnbench.training.leaks import changed_images, record_of, seen_before
@@ -57,7 +57,10 @@ def resolve_run(plan: Plan) -> tuple[Plan, TrainingSetup, RunFolder, list[str]]:
     modules = register_everything(plan.plugins)
     plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
     plan, training = resolve(plan)
-    return plan, training, *resolve_run_dir(plan, training)
+    folder, changes = resolve_run_dir(plan, training)
+    if plan.folder is None and plan.parent is None:
+        plan = replace(plan, notes=(*plan.notes, *unlike_before(folder, plan.command, plan.config.to_dict())))
+    return plan, training, folder, changes
 
 
 def with_code(plan: Plan, code: Mapping[str, str]) -> Plan:
@@ -313,6 +316,5 @@ def schedule_notes(training: TrainingSetup, parent: RunConfig, step: int, scores
     rate = config.optimizer.settings["lr"]
     return [
         f"scheduler {config.scheduler.name} is stretched from {parent.epochs} to {config.epochs} epochs: "
-        f"the learning rate was {rate * before:.3g} at the parent's last step, and is {rate * after:.3g} at the "
-        "next."
+        f"the learning rate was {rate * before:.3g} at the parent's last step, and goes on at {rate * after:.3g}."
     ]
