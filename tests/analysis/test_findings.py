@@ -205,8 +205,8 @@ def test_a_page_says_which_learns_first_and_which_overfits(outputs):
     said = said_of(comparison)
     assert said[0].startswith("Best on test: lr=0.1, 0.9500 (10 000 images).")
     assert said[2] == (
-        "Speed of learning: epochs to validation accuracy 0.7920, 99 % of the best of lr=0.5, with range over seeds: "
-        "lr=0.5 2, lr=0.1 3.5 (3 to 4)."
+        "Speed of learning: epochs to validation accuracy 0.7920, 99 % of the best of lr=0.5 (range over seeds): "
+        "2 for lr=0.5, 3.5 for lr=0.1 (3 to 4)."
     )
     assert said[3] == (
         "Validation loss: at the end more than a tenth above its lowest value for lr=0.5 (1.50 times, after epoch 2): "
@@ -234,10 +234,7 @@ def test_without_validation_training_decides_which_learns_first(outputs):
         replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
     said = said_of(compare(runs_named([str(outputs)])))
     assert any(
-        line.endswith(
-            "training accuracy 0.8910, 99 % of the best of lr=0.5, with range over seeds: lr=0.5 2. "
-            "Not reached by all seeds: lr=0.1 (0 of 1 seeds)."
-        )
+        line.endswith("training accuracy 0.8910, 99 % of the best of lr=0.5: 2 for lr=0.5. Not reached: lr=0.1.")
         for line in said
     )
     assert not any("Overfitting" in line for line in said)

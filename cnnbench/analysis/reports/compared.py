@@ -118,7 +118,7 @@ def conclusion(comparison: Comparison) -> str:
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}.{more}"
-    numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
+    numbers = [some([f"{row.label} by {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
     said = (
         f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
     )

@@ -156,18 +156,19 @@ def _detectable(comparison: Comparison) -> Iterator[str]:
 def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
     """Yield after how many epochs configurations come close to what the baseline reaches."""
     unit, reached, late = comparison.unit, [], []
+    is_repeated = any(len(times) > 1 for times in learning.times)
     for mean, times, row in zip(learning.means, learning.times, comparison.rows, strict=True):
         there = [time for time in times if time > 0]
         ends = f" ({min(there):g} to {max(there):g})" if len(set(there)) > 1 else ""
         if times and math.isnan(mean):
-            late.append(f"{row.label} ({len(there)} of {len(times)} {unit})")
+            late.append(row.label + f" ({len(there)} of {len(times)} {unit})" * is_repeated)
         elif times:
-            reached.append((mean, f"{row.label} {f'{mean:.1f}'.removesuffix('.0')}{ends}"))
-    fewer = f" Not reached by all {unit}: {some(late)}." if late else ""
+            reached.append((mean, f"{f'{mean:.1f}'.removesuffix('.0')} for {row.label}{ends}"))
+    fewer = f" Not reached{f' by all {unit}' * is_repeated}: {some(late)}." if late else ""
     if reached:
         yield (
             f"Speed of learning: epochs to {learning.split} {comparison.metric.name} {learning.level:.4f}, "
-            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}, with range over {unit}: "
+            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}{f' (range over {unit})' * is_repeated}: "
             f"{some([text for _, text in sorted(reached, key=lambda one: one[0])])}.{fewer}"
         )
 
