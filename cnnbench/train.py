@@ -46,8 +46,6 @@ REPORTING = (
     "matplotlib.figure",
     "pandas",
 )
-
-
 MAX_JOBS = 1024
 
 
@@ -167,7 +165,7 @@ def plans_of(request: Request) -> "list[Plan]":
     from cnnbench.store.provenance import code_hashes
     from cnnbench.training.plan import plan_resume, plan_run
 
-    code = code_hashes(register_everything(request.plugins))
+    modules = register_everything(request.plugins)
     composer = Composer([request.config_dir] if request.config_dir else [])
     if request.resume is not None:
         plans = [plan_resume(request.resume, request.words, request.mistakes)]
@@ -177,6 +175,7 @@ def plans_of(request: Request) -> "list[Plan]":
         plans = plan_all(composer, request.words, request.mistakes)
     else:
         plans = [plan_run(composer, request.words, request.mistakes)]
+    code = code_hashes(modules)  # half a second, which a mistake need not wait for
     return [
         replace(
             plan.loading(request.plugins, request.config_dir),
@@ -272,7 +271,7 @@ def read_request(flags: Namespace) -> Request:
             request.engine.append(word)
         elif key == "jobs":
             if value != "auto" and not (value.isdigit() and 0 < int(value) <= MAX_JOBS):
-                mistakes.append(Mistake(word, f"must be auto, or a whole number from 1 to {MAX_JOBS}"))
+                mistakes.append(Mistake(word, f"must be auto, as many as fit, or a whole number from 1 to {MAX_JOBS}"))
             request.jobs = value
         elif word in VERBS:
             mistakes.append(Mistake(word, f"is a command, which comes first: cnnbench {word} …"))
@@ -297,7 +296,8 @@ def _contradictions(request: Request, is_multirun: bool, words: Sequence[str]) -
         yield from (Mistake(word, "is for the command of a sweep") for word, is_set in switches.items() if is_set)
     if not request.is_sweep:
         of_sweeps = (word for word in words if re.match("(jobs|engine|fail_fast|retry_failed)[.=]", word))
-        yield from (Mistake(word, "is for a sweep; put -m before it") for word in of_sweeps)
+        way = "put -m before it" if request.resume is None else f"{request.resume} is one run"
+        yield from (Mistake(word, f"is for a sweep; {way}") for word in of_sweeps)
     if request.shows_config and request.is_sweep:
         yield Mistake("-m", "and --cfg exclude each other; --cfg shows the configuration of one run")
     if request.lr_find and (request.is_sweep or request.dry_run or request.resume is not None):

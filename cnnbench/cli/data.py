@@ -34,12 +34,12 @@ ACTIONS = ("list", "info", "prepare", "cache")
 
 
 def _run(flags: Namespace) -> None:
-    names = [word for word in flags.words if "=" not in word]
-    settings = [word for word in flags.words if "=" in word]
+    words = [word.removeprefix("data=") for word in flags.words]  # as it is typed to train
+    names = [word for word in words if "=" not in word]
+    settings = [word for word in words if "=" in word]
     action, is_prepare = flags.action, flags.action == "prepare"
     if len(names) != (action in ("info", "prepare")):
-        named = f"{action} needs the name of one data set"
-        raise UserError(f"{action} takes no name" if action in ("list", "cache") else named)
+        raise UserError(_how_typed(action, names))
     if (flags.origin is not None) != is_prepare:
         raise UserError("prepare needs --from FOLDER" if is_prepare else "--from is for prepare")
     if flags.unverified and not is_prepare:
@@ -65,6 +65,20 @@ def _run(flags: Namespace) -> None:
         root, folder = _root(settings, "data.folder")
         states = [state_of(name, root, folder) for name in all_data_sets()]
         say_json([asdict(one) for one in states]) if flags.json else say(*inventory(states, root))
+
+
+def _how_typed(action: str, names: Sequence[str]) -> str:
+    """Return how an action is typed that was given too many names, or none."""
+    if action in ("list", "cache"):
+        return f"{action} takes no name; cnnbench data info {names[0]} shows one data set."
+    if not names:
+        return f"{action} needs the name of a data set, one of those that cnnbench data list shows."
+    place = (
+        ""
+        if names[1] in all_options()["data"]
+        else f" {'--from ' if action == 'prepare' else 'data.folder='}{names[1]}"
+    )
+    return f"{action} takes the name of one data set. Type: cnnbench data {action} {names[0]}{place}"
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,19 @@ Evaluates the network of a run again: by class, with confusions and calibration.
   cnnbench evaluate outputs/RUN --split val         on validation; or train
   cnnbench evaluate outputs/RUN --checkpoint last   another checkpoint
   cnnbench evaluate outputs/RUN --data image_folder data.folder=my_photos
-                                                    all other images,
-                                                    or their test part
+                                                    on other images: all, or
+                                                    their test part
   cnnbench evaluate outputs/RUN --calibrate         also calibrated
 
-Of other images, those are left out that the run, or one that it started from,
-was trained or validated on.
+Other images that the run, or one that it started from, was trained or validated
+on are left out.
 
 Tables (CSV) and a page with charts are written to RUN/evaluation/, which the
 page of the run links to, or to --out. On the test images of the run and the
 checkpoint that was tested, the metrics are those of result.json, to the last
 digit; a run with test=false gets them now. run.json counts how often the test
 images were measured. Nothing else is changed. Code that changed since the
-training is used as it is now, and a note says where metrics differ for it;
+training is used as it is now, and a note says where metrics differ by that;
 images or a split that changed are refused (--data measures other images).
 
 --calibrate divides the class scores by a temperature, fitted on validation

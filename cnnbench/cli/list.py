@@ -24,7 +24,7 @@ Lists runs: in which settings they differ, their status, test metrics and size.
   cnnbench list 'model=lenet*' 'seed!=0' 'status!=completed'
   cnnbench list --sort accuracy               the best first
   cnnbench list --csv > runs.csv              for a spreadsheet, or pandas
-  cnnbench list --in FOLDER --json            elsewhere; for programs
+  cnnbench list --in FOLDER --json            in another folder, for programs
   cnnbench list outputs/sweeps/1a2b3c4d       how a sweep stands, job by job
   cnnbench list 1a2b3c4d --sort accuracy      its runs
   cnnbench list sweeps                        all sweeps
@@ -38,10 +38,10 @@ Conditions and --sort take any setting, by its whole key or a unique end of it
 (dropout), any metric (accuracy, of the test images; accuracy/val), and
 status. A terminal shows as many columns as fit; the last one is what other
 commands take for the run: cnnbench resume 1a2b3c4d. A pipe or a file gets all
-columns. --prune removes interrupted runs and superseded ones, and failed ones,
-which say why they failed, only with status=failed; --prune-checkpoints removes
-the checkpoints of finished runs unless others start from them; both only show
-what they would remove, unless --yes is given.
+columns. --prune removes interrupted and superseded runs; failed ones, which say
+why they failed, only with status=failed. --prune-checkpoints removes the
+checkpoints of finished runs, unless others start from them. Both only show what
+they would remove, until --yes is given.
 """
 
 

@@ -90,7 +90,10 @@ VERB = Verb(
         Argument("--metric", metavar="NAME", help="what to compare by; default: accuracy, recall@1 or loss"),
         Argument("--open", action="store_true", help="open the page in the browser"),
         Argument(
-            "--out", type=path, metavar="FOLDER", help="where to write; default: RUN, SWEEP, outputs/reports/NAME"
+            "--out",
+            type=path,
+            metavar="FOLDER",
+            help="where to write; default: the folder of the run or sweep, else outputs/reports/NAME",
         ),
     ),
     _run,

@@ -24,4 +24,8 @@ RUN = Argument(
 )  # fmt: skip
 SETTINGS = Argument("words", nargs="*", metavar="KEY=VALUE", help="settings that differ from now on")
 
-VERB = Verb("resume", ABOUT, (RUN, SETTINGS, CONFIG), None)
+NEEDS_NO_FILES = "; a run has all of its settings, and needs no YAML files."
+
+VERB = Verb(
+    "resume", ABOUT, (RUN, SETTINGS, CONFIG), None, why_not={"config_dir": NEEDS_NO_FILES, "cd": NEEDS_NO_FILES}
+)

@@ -31,10 +31,10 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, check_folder, outside_reference
 from cnnbench.config.growth import endless_reference
-from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, why_unread, with_point
+from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, several_values, why_unread
 from cnnbench.config.run_config import accepts, known_keys
 from cnnbench.config.schema import GROUPS, OVERLAYS
-from cnnbench.config.values import FREE_TEXT, PATHS, TYPED, conf_dir, data_for_dataset, flat, quoted
+from cnnbench.config.values import FREE_TEXT, TYPED, conf_dir, data_for_dataset, flat, quoted
 from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
 
 INSTEAD_OF_HYDRA = {
@@ -203,10 +203,8 @@ class Composer:
     def _problem(self, override: Override) -> str | None:
         key = override.key_or_group
         if override.is_sweep_override():
-            one = f"; one path with a comma is typed '{key}=\"…\"'" if key in PATHS else ""
-            if (number := with_point(str(override.input_line))) and accepts(key, float(number.partition("=")[2])):
-                one = f"; one number has a point: {number}"
-            return f"has several values; put -m before it to run each of them{one}"
+            values = list(override.sweep_iterator()) if override.is_choice_sweep() else []  # a range may have a billion
+            return several_values(str(override.input_line), values, accepts)
         if outside_reference(override.value()):
             return REFUSED
         if re.match(r"hydra([/.]|$)", key):

@@ -50,7 +50,7 @@ ELSEWHERE = {
     "output_dir": "CNNBENCH_OUTPUTS={} cnnbench …",
     "outputs": "CNNBENCH_OUTPUTS={} cnnbench …",
     "pretrained": "init.weights=imagenet model=torchvision model.architecture=resnet18",
-    "seeds": "-m seeds={}",
+    "seeds": "-m seeds={} to run seed=0,1,… one after the other, or seed=NUMBER for one run",
     "steps": "epochs=N",
     "workers": "num_workers={}",
 }
@@ -125,8 +125,13 @@ def without_dashes(words: Sequence[str], flags: Collection[str], keys: Sequence[
 
 
 def why_unread(word: str) -> str:
-    """Return what is wrong with the value of a word that Hydra cannot read; empty where that is not clear."""
+    """Return what is wrong with a word that Hydra cannot read; empty where that is not clear."""
     key, _, value = word.partition("=")
+    if begin := re.match(r"[^\w=+~]+(?=\w)", word):
+        return f"begins with '{begin[0]}'; type {word[begin.end() :]}"
+    if re.fullmatch(r"\(?[\w.]+((\s*[,;]\s*|\s+)[\w.]+)+\)?", value):
+        values = re.sub(r"[,;\s]+", ",", value.strip("()"))
+        return f"cannot be read; a list is typed '{key}=[{values}]'"
     for opening, closing in ("[]", "()", "{}") if key else ():
         if value.count(opening) != value.count(closing):
             is_open = value.count(opening) > value.count(closing)
@@ -136,7 +141,8 @@ def why_unread(word: str) -> str:
         return f"has several settings in one word; type spaces between them: {' '.join(settings)}"
     if key and re.search(r"(^|[,(\[])\s*,|,\s*($|[)\]])", value):
         return "has an empty value before or after a comma; null stands for none"
-    return ""
+    is_text = re.fullmatch(r"[\w./]+", key) and value and '"' not in value
+    return f"cannot be read; as text it is typed '{key}=\"{value}\"'" if is_text else ""
 
 
 def retyped(words: Sequence[str], alone: Callable[[], Collection[str]] | None, trains: bool = False) -> list[str]:
@@ -211,6 +217,20 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     known = f"there are {listed(options)}" if is_short else f"cnnbench options {group} lists all {len(options)}"
     is_extended = group not in ("regularization", "experiment", "debug")
     return f"no such {group}; {known}{'; plugins=FILE adds those of your own' if is_extended else ''}"
+
+
+def several_values(word: str, values: Sequence[Any], accepts: Callable[[str, Any], bool]) -> str:
+    """Return what to type in place of a word with several values, which only a sweep takes.
+
+    accepts: tells whether a setting may have a value.
+    """
+    key, _, text = word.partition("=")
+    if values and accepts(key, values) and not accepts(key, values[0]):
+        return f"is no list; type '{key}=[{text}]'"
+    one = f"; one path with a comma is typed '{key}=\"…\"'" if key in PATHS else ""
+    if (number := with_point(word)) and accepts(key, float(number.partition("=")[2])):
+        one = f"; one number has a point: {number}"
+    return f"has several values; put -m before it to run each of them{one}"
 
 
 def several_options(group: str, options: Sequence[str], settings: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cnnbench.config.run_config import RunConfig
+from cnnbench.config.run_config import RunConfig, overridden_keys
 from cnnbench.config.schema import IN_MODEL, IN_TASK
+from cnnbench.config.values import as_text
 from cnnbench.errors import counted, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, LOGGERS, MODELS, SCHEDULERS, TASKS, Section
 
@@ -38,6 +39,16 @@ def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
     for name in config.logger:
         if name not in LOGGERS:
             yield Violation("logger", config.logger, f"no such logger as '{name}'; there are {listed(LOGGERS)}, or []")
+
+
+def still_at_work(config: RunConfig, typed: Collection[str]) -> Iterator[str]:
+    """Yield what a null that was typed leaves as the model or the task has it: it reads as if it turned that off."""
+    for key, own in overridden_keys().items():
+        group, _, name = own.partition(".")
+        value = getattr(config, group).settings.get(name)
+        if value and key in typed and getattr(config.regularization, name) is None:
+            off = "false" if value is True else 0
+            yield f"{key}=null leaves {own} at {as_text(value)}; {key}={off} turns it off"
 
 
 def _overrides(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]:

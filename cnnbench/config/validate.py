@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cnnbench.config.hints import meant_by_key
-from cnnbench.config.rules import violations
+from cnnbench.config.rules import still_at_work, violations
 from cnnbench.config.run_config import RunConfig, known_keys
 from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section
 from cnnbench.config.values import set_value
@@ -44,7 +44,7 @@ def validate(
     if config is None:
         raise ConfigError(reading.mistakes)
     config, _, notes = adapt_until_valid(config, reading.typed, lambda one: check_rules(one, reading), reading.mistakes)
-    return config, [*reading.notes, *notes]
+    return config, [*reading.notes, *notes, *still_at_work(config, reading.typed)]
 
 
 def check_rules(config: RunConfig, reading: "_Reading") -> None:
@@ -163,11 +163,15 @@ class _Reading:
         word = self.as_typed(key, value)
         self.mistakes.append(Mistake(word if len(word) <= LONGEST else f"{word[:LONGEST]}…", problem))
 
-    def _in_quotes(self, key: str, schema: Mapping[str, Any]) -> str:
-        """Return how to type a word as text that is read as something else, as `nan`; empty: no text is taken."""
+    def _retyped(self, key: str, schema: Mapping[str, Any]) -> str:
+        """Return how to type a list of one, or as text what is read as something else, as `nan`; empty: neither."""
         text = self.typed.get(key, "").partition("=")[2]
-        is_text = any(one.get("type") == "string" and "pattern" not in one for one in schema.get("anyOf", [schema]))
-        return f"; as text it is typed '{key}=\"{text}\"'" if is_text and re.fullmatch(r"[\w.+-]+", text) else ""
+        kinds = [one.get("type") for one in schema.get("anyOf", [schema]) if "pattern" not in one]
+        if not re.fullmatch(r"[\w.+-]+", text):
+            return ""
+        if "array" in kinds and text not in ("null", "true", "false"):
+            return f"; a list of one is typed '{key}=[{text}]'"
+        return f"; as text it is typed '{key}=\"{text}\"'" if "string" in kinds else ""
 
     def _unknown(self, key: str, value: Any, known: Iterable[str]) -> None:
         """Note a key that does not exist, and what may have been meant, or else what its section knows."""
@@ -231,7 +235,7 @@ class _Reading:
                 self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}")
             else:
                 problem = f"must be {allowed(properties[key])}"
-                self._mistake(prefix + key, values[key], problem + self._in_quotes(prefix + key, properties[key]))
+                self._mistake(prefix + key, values[key], problem + self._retyped(prefix + key, properties[key]))
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:

@@ -141,7 +141,7 @@ class RunFolder:
             raise UserError(
                 f"{self.config_file} was edited after the run began: {'; '.join(edited)}.\n"
                 "Undo that, or delete the file and resume restores it. For other settings begin a run of its own: "
-                f"cnnbench resume {self.shown_path} KEY=VALUE"
+                f"cnnbench resume {self.shown_path} KEY=VALUE."
             )
         return values
 

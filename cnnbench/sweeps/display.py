@@ -169,8 +169,8 @@ def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool =
             continue
         run = runs[job.identity]
         metrics = metrics_of(run) if outcome.kind == "completed" and run is not None else ""
-        has_reason = outcome.kind in ("failed", "unreadable") and outcome.reason
-        because = f": {outcome.reason.partition(chr(10))[0]}" if has_reason else ""
-        console.say(f"  {outcome.text + because:<12}  {metrics:<40}  {sweep.where(job, run)}")
+        because = f": {outcome.reason.partition(chr(10))[0]}" if outcome.reason else ""
+        shown = outcome.text + because if because else f"{outcome.text:<12}  {metrics:<40}"
+        console.say(f"  {shown}  {sweep.where(job, run)}")
     done = sum(outcome.kind == "completed" for outcome in outcomes.values())
     console.say(f"  {done} of {len(sweep.jobs)} runs completed")

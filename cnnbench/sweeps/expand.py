@@ -32,7 +32,9 @@ def with_seeds(words: Sequence[str]) -> list[str]:
     given = [word for word in words if word.startswith("seeds=")]
     if not given:
         return list(words)
-    mistakes = [Mistake(word, "must be a whole number, at least 1") for word in given if not _counts(word)]
+    mistakes = [
+        Mistake(word, "must be a whole number, at least 1; seed=3,7 lists seeds") for word in given if not _counts(word)
+    ]
     if len(given) > 1 or any(word.startswith("seed=") for word in words):
         mistakes.append(Mistake(given[0], "sets the seeds, and so does another word; give one of them"))
     if mistakes:

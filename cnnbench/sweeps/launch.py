@@ -233,6 +233,6 @@ def _say_what_is_left(sweep: SweepFolder, worked: Worked) -> None:
         console.say(f"stopped; the same command again runs what is missing, or: cnnbench resume {sweep.shown_path}")
     elif held:
         console.say(
-            f"nothing is left to begin here: {counted(len(held), 'run')} elsewhere ({held[0].reason}). The launcher "
-            "that ends last compares all of them; the same command again does too."
+            f"nothing is left to begin here: others work on {counted(len(held), 'run')} ({held[0].reason}). The "
+            "launcher that ends last compares all of them; the same command again does too."
         )

@@ -244,6 +244,8 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
     if after.epochs <= trained:
         problem = f"{trained} epochs are trained already; give more than that"
         raise ConfigError([Mistake(typed.get("epochs", f"epochs={after.epochs}"), problem)])
+    if after.name is not None and "name" not in typed:
+        notes.append(f"two runs are named {after.name} now, this one and its parent; name=NAME tells them apart")
     after = after.model_copy(update={"parent": f"{record['identity']}@{newest['step']}"})
     return replace(plan, config=after, parent=folder.path, notes=tuple(notes))
 

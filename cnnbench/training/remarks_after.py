@@ -76,7 +76,8 @@ def loss_above_guessing(outcome: Outcome) -> Iterator[Remark]:
     """Yield that probabilities are worse than none at all."""
     loss, chance = outcome.metrics.get("loss"), outcome.task.chance_loss
     if loss is not None and chance is not None and loss > chance:
-        text = f"{outcome.split} loss {loss:.4g} is above {chance:.4g}, that of the same probability for every class"
+        where = f"above {chance:.4f}, that" if f"{loss:.4f}" != f"{chance:.4f}" else "that"
+        text = f"{outcome.split} loss {loss:.4f} is {where} of the same probability for every class"
         yield Remark("result", text)
 
 

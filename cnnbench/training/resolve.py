@@ -33,6 +33,7 @@ from cnnbench.training.existing import (
     restore_config,
     say_restored,
     stale_message,
+    unlike_before,
 )
 from cnnbench.training.leaks import record_of, seen_before
 from cnnbench.training.plan import Plan, with_initial_weights
@@ -65,7 +66,10 @@ def resolve_run(plan: Plan) -> tuple[Plan, TrainingSetup, RunFolder, list[str]]:
     modules = register_everything(plan.plugins)
     plan = with_code(plan, provenance.code_hashes(modules) | provenance.typed_code(plan.config))
     plan, training = resolve(plan)
-    return plan, training, *resolve_run_dir(plan, training)
+    folder, changes = resolve_run_dir(plan, training)
+    if plan.folder is None and plan.parent is None:
+        plan = replace(plan, notes=(*plan.notes, *unlike_before(folder, plan.command, plan.config.to_dict())))
+    return plan, training, folder, changes
 
 
 def with_code(plan: Plan, code: Mapping[str, str]) -> Plan:
@@ -270,6 +274,5 @@ def schedule_notes(training: TrainingSetup, parent: RunConfig, step: int, scores
     rate = config.optimizer.settings["lr"]
     return [
         f"scheduler {config.scheduler.name} is stretched from {parent.epochs} to {config.epochs} epochs: "
-        f"the learning rate was {rate * before:.3g} at the parent's last step, and is {rate * after:.3g} at the "
-        "next."
+        f"the learning rate was {rate * before:.3g} at the parent's last step, and goes on at {rate * after:.3g}."
     ]

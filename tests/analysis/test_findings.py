@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnbench.analysis.reports.compared import conclusion, configurations, page_of
+from cnnbench.analysis.reports.compared import conclusion, configurations, method, page_of
 from cnnbench.analysis.reports.comparison import Comparison, compare
 from cnnbench.analysis.reports.facts import published
 from cnnbench.analysis.reports.findings import findings, learning_of
+from cnnbench.analysis.reports.side_by_side import figures_of
 from cnnbench.store.files import write_sealed
 from cnnbench.store.query import runs_named
 from tests.support.run_folders import replace_epochs, write_run
@@ -19,6 +20,13 @@ from tests.support.run_folders import replace_epochs, write_run
 
 def said_of(comparison: Comparison) -> list[str]:
     return list(findings(comparison, learning_of(comparison)))
+
+
+def differences_of(outputs: Path) -> list[str]:
+    (figure,) = (
+        one for one in figures_of(compare(runs_named([str(outputs)]))) if one.title.startswith("Difference to")
+    )
+    return figure.lines
 
 
 def test_the_lowest_calibration_error_is_the_best(outputs):
@@ -91,6 +99,24 @@ def test_a_configuration_that_shares_no_seed_with_the_baseline_says_so(outputs):
     notes = {row.label: row.notes for row in compare(runs_named([str(outputs)])).rows}
     reason = "shares no seed, fold or split with the baseline, and is not compared with it"
     assert notes == {"lr=0.1": (), "lr=0.5": (reason,)}
+    assert f"1. lr=0.5: unknown; {reason}" in differences_of(outputs)
+    write_run(outputs, 0.95, "optimizer.lr=0.7", "data.noise=0.1", data={"fingerprint": "other"})
+    assert any("unknown; measured on other test images than the baseline" in line for line in differences_of(outputs))
+
+
+def test_an_error_that_is_never_negative_has_no_interval_below_zero(outputs):
+    for rate, errors in (("0.1", (0.01, 0.05, 0.2)), ("0.5", (0.02, 0.01, 0.03))):
+        for seed, error in enumerate(errors):
+            path = write_run(outputs, 0.9, f"optimizer.lr={rate}", f"seed={seed}") / "result.json"
+            result = json.loads(path.read_text())
+            path.write_text(json.dumps(result | {"test": result["test"] | {"mae": error}, "watched": [["mae", False]]}))
+    comparison = compare(runs_named([str(outputs)]), "mae")
+    base, other = comparison.rows
+    assert base.measured.low == 0.0
+    assert base.measured.high > 0.2
+    assert other.gained is not None
+    assert other.gained.estimate.low < 0, "a difference may be"
+    assert method(comparison)["formulas"].endswith(" Intervals end where mae does, at 0.")
 
 
 def test_with_one_seed_chance_is_unknown(outputs):
@@ -179,8 +205,8 @@ def test_a_page_says_which_learns_first_and_which_overfits(outputs):
     said = said_of(comparison)
     assert said[0].startswith("Best on test: lr=0.1, 0.9500 (10 000 images).")
     assert said[2] == (
-        "Speed of learning: epochs to validation accuracy 0.7920, 99 % of the best of lr=0.5, with range over seeds: "
-        "lr=0.5 2, lr=0.1 3.5 (3 to 4)."
+        "Speed of learning: epochs to validation accuracy 0.7920, 99 % of the best of lr=0.5 (range over seeds): "
+        "2 for lr=0.5, 3.5 for lr=0.1 (3 to 4)."
     )
     assert said[3] == (
         "Validation loss: at the end more than a tenth above its lowest value for lr=0.5 (1.50 times, after epoch 2): "
@@ -208,10 +234,7 @@ def test_without_validation_training_decides_which_learns_first(outputs):
         replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_train=values)
     said = said_of(compare(runs_named([str(outputs)])))
     assert any(
-        line.endswith(
-            "training accuracy 0.8910, 99 % of the best of lr=0.5, with range over seeds: lr=0.5 2. "
-            "Not reached by all seeds: lr=0.1 (0 of 1 seeds)."
-        )
+        line.endswith("training accuracy 0.8910, 99 % of the best of lr=0.5: 2 for lr=0.5. Not reached: lr=0.1.")
         for line in said
     )
     assert not any("Overfitting" in line for line in said)

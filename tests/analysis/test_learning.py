@@ -49,7 +49,7 @@ def test_a_network_that_misses_most_of_its_training_images_underfits():
     falling = course(rows(loss_train=[3, 2, 1], loss_val=[3, 2, 1], accuracy_val=[0.2, 0.325, 0.3167]), ACCURACY)
     best, said = falling.remarks("accuracy", Fitted(ACCURACY, 0.3667, 0.325, (1080, 120), guessing=0.1))
     assert best.endswith("in epoch 2 of 3, 1 of 120 images ahead of the next best epoch")
-    assert "but accuracy is 0.3667 on training images, where guessing gives 0.1000: it underfits" in said
+    assert "lowest value; accuracy is 0.3667 on training images, where guessing gives 0.1000: it underfits" in said
     assert "underfits" not in falling.remarks("accuracy", Fitted(ACCURACY, 0.6, 0.59, (1080, 120), guessing=0.1))[1]
 
 
@@ -72,12 +72,12 @@ def test_a_gap_between_training_and_validation_is_said_where_the_loss_does_not_r
     _, said = found.remarks("accuracy", Fitted(ACCURACY, 1.0, 0.7))
     ends = "the validation loss ends at its lowest value"
     gap = "accuracy is 1.0000 on training and 0.7000 on validation images: a gap of 0.3000"
-    assert said == f"{ends}, but {gap}"
+    assert said == f"{ends}; {gap}"
     measured = Fitted(ACCURACY, 0.7, 0.7)
     assert found.remarks("accuracy", measured)[1] == f"{ends}: no sign of overfitting"
     by_loss = course(rows(loss_train=[3, 2, 0.1], loss_val=[3, 2, 1.9]), LOSS)
     assert by_loss.remarks("loss", Fitted(LOSS, 0.1, 1.9))[1].endswith(
-        "but loss is 0.1000 on training and 1.9000 on validation images: a gap of 1.8000"
+        "lowest value; loss is 0.1000 on training and 1.9000 on validation images: a gap of 1.8000"
     )
 
 

@@ -62,7 +62,7 @@ def test_a_gap_between_training_and_validation_is_that_of_the_tested_weights(run
         result |= {"train": result["train"] | {"accuracy": share}, "val": result["val"] | {"accuracy": 0.5}}
         write_sealed(run / "result.json", result)
         text = page_of(RunFolder(run)).markdown()
-        gap = "but accuracy is 1.0000 on training and 0.5000 on validation images: a gap of 0.5000"
+        gap = "; accuracy is 1.0000 on training and 0.5000 on validation images: a gap of 0.5000"
         assert (gap in text) == is_said
         assert ("it underfits" in text) != is_said
 

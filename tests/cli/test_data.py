@@ -104,6 +104,10 @@ def test_info_takes_the_settings_of_the_main_command(data):
     assert "training labels are wrong on purpose" in outcome.out
 
 
+def test_a_data_set_may_be_named_as_the_main_command_names_it(data):
+    assert data("info", "data=digits").out == data("info", "digits").out
+
+
 def test_info_verifies_the_files(data, root, digits):
     put(digits, root / MNIST.folder)
     outcome = data("info", "mnist", "data.val_fraction=0")
@@ -133,7 +137,11 @@ def test_info_downloads_nothing(data, root, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["info"], "info needs the name of one data set"),
+        (["info"], "info needs the name of a data set, one of those that cnnbench data list shows"),
+        (["info", "image_folder", "my_photos"], "Type: cnnbench data info image_folder data.folder=my_photos"),
+        (["prepare", "mnist", "my_photos"], "Type: cnnbench data prepare mnist --from my_photos"),
+        (["info", "mnist", "cifar10"], "takes the name of one data set. Type: cnnbench data info mnist\n"),
+        (["info", "data=image_folder", "root=my_photos"], "no such key; did you mean 'data.root'?"),
         (["info", "cifar"], "no such data; did you mean 'cifar10"),
         (["info", "digits", "data.crop=99"], "larger than the images"),
         (["info", "digits", "data.vla_fraction=0"], "did you mean 'data.val_fraction'?"),

@@ -99,6 +99,8 @@ MISSING = {
     "new model": "cnnbench new: NAME is missing",
     "evaluate outputs/RUN --spilt val": "--spilt val: no such argument; did you mean '--split'?",
     "evaluate outputs/RUN outputs/OTHER": "outputs/OTHER: no such argument.",
+    "resume last --config-dir presets": "no such argument; a run has all of its settings, and needs no YAML files.",
+    "resume last -cd presets": "no such argument; a run has all of its settings, and needs no YAML files.",
     "explain outputs/RUN --filter one": "--filter: invalid int value: 'one'",
     "predict outputs/RUN --index 1-3": "--index: must be whole numbers separated by commas, such as 13,43,53",
 }

@@ -36,6 +36,16 @@ MISREAD = {
     "augmentation.flp.p=1": "did you mean 'flip'?",
     "task=regression": "there are 'autoencoder', 'classification'",
     "seed=0,1": "put -m before it",
+    "seed=range(0,1000000000)": "put -m before it",
+    "seeds=3": "no such key; type -m seeds=3 to run seed=0,1,… one after the other, or seed=NUMBER for one run",
+    "model.units=8,16": "is no list; type 'model.units=[8,16]'",
+    "model.units=(8,16)": "cannot be read; a list is typed 'model.units=[8,16]'",
+    "model.units=8;16": "cannot be read; a list is typed 'model.units=[8,16]'",
+    "model.units=8": "must be a list, each a whole number above 0; a list of one is typed 'model.units=[8]'",
+    "task.metrics=ece,brier": "is no list; type 'task.metrics=[ece,brier]'",
+    "data.subset.classes=3,4": "is no list; type 'data.subset.classes=[3,4]'",
+    "model.architecture=größe (1)": "cannot be read; as text it is typed 'model.architecture=\"größe (1)\"'",
+    "/epochs=3": "begins with '/'; type epochs=3",
     "model=lenet,lenet_v2": "put -m before it",
     "hydra.run.dir=/tmp/elsewhere": "CNNBENCH_OUTPUTS=FOLDER",
     "hydra/launcher=joblib": "is Hydra's own, which cnnbench does not use; -m … jobs=4",
@@ -80,6 +90,15 @@ def test_every_key_of_a_misspelt_section_is_answered(composer):
         "'optimizer.lr'?",
         "'optimizer.momentum'?",
     ]
+
+
+@pytest.mark.parametrize("path", [r"C:\Users\me", "C:\\My Photos\\", r"\\server\new\[1]", r"'D:\a, b'"])
+@pytest.mark.parametrize("key", ["data.root", "init.file"])
+def test_a_path_of_windows_is_read_as_it_is_typed(composer, key, path):
+    section, _, name = key.partition(".")
+    assert composer.compose([f"{key}={path}"]).values[section][name] == path.strip("'")
+    job, _ = composer.expand([f"{key}={path}", "seed=0,1"])
+    assert composer.compose(job).values[section][name] == path.strip("'")
 
 
 @pytest.mark.parametrize("word", ["nan", "null", "true", "1e3", "7"])

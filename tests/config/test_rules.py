@@ -26,6 +26,14 @@ def network_without_places() -> Iterator[str]:
     del MODELS.components["bare"]
 
 
+def test_a_null_that_leaves_dropout_as_the_model_has_it_is_noted(composer):
+    words = ["model=alexnet_bn", "data.image_size=67"]
+    (note,) = plan_run(composer, [*words, "regularization.dropout=null"]).notes
+    assert note == "regularization.dropout=null leaves model.dropout at 0.5; regularization.dropout=0 turns it off"
+    assert plan_run(composer, words).notes == plan_run(composer, [*words, "regularization.dropout=0"]).notes == ()
+    assert plan_run(composer, ["model=mlp", "regularization.dropout=null"]).notes == ()
+
+
 def test_a_batch_larger_than_the_training_set_is_answered_with_the_largest(composer):
     mistakes = mistakes_in(composer, "batch_size=1295")
     assert mistakes == {"batch_size=1295": "exceeds the 1294 training images; use at most 1294"}

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from cnnbench.cli.catalog import run_folders
 from cnnbench.config.compose import read_word
+from cnnbench.data import prepare as preparing
 from tests.conftest import only_run
 
 SMALL = ("data.image_size=20", "data.crop=16", "threads=1", "device=cpu", "report=false")
@@ -118,7 +119,7 @@ def test_a_path_in_quotes_is_the_path_and_other_settings_are_no_paths():
     assert read_word("data.folder='a, b',c (1)").is_sweep_override()
     assert read_word("data.folder=c,'a, b'").is_sweep_override()
     assert read_word("data.folder=null").value() is None
-    assert "is not of the form key=value" in read_word("epochs=(1)").problem
+    assert "cannot be read" in read_word("epochs=(1)").problem
 
 
 def test_runs_in_the_folder_itself_are_no_photographs(cnnbench, command_of, monkeypatch):
@@ -137,3 +138,15 @@ def test_a_folder_called_outputs_without_runs_is_a_class(command_of, monkeypatch
     monkeypatch.delenv("CNNBENCH_OUTPUTS")
     draw(Path()).joinpath("cat").rename("outputs")
     assert "  outputs     " in command_of("data", "info", "image_folder", "data.folder=.").out
+
+
+def test_a_photograph_that_is_gone_and_changes_the_batch_size_is_said_to_make_another_run(cnnbench, outputs):
+    photos = draw(Path("my_photos"))
+    words = ("data=image_folder", "data.folder=my_photos", "model=mlp", "epochs=1", *SMALL)
+    assert "before; since then" not in cnnbench(*words).out
+    run = only_run(outputs)
+    (photos / "cat" / "1.jpg").unlink()
+    preparing._load.cache_clear()
+    said = f"note: the same command made {run} before; since then batch_size was 14, and is 13\n"
+    assert said in cnnbench(*words).out
+    assert "before; since then" not in cnnbench(*words, "rerun=true").out

@@ -128,6 +128,14 @@ def test_what_a_new_horizon_does_to_the_learning_rate_is_said(outputs, capsys):
     assert said in capsys.readouterr().out
 
 
+def test_a_longer_run_that_keeps_the_name_of_its_parent_is_said_to_share_it(outputs):
+    assert go(*TINY, "name=base") == 0
+    parent = str(only_run(outputs))
+    (note,) = plan_resume(parent, ["epochs=6"]).notes
+    assert note == "two runs are named base now, this one and its parent; name=NAME tells them apart"
+    assert plan_resume(parent, ["epochs=6", "name=longer"]).notes == plan_resume(parent, ["notes=seen"]).notes == ()
+
+
 REFUSALS = {
     "another optimizer": ("optimizer=adam", r"keeps its parts; set single keys, as in optimizer\.KEY=VALUE"),
     "another augmentation": ("augmentation=crop", "a resumed run keeps its parts"),

@@ -4,10 +4,12 @@ import shlex
 
 import pytest
 
+from cnnbench.cli.parse import verb_named
 from cnnbench.config.compose import Composer
 from cnnbench.errors import ConfigError, UserError
 from cnnbench.sweeps import expand
 from cnnbench.sweeps.expand import plan_all, resolve_all
+from cnnbench.train import read_request
 from cnnbench.training.plan import plan_run
 from tests.conftest import TINY
 
@@ -81,12 +83,20 @@ def test_tags_are_taken(own):
     assert [seed for _, seed in seeds_of(own, "seed=tag(mine,choice(4,5))")] == [4, 5]
 
 
+def test_one_run_that_is_resumed_takes_no_jobs():
+    (mistake,) = read_request(verb_named("resume").parse(["digits/lenet", "jobs=2"])).mistakes
+    assert (mistake.given, mistake.problem) == ("jobs=2", "is for a sweep; digits/lenet is one run")
+
+
 def test_what_is_for_sweeps_is_refused_without_one(cnnbench):
     outcome = cnnbench(*WORDS, "seeds=5", "jobs=2", "fail_fast=true")
     assert outcome.code == 2
     assert "seeds=5         no such key; type -m seeds=5" in outcome.err
     assert "jobs=2          is for a sweep; put -m before it" in outcome.err
-    assert "jobs=none  must be auto, or a whole number" in cnnbench("-m", *WORDS, "jobs=none", "epochs=x").err
+    assert (
+        "jobs=none  must be auto, as many as fit, or a whole number"
+        in cnnbench("-m", *WORDS, "jobs=none", "epochs=x").err
+    )
 
 
 GRID = (

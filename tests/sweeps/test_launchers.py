@@ -152,7 +152,8 @@ def test_a_job_held_on_another_machine_is_elsewhere_and_no_failure(cnnbench, out
     outcome = cnnbench("-m", *SMALL, "seed=0,1")
     assert outcome.code == 0
     assert "1 of 2 runs completed" in outcome.out
-    assert "nothing is left to begin here: 1 run elsewhere (process 123 on node7)" in outcome.out
+    assert "nothing is left to begin here: others work on 1 run (process 123 on node7)" in outcome.out
+    assert "  elsewhere: process 123 on node7  " in outcome.out
     os.utime(claim, (0, 0))  # it has not been heard of for long
     outcome = cnnbench("resume", str(sweep.path))
     assert outcome.code == 0
@@ -184,7 +185,7 @@ def test_a_run_that_another_process_holds_is_elsewhere(cnnbench, outputs, monkey
     with locked(record.parent / ".lock"):
         outcome = cnnbench("-m", *SMALL, "seed=0,1")
     assert outcome.code == 0
-    assert "nothing is left to begin here: 1 run elsewhere" in outcome.out
+    assert "nothing is left to begin here: others work on 1 run" in outcome.out
     assert "1 of 2 runs completed" in outcome.out
 
 

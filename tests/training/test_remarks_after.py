@@ -67,7 +67,10 @@ def test_chance_is_the_most_frequent_class_of_the_test_images():
 
 def test_probabilities_that_are_worse_than_equal_ones():
     assert said_after(LEARNT, loss=1.2, accuracy=1.0) == [
-        "test loss 1.2 is above 1.099, that of the same probability for every class"
+        "test loss 1.2000 is above 1.0986, that of the same probability for every class"
+    ]
+    assert said_after(LEARNT, loss=1.09864, accuracy=1.0) == [
+        "test loss 1.0986 is that of the same probability for every class"
     ]
 
 

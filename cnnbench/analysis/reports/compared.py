@@ -118,7 +118,7 @@ def conclusion(comparison: Comparison) -> str:
         better = "better" if gain.estimate.mean * comparison.metric.sign > 0 else "worse"
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}.{more}"
-    numbers = [some([f"{row.label} {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
+    numbers = [some([f"{row.label} by {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
     said = (
         f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
     )
@@ -174,8 +174,9 @@ def method(comparison: Comparison) -> dict[str, str]:
             f" Differences in accuracy: variances over {unit} and over images, by a two-way analysis of variance "
             "(Satterthwaite 1946), never narrower than Student's t. p (Holm): for all comparisons together (Holm 1979)."
         )
-    if comparison.metric.bounds:
-        formulas += f" Intervals end where {comparison.metric.name} does, at 0 and 1; of differences, at -1 and 1."
+    if comparison.metric.bounds[0] == 0:
+        ends = "at 0" if math.isinf(comparison.metric.bounds[1]) else "at 0 and 1; of differences, at -1 and 1"
+        formulas += f" Intervals end where {comparison.metric.name} does, {ends}."
     says["formulas"] = formulas
     if not comparison.overlap:
         says["not covered"] = (

@@ -107,7 +107,7 @@ def _axis(values: "Sequence[pd.Series[float]]", metric: Metric, like: Axis | Non
         near = finite if like else finite[finite <= FAR * np.median(finite)]
         return Axis.of_ratios(metric.name, low, float(near.max()))
     low, high = (None if like else visible(finite, metric.higher_is_better)) or (low, high)
-    least, most = metric.bounds or (-math.inf, math.inf)
+    least, most = metric.bounds
     low, high = max(low, least), min(high, most)
     room = (high - low) / 25 or abs(high) / 10 or 0.1
     return Axis(metric.name, low - room, high + room)

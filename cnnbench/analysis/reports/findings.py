@@ -127,16 +127,16 @@ def detectable(comparison: Comparison) -> dict[int, str]:
     gains = [row.gained for row in comparison.rows if row.gained and not math.isnan(row.gained.estimate.low)]
     if not gains or all(gain.is_resolved for gain in gains) or comparison.overlap:
         return {}
-    number, bounds = min(gain.estimate.n for gain in gains), comparison.metric.bounds or (-math.inf, math.inf)
-    most, least = max(abs(end - comparison.baseline.measured.mean) for end in bounds), {}
+    number, mean = min(gain.estimate.n for gain in gains), comparison.baseline.measured.mean
+    most, least = max(abs(end - mean) for end in comparison.metric.bounds), {}
     for seeds in (number, MORE_SEEDS)[: 1 + (number < MORE_SEEDS)]:
         ends = [end for end in (gain.detectable(seeds) for gain in gains) if end <= most]
-        least[seeds] = (
-            " (for some variants ".join(dict.fromkeys(f"{end:.4f}" for end in (min(ends), max(ends)))) if ends else ""
-        )
-        least[seeds] += ")" * ("(" in least[seeds])
+        numbers = dict.fromkeys(f"{end:.4f}" for end in sorted(ends)[:: max(1, len(ends) - 1)])
+        least[seeds] = " to ".join(numbers)
         if 0 < len(ends) < len(gains):
             least[seeds] += f" for {len(ends)} of {len(gains)} variants, for others {NONE}"
+        elif len(numbers) > 1:
+            least[seeds] += ", depending on the variant"
     return least
 
 
@@ -156,18 +156,19 @@ def _detectable(comparison: Comparison) -> Iterator[str]:
 def _speed(comparison: Comparison, learning: Learning) -> Iterator[str]:
     """Yield after how many epochs configurations come close to what the baseline reaches."""
     unit, reached, late = comparison.unit, [], []
+    is_repeated = any(len(times) > 1 for times in learning.times)
     for mean, times, row in zip(learning.means, learning.times, comparison.rows, strict=True):
         there = [time for time in times if time > 0]
         ends = f" ({min(there):g} to {max(there):g})" if len(set(there)) > 1 else ""
         if times and math.isnan(mean):
-            late.append(f"{row.label} ({len(there)} of {len(times)} {unit})")
+            late.append(row.label + f" ({len(there)} of {len(times)} {unit})" * is_repeated)
         elif times:
-            reached.append((mean, f"{row.label} {f'{mean:.1f}'.removesuffix('.0')}{ends}"))
-    fewer = f" Not reached by all {unit}: {some(late)}." if late else ""
+            reached.append((mean, f"{f'{mean:.1f}'.removesuffix('.0')} for {row.label}{ends}"))
+    fewer = f" Not reached{f' by all {unit}' * is_repeated}: {some(late)}." if late else ""
     if reached:
         yield (
             f"Speed of learning: epochs to {learning.split} {comparison.metric.name} {learning.level:.4f}, "
-            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}, with range over {unit}: "
+            f"{100 * ALMOST:.0f} % of the best of {comparison.baseline.label}{f' (range over {unit})' * is_repeated}: "
             f"{some([text for _, text in sorted(reached, key=lambda one: one[0])])}.{fewer}"
         )
 

@@ -83,7 +83,8 @@ class Group:
         is_one = len({images_of(run, split) for run in self.runs.values()}) == 1 and len(images) == 1
         number = images.pop() if metric.is_share and is_one else 0
         known = self.right if number and metric.name == "accuracy" and split == "test" else {}
-        return Values(self.numbers(split, metric.name), number, known, 1.0 if metric.bounds else math.inf)
+        low, high = metric.bounds
+        return Values(self.numbers(split, metric.name), number, known, high - low)
 
     @cached_property
     def right(self) -> dict[Repetition, Flags]:

@@ -15,6 +15,7 @@ from cnnbench.tasks.intervals import is_chance
 
 RISEN = 1.1  # times its lowest value: more than a loss fluctuates from epoch to epoch
 LAST = 10  # the last tenth of the epochs is the end: a single one may be an outlier
+ERRORS = "brier", "mae", "mse", "rmse"  # never negative, by what their names mean
 STILL_RISING = 0.9  # of all epochs: where the best one comes later, more of them might help
 
 
@@ -41,9 +42,11 @@ class Metric:
         return self.name.startswith("recall@")
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Return between which numbers it is; None where that is not known."""
-        return (0.0, 1.0) if self.is_share or self.name in ("ece", "mAP", "R-precision") else None
+    def bounds(self) -> tuple[float, float]:
+        """Return between which numbers it is; infinite where it has no end, or none that is known."""
+        if self.is_share or self.name in ("ece", "mAP", "R-precision"):
+            return 0.0, 1.0
+        return (0.0 if self.name in ERRORS else -math.inf), math.inf
 
     @classmethod
     def of(cls, name: str, result: Mapping[str, Any]) -> "Metric":
@@ -90,10 +93,10 @@ class Fitted:
         """Return what both values say, where the validation loss does not rise."""
         train = f"{self.metric.name} is {self.train:.4f} on training"
         if self.has_gap:
-            return f", but {train} and {self.val:.4f} on validation images: a gap of {abs(self.train - self.val):.4f}"
+            return f"; {train} and {self.val:.4f} on validation images: a gap of {abs(self.train - self.val):.4f}"
         if self.train < (1 + self.guessing) / 2:  # less than half of what guessing misses
             said = f"{train} images, where guessing gives {self.guessing:.4f}: it underfits"
-            return f", but {said}; more epochs or a larger network might help"
+            return f"; {said}; more epochs or a larger network might help"
         return ": no sign of overfitting"
 
 

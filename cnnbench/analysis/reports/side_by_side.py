@@ -65,7 +65,7 @@ def _by_setting(comparison: Comparison) -> Plot | None:
     bands = [(place, row.measured.low, row.measured.high) for place, row in pairs if math.isfinite(row.measured.low)]
     x = _spaced(key, [place for place, _ in pairs])
     limits = around([value for _, value in runs] + [edge for _, *ends in bands for edge in ends])
-    y = Axis(comparison.measure, *(within(limits, metric.bounds) if metric.bounds else limits))
+    y = Axis(comparison.measure, *within(limits, metric.bounds))
     mean = line(x, y, [(place, row.measured.mean) for place, row in pairs])
     curves = [Curve("s1 band", area(x, y, bands)), Curve("s1", mean, "mean"), Curve("ink dots small", dots(x, y, runs))]
     note = f"Mean over {comparison.unit} and its 95 % interval; dots are the {comparison.unit}."

@@ -16,6 +16,7 @@ CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
 SMALL = 0.001  # a p below it is shown as that: it rests on assumptions, not on a few seeds
+EVERYWHERE = -math.inf, math.inf
 TINY = 1e-24  # a variance that is a matter of rounding
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -93,7 +94,7 @@ class Difference:
         return shift * math.sqrt(self.estimate.std**2 / seeds + self.spread)
 
 
-def estimate(values: Sequence[float], overlap: float = 0.0, bounds: tuple[float, float] | None = None) -> Estimate:
+def estimate(values: Sequence[float], overlap: float = 0.0, bounds: tuple[float, float] = EVERYWHERE) -> Estimate:
     """Return mean, deviation and interval of values, by Student's t: seeds are few, and their spread is not known.
 
     overlap: of held-out to training images, where these differ between runs. Runs on other folds share most of what
@@ -235,5 +236,5 @@ def _quantile(freedom: float) -> float:
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
-def _bounded(low: float, high: float, bounds: tuple[float, float] | None) -> tuple[float, float]:
-    return (low, high) if bounds is None else (max(low, bounds[0]), min(high, bounds[1]))
+def _bounded(low: float, high: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    return max(low, bounds[0]), min(high, bounds[1])

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from cnnbench.analysis.reports.columns import BASELINE
-from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
+from cnnbench.analysis.reports.comparison import NOTHING, SPLITS, Comparison, Row
 from cnnbench.analysis.reports.groups import in_words
 from cnnbench.analysis.reports.sections import Axis, Strip, Strips
-from cnnbench.analysis.reports.statistics import Estimate
+from cnnbench.analysis.reports.statistics import Difference, Estimate
 
 FAR = 3  # times the distance from the best to the middle one: what is worse is drawn at the edge
 WIDEST = 10  # times the usual width: the ends of a wider interval are
@@ -28,8 +28,7 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
     far = farthest(measured, metric.sign)
     near = [row for row in rows if metric.sign * row.measured.mean >= metric.sign * far]
     points = [value for row in near for value in values[id(row)].values()]
-    limits = _limits(points, [row.measured for row in near])
-    low, high = limits if metric.bounds is None else within(limits, metric.bounds)
+    low, high = within(_limits(points, [row.measured for row in near]), metric.bounds)
     ranked = {id(row) for row in comparison.ranked}
     marked = comparison.best if len(rows) > 1 and is_ahead(comparison) else None
     strips = []
@@ -65,17 +64,19 @@ def runs_of(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
 
 
 def differences(comparison: Comparison, rows: Sequence[Row], more: str) -> Strips:
-    """Return differences to the baseline, with the intervals and the verdicts of the table."""
-    gains = [(row, row.gained) for row in rows if row.gained is not None and row.gained.estimate.n]
-    estimates = [gain.estimate for _, gain in gains]
+    """Return differences to the baseline, with the intervals and the verdicts of the table, or why there is none."""
+    finished = [row for row in rows if row.group.runs and row is not comparison.baseline]
+    gains = [(row, row.gained or Difference(NOTHING, math.nan)) for row in finished]
+    estimates = [gain.estimate for _, gain in gains if gain.estimate.n]
     sign = comparison.metric.sign
     far = farthest(estimates, sign)
     low, high = _limits([0.0], [one for one in estimates if sign * one.mean >= sign * far])
     strips = []
     for row, gain in gains:
         found = gain.estimate
-        name, said, ends = comparison.numbers[id(row)] + row.label, in_numbers(found, "+"), (found.low, found.high)
-        strips.append(Strip(name, said, (), found.mean, ends, "" if gain.is_resolved else "open", gain.verdict))
+        name, said = comparison.numbers[id(row)] + row.label, in_numbers(found, "+") or "unknown"
+        look, why = "" if gain.is_resolved else "open", gain.verdict if found.n else row.notes[0]
+        strips.append(Strip(name, said, (), found.mean, (found.low, found.high), look, why))
     better = "right" if comparison.metric.higher_is_better else "left"
     note = (
         f"Paired by {comparison.unit.removesuffix('s')}; better is to the {better}. Filled: more than chance."
