@@ -83,10 +83,16 @@ def test_a_name_that_was_forgotten_is_asked_for(registry):
 
 
 def test_a_name_is_registered_once(shapes):
-    with pytest.raises(
-        UserError, match=r"shape 'circle' is registered twice: it is already .*\.circle; choose another"
-    ):
+    with pytest.raises(UserError) as refused:
         shapes.register("circle")(lambda spec: spec)
+    places = r"in /.*/tests/test_registry\.py:\d+ and in /.*/tests/test_registry\.py:\d+; choose another name"
+    assert re.match(rf"shape 'circle' is registered twice, {places}", str(refused.value))
+
+
+@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "18", ""])
+def test_a_name_that_cannot_be_typed_is_refused(shapes, name):
+    with pytest.raises(UserError, match=f"^shape '{name}': a name has letters a to z, digits, _, - and @, and is no"):
+        shapes.register(name)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])

@@ -19,7 +19,7 @@ from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
-from cnnbench.plugins import register_everything
+from cnnbench.plugins import imported, register_everything
 from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
 from cnnbench.store.files import read_rows
@@ -133,7 +133,7 @@ class Run:
         """Return the names of the plugins of the training that are other code now, or are not given."""
         code = self.record.get("code", {})
         before = {name: hashed for name, hashed in code.items() if not name.startswith("cnnbench/")}
-        now = plugin_hashes(self.plugins) | typed_code(self.config)
+        now = plugin_hashes([*self.plugins, *imported()]) | typed_code(self.config)
         return [name if name in now else f"{name} (not given)" for name in changed_names(before, now) if name in before]
 
     @borrowed_torch()
