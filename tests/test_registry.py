@@ -295,6 +295,23 @@ class TestPlugins:
         gone = "; my_net.py is not here any more, so give the path of a copy. Type: cnnbench"
         assert gone in cnnbench(verb, "last", *more).err
 
+    def test_a_run_says_what_a_file_that_was_edited_no_longer_does(self, cnnbench, tmp_path):
+        file = tmp_path / "here" / "my_net.py"
+        file.write_text(MY_NET)
+        assert cnnbench("plugins=my_net.py", "model=plugged_net", "model.width=5", "epochs=1", *TINY).code == 0
+        file.write_text(MY_NET.replace("width", "units"))
+        refused = cnnbench("evaluate", "last", "plugins=my_net.py")
+        assert refused.code == 2
+        assert "my_net.py:8: model 'plugged_net' was edited since the training: let it take these" in refused.err
+        assert "\n  model.width=5  no such key" in refused.err
+        file.write_text(MY_NET.replace("[width] * depth", "[width] * depth, 7").replace("Linear(width", "Linear(7"))
+        refused = cnnbench("evaluate", "last", "plugins=my_net.py")
+        assert refused.code == 2
+        assert (
+            "the code makes another network than in the training: 3.weight was 3x5 and is 7x5, 3.bias was 3 and is 7, "
+            "5.weight is new and 1 more. Give the code as it was then, or train again with rerun=true.\n"
+        ) in refused.err
+
     def test_a_run_says_that_a_metric_came_from_a_file(self, cnnbench, tmp_path):
         (tmp_path / "here" / "mine.py").write_text(
             "from cnnbench.registry import METRICS\n\n@METRICS.register('mine')\n"

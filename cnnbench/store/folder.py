@@ -28,8 +28,9 @@ from typing import Any
 import yaml
 
 from cnnbench.config.run_config import RunConfig
+from cnnbench.config.schema import GROUPS
 from cnnbench.config.validate import validate
-from cnnbench.errors import ConfigError, NotWrittenError, PluginsNeededError, UserError
+from cnnbench.errors import ConfigError, Mistake, NotWrittenError, PluginsNeededError, UserError
 from cnnbench.registry import METRICS
 from cnnbench.store.files import DamagedError, as_json, make_folder, remove_leftovers, write_atomically, write_json
 from cnnbench.store.lock import is_locked, locked
@@ -151,12 +152,15 @@ class RunFolder:
 
         Raises UserError where a plugin is missing that it needs, and where its identity is not the recorded one.
         """
+        values = self.config() if values is None else values
         try:
-            config = validate(self.config() if values is None else values, is_recorded=True)[0]
+            config = validate(values, is_recorded=True)[0]
         except ConfigError as error:
-            self._require(one.given for one in error.mistakes if re.match("no such (?!key)", one.problem))
+            unknown = [one.given for one in error.mistakes if re.match("no such (?!key)", one.problem)]
+            self._require(unknown)
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
-            raise UserError(f"{self._code_needed()}{self.config_file} cannot be used:{problems}") from error
+            way = self._cells_needed() if unknown else _edited(values, error.mistakes)
+            raise UserError(f"{way}{self.config_file} cannot be used:{problems}") from error
         metrics = config.task.settings.get("metrics") or ()
         self._require(f"task.metrics=[{name}]" for name in metrics if name not in METRICS)
         recorded = self.record().get("identity")
@@ -174,13 +178,10 @@ class RunFolder:
         if (parts := ", ".join(unknown)) and (plugins := self.record().get("plugins")):
             raise PluginsNeededError(self.shown_path, parts, plugins)
 
-    def _code_needed(self) -> str:
-        """Say which code of others the configuration needs, in a line; nothing where it needs none."""
+    def _cells_needed(self) -> str:
+        """Say which cells of a notebook the configuration needs, in a line; nothing where it needs none."""
         typed = [name for name in self.record().get("code", {}) if name.endswith("'")]  # see `typed_code`
-        if typed:
-            return f"{', '.join(typed)}: run the cell that defines it first.\n"
-        plugins = self.record().get("plugins")
-        return f"this run was made with plugins={','.join(plugins)}; type that too.\n" if plugins else ""
+        return f"{', '.join(typed)}: run the cell that defines it first.\n" if typed else ""
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
@@ -271,6 +272,17 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
+
+
+def _edited(values: Mapping[str, Any], mistakes: Iterable[Mistake]) -> str:
+    """Say in a line which code of others takes other settings now than those recorded; nothing where none does."""
+    keys = (mistake.given.partition("=")[0].split(".") for mistake in mistakes)
+    keys = (key for key in keys if key[0] in GROUPS and len(key) > 1)
+    parts = {(group, name if group == "augmentation" else str(values[group].get("name"))) for group, name, *_ in keys}
+    chosen = [GROUPS[group][name] for group, name in sorted(parts) if name in GROUPS[group]]
+    edited = [str(one) for one in chosen if one.is_from_plugin]
+    way = "was edited since the training: let it take these settings again, or give its code as it was then"
+    return f"{', '.join(edited)} {way}.\n" if edited else ""
 
 
 def _beginnings(outputs: Path, name: str) -> list[str]:
