@@ -50,6 +50,22 @@ class FirstTask(Task):
     def eval_step(self, network, batch):
         return nn.functional.cross_entropy(network(batch.images).float(), batch.labels, reduction="none")[:, None]
 '''
+LOGGER = '''
+from cnnbench.training.loggers.base import Logger
+
+@registry.register_logger("first_log")
+class FirstLog({base}):
+    """Lines."""
+
+    def __init__(self{settings}):
+        self.seen = 0
+
+    def begin(self, run, known_as):
+        pass
+
+    def {scalars}(self, values, step):
+        self.seen += 1
+'''
 SCORES = "self.last(self.pool(images).flatten(1))"
 
 FILES = {
@@ -308,6 +324,27 @@ FILES = {
     "a task whose metrics are sums": First(
         TASK.format(metric="(loss * len(batch)).detach().view(1)"),
         "task=first_task",
+    ),
+    "a logger": First(LOGGER.format(base="Logger", settings="", scalars="scalars"), "logger=[first_log]"),
+    "a logger with a setting": First(
+        LOGGER.format(base="Logger", settings=", url: str", scalars="scalars"),
+        "logger=[first_log]",
+        "plugin.py:12: logger 'first_log': is made without settings; give 'url' a default.",
+    ),
+    "a logger without a method": First(
+        LOGGER.format(base="Logger", settings="", scalars="scalar"),
+        "logger=[first_log]",
+        "plugin.py:12: logger 'first_log': lacks the methods that its base class leaves open: define 'scalars'.",
+    ),
+    "a logger without its base class": First(
+        LOGGER.format(base="object", settings="", scalars="scalars"),
+        "logger=[first_log]",
+        "logger 'first_log': is a class, and must derive from Logger (cnnbench.training.loggers.base).",
+    ),
+    "a network without its base class": First(
+        NET.format(parameters="self, spec", channels="1", outputs="2", returned=SCORES).replace("(nn.Module)", ""),
+        "model=first_net",
+        "model 'first_net': is a class, and must derive from nn.Module.",
     ),
     "a network with an output per class for a task of other outputs": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_classes", returned=SCORES),
