@@ -31,7 +31,7 @@ Lists what can be chosen in each group, one per line: cnnbench GROUP=OPTION.
   cnnbench options model 'mini*'         names that match, or contain this
   cnnbench options model --data mnist    networks, measured on these images
   cnnbench options model plugins=my_net.py
-  cnnbench options logger                what shows runs elsewhere; likewise metric
+  cnnbench options logger                loggers; likewise metric
 
 The group model shows, for each network, the number of parameters, the size of
 the images for which they were counted (cropped if a preset says so), and the
