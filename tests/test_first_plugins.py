@@ -303,6 +303,18 @@ FILES = {
         "data=first_data",
         "data 'first_data' cannot be read: plugin.py:15: IndexError: list index out of range.",
     ),
+    "a data set with test images to train on": First(
+        DATA.format(
+            returned='ImageData(*[Images(one, labels) for one in (own, torch.cat([own[:9], own[9:] + 1]))], ("a", "b"))'
+        ).replace("    return", "    own = (torch.arange(60).view(-1, 1, 1, 1) * 2 + pixels * 0).byte()\n    return"),
+        "data=first_data",
+        says="note        9 of 60 test images are among the training images, pixel for pixel",
+    ),
+    "a data set of pixels from 0 to 1": First(
+        DATA.format(returned='ImageData(*[Images((pixels > 9).byte(), labels)] * 2, ("dark", "bright"))'),
+        "data=first_data",
+        says="pixels are 0 and 1, of 0 to 255: numbers from 0 to 1 become pixels by (255 * x).round()",
+    ),
     "a data set": First(
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
     ),

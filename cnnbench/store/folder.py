@@ -27,10 +27,9 @@ from typing import Any
 
 import yaml
 
-from cnnbench.config.run_config import RunConfig
-from cnnbench.config.schema import GROUPS
+from cnnbench.config.run_config import RunConfig, edited_code
 from cnnbench.config.validate import validate
-from cnnbench.errors import ConfigError, Mistake, NotWrittenError, PluginsNeededError, UserError
+from cnnbench.errors import ConfigError, NotWrittenError, PluginsNeededError, UserError
 from cnnbench.registry import METRICS
 from cnnbench.store.files import DamagedError, as_json, make_folder, remove_leftovers, write_atomically, write_json
 from cnnbench.store.lock import is_locked, locked
@@ -159,7 +158,7 @@ class RunFolder:
             unknown = [one.given for one in error.mistakes if re.match("no such (?!key)", one.problem)]
             self._require(unknown)
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
-            way = self._cells_needed() if unknown else _edited(values, error.mistakes)
+            way = self._cells_needed() if unknown else edited_code(values, error.mistakes)
             raise UserError(f"{way}{self.config_file} cannot be used:{problems}") from error
         metrics = config.task.settings.get("metrics") or ()
         self._require(f"task.metrics=[{name}]" for name in metrics if name not in METRICS)
@@ -242,6 +241,11 @@ class RunFolder:
         return self.path / "evaluation" / f"{split}-{which}"
 
     @property
+    def has_test(self) -> bool:
+        """Tell whether the data have test images; older records do not say it."""
+        return bool(self.record().get("data", {}).get("images", {}).get("test", True))
+
+    @property
     def is_completed(self) -> bool:
         """Tell whether the run has its result."""
         return self.result_file.is_file() and self.record().get("status") == "completed"
@@ -272,17 +276,6 @@ class RunFolder:
         """Return the folder next to this one for training the same again."""
         original = re.sub(r"-r\d+$", "", self.path.name)
         return RunFolder(self.path.with_name(f"{original}-r{self.number + 1}"))
-
-
-def _edited(values: Mapping[str, Any], mistakes: Iterable[Mistake]) -> str:
-    """Say in a line which code of others takes other settings now than those recorded; nothing where none does."""
-    keys = (mistake.given.partition("=")[0].split(".") for mistake in mistakes)
-    keys = (key for key in keys if key[0] in GROUPS and len(key) > 1)
-    parts = {(group, name if group == "augmentation" else str(values[group].get("name"))) for group, name, *_ in keys}
-    chosen = [GROUPS[group][name] for group, name in sorted(parts) if name in GROUPS[group]]
-    edited = [str(one) for one in chosen if one.is_from_plugin]
-    way = "was edited since the training: let it take these settings again, or give its code as it was then"
-    return f"{', '.join(edited)} {way}.\n" if edited else ""
 
 
 def _beginnings(outputs: Path, name: str) -> list[str]:
