@@ -245,6 +245,11 @@ FILES = {
                    outputs="spec.num_outputs", returned=SCORES),
         "model=first_net model.width=5 model.depth=2",
     ),
+    "settings that two stars would take": First(
+        NET.format(parameters="self, spec, width: int = 4, **more", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net model.width=5",
+    ),
     "a network that ends in softmax": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
                    returned=f"{SCORES}.softmax(1)"),

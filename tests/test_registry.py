@@ -189,6 +189,12 @@ class TestPlugins:
         typed = [f"plugins={tmp_path}/my_net.py", "model=plugged_net", "--cfg", "job"]
         shown = cnnbench(*typed, "model.width=5")
         assert "model:\n  name: plugged_net\n  width: 5\n  depth: 1\n" in shown.out
+        (tmp_path / "my_net.py").write_text(
+            MY_NET.replace("depth: PositiveInt = 1)", "depth: PositiveInt = 1, **more)")
+        )
+        refused = cnnbench(*typed, "model.width=5", "model.pool=2")
+        assert refused.code == 2
+        assert "model.pool=2  no such key; what `**` of a signature would take is no setting: give it" in refused.err
         refused = cnnbench(*typed, "model.dephth=2")
         assert refused.code == 2
         assert "model.width=    must be given: a whole number above 0" in refused.err

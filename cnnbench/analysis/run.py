@@ -135,7 +135,9 @@ class Run:
         code = self.record.get("code", {})
         before = {name: hashed for name, hashed in code.items() if not name.startswith("cnnbench/")}
         now = plugin_hashes([*self.plugins, *imported()]) | typed_code(self.config)
-        return [name if name in now else f"{name} (not given)" for name in changed_names(before, now) if name in before]
+        others = sorted({one.file for one in self.config.components() if one.is_from_plugin} - before.keys())
+        lost = f"not given, but {', '.join(others)}" if others else "not given"
+        return [name if name in now else f"{name} ({lost})" for name in changed_names(before, now) if name in before]
 
     @borrowed_torch()
     def model(self, which: Checkpoint = "tested") -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import cnnbench
-from cnnbench import api
+from cnnbench import api, plugins
 from cnnbench.analysis.explanation.pictures import Explanation, Picture
 from cnnbench.data.images import Images
 from cnnbench.errors import TrainingError, UserError
@@ -202,6 +202,16 @@ def test_a_run_opened_again_has_the_plugins_that_were_imported(tmp_path, capsys)
     assert "warning" not in capsys.readouterr().err
     api.load_run(run.path, plugins=str(path)).model()
     assert "plugin.py changed since the training" in capsys.readouterr().err
+
+
+def test_a_plugin_in_the_place_of_another_one_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    run = tiny("model=of_a_file", "epochs=1", plugins=f"{tmp_path}/plugin.py")
+    del MODELS.components["of_a_file"]  # as in another process
+    monkeypatch.setattr(plugins, "_imported", {})
+    (tmp_path / "other.py").write_text(PLUGIN.replace("Flatten()", "Flatten(1)"))
+    api.load_run(run.path, plugins=f"{tmp_path}/other.py").model()
+    assert "plugin.py (not given, but other.py) changed since the training" in capsys.readouterr().err
 
 
 def test_a_plugin_can_be_imported_as_a_module_as_well(tmp_path, monkeypatch, capsys):
