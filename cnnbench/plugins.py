@@ -22,7 +22,7 @@ PREFIX = "cnnbench_plugin_"
 REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), LOGGERS, METRICS, ENGINES)
 
 _imported: dict[str, bytes] = {}
-"""Content of each plugin file as it was imported, by the name of its module."""
+"""Content of each plugin file as it was imported, by the name of its module; of modules none: they may be reloaded."""
 
 _said: set[str] = set()
 """Notes on installed plugins that could not be loaded: no reason to refuse commands that do not need them."""
@@ -44,6 +44,18 @@ def register_everything(plugins: str | Iterable[str] = ()) -> tuple[ModuleType, 
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
     return (*_entry_points(), *map(_load, plugin_names(plugins) if isinstance(plugins, str) else plugins))
+
+
+def imported() -> list[ModuleType]:
+    """Return the modules of others that this process has imported, whichever call named them."""
+    components = (one for registry in REGISTRIES for one in registry.components.values() if one.is_from_plugin)
+    modules = map(sys.modules.get, dict.fromkeys([*_imported, *(one.factory.__module__ for one in components)]))
+    return [one for one in modules if one is not None and Path(getattr(one, "__file__", None) or "").is_file()]
+
+
+def source_of(module: ModuleType) -> str:
+    """Return the code of a module that has a file."""
+    return (_imported.get(module.__name__) or Path(str(module.__file__)).read_bytes()).decode("utf-8")
 
 
 def _entry_points() -> Iterator[ModuleType]:
@@ -74,7 +86,9 @@ def _load(plugin: str) -> ModuleType:
         with _rolled_back_on_failure():
             if plugin.endswith(".py") or "/" in plugin or Path(plugin).exists():
                 return _load_file(Path(plugin))
-            return importlib.import_module(plugin)
+            module = importlib.import_module(plugin)
+            _imported[module.__name__] = b""
+            return module
     except UserError as error:
         raise UserError(f"plugins={plugin}: {quoted(error)}") from error
     except (Exception, SystemExit) as error:

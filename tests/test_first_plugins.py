@@ -50,6 +50,22 @@ class FirstTask(Task):
     def eval_step(self, network, batch):
         return nn.functional.cross_entropy(network(batch.images).float(), batch.labels, reduction="none")[:, None]
 '''
+LOGGER = '''
+from cnnbench.training.loggers.base import Logger
+
+@registry.register_logger("first_log")
+class FirstLog({base}):
+    """Lines."""
+
+    def __init__(self{settings}):
+        self.seen = 0
+
+    def begin(self, run, known_as):
+        pass
+
+    def {scalars}(self, values, step):
+        self.seen += 1
+'''
 SCORES = "self.last(self.pool(images).flatten(1))"
 
 FILES = {
@@ -229,6 +245,11 @@ FILES = {
                    outputs="spec.num_outputs", returned=SCORES),
         "model=first_net model.width=5 model.depth=2",
     ),
+    "settings that two stars would take": First(
+        NET.format(parameters="self, spec, width: int = 4, **more", channels="spec.channels",
+                   outputs="spec.num_outputs", returned=SCORES),
+        "model=first_net model.width=5",
+    ),
     "a network that ends in softmax": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
                    returned=f"{SCORES}.softmax(1)"),
@@ -287,6 +308,18 @@ FILES = {
         "data=first_data",
         "data 'first_data' cannot be read: plugin.py:15: IndexError: list index out of range.",
     ),
+    "a data set with test images to train on": First(
+        DATA.format(
+            returned='ImageData(*[Images(one, labels) for one in (own, torch.cat([own[:9], own[9:] + 1]))], ("a", "b"))'
+        ).replace("    return", "    own = (torch.arange(60).view(-1, 1, 1, 1) * 2 + pixels * 0).byte()\n    return"),
+        "data=first_data",
+        says="note        9 of 60 test images are among the training images, pixel for pixel",
+    ),
+    "a data set of pixels from 0 to 1": First(
+        DATA.format(returned='ImageData(*[Images((pixels > 9).byte(), labels)] * 2, ("dark", "bright"))'),
+        "data=first_data",
+        says="pixels are 0 and 1, of 0 to 255: numbers from 0 to 1 become pixels by (255 * x).round()",
+    ),
     "a data set": First(
         DATA.format(returned='ImageData(*[Images(pixels.byte(), labels)] * 2, ("dark", "bright"))'), "data=first_data"
     ),
@@ -308,6 +341,27 @@ FILES = {
     "a task whose metrics are sums": First(
         TASK.format(metric="(loss * len(batch)).detach().view(1)"),
         "task=first_task",
+    ),
+    "a logger": First(LOGGER.format(base="Logger", settings="", scalars="scalars"), "logger=[first_log]"),
+    "a logger with a setting": First(
+        LOGGER.format(base="Logger", settings=", url: str", scalars="scalars"),
+        "logger=[first_log]",
+        "plugin.py:12: logger 'first_log': is made without settings; give 'url' a default.",
+    ),
+    "a logger without a method": First(
+        LOGGER.format(base="Logger", settings="", scalars="scalar"),
+        "logger=[first_log]",
+        "plugin.py:12: logger 'first_log': lacks the methods that its base class leaves open: define 'scalars'.",
+    ),
+    "a logger without its base class": First(
+        LOGGER.format(base="object", settings="", scalars="scalars"),
+        "logger=[first_log]",
+        "logger 'first_log': is a class, and must derive from Logger (cnnbench.training.loggers.base).",
+    ),
+    "a network without its base class": First(
+        NET.format(parameters="self, spec", channels="1", outputs="2", returned=SCORES).replace("(nn.Module)", ""),
+        "model=first_net",
+        "model 'first_net': is a class, and must derive from nn.Module.",
     ),
     "a network with an output per class for a task of other outputs": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_classes", returned=SCORES),

@@ -83,10 +83,16 @@ def test_a_name_that_was_forgotten_is_asked_for(registry):
 
 
 def test_a_name_is_registered_once(shapes):
-    with pytest.raises(
-        UserError, match=r"shape 'circle' is registered twice: it is already .*\.circle; choose another"
-    ):
+    with pytest.raises(UserError) as refused:
         shapes.register("circle")(lambda spec: spec)
+    places = r"in /.*/tests/test_registry\.py:\d+ and in /.*/tests/test_registry\.py:\d+; choose another name"
+    assert re.match(rf"shape 'circle' is registered twice, {places}", str(refused.value))
+
+
+@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "18", ""])
+def test_a_name_that_cannot_be_typed_is_refused(shapes, name):
+    with pytest.raises(UserError, match=f"^shape '{name}': a name has letters a to z, digits, _, - and @, and is no"):
+        shapes.register(name)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])
@@ -183,6 +189,12 @@ class TestPlugins:
         typed = [f"plugins={tmp_path}/my_net.py", "model=plugged_net", "--cfg", "job"]
         shown = cnnbench(*typed, "model.width=5")
         assert "model:\n  name: plugged_net\n  width: 5\n  depth: 1\n" in shown.out
+        (tmp_path / "my_net.py").write_text(
+            MY_NET.replace("depth: PositiveInt = 1)", "depth: PositiveInt = 1, **more)")
+        )
+        refused = cnnbench(*typed, "model.width=5", "model.pool=2")
+        assert refused.code == 2
+        assert "model.pool=2  no such key; what `**` of a signature would take is no setting: give it" in refused.err
         refused = cnnbench(*typed, "model.dephth=2")
         assert refused.code == 2
         assert "model.width=    must be given: a whole number above 0" in refused.err
@@ -288,6 +300,23 @@ class TestPlugins:
         file.unlink()
         gone = "; my_net.py is not here any more, so give the path of a copy. Type: cnnbench"
         assert gone in cnnbench(verb, "last", *more).err
+
+    def test_a_run_says_what_a_file_that_was_edited_no_longer_does(self, cnnbench, tmp_path):
+        file = tmp_path / "here" / "my_net.py"
+        file.write_text(MY_NET)
+        assert cnnbench("plugins=my_net.py", "model=plugged_net", "model.width=5", "epochs=1", *TINY).code == 0
+        file.write_text(MY_NET.replace("width", "units"))
+        refused = cnnbench("evaluate", "last", "plugins=my_net.py")
+        assert refused.code == 2
+        assert "my_net.py:8: model 'plugged_net' was edited since the training: let it take these" in refused.err
+        assert "\n  model.width=5  no such key" in refused.err
+        file.write_text(MY_NET.replace("[width] * depth", "[width] * depth, 7").replace("Linear(width", "Linear(7"))
+        refused = cnnbench("evaluate", "last", "plugins=my_net.py")
+        assert refused.code == 2
+        assert (
+            "the code makes another network than in the training: 3.weight was 3x5 and is 7x5, 3.bias was 3 and is 7, "
+            "5.weight is new and 1 more. Give the code as it was then, or train again with rerun=true.\n"
+        ) in refused.err
 
     def test_a_run_says_that_a_metric_came_from_a_file(self, cnnbench, tmp_path):
         (tmp_path / "here" / "mine.py").write_text(

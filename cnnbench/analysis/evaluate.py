@@ -10,7 +10,7 @@ import torch
 
 from cnnbench.analysis.calibrate import calibrated_task
 from cnnbench.analysis.checkpoints import Checkpoint
-from cnnbench.analysis.run import Run
+from cnnbench.analysis.run import Run, require_images
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
@@ -20,13 +20,13 @@ from cnnbench.store.files import write_sealed
 from cnnbench.store.provenance import changed_names, code_hashes, environment
 from cnnbench.tasks.context import EvalContext, Splits
 from cnnbench.tasks.evaluation import EvalReport
+from cnnbench.tasks.intervals import ROUNDING
 from cnnbench.training.leaks import seen_by
 from cnnbench.training.plan import plan_words
 from cnnbench.training.result import published_next_to_ours
 from cnnbench.training.step import evaluating
 
 NAMED = 20  # classes in a message
-ROUNDING = 1e-4  # what another machine, or another library, makes of the same arithmetic
 
 
 def evaluate_run(
@@ -42,8 +42,7 @@ def evaluate_run(
     """
     device = run.prepare_device()
     images = _other_images(run, data, split) if data else run.training.data
-    if not len(getattr(images, split, ())):
-        raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
+    require_images(split, images, data[0] if data else run.folder.shown_path)
     network = run.model(which).to(device)
 
     def batches_of(name: str) -> Batches:

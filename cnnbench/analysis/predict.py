@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnbench.analysis.checkpoints import Checkpoint
-from cnnbench.analysis.run import CPU, Run
+from cnnbench.analysis.run import CPU, Run, require_images
 from cnnbench.data.checks import SIXTEENTH
 from cnnbench.data.decode import Undecodable, decode, deep_kind
 from cnnbench.data.image_files import find_images, first_names
@@ -145,6 +145,7 @@ def pixels_of(run: Run, images: Pictures) -> Tensor | Images:
 
 def images_from_split(run: Run, split: str, rows: Sequence[int]) -> list[InputImage]:
     """Return images of the run's own data. Raises UserError for rows that there are not."""
+    require_images(split, run.training.data, str(run.path))
     images = run.data(split)
     missing = [row for row in rows if row >= len(images)]
     if missing:

@@ -17,9 +17,10 @@ from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.errors import UserError
+from cnnbench.data.prepare import PreparedData
+from cnnbench.errors import UserError, listed
 from cnnbench.models.build import build_network
-from cnnbench.plugins import register_everything
+from cnnbench.plugins import imported, register_everything
 from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
 from cnnbench.store.files import read_rows
@@ -133,8 +134,10 @@ class Run:
         """Return the names of the plugins of the training that are other code now, or are not given."""
         code = self.record.get("code", {})
         before = {name: hashed for name, hashed in code.items() if not name.startswith("cnnbench/")}
-        now = plugin_hashes(self.plugins) | typed_code(self.config)
-        return [name if name in now else f"{name} (not given)" for name in changed_names(before, now) if name in before]
+        now = plugin_hashes([*self.plugins, *imported()]) | typed_code(self.config)
+        others = sorted({one.file for one in self.config.components() if one.is_from_plugin} - before.keys())
+        lost = f"not given, but {', '.join(others)}" if others else "not given"
+        return [name if name in now else f"{name} ({lost})" for name in changed_names(before, now) if name in before]
 
     @borrowed_torch()
     def model(self, which: Checkpoint = "tested") -> nn.Module:
@@ -247,7 +250,8 @@ class Run:
 
         scores = self.task.scores
         if scores is None:
-            raise UserError(f"{self.path}: task {self.config.task.name} does not predict classes.")
+            way = "run.map(run.model(), run.batches(), …) returns what the network does: cnnbench help python"
+            raise UserError(f"{self.path}: task {self.config.task.name} does not predict classes; in Python, {way}.")
         network = which if isinstance(which, nn.Module) else self.model(which)
         batches = self.batches_of(pixels_of(self, images))
         return self.map(network, batches, lambda network, batch: scores(network(batch.images)).softmax(1))
@@ -297,6 +301,13 @@ class Run:
         device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
+
+
+def require_images(split: str, data: PreparedData, name: str) -> None:
+    """Raise UserError where data have no images of a split, with the splits that have some. name: of the data."""
+    having = [one for one in ("train", "val", "test") if len(getattr(data, one))]
+    if split not in having:
+        raise UserError(f"{name}: there are no {split} images; choose another split: {listed(having)}.")
 
 
 def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:

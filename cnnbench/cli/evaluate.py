@@ -63,12 +63,13 @@ def _run(flags: Namespace) -> None:
     with writing(folder):
         report.write(folder)
         page = replace(page_of(folder, flags.split, title), about=title).write(folder)
-    notes = [*report.notes, *([] if flags.data else deviations(opened, flags.split, which, report))]
-    say(f"  {opened.folder.shown_path}, checkpoint {which}", *_lines_of(report))
+    different = [] if flags.data else deviations(opened, flags.split, which, report)
+    say(f"  {opened.folder.shown_path}, checkpoint {which}", *(f"  note: {note}" for note in different))
+    say(*_lines_of(report))
     if report.calibrated is not None:
         images = len(opened.data("val"))
         say(f"  calibrated with a temperature, fitted on {images} validation images:", *_metrics(report.calibrated), "")
-    say(*(f"  note: {note}" for note in notes), "  tables and page: " + linked(page))
+    say(*(f"  note: {note}" for note in report.notes), "  tables and page: " + linked(page))
     if flags.split == "test" and not flags.data:
         _say_looks(opened, which, report)
     if flags.out is None:

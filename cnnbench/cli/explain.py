@@ -71,7 +71,7 @@ def _run(flags: Namespace) -> None:
                 left_out.append(f"  left out: activations {more}")
         except NotPossible as error:
             if flags.what:
-                unusable.append(f"--what {kind}: {error}")
+                unusable.append(f"--what {kind}: {error}; without --what, all that is possible is drawn")
             else:
                 left_out.append(f"  left out: {kind}: {error}")
     say(*(f"  note: {note}" for note in explainer.notes), *left_out, "  figures: " + linked(folder))

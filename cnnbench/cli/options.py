@@ -20,6 +20,7 @@ from cnnbench.errors import UserError, did_you_mean, grouped, listed
 if TYPE_CHECKING:
     from cnnbench.data.images import DataSpec
 
+REGISTERED = ("logger", "metric")  # groups that have no files
 PHOTOGRAPH = 224  # side of the images on which networks are measured that do not work on small ones
 ABOUT = """\
 Lists what can be chosen in each group, one per line: cnnbench GROUP=OPTION.
@@ -30,6 +31,7 @@ Lists what can be chosen in each group, one per line: cnnbench GROUP=OPTION.
   cnnbench options model 'mini*'         names that match, or contain this
   cnnbench options model --data mnist    networks, measured on these images
   cnnbench options model plugins=my_net.py
+  cnnbench options logger                loggers; likewise metric
 
 The group model shows, for each network, the number of parameters, the size of
 the images for which they were counted (cropped if a preset says so), and the
@@ -76,15 +78,16 @@ def _run(flags: Namespace) -> None:
         raise UserError("--data measures networks: it is for the group model")
     folders = config_folders(flags.config_dir)
     groups = groups_in(folders)
-    if words and words[0] not in groups:
+    known = [*groups, *REGISTERED]
+    if words and words[0] not in known:
         meant = {option: f"{group} {option}" for group in groups for option in options_in(folders, group)}
-        hint = did_you_mean(words[0], meant | {group: group for group in groups})
+        hint = did_you_mean(words[0], meant | {group: group for group in known})
         raise UserError(
-            f"no group is called '{words[0]}'{f'{hint} There' if hint else '; there'} are: {listed(groups)}."
+            f"no group is called '{words[0]}'{f'{hint} There' if hint else '; there'} are: {listed(known)}."
         )
     pattern = words[1].lower() if len(words) > 1 else ""
     chosen: list[Option] = []
-    for group in words[:1] or groups:
+    for group in words[:1] or (known if flags.plugins else groups):
         texts = {name: path.read_text(encoding="utf-8") for name, path in options_in(folders, group).items()}
         options = _options_of(group, texts, flags.plugins)
         options = [one for one in options if pattern in one.name.lower() or fnmatch(one.name.lower(), pattern)]
@@ -95,6 +98,10 @@ def _run(flags: Namespace) -> None:
             spec = _spec_of(flags.data, flags.config_dir)
             options = [_measured(option, texts.get(option.name, ""), spec) for option in options]
         chosen += options
+    if not chosen and not pattern:
+        raise UserError(
+            "no metric is registered; plugins=FILE adds yours. Those of a task are measured without asking."
+        )
     if not chosen:
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; without it all of them are listed.")
     if flags.json:
@@ -106,17 +113,17 @@ def _run(flags: Namespace) -> None:
 def _options_of(group: str, texts: Mapping[str, str], plugins: Sequence[str]) -> list[Option]:
     options = [Option(group, name, _headline(text)) for name, text in texts.items()]
     is_described = group not in HOMES or all(option.summary for option in options)
-    is_complete = is_described and not without_a_file(group, texts.values())
+    is_complete = is_described and group not in REGISTERED and not without_a_file(group, texts.values())
     if not plugins and is_complete and not entry_points(group="cnnbench.plugins"):
         return options  # nothing has to be imported
 
-    from cnnbench.config.schema import GROUPS
-    from cnnbench.plugins import register_everything
+    from cnnbench.plugins import REGISTRIES, register_everything
 
     register_everything(plugins)
+    registry = next((one for one in REGISTRIES if one.group == group), None)
     nodes = {name: _node(group, _content(group, name, text)) for name, text in texts.items()}
     components = {name: str(node.get("name")) for name, node in nodes.items()}
-    summaries = {name: GROUPS[group][name].summary() for name in GROUPS[group]} if group in GROUPS else {}
+    summaries = {} if registry is None else {name: registry[name].summary() for name in registry}
     options = [
         replace(option, summary=option.summary or summaries.get(components[option.name], "")) for option in options
     ]
@@ -201,7 +208,7 @@ def _lines(options: Sequence[Option]) -> list[str]:
             classes = f"on {first.classes} classes"
             rows.insert(0, [f"model= ({classes})", "parameters", "image size", "smallest", "description"])
         else:
-            lines.append(f"{group}=")
+            lines.append("task.metrics=" if group == "metric" else f"{group}=")
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for number, row in enumerate(rows):
             indent = "" if isinstance(first, Network) and number == 0 else "  "
@@ -213,7 +220,7 @@ def _lines(options: Sequence[Option]) -> list[str]:
 
 
 def _groups() -> list[str]:
-    return groups_in(config_folders(None))
+    return [*groups_in(config_folders(None)), *REGISTERED]
 
 
 VERB = Verb(

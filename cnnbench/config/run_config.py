@@ -5,7 +5,7 @@ Hydra composes plain values; from `validate` on there is only `RunConfig`.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from cnnbench.config.schema import (
     TopLevelConfig,
     is_section,
 )
+from cnnbench.errors import Mistake
 from cnnbench.registry import AUGMENTATIONS, DATASETS, MODELS, TASKS, Component, Registry, Selection
 
 
@@ -165,6 +166,17 @@ def accepts(key: str, value: Any) -> bool:
                     continue
             return True
     return False
+
+
+def edited_code(values: Mapping[str, Any], mistakes: Iterable[Mistake]) -> str:
+    """Say in a line which code of others takes other settings now than those recorded; nothing where none does."""
+    keys = (mistake.given.partition("=")[0].split(".") for mistake in mistakes)
+    keys = (key for key in keys if key[0] in GROUPS and len(key) > 1)
+    parts = {(group, name if group == "augmentation" else str(values[group].get("name"))) for group, name, *_ in keys}
+    chosen = [GROUPS[group][name] for group, name in sorted(parts) if name in GROUPS[group]]
+    edited = [str(one) for one in chosen if one.is_from_plugin]
+    way = "was edited since the training: let it take these settings again, or give its code as it was then"
+    return f"{', '.join(edited)} {way}.\n" if edited else ""
 
 
 def _schemas(chosen: Mapping[str, str] | None) -> dict[str, list[type[BaseModel]]]:

@@ -3,6 +3,7 @@
 A value that was typed is used or refused. A value from a preset or a default is adapted, with a note.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -195,6 +196,11 @@ class _Reading:
         otherwise = (
             f"; '{section}' takes {listed(known)}" if section and known else "; cnnbench help settings lists all"
         )
+        factory = GROUPS[section][self.chosen[section]].factory if self.chosen.get(section) in registry else validate
+        if (having or not hint) and any(
+            one.kind is one.VAR_KEYWORD for one in inspect.signature(factory).parameters.values()
+        ):
+            hint = "; what `**` of a signature would take is no setting: give it a name and a type of its own there"
         self._mistake(key, value, f"no such key{hint or otherwise}")
 
     def _nested(self, key: str) -> dict[str, Any]:

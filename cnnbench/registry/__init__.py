@@ -126,18 +126,21 @@ class Component:
         return (inspect.getdoc(self.factory) or "").partition("\n")[0]
 
     @property
-    def file(self) -> str:
-        """The name of the file that defines the factory; empty where there is none."""
+    def place(self) -> tuple[Path, int] | None:
+        """The file that defines the factory, and the line; None where there is none."""
+        factory = inspect.unwrap(self.factory)
         try:
-            return Path(inspect.getsourcefile(inspect.unwrap(self.factory)) or "").name
+            return Path(inspect.getsourcefile(factory) or "").resolve(), inspect.getsourcelines(factory)[1]
         except (OSError, TypeError):  # typed into a notebook
-            return ""
+            return None
+
+    @property
+    def file(self) -> str:
+        """The name of that file; empty where there is none."""
+        return self.place[0].name if self.place else ""
 
     def __str__(self) -> str:
-        try:
-            where = f"{self.file}:{inspect.getsourcelines(inspect.unwrap(self.factory))[1]}: "
-        except (OSError, TypeError):
-            where = ""
+        where = f"{self.file}:{self.place[1]}: " if self.place else ""
         return f"{where}{self.group} '{self.name}'"
 
 
@@ -149,10 +152,12 @@ def _takes_two(function: Any) -> bool:
     return True
 
 
-def _is_the_same_cell(before: Callable[..., Any], now: Callable[..., Any]) -> bool:
-    """Return whether a definition is run again, as cells of a notebook are; a file is imported once."""
-    names = {(factory.__module__, factory.__qualname__) for factory in (before, now)}
-    return names == {("__main__", now.__qualname__)}
+def _is_run_again(before: Component, now: Component) -> bool:
+    """Return whether a definition is that of before: of a cell, or of a file that is imported and given as plugin."""
+    old, new = before.factory, now.factory
+    is_cell = old.__module__ == new.__module__ == "__main__"
+    is_file = old.__module__ != new.__module__ and before.place and now.place and before.place[0] == now.place[0]
+    return old.__qualname__ == new.__qualname__ and bool(is_cell or is_file)
 
 
 class Registry:
@@ -170,14 +175,14 @@ class Registry:
         if not isinstance(name, str):  # `@register_model` alone: Python would put the decorator in the place of it
             raise UserError(f"a {self.group} is registered under a name: @register_…('name'), not @register_… alone.")
 
+        if not re.fullmatch(r"(?!\d+$)[\w@-]+", name, re.ASCII):  # as a command and a key such as name/val take it
+            raise UserError(f"{self.group} '{name}': a name has letters a to z, digits, _, - and @, and is no number.")
+
         def decorate(factory: Factory) -> Factory:
-            taken = self.components.get(name)
-            if taken is not None and not _is_the_same_cell(taken.factory, factory):
-                where = f"{taken.factory.__module__}.{taken.factory.__qualname__}"
-                raise UserError(
-                    f"{self.group} '{name}' is registered twice: it is already {where}; choose another name."
-                )
-            component = Component(self.group, name, factory, facts)
+            component, taken = Component(self.group, name, factory, facts), self.components.get(name)
+            if taken is not None and not _is_run_again(taken, component):
+                where = " and in ".join(":".join(map(str, one.place or ("a notebook",))) for one in (taken, component))
+                raise UserError(f"{self.group} '{name}' is registered twice, in {where}; choose another name for one.")
             if component.is_from_plugin:  # tests check ours, which takes 0.15 s
                 component.check()
             self.components[name] = component
@@ -290,10 +295,7 @@ class Metrics(Registry):
 
     def register(self, name: str, *, higher_is_better: bool = True) -> Callable[[Factory], Factory]:
         """Return a decorator of a function of `predictions`, a `Predictions`, to a number."""
-        register = self._register(name, higher_is_better=higher_is_better)
-        if not re.fullmatch(r"[\w@-]+", name):  # of keys such as name/val, and of columns
-            raise UserError(f"metric '{name}': a name has letters, digits, _, - and @ only.")
-        return register
+        return self._register(name, higher_is_better=higher_is_better)
 
 
 MODELS = Models("model")

@@ -78,12 +78,19 @@ def problems(component: "Component") -> Iterator[str]:
             yield f"the default of '{name}', {parameter.default!r}, {why}"
     if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
         yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in getattr(component.factory, "__mro__", ())}
+    expected, description = PRODUCTS.get(component.group, ("", ""))
+    if bases and expected and expected not in bases:
+        yield f"is a class, and must derive from {description.partition(' ')[2]}"
     if component.group == "optimizer" and "lr" not in component.parameters:
         yield "has no setting `lr`, the learning rate that schedules scale"
     if component.facts.get("watches") and "patience" not in component.parameters:
         yield "watches validation, and has no setting `patience`: evaluations that it waits for"
-    if component.group == "metric" and (required := [*component.schema.model_json_schema().get("required", ())]):
-        yield f"is a function of `predictions` alone; give {listed(required)} a default"
+    alone = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}.get(
+        component.group
+    )
+    if alone and (required := [*component.schema.model_json_schema().get("required", ())]):
+        yield f"{alone}; give {listed(required)} a default"
 
 
 def _is_foreign(kind: Any) -> bool:

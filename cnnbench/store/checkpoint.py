@@ -23,6 +23,9 @@ from cnnbench.store.schema import Manifest
 from cnnbench.store.tensor_files import TensorFileError, load_tensors
 
 FORMAT = 2
+NAMED = 3  # weights in a message
+SIZES = r"size mismatch for (\S+): .*?Size\(\[(.*?)\]\) from checkpoint.*?Size\(\[(.*?)\]\)"  # as torch says it
+KEYS = r'(Missing|Unexpected) key\(s\) in state_dict: ((?:(?:, )?"[^"]*")+)'
 
 
 def save(folder: Path, step: int, content: dict[str, Any], facts: dict[str, Any], keep: int) -> None:
@@ -153,8 +156,27 @@ def fitting(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{folder}: what its checkpoint holds does not fit this run: {shortened(reason)}") from error
+        said = " ".join(str(error).split())
+        if misfits := _misfits(said):
+            more = f" and {len(misfits) - NAMED} more" if len(misfits) > NAMED else ""
+            raise UserError(
+                f"{folder}: the code makes another network than in the training: {', '.join(misfits[:NAMED])}{more}. "
+                "Give the code as it was then, or train again with rerun=true."
+            ) from error
+        reason = shortened(f"{type(error).__name__}: {said}")
+        raise UserError(f"{folder}: what its checkpoint holds does not fit this run: {reason}") from error
+
+
+def _misfits(said: str) -> list[str]:
+    """Return which weights do not fit a network, in words, where that is what torch says."""
+    sizes = [
+        f"{name} was {there.replace(', ', 'x') or 'a number'} and is {here.replace(', ', 'x') or 'a number'}"
+        for name, there, here in re.findall(SIZES, said)
+    ]
+    words = {"Missing": "is new", "Unexpected": "is gone"}
+    return sizes + [
+        f"{name} {words[kind]}" for kind, names in re.findall(KEYS, said) for name in names.split('"')[1::2]
+    ]
 
 
 def _checked(folder: Path, step: int, identity: str | None) -> tuple[dict[str, Any], bytes]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from cnnbench.config.run_config import RunConfig
+from cnnbench.config.run_config import RunConfig, edited_code
 from cnnbench.config.validate import validate
 from cnnbench.errors import ConfigError, NotWrittenError, PluginsNeededError, UserError
 from cnnbench.registry import METRICS
@@ -150,12 +150,15 @@ class RunFolder:
 
         Raises UserError where a plugin is missing that it needs, and where its identity is not the recorded one.
         """
+        values = self.config() if values is None else values
         try:
-            config = validate(self.config() if values is None else values, is_recorded=True)[0]
+            config = validate(values, is_recorded=True)[0]
         except ConfigError as error:
-            self._require(one.given for one in error.mistakes if re.match("no such (?!key)", one.problem))
+            unknown = [one.given for one in error.mistakes if re.match("no such (?!key)", one.problem)]
+            self._require(unknown)
             problems = "".join(f"\n  {mistake.given}  {mistake.problem}" for mistake in error.mistakes)
-            raise UserError(f"{self._code_needed()}{self.config_file} cannot be used:{problems}") from error
+            way = self._cells_needed() if unknown else edited_code(values, error.mistakes)
+            raise UserError(f"{way}{self.config_file} cannot be used:{problems}") from error
         metrics = config.task.settings.get("metrics") or ()
         self._require(f"task.metrics=[{name}]" for name in metrics if name not in METRICS)
         recorded = self.record().get("identity")
@@ -173,13 +176,10 @@ class RunFolder:
         if (parts := ", ".join(unknown)) and (plugins := self.record().get("plugins")):
             raise PluginsNeededError(self.shown_path, parts, plugins)
 
-    def _code_needed(self) -> str:
-        """Say which code of others the configuration needs, in a line; nothing where it needs none."""
+    def _cells_needed(self) -> str:
+        """Say which cells of a notebook the configuration needs, in a line; nothing where it needs none."""
         typed = [name for name in self.record().get("code", {}) if name.endswith("'")]  # see `typed_code`
-        if typed:
-            return f"{', '.join(typed)}: run the cell that defines it first.\n"
-        plugins = self.record().get("plugins")
-        return f"this run was made with plugins={','.join(plugins)}; type that too.\n" if plugins else ""
+        return f"{', '.join(typed)}: run the cell that defines it first.\n" if typed else ""
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
@@ -238,6 +238,11 @@ class RunFolder:
     def evaluation(self, split: str, which: str) -> Path:
         """Return the folder for what is found out about a checkpoint (`best`, `last`, its step) on a split."""
         return self.path / "evaluation" / f"{split}-{which}"
+
+    @property
+    def has_test(self) -> bool:
+        """Tell whether the data have test images; older records do not say it."""
+        return bool(self.record().get("data", {}).get("images", {}).get("test", True))
 
     @property
     def is_completed(self) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 import cnnbench
 from cnnbench.config.run_config import RunConfig
+from cnnbench.plugins import source_of
 
 # What computes. A console message, a command or a report changes no result, and makes no finished run outdated.
 COMPUTES = (
@@ -44,12 +45,12 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
 
 def plugin_hashes(plugins: Iterable[ModuleType]) -> dict[str, str]:
     """Return the hash of each plugin, by the name of its file, with folders where several have the same."""
-    files = {Path(module.__file__) for module in plugins if module.__file__}
+    files = {Path(module.__file__): source_of(module) for module in plugins if module.__file__}
     named = {path: path.name for path in files}
     for depth in range(2, max((len(path.parts) for path in files), default=0) + 1):
         shared = Counter(named.values())
         named = {path: "/".join(path.parts[-depth:]) if shared[name] > 1 else name for path, name in named.items()}
-    return {name: syntax_hash(path.read_text(encoding="utf-8")) for path, name in named.items()}
+    return {name: syntax_hash(files[path]) for path, name in named.items()}
 
 
 def typed_code(config: RunConfig) -> dict[str, str]:

@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 Z_95 = 1.959963984540054  # standard deviations: the quantile of a two-sided 95 % interval
+ROUNDING = 1e-4  # what another machine, or another library, makes of the same arithmetic
 
 
 def student(values: Tensor) -> tuple[float, float]:

@@ -216,7 +216,8 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     if others:  # measured at the end only
         say(f"  {'':<10}  {splits[-1]} also: {', '.join(others)}")
     if "test" not in splits:
-        say(f"  {'test':<10}  not measured; to measure it: cnnbench evaluate {folder.shown_path}")
+        way = f"not measured; to measure it: cnnbench evaluate {folder.shown_path}"
+        say(f"  {'test':<10}  {way if folder.has_test else 'there are no test images'}")
     _published(result)
     chosen, seconds = result["checkpoint"], result["seconds"]
     speed = f"{grouped(result['images_per_second'])} images/s"

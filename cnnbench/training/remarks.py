@@ -125,6 +125,25 @@ def classes_without_images(trial: Trial) -> Iterator[Remark]:
 
 
 @before_training
+def images_of_ones_own(trial: Trial) -> Iterator[Remark]:
+    """Yield that a plugin's images for evaluation are among those to train on, or that its pixels are as good as black.
+
+    Photographs are checked when they are read, and published images are what they are.
+    """
+    data, name = trial.data, trial.config.data.name
+    if not DATASETS[name].is_from_plugin:
+        return
+    same = {"test": data.copied, "validation": torch.isin(data.hashes["val"], data.hashes["train"])}
+    counts = [f"{int(are.sum())} of {len(are)} {part} images" for part, are in same.items() if are.any()]
+    if counts:
+        text = "are among the training images, pixel for pixel, so that knowing them by heart counts; keep one of each"
+        yield Remark("data", f"{' and '.join(counts)} {text}")
+    if int(data.train.take(torch.arange(min(NUM_IMAGES, len(data.train)))).max()) == 1:
+        text = "pixels are 0 and 1, of 0 to 255: numbers from 0 to 1 become pixels by (255 * x).round().to(torch.uint8)"
+        yield Remark("data", text)
+
+
+@before_training
 def balanced_twice(trial: Trial) -> Iterator[Remark]:
     """Yield that two settings make up for the same imbalance."""
     weights, sampling = trial.config.task.settings.get("class_weights", "none"), trial.config.data.sampling

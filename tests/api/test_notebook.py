@@ -1,5 +1,6 @@
 """What a notebook shows, and what its cells define."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import cnnbench
-from cnnbench import api
+from cnnbench import api, plugins
 from cnnbench.analysis.explanation.pictures import Explanation, Picture
 from cnnbench.data.images import Images
 from cnnbench.errors import TrainingError, UserError
@@ -190,3 +191,35 @@ def test_a_plugin_that_was_edited_is_imported_again(tmp_path):
     assert first.result["parameters"]["total"] == 256 * 3 + 3
     assert second.result["parameters"]["total"] == 16 * 3 + 3
     assert first.record["code"]["plugin.py"] != second.record["code"]["plugin.py"]
+
+
+def test_a_run_opened_again_has_the_plugins_that_were_imported(tmp_path, capsys):
+    path = tmp_path / "plugin.py"
+    path.write_text(PLUGIN)
+    run = tiny("model=of_a_file", "epochs=1", plugins=str(path))
+    path.write_text(PLUGIN.replace("Flatten()", "Flatten(1)"))  # and this process has the code of before
+    api.load_run(run.path).model()
+    assert "warning" not in capsys.readouterr().err
+    api.load_run(run.path, plugins=str(path)).model()
+    assert "plugin.py changed since the training" in capsys.readouterr().err
+
+
+def test_a_plugin_in_the_place_of_another_one_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    run = tiny("model=of_a_file", "epochs=1", plugins=f"{tmp_path}/plugin.py")
+    del MODELS.components["of_a_file"]  # as in another process
+    monkeypatch.setattr(plugins, "_imported", {})
+    (tmp_path / "other.py").write_text(PLUGIN.replace("Flatten()", "Flatten(1)"))
+    api.load_run(run.path, plugins=f"{tmp_path}/other.py").model()
+    assert "plugin.py (not given, but other.py) changed since the training" in capsys.readouterr().err
+
+
+def test_a_plugin_can_be_imported_as_a_module_as_well(tmp_path, monkeypatch, capsys):
+    (tmp_path / "of_both_kinds.py").write_text(PLUGIN)
+    run = tiny("model=of_a_file", "epochs=1", plugins=f"{tmp_path}/of_both_kinds.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("of_both_kinds")
+    assert MODELS["of_a_file"].factory.__module__ == "of_both_kinds"
+    again = api.load_run(run.path, plugins=f"{tmp_path}/of_both_kinds.py")
+    assert same(weights(again), weights(run))
+    assert "warning" not in capsys.readouterr().err

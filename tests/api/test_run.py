@@ -81,7 +81,7 @@ def test_all_figures_are_drawn_where_none_is_named_and_what_is_left_out_is_said(
         (lambda run: run.explain(label="cat"), "no such class"),
         (lambda run: run.export("onxn"), "'onxn' is no format; did you mean 'onnx'"),
         (lambda run: run.evaluate(which="bets"), "no checkpoint 'bets'"),
-        (lambda run: run.evaluate("tset"), "no such images"),
+        (lambda run: run.evaluate("tset"), "there are no tset images; choose another split: 'train', 'val', 'test'"),
         (lambda run: run.data("valid"), "'valid' is not a split; there are train, val and test"),
     ],
     ids=["kind", "file", "class", "format", "checkpoint", "split", "part"],

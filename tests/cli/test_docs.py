@@ -14,7 +14,8 @@ from cnnbench.cli.help import DOCS
 from cnnbench.cli.parse import VERBS, verb_named
 from cnnbench.cli.reference import reference
 from cnnbench.config.validate import CONTROLS
-from cnnbench.registry import DATASETS, MODELS, TASKS
+from cnnbench.plugins import REGISTRIES
+from tests.conftest import TINY, only_run
 from tests.support.photographs import photograph
 
 ROOT = DOCS.parents[1]
@@ -24,6 +25,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PA
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Registered by the examples of the pages.
 OWN = {"my_net", "ours", "pbs", "engine.queue", "photos", "data.side", "rotations", "task.turns"}
+OWN |= {"sign_descent", "straight", "darker", "[worst_recall]", "worst_recall", "[csv_log]"}
 OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
 
 
@@ -81,9 +83,9 @@ def test_the_examples_are_the_same_on_their_page_and_in_their_files():
     assert sorted(shown) == sorted(text_of(path) for path in EXAMPLES.glob("*.py"))
 
 
-def test_the_examples_fit_together(cnnbench, monkeypatch, tmp_path):
-    for registry, name in ((MODELS, "my_net"), (DATASETS, "photos"), (TASKS, "rotations")):
-        monkeypatch.delitem(registry.components, name, raising=False)
+def test_the_examples_fit_together(cnnbench, outputs, monkeypatch, tmp_path):
+    for registry in REGISTRIES:  # as before, afterwards
+        monkeypatch.setattr(registry, "components", dict(registry.components))
     for number in range(20):
         photograph(tmp_path / "photos" / f"{'cat' if number % 2 else 'dog'}_{number}.jpg", number)
     plugins = ",".join(str(path) for path in EXAMPLES.glob("*.py"))
@@ -91,6 +93,15 @@ def test_the_examples_fit_together(cnnbench, monkeypatch, tmp_path):
     ended = cnnbench(f"plugins=[{plugins}]", *words)
     assert ended.code == 0, ended.err
     assert "cat" in ended.out
+    parts = ("optimizer=sign_descent", "scheduler=straight", "augmentation=darker", "logger=[csv_log]")
+    metric = ("task.metrics=[worst_recall]", "task.watch=worst_recall")
+    ended = cnnbench(f"plugins=[{plugins}]", *TINY, *parts, *metric)
+    assert (ended.code, "warning" in ended.out) == (0, False), ended.err
+    run = only_run(outputs)
+    lines = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
+    rates = [float(value) for _, name, value in lines if name == "step/lr"]
+    assert rates == pytest.approx([0.001 * (1 - step / len(rates)) for step in range(len(rates))])
+    assert 0 <= json.loads((run / "result.json").read_text())["val"]["worst_recall"] <= 1
 
 
 def test_the_notebook_of_a_session_has_no_outputs():

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 import cnnbench
+from cnnbench.analysis.reports.single import page_of
 from cnnbench.data import prepare
+from cnnbench.registry import DATASETS
 from cnnbench.store.files import write_sealed
 from cnnbench.store.folder import RunFolder
 from tests.conftest import ended, only_run
@@ -237,6 +239,10 @@ def test_what_differs_from_the_training_is_named_where_numbers_differ(run, evalu
     assert (
         ", and 2 in result.json: plug.py (not given), cnnbench/models/plain.py changed since the training" in done.out
     )
+    assert done.out.index("note: accuracy is") < done.out.index("classes, the worst first")
+    write_sealed(folder.result_file, recorded | {"test": recorded["test"] | {"accuracy": 1.0}})
+    findings = page_of(folder).markdown().partition("## Findings\n\n")[2]
+    assert findings.startswith("- accuracy is 1.0000 in the result, and ")
     assert "; torch was 1.0 in the training, and is " in done.out
     assert "; name was abacus in the training, and is " in done.out
     assert "plug.py (not given) changed since the training; the code as it is now is used." in done.err
@@ -305,3 +311,24 @@ def test_the_checkpoint_that_was_tested_is_read_from_the_result(recorded, expect
 def test_a_folder_that_cannot_be_written_is_named(run, evaluate, tmp_path):
     tmp_path.chmod(0o500)
     assert "--out FOLDER names another place" in evaluate(run, "--out", tmp_path / "out").err
+
+
+def test_data_without_a_test_part_say_so_and_which_part_to_take(cnnbench, evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(DATASETS, "components", dict(DATASETS.components))
+    (tmp_path / "untested.py").write_text(
+        "import torch\nfrom cnnbench import register_dataset\nfrom cnnbench.data.images import ImageData, Images\n\n"
+        '@register_dataset("untested")\ndef untested(root):\n    """Dark and bright."""\n'
+        "    labels = torch.arange(60) % 2\n"
+        "    images = Images((labels * 200).byte().view(-1, 1, 1, 1).expand(-1, 1, 16, 16), labels)\n"
+        '    return ImageData(images, images[:0], ("dark", "bright"))\n'
+    )
+    plugins = f"plugins={tmp_path}/untested.py"
+    trained = cnnbench(plugins, "data=untested", "model=mlp", "epochs=1", "threads=1", "report=false")
+    assert "there are no test images\n" in trained.out
+    assert "evaluate" not in trained.out
+    for verb in ("evaluate", "explain", "predict"):
+        done = cnnbench(verb, "last", plugins, *(["--index", "0"] if verb == "predict" else []))
+        assert done.code == 2
+        assert ": there are no test images; choose another split: 'train', 'val'.\n" in done.err
+    assert cnnbench("evaluate", "last", plugins, "--split", "val").code == 0
+    assert "There are no test images." in cnnbench("report", "last").out

@@ -15,7 +15,7 @@ from cnnbench.config.compose import Composer
 from cnnbench.config.schema import GROUPS
 from cnnbench.config.values import conf_dir
 from cnnbench.models.build import smallest_side
-from cnnbench.registry import SCHEDULERS
+from cnnbench.registry import LOGGERS, METRICS, SCHEDULERS
 from cnnbench.training.plan import plan_run
 from cnnbench.training.setup import setup
 from tests.conftest import Outcome, ended
@@ -107,6 +107,21 @@ def test_every_option_has_a_line_with_a_summary(listing, group):
     assert {option["group"] for option in found} == {group}
     if group in GROUPS:
         assert [option["name"] for option in found if not option["summary"]] == []
+
+
+@pytest.mark.parametrize("group", ["logger", "metric"])
+def test_what_has_no_files_is_listed_as_well(options, listing, tmp_path, monkeypatch, group):
+    registry = {"logger": LOGGERS, "metric": METRICS}[group]
+    monkeypatch.setattr(registry, "components", dict(registry.components))
+    (tmp_path / "mine.py").write_text(
+        "from cnnbench.registry import METRICS\n\n"
+        '@METRICS.register("mine")\ndef mine(predictions):\n    """Of mine."""\n    return 1.0\n'
+    )
+    found = [option["name"] for option in listing(group, f"plugins={tmp_path}/mine.py")]
+    assert found == {"logger": ["mlflow", "tensorboard", "wandb"], "metric": ["mine"]}[group]
+    if group == "metric":
+        METRICS.components.pop("mine")
+        assert options("metric").err.startswith("cnnbench options: no metric is registered; plugins=FILE adds yours.")
 
 
 def test_dataset_is_a_name_of_the_group_data(listing):

@@ -134,7 +134,10 @@ def test_a_folder_without_usable_images_is_refused(run, predict, tmp_path):
 
 def test_a_task_without_classes_is_refused(finished_once, photos, predict):
     done = predict(finished_once(*words_of("siamese")), photos)
-    assert (done.code, "task siamese does not predict classes" in done.err) == (2, True)
+    assert (
+        done.code,
+        "task siamese does not predict classes; in Python, run.map(run.model(), run.batches(), …)" in done.err,
+    ) == (2, True)
 
 
 def test_photographs_are_converted_as_in_training(tmp_path, predict):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.explanation.layers import LISTED, NotPossible
 from cnnbench.analysis.predict import InputImage, images_from_files, images_from_split
-from cnnbench.analysis.run import Run
+from cnnbench.analysis.run import Run, require_images
 from cnnbench.data.loader import as_pixels
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.tasks.charts import plain
@@ -102,7 +102,8 @@ def explainer_of(
     if words:
         inputs, unusable, notes = images_from_files(words, run.decode)
     else:
-        rows = _first_of_each_class(run.data(split).labels, split) if rows is None else rows
+        require_images(split, run.training.data, run.folder.shown_path)
+        rows = _first_of_each_class(run.data(split).labels) if rows is None else rows
         inputs, unusable, notes = images_from_split(run, split, rows), [], []
     if len(inputs) > MAX_IMAGES:
         raise UserError(f"{len(inputs)} images are too many to look at; name at most {MAX_IMAGES}.")
@@ -111,10 +112,8 @@ def explainer_of(
     return Explainer(run, which, network, device, inputs, split, maps, notes=notes), unusable
 
 
-def _first_of_each_class(labels: Tensor, split: str) -> list[int]:
+def _first_of_each_class(labels: Tensor) -> list[int]:
     """Return the row of the first image of each class, of at most ten."""
-    if not len(labels):
-        raise UserError(f"{split}: there are no such images; the splits are train, val and test.")
     return [int((labels == label).nonzero()[0]) for label in sorted(set(labels.tolist()))[:MAX_CLASSES]]
 
 

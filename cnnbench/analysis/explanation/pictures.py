@@ -227,6 +227,6 @@ def explain_run(
             pictures += draw(explainer)
         except NotPossible as error:
             if what:
-                raise UserError(f"{kind}: {error}.") from error
+                raise UserError(f"{kind}: {error}; without `what`, all that is possible is drawn.") from error
             left_out.append(f"{kind}: {error}")
     return Explanation(tuple(pictures), tuple(left_out))

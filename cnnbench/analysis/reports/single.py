@@ -22,7 +22,7 @@ from cnnbench.store.provenance import randomness
 from cnnbench.store.query import RunSummary
 from cnnbench.store.tables import read_own_csv
 from cnnbench.tasks.gallery import read_gallery
-from cnnbench.tasks.intervals import is_chance, wilson
+from cnnbench.tasks.intervals import ROUNDING, is_chance, wilson
 
 FACTS = (
     "command", "started", "ended", "seconds", "machine", "threads", "versions", "memory", "git", "data", "init",
@@ -76,7 +76,8 @@ class RunReport:
             low, high = wilson(round(value * images), images)
             measured += f" (95 % interval {low:.4f} to {high:.4f}: Wilson's, over images; other seeds are not covered)"
         weights = f"the weights of epoch {checkpoint['epoch']} of {self.result['epochs']}: {checkpoint['chosen']}"
-        unmeasured = "" if self.split == "test" else " The test images are not measured yet."
+        what = "The test images are not measured yet" if self.folder.has_test else "There are no test images"
+        unmeasured = "" if self.split == "test" else f" {what}."
         return f"{measured}, with {weights}.{unmeasured}"
 
     def sections(self) -> Iterator[Section]:
@@ -158,7 +159,18 @@ class RunReport:
         notes = [note for note in self.result.get("notes", ()) if not (watched and note.startswith("data.monitor="))]
         damage = [RowCount(read_rows(self.folder.metrics_file)).loss(self.result.get("rows"))]
         damage += self.record.get("damage", ())
-        return list(dict.fromkeys([*remarks, *notes, *filter(None, damage)]))
+        return list(dict.fromkeys([*self._measured_again(evaluation), *remarks, *notes, *filter(None, damage)]))
+
+    def _measured_again(self, evaluation: Path) -> Iterator[str]:
+        """Yield that the tables of the evaluation are not those of the result: they were measured again, otherwise."""
+        name = self.metric.name
+        before = self.result.get(self.split, {}).get(name)
+        now = metrics_of(evaluation).get(name) if (evaluation / "metrics.json").is_file() else None
+        if before is not None and now is not None and abs(before - now) > ROUNDING:
+            yield (
+                f"{name} is {before:.4f} in the result, and {now:.4f} where cnnbench evaluate measured it later with "
+                "other code or libraries, which tables and figures show; with those of the training it restores them"
+            )
 
     def _computation(self) -> Iterator[str]:
         """Yield what the training took, and what it ran on."""
