@@ -233,6 +233,20 @@ def several_values(word: str, values: Sequence[Any], accepts: Callable[[str, Any
     return f"has several values; put -m before it to run each of them{one}"
 
 
+def retyped_as(word: str, schema: Mapping[str, Any]) -> str:
+    """Return how to type a list of one, or as text what is read as something else, as `nan`; empty: neither.
+
+    schema: of the value, in terms of JSON schema.
+    """
+    key, _, text = word.partition("=")
+    kinds = [one.get("type") for one in schema.get("anyOf", [schema]) if "pattern" not in one]
+    if not re.fullmatch(r"[\w.+-]+", text):
+        return ""
+    if "array" in kinds and text not in ("null", "true", "false"):
+        return f"; a list of one is typed '{key}=[{text}]'"
+    return f"; as text it is typed '{key}=\"{text}\"'" if "string" in kinds else ""
+
+
 def several_options(group: str, options: Sequence[str], settings: Mapping[str, Any]) -> str:
     """Return what to type in place of a list of options; settings: of all of them, by dotted key in the group."""
     if group not in ("regularization", "augmentation"):

@@ -5,13 +5,12 @@ A value that was typed is used or refused. A value from a preset or a default is
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cnnbench.config.hints import meant_by_key
+from cnnbench.config.hints import meant_by_key, retyped_as
 from cnnbench.config.rules import still_at_work, violations
 from cnnbench.config.run_config import RunConfig, known_keys
 from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section
@@ -164,16 +163,6 @@ class _Reading:
         word = self.as_typed(key, value)
         self.mistakes.append(Mistake(word if len(word) <= LONGEST else f"{word[:LONGEST]}…", problem))
 
-    def _retyped(self, key: str, schema: Mapping[str, Any]) -> str:
-        """Return how to type a list of one, or as text what is read as something else, as `nan`; empty: neither."""
-        text = self.typed.get(key, "").partition("=")[2]
-        kinds = [one.get("type") for one in schema.get("anyOf", [schema]) if "pattern" not in one]
-        if not re.fullmatch(r"[\w.+-]+", text):
-            return ""
-        if "array" in kinds and text not in ("null", "true", "false"):
-            return f"; a list of one is typed '{key}=[{text}]'"
-        return f"; as text it is typed '{key}=\"{text}\"'" if "string" in kinds else ""
-
     def _unknown(self, key: str, value: Any, known: Iterable[str]) -> None:
         """Note a key that does not exist, and what may have been meant, or else what its section knows."""
         below = [typed for typed in self.typed if typed.startswith(f"{key}.")]
@@ -197,9 +186,8 @@ class _Reading:
             f"; '{section}' takes {listed(known)}" if section and known else "; cnnbench help settings lists all"
         )
         factory = GROUPS[section][self.chosen[section]].factory if self.chosen.get(section) in registry else validate
-        if (having or not hint) and any(
-            one.kind is one.VAR_KEYWORD for one in inspect.signature(factory).parameters.values()
-        ):
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(factory).parameters.values())
+        if takes_any and (having or not hint):
             hint = "; what `**` of a signature would take is no setting: give it a name and a type of its own there"
         self._mistake(key, value, f"no such key{hint or otherwise}")
 
@@ -241,7 +229,9 @@ class _Reading:
                 self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}")
             else:
                 problem = f"must be {allowed(properties[key])}"
-                self._mistake(prefix + key, values[key], problem + self._retyped(prefix + key, properties[key]))
+                self._mistake(
+                    prefix + key, values[key], problem + retyped_as(self.typed.get(prefix + key, ""), properties[key])
+                )
         return None
 
     def _fold(self, data: dict[str, Any]) -> None:

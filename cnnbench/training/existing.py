@@ -1,15 +1,10 @@
 """A run that is there already: which of several a plan means, what is restored in it, what changed since it began."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from glob import escape
-from typing import Any
 
-from cnnbench.errors import UserError
 from cnnbench.store.files import DamagedError, as_json
-from cnnbench.store.folder import BEGINNING, LABELS, RunFolder
+from cnnbench.store.folder import LABELS, RunFolder
 from cnnbench.store.provenance import changed_names
-from cnnbench.store.reading import edited_settings
 from cnnbench.training import console
 from cnnbench.training.leaks import changed_images
 from cnnbench.training.plan import Plan
@@ -25,19 +20,6 @@ def made_with(code: Mapping[str, str], runs: Sequence[RunFolder]) -> RunFolder:
         return all(name.startswith("cnnbench/") for name in changed_names(run.record().get("code", {}), code))
 
     return ([run for run in runs if has_plugins(run)] or runs)[-1]
-
-
-def unlike_before(new: RunFolder, command: str, config: Mapping[str, Any]) -> list[str]:
-    """Return why a command that has a run makes a new one: settings that follow from data or presets changed."""
-    alike = [] if new.record_file.exists() else new.path.parent.glob(f"{escape(new.path.name[:-BEGINNING])}*/run.json")
-    for file in sorted(alike, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        with suppress(OSError, UserError):
-            run = RunFolder(file.parent)
-            record = run.record()
-            if record.get("command") == command:
-                changes = ", ".join(edited_settings(record.get("config"), config))
-                return [f"the same command made {run.shown_path} before; since then {changes}"] * bool(changes)
-    return []
 
 
 def record_labels(folder: RunFolder, plan: Plan) -> None:

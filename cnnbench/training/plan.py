@@ -3,7 +3,9 @@
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from cnnbench.store import checkpoint
 from cnnbench.store.files import DamagedError
 from cnnbench.store.folder import BEGINNING, RunFolder, outputs_dir, readable
 from cnnbench.store.lookup import finished_runs_of, run_named
+from cnnbench.store.reading import edited_settings
 
 FIXED_ON_RESUME = (
     "data", "model", "task", "seed", "batch_size", "precision", "parent", "source", "init", "freeze", "head",
@@ -301,3 +304,16 @@ def _named_value(name: str, value: str) -> str:
     except ValueError:
         return f"{name}-{readable(value.rstrip('/').rpartition('/')[2])}"  # of a path, its end
     return name + re.sub(r"^\+|(?<=[eE])\+", "", value)  # `1e+3` would become `1e-3` with the characters allowed
+
+
+def unlike_before(new: RunFolder, command: str, config: Mapping[str, Any]) -> list[str]:
+    """Return why a command that has a run makes a new one: settings that follow from data or presets changed."""
+    alike = [] if new.record_file.exists() else new.path.parent.glob(f"{escape(new.path.name[:-BEGINNING])}*/run.json")
+    for file in sorted(alike, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(OSError, UserError):
+            run = RunFolder(file.parent)
+            record = run.record()
+            if record.get("command") == command:
+                changes = ", ".join(edited_settings(record.get("config"), config))
+                return [f"the same command made {run.shown_path} before; since then {changes}"] * bool(changes)
+    return []

@@ -33,10 +33,9 @@ from cnnbench.training.existing import (
     restore_config,
     say_restored,
     stale_message,
-    unlike_before,
 )
 from cnnbench.training.leaks import record_of, seen_before
-from cnnbench.training.plan import Plan, with_initial_weights
+from cnnbench.training.plan import Plan, unlike_before, with_initial_weights
 from cnnbench.training.setup import TrainingSetup, find_device, make_horizon, make_schedule, setup
 
 
