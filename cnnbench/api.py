@@ -11,6 +11,7 @@ from cnnbench.analysis.run import Run, load_run
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
+from cnnbench.data.prepare import read_anew
 from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, outputs_dir
@@ -69,6 +70,7 @@ def train(
     planned = plan(words, plugins=plugins, config_dir=config_dir, **controls, **settings)
     opened = cache(lambda folder: load_run(folder.path, planned.plugins))
     tell = None if on_epoch is None else lambda folder, row: on_epoch(opened(folder), row)
+    read_anew()
     with StopRequests() as stop, borrowed_torch(), showing(progress):
         _, folder = carried_out(planned, stop, write_page, tell)
     run = load_run(folder.path, planned.plugins)
@@ -114,6 +116,7 @@ def sweep(
     processes = Processes()
     folder = None if config_dir is None else str(config_dir)
     grid = Grid(tuple(asked.words), asked.plugins, folder, asked.rerun, asked.mistakes)
+    read_anew()
     with StopRequests() as stop, borrowed_torch(), showing(progress), exits_explained():
         swept = launched(grid, options, processes)
         code, _ = carry_out_sweep(swept, options, stop, Pages(write_page, compare_sweep, write_progress), processes)

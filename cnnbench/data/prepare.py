@@ -86,6 +86,11 @@ def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
     return replace(data, hashes=hashes_of(data)), data.fingerprint()
 
 
+def read_anew() -> None:
+    """Let data be read again: files may have changed since the last training of this process, as in a notebook."""
+    _load.cache_clear()
+
+
 def root_of(config: DataConfig) -> Path:
     """Return the folder that a data set is looked for in: for photographs the current one, where they are in it."""
     photographs = DATASETS[config.name].facts.get("photographs")

@@ -207,11 +207,11 @@ def summary(result: Mapping[str, Any], folder: RunFolder, page: Path | None = No
     splits = [split for split in ("train", "val", "test") if result.get(split)]
     last = {name: value for name, value in result[splits[-1]].items() if name != "samples"}
     names = [name for name in last if all(name in result[split] for split in splits)]
-    say("  " + f"{'':<10}" + "".join(f"{name:>12}" for name in names) + f"{'images':>12}")
+    columns = [*((name, max(12, len(name) + 2)) for name in names), ("images", 12)]
+    say(f"  {'':<10}" + "".join(f"{name:>{wide}}" for name, wide in columns))
     for split in splits:
-        values = result[split]
-        cells = "".join(f"{_number(values[name]):>12}" for name in names)
-        say(f"  {split:<10}{cells}{values['samples']:>12}")
+        values = {name: _number(result[split][name]) for name in names} | {"images": result[split]["samples"]}
+        say(f"  {split:<10}" + "".join(f"{values[name]:>{wide}}" for name, wide in columns))
     others = [f"{name} {_number(value)}" for name, value in last.items() if name not in names]
     if others:  # measured at the end only
         say(f"  {'':<10}  {splits[-1]} also: {', '.join(others)}")

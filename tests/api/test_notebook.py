@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from cnnbench.store.provenance import typed_code
 from cnnbench.tasks.figures import image_grid
 from tests.api.conftest import tiny, weights
 from tests.conftest import TINY
+from tests.support.photographs import photograph, write_classes
 from tests.support.training import same
 
 
@@ -223,3 +225,14 @@ def test_a_plugin_can_be_imported_as_a_module_as_well(tmp_path, monkeypatch, cap
     again = api.load_run(run.path, plugins=f"{tmp_path}/of_both_kinds.py")
     assert same(weights(again), weights(run))
     assert "warning" not in capsys.readouterr().err
+
+
+def test_photographs_that_were_added_since_the_last_training_are_seen(tmp_path):
+    folder = write_classes(tmp_path / "photos", {"cat": 12, "dog": 12})
+    words = ("data=image_folder", f"data.folder={folder}", "data.image_size=20", "data.crop=16", "model=mlp")
+    train = partial(api.train, (*words, "epochs=1", "batch_size=4", "report=false", "threads=1"), progress="quiet")
+    first = train()
+    photograph(folder / "cat" / "new.png", seed=99)
+    with pytest.raises(UserError, match=r"1 file new: 'cat/new.png'"):
+        train()
+    assert train(rerun=True).path != first.path

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cnnbench.store.folder import RunFolder
 from cnnbench.train import main
 from cnnbench.training import console
 from tests.conftest import TINY, latest, only_run
@@ -187,3 +188,18 @@ def test_the_header_shows_what_was_chosen_and_every_setting_of_a_plugin(cnnbench
     assert "optimizer.nesterov" not in shown
     assert re.search(r"^  batch_size +\d+ ", shown, re.MULTILINE)
     assert "\n  not shown: what is at its default, or cannot change the result; see --cfg job\n" in shown
+
+
+def test_the_final_table_keeps_names_of_metrics_apart(capsys, tmp_path):
+    measured = {"top5": 1.0, "worst_recall_of_all": 0.5, "samples": 20}
+    result = {
+        "test": measured, "checkpoint": {"epoch": 1, "step": 4, "chosen": "last"}, "images_per_second": 9, "epochs": 1,
+        "seconds": {"train": 1, "total": 2},
+    }  # fmt: skip
+    console.summary(result, RunFolder(tmp_path))
+    _, names, test, *_ = capsys.readouterr().out.splitlines()
+    assert names.split() == ["top5", "worst_recall_of_all", "images"]
+    assert test.split() == ["test", "1.0000", "0.5000", "20"]
+    assert [names.index(name) + len(name) for name in names.split()] == [
+        test.index(value) + len(value) for value in ("1.0000", "0.5000", "20")
+    ]
