@@ -151,7 +151,7 @@ def test_survivors_do_not_win(outputs):
     said = said_of(comparison)
     assert conclusion(comparison).startswith("lr=9 diverged with 2 of 3 seeds. No difference")
     assert list(comparison.numbers.values()) == ["1. ", "a. "], "which is not ranked"
-    assert said[1] == ("Not ranked: lr=9; its mean, 0.9900, is over the 1 of 3 seeds that came through (2 diverged).")
+    assert said[1] == ("Not ranked: lr=9; its mean, 0.9900, is over the 1 of 3 seeds that have a result (2 diverged).")
     assert gain_of(comparison.rows[1]) == "+0.0900, n = 1; no test is possible with one run"
     assert comparison.rows[1].lost == {"diverged": 2}
 
@@ -165,6 +165,16 @@ def test_what_never_came_through_is_a_finding(outputs):
     assert conclusion(comparison) == (
         "lr=1e30 diverged with 2 of 2 seeds. No difference in test accuracy can be tested: "
         "that takes two finished runs of each configuration."
+    )
+
+
+def test_a_baseline_with_one_run_is_why_nothing_can_be_tested(outputs):
+    write_run(outputs, 0.9, "optimizer.lr=0.1")
+    for seed in (0, 1):
+        write_run(outputs, 0.8 + seed / 100, "optimizer.lr=0.5", f"seed={seed}")
+    assert conclusion(compared(outputs)) == (
+        "No difference in test accuracy can be tested: the baseline, lr=0.1, has one finished run; "
+        "--baseline KEY=VALUE,… names another configuration."
     )
 
 
@@ -187,7 +197,9 @@ def test_a_configuration_that_never_finished_is_a_row(outputs):
     comparison = compared(outputs)
     assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9", "lr=0.3"]
     assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"paused": 1}]
-    assert page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each"
+    assert (
+        page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each (1 failed, 1 paused)"
+    )
     assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith(
         "takes two finished runs of each configuration."
     )

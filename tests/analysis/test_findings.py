@@ -65,8 +65,8 @@ def test_an_unresolved_difference_names_what_could_be_detected_and_not_how_many_
         (("0.5",), "2 seeds can detect no difference that is possible", "none that is possible; with 10 seeds, 0.1420"),
         (
             ("0.5", "0.7"),
-            "2 seeds only detect differences above 0.1856 for 1 of 2 variants, for",
-            " others none that is possible; with",
+            "2 seeds only detect differences above 0.1856 in 1 of 2 variants, and none in the others",
+            " in 1 of 2 variants, and none in the others; with",
         ),
     ],
 )

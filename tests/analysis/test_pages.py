@@ -258,7 +258,7 @@ def test_repeated_evaluations_on_the_test_images_are_counted(run):
     RunFolder(run).update(test_measured=3)
     said = next(section for section in page_of(RunFolder(run)).sections if section.title == "Findings")
     assert isinstance(said, Lines)
-    assert "the test images were evaluated 3 times in the course of this run" in said.lines
+    assert "the test images were measured 3 times, with those by cnnbench evaluate" in said.lines
 
 
 def test_no_half_of_a_row_stays_empty(tmp_path):

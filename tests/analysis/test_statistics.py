@@ -88,6 +88,8 @@ def test_holms_correction_is_that_of_his_example():
     assert [one.corrected for one in got] == pytest.approx([0.06, 0.04, math.nan, 0.06, 0.06], nan_ok=True)
     assert [one.is_resolved for one in got] == [False, True, False, False, False]
     assert {one.family for one in got} == {4}
+    apart = replace(got[0], estimate=replace(got[0].estimate, low=0.01, high=0.2))
+    assert apart.verdict == "may be chance, p (Holm) = 0.06; the interval is that of one comparison alone"
     assert [got[0].verdict, got[1].verdict] == ["may be chance, p (Holm) = 0.06", "more than chance, p (Holm) = 0.04"]
 
 

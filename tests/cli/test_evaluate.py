@@ -133,7 +133,7 @@ def test_every_later_look_at_test_is_counted(run, evaluate):
         in done.out
     )
     ended_page = cnnbench.load_run(run).report().with_name("report.md").read_text()
-    assert f"the test images were evaluated {first + 4} times in the course of this run" in ended_page
+    assert f"the test images were measured {first + 4} times, with those by cnnbench evaluate" in ended_page
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.analysis.reports.compared import page_of_sweep
 from cnnbench.sweeps.claims import Claims
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.launch import Grid, launched
@@ -85,3 +86,20 @@ def test_what_is_deleted_is_trained_or_measured_again(sweep, cnnbench, command_o
     assert again.code == 0, again.out
     assert "3 of 3 runs completed" in again.out
     assert read(second / "result.json")["test"] == before
+
+
+def test_a_configuration_whose_run_cannot_be_read_is_not_ranked_and_the_page_says_what_that_does(outputs):
+    grid = (*WORDS, "optimizer.lr=0.1,0.2", "seeds=3")
+    for number, job in enumerate(launched(Grid(grid), Options()).jobs):
+        run = write_run(outputs, 0.8 + number / 50, *shlex.split(job.command)[1:], code={"mine.py": "1"})
+    (run / "result.json").write_text("nonsense")
+    (sweep,) = outputs.glob("sweeps/*")
+    page = page_of_sweep(sweep)
+    facts, findings, *_ = page.sections
+    assert facts.facts["runs"] == "6: 2 configurations, 3 seeds each (1 unreadable)"
+    assert " / " not in facts.facts["data"]
+    assert findings.lines[0].startswith("Best on test: lr=0.1, 0.8200")
+    assert findings.lines[1].startswith("Not ranked: lr=0.2; its mean, 0.8700, is over the 2 of 3 seeds that have a")
+    assert findings.lines[2].startswith("Unreadable or missing runs: p (Holm) leaves out")
+    (skipped,) = page.sections[-1].lines
+    assert skipped.count(str(run)) == 1

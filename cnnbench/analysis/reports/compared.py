@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cnnbench.analysis.reports.columns import BASELINE, short_names
 from cnnbench.analysis.reports.comparison import SPLITS, Comparison, compare
 from cnnbench.analysis.reports.facts import PUBLISHED_NOTE, published, shared_facts
 from cnnbench.analysis.reports.findings import Learning, detectable, findings, learning_of
-from cnnbench.analysis.reports.groups import SHARED, ending, ran_at_once, some
+from cnnbench.analysis.reports.groups import SHARED, ending, in_words, ran_at_once, some
 from cnnbench.analysis.reports.latex import latex_table
 from cnnbench.analysis.reports.page import Facts, Lines, Page, Section, Table
 from cnnbench.analysis.reports.side_by_side import figures_of
@@ -26,6 +27,7 @@ from cnnbench.store.sweep_files import comparison_title
 RELOADS_EVERY = 30  # seconds
 PARTS = ("experiment", "model", "data")  # whose options name themselves
 IN_FIGURES = ["low", "high", "Δ", "Δ low", "Δ high", "p (uncorrected)", "p (Holm)"]  # and in files, but in no table
+UNREAD = "not started", "unreadable", "missing"  # of which only the plan is known
 DESCRIBED = {"optimizer", "scheduler", "regularization"}  # whose settings are among the facts of a run
 
 
@@ -34,14 +36,14 @@ def page_of(comparison: Comparison, command: str) -> Page:
     rows, runs, learning = comparison.rows, comparison.runs, learning_of(comparison)
     repeats = " or ".join(map(str, sorted({len(row.group.every) for row in rows})))
     unit = comparison.unit.removesuffix("s") if repeats == "1" else comparison.unit
-    number = f"{len(runs)}: {counted(len(rows), 'configuration')}, {repeats} {unit} each"
+    number = f"{len(runs)}: {counted(len(rows), 'configuration')}, {repeats} {unit} each{_without_result(runs)}"
     first, *figures = figures_of(comparison)
     effects = [f"{name}: {in_numbers(one.estimate, '+')}; {one.verdict}" for name, one in comparison.effects()]
     references = [
         {"configuration": row.label, **one} for row in rows for one in published(list(row.group.runs.values()))
     ]
     sections: list[Section | None] = [
-        Facts("The runs", {"runs": number, **shared_facts(runs)}),
+        Facts("The runs", {"runs": number, **shared_facts([run for run in runs if run.status not in UNREAD] or runs)}),
         Lines("Findings", list(findings(comparison, learning)), leads=True, is_small=True),
         _settings(comparison),
         first,
@@ -56,6 +58,11 @@ def page_of(comparison: Comparison, command: str) -> Page:
     shown = [section for section in sections if section is not None]
     data, latex = comparison.table(), latex_table(comparison)
     return Page(title_of(comparison), conclusion(comparison), shown, data, latex, command=command)
+
+
+def _without_result(runs: Sequence[RunSummary]) -> str:
+    states = Counter(run.status for run in runs if not run.is_finished)
+    return f" ({in_words(states)})" if states else ""
 
 
 def page_of_sweep(sweep: Path, is_running: bool = False) -> Page:
@@ -91,7 +98,8 @@ def title_of(comparison: Comparison) -> str:
     if keys and set(keys) <= set(PARTS):
         versus = " against ".join(labels) if len(labels) == 2 else some(labels)
         return versus if "data" in keys else f"{versus} on {data}"
-    effect = f"Effect of {' and '.join(names.get(key, key) for key in keys)}: " if keys else ""
+    *others, last = [names.get(key, key) for key in keys] or [""]
+    effect = f"Effect of {', '.join(others)}{' and ' * bool(others)}{last}: " if keys else ""
     return f"{effect}{model} on {data}"
 
 
@@ -105,7 +113,11 @@ def conclusion(comparison: Comparison) -> str:
     known = [(row, row.gained) for row in comparison.rows if row.gained is not None and not math.isnan(row.gained.p)]
     found = [(row, gain) for row, gain in known if gain.is_resolved]
     if not known:
-        return f"{failed}No difference in {measure} can be tested: that takes two finished runs of each configuration."
+        way = "that takes two finished runs of each configuration"
+        if base.measured.n < 2 and any(row.measured.n > 1 for row in comparison.rows):
+            has = "has one finished run" if base.measured.n else "has no finished run"
+            way = f"the baseline, {base.label}, {has}; --baseline KEY=VALUE,… names another configuration"
+        return f"{failed}No difference in {measure} can be tested: {way}."
     few = sum(row.gained is not None and row.gained.estimate.n < 2 for row in comparison.rows if row.measured.n)
     more = f" {counted(few, 'more variant')} {'has' if few == 1 else 'have'} fewer than two {unit} to compare: unknown."
     more *= few > 0
@@ -202,7 +214,7 @@ def _unfinished(comparison: Comparison) -> Table | None:
     alike: dict[tuple[Any, ...], dict[str, Path]] = {}
     for row in comparison.rows:
         for key, run in row.group.others.items():
-            if run.status not in ("not started", "unreadable"):
+            if run.status not in UNREAD:
                 said = row.label, run.error, ending(run), run.epochs_done
                 alike.setdefault(said, {})[row.group.names[key]] = run.folder.page
     content = pd.DataFrame(list(alike), columns=["configuration", "reason", "ended", "epochs"])

@@ -15,6 +15,7 @@ from cnnbench.analysis.reports.groups import (
     CODE,
     DATA,
     FAILURES,
+    LOST,
     REPETITIONS,
     Group,
     grouped,
@@ -66,8 +67,8 @@ class Row:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether no repetition failed: a mean over those that survived says less than it seems to."""
-        return not any(self.lost[name] for name in FAILURES)
+        """Return whether no repetition failed or cannot be read."""
+        return not any(self.lost[name] for name in LOST)
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,13 @@ class Comparison:
 
     @cached_property
     def ranked(self) -> list[Row]:
-        """Return the rows that have a mean and lost no repetition by failure, the best first."""
+        """Return the rows that have a mean and lost no repetition, or else all that have one, the best first."""
         rows = [row for row in self.ordered if not math.isnan(row.ranked_by)]
         return [row for row in rows if row.is_whole] or rows
 
     @cached_property
     def ordered(self) -> list[Row]:
-        """Return all rows: ranked, then those that lost runs by failures, then those without a mean."""
+        """Return all rows: ranked, then those that lost runs, then those without a mean."""
         means = [row for row in self.rows if not math.isnan(row.ranked_by)]
         means.sort(key=lambda row: (not row.is_whole, -self.metric.sign * row.ranked_by))
         return means + [row for row in self.rows if math.isnan(row.ranked_by)]
@@ -178,14 +179,19 @@ class Comparison:
         lines = [text for key, text in OTHER_VERSIONS.items() if key in self.differing]
         lines += [
             f"Not ranked: {row.label}; its mean, {row.ranked_by:.4f}, is over the {row.measured.n} of "
-            f"{len(row.group.every)} {self.unit} that came through ({in_words(row.lost)})."
+            f"{len(row.group.every)} {self.unit} that have a result ({in_words(row.lost)})."
             for row in self.rows
             if all(row is not one for one in self.ranked) and not math.isnan(row.ranked_by)
         ]
         if without := self.failures([row for row in self.rows if math.isnan(row.ranked_by)]):
             lines.append(f"Not ranked: {some(without)}.")
         if self.ranked and not self.ranked[0].is_whole:
-            lines.append(f"Failures: every configuration lost {self.unit}; the means are over those that came through.")
+            lines.append(f"Lost runs: every configuration lost {self.unit}; means are over those that have a result.")
+        if any(row.lost["unreadable"] or row.lost["missing"] for row in self.rows):
+            lines.append(
+                "Unreadable or missing runs: p (Holm) leaves out the comparisons that they take away, so that others "
+                "look surer than with all runs; restore these, or train them again, before you decide."
+            )
         if len({frozenset(row.group.runs) for row in self.ranked}) > 1:
             numbers, one = Counter(row.measured.n for row in self.ranked), self.unit.removesuffix("s")
             each = [f"{counted(numbers[n], 'configuration')} with {counted(n, one)}" for n in sorted(numbers)[::-1]]
@@ -210,7 +216,7 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     metric: None: what their task watches. baseline: `key=value,…` of the configuration to compare with; None: the
     first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """
-    skipped = [f"{run.path}: {run.problem}" for run in runs if run.problem]
+    skipped = [_skipped(run) for run in runs if run.problem]
     groups = grouped([run for run in runs if run.config])  # of a sweep also what cannot be read: its plan says
     finished = [group for group in groups if group.runs]
     if not finished:
@@ -240,6 +246,11 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     baseline_row = next(row for row in rows if row.group is base)
     unit = REPETITIONS[repeated[0]] if len(repeated) == 1 else "runs" if repeated else "seeds"
     return Comparison(of, split, ranks_on, differing, tuple(rows), baseline_row, unit, overlap, tuple(skipped))
+
+
+def _skipped(run: RunSummary) -> str:
+    problem = " ".join(run.problem.split())
+    return problem if str(run.path) in problem else f"{run.path}: {problem}"
 
 
 def _metrics_in_common(runs: Sequence[RunSummary], split: str) -> list[str]:

@@ -134,7 +134,7 @@ def detectable(comparison: Comparison) -> dict[int, str]:
         numbers = dict.fromkeys(f"{end:.4f}" for end in sorted(ends)[:: max(1, len(ends) - 1)])
         least[seeds] = " to ".join(numbers)
         if 0 < len(ends) < len(gains):
-            least[seeds] += f" for {len(ends)} of {len(gains)} variants, for others {NONE}"
+            least[seeds] += f" in {len(ends)} of {len(gains)} variants, and none in the others"
         elif len(numbers) > 1:
             least[seeds] += ", depending on the variant"
     return least

@@ -29,6 +29,7 @@ NOT_COMPARED = ("seed", "references", "source", "parent")
 CODE = "code"  # the column of the hash of what computes, where the same settings were trained with several
 DATA = "data content"  # likewise that of the images
 FAILURES = ("failed", "diverged")
+LOST = (*FAILURES, "unreadable", "missing")  # a mean over the others says less than it seems to
 NAMED = 4  # settings in a sentence
 SHARED = " Some of these runs shared a machine while they trained: compare epochs, not seconds."
 

@@ -151,7 +151,7 @@ class RunReport:
                 "nothing was chosen by them, but settings changed after a look at their curve are chosen on test"
             )
         if (times := self.record.get("test_measured", 1)) > 1:
-            remarks.append(f"the test images were evaluated {times} times in the course of this run")
+            remarks.append(f"the test images were measured {times} times, with those by cnnbench evaluate")
         if departures := self.record.get("departures"):
             remarks.append(f"deviates from the experiment in {', '.join(departures)}")
         noted = self.result.get("remarks") or self.record.get("remarks", ())

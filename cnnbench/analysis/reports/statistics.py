@@ -77,7 +77,9 @@ class Difference:
             return f"no test is possible {'with one run' if self.estimate.n < 2 else 'where all runs agree'}"
         name = "p (Holm)" if self.family > 1 else "p"
         value = f"< {SMALL}" if p < SMALL else f"= {p:.2g}"
-        return f"{'more than' if self.is_resolved else 'may be'} chance, {name} {value}"
+        is_apart = not self.is_resolved and bool(self.estimate.low * self.estimate.high > 0)
+        alone = "; the interval is that of one comparison alone" * is_apart
+        return f"{'more than' if self.is_resolved else 'may be'} chance, {name} {value}{alone}"
 
     @property
     def _shown_p(self) -> float:

@@ -75,6 +75,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], more: str) -> Strip
     for row, gain in gains:
         found = gain.estimate
         name, said = comparison.numbers[id(row)] + row.label, in_numbers(found, "+") or "unknown"
+        said += f" of {row.measured.n}" * (0 < found.n < row.measured.n)
         look, why = "" if gain.is_resolved else "open", gain.verdict if found.n else row.notes[0]
         strips.append(Strip(name, said, (), found.mean, (found.low, found.high), look, why))
     better = "right" if comparison.metric.higher_is_better else "left"
