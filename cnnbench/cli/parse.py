@@ -116,7 +116,7 @@ def run_name(text: str) -> str:
     return text
 
 
-NAMED = "folder of a run, its name, a part of its path, or last"
+NAMED = "folder of a run, its name, a part of its path, or last, the one trained last"
 RUN = Argument("run", metavar="RUN", type=run_name, complete=run_folders, help=NAMED)
 IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(

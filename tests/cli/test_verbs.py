@@ -85,7 +85,7 @@ def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
 
 
 MISSING = {
-    "explain": "cnnbench explain: RUN is missing: folder of a run, its name, a part of its path, or last.",
+    "explain": "cnnbench explain: RUN is missing: folder of a run, its name, a part of its path, or last, the",
     "predict": "cnnbench predict: RUN is missing",
     "evaluate": "cnnbench evaluate: RUN is missing",
     "resume": "cnnbench resume: RUN is missing",
