@@ -82,6 +82,8 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
     """Return the key that one of the wrong section, or one misspelt, stands for; empty: nothing is close."""
     section, _, leaf = key.rpartition(".")
     alike = [one for one in keys if one.rpartition(".")[2] == leaf]
+    if f"regularization.{leaf}" in alike and not section:  # a network may have its own, which only it takes
+        return f"regularization.{leaf}"
     if alike:
         return closest(key, alike) or alike[0]
     leaves = {one.rpartition(".")[2]: one for one in reversed(keys) if one.rpartition(".")[0] == section}
@@ -124,14 +126,15 @@ def without_dashes(words: Sequence[str], flags: Collection[str], keys: Sequence[
     return typed
 
 
-def why_unread(word: str) -> str:
-    """Return what is wrong with a word that Hydra cannot read; empty where that is not clear."""
+def why_unread(word: str, is_swept: bool = False) -> str:
+    """Return what is wrong with a word that Hydra cannot read; empty where that is not clear. is_swept: after -m."""
     key, _, value = word.partition("=")
     if begin := re.match(r"[^\w=+~]+(?=\w)", word):
         return f"begins with '{begin[0]}'; type {word[begin.end() :]}"
     if re.fullmatch(r"\(?[\w.]+((\s*[,;]\s*|\s+)[\w.]+)+\)?", value):
         values = re.sub(r"[,;\s]+", ",", value.strip("()"))
-        return f"cannot be read; a list is typed '{key}=[{values}]'"
+        listed_as = "after -m, values are separated by commas: {}={}" if is_swept else "a list is typed '{}=[{}]'"
+        return f"cannot be read; {listed_as.format(key, values)}"
     for opening, closing in ("[]", "()", "{}") if key else ():
         if value.count(opening) != value.count(closing):
             is_open = value.count(opening) > value.count(closing)
