@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import all_keys, all_options, sweeps
 from cnnbench.cli.parse import JSON, Argument, Verb, number, path, say, say_json
-from cnnbench.config.hints import meant_by_word
+from cnnbench.config.hints import closest_path, meant_by_word
 from cnnbench.errors import UserError, counted, sized, writing_to
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def _run(flags: Namespace) -> None:
     _check(flags)
     outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
     if not outputs.is_dir():
-        raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
+        meant = closest_path(outputs)
+        hint = f"; did you mean '{meant}'?" if meant else "; --in FOLDER names another one."
+        raise UserError(f"{outputs}: there is no such folder{hint}")
     home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
     files = {word: file for word in flags.conditions if (file := sweep_named(word, home)) is not None}
     if len(files) > 1:

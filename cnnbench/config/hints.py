@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.config.values import FREE_TEXT, PATHS
-from cnnbench.errors import listed
+from cnnbench.errors import listed, shortened
 
 MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
@@ -53,6 +53,16 @@ ELSEWHERE = {
     "seeds": "-m seeds={} to run seed=0,1,… one after the other, or seed=NUMBER for one run",
     "steps": "epochs=N",
     "workers": "num_workers={}",
+}
+
+
+VERBS_ELSEWHERE = {
+    "compare": "cnnbench report RUN RUN",
+    "show": "cnnbench report RUN",
+    "test": "cnnbench evaluate RUN",
+    **dict.fromkeys(
+        ("delete", "remove", "rm"), "cnnbench list --prune to see what can be removed, or delete the run's folder"
+    ),
 }
 
 
@@ -189,8 +199,12 @@ def meant_by_word(
     following: the word after it, as in `epochs 3`. options: by group. verbs: where one was expected.
     """
     switch = word.replace("-", "_")
+    if word == "last" or os.path.isfile(f"{word}/run.json"):
+        return f"; a run is continued with cnnbench resume {word}"
     if switch in SWITCHES:
         return f"; did you mean '{switch}=true'?"
+    if verbs and word in VERBS_ELSEWHERE:
+        return f"; type {VERBS_ELSEWHERE[word]}"
     if word in options:
         if following in options[word]:
             return f"; type {word}={following}"
@@ -205,6 +219,13 @@ def meant_by_word(
         meant = [setting for setting, option in settings.items() if option == close]
         meant += [f"{close}={following or '…'}"] * (close in keys) + [close] * (close in verbs)
     return f"; did you mean {' or '.join(repr(one) for one in meant)}?" if meant else ""
+
+
+def no_such_choice(word: str, known: Sequence[str]) -> str:
+    """Return what is wrong with a word that is none of a few, and what to type."""
+    meant = closest(shortened(word), known) or next(filter(word.startswith, known), "")
+    hint = f"did you mean '{meant}'?" if meant else f"there are {listed(known)}."
+    return f"there is no '{shortened(word)}'; {hint}"
 
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
@@ -258,6 +279,14 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
         f"{group}.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()
     )
     return f"takes one option; type the settings of each: {' '.join(words)}"
+
+
+def closest_path(path: str | Path, *others: str) -> str:
+    """Return a path with the most similar name of those next to it, or of others; empty: none is close."""
+    path = Path(path)
+    folder = path.expanduser().parent
+    found = closest(path.name, [*others, *(os.listdir(folder) if folder.is_dir() else ())])
+    return str(path.with_name(found)) if found else ""
 
 
 def closest(word: str, known: Collection[str]) -> str:

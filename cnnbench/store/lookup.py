@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from cnnbench.config.hints import closest_path
 from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder, outputs_dir, run_names
 
@@ -35,8 +36,18 @@ def run_named(word: str) -> RunFolder:
             f"{word}: {len(found)} runs have this name or path; type more of the path of one of them:{first}{more}"
         )
     if not found:
-        raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this name or path.")
+        meant = closest_path(word, *_names_like(word, outputs))
+        hint = f"; did you mean '{meant}'?" if meant else "."
+        raise UserError(f"{word}: there is no such folder, and no run below {outputs} has this name or path{hint}")
     return RunFolder.open(outputs / found[0])
+
+
+def _names_like(word: str, outputs: Path) -> list[str]:
+    """Return what may be meant in a place: the names of sweeps, which end in a hash, `last`, parts of names of runs."""
+    sweeps = [re.sub("-[0-9a-f]{8}$", "", path.name) for path in (outputs / "sweeps").glob("*")]
+    if "/" in word:
+        return sweeps * (Path(word).parent.name == "sweeps")
+    return ["last", *sweeps, *(part for name in run_names(outputs) for part in name.split("/"))]
 
 
 def _trained(record: Path) -> tuple[bytes, int]:
