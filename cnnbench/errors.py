@@ -175,7 +175,7 @@ def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
     known: names, or what to suggest by what may have been typed for it.
     """
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    if not close:
+    if not close or re.fullmatch(r"[\d.]+", name):  # a number is not misspelt
         return ""
     return f"; did you mean '{known[close[0]] if isinstance(known, Mapping) else close[0]}'?"
 

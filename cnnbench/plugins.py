@@ -92,6 +92,8 @@ def _load(plugin: str) -> ModuleType:
     except UserError as error:
         raise UserError(f"plugins={plugin}: {quoted(error)}") from error
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and Path(f"{plugin}.py").is_file():
+            raise UserError(f"plugins={plugin}: there is no such module; type plugins={plugin}.py") from error
         raise UserError(
             f"plugins={plugin} cannot be imported: {raised_at(error, Path(plugin).name)}{quoted(error)}"
         ) from error

@@ -196,7 +196,7 @@ def _do(request: Request, plans: "Sequence[Plan]", stop: StopRequests) -> ExitCo
         from cnnbench.sweeps.slots import slots_of_machine
         from cnnbench.training.dry_run import dry_run_all
 
-        return dry_run_all(design_of(plans), len(slots_of_machine(request.num_jobs, plans[0])[: len(plans)]))
+        return dry_run_all(design_of(plans), len(slots_of_machine(request.num_jobs, plans[0])))
     if request.lr_find:
         from cnnbench.training.lr_finder import find_learning_rate
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from cnnbench.config.hints import closest
 from cnnbench.config.schema import CheckpointConfig
 from cnnbench.errors import UserError, listed
 from cnnbench.store import checkpoint
@@ -34,8 +35,10 @@ def content_of(folder: RunFolder, which: Checkpoint) -> dict[str, Any]:
     if which in ("last", "best", "average") or _rank(which) in range(1, len(_ranked(newest)) + 1):
         return newest
     others = [f"best{rank + 1}" for rank in range(1, len(_ranked(newest)))]
-    available = listed(["tested", "best", *others, *(["average"] if others else []), "last", *map(str, steps)])
-    raise UserError(f"{folder.path} has no checkpoint '{which}'; there are {available}.")
+    names = ["tested", "best", *others, *(["average"] if others else []), "last"]
+    meant = closest(str(which), names)
+    hint = f"did you mean '{meant}'?" if meant else f"there are {listed([*names, *map(str, steps)])}."
+    raise UserError(f"{folder.path} has no checkpoint '{which}'; {hint}")
 
 
 def validations_of(

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cnnbench.cli.catalog import all_options
-from cnnbench.cli.parse import JSON, Argument, Verb, columns, path, say, say_json, split_key_values
+from cnnbench.cli.parse import JSON, Argument, Verb, columns, path, say, say_json
+from cnnbench.config.values import split_key_values
 from cnnbench.errors import UserError, counted, grouped, listed, one_line
 
 ABOUT = """\

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from textwrap import wrap
 
-from cnnbench.cli.catalog import PACKAGE
+from cnnbench.cli.catalog import PACKAGE, all_keys, all_options
 from cnnbench.cli.parse import VERBS, WIDTH, Argument, Verb, columns, say, verb_named
 from cnnbench.errors import UserError, did_you_mean
 
@@ -82,6 +82,10 @@ def page(topic: str) -> str:
     if topic not in topics():
         meant = [page for page, words in ABOUT_PAGES.items() if _stems(topic) & _stems(words)]
         hint = "".join(f"; type cnnbench help {page}." for page in meant[:1])
+        if not hint and any(f".{key}".endswith(f".{topic}") for key in all_keys()):
+            hint = "; type cnnbench help settings, which has it."
+        groups = [group for group, options in all_options().items() if topic in options]
+        hint = hint or "".join(f"; type cnnbench options {group} {topic}." for group in groups[:1])
         hint = hint or did_you_mean(topic, [*topics(), *VERBS]) or ";"
         raise UserError(f"there is no page '{topic}'{hint} cnnbench help lists them.")
     return "\n".join(in_columns((DOCS / f"{topic}.md").read_text(encoding="utf-8")))

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.catalog import all_keys, sweeps
+from cnnbench.cli.catalog import all_keys, all_options, sweeps
 from cnnbench.cli.parse import JSON, Argument, Verb, number, path, say, say_json
+from cnnbench.config.hints import closest_path, meant_by_word
 from cnnbench.errors import UserError, counted, sized, writing_to
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def _run(flags: Namespace) -> None:
     _check(flags)
     outputs: Path = flags.outputs.resolve() if flags.outputs else outputs_dir()
     if not outputs.is_dir():
-        raise UserError(f"{outputs}: there is no such folder; --in FOLDER names another one.")
+        meant = closest_path(outputs)
+        hint = f"; did you mean '{meant}'?" if meant else "; --in FOLDER names another one."
+        raise UserError(f"{outputs}: there is no such folder{hint}")
     home = outputs_dir() if outputs.is_relative_to(outputs_dir()) else outputs
     files = {word: file for word in flags.conditions if (file := sweep_named(word, home)) is not None}
     if len(files) > 1:
@@ -85,12 +88,15 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     """Print the runs in a folder, or those of a sweep. home: the folder of all runs."""
     from cnnbench.store.folder import outputs_dir
     from cnnbench.store.index import listed, without_collection
-    from cnnbench.store.matching import runs_matching, unmet
+    from cnnbench.store.matching import runs_matching, unchecked, unmet
     from cnnbench.store.query import folders_below, shortest_words
     from cnnbench.store.sweep_files import sweep_folders
 
     outputs = outputs if sweep is None else home
     everything = listed(folders_below(outputs) if sweep is None else sweep_folders(sweep), home)
+    for word in conditions:
+        if not {*word} & {*"<>="}:
+            raise UserError(_no_condition(word, everything))
     matching = runs_matching(everything, conditions)
     order = _order(matching, flags.sort)
     if order is not None:
@@ -118,10 +124,30 @@ def _list_runs(flags: Namespace, conditions: Sequence[str], outputs: Path, home:
     else:
         with without_collection():
             say(*_table(matching, words, outputs, order))
+        if unreadable := unchecked(everything, conditions):
+            what = "condition" if len(conditions) == 1 else "conditions"
+            say(f"  {counted(len(unreadable), 'unreadable run')} could not be checked against the {what}")
         if not matching:
             say(*(f"  {line}" for line in unmet(everything, conditions)))
         if matching and home != outputs_dir():
             say(f"  other commands find them with CNNBENCH_OUTPUTS={shlex.quote(str(home))}")
+
+
+def _no_condition(word: str, runs: "Sequence[RunSummary]") -> str:
+    """Return what to type for a word that is neither a condition nor a sweep."""
+    from cnnbench.store.matching import EXAMPLES
+
+    hint = meant_by_word(word, "", all_options(), all_keys())
+    try:
+        _order(runs, word)
+    except UserError:
+        sorts = "accuracy"
+    else:
+        sorts, hint = word, ""
+    if Path(word).is_dir():
+        hint = f"; --in {word} lists the runs in this folder."
+    hint = hint or f"; conditions are like {EXAMPLES}; --sort {sorts} orders runs."
+    return f"{word}: there is no such sweep (cnnbench list sweeps){hint}"
 
 
 def _list_jobs(sweep: Path, flags: Namespace) -> None:

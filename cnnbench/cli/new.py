@@ -3,12 +3,13 @@
 import keyword
 import re
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
 from cnnbench.cli.catalog import HOMES, PACKAGE, all_options
 from cnnbench.cli.parse import Argument, Verb, say
+from cnnbench.config.hints import closest
 from cnnbench.errors import UserError
 
 ABOUT = """\
@@ -24,7 +25,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def _run(flags: Namespace) -> None:
-    kind, name = flags.kind, flags.name
+    kind, name = flags.kind, flags.name.removesuffix(".py")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"{name}: a name has lower-case letters, digits and _, and begins with a letter.")
     path = Path(f"{name}.py")
@@ -63,11 +64,18 @@ def _what_next(kind: str, name: str) -> list[str]:
     return [f"  wrote {name}.py", *(f"  {key:<12} {value}" for key, value in rows.items())]
 
 
+def _kind(text: str) -> str:
+    """Return a kind. Raises ArgumentTypeError for what may be the name of a network."""
+    if closest(text, HOMES) or not text.isidentifier():
+        return text
+    raise ArgumentTypeError(f"comes before the name: cnnbench new model {text}, or {', '.join(HOMES)}")
+
+
 VERB = Verb(
     "new",
     ABOUT,
     (
-        Argument("kind", choices=tuple(HOMES), metavar="KIND", help=", ".join(HOMES)),
+        Argument("kind", type=_kind, choices=tuple(HOMES), metavar="KIND", help=", ".join(HOMES)),
         Argument("name", metavar="NAME", help="of the option, and of the file"),
     ),
     _run,

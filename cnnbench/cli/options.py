@@ -89,8 +89,8 @@ def _run(flags: Namespace) -> None:
     chosen: list[Option] = []
     for group in words[:1] or (known if flags.plugins else groups):
         texts = {name: path.read_text(encoding="utf-8") for name, path in options_in(folders, group).items()}
-        options = _options_of(group, texts, flags.plugins)
-        options = [one for one in options if pattern in one.name.lower() or fnmatch(one.name.lower(), pattern)]
+        everything = _options_of(group, texts, flags.plugins)
+        options = [one for one in everything if pattern in one.name.lower() or fnmatch(one.name.lower(), pattern)]
         if group == "model" and options and (words or flags.data):
             from cnnbench.plugins import register_everything
 
@@ -103,7 +103,8 @@ def _run(flags: Namespace) -> None:
             "no metric is registered; plugins=FILE adds yours. Those of a task are measured without asking."
         )
     if not chosen:
-        raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; without it all of them are listed.")
+        hint = did_you_mean(pattern, [one.name for one in everything]) or "; without it all of them are listed."
+        raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'{hint}")
     if flags.json:
         say_json([asdict(option) for option in chosen])
     else:

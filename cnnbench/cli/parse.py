@@ -16,7 +16,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnnbench.cli.catalog import all_keys, all_options, run_folders, words_alone
-from cnnbench.config.hints import as_settings, meant_by_word, retyped, without_dashes
+from cnnbench.config.hints import as_settings, meant_by_word, no_such_choice, retyped, without_dashes
+from cnnbench.config.values import split_key_values
 from cnnbench.errors import UserError, did_you_mean, printable, shortened
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def run_name(text: str) -> str:
     return text
 
 
-NAMED = "folder of a run, its name, a part of its path, or last"
+NAMED = "folder of a run, its name, a part of its path, or last, the one trained last"
 RUN = Argument("run", metavar="RUN", type=run_name, complete=run_folders, help=NAMED)
 IMAGES = Argument("words", nargs="*", metavar="IMAGE", help="image files, and folders of them")
 CHECKPOINT = Argument(
@@ -183,6 +184,9 @@ class Verb:
 
     def _in_words(self, message: str) -> str:
         """Return what argparse says about a mistake in plain words."""
+        if choice := re.match(r"(.+?): invalid choice: '(.*)' \(", message):
+            known = next(one.settings["choices"] for one in self.arguments if one.name == choice[1])
+            return f"{choice[1]}: {no_such_choice(choice[2], known)}"
         kind, _, names = message.partition(": ")
         if kind != "the following arguments are required":
             return f"{message}."
@@ -310,10 +314,3 @@ def say(*lines: str) -> None:
 def say_json(values: Any) -> None:
     """Print plain values for programs, in ASCII."""
     say(json.dumps(values, indent=2).replace("\x7f", r"\u007f"))
-
-
-def split_key_values(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
-    """Return the words that do not set one of the keys, and the values of those that do, by key."""
-    pairs = [(word, *word.partition("=")) for word in words]
-    others = [word for word, key, equals, _ in pairs if not equals or key not in keys]
-    return others, {key: value for _, key, equals, value in pairs if equals and key in keys}

@@ -20,7 +20,7 @@ model, task, seed and batch size cannot change.
 """
 RUN = Argument(
     "run", metavar="RUN", type=run_name, complete=lambda: [*run_folders(), *sweeps()],
-    help="folder of a run or a sweep, a run's name, a part of its path, or last",
+    help="folder of a run or a sweep, a run's name, a part of its path, or last, the one trained last",
 )  # fmt: skip
 SETTINGS = Argument("words", nargs="*", metavar="KEY=VALUE", help="settings that differ from now on")
 

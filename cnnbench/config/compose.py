@@ -125,7 +125,7 @@ class Composer:
         """Return the words of every job of a grid: `seed=0,1` makes two; a grid of an experiment counts as typed."""
         texts = {quoted(word): word for word in words if word.partition("=")[0] in FREE_TEXT}
         words = [quoted(self._in_our_words(word)) for word in words]
-        read = {word: read_word(word, self._groups) for word in words}
+        read = {word: read_word(word, self._groups, is_swept=True) for word in words}
         mistakes = [one for one in read.values() if isinstance(one, Mistake)]
         overrides = {word: one for word, one in read.items() if isinstance(one, Override)}
         endless = [word for word, one in overrides.items() if one.is_interval_sweep()]
@@ -298,7 +298,7 @@ class _Loader(ConfigLoaderImpl):
         return super()._compose_config_from_defaults_list(defaults, repo)
 
 
-def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Override | Mistake:
+def read_word(word: str, options: Mapping[str, list[str]] | None = None, is_swept: bool = False) -> Override | Mistake:
     """Return what a word says, `key=value`, or a mistake. options: of each group, for suggestions."""
     if as_utf8(word) != word:
         return Mistake(as_utf8(shortened(word)), "is not text in UTF-8; give the file or folder another name")
@@ -309,5 +309,5 @@ def read_word(word: str, options: Mapping[str, list[str]] | None = None) -> Over
     if override is None or not override.key_or_group:  # Hydra reads `=3` as the value of nothing
         spaced = "; type no space before or after '='" if word[:1] == "=" else ""
         hint = spaced if "=" in word or options is None else meant_by_word(word, "", options, known_keys())
-        return Mistake(shortened(word), why_unread(word) or f"is not of the form key=value{hint}")
+        return Mistake(shortened(word), why_unread(word, is_swept) or f"is not of the form key=value{hint}")
     return override

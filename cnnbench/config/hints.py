@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.config.values import FREE_TEXT, PATHS
-from cnnbench.errors import listed
+from cnnbench.errors import listed, shortened
 
 MAX_LISTED = 12  # options that a message names
 CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
@@ -56,6 +56,16 @@ ELSEWHERE = {
 }
 
 
+VERBS_ELSEWHERE = {
+    "compare": "cnnbench report RUN RUN",
+    "show": "cnnbench report RUN",
+    "test": "cnnbench evaluate RUN",
+    **dict.fromkeys(
+        ("delete", "remove", "rm"), "cnnbench list --prune to see what can be removed, or delete the run's folder"
+    ),
+}
+
+
 def meant_by_key(key: str, value: str, keys: Sequence[str]) -> str:
     """Return "; did you mean 'epochs'?", or what else to type, for a key that does not exist; empty: nothing is close.
 
@@ -82,6 +92,8 @@ def closest_key(key: str, keys: Sequence[str]) -> str:
     """Return the key that one of the wrong section, or one misspelt, stands for; empty: nothing is close."""
     section, _, leaf = key.rpartition(".")
     alike = [one for one in keys if one.rpartition(".")[2] == leaf]
+    if f"regularization.{leaf}" in alike and not section:  # a network may have its own, which only it takes
+        return f"regularization.{leaf}"
     if alike:
         return closest(key, alike) or alike[0]
     leaves = {one.rpartition(".")[2]: one for one in reversed(keys) if one.rpartition(".")[0] == section}
@@ -124,14 +136,15 @@ def without_dashes(words: Sequence[str], flags: Collection[str], keys: Sequence[
     return typed
 
 
-def why_unread(word: str) -> str:
-    """Return what is wrong with a word that Hydra cannot read; empty where that is not clear."""
+def why_unread(word: str, is_swept: bool = False) -> str:
+    """Return what is wrong with a word that Hydra cannot read; empty where that is not clear. is_swept: after -m."""
     key, _, value = word.partition("=")
     if begin := re.match(r"[^\w=+~]+(?=\w)", word):
         return f"begins with '{begin[0]}'; type {word[begin.end() :]}"
     if re.fullmatch(r"\(?[\w.]+((\s*[,;]\s*|\s+)[\w.]+)+\)?", value):
         values = re.sub(r"[,;\s]+", ",", value.strip("()"))
-        return f"cannot be read; a list is typed '{key}=[{values}]'"
+        listed_as = "after -m, values are separated by commas: {}={}" if is_swept else "a list is typed '{}=[{}]'"
+        return f"cannot be read; {listed_as.format(key, values)}"
     for opening, closing in ("[]", "()", "{}") if key else ():
         if value.count(opening) != value.count(closing):
             is_open = value.count(opening) > value.count(closing)
@@ -186,8 +199,12 @@ def meant_by_word(
     following: the word after it, as in `epochs 3`. options: by group. verbs: where one was expected.
     """
     switch = word.replace("-", "_")
+    if word == "last" or os.path.isfile(f"{word}/run.json"):
+        return f"; a run is continued with cnnbench resume {word}"
     if switch in SWITCHES:
         return f"; did you mean '{switch}=true'?"
+    if verbs and word in VERBS_ELSEWHERE:
+        return f"; type {VERBS_ELSEWHERE[word]}"
     if word in options:
         if following in options[word]:
             return f"; type {word}={following}"
@@ -202,6 +219,13 @@ def meant_by_word(
         meant = [setting for setting, option in settings.items() if option == close]
         meant += [f"{close}={following or '…'}"] * (close in keys) + [close] * (close in verbs)
     return f"; did you mean {' or '.join(repr(one) for one in meant)}?" if meant else ""
+
+
+def no_such_choice(word: str, known: Sequence[str]) -> str:
+    """Return what is wrong with a word that is none of a few, and what to type."""
+    meant = closest(shortened(word), known) or next(filter(word.startswith, known), "")
+    hint = f"did you mean '{meant}'?" if meant else f"there are {listed(known)}."
+    return f"there is no '{shortened(word)}'; {hint}"
 
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
@@ -255,6 +279,14 @@ def several_options(group: str, options: Sequence[str], settings: Mapping[str, A
         f"{group}.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()
     )
     return f"takes one option; type the settings of each: {' '.join(words)}"
+
+
+def closest_path(path: str | Path, *others: str) -> str:
+    """Return a path with the most similar name of those next to it, or of others; empty: none is close."""
+    path = Path(path)
+    folder = path.expanduser().parent
+    found = closest(path.name, [*others, *(os.listdir(folder) if folder.is_dir() else ())])
+    return str(path.with_name(found)) if found else ""
 
 
 def closest(word: str, known: Collection[str]) -> str:

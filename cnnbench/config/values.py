@@ -124,6 +124,13 @@ def _in_quotes(text: str) -> str:
     return f"'{escaped}'"
 
 
+def split_key_values(words: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
+    """Return the words that do not set one of the keys, and the values of those that do, by key."""
+    pairs = [(word, *word.partition("=")) for word in words]
+    others = [word for word, key, equals, _ in pairs if not equals or key not in keys]
+    return others, {key: value for _, key, equals, value in pairs if equals and key in keys}
+
+
 def data_for_dataset(word: str) -> str:
     """Return `dataset=cifar100`, `dataset.root=…` or a key like them as `data…`: the configuration has one name."""
     return re.sub(r"^([+~]*)dataset(?=[=.]|$)", r"\1data", word)

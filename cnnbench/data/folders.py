@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cnnbench.config.hints import closest_path
 from cnnbench.data.files import data_root
 from cnnbench.data.image_files import Cache, Fit, Folder, OnProblem, Parts, find_images, image_data
 from cnnbench.data.images import ImageData
@@ -141,6 +142,8 @@ def find_folder(root: Path, folder: str, name: str = "") -> Path:
             f"to get it: {published.source}",
             f"to import it: cnnbench data prepare {name} --from FOLDER{elsewhere}; the archive or its folder in it",
         ]
+    if meant := closest_path(folder) or closest_path(path):
+        lines.append(f"did you mean data.folder={quote(meant)}?")
     here = "" if Path(folder).expanduser().is_absolute() else f", nor {Path(folder)} in {Path.cwd()}"
     lines.append(f"another place: data.folder=FOLDER, here, below {root} (data.root, CNNBENCH_DATA), or a whole path")
     raise UserError("\n  ".join([f"{path}: there is no such folder{here}.", *lines]))

@@ -14,6 +14,7 @@ from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.store.query import RunSummary, higher_is_better
 
 SIGNS = "(>=|<=|!=|>|<|=)"
+EXAMPLES = "data=mnist, model=lenet*, accuracy>0.98"
 ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
@@ -109,11 +110,18 @@ def unmet(runs: Sequence[RunSummary], conditions: Sequence[str]) -> list[str]:
     lines = []
     for condition in conditions:
         key, sign, operand = re.split(SIGNS, condition, maxsplit=1)
-        known = {as_shown(run.values.get(KeyNames(runs).meant(data_for_dataset(key)))) for run in runs}
+        meant = KeyNames(runs).meant(data_for_dataset(key))
+        known = {as_shown(run.values[meant]) for run in runs if run.values.get(meant) is not None}
         if not runs_matching(runs, [condition]):
             there = did_you_mean(operand, known) or f"; there are {listed(sorted(known)[:MAX_LISTED])}"
             lines.append(f"no run has {condition}{there * (sign == '=')}")
     return lines
+
+
+def unchecked(runs: Iterable[RunSummary], conditions: Sequence[str]) -> list[RunSummary]:
+    """Return the runs that cannot be read, so that only conditions on their status say anything of them."""
+    of_status = [condition for condition in conditions if re.match(r"status\b", condition)]
+    return runs_matching((run for run in runs if run.problem), of_status) if len(of_status) < len(conditions) else []
 
 
 def _check_kind(condition: str, values: Sequence[Any]) -> None:
@@ -131,10 +139,7 @@ def _parse_condition(condition: str) -> tuple[str, Callable[[Any], bool]]:
     if match is None:
         if (plain := re.sub("==+|=([<>])", lambda found: f"{found[1] or ''}=", condition)) != condition:
             raise UserError(f"{condition}: type {plain!r}.")
-        raise UserError(
-            f"{condition}: there is no such sweep (cnnbench list sweeps); conditions are like data=mnist, "
-            f"model=lenet*, accuracy>0.98; --sort {condition if condition.isidentifier() else 'accuracy'} orders runs."
-        )
+        raise UserError(f"{condition}: is no condition, such as {EXAMPLES}.")
     key, sign, operand = match.groups()
     if sign in ORDERINGS and _number(operand) is None:
         raise UserError(f"{condition}: '{operand}' is not a number.")

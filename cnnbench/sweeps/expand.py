@@ -105,18 +105,22 @@ def resolve_all(plans: Sequence[Plan]) -> list[Plan]:
     if problems:
         parts = [f"{problem}\n  in: " + "\n      ".join(commands) for problem, commands in problems.items()]
         raise UserError("nothing was started.\n" + "\n".join(parts))
-    resolved: dict[str, Plan] = {}
+    return _each_once([adapted[_checked_as(plan)](plan) for plan in plans])
+
+
+def _each_once(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans of different runs; says which others are the same run."""
+    first: dict[str, Plan] = {}
     for plan in plans:
-        job = adapted[_checked_as(plan)](plan)
-        first = resolved.setdefault(job.config.identity(), job)
-        if first is not job:
-            console.say(f"note: {job.command} is the same run as {first.command}: it is trained once")
-    return list(resolved.values())
+        if first.setdefault(plan.config.identity(), plan) is not plan:
+            same = first[plan.config.identity()]
+            console.say(f"note: {plan.command} is the same run as {same.command}: it is trained once")
+    return list(first.values())
 
 
 def design_of(plans: Sequence[Plan]) -> list[tuple[str, list[Plan]]]:
-    """Return what tells each configuration from the others, and its plans, one for each seed."""
-    groups = list(_alike(plans).values())
+    """Return what tells each configuration from the others, and its plans, one for each seed and run."""
+    groups = list(_alike(_each_once(plans)).values())
     names = labels_of([re.sub(r" seed=\S+", "", group[0].command) for group in groups])
     return list(zip(names, groups, strict=True))
 

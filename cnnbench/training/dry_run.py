@@ -38,6 +38,7 @@ def dry_run_all(design: Sequence[tuple[str, Sequence[Plan]]], at_once: int = 1) 
     design: what each configuration is called, and its plans, one for each seed. at_once: how many runs.
     """
     number = sum(len(plans) for _, plans in design)
+    at_once = min(at_once, number)
     if number == 1:
         seconds, _ = dry_run(design[0][1][0])
         return ExitCode.FINISHED if math.isfinite(seconds) else ExitCode.FAILED

@@ -245,8 +245,9 @@ def plan_resume(path: str, words: Sequence[str], mistakes: tuple[Mistake, ...] =
         raise UserError(f"{path} {checkpoint.why_none(record, way)}")
     trained = newest["epoch"]
     if after.epochs <= trained:
-        problem = f"{trained} epochs are trained already; give more than that"
-        raise ConfigError([Mistake(typed.get("epochs", f"epochs={after.epochs}"), problem)])
+        way = f"add epochs=N above {trained} to train it longer, or start a new run"
+        given = typed.get("epochs", " ".join(typed.values()))
+        raise ConfigError([Mistake(given, f"{path} is finished at epoch {trained}: {way}")])
     if after.name is not None and "name" not in typed:
         notes.append(f"two runs are named {after.name} now, this one and its parent; name=NAME tells them apart")
     after = after.model_copy(update={"parent": f"{record['identity']}@{newest['step']}"})

@@ -262,7 +262,7 @@ FLAGS = {
     "--out x epochs=1": "--out: no such argument. See cnnbench train --help.",
     "-epochs=3": "settings are typed without dashes: epochs=3",
     "-x": "-x: no such argument. See cnnbench train --help.",
-    "--cfg all": "--cfg: invalid choice: 'all'",
+    "--cfg all": "--cfg: there is no 'all'; there are 'job'.",
     "--config-dir": "--config-dir/-cd: expected one argument",
 }
 

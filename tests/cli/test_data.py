@@ -157,7 +157,7 @@ def test_info_downloads_nothing(data, root, monkeypatch):
         (["info", "digits", "--from", "."], "--from is for prepare"),
         (["info", "digits", "--unverified"], "--unverified is for prepare"),
         (["info", "digits", "--json"], "--json is for list"),
-        (["show"], "invalid choice: 'show'"),
+        (["show"], "there is no 'show'; there are 'list'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -8,7 +8,7 @@ from cnnbench.cli.export import FORMATS
 
 
 def test_mistakes_are_refused_at_once(command_of, tmp_path):
-    assert "invalid choice: 'onx'" in command_of("export", str(tmp_path), "--format", "onx").err
+    assert "there is no 'onx'; did you mean 'onnx'?" in command_of("export", str(tmp_path), "--format", "onx").err
     assert "more: no such argument" in command_of("export", str(tmp_path), "--format", "onnx", "more").err
     code = "import sys, cnnbench.cli.export as _; sys.exit(str({'torch', 'pydantic'} & sys.modules.keys() or 0))"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

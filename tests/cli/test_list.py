@@ -118,6 +118,36 @@ def test_a_malformed_condition_is_refused(word, several_runs, listing):
     assert ("did you mean 'accuracy" in done.err) == word.startswith("acu")
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lenet", "did you mean 'model=lenet'?"),
+        ("mnits", "did you mean 'data=mnist'?"),
+        ("accuracy", "; --sort accuracy orders runs."),
+        ("zzz", "; conditions are like data=mnist, model=lenet*, accuracy>0.98; --sort accuracy orders runs."),
+        ("folder", "; --in folder lists the runs in this folder."),
+    ],
+)
+def test_a_word_that_is_no_condition_is_answered_with_what_works(word, meant, several_runs, listing):
+    Path("folder").mkdir()
+    done = listing(word)
+    assert done.code == 2
+    assert f"{word}: there is no such sweep (cnnbench list sweeps); " in done.err
+    assert done.err.endswith(f"{meant}\n")
+
+
+def test_runs_that_cannot_be_read_are_counted_where_a_condition_would_leave_them_out(several_runs, listing):
+    (edited,) = several_runs.glob("*/lenet_v2/*/config.yaml")
+    edited.write_text(edited.read_text().replace("seed: 3", "seed: 4"))
+    left_out = "  1 unreadable run could not be checked against the condition\n"
+    assert left_out in listing("seed=3").out
+    assert left_out in listing("model=lenet").out
+    assert "checked against the conditions" in listing("model=lenet", "seed=0").out
+    assert "could not be checked" not in listing("status=completed").out + listing("status=failed", "seed=0").out
+    assert "no run has data=mnits; there are 'synthetic'\n" in listing("data=mnits").out
+    assert "could not be checked" not in listing().out
+
+
 def test_a_value_that_no_run_has_is_answered_with_those_that_there_are(several_runs, listing):
     assert "no run has model=lenett; did you mean 'lenet'?" in listing("model=lenett").out
     assert "no run has seed=7; there are '0', '3'\n" in listing("seed=7", "model=lenet").out

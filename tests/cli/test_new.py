@@ -76,7 +76,7 @@ REFUSED = {
     "model ../mine": "a name has lower-case letters",
     "model random": "random is the name of a Python module, which random.py would hide",
     "model torch": "torch is the name of a Python module",
-    "mdoel mine": "KIND: invalid choice: 'mdoel'",
+    "mdoel mine": "KIND: there is no 'mdoel'; did you mean 'model'?",
 }
 
 

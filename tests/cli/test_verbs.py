@@ -37,6 +37,11 @@ UNKNOWN = {
     "evalute outputs/RUN": "no such command 'evalute'; did you mean 'evaluate'?",
     "lst": "did you mean 'list'?",
     "eval last": "no such command 'eval'; did you mean 'evaluate'?",
+    "compare a b": "no such command 'compare'; type cnnbench report RUN RUN. See",
+    "show last": "type cnnbench report RUN.",
+    "test last": "type cnnbench evaluate RUN.",
+    "delete last": "type cnnbench list --prune to see what can be removed, or delete the run's folder.",
+    "last": "no such command 'last'; a run is continued with cnnbench resume last.",
     "dry_run": "no such command 'dry_run'; did you mean 'dry_run=true'?",
     "lr-find": "did you mean 'lr_find=true'?",
     "LeNet": "did you mean 'model=lenet'?",
@@ -85,7 +90,7 @@ def test_a_run_folder_needs_a_verb(cnnbench, tmp_path):
 
 
 MISSING = {
-    "explain": "cnnbench explain: RUN is missing: folder of a run, its name, a part of its path, or last.",
+    "explain": "cnnbench explain: RUN is missing: folder of a run, its name, a part of its path, or last, the",
     "predict": "cnnbench predict: RUN is missing",
     "evaluate": "cnnbench evaluate: RUN is missing",
     "resume": "cnnbench resume: RUN is missing",
@@ -95,6 +100,12 @@ MISSING = {
     "predict photo.jpg": "cnnbench predict: RUN: comes before 'photo.jpg', which is a file: folder of a run",
     "explain photo.jpg last": "cnnbench explain: RUN: comes before 'photo.jpg', which is a file",
     "export outputs/RUN": "cnnbench export: --format FORMAT is missing: safetensors, onnx, torch_export.",
+    "new modle my_net": "cnnbench new: KIND: there is no 'modle'; did you mean 'model'?",
+    "new my_net": "cnnbench new: KIND: comes before the name: cnnbench new model my_net, or model, data, ",
+    "data lsit": "did you mean 'list'?",
+    "export last --format ONNX": "--format: there is no 'ONNX'; did you mean 'onnx'?",
+    "evaluate last --split validation": "--split: there is no 'validation'; did you mean 'val'?",
+    "evaluate last --split x": "--split: there is no 'x'; there are 'test', 'val', 'train'.",
     "data": "cnnbench data: list|info|prepare|cache is missing",
     "new model": "cnnbench new: NAME is missing",
     "evaluate outputs/RUN --spilt val": "--spilt val: no such argument; did you mean '--split'?",
@@ -115,6 +126,34 @@ def test_what_is_missing_or_means_nothing_is_said_in_one_line(cnnbench, words):
     assert outcome.err.endswith(f" See cnnbench {words.split()[0]} --help.\n")
     assert "IMAGE is missing" not in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+NEAR = {
+    "evaluate lst": "has this name or path; did you mean 'last'?",
+    "evaluate dgits": "did you mean 'digits'?",
+    "resume outputs/sweeps/abaltion": "did you mean 'outputs/sweeps/ablation'?",
+    "resume abaltion": "did you mean 'ablation'?",
+    "report outputs/digit": "did you mean 'outputs/digits'?",
+    "list --in output": "outputs'?",
+    "options model lenett": "no option of 'model' matches 'lenett'; did you mean 'lenet'?",
+    "data=image_folder data.folder=my_photo": "did you mean data.folder=my_photos?",
+    "train last": "last  is not of the form key=value; a run is continued with cnnbench resume last",
+    "plugins=my_net epochs=1": "plugins=my_net: there is no such module; type plugins=my_net.py",
+    "help epochs": "there is no page 'epochs'; type cnnbench help settings, which has it.",
+    "help optimizer.lr": "type cnnbench help settings, which has it.",
+    "help lenet": "there is no page 'lenet'; type cnnbench options model lenet.",
+}
+
+
+@pytest.mark.parametrize("words", NEAR)
+def test_a_name_that_is_nearly_right_is_answered_with_what_was_meant(cnnbench, monkeypatch, words):
+    monkeypatch.setenv("CNNBENCH_OUTPUTS", "outputs")
+    for folder in ("outputs/digits/lenet/default-1a2b3c4d", "outputs/sweeps/ablation-1a2b3c4d", "my_photos"):
+        Path(folder).mkdir(parents=True)
+    Path("my_net.py").touch()
+    outcome = cnnbench(*words.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert NEAR[words] in outcome.err
 
 
 def test_a_verb_in_another_place_is_answered_with_where_it_belongs(cnnbench):

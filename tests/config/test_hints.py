@@ -110,6 +110,11 @@ def test_a_word_that_is_read_as_no_text_is_answered_with_how_text_is_typed(compo
     assert plan_run(composer, ["model=timm", f"model{quoted}"]).config.model.settings["architecture"] == word
 
 
+def test_a_list_with_semicolons_in_a_sweep_is_answered_with_commas(cnnbench):
+    message = cnnbench("-m", "seed=0;1").err
+    assert "  seed=0;1  cannot be read; after -m, values are separated by commas: seed=0,1\n" in message
+
+
 def test_a_decimal_comma_in_a_sweep_is_answered_with_what_it_means(cnnbench):
     message = cnnbench("-m", "optimizer.lr=0,1").err
     assert "optimizer.lr=0,1 is two values, 0 and 1; one number has a point: optimizer.lr=0.1" in message
@@ -126,6 +131,7 @@ def test_a_word_that_nothing_reads_is_answered_with_what_was_meant(composer, wor
 TYPED_INSTEAD = {
     "patience=3": "regularization.early_stopping.patience=3",
     "dropout=0.5": "regularization.dropout=0.5",
+    "batchnorm=false": "regularization.batchnorm=false",
     "weight_decay=0.1": "optimizer.weight_decay=0.1",
     "learning_rate=0.1": "optimizer.lr=0.1",
     "data.batch_size=16": "batch_size=16",

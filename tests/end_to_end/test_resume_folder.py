@@ -145,7 +145,7 @@ REFUSALS = {
     "other data": ("data.val_fraction=0.2", "cannot change in a resumed run"),
     "other steps": ("batch_size=8", "cannot change in a resumed run"),
     "several values": ("epochs=4,5", "has several values; resuming takes one"),
-    "fewer epochs": ("epochs=2", "3 epochs are trained already; give more than that"),
+    "fewer epochs": ("epochs=2", "is finished at epoch 3: add epochs=N above 3 to train it longer"),
     "an unknown key": ("epoch=4", "no such key; did you mean 'epochs'"),
     "batch norm": ("regularization.batchnorm=true", "regularization.batchnorm=true"),
     "dropout": ("regularization.dropout=0.5", "regularization.dropout=0.5"),
@@ -162,6 +162,13 @@ def test_what_cannot_change_is_refused_and_nothing_is_made(cnnbench, parent, out
     assert word in outcome.err
     assert re.search(problem, outcome.err)
     assert fingerprints(outputs) == before
+
+
+def test_another_setting_of_a_finished_run_is_answered_with_what_trains_it_longer(cnnbench, parent):
+    outcome = cnnbench("resume", str(parent), "optimizer.lr=0.1")
+    assert outcome.code == 2
+    way = "is finished at epoch 3: add epochs=N above 3 to train it longer, or start a new run"
+    assert f"  optimizer.lr=0.1  {parent} {way}\n" in outcome.err
 
 
 def test_a_folder_that_is_no_run_is_refused(cnnbench, outputs, tmp_path):

@@ -49,6 +49,22 @@ def test_a_run_is_found_by_the_name_that_its_user_gave_it(outputs):
         run_named("trial")
 
 
+def test_last_is_the_run_that_was_trained_last_whatever_was_written_into_others_since(outputs):
+    killed, resumed, old = (write_run(outputs, 0.9, f"seed={seed}") for seed in range(3))
+    RunFolder(killed).update(started="2026-11-27T04:10:00Z", status="running")
+    RunFolder(resumed).update(
+        started="2026-11-27T04:00:00Z", ended="2026-11-27T04:01:00Z", sessions=[{"time": "2026-11-27T04:12:00Z"}]
+    )
+    RunFolder(old).update(started="2026-11-27T04:02:00Z", ended="2026-11-27T04:11:00Z")
+    assert run_named("last").path == resumed
+    RunFolder(old).record_damage("config.yaml could not be read, and was restored")
+    assert run_named("last").path == resumed
+    RunFolder(killed).end("completed")
+    assert run_named("last").path == killed
+    (resumed / "run.json").write_text("{")
+    assert run_named("last").path == killed
+
+
 def test_finished_runs_of_an_experiment_are_found_next_to_damaged_ones(outputs):
     path = write_run(outputs, 0.9, choices={"experiment": "one"})
     write_run(outputs, 0.9, "seed=1", choices={"experiment": "another"})

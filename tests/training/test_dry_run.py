@@ -74,6 +74,9 @@ def test_a_dry_run_of_a_sweep_shows_its_design_and_checks_every_configuration(cn
     assert ended.out.count("exceeds the 72 training images") == 1
     assert "2 of 4 runs can be carried out" in ended.out
     assert not list(outputs.rglob("*.*"))
+    ended = cnnbench("-m", *SMALL, "dry_run=true", "seed=0,0")
+    assert ended.out.count(" is the same run as cnnbench ") == 1
+    assert "2 runs" not in ended.out
 
 
 BROKEN = """
