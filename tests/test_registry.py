@@ -136,6 +136,18 @@ def test_a_selection_is_built_from_what_the_program_knows_and_what_the_file_says
     assert shapes.build(Selection("circle", {"radius": 2.0, "filled": True}), spec="spec") == ("spec", 2.0, True)
 
 
+def test_what_a_component_does_with_its_settings_stays_its_own(shapes):
+    @shapes.register("polygon")
+    def polygon(spec, *, sides: list[float], colors: dict[str, list[int]]):
+        sides.append(1.0)
+        colors["edge"].append(255)
+        return sides, colors
+
+    chosen = Selection("polygon", {"sides": [2.0], "colors": {"edge": [0]}})
+    assert [shapes.build(chosen, spec="spec") for _ in range(2)] == [([2.0, 1.0], {"edge": [0, 255]})] * 2
+    assert chosen.settings == {"sides": [2.0], "colors": {"edge": [0]}}
+
+
 def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
     assert list(shapes) == ["circle", "square"]
     assert ("square" in shapes, "triangle" in shapes) == (True, False)

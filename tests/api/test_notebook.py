@@ -281,7 +281,7 @@ def test_data_that_changed_since_the_last_training_are_seen(kind, tmp_path):
     data.change()
     with pytest.raises(UserError, match=r"data changed"):
         load_run(first.path).data("test")
-    with pytest.raises(UserError, match=r"data changed|1 file new"):
+    with pytest.raises(UserError, match=r"have changed since|1 file new"):
         train()
     other = train(seed=1)
     assert other.record["data"]["fingerprint"] != first.record["data"]["fingerprint"]
