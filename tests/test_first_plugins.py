@@ -261,8 +261,8 @@ FILES = {
                    returned=f"self.more[0]({SCORES})").replace(
             "super().__init__()", "super().__init__(); self.more = [nn.Linear(spec.num_outputs, spec.num_outputs)]"),
         "model=first_net",
-        "the loss is computed with 2 weights that the network does not know, the first of shape (3, 3), so that they are "
-        "neither trained nor in a checkpoint: keep layers in an nn.ModuleList or nn.ModuleDict, not in a list or dict",
+        "the loss is computed with 2 weights that the network does not know, the first of shape (3, 3), so that they "
+        "are neither trained nor in a checkpoint: keep layers in an nn.ModuleList or nn.ModuleDict, not in a list or",
     ),
     "a network with a weight that is a plain tensor": First(
         NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
