@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cnnbench.analysis.run import Run, load_run
+from cnnbench.analysis.run import Run, opened
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
@@ -68,12 +68,12 @@ def train(
         _check_callback(on_epoch)
     controls: dict[str, Any] = {"resume": resume, "rerun": rerun, "accept_stale": accept_stale}
     planned = plan(words, plugins=plugins, config_dir=config_dir, **controls, **settings)
-    opened = cache(lambda folder: load_run(folder.path, planned.plugins))
-    tell = None if on_epoch is None else lambda folder, row: on_epoch(opened(folder), row)
+    run_of = cache(lambda folder: opened(folder, planned.plugins))
+    tell = None if on_epoch is None else lambda folder, row: on_epoch(run_of(folder), row)
     read_anew()
     with StopRequests() as stop, borrowed_torch(), showing(progress):
         _, folder = carried_out(planned, stop, write_page, tell)
-    run = load_run(folder.path, planned.plugins)
+    run = opened(folder, planned.plugins)
     if not folder.is_completed:
         record = folder.record()
         raise Stopped(

@@ -1,5 +1,6 @@
 """What registers components: cnnbench's own packages, installed entry points, and plugins typed on the command line."""
 
+import ast
 import hashlib
 import importlib
 import importlib.metadata
@@ -21,8 +22,8 @@ PACKAGES = ("data", "models", "augmentation", "optim", "tasks", "training.logger
 PREFIX = "cnnbench_plugin_"
 REGISTRIES: tuple[Registry, ...] = (*GROUPS.values(), LOGGERS, METRICS, ENGINES)
 
-_imported: dict[str, bytes] = {}
-"""Content of each plugin file as it was imported, by the name of its module; of modules none: they may be reloaded."""
+_imported: dict[str, dict[Path, bytes]] = {}
+"""What each plugin file was imported from, by the name of its module; of modules nothing: they may be reloaded."""
 
 _said: set[str] = set()
 """Notes on installed plugins that could not be loaded: no reason to refuse commands that do not need them."""
@@ -53,9 +54,45 @@ def imported() -> list[ModuleType]:
     return [one for one in modules if one is not None and Path(getattr(one, "__file__", None) or "").is_file()]
 
 
-def source_of(module: ModuleType) -> str:
-    """Return the code of a module that has a file."""
-    return (_imported.get(module.__name__) or Path(str(module.__file__)).read_bytes()).decode("utf-8")
+def sources_of(module: ModuleType) -> dict[Path, str]:
+    """Return the code of a plugin, and of the modules beside or below it that it imports, by their files."""
+    files = _imported.get(module.__name__) or _files_of(Path(str(module.__file__)))
+    return {path: content.decode("utf-8", "replace") for path, content in files.items()}
+
+
+def _files_of(path: Path) -> dict[Path, bytes]:
+    """Return the content of a plugin, and of what it imports from its own folder or package, by file."""
+    home = path.parent
+    while (home / "__init__.py").is_file() and (home.parent / "__init__.py").is_file():
+        home = home.parent
+    found, waiting = {path: path.read_bytes()}, [path]
+    while waiting and home.name not in ("site-packages", "dist-packages"):
+        file = waiting.pop()
+        for base, name in _imports_in(found[file], file, home):
+            parts = name.split(".")
+            if parts[0] == __package__:
+                continue
+            stems = [base.joinpath(*parts[:number]) for number in range(1, len(parts) + 1)]
+            candidates = (one for stem in stems for one in (Path(f"{stem}.py"), stem / "__init__.py"))
+            own = [one for one in candidates if one not in found and one.is_relative_to(home) and one.is_file()]
+            found |= {one: one.read_bytes() for one in own}
+            waiting += own
+    return found
+
+
+def _imports_in(content: bytes, file: Path, home: Path) -> Iterator[tuple[Path, str]]:
+    """Yield folders and what is imported in a file, as it may be found below them: `nets`, `nets.blocks`."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # which importing it says better
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((base, one.name) for one in node.names for base in (home, home.parent))
+        elif isinstance(node, ast.ImportFrom):
+            bases = [file.parents[node.level - 1]] if node.level else [home, file.parent, home.parent]
+            names = [".".join(filter(None, (node.module, one.name))) for one in node.names]
+            yield from ((base, name) for base in bases for name in names)
 
 
 def _entry_points() -> Iterator[ModuleType]:
@@ -86,17 +123,20 @@ def _load(plugin: str) -> ModuleType:
         with _rolled_back_on_failure():
             if plugin.endswith(".py") or "/" in plugin or Path(plugin).exists():
                 return _load_file(Path(plugin))
-            module = importlib.import_module(plugin)
-            _imported[module.__name__] = b""
+            with _importable(Path.cwd()):
+                module = importlib.import_module(plugin)
+            _imported[module.__name__] = {}
             return module
     except UserError as error:
         raise UserError(f"plugins={plugin}: {quoted(error)}") from error
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and Path(f"{plugin}.py").is_file():
             raise UserError(f"plugins={plugin}: there is no such module; type plugins={plugin}.py") from error
-        raise UserError(
-            f"plugins={plugin} cannot be imported: {raised_at(error, Path(plugin).name)}{quoted(error)}"
-        ) from error
+        file = Path(plugin)
+        way = f"; give it as a module of its package: plugins={file.resolve().parent.name}.{file.stem}"
+        way *= isinstance(error, ImportError) and "attempted relative import" in str(error)
+        said = f"{raised_at(error, file.name)}{quoted(error)}{way}"
+        raise UserError(f"plugins={plugin} cannot be imported: {said}") from error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -106,12 +146,18 @@ def _load_file(path: Path) -> ModuleType:
             "no such Python file; give the path of a file, or the name of a module, that registers something."
         )
     name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    loaded, content = sys.modules.get(name), path.read_bytes()
-    if loaded is not None and _imported.get(name) == content:
+    loaded, files = sys.modules.get(name), _files_of(path)
+    if loaded is not None and _imported.get(name) == files:
         return loaded
+    beside = files.keys() - {path}
+    known = {file: content for others in _imported.values() for file, content in others.items()}
+    stale = set(map(str, beside)) if any(known.get(file) != files[file] for file in beside) else set()
+    forgotten = {key for key, one in sys.modules.items() if getattr(one, "__file__", None) in stale} - {"__main__"}
     for registry in REGISTRIES:  # a file that was edited while a notebook goes on
-        for own in [own for own in registry.components.values() if own.factory.__module__ == name]:
+        for own in [own for own in registry.components.values() if own.factory.__module__ in forgotten | {name}]:
             del registry.components[own.name]
+    for key in forgotten:
+        del sys.modules[key]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -119,8 +165,9 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     before = [dict(registry.components) for registry in REGISTRIES]
     try:
-        spec.loader.exec_module(module)
-        if b"register" not in content and before == [registry.components for registry in REGISTRIES]:
+        with _importable(path.parent):
+            spec.loader.exec_module(module)
+        if b"register" not in files[path] and before == [registry.components for registry in REGISTRIES]:
             raise UserError(
                 "registers nothing; above a network comes @cnnbench.register_model('my_net'); "
                 "cnnbench new model my_net writes such a file."
@@ -128,8 +175,20 @@ def _load_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
-    _imported[name] = content
+    _imported[name] = files
     return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let what is imported find the modules of a folder, after all that is installed."""
+    added = [str(folder)] if str(folder) not in sys.path else []
+    sys.path += added
+    try:
+        yield
+    finally:
+        for one in added:
+            sys.path.remove(one)
 
 
 @contextmanager

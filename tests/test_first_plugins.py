@@ -256,6 +256,26 @@ FILES = {
         "model=first_net",
         says="note: the network ends in a softmax; the loss applies its own: leave it out, or learning is slow",
     ),
+    "a network whose layers are in a list": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
+                   returned=f"self.more[0]({SCORES})").replace(
+            "super().__init__()", "super().__init__(); self.more = [nn.Linear(spec.num_outputs, spec.num_outputs)]"),
+        "model=first_net",
+        "the loss is computed with 2 weights that the network does not know, the first of shape (3, 3), so that they "
+        "are neither trained nor in a checkpoint: keep layers in an nn.ModuleList or nn.ModuleDict, not in a list or",
+    ),
+    "a network with a weight that is a plain tensor": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
+                   returned=f"self.gain * {SCORES}").replace(
+            "super().__init__()", "super().__init__(); self.gain = torch.ones(1, requires_grad=True)"),
+        "model=first_net",
+        "1 weight that the network does not know, the first of shape (1,)",
+    ),
+    "a network that needs gradients of its images": First(
+        NET.format(parameters="self, spec", channels="spec.channels", outputs="spec.num_outputs",
+                   returned=SCORES.replace("(images)", "(images.detach().requires_grad_())", 1)),
+        "model=first_net",
+    ),
     "a model that is no module": First(
         '@registry.register_model("first_net")\ndef net(spec):\n    return lambda images: images',
         "model=first_net",

@@ -136,6 +136,18 @@ def test_a_selection_is_built_from_what_the_program_knows_and_what_the_file_says
     assert shapes.build(Selection("circle", {"radius": 2.0, "filled": True}), spec="spec") == ("spec", 2.0, True)
 
 
+def test_what_a_component_does_with_its_settings_stays_its_own(shapes):
+    @shapes.register("polygon")
+    def polygon(spec, *, sides: list[float], colors: dict[str, list[int]]):
+        sides.append(1.0)
+        colors["edge"].append(255)
+        return sides, colors
+
+    chosen = Selection("polygon", {"sides": [2.0], "colors": {"edge": [0]}})
+    assert [shapes.build(chosen, spec="spec") for _ in range(2)] == [([2.0, 1.0], {"edge": [0, 255]})] * 2
+    assert chosen.settings == {"sides": [2.0], "colors": {"edge": [0]}}
+
+
 def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
     assert list(shapes) == ["circle", "square"]
     assert ("square" in shapes, "triangle" in shapes) == (True, False)
@@ -258,6 +270,66 @@ class TestPlugins:
         assert sorted(both) == ["one/net.py", "two/net.py"]
         assert both["one/net.py"] != both["two/net.py"]
         assert [*provenance.plugin_hashes(register_everything([str(files[0])]))] == ["net.py"]
+
+    def test_what_a_file_imports_from_beside_it_is_found_and_counts_as_code(self, tmp_path):
+        folder, file = tmp_path / "nets", tmp_path / "nets" / "uses_blocks.py"
+        (folder / "parts_of_it").mkdir(parents=True)
+        file.write_text(f"import blocks_beside\n{MY_NET}")
+        (folder / "blocks_beside.py").write_text("from parts_of_it.sizes import SIZE\n")
+        (folder / "parts_of_it" / "sizes.py").write_text("SIZE = 3\n")
+        (folder / "blocks_aside.py").write_text("SIZE = 4\n")
+        before = list(sys.path)
+
+        def hashes() -> dict[str, str]:
+            (module,) = register_everything(str(file))
+            assert sys.path == before
+            sizes.append(module.blocks_beside.SIZE)
+            return provenance.plugin_hashes([module])
+
+        sizes: list[int] = []
+        first = hashes()
+        assert list(first) == ["uses_blocks.py", "blocks_beside.py", "sizes.py"]
+        (folder / "blocks_aside.py").write_text("SIZE = 50\n")
+        assert hashes() == first
+        (folder / "parts_of_it" / "sizes.py").write_text("SIZE = 40\n")  # while a notebook goes on
+        assert provenance.changed_names(first, hashes()) == ["sizes.py"]
+        assert sizes == [3, 3, 40]
+
+    def test_a_file_beside_that_was_edited_is_other_code(self, cnnbench, tmp_path):
+        here, words = tmp_path / "here", ("plugins=edits.py", "model=plugged_net", "model.width=5", "epochs=1", *TINY)
+        (here / "edits.py").write_text(f"import edits_beside\n{MY_NET}")
+        (here / "edits_beside.py").write_text("SIZE = 1\n")
+        assert cnnbench(*words).code == 0
+        assert "made with other code" not in cnnbench(*words).out
+        (here / "edits_beside.py").write_text("SIZE = 20\n")
+        assert "note: made with other code: edits_beside.py" in cnnbench(*words).out
+
+    def test_a_module_below_the_current_folder_is_found(self, cnnbench, tmp_path):
+        package = tmp_path / "here" / "package_here"
+        package.mkdir()
+        (package / "nets.py").write_text(f"from . import sizes\n{MY_NET}")
+        (package / "sizes.py").write_text("SIZE = 3\n")
+        words = ("model=plugged_net", "model.width=5", "--cfg", "job")
+        refused = cnnbench("plugins=package_here/nets.py", *words)
+        assert refused.code == 2
+        assert refused.err.endswith("; give it as a module of its package: plugins=package_here.nets\n")
+        assert cnnbench("plugins=package_here.nets", *words).code == 0
+        (module,) = register_everything("package_here.nets")
+        assert list(provenance.plugin_hashes([module])) == ["nets.py", "sizes.py"]
+
+    def test_a_module_beside_an_installed_one_is_none_of_its_files(self, tmp_path, monkeypatch):
+        folder = tmp_path / "site-packages"
+        folder.mkdir()
+        (folder / "installed_net.py").write_text(f"import installed_library\n{MY_NET}")
+        (folder / "installed_library.py").write_text("SIZE = 3\n")
+        monkeypatch.syspath_prepend(folder)
+        assert list(provenance.plugin_hashes(register_everything("installed_net"))) == ["installed_net.py"]
+
+    def test_a_file_beside_that_cannot_be_read_as_code_counts_by_its_text(self, tmp_path):
+        (tmp_path / "tries.py").write_text(f"try:\n    import tried_beside\nexcept SyntaxError:\n    pass\n{MY_NET}")
+        (tmp_path / "tried_beside.py").write_text("def x(:\n")
+        hashes = provenance.plugin_hashes(register_everything(f"{tmp_path}/tries.py"))
+        assert list(hashes) == ["tries.py", "tried_beside.py"]
 
     def test_an_installed_package_that_cannot_be_imported_is_named_once_and_ends_no_command(
         self, cnnbench, tmp_path, monkeypatch

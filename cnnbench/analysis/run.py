@@ -17,7 +17,7 @@ from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.data.prepare import PreparedData
+from cnnbench.data.prepare import PreparedData, read_anew
 from cnnbench.errors import UserError, listed
 from cnnbench.models.build import build_network
 from cnnbench.plugins import imported, register_everything
@@ -269,6 +269,8 @@ class Run:
         """
         from cnnbench.analysis.evaluate import evaluate_and_record
 
+        if data:
+            read_anew()
         return evaluate_and_record(self, split, self.resolve(which), as_words(data, {}), calibrate)
 
     @borrowed_torch()
@@ -315,6 +317,11 @@ def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:
 
     plugins: Python files that register what it was trained with.
     """
-    modules = register_everything(plugins)
-    folder = run_named(str(path))
+    read_anew()
+    return opened(run_named(str(path)), plugins)
+
+
+def opened(folder: RunFolder, plugins: str | Sequence[str] = ()) -> Run:
+    """Return the run of a folder, with the data that this process has read, if it has."""
+    modules = register_everything(plugins)  # before the settings of what they register are read
     return Run(folder, folder.run_config(), modules)

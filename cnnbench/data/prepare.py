@@ -87,7 +87,7 @@ def _load(name: str, settings: str, root: Path) -> tuple[ImageData, str]:
 
 
 def read_anew() -> None:
-    """Let data be read again: files may have changed since the last training of this process, as in a notebook."""
+    """Let data be read again: they may have changed since this process read them, as in a notebook."""
     _load.cache_clear()
 
 

@@ -10,6 +10,7 @@ What is registered is checked at once, and what a factory returns when it is bui
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +105,7 @@ class Component:
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
         """Call the factory. Raises ContractError where it returns something other than its group requires."""
         filled = {name: provided[what] for name, what in self.provided.items()}
-        product = self.factory(**filled, **settings)
+        product = self.factory(**filled, **deepcopy(dict(settings)))  # a list may be appended to, and is recorded
         if self.group not in PRODUCTS:
             return product
         expected, description = PRODUCTS[self.group]

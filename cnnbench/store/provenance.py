@@ -21,7 +21,7 @@ from typing import Any
 
 import cnnbench
 from cnnbench.config.run_config import RunConfig
-from cnnbench.plugins import source_of
+from cnnbench.plugins import sources_of
 
 # What computes. A console message, a command or a report changes no result, and makes no finished run outdated.
 COMPUTES = (
@@ -44,8 +44,11 @@ def code_hashes(plugins: Iterable[ModuleType] = ()) -> dict[str, str]:
 
 
 def plugin_hashes(plugins: Iterable[ModuleType]) -> dict[str, str]:
-    """Return the hash of each plugin, by the name of its file, with folders where several have the same."""
-    files = {Path(module.__file__): source_of(module) for module in plugins if module.__file__}
+    """Return the hash of each plugin and of what it imports from its own folder or package.
+
+    They go by the name of their file, with folders where several have the same.
+    """
+    files = {path: source for module in plugins if module.__file__ for path, source in sources_of(module).items()}
     named = {path: path.name for path in files}
     for depth in range(2, max((len(path.parts) for path in files), default=0) + 1):
         shared = Counter(named.values())
@@ -85,7 +88,11 @@ def _bytecode(part: Any) -> Any:
 @lru_cache(maxsize=1024)  # a notebook and a sweep plan many runs with the same code
 def syntax_hash(source: str) -> str:
     """Return 16 hex digits that follow from what Python code does, not from how it is written down."""
-    return hashlib.sha256("\0".join(_syntax(ast.parse(source))).encode()).hexdigest()[:16]
+    try:
+        parts: Iterable[str] = _syntax(ast.parse(source))
+    except (SyntaxError, ValueError):  # a file beside a plugin, which imports it only where that works
+        parts = [source]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def changed_names(before: Code, now: Code) -> list[str]:

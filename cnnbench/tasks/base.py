@@ -171,6 +171,12 @@ def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: i
         yield f"train_step returns {described(loss)} as loss, not a scalar tensor"
     elif not loss.requires_grad and loss != 0:  # a constant 0: there may be nothing to learn from so few samples
         yield "train_step returns a loss without gradient: no_grad, detach and item have to go, in the network too"
+    elif unknown := _unregistered(loss, network):
+        yield (
+            f"the loss is computed with {counted(len(unknown), 'weight')} that the network does not know, the first of "
+            f"shape {tuple(unknown[0].shape)}, so that they are neither trained nor in a checkpoint: keep layers in an "
+            "nn.ModuleList or nn.ModuleDict, not in a list or dict, and weights as nn.Parameter"
+        )
     if not isinstance(sums, Tensor) or sums.shape != sums_shape:
         yield f"train_step returns {described(sums)} as sums of {', '.join(task.train_metrics)}, not shape {sums_shape}"
         return
@@ -194,3 +200,24 @@ def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: i
         yield f"compute_metrics returns {described(metrics[foreign[0]])} as {foreign[0]}, not a number"
     if not {name for name, _ in task.watched} <= set(task.eval_metrics):
         yield f"watched names {', '.join(name for name, _ in task.watched)}, not all of which are in eval_metrics"
+
+
+def _unregistered(loss: Tensor, network: nn.Module) -> list[Tensor]:
+    """Return the weights that a loss depends on, and that are no parameters of the network.
+
+    A tensor that needs a gradient for one step alone, as for a penalty on gradients, is none.
+    """
+    known = {id(one) for one in network.parameters()}
+    held = {id(value) for module in network.modules() for value in vars(module).values()}
+    found: list[Tensor] = []
+    waiting, seen = [loss.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor) and id(leaf) not in known and (isinstance(leaf, nn.Parameter) or id(leaf) in held):
+            found.append(leaf)
+        waiting += [before for before, _ in node.next_functions]
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cnnbench import api
+from cnnbench import api, load_run
 from cnnbench.analysis.run import Run
 from cnnbench.plugins import REGISTRIES
 from tests.conftest import TINY, latest
@@ -32,7 +32,7 @@ def finished_once(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(finished_once, tmp_path) -> Run:
-    return api.load_run(shutil.copytree(finished_once, tmp_path / "run"))
+    return load_run(shutil.copytree(finished_once, tmp_path / "run"))
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:

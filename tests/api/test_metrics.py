@@ -5,7 +5,7 @@ import re
 import pytest
 
 import cnnbench
-from cnnbench import api
+from cnnbench import api, load_run
 from cnnbench.cli.help import DOCS
 from cnnbench.errors import ConfigError, UserError
 from tests.api.conftest import tiny, weights
@@ -53,7 +53,7 @@ def test_the_metric_of_the_documentation_is_measured():
     text = (DOCS / "python.md").read_text(encoding="utf-8")
     begin = text.index('@cnnbench.register_metric("macro_f1")')
     exec(text[begin : text.index("```", begin)], {"cnnbench": cnnbench})
-    assert 0.5 < api.load_run(api.runs()["path"][0]).result["test"]["macro_f1"] < 1
+    assert 0.5 < load_run(api.runs()["path"][0]).result["test"]["macro_f1"] < 1
 
 
 def test_a_metric_without_a_value_is_not_a_number():

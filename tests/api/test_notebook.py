@@ -1,21 +1,23 @@
 """What a notebook shows, and what its cells define."""
 
 import importlib
+import linecache
 import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import cnnbench
-from cnnbench import api, plugins
+from cnnbench import api, load_run, plugins
 from cnnbench.analysis.explanation.pictures import Explanation, Picture
-from cnnbench.data.images import Images
+from cnnbench.data.images import ImageData, Images
 from cnnbench.errors import TrainingError, UserError
-from cnnbench.registry import MODELS
+from cnnbench.registry import DATASETS, MODELS
 from cnnbench.store.files import write_json
 from cnnbench.store.provenance import typed_code
 from cnnbench.tasks.figures import image_grid
@@ -57,8 +59,8 @@ def test_hostile_names_are_escaped(run, tmp_path):
     hostile = tmp_path / f"{HOSTILE.replace('/', ':')}"
     run.path.rename(hostile)
     picture = Picture(HOSTILE, HOSTILE, image_grid(torch.zeros(1, 1, 4, 4)))
-    shown = [api.load_run(hostile)._repr_html_(), Explanation((picture,), (HOSTILE,))._repr_html_()]
-    report = api.load_run(hostile).evaluate()
+    shown = [load_run(hostile)._repr_html_(), Explanation((picture,), (HOSTILE,))._repr_html_()]
+    report = load_run(hostile).evaluate()
     object.__setattr__(report, "metrics", {HOSTILE: 1.0})
     object.__setattr__(report, "tables", {HOSTILE: pd.DataFrame})
     for html in (*shown, report._repr_html_()):
@@ -153,7 +155,7 @@ def test_a_run_of_a_cell_that_is_not_there_any_more_asks_for_it(tmp_path):
     run = tiny("model=mine", "epochs=1")
     del MODELS.components["mine"]
     with pytest.raises(UserError, match=r"^model 'mine': run the cell that defines it first\.\n(?s:.*)no such model"):
-        api.load_run(run.path)
+        load_run(run.path)
 
 
 def test_a_run_without_its_folder_says_so(run):
@@ -200,9 +202,9 @@ def test_a_run_opened_again_has_the_plugins_that_were_imported(tmp_path, capsys)
     path.write_text(PLUGIN)
     run = tiny("model=of_a_file", "epochs=1", plugins=str(path))
     path.write_text(PLUGIN.replace("Flatten()", "Flatten(1)"))  # and this process has the code of before
-    api.load_run(run.path).model()
+    load_run(run.path).model()
     assert "warning" not in capsys.readouterr().err
-    api.load_run(run.path, plugins=str(path)).model()
+    load_run(run.path, plugins=str(path)).model()
     assert "plugin.py changed since the training" in capsys.readouterr().err
 
 
@@ -212,7 +214,7 @@ def test_a_plugin_in_the_place_of_another_one_is_named(tmp_path, monkeypatch, ca
     del MODELS.components["of_a_file"]  # as in another process
     monkeypatch.setattr(plugins, "_imported", {})
     (tmp_path / "other.py").write_text(PLUGIN.replace("Flatten()", "Flatten(1)"))
-    api.load_run(run.path, plugins=f"{tmp_path}/other.py").model()
+    load_run(run.path, plugins=f"{tmp_path}/other.py").model()
     assert "plugin.py (not given, but other.py) changed since the training" in capsys.readouterr().err
 
 
@@ -222,17 +224,83 @@ def test_a_plugin_can_be_imported_as_a_module_as_well(tmp_path, monkeypatch, cap
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("of_both_kinds")
     assert MODELS["of_a_file"].factory.__module__ == "of_both_kinds"
-    again = api.load_run(run.path, plugins=f"{tmp_path}/of_both_kinds.py")
+    again = load_run(run.path, plugins=f"{tmp_path}/of_both_kinds.py")
     assert same(weights(again), weights(run))
     assert "warning" not in capsys.readouterr().err
 
 
-def test_photographs_that_were_added_since_the_last_training_are_seen(tmp_path):
-    folder = write_classes(tmp_path / "photos", {"cat": 12, "dog": 12})
-    words = ("data=image_folder", f"data.folder={folder}", "data.image_size=20", "data.crop=16", "model=mlp")
-    train = partial(api.train, (*words, "epochs=1", "batch_size=4", "report=false", "threads=1"), progress="quiet")
+DATA_CELL = """
+@register_dataset("ours")
+def ours(root):
+    pixels = torch.from_numpy(numpy.load({file!r}) if {file!r} else arrays)
+    labels = torch.arange(len(pixels)) % 2
+    return ImageData(Images(pixels[:40], labels[:40]), Images(pixels[40:], labels[40:]), ("even", "odd"))
+"""
+DRAWN = np.random.default_rng(0).integers(2, 256, (50, 1, 16, 16), dtype=np.uint8)
+
+
+class _Changing:
+    """A data set that is another one after `change`, and the words that choose it."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self.folder, self.arrays = kind, folder, DRAWN.copy()
+        self.words = "data=ours data.image_size=16 data.crop=null"
+        if kind == "photographs":
+            write_classes(folder / "photos", {"cat": 12, "dog": 12})
+            self.words = f"data=image_folder data.folder={folder / 'photos'} data.image_size=20 data.crop=16"
+        else:
+            np.save(folder / "images.npy", DRAWN)
+            self._run_cell(DATA_CELL)
+
+    def change(self) -> None:
+        np.save(self.folder / "images.npy", 255 - DRAWN)
+        if self.kind == "array":
+            self.arrays[:] = 255 - self.arrays
+        elif self.kind == "cell":
+            self._run_cell(DATA_CELL.replace("pixels[", "255 - pixels["))
+        elif self.kind == "photographs":
+            photograph(self.folder / "photos" / "cat" / "new.png", seed=99)
+
+    def _run_cell(self, text: str) -> None:
+        path = self.folder / "cell.py"
+        path.write_text(text.format(file=str(self.folder / "images.npy") if self.kind == "file" else ""))
+        names = {"register_dataset": cnnbench.register_dataset, "torch": torch, "numpy": np, "arrays": self.arrays}
+        names |= {"__name__": "__main__", "Images": Images, "ImageData": ImageData}
+        linecache.checkcache()
+        exec(compile(path.read_text(), str(path), "exec"), names)
+
+
+@pytest.mark.parametrize("kind", ["array", "file", "cell", "photographs"])
+def test_data_that_changed_since_the_last_training_are_seen(kind, tmp_path):
+    data = _Changing(kind, tmp_path)
+    words = f"{data.words} model=mlp epochs=1 batch_size=4 report=false threads=1"
+    train = partial(api.train, words, progress="quiet")
     first = train()
-    photograph(folder / "cat" / "new.png", seed=99)
-    with pytest.raises(UserError, match=r"1 file new: 'cat/new.png'"):
+    assert first.record["data"]["fingerprint"] == train().record["data"]["fingerprint"]
+    loaded = load_run(first.path)
+    data.change()
+    with pytest.raises(UserError, match=r"data changed"):
+        load_run(first.path).data("test")
+    with pytest.raises(UserError, match=r"have changed since|1 file new"):
         train()
+    other = train(seed=1)
+    assert other.record["data"]["fingerprint"] != first.record["data"]["fingerprint"]
     assert train(rerun=True).path != first.path
+    with pytest.raises(UserError, match=r"data changed"):
+        loaded.evaluate()
+
+
+def test_a_training_reads_its_data_once(tmp_path, monkeypatch):
+    read, build = [], DATASETS.build
+    monkeypatch.setattr(DATASETS, "build", lambda *given, **more: read.append(1) or build(*given, **more))
+    run = tiny("model=mlp", "epochs=2", on_epoch=lambda run, row: run.data("val"))
+    run.data("test")
+    assert len(read) == 1
+
+
+def test_other_images_that_changed_are_measured(run, tmp_path):
+    folder = write_classes(tmp_path / "photos", dict.fromkeys(run.classes, 3))
+    words = f"image_folder data.folder={folder} data.channels=1 data.image_size=16 data.crop=16"
+    assert len(run.evaluate(data=words).tables["predictions"]) == 9
+    photograph(folder / run.classes[0] / "new.png", seed=99)
+    assert len(run.evaluate(data=words).tables["predictions"]) == 10

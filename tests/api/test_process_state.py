@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.backends import cuda, cudnn, mkldnn
 
-from cnnbench import api
+from cnnbench import api, load_run
 from cnnbench.analysis.run import Run
 from cnnbench.errors import TrainingError, UserError
 from cnnbench.training.signals import SIGNALS
@@ -158,7 +158,7 @@ def alone(tmp_path_factory) -> dict[str, torch.Tensor]:
     code = f"import cnnbench; print(cnnbench.train({latest(DROPOUT)!r}, progress='quiet').path)"
     environment = os.environ | {"CNNBENCH_OUTPUTS": str(tmp_path_factory.mktemp("alone"))}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    return weights(api.load_run(ran.stdout.strip()))
+    return weights(load_run(ran.stdout.strip()))
 
 
 @pytest.mark.usefixtures("own_settings")

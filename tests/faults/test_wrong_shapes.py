@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench import api
+from cnnbench import api, load_run
 from cnnbench.errors import UserError
 from cnnbench.store.query import runs_below
 from tests.support.interruption import PLAIN, finished, read
@@ -139,4 +139,4 @@ def test_what_is_missing_of_a_record_is_named(run):
     del values["data"]["mean"]
     (run / "run.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"run\.json is damaged: it says nothing of 'mean'"):
-        api.load_run(run).batches()
+        load_run(run).batches()
