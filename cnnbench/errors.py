@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnbench.analysis.run import Run
+    from cnnbench.registry import Component
 
 LONGEST = 200  # characters that a message quotes
 # Control characters, among them those that begin commands of a terminal, and others that hide what follows: separators
@@ -145,6 +146,22 @@ def try_out(component: str, file: str, problems: Iterable[str], contract: str = 
         raise UserError(f"{component} fails on the first images: {said}") from error
     if found:
         raise UserError(f"{component}: {'; '.join(found)}.")
+
+
+@contextmanager
+def blaming(
+    component: "Component", what: str, contract: str = "", spared: type[Exception] = Explained
+) -> Iterator[None]:
+    """Say in a sentence what other people's code raises, with its line: UserError; what is spared stays as it is."""
+    try:
+        yield
+    except (Explained, spared):
+        raise
+    except Exception as error:
+        if not component.is_from_plugin:
+            raise
+        said = f"{raised_at(error, component.file)}{quoted(error).rstrip('.')}"
+        raise UserError(f"{component}: {what}: {said}{contract}.") from error
 
 
 def described(value: object) -> str:

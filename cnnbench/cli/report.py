@@ -87,7 +87,7 @@ VERB = Verb(
             help="runs, sweeps, folders of runs, and patterns",
         ),
         Argument("--baseline", metavar="KEY=VALUE,…", help="what to compare with; default: the first"),
-        Argument("--metric", metavar="NAME", help="what to compare by; default: accuracy, recall@1 or loss"),
+        Argument("--metric", metavar="NAME", help="what to compare by; default: what chose the best epochs"),
         Argument("--open", action="store_true", help="open the page in the browser"),
         Argument(
             "--out",

@@ -252,10 +252,11 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def _metrics(runs: Sequence[RunSummary]) -> list[str]:
-    """Return the names of test metrics, the most telling first, then those that decide which epoch is best."""
-    watched = [name for run in runs for name, _ in run.result.get("watched", ())[:1]]
+    """Return the names of test metrics: first what all choose the best epoch by, or else what tells most."""
+    watched = dict.fromkeys(name for run in runs for name, _ in run.result.get("watched", ())[:1])
     measured = [name for run in runs for name in run.test_metrics]
-    return [name for name in dict.fromkeys([*PRINCIPAL, *watched, *measured]) if name in measured]
+    telling = [*watched, *PRINCIPAL] if len(watched) == 1 else [*PRINCIPAL, *watched]
+    return [name for name in dict.fromkeys([*telling, *measured]) if name in measured]
 
 
 def _setting(key: str, run: RunSummary) -> str:

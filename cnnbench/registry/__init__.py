@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, create_model
 
-from cnnbench.errors import UserError, did_you_mean, listed
-from cnnbench.registry.contract import PRODUCTS, PROVIDED, STRICT, ContractError, Section, problems
+from cnnbench.errors import Explained, UserError, blaming, did_you_mean, listed
+from cnnbench.registry.contract import EXPLAINED, PRODUCTS, PROVIDED, STRICT, ContractError, Section, problems
 
 __all__ = [
     "AUGMENTATIONS", "DATASETS", "ENGINES", "LOGGERS", "METRICS", "MODELS", "OPTIMIZERS", "PROVIDED", "SCHEDULERS",
@@ -105,13 +105,15 @@ class Component:
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
         """Call the factory. Raises ContractError where it returns something other than its group requires."""
         filled = {name: provided[what] for name, what in self.provided.items()}
-        product = self.factory(**filled, **deepcopy(dict(settings)))  # a list may be appended to, and is recorded
+        with blaming(self, "cannot be made", spared=EXPLAINED.get(self.group, Explained)):
+            product = self.factory(**filled, **deepcopy(dict(settings)))  # a list may be appended to, and is recorded
         if self.group not in PRODUCTS:
             return product
         expected, description = PRODUCTS[self.group]
         ancestors = {f"{base.__module__}.{base.__qualname__}" for base in type(product).__mro__}
         if expected not in ancestors if expected else not _takes_two(product):
-            raise ContractError(f"{self}: returns a {type(product).__name__}, and must return {description}.")
+            found = f" of {inspect.signature(product)}" if not expected and inspect.isfunction(product) else ""
+            raise ContractError(f"{self}: returns a {type(product).__name__}{found}, and must return {description}.")
         return product
 
     def defaults(self) -> dict[str, Any]:
@@ -225,9 +227,7 @@ class Models(Registry):
         """Return the network for a data spec, `spec=`."""
         spec = provided["spec"]
         side = spec.height if spec.height == spec.width else (spec.height, spec.width)
-        return super().build(
-            selection, spec=spec, channels=spec.channels, outputs=spec.num_outputs, image_size=side
-        )  # fmt: skip
+        return super().build(selection, spec=spec, channels=spec.channels, outputs=spec.num_outputs, image_size=side)
 
 
 class Datasets(Registry):

@@ -36,10 +36,13 @@ PRODUCTS = {
     "data": ("cnnbench.data.images.ImageData", "an ImageData (cnnbench.data.images)"),
     "augmentation": ("cnnbench.augmentation.base.Augmentation", "an Augmentation (cnnbench.augmentation.base)"),
     "optimizer": ("torch.optim.optimizer.Optimizer", "a torch.optim.Optimizer"),
-    "scheduler": ("", "a function of the step and the scores"),
+    "scheduler": ("", "a function of (step, scores)"),
     "task": ("cnnbench.tasks.base.Task", "a Task (cnnbench.tasks.base)"),
     "logger": ("cnnbench.training.loggers.base.Logger", "a Logger (cnnbench.training.loggers.base)"),
 }  # a metric returns whatever `float` takes, an engine nothing
+
+# By group: what its factories raise that is explained where they are called.
+EXPLAINED = {"model": Exception, "data": Exception, "logger": Exception, "optimizer": ValueError}
 
 ANYTHING = "anything"
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import isclose
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.split import weighted_order
-from cnnbench.errors import UserError, counted, described, try_out
+from cnnbench.errors import UserError, blaming, counted, described, try_out
 from cnnbench.models.build import OutputSpec
-from cnnbench.registry import TASKS
+from cnnbench.registry import TASKS, ContractError
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport, OnDemand, table_of_images
 from cnnbench.tasks.gallery import samples_of
@@ -123,6 +123,40 @@ class Task(OutputSpec, ABC):
     def final_evaluation(self, context: EvalContext) -> dict[str, float]:
         """Show the result of a training, and return additional metrics of the test images."""
         return {}
+
+
+def build_task(config: RunConfig, spec: DataSpec) -> Task:
+    """Return the configured task.
+
+    Raises SettingError for settings that it does not work with, and UserError for declarations of another form.
+    """
+    component = TASKS[config.task.name]
+    with blaming(component, "cannot be made"):
+        task: Task = TASKS.build(config.objective(), spec=spec)
+        if not hasattr(task, "spec"):
+            raise ContractError(f"{component}: its __init__ has to call super().__init__(spec).")
+        for problem in _misdeclared(task):
+            raise ContractError(f"{component}: {problem}.")
+        task.validate(config)
+    return task
+
+
+def _misdeclared(task: Any) -> Iterator[str]:
+    if callable(number := task.num_outputs):
+        yield "num_outputs is a method: write @property above it"
+    elif not isinstance(number, int) or number < 1:
+        yield f"num_outputs is {number!r}, not a whole number from 1 on"
+    for key in ("train_metrics", "eval_metrics"):
+        names = getattr(task, key)
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+            yield f"{key} is {names!r}, not a tuple of names: write ('loss',), say"
+    pairs = task.watched
+    if (
+        not isinstance(pairs, tuple)
+        or not pairs
+        or not all(isinstance(pair, tuple) and list(map(type, pair)) == [str, bool] for pair in pairs)
+    ):
+        yield f"watched is {pairs!r}, not a tuple of pairs: write (('loss', False),), say; True: higher is better"
 
 
 def first_batch(data: PreparedData, order: Tensor) -> Batch:

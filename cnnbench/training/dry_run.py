@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cnnbench.data.images import counts_per_class
 from cnnbench.data.loader import Batches
 from cnnbench.errors import ExitCode, UserError, counted, duration, grouped, quoted
+from cnnbench.optim.checks import scores_at
 from cnnbench.store.files import make_folder
 from cnnbench.store.folder import outputs_dir
 from cnnbench.training import console
@@ -152,7 +153,7 @@ def _draw(training: TrainingSetup, folder: Path) -> None:
     base = training.config.optimizer.settings["lr"]
     save_curve(
         folder / "learning_rate.png", [step / horizon.steps_per_epoch for step in steps],
-        [base * training.schedule(step, ()) for step in steps], ("epoch", "learning rate"),
+        [base * training.schedule(step, scores_at(step, horizon)) for step in steps], ("epoch", "learning rate"),
     )  # fmt: skip
 
 

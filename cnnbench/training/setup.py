@@ -22,17 +22,18 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.data.split import class_weights
-from cnnbench.errors import ConfigError, Mistake, SettingError, one_line
+from cnnbench.errors import ConfigError, Mistake, SettingError
 from cnnbench.models.build import check_network, count_parameters
 from cnnbench.models.head import NamedParts, trace_head
 from cnnbench.optim.average import WeightAverage, mean_of, measure_norms
+from cnnbench.optim.checks import build_optimizer, build_schedule
 from cnnbench.optim.freezing import FreezePlan, plan_freezing
 from cnnbench.optim.optimizers import parameter_groups, penalized
 from cnnbench.optim.schedules import Horizon, Schedule, scaled_from, warmed_up
 from cnnbench.randomness import generator, seed_layers
-from cnnbench.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULERS, TASKS
+from cnnbench.registry import AUGMENTATIONS
 from cnnbench.store.provenance import cpu_flags
-from cnnbench.tasks.base import Task, check_task, needs_several_samples
+from cnnbench.tasks.base import Task, build_task, check_task, needs_several_samples
 from cnnbench.training.remarks import Remark, Trial, remarks_before
 
 DEFAULT_THREADS = torch.get_num_threads()  # before anything sets it: one for each core that this process may use
@@ -126,8 +127,7 @@ def setup(
     configured = find_device(config)  # it has to be there, wherever this is built
     device = configured if place is None else place
     data = prepared(config.data)
-    task: Task = TASKS.build(config.objective(), spec=data.spec)
-    task.validate(config)
+    task = build_task(config, data.spec)
     spec = replace(data.spec, outputs=task.num_outputs)
     seed_layers(config.seed, "weights", 0, torch.device("cpu"))
     network = check_network(config.network(), spec, config.head, task).train()
@@ -259,7 +259,7 @@ def make_horizon(config: RunConfig, steps_per_epoch: int) -> Horizon:
 
 def make_schedule(config: RunConfig, horizon: Horizon) -> Schedule:
     """Return the configured learning-rate schedule. Raises ConfigError where it could have no effect."""
-    schedule: Schedule = SCHEDULERS.build(config.scheduler.part, horizon=horizon)
+    schedule = build_schedule(config.scheduler.part, horizon)
     schedule = warmed_up(schedule, horizon.warmup_steps) if horizon.warmup else schedule
     freeze = config.freeze
     if freeze.epochs is None or freeze.then_lr is None:
@@ -275,10 +275,7 @@ def make_optimizer(config: RunConfig, network: nn.Module, freeze: FreezePlan) ->
     if freeze.epochs is None:
         freeze.set_train_mode(network, 1)
     groups = parameter_groups(network, config.optimizer.decay_norm_and_bias, freeze.lr_factors, freeze.unfrozen_later)
-    try:
-        optimizer: Optimizer = OPTIMIZERS.build(config.optimizer.part, groups=groups)
-    except ValueError as error:
-        raise SettingError(f"optimizer.name={config.optimizer.name}", one_line(str(error))) from error
+    optimizer = build_optimizer(config.optimizer.part, groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)
     return optimizer

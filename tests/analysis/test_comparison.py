@@ -1,5 +1,6 @@
 """Runs side by side: grouped over seeds, compared with a baseline, and called by what differs."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from cnnbench.analysis.reports.columns import as_typed, short_names
 from cnnbench.analysis.reports.compared import conclusion, page_of, title_of
 from cnnbench.analysis.reports.comparison import compare
+from cnnbench.analysis.reports.learning import Metric
+from cnnbench.cli.run_table import table
 from cnnbench.errors import UserError
 from cnnbench.store.query import runs_named
-from tests.support.run_folders import write_dropout_runs, write_run
+from tests.support.run_folders import replace_epochs, write_dropout_runs, write_run
 
 
 @pytest.fixture
@@ -60,6 +63,22 @@ def test_rows_link_to_the_pages_of_their_runs(outputs, tmp_path):
 
 def test_the_lowest_loss_is_the_best(several_runs):
     assert compare(runs_named([str(several_runs)]), "loss").best.label == "dropout=0.5"
+
+
+def test_runs_are_ranked_by_what_chose_their_epochs(outputs):
+    """The listing begins with it, too; runs that chose by different metrics are compared by what tells most."""
+    paths = [write_run(outputs, accuracy, f"seed={seed}") for seed, accuracy in enumerate((0.9, 0.8))]
+    for path in paths:
+        result = json.loads((path / "result.json").read_text())
+        result |= {"watched": [["mae", False], ["loss", False]], "test": result["test"] | {"mae": 0.1}}
+        (path / "result.json").write_text(json.dumps(result))
+        replace_epochs(path, accuracy_val=[0.5], mae_val=[0.2])
+    runs = runs_named([str(outputs)])
+    assert compare(runs).metric == Metric("mae", higher_is_better=False)
+    headings = table(runs, dict, outputs)[0].split()
+    assert headings.index("mae") < headings.index("accuracy")
+    (paths[0] / "result.json").write_text(json.dumps(result | {"watched": [["loss", False]]}))
+    assert compare(runs_named([str(outputs)])).metric.name == "accuracy"
 
 
 def test_the_baseline_can_be_named(several_runs):
@@ -125,6 +144,7 @@ def test_columns_of_the_page_have_the_names_of_labels_and_those_of_the_csv_whole
     assert short_names(["model", "model.dropout", "regularization.dropout", "optimizer.name", "task.model"]) == {
         "optimizer.name": "optimizer"
     }
+    assert short_names(["data.seed", "freeze.epochs"]) == {}  # `seed` and `epochs` are the run's
 
 
 def test_a_setting_that_a_model_and_an_override_have_is_one_column(outputs):

@@ -170,6 +170,7 @@ def test_the_principal_metric_was_measured_during_training():
     assert principal(["loss", "accuracy"], rows(accuracy_train=[0.5]), {}) == "accuracy"
     watched = {"watched": [["error", False], ["loss", False]]}
     assert principal(["loss", "error"], rows(error_val=[0.5], loss_val=[1.0]), watched) == "error"
+    assert principal(["accuracy", "loss"], OVERFITTING, {"watched": [["loss", False], ["accuracy", True]]}) == "loss"
     assert not Metric.of("error", watched).higher_is_better
     assert Metric.of("dice", watched).higher_is_better
     assert not Metric.of("ece", {}).higher_is_better

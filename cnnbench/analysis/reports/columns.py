@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnbench.config.run_config import overridden_keys
+from cnnbench.config.schema import TopLevelConfig
 from cnnbench.config.values import TYPED, as_text
 
 GROUPS = ("experiment", "data", "model", "augmentation", "optimizer", "scheduler", "regularization", "task", "debug")
@@ -138,4 +139,4 @@ def _word(key: str, text: str) -> str:
 
 def _short(key: str) -> str:
     group, _, leaf = key.rpartition(".")
-    return group if leaf == "name" else leaf
+    return group if leaf == "name" else key if leaf in TopLevelConfig.model_fields else leaf

@@ -213,8 +213,8 @@ class Comparison:
 def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str | None = None) -> Comparison:
     """Return runs side by side, grouped over seeds, folds and splits; what cannot be read is `skipped`.
 
-    metric: None: what their task watches. baseline: `key=value,…` of the configuration to compare with; None: the
-    first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
+    metric: None: what their task watches, if all watch the same. baseline: `key=value,…` of the configuration to
+    compare with; None: the first. Raises UserError if nothing is finished, and for an unknown metric or baseline.
     """
     skipped = [_skipped(run) for run in runs if run.problem]
     groups = grouped([run for run in runs if run.config])  # of a sweep also what cannot be read: its plan says
@@ -234,7 +234,8 @@ def compare(runs: Sequence[RunSummary], metric: str | None = None, baseline: str
     if split is None:
         raise UserError("these runs have no metric in common: their tasks differ.")
     if metric is None:
-        telling = principal(names[split], finished[0].epochs, first.result)
+        is_one = all(run.result.get("watched") == first.result.get("watched") for run in every)
+        telling = principal(names[split], finished[0].epochs, first.result if is_one else {})
         metric = telling if telling in names[split] else names[split][0]
     of = Metric.of(metric, first.result)
     ranks_on = "val" if metric in names["val"] else "test"

@@ -63,10 +63,10 @@ LOSS = Metric("loss", higher_is_better=False)
 
 
 def principal(names: Sequence[str], epochs: pd.DataFrame, result: Mapping[str, Any]) -> str:
-    """Return the main metric measured during training: accuracy or recall, else the first its task watches, or loss."""
+    """Return the main metric measured during training: the first its task watches, else accuracy, recall, or loss."""
     during_training = {str(column).partition("/")[0] for column in epochs}
-    watched = (name for name, _ in result.get("watched", ()))
-    return next((name for name in (*PRINCIPAL, *watched) if name in names and name in during_training), "loss")
+    watched = (name for name, _ in result.get("watched", ())[:1])
+    return next((name for name in (*watched, *PRINCIPAL) if name in names and name in during_training), "loss")
 
 
 @dataclass(frozen=True)
