@@ -10,10 +10,10 @@ import torch
 
 from cnnbench.analysis.calibrate import calibrated_task
 from cnnbench.analysis.checkpoints import Checkpoint
-from cnnbench.analysis.run import Run, require_images
+from cnnbench.analysis.run import Run
 from cnnbench.data.images import Images
 from cnnbench.data.loader import Batches
-from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure
+from cnnbench.data.prepare import PreparedData, prepare, prepare_to_measure, require_images
 from cnnbench.errors import UserError, counted, grouped, listed
 from cnnbench.registry import DATASETS
 from cnnbench.store.files import write_sealed

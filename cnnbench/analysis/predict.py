@@ -11,12 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from cnnbench.analysis.checkpoints import Checkpoint
-from cnnbench.analysis.run import CPU, Run, require_images
+from cnnbench.analysis.run import CPU, Run
 from cnnbench.data.checks import SIXTEENTH
 from cnnbench.data.decode import Undecodable, decode, deep_kind
 from cnnbench.data.image_files import find_images, first_names
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
+from cnnbench.data.prepare import require_images
 from cnnbench.errors import UserError, counted, listed
 
 Pictures = Tensor | Images | str | Path | Sequence[str | Path]

@@ -17,8 +17,8 @@ from cnnbench.config.values import Words, as_words
 from cnnbench.data.decode import decode
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batch, Batches
-from cnnbench.data.prepare import PreparedData, read_anew
-from cnnbench.errors import UserError, listed
+from cnnbench.data.prepare import read_anew
+from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
 from cnnbench.plugins import imported, register_everything
 from cnnbench.registry import TASKS
@@ -303,13 +303,6 @@ class Run:
         device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
-
-
-def require_images(split: str, data: PreparedData, name: str) -> None:
-    """Raise UserError where data have no images of a split, with the splits that have some. name: of the data."""
-    having = [one for one in ("train", "val", "test") if len(getattr(data, one))]
-    if split not in having:
-        raise UserError(f"{name}: there are no {split} images; choose another split: {listed(having)}.")
 
 
 def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:

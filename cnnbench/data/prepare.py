@@ -305,3 +305,10 @@ def crop_size(height: int, width: int, crop: float | None) -> tuple[int, int]:
         problem = f"is larger than the images, which have {height}x{width} pixels"
         raise SettingError(f"data.crop={crop}", problem, {"data.crop": PROPORTIONAL_CROP})
     return int(crop), int(crop)
+
+
+def require_images(split: str, data: PreparedData, name: str) -> None:
+    """Raise UserError where data have no images of a split, with the splits that have some. name: of the data."""
+    having = [one for one in ("train", "val", "test") if len(getattr(data, one))]
+    if split not in having:
+        raise UserError(f"{name}: there are no {split} images; choose another split: {listed(having)}.")

@@ -42,7 +42,9 @@ PRODUCTS = {
 }  # a metric returns whatever `float` takes, an engine nothing
 
 # By group: what its factories raise that is explained where they are called.
-EXPLAINED = {"model": Exception, "data": Exception, "logger": Exception, "optimizer": ValueError}
+EXPLAINED = {
+    "model": Exception, "data": Exception, "logger": Exception, "metric": Exception, "optimizer": ValueError,
+}  # fmt: skip
 
 ANYTHING = "anything"
 

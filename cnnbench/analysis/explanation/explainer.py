@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.explanation.layers import LISTED, NotPossible
 from cnnbench.analysis.predict import InputImage, images_from_files, images_from_split
-from cnnbench.analysis.run import Run, require_images
+from cnnbench.analysis.run import Run
 from cnnbench.data.loader import as_pixels
+from cnnbench.data.prepare import require_images
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.tasks.charts import plain
 
