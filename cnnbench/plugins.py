@@ -130,8 +130,6 @@ def _load(plugin: str) -> ModuleType:
     except UserError as error:
         raise UserError(f"plugins={plugin}: {quoted(error)}") from error
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and Path(f"{plugin}.py").is_file():
-            raise UserError(f"plugins={plugin}: there is no such module; type plugins={plugin}.py") from error
         file = Path(plugin)
         way = f"; give it as a module of its package: plugins={file.resolve().parent.name}.{file.stem}"
         way *= isinstance(error, ImportError) and "attempted relative import" in str(error)

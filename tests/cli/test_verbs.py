@@ -138,7 +138,6 @@ NEAR = {
     "options model lenett": "no option of 'model' matches 'lenett'; did you mean 'lenet'?",
     "data=image_folder data.folder=my_photo": "did you mean data.folder=my_photos?",
     "train last": "last  is not of the form key=value; a run is continued with cnnbench resume last",
-    "plugins=my_net epochs=1": "plugins=my_net: there is no such module; type plugins=my_net.py",
     "help epochs": "there is no page 'epochs'; type cnnbench help settings, which has it.",
     "help optimizer.lr": "type cnnbench help settings, which has it.",
     "help lenet": "there is no page 'lenet'; type cnnbench options model lenet.",
