@@ -103,6 +103,8 @@ def _run(flags: Namespace) -> None:
             "no metric is registered; plugins=FILE adds yours. Those of a task are measured without asking."
         )
     if not chosen:
+        from cnnbench.config.hints import closest
+
         meant = closest(pattern, [one.name for one in everything])
         hint = f"did you mean '{meant}'?" if meant else "without it all of them are listed."
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; {hint}")
@@ -145,8 +147,7 @@ def _headline(text: str) -> str:
 def _content(group: str, name: str, text: str) -> dict[str, Any]:
     import yaml
 
-    from cnnbench.config.hints import closest
-from cnnbench.config.growth import load_yaml
+    from cnnbench.config.growth import load_yaml
 
     try:
         content = load_yaml(text) or {}
