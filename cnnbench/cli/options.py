@@ -105,8 +105,8 @@ def _run(flags: Namespace) -> None:
     if not chosen:
         from cnnbench.config.hints import closest
 
-        meant = closest(pattern, [one.name for one in everything])
-        hint = f"did you mean '{meant}'?" if meant else "without it all of them are listed."
+        guess = closest(pattern, [one.name for one in everything])
+        hint = f"did you mean '{guess}'?" if guess else "without it all of them are listed."
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; {hint}")
     if flags.json:
         say_json([asdict(option) for option in chosen])
