@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnbench.analysis.run import Run, load_run
+    from cnnbench.analysis.loading import load_run
+    from cnnbench.analysis.run import Run
     from cnnbench.api import plan, runs, sweep, train
     from cnnbench.errors import Stopped, TrainingError, UserError
     from cnnbench.registry import (
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analysis.run": ("Run", "load_run"),
+    "analysis.loading": ("load_run",),
+    "analysis.run": ("Run",),
     "api": ("plan", "runs", "sweep", "train"),
     "errors": ("Stopped", "TrainingError", "UserError"),
     "registry": tuple(name for name in __all__ if name.startswith("register_")),

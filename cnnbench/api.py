@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cnnbench.analysis.run import Run, opened
+from cnnbench.analysis.loading import opened
+from cnnbench.analysis.run import Run
 from cnnbench.config.compose import Composer
 from cnnbench.config.validate import CONTROLS
 from cnnbench.config.values import Words, as_words, flat
@@ -15,6 +17,7 @@ from cnnbench.data.prepare import read_anew
 from cnnbench.errors import ExitCode, Mistake, SettingError, Stopped, UserError, exits_explained
 from cnnbench.plugins import plugin_names, register_everything
 from cnnbench.store.folder import RunFolder, outputs_dir
+from cnnbench.store.lookup import word_of
 from cnnbench.store.provenance import code_hashes, typed_code
 from cnnbench.store.query import RunSummary, read_run, runs_below, runs_named
 from cnnbench.sweeps.launch import Grid, Pages, carry_out_sweep, launched
@@ -43,7 +46,7 @@ def train(
     words: Words = (),
     *,
     plugins: Plugins = (),
-    resume: str | Path | None = None,
+    resume: str | PathLike[str] | None = None,
     rerun: bool = False,
     accept_stale: bool = False,
     config_dir: str | Path | None = None,
@@ -129,7 +132,7 @@ def plan(
     words: Words = (),
     *,
     plugins: Plugins = (),
-    resume: str | Path | None = None,
+    resume: str | PathLike[str] | None = None,
     rerun: bool = False,
     accept_stale: bool = False,
     config_dir: str | Path | None = None,
@@ -148,14 +151,14 @@ def plan(
     return asked.applied_to(planned, code)
 
 
-def runs(words: str | Path | Sequence[str] = (), plugins: Plugins = ()) -> "pd.DataFrame":
+def runs(words: str | PathLike[str] | Sequence[str | PathLike[str]] = (), plugins: Plugins = ()) -> "pd.DataFrame":
     """Return a row per run: path, status, options such as `model`, settings by dotted name, results: `accuracy/test`.
 
     words: folders, sweeps, patterns or parts of paths, as `cnnbench report` takes them; none: all runs in `outputs`,
     or wherever they are written. plugins: as in `load_run`. Raises UserError for words that name no run.
     """
     register_everything(plugins)
-    named = [str(words)] if isinstance(words, str | Path) else list(words)
+    named = [word_of(one) for one in ([words] if isinstance(words, str | PathLike) else words)]
     return _table(runs_named(named) if named else runs_below(outputs_dir()))
 
 
@@ -216,7 +219,7 @@ class _Request:
         cls,
         words: list[str],
         plugins: Plugins,
-        resume: str | Path | None = None,
+        resume: str | PathLike[str] | None = None,
         rerun: bool = False,
         accept_stale: bool = False,
     ) -> "_Request":
@@ -228,7 +231,7 @@ class _Request:
         return cls(
             [word for word in words if word.partition("=")[0] not in CONTROLS],
             (*named, *plugin_names(values.get("plugins", ""))),
-            values.get("resume") if resume is None else str(resume),
+            values.get("resume") if resume is None else word_of(resume),
             rerun or switches["rerun"] == "true",
             accept_stale or switches["accept_stale"] == "true",
             (

@@ -1,9 +1,10 @@
 """Class probabilities of images: by the network of a run or a published one, of files or of a split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from cnnbench.data.image_files import find_images, first_names
 from cnnbench.data.images import DataSpec, Images
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import require_images
-from cnnbench.errors import UserError, counted, listed
+from cnnbench.errors import UserError, counted, described, listed
 
 Pictures = Tensor | Images | str | Path | Sequence[str | Path]
 """Pixels before cropping, uint8 [N, C, H, W], or files and folders of images."""
@@ -120,6 +121,15 @@ def images_from_files(
     return images, unusable, notes
 
 
+def files_in(images: Any, way: str) -> list[str]:
+    """Return the files and folders of a call. Raises UserError for anything else. way: what to do with pixels."""
+    is_one = isinstance(images, str | Path) or not isinstance(images, Iterable)
+    found = [images] if is_one else list(images)
+    if not all(isinstance(one, str | Path) for one in found):
+        raise UserError(f"images are files and folders, and these are {described(images)}; {way}.")
+    return [str(one) for one in found]
+
+
 def is_colored(path: Path) -> bool:
     """Return whether an image file shows colours, which one in RGB may not."""
     with Image.open(path) as image:
@@ -131,8 +141,8 @@ def pixels_of(run: Run, images: Pictures) -> Tensor | Images:
     if isinstance(images, Images):
         return images
     if not isinstance(images, Tensor):
-        words = [images] if isinstance(images, str | Path) else images
-        found, unusable, _ = images_from_files([str(word) for word in words], run.decode)
+        way = "torch.as_tensor makes one tensor of an array, torch.stack of a list of tensors"
+        found, unusable, _ = images_from_files(files_in(images, way), run.decode)
         if unusable:
             raise UserError("\n".join(["images that cannot be used:", *(f"  {problem}" for problem in unusable)]))
         return torch.stack([image.pixels for image in found])

@@ -20,12 +20,11 @@ from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import read_anew
 from cnnbench.errors import UserError
 from cnnbench.models.build import build_network
-from cnnbench.plugins import imported, register_everything
+from cnnbench.plugins import imported
 from cnnbench.registry import TASKS
 from cnnbench.store import checkpoint
 from cnnbench.store.files import read_rows
 from cnnbench.store.folder import RunFolder
-from cnnbench.store.lookup import run_named
 from cnnbench.store.provenance import changed_names, plugin_hashes, typed_code
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.base import Task
@@ -48,7 +47,7 @@ CPU = torch.device("cpu")
 
 
 class Run:
-    """One training, opened by `load_run`; each part is read or built when it is first used."""
+    """One training, opened by `cnnbench.load_run`; each part is read or built when it is first used."""
 
     def __init__(self, folder: RunFolder, config: RunConfig, plugins: Sequence[ModuleType] = ()) -> None:
         self._folder, self.plugins = folder, plugins
@@ -57,6 +56,9 @@ class Run:
     def __repr__(self) -> str:
         status = self.record.get("status") if self.path.is_dir() else "removed"
         return f"Run({str(self.path)!r}, {status})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def _repr_html_(self) -> str | None:
         from cnnbench.analysis.notebook import run_as_html
@@ -237,7 +239,10 @@ class Run:
     # Both together ----------------------------------------------------------------------------------------------------
 
     def map(self, network: nn.Module, batches: Batches, step: Step) -> Tensor:
-        """Return what a step computes of every image with a network of the run, float32 [N, …], on the CPU."""
+        """Return what a step computes of every image with a network of the run, float32 [N, …], on the CPU.
+
+        step: from the network and a batch to one tensor with a row for each image. Raises UserError for anything else.
+        """
         return map_images(network, batches, step, self.config)
 
     def predict(self, images: "Pictures", which: Checkpoint | nn.Module = "tested") -> Tensor:
@@ -303,18 +308,3 @@ class Run:
         device = find_device(self.config.model_copy(update={"device": name, "precision": "fp32"}))
         set_up_torch(device, self.config, self.record.get("threads") or DEFAULT_THREADS)
         return device
-
-
-def load_run(path: str | Path, plugins: str | Sequence[str] = ()) -> Run:
-    """Return a run: by its folder, as `last`, or by a part of its path. Raises UserError if there is none.
-
-    plugins: Python files that register what it was trained with.
-    """
-    read_anew()
-    return opened(run_named(str(path)), plugins)
-
-
-def opened(folder: RunFolder, plugins: str | Sequence[str] = ()) -> Run:
-    """Return the run of a folder, with the data that this process has read, if it has."""
-    modules = register_everything(plugins)  # before the settings of what they register are read
-    return Run(folder, folder.run_config(), modules)

@@ -47,8 +47,8 @@ SHOWN = 20  # classes in the terminal: the worst
 
 def _run(flags: Namespace) -> None:
     from cnnbench.analysis.evaluate import deviations, evaluate_run
+    from cnnbench.analysis.loading import load_run
     from cnnbench.analysis.reports.evaluated import page_of
-    from cnnbench.analysis.run import load_run
     from cnnbench.training.terminal import linked
 
     opened = load_run(flags.run, flags.plugins)

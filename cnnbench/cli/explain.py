@@ -51,7 +51,7 @@ def _run(flags: Namespace) -> None:
     from cnnbench.analysis.explanation.layers import NotPossible
     from cnnbench.analysis.explanation.pictures import KINDS as DRAW
     from cnnbench.analysis.explanation.pictures import not_drawn
-    from cnnbench.analysis.run import load_run
+    from cnnbench.analysis.loading import load_run
     from cnnbench.training.terminal import linked
 
     opened = load_run(flags.run, flags.plugins)

@@ -35,7 +35,7 @@ FORMATS = ("safetensors", "onnx", "torch_export")
 def _run(flags: Namespace) -> None:
     from cnnbench.analysis.export import formats
     from cnnbench.analysis.export.verified import export_run
-    from cnnbench.analysis.run import load_run
+    from cnnbench.analysis.loading import load_run
 
     form = formats.FORMATS[flags.format]
     missing = [name for name in form.packages if find_spec(name) is None]

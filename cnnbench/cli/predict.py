@@ -50,8 +50,8 @@ def _run(flags: Namespace) -> None:
 def _predict(flags: Namespace) -> "tuple[list[InputImage], list[dict[str, Any]], list[str], list[str]]":
     import torch
 
+    from cnnbench.analysis.loading import load_run
     from cnnbench.analysis.predict import Predictor, images_from_files, images_from_split
-    from cnnbench.analysis.run import load_run
 
     library, _, name = flags.run.partition("/")
     images: list[InputImage] = []

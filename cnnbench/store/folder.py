@@ -103,6 +103,9 @@ class RunFolder:
         self.result_file = path / "result.json"
         self.page = path / "report.html"
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """Return the run in an existing folder. Raises UserError where there is none."""

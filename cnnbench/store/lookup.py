@@ -11,6 +11,11 @@ from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder, outputs_dir, run_names
 
 
+def word_of(run: str | os.PathLike[str]) -> str:
+    """Return the word for a run: of one that was opened, and of anything else that has a path, that path."""
+    return os.fspath(run) if isinstance(run, os.PathLike) else str(run)
+
+
 def run_named(word: str) -> RunFolder:
     """Return the run that a word means: a folder; `last`, the run trained last; its `name=`; a part of its path.
 

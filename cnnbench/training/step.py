@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnbench.config.run_config import RunConfig
 from cnnbench.data.loader import Batch, Batches
+from cnnbench.errors import UserError, described
 from cnnbench.optim.optimizers import penalty
 from cnnbench.randomness import seed_layers
 from cnnbench.training.setup import TrainingSetup
@@ -130,7 +131,10 @@ def map_images(
     with evaluating(network):
         for batch in batches.epoch(torch.arange(len(batches)), config.batch_size):
             with autocast(config, batches.device):
-                values = step(network, batch).float()
+                values = step(network, batch)
+            if not isinstance(values, Tensor) or values.shape[:1] != (len(batch),):
+                raise UserError(f"a step returns one tensor with a row per image, and not {described(values)}.")
+            values = values.float()
             if not number:  # at once: small pieces that are kept hold on to the memory of the batches between them
                 rows = values.new_empty(len(batches), *values.shape[1:])
             rows[number : number + len(values)] = values

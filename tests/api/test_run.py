@@ -3,12 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from cnnbench import api
+from cnnbench import api, load_run
 from cnnbench.errors import UserError
 from tests.api.conftest import tiny
 
@@ -73,6 +74,10 @@ def test_all_figures_are_drawn_where_none_is_named_and_what_is_left_out_is_said(
     assert "left out: tsne: val has" in explanation._repr_html_()
 
 
+def mapped(run, step):
+    return run.map(run.model(), run.batches("val"), lambda network, batch: step(network(batch.images)))
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
@@ -82,9 +87,39 @@ def test_all_figures_are_drawn_where_none_is_named_and_what_is_left_out_is_said(
         (lambda run: run.export("onxn"), "'onxn' is no format; did you mean 'onnx'"),
         (lambda run: run.evaluate(which="bets"), "no checkpoint 'bets'"),
         (lambda run: run.evaluate("tset"), "there are no tset images; choose another split: 'train', 'val', 'test'"),
+        (
+            lambda run: run.predict(np.zeros((2, 1, 16, 16), "uint8")),
+            r"these are uint8 of shape \(2, 1, 16, 16\); torch",
+        ),
+        (
+            lambda run: run.predict([torch.zeros(1, 16, 16)]),
+            "these are a list; .*torch.stack of a list",
+        ),
+        (lambda run: run.predict(3), "images are files and folders, and these are a int"),
+        (lambda run: run.explain(run.data("val").take(torch.arange(2))), r"these are torch.uint8 .*split and index"),
+        (lambda run: mapped(run, lambda scores: 0.5), "one tensor with a row per image, and not a float"),
+        (lambda run: mapped(run, lambda scores: (scores, scores)), "row per image, and not a tuple"),
+        (lambda run: mapped(run, lambda scores: scores.numpy()), r"row per image, and not float32 of shape \(7, 3\)"),
+        (lambda run: mapped(run, lambda scores: scores.sum()), r"row per image, and not torch.float32 of shape \(\)"),
         (lambda run: run.data("valid"), "'valid' is not a split; there are train, val and test"),
     ],
-    ids=["kind", "file", "class", "format", "checkpoint", "split", "part"],
+    ids=[
+        "kind",
+        "file",
+        "class",
+        "format",
+        "checkpoint",
+        "split",
+        "array",
+        "list",
+        "number",
+        "explained",
+        "mapped to a number",
+        "mapped to two",
+        "mapped to an array",
+        "mapped to a sum",
+        "part",
+    ],
 )
 def test_a_mistake_in_a_call_is_one_message(run, mistake, message):
     with pytest.raises(UserError, match=message):
@@ -152,3 +187,9 @@ def test_runs_are_found_wherever_they_are_written(run):
     assert api.runs("mlp")["model.name"].tolist() == ["mlp"], "part of its path"
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
         api.runs("nowhere")
+
+
+def test_a_run_stands_for_its_folder(run):
+    assert load_run(run).path == load_run(run.folder).path == run.path
+    assert api.plan(resume=run).folder == api.plan(resume=run.folder).folder == run.path
+    assert api.runs(run)["path"].tolist() == api.runs([run.folder])["path"].tolist() == [str(run.path)]

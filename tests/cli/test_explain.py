@@ -14,7 +14,7 @@ from cnnbench.analysis.explanation import layers
 from cnnbench.analysis.explanation.explainer import explainer_of
 from cnnbench.analysis.explanation.layers import NotPossible
 from cnnbench.analysis.explanation.pictures import KINDS as DRAW
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.cli.explain import KINDS
 from cnnbench.errors import UserError
 from cnnbench.tasks.figures import plain

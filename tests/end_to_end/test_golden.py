@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.store.checkpoint import load_newest
 from cnnbench.training.plan import plan_run
 from tests.conftest import only_run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.errors import UserError
 from cnnbench.store.checkpoint import steps_in
 from cnnbench.training.plan import plan_resume

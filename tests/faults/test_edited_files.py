@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.errors import UserError
 from cnnbench.store import checkpoint
 from cnnbench.store.files import checksum

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import cnnbench
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.errors import Styled, TrainingError, UserError, listed, one_line, printable
 from cnnbench.store.tables import csv_of_frame, csv_of_rows, read_own_csv
 from cnnbench.tasks.projector import class_names

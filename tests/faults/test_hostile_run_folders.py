@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.store.files import CHECKSUM, checksum
 from cnnbench.store.reading import read_json, read_yaml
 from cnnbench.store.schema import Sweep

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cnnbench
+from cnnbench.analysis.loading import load_run
 from cnnbench.analysis.predict import Predictor
-from cnnbench.analysis.run import load_run
 from cnnbench.data.decode import decode
 from cnnbench.export.formats import network_in
 from cnnbench.models.timm import pretrained as timms

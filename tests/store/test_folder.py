@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.lookup import run_named

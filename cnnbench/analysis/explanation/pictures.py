@@ -27,6 +27,7 @@ from cnnbench.analysis.explanation.layers import (
     maps_of_layer,
     spread,
 )
+from cnnbench.analysis.predict import files_in
 from cnnbench.analysis.run import Run
 from cnnbench.errors import UserError, did_you_mean, grouped, listed
 from cnnbench.tasks.charts import any_script, plain
@@ -207,7 +208,7 @@ def explain_run(
     image of each class. layer, filter, label: as `Explainer` has them, the label by its class. Raises UserError for
     unknown names, for images that cannot be used, and for a kind that is named and not possible.
     """
-    files = [str(image) for image in ([images] if isinstance(images, str | Path) else images)]
+    files = files_in(images, "split and index choose images of the run")
     what = [kind.strip() for kind in what.split(",")] if isinstance(what, str) else what
     for kind in what:
         if kind not in KINDS:

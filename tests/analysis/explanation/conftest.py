@@ -3,7 +3,7 @@
 import pytest
 
 from cnnbench.analysis.explanation.explainer import Explainer, explainer_of
-from cnnbench.analysis.run import load_run
+from cnnbench.analysis.loading import load_run
 from tests.support.training import SHARED
 
 
