@@ -16,6 +16,23 @@ class FirstTask(Task):
     def eval_step(self, network, batch):
         return (network(batch.images).mean(1) - batch.images.mean((1, 2, 3))).square()[:, None]
 '''
+CLASSIFIER = '''
+@registry.register_task("first_task")
+class FirstTask(Task):
+    """Classify."""
+
+    train_metrics = eval_metrics = ("loss",)
+    watched = (("loss", False),)
+    num_outputs = property(lambda self: self.spec.num_classes)
+
+    def train_step(self, network, batch):
+        loss = nn.functional.cross_entropy(network(batch.images).float(), batch.labels)
+        return loss, {metric}
+
+    def eval_step(self, network, batch):
+        return nn.functional.cross_entropy(network(batch.images).float(), batch.labels, reduction="none")[:, None]
+'''
+SUMS = "(loss * len(batch)).detach().view(1)"
 
 FILES = {
     "a task": First(TASK.format(returned="loss.mean(), loss.detach().sum()[None]"), "task=first_task"),
@@ -67,6 +84,51 @@ FILES = {
         .replace("    def train", "    train_metrics = eval_metrics = ('loss', 'error')\n\n    def train"),
         "task=first_task",
         "task 'first_task': eval_step returns torch.float32 of shape (2, 3), not a row for each of 3 images.",
+    ),
+    "a task that forgets its base class": First(
+        CLASSIFIER.format(metric=SUMS)
+        + "\n    def __init__(self, spec, *, margin: float = 1.0):\n        self.margin = margin",
+        "task=first_task",
+        "task 'first_task': its __init__ has to call super().__init__(spec).",
+    ),
+    "a task whose outputs are counted by a method": First(
+        CLASSIFIER.format(metric=SUMS).replace("property(lambda self:", "(lambda self:"),
+        "task=first_task",
+        "task 'first_task': num_outputs is a method: write @property above it.",
+    ),
+    "a task that cannot be made": First(
+        CLASSIFIER.format(metric=SUMS)
+        + "\n    def __init__(self, spec):\n        super().__init__(spec)\n        self.first = spec.labels[0]",
+        "task=first_task",
+        "task 'first_task': cannot be made: plugin.py:27: AttributeError: 'DataSpec' object has no attribute 'labels'.",
+    ),
+    "a task whose metrics are a word": First(
+        CLASSIFIER.format(metric=SUMS).replace('("loss",)', '("loss")'),
+        "task=first_task",
+        "task 'first_task': train_metrics is 'loss', not a tuple of names: write ('loss',), say.",
+    ),
+    "a task that watches a word": First(
+        CLASSIFIER.format(metric=SUMS).replace('(("loss", False),)', '"loss"'),
+        "task=first_task",
+        "task 'first_task': watched is 'loss', not a tuple of pairs: write (('loss', False),), say",
+    ),
+    "a task that watches one pair": First(
+        CLASSIFIER.format(metric=SUMS).replace('(("loss", False),)', '(("loss", False))'),
+        "task=first_task",
+        "task 'first_task': watched is ('loss', False), not a tuple of pairs: write (('loss', False),), say",
+    ),
+    "a task whose metrics are means": First(
+        CLASSIFIER.format(metric="loss.detach().view(1)"),
+        "task=first_task",
+        "task 'first_task': train_step returns a mean as metric loss: return sums over the images of the batch",
+    ),
+    "a task whose metrics are sums of another type": First(
+        CLASSIFIER.format(metric="(loss * len(batch)).detach().view(1).double()"),
+        "task=first_task",
+    ),
+    "a task whose metrics are sums": First(
+        CLASSIFIER.format(metric=SUMS),
+        "task=first_task",
     ),
 }  # fmt: skip
 
