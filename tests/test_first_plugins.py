@@ -1,4 +1,4 @@
-"""What people write first when they write a network, a logger or a setting: each works, or is answered in a sentence."""
+"""What people write first when they write a network or a logger: each works, or is answered in a sentence."""
 
 import pytest
 
