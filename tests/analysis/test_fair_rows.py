@@ -9,7 +9,7 @@ from cnnbench.analysis.reports.compared import conclusion, method, page_of
 from cnnbench.analysis.reports.comparison import Comparison, Row, compare
 from cnnbench.analysis.reports.findings import findings, learning_of
 from cnnbench.store.query import runs_named
-from tests.support.run_folders import replace_epochs, write_run
+from tests.support.run_folders import write_run
 
 
 def compared(outputs: Path, *arguments: str | None) -> Comparison:
@@ -285,28 +285,6 @@ def test_null_and_what_it_means_are_one_row(typed, outputs):
     for seed, text in enumerate(("null", value)):
         write_run(outputs, 0.9, f"{key}={text}", f"seed={seed}")
     assert len(compared(outputs).rows) == 1
-
-
-# Which learns first ---------------------------------------------------------------------------------------------------
-
-
-def test_the_level_is_that_of_the_baseline(outputs):
-    for rate, curve in (("0.1", [0.2, 0.8, 0.9]), ("0.5", [0.9, 0.95, 0.95])):
-        replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_val=curve)
-    replace_epochs(write_run(outputs, 0.2, "optimizer.lr=0.5", "epochs=1"), accuracy_val=[0.2])
-    learning = learning_of(compared(outputs))
-    assert learning.level == pytest.approx(0.99 * 0.9)
-    assert learning.means == pytest.approx([3, 1, float("nan")], nan_ok=True)
-    assert any(" Not reached: " in line for line in said_of(compared(outputs)))
-
-
-def test_one_seed_that_reached_it_does_not_stand_for_all(outputs):
-    for seed, best in enumerate((0.9, 0.1)):
-        replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.1", f"seed={seed}"), accuracy_val=[0.1, 0.8])
-        replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.5", f"seed={seed}"), accuracy_val=[best, best])
-    comparison = compared(outputs)
-    assert learning_of(comparison).means == pytest.approx([2, float("nan")], nan_ok=True)
-    assert any(line.endswith("Not reached by all seeds: lr=0.5 (1 of 2 seeds).") for line in said_of(comparison))
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

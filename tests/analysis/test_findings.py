@@ -282,3 +282,22 @@ def test_a_verdict_on_published_figures_leaves_room_for_one_run(accuracies, depa
     if len(accuracies) == 3:
         low, high = stats.t.interval(0.95, 2, np.mean(accuracies), np.std(accuracies, ddof=1) * (1 + 1 / 3) ** 0.5)
         assert row["one more run, 95 %"] == f"{low:.4f} to {high:.4f}"
+
+
+def test_the_level_is_that_of_the_baseline(outputs):
+    for rate, curve in (("0.1", [0.2, 0.8, 0.9]), ("0.5", [0.9, 0.95, 0.95])):
+        replace_epochs(write_run(outputs, 0.9, f"optimizer.lr={rate}"), accuracy_val=curve)
+    replace_epochs(write_run(outputs, 0.2, "optimizer.lr=0.5", "epochs=1"), accuracy_val=[0.2])
+    learning = learning_of(compare(runs_named([str(outputs)])))
+    assert learning.level == pytest.approx(0.99 * 0.9)
+    assert learning.means == pytest.approx([3, 1, float("nan")], nan_ok=True)
+    assert any(" Not reached: " in line for line in said_of(compare(runs_named([str(outputs)]))))
+
+
+def test_one_seed_that_reached_it_does_not_stand_for_all(outputs):
+    for seed, best in enumerate((0.9, 0.1)):
+        replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.1", f"seed={seed}"), accuracy_val=[0.1, 0.8])
+        replace_epochs(write_run(outputs, 0.9, "optimizer.lr=0.5", f"seed={seed}"), accuracy_val=[best, best])
+    comparison = compare(runs_named([str(outputs)]))
+    assert learning_of(comparison).means == pytest.approx([2, float("nan")], nan_ok=True)
+    assert any(line.endswith("Not reached by all seeds: lr=0.5 (1 of 2 seeds).") for line in said_of(comparison))

@@ -12,16 +12,14 @@ from random import Random
 
 import pytest
 
-from cnnbench import api
 from cnnbench.store.lock import locked
 from cnnbench.sweeps.claims import SILENT, STALE, Claims
-from cnnbench.sweeps.display import Display, shortened_to
+from cnnbench.sweeps.display import Display
 from cnnbench.sweeps.folder import SweepFolder
 from cnnbench.sweeps.launch import Grid, launched
 from cnnbench.sweeps.outcome import COMPLETED, NOT_STARTED, elsewhere
-from cnnbench.sweeps.slots import Processes, Slot
+from cnnbench.sweeps.slots import Processes
 from cnnbench.sweeps.work import Options, Worker
-from cnnbench.training import console
 from cnnbench.training.signals import StopRequests
 from tests.conftest import TINY, latest
 from tests.support.interruption import read
@@ -242,24 +240,6 @@ def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
     assert sorted(len(read(path)["sessions"]) for path in outputs.glob("*/*/*/run.json")) == [1, 1, 2, 2]
 
 
-def test_the_bars_of_jobs_have_different_names_on_a_narrow_terminal_too(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    grid = ("regularization.dropout=0.25", "optimizer.lr=0.0001", "regularization.batchnorm=true,false")
-    sweep = launched(Grid((*SMALL, "batch_size=20", *grid, "seed=0,1")), Options())
-    assert sweep.labels[sweep.jobs[0].identity] == "batchnorm=true seed=0"
-    display = Display(sweep)
-    with console.showing("bar"):
-        display.begin(4, lambda: 1, [], {})
-    for number, job in enumerate(sweep.jobs):
-        display.started(job, sweep.plan(job), Slot(number))
-    names = [bar.desc for bar in display.bars.values()]
-    assert names == ["batchnorm…rue seed=0", "batchnorm…rue seed=1", "batchnorm…lse seed=0", "batchnorm…lse seed=1"]
-    display.ended(sweep.jobs[1], NOT_STARTED, None)
-    assert [bar.desc for bar in display.bars.values()] == [names[0], *names[2:]]
-    display.close()
-    assert shortened_to(6, ["a-long-end", "a-wide-end"]) == ["run 1 ", "run 2 "]
-
-
 def test_what_other_launchers_have_ended_counts_and_what_they_left_is_not_elsewhere(outputs):
     sweep = launched(Grid((*SMALL, "seed=0,1,2,3")), Options())
     mine, others = (Worker(sweep, StopRequests(), [], Options(), Processes(), Display(sweep)) for _ in range(2))
@@ -289,15 +269,6 @@ def test_what_another_launcher_ends_is_said_once_and_counted_one_by_one_also_whe
     lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
     assert lines == ["[1/4]", "[2/4]"]
     assert worker._fill(left) == left
-
-
-def test_a_bar_is_shown_for_all_runs_and_one_for_each_that_is_trained(capfd):
-    table = api.sweep(SMALL, epochs=30, seed=[0, 1], jobs=2, progress="bar")
-    assert table[["status", "seed"]].values.tolist() == [["completed", 0], ["completed", 1]]
-    printed = capfd.readouterr()
-    assert "0/2 runs |" in printed.err
-    assert "  seed=1 |" in printed.err
-    assert printed.out.count("completed ") == 4  # as each ends, and in the summary
 
 
 def test_a_sweep_has_its_minutes_and_can_be_continued(cnnbench, outputs):
