@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from cnnbench.analysis.reports.columns import GROUPS, Configuration, distinguishing_keys
+from cnnbench.analysis.reports.columns import GROUPS, Configuration, distinguishing_keys, with_overrides_applied
 from cnnbench.config.run_config import has_no_effect_on_result
 from cnnbench.errors import one_line, sized
 from cnnbench.store.folder import LABELS
@@ -154,8 +154,9 @@ def _configurations(runs: Sequence[RunSummary]) -> list[Configuration]:
     A run of before lacks them, and was trained as their defaults say.
     """
     readable = [run for run in runs if not run.problem]
-    differs = keys_that_differ([run.settings for run in readable])
-    configurations = [Configuration.of(run.settings, run.record) for run in readable]
+    applied = with_overrides_applied([run.settings for run in readable])
+    differs = keys_that_differ(applied)
+    configurations = [Configuration.of(*one) for one in zip(applied, (run.record for run in readable), strict=True)]
     typed = {key for one in configurations for key in one.typed}
     kept = [key for key in differs if key.partition(".")[0] not in NOT_COMPARED and (differs[key] or key in typed)]
     return [

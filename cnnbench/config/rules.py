@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cnnbench.config.run_config import RunConfig, overridden_keys
+from cnnbench.config.run_config import OVERRIDDEN, RunConfig
 from cnnbench.config.schema import IN_MODEL, IN_TASK
 from cnnbench.config.values import as_text
 from cnnbench.errors import counted, listed
@@ -43,7 +43,7 @@ def violations(config: RunConfig, typed: Collection[str]) -> Iterator[Violation]
 
 def still_at_work(config: RunConfig, typed: Collection[str]) -> Iterator[str]:
     """Yield what a null that was typed leaves as the model or the task has it: it reads as if it turned that off."""
-    for key, own in overridden_keys().items():
+    for key, own in OVERRIDDEN.items():
         group, _, name = own.partition(".")
         value = getattr(config, group).settings.get(name)
         if value and key in typed and getattr(config.regularization, name) is None:

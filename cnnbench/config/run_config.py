@@ -43,6 +43,15 @@ class WithoutAugmentation:
     same_as: str
 
 
+OVERRIDDEN = {
+    f"regularization.{key}": f"{group}.{key}"
+    for key, field in Regularization.model_fields.items()
+    for where, group in ((IN_MODEL, "model"), (IN_TASK, "task"))
+    if where in field.metadata
+}
+"""What each key that overrides another one replaces: `regularization.dropout`: `model.dropout`."""
+
+
 class RunConfig(TopLevelConfig):
     """Everything that one training is made of; frozen."""
 
@@ -134,14 +143,10 @@ def has_no_effect_on_result(key: str) -> bool:
     return any(NO_EFFECT_ON_RESULT in field.metadata for field in fields)
 
 
-def overridden_keys() -> dict[str, str]:
-    """Return what each key that overrides another one replaces: `regularization.dropout`: `model.dropout`."""
-    return {
-        f"regularization.{key}": f"{group}.{key}"
-        for key, field in Regularization.model_fields.items()
-        for where, group in ((IN_MODEL, "model"), (IN_TASK, "task"))
-        if where in field.metadata
-    }
+def that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted key; one that is null and would override another has the value of that one."""
+    unset = [key for key, own in OVERRIDDEN.items() if settings.get(key) is None and own in settings]
+    return {**settings, **{key: settings[OVERRIDDEN[key]] for key in unset}}
 
 
 def known_keys(chosen: Mapping[str, str] | None = None) -> list[str]:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cnnbench.config.hints import MAX_LISTED
+from cnnbench.config.run_config import OVERRIDDEN
 from cnnbench.config.values import TYPED, data_for_dataset
 from cnnbench.errors import UserError, did_you_mean, listed
 from cnnbench.store.query import RunSummary, higher_is_better
@@ -35,6 +36,10 @@ class KeyNames:
         self._differs = keys_that_differ([run.values for run in runs])
         origins = (run.record.get("origins", {}) for run in runs)
         self._typed = {key for one in origins for key, origin in one.items() if origin == TYPED}
+        # Of a setting and what overrides it, which have one value, a word means the one that some run has set.
+        self._same = {
+            own if any(run.settings.get(key) is not None for run in runs) else key for key, own in OVERRIDDEN.items()
+        }
 
     def meant(self, word: str, known: Iterable[str] = ()) -> str:
         """Return the key that a word means: itself, or the one that ends in it, as `dropout` in `head.dropout`.
@@ -44,7 +49,7 @@ class KeyNames:
         """
         if word in self._differs:
             return word
-        ending = [key for key in self._differs if key.endswith(f".{word}")]
+        ending = [key for key in self._differs if key.endswith(f".{word}") and key not in self._same]
         for narrowed in (self._differs.get, self._typed.__contains__):
             ending = list(filter(narrowed, ending)) or ending
         if not ending:
@@ -111,7 +116,7 @@ def unmet(runs: Sequence[RunSummary], conditions: Sequence[str]) -> list[str]:
     for condition in conditions:
         key, sign, operand = re.split(SIGNS, condition, maxsplit=1)
         meant = KeyNames(runs).meant(data_for_dataset(key))
-        known = {as_shown(run.values[meant]) for run in runs if run.values.get(meant) is not None}
+        known = {as_shown(run.values[meant]) for run in runs if meant in run.values}
         if not runs_matching(runs, [condition]):
             there = did_you_mean(operand, known) or f"; there are {listed(sorted(known)[:MAX_LISTED])}"
             lines.append(f"no run has {condition}{there * (sign == '=')}")

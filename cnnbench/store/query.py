@@ -11,6 +11,7 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
+from cnnbench.config.run_config import that_count
 from cnnbench.config.values import flat
 from cnnbench.errors import UserError
 from cnnbench.store.files import last_row
@@ -102,7 +103,7 @@ class RunSummary:
         if self.problem:
             return {"status": self.status}
         choices: dict[str, Any] = self.record.get("choices", {})
-        return self.settings | self.metrics | choices | self.labels | {"status": self.status}
+        return that_count(self.settings) | self.metrics | choices | self.labels | {"status": self.status}
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

@@ -174,7 +174,7 @@ ORDERS = {
     "accuracy --reverse": ["a", "b", "c", "none"],
     "accuracy/test": ["c", "b", "a", "none"],
     "loss": ["c", "b", "a", "none"],
-    "dropout": ["b", "a", "c", "none"],
+    "dropout": ["none", "b", "a", "c"],
     "regularization.dropout --reverse": ["c", "a", "b", "none"],
     "started": ["a", "none", "b", "c"],
     "started --reverse": ["c", "b", "none", "a"],
@@ -185,7 +185,7 @@ ORDERS = {
 
 @pytest.fixture
 def four_runs(outputs) -> Path:
-    """Return runs with the names a, none (which has no result, and no dropout), b and c."""
+    """Return runs with the names a, none (which has no result, and the dropout of its network, 0), b and c."""
     write_run(outputs, 0.7, "name=a", "regularization.dropout=0.15", "seed=1")
     unfinished = write_run(outputs, None, "name=none", "data.num_train=9000", status="failed")
     (unfinished / "metrics.jsonl").unlink()
@@ -303,3 +303,19 @@ def test_long_text_loses_its_middle_or_its_end():
 def test_where_there_are_no_runs_there_is_no_table(outputs, listing):
     outputs.mkdir()
     assert listing("--sort", "accuracy") == f"  0 runs, 0 B, in {outputs}\n"
+
+
+def test_a_setting_that_is_null_has_the_value_that_counts(outputs, listing):
+    write_run(outputs, 0.9, "model=lenet_v2", "model.dropout=0.3", "seed=1")
+    write_run(outputs, 0.9, "model=lenet_v2", "regularization.dropout=0", "seed=2")
+    assert [(row["dropout"], row["seed"]) for row in rows_of(listing())[:2]] == [("0.3", "1"), ("0", "2")]
+    for condition, seeds in {"dropout=0.3": ["1"], "dropout=0": ["2"], "model.dropout=0.3": ["1"]}.items():
+        assert re.findall(r"seed(\d)", listing(condition)) == seeds, condition
+    assert "no run has dropout=null; there are '0.0', '0.3'" in listing("dropout=null")
+
+
+def test_a_setting_that_is_null_in_some_runs_only_is_told_from_zero(outputs, listing):
+    write_run(outputs, 0.9, "regularization.clip.norm=1", "seed=1")
+    write_run(outputs, 0.9, "seed=2")
+    assert [row["norm"] for row in rows_of(listing())[:2]] == ["1", "null"]
+    assert "no run has norm=0; there are '1.0', 'null'" in listing("norm=0")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnbench.config.run_config import overridden_keys
+from cnnbench.config.run_config import OVERRIDDEN
 from cnnbench.config.schema import TopLevelConfig
 from cnnbench.config.values import TYPED, as_text
 
@@ -51,7 +51,7 @@ def with_overrides_applied(settings: Sequence[Mapping[str, Any]]) -> list[dict[s
     That key is kept where any run has set it, with the value that counts: one network is one configuration.
     """
     applied = [dict(one) for one in settings]
-    for key, replaced in overridden_keys().items():
+    for key, replaced in OVERRIDDEN.items():
         if any(one.get(key) is not None for one in applied):
             for one in applied:
                 own = one.pop(replaced, None)
