@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,16 +91,16 @@ def test_of_a_loss_the_lowest_is_first(outputs):
 def test_what_failed_or_is_not_finished_is_a_row_and_has_its_reason(outputs):
     write_run(outputs, 0.9, "optimizer.lr=0.1")
     write_run(outputs, None, "optimizer.lr=9", status="failed", error="DivergedError: the training diverged")
-    write_run(outputs, None, "optimizer.lr=0.2", status="paused")
+    write_run(outputs, None, "optimizer.lr=0.2", status="stopped")
     rows = strips_of(outputs).rows
     assert [(row.label, str(row.mean), row.remark) for row in rows[1:]] == [
         ("lr=9", "nan", "1 diverged"),
-        ("lr=0.2", "nan", "1 paused"),
+        ("lr=0.2", "nan", "1 stopped"),
     ]
     assert [row.look for row in rows] == ["", "below", "below"]
     text = page_of(compared(outputs), "a title").markdown()
     assert "| lr=9 | the training diverged | diverged | 3 | page |" in text
-    assert "| lr=0.2 |  | paused | 3 | page |" in text
+    assert "| lr=0.2 |  | stopped | 3 | page |" in text
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,22 @@ def test_costs_are_drawn_where_they_differ(outputs):
     titles = [one.title for one in figures_of(compared(outputs))]
     assert "test accuracy against parameters" in titles
     assert "test accuracy against seconds of training" not in titles
+
+
+@pytest.mark.parametrize("more", [9000, 900_000], ids=["in equal steps", "by ratios"])
+def test_configurations_of_the_same_cost_are_drawn_next_to_each_other(outputs, more):
+    for rate, accuracy, parameters in (("1", 0.9, 1000), ("2", 0.9, 1000), ("3", 0.9, 1000), ("4", 0.91, more)):
+        total = {"total": parameters, "trainable": parameters}
+        write_run(outputs, accuracy, f"optimizer.lr=0.{rate}", f"regularization.l1=0.{rate}", parameters=total)
+    plot = figure(outputs, Plot, "parameters")
+    (panel,) = plot.panels
+    places = sorted((panel.x.place(x), panel.y.place(y)) for x, y, *_ in panel.pins)
+    apart = [abs(one - other) for (one, _), (other, _) in pairwise(places[:3])]
+    assert len(places) == 4
+    assert min(apart) > 3
+    assert panel.x.low < min(x for x, *_ in panel.pins)
+    assert "next to each other" in plot.note
+    assert "parameters: 1 000" in panel.pins[-1][3], "what is said of a point is its own cost"
 
 
 def test_seconds_are_not_drawn_of_runs_that_shared_a_machine(outputs):

@@ -187,7 +187,9 @@ class Comparison:
             lines.append(f"Not ranked: {some(without)}.")
         if self.ranked and not self.ranked[0].is_whole:
             lines.append(f"Lost runs: every configuration lost {self.unit}; means are over those that have a result.")
-        if any(row.lost["unreadable"] or row.lost["missing"] for row in self.rows):
+        gains = [row.gained for row in self.rows if row.gained is not None] + [one for _, one in self.behind_best()]
+        is_lost = any(row.lost["unreadable"] or row.lost["missing"] for row in self.rows)
+        if is_lost and any(gain.family > 1 for gain in gains):
             lines.append(
                 "Unreadable or missing runs: p (Holm) leaves out the comparisons that they take away, so that others "
                 "look surer than with all runs; restore these, or train them again, before you decide."
@@ -204,7 +206,6 @@ class Comparison:
                 f"Other images: {self.best.label} is measured on other {SPLITS[self.ranks_on]} images than "
                 f"{some([row.label for row in others])}; their order says little about the configurations."
             )
-        gains = [row.gained for row in self.rows if row.gained is not None] + [one for _, one in self.behind_best()]
         if any(gain.is_resolved and gain.estimate.n == 2 for gain in gains):
             lines.append(f"Only 2 {self.unit}: two that happen to agree say little, even of what is more than chance.")
         return lines

@@ -19,6 +19,7 @@ BEST, WORST = 45, 15  # of more configurations than both, these are drawn
 CURVES = 12
 LEGEND = 40  # characters of a name; its number says which it is
 WIDE = 50  # times its lowest value: a setting is drawn by its logarithm
+PIN = 0.04, 0.08  # how wide and high the number of a point is, as shares of a chart
 VARIES = 1.2  # times the least: costs that differ by more are drawn
 
 
@@ -124,19 +125,38 @@ def _by_cost(comparison: Comparison, name: str, costs: Sequence[float]) -> Plot 
     least, most = (pick((cost for *_, cost in drawn), default=0.0) for pick in (min, max))
     if len(drawn) < 2 or most < VARIES * least or least <= 0:
         return None
-    x = _spaced(name, [cost for *_, cost in drawn])
-    intervals = [(cost, row.measured.low, row.measured.high) for _, row, cost in drawn]
-    ends = [row.measured.mean for _, row, _ in drawn] + [end for _, *both in intervals for end in both]
-    y = Axis(comparison.measure, *around([end for end in ends if math.isfinite(end)]))
+    measured = [row.measured for _, row, _ in drawn]
+    ends = [end for one in measured for end in (one.mean, one.low, one.high) if math.isfinite(end)]
+    y = Axis(comparison.measure, *around(ends))
+    x, places = _next_to_each_other(_spaced(name, [cost for *_, cost in drawn]), y, drawn)
+    intervals = [(place, one.low, one.high) for place, one in zip(places, measured, strict=True)]
     pins = [
-        (cost, row.measured.mean, number, f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
-        for number, row, cost in drawn
+        (place, row.measured.mean, number, f"{row.label}\n{name}: {grouped(cost)}\n{in_numbers(row.measured)}")
+        for place, (number, row, cost) in zip(places, drawn, strict=True)
     ]
+    moved = " Points that would hide one another are next to each other." * (places != [cost for *_, cost in drawn])
     left_out = f" Not drawn, far worse: {some(others)}." if others else ""
-    note = f"Means over {comparison.unit}, with their 95 % intervals.{left_out}"
+    note = f"Means over {comparison.unit}, with their 95 % intervals.{moved}{left_out}"
     key = [(number, row.label) for number, row, _ in drawn] if len(drawn) <= CURVES else []
     panel = Panel(x, y, [Curve("s1 interval", ranges(x, y, intervals))], pins=pins)
     return Plot(f"{comparison.measure} against {name}", [panel], note=note, key=key)
+
+
+def _next_to_each_other(x: Axis, y: Axis, drawn: Sequence[tuple[str, Row, float]]) -> tuple[Axis, list[float]]:
+    """Return where on an axis points are drawn so that all are seen, and the axis, longer where they need that."""
+    step = min(PIN[0], 0.6 / len(drawn)) * (x.at(x.high) - x.at(x.low))
+    half = PIN[1] / 2 * (y.high - y.low)
+    taken: list[tuple[float, float, float]] = []
+    for _, row, cost in drawn:
+        ends = [one for one in (row.measured.mean, row.measured.low, row.measured.high) if math.isfinite(one)]
+        low, high = min(ends) - half, max(ends) + half
+        near = [at for at, bottom, top in taken if low < top and bottom < high]
+        beside = (x.at(cost) + step * ((n + 1) // 2) * (-1) ** n for n in range(2 * len(drawn)))
+        taken.append((next(at for at in beside if all(abs(at - one) > 0.99 * step for one in near)), low, high))
+    first, *_, last = sorted(at for at, *_ in taken)
+    value = (lambda at: 10.0**at) if x.is_log else float
+    places = [cost if at == x.at(cost) else value(at) for (at, *_), (*_, cost) in zip(taken, drawn, strict=True)]
+    return replace(x, low=min(x.low, value(first - step)), high=max(x.high, value(last + step))), places
 
 
 def _spaced(name: str, values: Sequence[float]) -> Axis:
