@@ -123,7 +123,7 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
         _say(words, str(error) or f"stopped by {stop.cause}.")
         code = stop.exit_code
     except KeyboardInterrupt as error:  # a second Ctrl-C
-        _say(words, str(error) or "interrupted.")
+        _say(words, str(error) or "stopped.")
         code = ExitCode.INTERRUPTED
     return code
 

@@ -11,6 +11,7 @@ from cnnbench.errors import UserError
 from cnnbench.tasks.base import Task
 
 SMALLEST, LARGEST = 1e-3, 1e3  # temperatures
+WITHOUT = "evaluate it without calibration"
 
 
 def calibrated_task(run: Run, network: nn.Module, device: torch.device) -> tuple[Task, float]:
@@ -20,15 +21,20 @@ def calibrated_task(run: Run, network: nn.Module, device: torch.device) -> tuple
     """
     scores = run.task.scores
     if scores is None:
-        raise UserError(f"{run.path}: task {run.config.task.name} does not predict classes, which could be calibrated.")
+        raise UserError(
+            f"{run.path}: task {run.config.task.name} does not predict classes, which could be calibrated; {WITHOUT}."
+        )
     images = run.data("val")
     if not len(images):
-        raise UserError(f"{run.path}: has no validation images to fit a temperature on (data.val_fraction=0).")
+        raise UserError(
+            f"{run.path}: has no validation images to fit a temperature on (data.val_fraction=0); "
+            f"train with some, or {WITHOUT}."
+        )
     outputs = run.map(network, run.batches_of(images, device), lambda network, batch: scores(network(batch.images)))
     try:
         temperature = fit_temperature(outputs, images.labels)
     except ValueError as error:
-        raise UserError(f"{run.path}: {error}") from error
+        raise UserError(f"{run.path}: {error}, or {WITHOUT}.") from error
     task = copy.copy(run.task)
     task.scores = lambda outputs: scores(outputs) / temperature
     return task, temperature
@@ -51,9 +57,17 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
         return float(((probabilities * scores).sum(1) - own).mean())
 
     if not bool(scores.isfinite().all()):
-        raise ValueError("scores of validation images are not finite: there is no temperature to fit.")
+        raise ValueError(
+            "scores of validation images are not finite: there is no temperature to fit; "
+            "train with a lower optimizer.lr"
+        )
     if slope(log(SMALLEST)) <= 0:
-        raise ValueError("no validation image is predicted wrongly: any lower temperature would seem better.")
+        raise ValueError(
+            "no validation image is predicted wrongly: any lower temperature would seem better; "
+            "train with more of them (data.val_fraction)"
+        )
     if slope(log(LARGEST)) >= 0:
-        raise ValueError("validation images are predicted no better than by guessing: no temperature helps.")
+        raise ValueError(
+            "validation images are predicted no better than by guessing: no temperature helps; train for longer"
+        )
     return exp(brentq(slope, log(SMALLEST), log(LARGEST), xtol=1e-12))

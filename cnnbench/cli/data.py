@@ -195,6 +195,12 @@ def _info(name: str, settings: Sequence[str]) -> list[str]:
         split = f"fold {config.fold} of {config.folds} is validation, seed {config.split_seed}"
     else:
         split = f"{config.val_fraction:g} of the training part is validation, seed {config.split_seed}"
+    share = config.settings.get("test_fraction")
+    drawn = (
+        "the test part is held out" if share is None else f"before that, {share:g} of every class is held out for test"
+    )
+    test = drawn if data.draws_test else "the test part is the data set's own"
+    test = test if len(data.test) else "there is no test part"
     of = "of the training images" if config.statistics == "own" else f"data.statistics={config.statistics}"
     rows = {
         "files": files,
@@ -202,7 +208,7 @@ def _info(name: str, settings: Sequence[str]) -> list[str]:
         "mean": ", ".join(f"{value:.4f}" for value in data.mean) + f" ({of}, pixels from 0 to 1)",
         "deviation": ", ".join(f"{value:.4f}" for value in data.std),
         "fingerprint": f"{data.fingerprint} (sha256 of all images, labels and names)",
-        "split": f"{split}; {data.split.hash()[:16]}",
+        "split": f"{split}; {test}; {data.split.hash()[:16]}",
         "classes": str(spec.num_classes),
     }
     facts = DATASETS[config.name].facts

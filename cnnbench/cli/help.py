@@ -24,7 +24,7 @@ usage: cnnbench [train] [GROUP=OPTION ...] [KEY=VALUE ...]
   cnnbench resume last epochs=80               train a run for longer
   cnnbench report outputs/digits               compare runs on a page
 
-The same command again continues an interrupted run, and shows the result of a
+The same command again continues a stopped run, and shows the result of a
 finished one. Runs are in ./outputs, or $CNNBENCH_OUTPUTS; data sets in the
 cache folder of the user, or $CNNBENCH_DATA.
 
@@ -55,7 +55,7 @@ ABOUT_PAGES = {
     "training": "optimizers schedules lr loss regularization freeze pretrained weights transfer dry_run lr_find",
     "data": "augmentation photographs images split subset image_folder download",
     "evaluation": "metrics calibration grad-cam onnx confusion",
-    "reliability": "errors exit codes signals crash interrupted",
+    "reliability": "errors exit codes signals crash stopped interrupted paused",
     "scale": "disk space index",
     "python": "api notebook jupyter",
     "faq": "questions problems troubleshooting",

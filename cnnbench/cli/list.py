@@ -39,7 +39,7 @@ Conditions and --sort take any setting, by its whole key or a unique end of it
 (dropout), any metric (accuracy, of the test images; accuracy/val), and
 status. A terminal shows as many columns as fit; the last one is what other
 commands take for the run: cnnbench resume 1a2b3c4d. A pipe or a file gets all
-columns. --prune removes interrupted and superseded runs; failed ones, which say
+columns. --prune removes stopped and superseded runs; failed ones, which say
 why they failed, only with status=failed. --prune-checkpoints removes the
 checkpoints of finished runs, unless others start from them. Both only show what
 they would remove, until --yes is given.
@@ -286,7 +286,7 @@ VERB = Verb(
         Argument("--reverse", action="store_true", help="the other way round"),
         Argument("--csv", action="store_true", help="print CSV: every setting in which runs differ, every metric"),
         JSON,
-        Argument("--prune", action="store_true", help="show interrupted and superseded runs"),
+        Argument("--prune", action="store_true", help="show stopped and superseded runs"),
         Argument(
             "--prune-checkpoints", type=number, metavar="N",
             help="show the checkpoints of finished runs, but for the N best on validation",

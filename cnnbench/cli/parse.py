@@ -160,6 +160,8 @@ class Verb:
         given: dict[str, str] = {}
         if self.takes_plugins:
             words, given = split_key_values(words, "plugins")
+        if "--last" in words and any(one.name.startswith("RUN") for one in self.arguments):
+            raise UserError(f"--last: no such argument; type cnnbench {self.name} last. {self._see}")
         parser = _Parser(add_help=False)
         for argument in self.arguments:
             parser.add_argument(*argument.names, **argument.settings)

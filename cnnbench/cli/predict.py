@@ -34,7 +34,8 @@ def _run(flags: Namespace) -> None:
     if flags.split and not flags.words and flags.index is None:
         raise UserError(f"--index N,N,… says which images of {flags.split}")
     if bool(flags.words) == bool(flags.split or flags.index is not None):
-        raise UserError("give files or folders of images, or --index N,N,… for images of the run's own data")
+        both = ", not both" * bool(flags.words)
+        raise UserError(f"give files or folders of images, or --index N,N,… for images of the run's own data{both}")
     if flags.top_k < 1:
         raise UserError("--top-k must be at least 1")
     if flags.picture and flags.picture.exists():

@@ -15,7 +15,7 @@ Continues a run where it stopped, or trains it for longer.
   cnnbench resume outputs/sweeps/NAME     the unfinished jobs of a sweep;
                                           jobs=N, or as many as at first
 
-Interrupted or not, a run ends with the same weights, bit for bit. Its data,
+Stopped or not, a run ends with the same weights, bit for bit. Its data,
 model, task, seed and batch size cannot change.
 """
 RUN = Argument(

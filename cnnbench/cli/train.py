@@ -15,7 +15,7 @@ Trains a network, tests it once, and writes a page about it.
   cnnbench experiment=cnn_lab/lenet_mnist                  a published recipe
   cnnbench model=vgg16_cifar data=cifar10 dry_run=true     check everything
 
-The same command again continues an interrupted run, and shows the result of a
+The same command again continues a stopped run, and shows the result of a
 finished one. What is typed overrides what a preset or an experiment sets.
 """
 CONTROLS = (

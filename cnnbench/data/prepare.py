@@ -45,7 +45,7 @@ class PreparedData:
     fingerprint: of the data set as it was read, before it was split or resized. notes: for the user.
     source_rows: rows of the images of each split in the source. hashes: of these images, int64. copied: which test
     images the data set has in its training part too, bool. wrong: which training images, int64, have a wrong label on
-    purpose.
+    purpose. draws_test: see `ImageData`.
     """
 
     spec: DataSpec
@@ -61,6 +61,7 @@ class PreparedData:
     hashes: Mapping[str, Tensor] = field(default_factory=dict)
     copied: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     wrong: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    draws_test: bool = False
 
     def files(self) -> dict[str, list[str]]:
         """Return the files of each split, in its order, below the folder that holds them all; empty: there are none."""
@@ -143,6 +144,7 @@ def prepare(config: DataConfig) -> PreparedData:
         DataSpec(channels, *crop, data.classes, counts), Images(train.pixels, labels), val, test,
         Split(rows[split.train], rows[split.val]), mean, std, fingerprint, notes, source_rows, hashes,
         copied=torch.isin(hashes["test"], hashes_of(whole)[0]), wrong=(labels != train.labels).nonzero()[:, 0],
+        draws_test=whole.draws_test,
     )  # fmt: skip
 
 

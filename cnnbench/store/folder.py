@@ -36,6 +36,7 @@ from cnnbench.store.lock import is_locked, locked
 from cnnbench.store.reading import edited_settings, read_json, read_yaml
 from cnnbench.store.schema import Record, Result, SplitFile
 
+STOPPED_BEFORE = "paused", "preempted", "interrupted"  # what earlier versions recorded of a run that was stopped
 LABELS = "name", "notes", "tags"
 """What users call their runs: settings that a run.json has as well, since they may be given to a finished run."""
 HASH = re.compile(r"-(?!(?:19|20)\d{6})(?=([0-9a-f]{8}))")  # as a name has it; what looks like a date is none
@@ -186,7 +187,8 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """Return what `run.json` says."""
-        return read_json(self.record_file, Record, "Restore it from a copy, or move the folder of the run away.")
+        said = read_json(self.record_file, Record, "Restore it from a copy, or move the folder of the run away.")
+        return said | {"status": "stopped"} if said.get("status") in STOPPED_BEFORE else said
 
     def result(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what `result.json` says. Raises UserError where that was changed, or is the result of another run."""
@@ -215,7 +217,7 @@ class RunFolder:
     def end(self, status: str, **changes: Any) -> None:
         """Record how work on the run ended, unless it was completed before.
 
-        Where nothing can be written it stays `running`, which counts as interrupted without a process that holds it; a
+        Where nothing can be written it stays `running`, which counts as stopped without a process that holds it; a
         run that is completed then raises NotWrittenError.
         """
         try:

@@ -21,7 +21,7 @@ from cnnbench.errors import NotWrittenError
 from cnnbench.store.files import file_system_time, write_atomically
 from cnnbench.store.query import Known, RunSummary, by_start, read_run
 
-FORMAT = b"1"
+FORMAT = b"2"
 FILES = ("run.json", "config.yaml", "result.json")
 RECORD = ("identity", "status", "command", "started", "ended", "error", "choices", "labels")
 RESULT = ("train", "val", "test", "watched", "higher_is_better", "seconds")

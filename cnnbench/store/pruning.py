@@ -17,7 +17,7 @@ def is_within(path: Path, folder: Path) -> bool:
 
 
 def prunable(runs: Sequence[RunSummary], outputs: Path, with_failed: bool = False) -> list[tuple[RunSummary, str]]:
-    """Return the runs that can be removed, each with the reason: interrupted ones, and those superseded by a rerun.
+    """Return the runs that can be removed, each with the reason: stopped ones, and those superseded by a rerun.
 
     with_failed: also failed ones, which say why they failed. Never a run that a process holds, never one that cannot be
     read, and never one that a link leads to.

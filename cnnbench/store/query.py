@@ -76,11 +76,11 @@ class RunSummary:
 
     @cached_property
     def status(self) -> str:
-        """Return the recorded status; `interrupted` for a run recorded as running that no process holds."""
+        """Return the recorded status; `stopped` for a run recorded as running that no process holds."""
         if self.problem:
             return "unreadable"
         recorded = str(self.record.get("status"))
-        return "interrupted" if recorded == "running" and not self.folder.is_held() else recorded
+        return "stopped" if recorded == "running" and not self.folder.is_held() else recorded
 
     @cached_property
     def is_finished(self) -> bool:

@@ -48,6 +48,7 @@ class Worked:
 
 
 COMPLETED = Outcome("completed", "completed")
+STOPPED = Outcome("stopped", "stopped")
 NOT_STARTED = Outcome("not started", "not started")
 
 
@@ -76,8 +77,7 @@ def outcome_of(run: RunFolder | None, end: JobEnd) -> Outcome:
         return done
     record = {} if found is None else found.record
     if end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
-        status = record.get("status")
-        return Outcome("stopped", str(status) if status in ("paused", "preempted") else "stopped")
+        return STOPPED
     if end.is_held:
         return elsewhere(end.reason)
     if end.code == ExitCode.MISTAKE:  # nothing was computed, and nothing written
@@ -86,7 +86,7 @@ def outcome_of(run: RunFolder | None, end: JobEnd) -> Outcome:
     sessions = record.get("sessions", [])  # none of a run that was killed before it began to train
     is_of_process = not sessions or sessions[-1]["process"] == end.process
     if run is not None and record.get("status") == "running" and is_of_process:
-        run.end("interrupted" if end.code < 0 else "failed", error=vanished)
+        run.end("stopped" if end.code < 0 else "failed", error=vanished)
     if end.code < 0:
         return failed(vanished)
     return failed("failed", end.reason or record.get("error") or vanished)

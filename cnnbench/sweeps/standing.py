@@ -100,7 +100,7 @@ def _job(job: Mapping[str, Any], run: RunSummary | None, label: str, claims: Cla
         return stands("failed", claim["reason"])
     is_missing = run is None and claim.get("outcome") == "completed"
     unbegun = ("missing", MISSING) if is_missing else ("waiting",)
-    return stands(*unbegun) if run is None else stands("stopped", run.status)
+    return stands(*unbegun) if run is None else stands("stopped", str(run.record.get("error") or ""))
 
 
 def labels_of(commands: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ from cnnbench.sweeps.outcome import (
     COMPLETED,
     ENDED,
     NOT_STARTED,
+    STOPPED,
     Outcome,
     Worked,
     elsewhere,
@@ -116,7 +117,7 @@ class Worker:
             for _, one in self.running.values():
                 one.process.kill()
             for sentinel in list(self.running):
-                self._finish(sentinel, Outcome("stopped", "killed"))
+                self._finish(sentinel, STOPPED)
         finally:
             self.display.close()
             for _, one in self.running.values():  # after an error of ours: nothing is left behind
@@ -137,7 +138,7 @@ class Worker:
         run = self.sweep.run_of(job)
         if (now := self._stands(job, self.claims.number(job.identity), run)) is not None:
             return now
-        return NOT_STARTED if run is None else Outcome("stopped", run.record()["status"])
+        return NOT_STARTED if run is None else STOPPED
 
     def _before(self, job: Job) -> Outcome:
         return self.outcomes.get(job.identity, NOT_STARTED)

@@ -39,9 +39,9 @@ def say_stopped(folder: RunFolder, stop: StopRequests, error: BaseException, num
         return
     record = folder.record()
     if record["status"] == "running":  # it had not begun to train
-        record = {"step": 0} | record | {"status": stop.status}
-        folder.end(stop.status, step=record["step"])
-    console.say(f"  {record['status']} at step {record['step']} of {num_steps}{', by ' if cause else ''}{cause}")
+        record = {"step": 0} | record
+        folder.end("stopped", step=record["step"])
+    console.say(f"  stopped at step {record['step']} of {num_steps}{', by ' if cause else ''}{cause}")
     console.say(f"  to continue, type the same command again, or: cnnbench resume {folder.shown_path}")
 
 

@@ -103,11 +103,6 @@ class StopRequests:
                 raise StoppedAtOnce
 
     @property
-    def status(self) -> str:
-        """Return what to call the run that was stopped: paused by its user, or preempted from outside."""
-        return "paused" if self.signal in (None, signal.SIGINT) else "preempted"
-
-    @property
     def cause(self) -> str:
         """Return what stopped the program, as one says it."""
         if self.signal is None:

@@ -43,7 +43,7 @@ def carried_out(
 ) -> tuple[ExitCode, RunFolder]:
     """Do what the plan says, and return the exit code and the run, which is not finished where it was stopped.
 
-    An interrupted run is continued; the result of a finished one is shown. Raises UserError where the plan cannot be
+    A stopped run is continued; the result of a finished one is shown. Raises UserError where the plan cannot be
     carried out, or code or data changed since it began, Stopped where that came before the run was found or begun, and
     TrainingError where training fails.
     """
@@ -67,7 +67,7 @@ def carried_out(
             say_stopped(folder, stop, error, training.horizon.num_steps)
             return stop.exit_code, folder
         except KeyboardInterrupt:
-            folder.end("paused")
+            folder.end("stopped")
             raise KeyboardInterrupt(f"stopped at once; {kept_checkpoint(folder)}") from None
         except BaseException as error:
             folder.end("failed", error=f"{type(error).__name__}: {error}")
@@ -122,7 +122,7 @@ class Trainer:
             self.display.close()
             result = self._test()
         except (Stopped, StoppedAtOnce):
-            self._end(self.stop.status)
+            self._end("stopped")
             raise
         except BaseException:
             self._end("failed")

@@ -123,6 +123,7 @@ def test_what_cannot_be_calibrated_is_refused_before_test_is_looked_at(outputs, 
     before = read(unvalidated / "run.json")["test_measured"]
     done = ended("evaluate", [str(unvalidated), "--calibrate"], capsys)
     assert (done.code, "has no validation images to fit a temperature on" in done.err) == (2, True)
+    assert "train with some, or evaluate it without calibration." in done.err
     assert read(unvalidated / "run.json")["test_measured"] == before
 
 

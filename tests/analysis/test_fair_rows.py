@@ -193,12 +193,12 @@ def test_a_result_that_is_not_a_number_diverged(outputs):
 def test_a_configuration_that_never_finished_is_a_row(outputs):
     write_run(outputs, 0.9, "optimizer.lr=0.1")
     failed(outputs, "optimizer.lr=9")
-    write_run(outputs, None, "optimizer.lr=0.3", status="paused")
+    write_run(outputs, None, "optimizer.lr=0.3", status="stopped")
     comparison = compared(outputs)
     assert [row.label for row in comparison.rows] == ["lr=0.1", "lr=9", "lr=0.3"]
-    assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"paused": 1}]
+    assert [dict(row.lost) for row in comparison.rows[1:]] == [{"diverged": 1}, {"stopped": 1}]
     assert (
-        page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each (1 failed, 1 paused)"
+        page_of(comparison, "all").sections[0].facts["runs"] == "3: 3 configurations, 1 seed each (1 failed, 1 stopped)"
     )
     assert page_of(compared(outputs, None, "lr=0.3"), "all").summary.endswith(
         "takes two finished runs of each configuration."

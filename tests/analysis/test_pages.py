@@ -200,7 +200,7 @@ def test_the_last_picture_of_each_kind_is_shown(run):
 
 
 @pytest.mark.parametrize(
-    ("status", "lost", "epochs"), [("paused", ["result.json"], 3), ("running", ["result.json", "metrics.jsonl"], 0)]
+    ("status", "lost", "epochs"), [("stopped", ["result.json"], 3), ("running", ["result.json", "metrics.jsonl"], 0)]
 )
 def test_the_page_of_an_unfinished_run_names_its_epoch(status, lost, epochs, run, report):
     for name in lost:

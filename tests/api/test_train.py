@@ -46,11 +46,11 @@ def test_the_example_of_the_documentation_runs(outputs):
 
 def test_a_training_that_was_stopped_is_not_returned_as_if_it_were_done():
     words = ("model=mlp", "epochs=2")
-    message = r"^paused after step 1; the last checkpoint, of step 1, is kept\.\nTo continue, make the same"
+    message = r"^stopped after step 1; the last checkpoint, of step 1, is kept\.\nTo continue, make the same"
     with pytest.raises(Stopped, match=message) as end:
         tiny(*words, max_minutes=1e-9)
     assert end.value.run is not None
-    assert end.value.run.record["status"] == "paused"
+    assert end.value.run.record["status"] == "stopped"
     with pytest.raises(UserError, match="is not finished yet"):
         _ = end.value.run.result
     assert tiny(*words).path == end.value.run.path
@@ -62,7 +62,7 @@ def test_ctrl_c_stops_at_a_checkpoint():
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Stopped, match="paused after step"):
+    with pytest.raises(Stopped, match="stopped after step"):
         tiny("model=mlp", on_epoch=press)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -76,7 +76,7 @@ def test_a_function_is_called_after_each_epoch_and_can_stop_the_training():
         if row["epoch"] == 2:
             raise Stopped
 
-    with pytest.raises(Stopped, match="paused after step 10"):
+    with pytest.raises(Stopped, match="stopped after step 10"):
         tiny("model=lenet", on_epoch=look)
     run = tiny("model=lenet", on_epoch=look)
     rows = [row for row in rows_of(run.path) if row["row"] == "epoch"]

@@ -92,7 +92,10 @@ def test_info_counts_the_images_of_every_class_and_split(data):
     assert rows.pop("all") == [3000, 1000, 500]
     assert rows == {f"pattern {index}": [750, 250, 125] for index in range(4)}
     assert "files        none needed" in outcome.out
-    assert "split        0.25 of the training part is validation, seed 0; " in outcome.out
+    assert (
+        "split        0.25 of the training part is validation, seed 0; the test part is the data set's own; "
+        in outcome.out
+    )
 
 
 def test_info_takes_the_settings_of_the_main_command(data):
@@ -100,7 +103,7 @@ def test_info_takes_the_settings_of_the_main_command(data):
     outcome = data("info", "digits", *words)
     assert set(rows_of(outcome)) == {"all", "3", "5"}
     assert "images       1x32x32, cropped to 24x24" in outcome.out
-    assert "fold 1 of 5 is validation, seed 0" in outcome.out
+    assert "fold 1 of 5 is validation, seed 0; before that, 0.2 of every class is held out for test; " in outcome.out
     assert "training labels are wrong on purpose" in outcome.out
 
 

@@ -176,7 +176,7 @@ def test_a_run_recorded_as_running_is_interrupted_unless_it_is_held(several_runs
     (path,) = (path.parent for path in several_runs.glob("*/lenet_v2/*/run.json"))
     folder = RunFolder(path)
     folder.update(status="running")
-    assert listed_models(listing, "status=interrupted") == ["lenet_v2"]
+    assert listed_models(listing, "status=stopped") == ["lenet_v2"]
     with folder.lock():
         assert listed_models(listing, "status=running") == ["lenet_v2"]
         assert path.name not in listing("--prune").out
@@ -195,7 +195,7 @@ def test_failed_runs_are_removed_only_where_their_status_is_asked_for(several_ru
 @pytest.fixture
 def with_interrupted(several_runs) -> Path:
     (path,) = several_runs.glob("*/mlp/*")
-    RunFolder(path).update(status="paused")
+    RunFolder(path).update(status="stopped")
     return several_runs
 
 

@@ -102,8 +102,8 @@ def test_a_hostile_name_moves_no_cursor(run, photos, predict):
 
 REFUSED = {
     "": "give files or folders of images, or --index N,N,… for images of the run's own",
-    "photos --index 1": "give files or folders of images, or --index",
-    "photos --split test": "give files or folders of images, or --index",
+    "photos --index 1": "for images of the run's own data, not both",
+    "photos --split test": "for images of the run's own data, not both",
     "--split test": "--index N,N,… says which images of test",
     "--split test --index 1,x": "must be whole numbers separated by commas",
     "--split test --index 1,99": "--index '99': test has 40 images, counted from 0",

@@ -27,7 +27,7 @@ def report(capsys):
 
 
 def test_unfinished_runs_are_rows_and_unreadable_ones_are_named_and_skipped(several_runs, report):
-    write_run(several_runs, None, "seed=9", status="paused")
+    write_run(several_runs, None, "seed=9", status="stopped")
     broken = several_runs / "synthetic" / "lenet" / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
@@ -36,7 +36,7 @@ def test_unfinished_runs_are_rows_and_unreadable_ones_are_named_and_skipped(seve
     assert done.code == 0, done.err
     skipped = done.out[done.out.index("Skipped:") :]
     assert skipped.count(str(several_runs / "synthetic")) == 1
-    assert re.search(r"dropout=0: .*; 1 paused", done.out)
+    assert re.search(r"dropout=0: .*; 1 stopped", done.out)
     assert f"{broken / 'run.json'} cannot be read" in done.out
 
 
@@ -61,8 +61,8 @@ def test_what_cannot_be_reported_is_refused(words, text, several_runs, report):
 
 
 def test_nothing_finished_is_nothing_to_report(outputs, report):
-    write_run(outputs, None, status="paused")
-    write_run(outputs, None, "seed=1", status="paused")
+    write_run(outputs, None, status="stopped")
+    write_run(outputs, None, "seed=1", status="stopped")
     done = report(outputs)
     assert (done.code, "no finished run to report on" in done.err) == (2, True)
 

@@ -132,7 +132,7 @@ def test_why_a_run_failed_and_how_far_others_came_is_shown(outputs, in_terminal,
     failed = write_run(
         outputs, None, "seed=1", "epochs=50", status="failed", error=f"ValueError: first\nand {'x' * 99}"
     )
-    paused = write_run(outputs, None, "seed=2", "epochs=50", status="paused")
+    paused = write_run(outputs, None, "seed=2", "epochs=50", status="paused")  # by an earlier version
     running = write_run(outputs, None, "seed=3", "epochs=50", status="running")
     with (running / "metrics.jsonl").open("a") as file:
         file.write('{"row": "step", "epoch": 4, "step": 31, "loss/train": 1.0}\n{"row": "st')
@@ -140,7 +140,7 @@ def test_why_a_run_failed_and_how_far_others_came_is_shown(outputs, in_terminal,
     text = listing()
     standing = {row["seed"]: (row["status"], row["epoch"]) for row in rows_of(text)}
     assert standing == {
-        "1": ("failed", "3/50"), "2": ("paused", "3/50"), "3": ("interrupted", "3/50"), "4": ("interrupted", "0/50")
+        "1": ("failed", "3/50"), "2": ("stopped", "3/50"), "3": ("stopped", "3/50"), "4": ("stopped", "0/50")
     }  # fmt: skip
     assert f"{failed.name}: ValueError: first and {'x' * 99}\n" in text
     assert text.count(f"{paused.name}") == 1

@@ -111,6 +111,8 @@ MISSING = {
     "evaluate outputs/RUN --spilt val": "--spilt val: no such argument; did you mean '--split'?",
     "evaluate outputs/RUN outputs/OTHER": "outputs/OTHER: no such argument.",
     "resume last --config-dir presets": "no such argument; a run has all of its settings, and needs no YAML files.",
+    "report --last": "--last: no such argument; type cnnbench report last.",
+    "predict --last photo.jpg": "--last: no such argument; type cnnbench predict last.",
     "resume last -cd presets": "no such argument; a run has all of its settings, and needs no YAML files.",
     "explain outputs/RUN --filter one": "--filter: invalid int value: 'one'",
     "predict outputs/RUN --index 1-3": "--index: must be whole numbers separated by commas, such as 13,43,53",
@@ -191,7 +193,7 @@ def test_ctrl_c_is_no_traceback(cnnbench, monkeypatch, outputs):
     outputs.mkdir()
     monkeypatch.setattr("cnnbench.store.index.listed", interrupt)
     outcome = cnnbench("list")
-    assert (outcome.code, outcome.err) == (130, "cnnbench list: interrupted.\n")
+    assert (outcome.code, outcome.err) == (130, "cnnbench list: stopped.\n")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["help", "settings"]], ids=" ".join)

@@ -58,7 +58,7 @@ def test_weights_are_not_those_of_the_beginning(unbroken):
 def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(outputs, unbroken, at_check):
     stop(plan_of(*WORDS), at_check)
     run = only_run(outputs)
-    assert read(run / "run.json")["status"] == "paused"
+    assert read(run / "run.json")["status"] == "stopped"
     assert not (run / "result.json").exists()
     assert go(*WORDS) == 0
     assert_same(run, unbroken)

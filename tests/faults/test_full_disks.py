@@ -156,7 +156,7 @@ def test_a_read_only_disk_is_said_at_the_start_and_can_still_be_looked_at(cnnben
         assert "cannot be created: Read-only file system; CNNBENCH_OUTPUTS=FOLDER names another" in begun.err
         shown = cnnbench(*PLAIN, "epochs=1")
         assert (shown.code, shown.err) == (ExitCode.FINISHED, "")
-        assert "interrupted" in command_of("list").out
+        assert "stopped" in command_of("list").out
         evaluated = command_of("evaluate", str(run))
         assert (evaluated.code, evaluated.err.count("\n")) == (ExitCode.MISTAKE, 1)
         assert "cannot be written: Read-only file system; --out FOLDER names another place" in evaluated.err

@@ -74,7 +74,7 @@ def test_the_size_of_a_run_counts_its_own_files(outputs, tmp_path):
 
 
 def test_a_run_that_finishes_meanwhile_is_not_removed(outputs, command_of, monkeypatch):
-    path = write_run(outputs, None, "seed=1", status="paused")
+    path = write_run(outputs, None, "seed=1", status="stopped")
     prunable = pruning.prunable
 
     def found_before_it_finishes(*arguments: Any) -> Any:
@@ -107,7 +107,7 @@ def ranked(outputs) -> dict[float, Path]:
     for checkpoints in found.values():
         path = checkpoints.parent / "result.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "watched": [["accuracy", True]]}))
-    return found | {0: with_checkpoint(write_run(outputs, None, "seed=7", status="paused"))}
+    return found | {0: with_checkpoint(write_run(outputs, None, "seed=7", status="stopped"))}
 
 
 def left(ranked: Mapping[float, Path]) -> list[float]:
@@ -143,7 +143,7 @@ def test_checkpoints_that_other_runs_begin_with_stay_and_that_is_said(ranked, ou
 
 def test_checkpoints_of_a_run_that_another_one_continues_stay(ranked, outputs, command_of):
     identity = RunFolder(ranked[0.7].parent).record()["identity"]
-    other = RunFolder(write_run(outputs, None, "seed=8", status="paused"))
+    other = RunFolder(write_run(outputs, None, "seed=8", status="stopped"))
     config = {**other.config(), "parent": f"{identity}@10"}
     other.write_config(config, "cnnbench")
     other.update(config=config)

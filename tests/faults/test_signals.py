@@ -40,7 +40,7 @@ def test_a_signal_lets_a_training_save_and_its_exit_code_says_that_it_can_go_on(
     assert command.ended() == (130 if is_ctrl_c else 75), command.said()
     run = only_run(outputs)
     record = read(run / "run.json")
-    assert record["status"] == ("paused" if is_ctrl_c else "preempted")
+    assert record["status"] == "stopped"
     assert steps_in(run / "checkpoints")[-1] == record["step"] > 0
     assert f"by {'Ctrl-C' if is_ctrl_c else number.name}" in command.said()
     assert not list(run.rglob("*.tmp"))
@@ -57,7 +57,7 @@ def test_a_second_ctrl_c_ends_it_at_once_wherever_it_is(start, outputs, tmp_path
     command.send(signal.SIGINT)
     assert command.ended() == 130
     assert "stopped at once; there is no checkpoint yet." in command.said()
-    assert read(only_run(outputs) / "run.json")["status"] == "paused"
+    assert read(only_run(outputs) / "run.json")["status"] == "stopped"
 
 
 SLOW = '''
@@ -89,7 +89,7 @@ def test_a_hang_up_that_nohup_ignores_stays_ignored(start, outputs):
     command.wait_until(lambda: (only_run(outputs) / "metrics.jsonl").stat().st_size > before)
     command.send(signal.SIGTERM)
     assert command.ended() == 75
-    assert read(only_run(outputs) / "run.json")["status"] == "preempted"
+    assert read(only_run(outputs) / "run.json")["status"] == "stopped"
 
 
 def test_signals_that_go_on_coming_change_nothing_about_how_it_ends(start, outputs):
@@ -106,7 +106,7 @@ def test_signals_that_go_on_coming_change_nothing_about_how_it_ends(start, outpu
         os._exit(0)
     assert command.ended() == 75, command.said()
     os.waitpid(pid, 0)
-    assert read(only_run(outputs) / "run.json")["status"] == "preempted"
+    assert read(only_run(outputs) / "run.json")["status"] == "stopped"
     assert "Traceback" not in command.said()
     assert "Exception" not in command.said()
 
@@ -114,19 +114,19 @@ def test_signals_that_go_on_coming_change_nothing_about_how_it_ends(start, outpu
 # Sweeps ---------------------------------------------------------------------------------------------------------------
 
 TO = {
-    "a hang-up of the terminal": (os.killpg, signal.SIGHUP, 75, "preempted"),
-    "Ctrl-C in the terminal": (os.killpg, signal.SIGINT, 130, "paused"),
-    "a scheduler that warns every process": (os.killpg, signal.SIGUSR1, 75, "preempted"),
-    "a scheduler that warns the first process": (os.kill, signal.SIGUSR2, 75, "preempted"),
-    "kill": (os.kill, signal.SIGTERM, 75, "preempted"),
-    "kill -INT": (os.kill, signal.SIGINT, 130, "paused"),
-    "kill -9": (os.kill, signal.SIGKILL, -9, "preempted"),
+    "a hang-up of the terminal": (os.killpg, signal.SIGHUP, 75),
+    "Ctrl-C in the terminal": (os.killpg, signal.SIGINT, 130),
+    "a scheduler that warns every process": (os.killpg, signal.SIGUSR1, 75),
+    "a scheduler that warns the first process": (os.kill, signal.SIGUSR2, 75),
+    "kill": (os.kill, signal.SIGTERM, 75),
+    "kill -INT": (os.kill, signal.SIGINT, 130),
+    "kill -9": (os.kill, signal.SIGKILL, -9),
 }
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("send", "number", "code", "status"), TO.values(), ids=TO)
-def test_a_sweep_that_is_ended_leaves_no_process_and_its_job_has_saved(start, outputs, send, number, code, status):
+@pytest.mark.parametrize(("send", "number", "code"), TO.values(), ids=TO)
+def test_a_sweep_that_is_ended_leaves_no_process_and_its_job_has_saved(start, outputs, send, number, code):
     command = start(["-m", *LONG, "seed=0,1"])
     command.wait_until(lambda: has_rows(outputs))
     send(command.pid, number)
@@ -134,7 +134,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_its_job_has_saved(start, ou
     command.wait_until(lambda: not command.has_group(), 30)
     run = only_run(outputs)
     record = read(run / "run.json")
-    assert record["status"] == status
+    assert record["status"] == "stopped"
     assert steps_in(run / "checkpoints")[-1] == record["step"]
     if code > 0:
         assert "not started" in command.said()
@@ -147,7 +147,7 @@ def test_a_signal_to_a_job_alone_stops_its_sweep(start, outputs):
     command.wait_until(lambda: has_rows(outputs))
     os.kill(read(only_run(outputs) / "run.json")["sessions"][-1]["process"], signal.SIGTERM)
     assert command.ended() == 75, command.said()
-    assert "preempted" in command.said()
+    assert "  stopped " in command.said()
     assert "not started" in command.said()
 
 

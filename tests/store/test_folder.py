@@ -9,10 +9,11 @@ from cnnbench.analysis.loading import load_run
 from cnnbench.errors import UserError
 from cnnbench.store.folder import RunFolder
 from cnnbench.store.lookup import run_named
-from cnnbench.store.query import runs_named
+from cnnbench.store.query import read_run, runs_named
 from cnnbench.training.plan import folder_name
 from tests.conftest import TINY, only_run
 from tests.support.interruption import read
+from tests.support.run_folders import write_run
 
 NAMES = ("digits/lenet/epochs4-ec85f338", "digits/lenet/epochs4-ec85f338-r2", "mnist/mlp/default-0a1b2c3d")
 
@@ -91,3 +92,11 @@ def test_a_command_that_went_on_with_the_last_run_names_it(cnnbench, outputs):
 )  # fmt: skip
 def test_a_number_in_a_folders_name_stays_that_number(typed, named):
     assert folder_name({"optimizer.lr": typed}, "0123456789") == f"{named}-01234567"
+
+
+@pytest.mark.parametrize("status", ["paused", "preempted", "interrupted"])
+def test_a_run_that_an_earlier_version_stopped_is_stopped(outputs, status):
+    path = write_run(outputs, None, status=status)
+    assert RunFolder(path).record()["status"] == "stopped"
+    assert read_run(path).values["status"] == "stopped"
+    assert RunFolder(path).update(name="kept")["status"] == "stopped"

@@ -250,8 +250,8 @@ def test_what_other_launchers_have_ended_counts_and_what_they_left_is_not_elsewh
     assert mine._num_done() == 2
     mine.outcomes[sweep.jobs[3].identity] = elsewhere("process 1 on node7")
     assert mine._outcome_now(sweep.jobs[3]) == NOT_STARTED, "its launcher was killed"
-    write_run(outputs, None, *sweep.jobs[3].command.split()[1:], status="paused")
-    assert mine._outcome_now(sweep.jobs[3]).text == "paused"
+    write_run(outputs, None, *sweep.jobs[3].command.split()[1:], status="stopped")
+    assert mine._outcome_now(sweep.jobs[3]).text == "stopped"
     mine.outcomes[sweep.jobs[3].identity] = COMPLETED
     assert mine._num_done() == 3
 
@@ -276,7 +276,7 @@ def test_a_sweep_has_its_minutes_and_can_be_continued(cnnbench, outputs):
     outcome = cnnbench(*words)
     assert outcome.code == 75
     assert "the same command again runs what is missing" in outcome.out
-    assert {read(path)["status"] for path in outputs.glob("*/*/*/run.json")} == {"paused"}
+    assert {read(path)["status"] for path in outputs.glob("*/*/*/run.json")} == {"stopped"}
 
 
 def test_several_ranks_are_refused_for_one_run_and_share_a_sweep(cnnbench, monkeypatch):

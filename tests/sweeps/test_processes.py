@@ -79,7 +79,7 @@ def test_a_job_that_raises_exits_or_is_killed_leaves_the_others_and_the_same_com
     runs = {json.loads((run / "run.json").read_text())["command"].partition("mood=")[2].split()[0]: run
             for run in runs_below(outputs).values()}  # fmt: skip
     assert {mood: read(run / "run.json")["status"] for mood, run in runs.items()} == {
-        "raises": "failed", "exits": "failed", "vanishes": "failed", "kills": "interrupted", "fine": "completed",
+        "raises": "failed", "exits": "failed", "vanishes": "failed", "kills": "stopped", "fine": "completed",
     }  # fmt: skip
     assert "out of memory" in read(runs["kills"] / "run.json")["error"]
     assert [mood for mood, run in runs.items() if (run / "result.json").exists()] == ["fine"]
@@ -100,7 +100,7 @@ def test_a_job_that_is_killed_before_it_begins_to_train_is_recorded_too(outputs,
     run = write_run(outputs, None, "seed=3", status="running")
     assert "sessions" not in read(run / "run.json")
     assert outcome_of_job(RunFolder(run), JobEnd(-signal.SIGKILL, "", 123)).text.startswith("killed by SIGKILL")
-    assert read(run / "run.json")["status"] == "interrupted"
+    assert read(run / "run.json")["status"] == "stopped"
     monkeypatch.delattr(signal, "SIGKILL")  # as on Windows
     assert outcome_of_job(RunFolder(run), JobEnd(-signal.SIGTERM, "", 123)).text == "killed by SIGTERM"
 
@@ -111,7 +111,7 @@ def test_a_finished_job_of_other_code_is_shown_and_an_unfinished_one_is_not_gone
         run.update(code={"my_net.py": "another"})
         if run.config()["seed"] == 1:
             run.result_file.unlink()
-            run.update(status="paused")
+            run.update(status="stopped")
     outcome = cnnbench("-m", *PLAIN, "seed=0,1")
     assert outcome.code == 1
     assert "1 of 2 runs completed" in outcome.out
@@ -132,10 +132,10 @@ def test_a_sweep_that_is_stopped_saves_its_job_and_starts_no_other(cnnbench, out
     thread.join()
     assert outcome.code == 75
     assert "stopped; the same command again runs what is missing" in outcome.out
-    assert re.search(r"preempted .*\n  not started", outcome.out)
+    assert re.search(r"stopped .*\n  not started", outcome.out)
     ((_, run),) = runs_below(outputs).items()
     record = read(run / "run.json")
-    assert record["status"] == "preempted"
+    assert record["status"] == "stopped"
     assert read(max((run / "checkpoints").glob("*.json")))["step"] == record["step"]
 
 

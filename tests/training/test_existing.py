@@ -31,7 +31,7 @@ def test_the_newest_run_with_the_same_plugins_is_meant_or_else_the_newest(output
 
 
 def test_of_runs_with_the_same_plugins_the_newest_is_meant_finished_or_not(outputs):
-    for end, status in (("-r2", "paused"), ("", "completed")):
+    for end, status in (("-r2", "stopped"), ("", "completed")):
         path = write_run(outputs, None if end else 0.9, status=status, code=OURS)
         path.rename(f"{path}{end}")
     runs = find_runs(outputs, plan_of("data=synthetic").config.identity())

@@ -89,7 +89,7 @@ def test_a_run_begins_with_that_of_an_experiment_wherever_it_lies(own, cnnbench,
     assert not outputs.exists()
     assert cnnbench(*asked, "experiment=first").code == 0
     (first,) = (path.parent for path in outputs.rglob("run.json"))
-    RunFolder(first).update(status="paused")
+    RunFolder(first).update(status="stopped")
     assert "has no finished run in" in cnnbench(*asked, "experiment=second").err
     RunFolder(first).update(status="completed")
     ended = cnnbench(*asked, "experiment=second")

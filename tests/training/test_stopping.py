@@ -39,16 +39,16 @@ def send_after_step_6(patch: pytest.MonkeyPatch, *signals: signal.Signals) -> No
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_signal_lets_the_step_finish_saves_and_says_how_to_go_on(cnnbench, outputs, unbroken, number):
-    code, status = (130, "paused") if number == signal.SIGINT else (75, "preempted")
+    code = 130 if number == signal.SIGINT else 75
     before = signal.getsignal(number)
     with pytest.MonkeyPatch.context() as patch:
         send_after_step_6(patch, number)
         outcome = cnnbench(*WORDS)
     run = only_run(outputs)
     assert outcome.code == code
-    assert f"{status} at step 6 of 15" in outcome.out
+    assert "stopped at step 6 of 15" in outcome.out
     assert f"to continue, type the same command again, or: cnnbench resume {run}" in outcome.out
-    assert read(run / "run.json")["status"] == status
+    assert read(run / "run.json")["status"] == "stopped"
     assert signal.getsignal(number) is before
     assert go(*WORDS) == 0
     assert_same(run, unbroken)
@@ -84,7 +84,7 @@ def test_a_signal_stops_a_run_wherever_it_is_and_the_same_command_ends_it_in_the
     if place == "while data are prepared":
         assert not list(outputs.rglob("run.json"))
     elif place != "while the page is written":
-        assert read(only_run(outputs) / "run.json")["status"] == "preempted"
+        assert read(only_run(outputs) / "run.json")["status"] == "stopped"
     shown = []
     monkeypatch.setattr(
         classification.Classification, "log_progress", lambda _, context: shown.append(context.epoch), raising=False
@@ -185,7 +185,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(cnnbench, outputs, monkeypatch):
     assert outcome.code == 130
     assert "stopped at once; the last checkpoint, of step 5, is kept." in outcome.err
     run = only_run(outputs)
-    assert read(run / "run.json")["status"] == "paused"
+    assert read(run / "run.json")["status"] == "stopped"
     assert load_newest(run / "checkpoints", pytest.fail)["progress"]["step"] == 5
 
 
@@ -201,8 +201,8 @@ def test_a_process_that_a_scheduler_ends_exits_with_75_and_can_be_gone_on_with(c
     assert process.returncode == 75, err
     run = only_run(outputs)
     record = read(run / "run.json")
-    assert record["status"] == "preempted"
-    assert f"preempted at step {record['step']} of" in out
+    assert record["status"] == "stopped"
+    assert f"stopped at step {record['step']} of" in out
     assert "Traceback" not in err
     assert load_newest(run / "checkpoints", pytest.fail)["progress"]["step"] == record["step"]
     outcome = cnnbench(*words, "max_minutes=1e-9")
@@ -212,9 +212,9 @@ def test_a_process_that_a_scheduler_ends_exits_with_75_and_can_be_gone_on_with(c
 
 def test_a_limit_of_time_pauses_the_run_with_exit_75(outputs, unbroken, capsys):
     assert go(*WORDS, "max_minutes=1e-6") == 75
-    assert "paused at step 1 of 15, by max_minutes" in capsys.readouterr().out
+    assert "stopped at step 1 of 15, by max_minutes" in capsys.readouterr().out
     run = only_run(outputs)
-    assert read(run / "run.json")["status"] == "paused"
+    assert read(run / "run.json")["status"] == "stopped"
     assert go(*WORDS, "max_minutes=60") == 0
     assert_same(run, unbroken)
 

@@ -180,7 +180,7 @@ def some(names: Sequence[str], comma: str = ", ") -> str:
 
 
 def in_words(lost: Counter[str]) -> str:
-    """Return how many repetitions have no number, and why: `1 failed, 2 paused`."""
+    """Return how many repetitions have no number, and why: `1 failed, 2 stopped`."""
     return ", ".join(f"{number} {ended}" for ended, number in lost.items())
 
 

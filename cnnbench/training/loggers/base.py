@@ -22,7 +22,7 @@ COMPARED = ("model", "data", "optimizer", "optimizer.lr", "batch_size", "epochs"
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run that starts, or that continues after it was interrupted.
+    """A run that starts, or that continues after it was stopped.
 
     folder: its name is readable and unique. settings: all of them, by dotted key. chosen: the few to compare runs by.
     metrics: names of what is measured on train and val.
@@ -50,7 +50,7 @@ class Logger(Protocol):
     What it raises ends the logging, never the training. But for NotWrittenError: the disk of the run folder is full, or
     read-only.
 
-    A run that was interrupted calls `begin` again in another process, and repeats scalars of steps after its last
+    A run that was stopped calls `begin` again in another process, and repeats scalars of steps after its last
     checkpoint: a logger shows each once.
     """
 
@@ -75,7 +75,7 @@ class Logger(Protocol):
         """Show the metrics on the test images, of the network as it was after a step."""
 
     def end(self, status: str, files: Sequence[Path]) -> None:
-        """End, for now or for good. status: completed, paused, preempted or failed. files: worth keeping."""
+        """End, for now or for good. status: completed, stopped or failed. files: worth keeping."""
 
 
 def make_logger(name: str) -> Logger:
