@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import all_options
-from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, check_free, path, refresh_page, say, writing
+from cnnbench.cli.out import check_free, writing
+from cnnbench.cli.parse import CHECKPOINT, RUN, SPLITS, Argument, Verb, path, refresh_page, say
 from cnnbench.errors import one_line
 
 if TYPE_CHECKING:

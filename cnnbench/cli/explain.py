@@ -7,7 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, RUN, SPLITS, Argument, Verb, path, refresh_page, say, writing
+from cnnbench.cli.out import writing
+from cnnbench.cli.parse import CHECKPOINT, IMAGES, INDEX, RUN, SPLITS, Argument, Verb, path, refresh_page, say
 from cnnbench.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:

@@ -1,15 +1,12 @@
 """The verbs of `cnnbench`: the table of them, and how each is declared: a text, arguments, and what it does."""
 
 import json
-import os
 import re
 import shlex
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import unescape
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
@@ -274,28 +271,6 @@ def columns(rows: Rows, indent: int = INDENT, width: int = WIDTH) -> list[str]:
             begin = ""
         lines += [f"{begin:<{indent}}{first}".rstrip(), *(f"{'':<{indent}}{line}" for line in others)]
     return lines
-
-
-@contextmanager
-def writing(folder: Path, names: Iterable[str] = (), about: str = "") -> Iterator[None]:
-    """Turn an error in writing to a folder into a UserError that names the option. names, about: see `check_free`."""
-    check_free(folder, names, about)
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}; --out FOLDER names another place."
-        ) from error
-
-
-def check_free(folder: Path, names: Iterable[str], about: str = "") -> None:
-    """Raise UserError where files that --out would write are there, unless next to a page `about` the same."""
-    if folder.is_file():
-        raise UserError(f"--out {folder}: is a file; give a folder, as --out {folder.stem}_page")
-    there = [name for name in names if os.path.lexists(folder / name)]
-    page, mark = folder / "report.html", f'<meta name="cnnbench" content="{about}">'
-    if there and not (about and page.is_file() and mark in unescape(page.read_text("utf-8", "replace")[:2000])):
-        raise UserError(f"--out {folder}: has {', '.join(there[:3])} of something else; give another folder.")
 
 
 def refresh_page(run: "Run") -> None:

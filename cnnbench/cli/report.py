@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.catalog import run_folders, sweeps
-from cnnbench.cli.parse import Argument, Verb, path, say, writing
+from cnnbench.cli.out import writing
+from cnnbench.cli.parse import Argument, Verb, path, say
 
 if TYPE_CHECKING:
     from cnnbench.analysis.reports.page import Page

@@ -158,9 +158,15 @@ def test_evaluation_reproduces_the_result_of_every_task(case, copy_of, tmp_path,
     result.pop("samples")
     assert read(tmp_path / "out" / "metrics.json") == result
     refused = evaluate(run, "--split", "val", "--out", tmp_path / "out")
-    assert (refused.code, "of something else; give another folder" in refused.err) == (2, True)
+    assert (refused.code, f"of something else; give a free one, as --out {tmp_path}/out_2\n" in refused.err) == (
+        2,
+        True,
+    )
     refused = evaluate(run, "--split", "val", "--out", tmp_path / "out")
-    assert (refused.code, "of something else; give another folder" in refused.err) == (2, True)
+    assert (refused.code, f"of something else; give a free one, as --out {tmp_path}/out_2\n" in refused.err) == (
+        2,
+        True,
+    )
     assert evaluate(run, "--split", "val", "--out", tmp_path / "val").code == 0
     assert {"mAP", "R-precision"} <= read(tmp_path / "val" / "metrics.json").keys()
 

@@ -105,7 +105,9 @@ def test_nothing_but_a_page_of_the_same_is_overwritten(several_runs, report, tmp
     )
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "report.tex").write_text("mine")
-    assert "of something else; give another folder" in report(several_runs, "--out", tmp_path / "paper").err
+    (tmp_path / "paper_2").touch()
+    taken = report(several_runs, "--out", tmp_path / "paper").err
+    assert taken.endswith(f"of something else; give a free one, as --out {tmp_path}/paper_3\n")
     (tmp_path / "paper" / "report.tex").rename(tmp_path / "paper" / "main.tex")
     assert report(several_runs, "--out", tmp_path / "paper").code == 0
 
