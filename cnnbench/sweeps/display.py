@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from shutil import get_terminal_size
 from typing import Any
@@ -172,5 +173,6 @@ def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool =
         because = f": {outcome.reason.partition(chr(10))[0]}" if outcome.reason else ""
         shown = outcome.text + because if because else f"{outcome.text:<12}  {metrics:<40}"
         console.say(f"  {shown}  {sweep.where(job, run)}")
-    done = sum(outcome.kind == "completed" for outcome in outcomes.values())
-    console.say(f"  {done} of {len(sweep.jobs)} runs completed")
+    kinds = Counter(outcome.kind for outcome in outcomes.values())
+    done = f"{kinds.pop('completed', 0)} of {len(sweep.jobs)} runs completed"
+    console.say(f"  {', '.join([done, *(f'{number} {kind}' for kind, number in kinds.items())])}")

@@ -49,7 +49,7 @@ def test_a_run_that_cannot_be_read_is_named_and_not_written_over(sweep, cnnbench
     assert f"note: seed=0 is unreadable: {run / name} " in outcome.out
     assert "note: 1 run unreadable" in outcome.out
     assert f"  unreadable: {run / name} " in outcome.out
-    assert "  2 of 3 runs completed\n" in outcome.out
+    assert "  2 of 3 runs completed, 1 unreadable\n" in outcome.out
     assert "started " not in outcome.out
     assert fingerprints(run) == before
     (run / name).write_text(text)
