@@ -67,10 +67,10 @@ class Plan:
 
     @property
     def named_by(self) -> dict[str, str]:
-        """Return the values typed, by key, that the folder is named after."""
-        values = {key: word.partition("=")[2] for key, word in self.typed.items()}
-        kept = (key for key in values if key not in ("model", "data") and not has_no_effect_on_result(key))
-        return {key: values[key] for key in kept}
+        """Return the values, by key, that the folder is named after: those typed, and the experiment."""
+        values = {key: self.choices[key] for key in self.choices if key == "experiment"}
+        values |= {key: word.partition("=")[2] for key, word in self.typed.items() if key not in ("model", "data")}
+        return {key: value for key, value in values.items() if not has_no_effect_on_result(key)}
 
     def loading(self, plugins: Sequence[str], config_dir: str | None = None) -> "Plan":
         """Return the plan with the plugins and the user's YAML files that its command has to load."""

@@ -25,7 +25,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PA
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Registered by the examples of the pages.
 OWN = {"my_net", "ours", "pbs", "engine.queue", "photos", "data.side", "rotations", "task.turns"}
-OWN |= {"sign_descent", "straight", "darker", "[worst_recall]", "worst_recall", "[csv_log]"}
+OWN |= {"sign_descent", "straight", "darker", "[worst_recall]", "worst_recall", "[csv_log]", "small_lenet"}
 OF_PYTHON = ("settings", "architecture", "python")  # where key=value is an argument too, or generated
 
 

@@ -1,6 +1,7 @@
 """Names of run folders: plain characters, what is special about a run, and a way back to its settings."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -34,6 +35,12 @@ def test_a_folder_is_named_with_plain_characters_after_what_was_typed(composer, 
 def test_a_folder_says_what_is_special_about_its_run(composer):
     plan = plan_run(composer, ["seed=3", "optimizer=adam", "regularization.dropout=0.5", "num_workers=2"])
     assert folder_name(plan.named_by, "0123456789") == "adam_dropout0.5_seed3-01234567"
+
+
+def test_the_folder_of_a_run_that_goes_on_for_longer_names_its_experiment_too(composer):
+    plan = plan_run(composer, ["experiment=cnn_lab/lenet_mnist", "seed=3"])
+    longer = replace(plan, typed={"epochs": "epochs=50"})  # as `plan_resume` has it
+    assert folder_name(longer.named_by, "0123456789") == "epochs50_cnn_lab-lenet_mnist-01234567"
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
