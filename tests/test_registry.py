@@ -70,10 +70,24 @@ def test_a_name_is_registered_once(shapes):
     assert re.match(rf"shape 'circle' is registered twice, {places}", str(refused.value))
 
 
-@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "18", ""])
-def test_a_name_that_cannot_be_typed_is_refused(shapes, name):
-    with pytest.raises(UserError, match=f"^shape '{name}': a name has letters a to z, digits, _, - and @, and is no"):
-        shapes.register(name)
+def test_a_name_that_is_taken_but_for_capitals_is_refused(shapes):
+    with pytest.raises(UserError, match=r"^shape 'Circle' is 'circle' but for capitals, in .* and in "):
+        shapes.register("Circle")(lambda spec: spec)
+
+
+WORDS = ["true", "False", "none", "NULL", "yes", "No", "on", "off", "nan", "-inf", "18", "1_000", "1e5", "0x10"]
+
+
+@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "", "a" * 101, *WORDS])
+def test_a_name_that_cannot_be_typed_or_is_read_as_something_else_is_refused(shapes, name):
+    with pytest.raises(UserError, match=f": shape '{name}': a name has up to 100 letters a to z, digits, _, - and @"):
+        shapes.register(name)(lambda spec: spec)
+
+
+@pytest.mark.parametrize("name", ["MyNet", "my_net-v2@b", "3conv", "nono", "e5", "infinite", "a" * 100])
+def test_any_other_name_is_taken(shapes, name):
+    shapes.register(name)(lambda spec: spec)
+    assert name in shapes
 
 
 @pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])

@@ -165,7 +165,13 @@ class Composer:
 
     def _add_components_without_file(self) -> None:
         for group, registry in GROUPS.items():
-            for name in set(registry) - set(self._groups[group]):
+            for name in registry:
+                if name in self._groups[group]:
+                    settings = self.settings_of(group, name) if registry[name].is_from_plugin else {name: {}}
+                    settings = settings.get(group, settings)
+                    if name not in (*settings, settings.get("name")):
+                        raise UserError(f"{registry[name]}: {group}={name} is a preset already; choose another name.")
+                    continue
                 node: dict[str, Any] = {name: {}} if group == "augmentation" else {"name": name}
                 ConfigStore.instance().store(name=name, group=group, node=node)
                 self._groups[group] = sorted([*self._groups[group], name])

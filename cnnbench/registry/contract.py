@@ -1,5 +1,6 @@
 """What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -46,6 +47,10 @@ EXPLAINED = {
     "model": Exception, "data": Exception, "logger": Exception, "metric": Exception, "optimizer": ValueError,
 }  # fmt: skip
 
+# A name is a word of a command, text in YAML, part of a key such as name/val, and a folder.
+NAME = re.compile(r"[\w@-]{1,100}", re.ASCII)
+NO_TEXT = re.compile(r"null|none|true|false|yes|no|on|off|nan|-?inf|-?\d[\d_]*(e-?\d+)?|0[bx][\da-f_]+", re.IGNORECASE)
+
 ANYTHING = "anything"
 
 
@@ -61,6 +66,27 @@ class Section(BaseModel):
 
 def problems(component: "Component") -> Iterator[str]:
     """Yield what is wrong with a component, each in words that follow its name."""
+    if not NAME.fullmatch(component.name) or (NO_TEXT.fullmatch(component.name) and component.is_from_plugin):
+        yield "a name has up to 100 letters a to z, digits, _, - and @, and is no number, nor true, no or none"
+    yield from _of_parameters(component)
+    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
+        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in getattr(component.factory, "__mro__", ())}
+    expected, description = PRODUCTS.get(component.group, ("", ""))
+    if bases and expected and expected not in bases:
+        yield f"is a class, and must derive from {description.partition(' ')[2]}"
+    if component.group == "optimizer" and "lr" not in component.parameters:
+        yield "has no setting `lr`, the learning rate that schedules scale"
+    if component.facts.get("watches") and "patience" not in component.parameters:
+        yield "watches validation, and has no setting `patience`: evaluations that it waits for"
+    alone = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}.get(
+        component.group
+    )
+    if alone and (required := [*component.schema.model_json_schema().get("required", ())]):
+        yield f"{alone}; give {listed(required)} a default"
+
+
+def _of_parameters(component: "Component") -> Iterator[str]:
     names = ", ".join(f"`{name}`" for name in PROVIDED.get(component.group, ()))
     filled = f"; what the program fills is called {names}" if names else ""
     for name, parameter in component.parameters.items():
@@ -81,21 +107,6 @@ def problems(component: "Component") -> Iterator[str]:
             why = "is nothing that a file can state" if kinds == ANYTHING else f"does not fit its type: {kinds}"
             why += f"; add `| None` to `{name}: …`" * (parameter.default is None)
             yield f"the default of '{name}', {parameter.default!r}, {why}"
-    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
-        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
-    bases = {f"{base.__module__}.{base.__qualname__}" for base in getattr(component.factory, "__mro__", ())}
-    expected, description = PRODUCTS.get(component.group, ("", ""))
-    if bases and expected and expected not in bases:
-        yield f"is a class, and must derive from {description.partition(' ')[2]}"
-    if component.group == "optimizer" and "lr" not in component.parameters:
-        yield "has no setting `lr`, the learning rate that schedules scale"
-    if component.facts.get("watches") and "patience" not in component.parameters:
-        yield "watches validation, and has no setting `patience`: evaluations that it waits for"
-    alone = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}.get(
-        component.group
-    )
-    if alone and (required := [*component.schema.model_json_schema().get("required", ())]):
-        yield f"{alone}; give {listed(required)} a default"
 
 
 def _is_foreign(kind: Any) -> bool:
