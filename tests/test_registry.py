@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -90,7 +91,16 @@ def test_any_other_name_is_taken(shapes, name):
     assert name in shapes
 
 
-@pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("circl", "; did you mean 'circle'?"),
+        ("CIRCEL", "; did you mean 'circle'?"),
+        ("quarks", ""),
+        ("zzz", ""),
+        ("pathlib.Path", ""),
+    ],
+)
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are(shapes, name, hint):
     with pytest.raises(UserError) as refused:
         shapes[name]
@@ -153,6 +163,57 @@ def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
 def test_every_part_of_ours_keeps_the_contract(registry):
     for component in registry.components.values():
         component.check()
+
+
+FILLED = "what the program fills is called `spec`, `in_channels`"
+
+
+@pytest.mark.parametrize(
+    ("group", "signature", "said"),
+    [
+        ("model", "specs, width: int", f"setting 'specs' has no type, or is a misspelt `spec`; {FILLED}"),
+        ("model", "specs: Path", f"setting 'specs' cannot be a Path, or is a misspelt `spec`; {FILLED}"),
+        (
+            "model",
+            "sepc, wide",
+            "or is a misspelt `spec`; setting 'wide' has no type: write `wide: int`, say; what the",
+        ),
+        (
+            "model",
+            "spec, a, b=None",
+            "'a' has no type: write `a: int`, say; setting 'b' has no type: write `b: ",
+        ),
+        (
+            "scheduler",
+            "optimizer, horizons, gamma: float",
+            "; setting 'horizons' has no type, or is a misspelt",
+        ),
+        ("augmentation", "images, p: float = 0.5", "is a function of 'images', and must be a class, derived from Augm"),
+        (
+            "task",
+            "outputs: Path, labels",
+            "is a function of 'outputs', 'labels', and must be a class, derived from",
+        ),
+        ("logger", "values, step", "is a function of 'values', 'step', and must be a class, derived from Logger (cnnb"),
+        ("logger", "url: str", "is made without settings; give 'url' a default."),
+        ("metric", "preds", "alone; give 'preds' a default, and call what it is given `predictions`."),
+        (
+            "optimizer",
+            "group, lr: float",
+            "setting 'group' has no type, or is a misspelt `groups`; what the",
+        ),
+        (
+            "optimizer",
+            "group",
+            "; what the program fills is called `groups`, `params`; has no setting `lr`, the",
+        ),
+    ],
+)
+def test_a_signature_that_cannot_be_filled_is_answered_with_what_was_meant_and_all_else(group, signature, said):
+    (registry,) = (one for one in REGISTRIES if one.group == group)
+    with pytest.raises(UserError) as refused:
+        exec(f"@register('mine')\ndef mine({signature}): ...", {"register": registry.register, "Path": Path})
+    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize("group", GROUPS)

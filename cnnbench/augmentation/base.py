@@ -8,8 +8,9 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
-from cnnbench.errors import described, try_out
+from cnnbench.errors import described
 from cnnbench.registry import AUGMENTATIONS
+from cnnbench.registry.contract import try_out
 
 
 def _ascending(values: list[float]) -> list[float]:
@@ -156,7 +157,7 @@ def check_augmentations(parts: Mapping[str, Augmentation], images: Tensor, margi
             given = contract + " and a share of each" * bool(part.mix_probability)
             with torch.random.fork_rng(devices=()):
                 problems = _problems(name, part, images, margin, notes)
-                try_out(str(AUGMENTATIONS[name]), AUGMENTATIONS[name].file, problems, given)
+                try_out(AUGMENTATIONS[name], problems, given)
     return notes
 
 

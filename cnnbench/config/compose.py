@@ -31,11 +31,11 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, check_folder, outside_reference
 from cnnbench.config.growth import endless_reference
-from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, several_values, why_unread
+from cnnbench.config.hints import meant_by_word, no_such_option, several_options, several_values, why_unread
 from cnnbench.config.run_config import accepts, known_keys
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, TYPED, conf_dir, data_for_dataset, flat, quoted
-from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
+from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, closest, shortened
 
 INSTEAD_OF_HYDRA = {
     "searchpath": "--config-dir FOLDER adds a folder of your own YAML files",

@@ -98,8 +98,8 @@ class Component:
 
     def check(self) -> None:
         """Raise ContractError, in one sentence with file and line, where the factory breaks its group's contract."""
-        for problem in problems(self):
-            raise ContractError(f"{self}: {problem}.")
+        if found := "; ".join(problems(self)):
+            raise ContractError(f"{self}: {found}.")
 
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
         """Call the factory. Raises ContractError where it returns something other than its group requires."""

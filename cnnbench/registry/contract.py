@@ -1,13 +1,13 @@
 """What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic_core import to_jsonable_python
 
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import ConfigError, UserError, closest, listed, quoted, raised_at
 
 if TYPE_CHECKING:
     from cnnbench.registry import Component
@@ -51,6 +51,8 @@ EXPLAINED = {
 NAME = re.compile(r"[\w@-]{1,100}", re.ASCII)
 NO_TEXT = re.compile(r"null|none|true|false|yes|no|on|off|nan|-?inf|-?\d[\d_]*(e-?\d+)?|0[bx][\da-f_]+", re.IGNORECASE)
 
+BASES = ("augmentation", "task", "logger")  # groups whose components are classes
+ALONE = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}
 ANYTHING = "anything"
 
 
@@ -68,28 +70,32 @@ def problems(component: "Component") -> Iterator[str]:
     """Yield what is wrong with a component, each in words that follow its name."""
     if not NAME.fullmatch(component.name) or (NO_TEXT.fullmatch(component.name) and component.is_from_plugin):
         yield "a name has up to 100 letters a to z, digits, _, - and @, and is no number, nor true, no or none"
-    yield from _of_parameters(component)
-    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
-        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
     bases = {f"{base.__module__}.{base.__qualname__}" for base in getattr(component.factory, "__mro__", ())}
     expected, description = PRODUCTS.get(component.group, ("", ""))
+    unfilled = [name for name, one in component.parameters.items() if one.default is one.empty]
+    unfilled = [name for name in unfilled if name not in component.provided]
+    if not bases and component.group in BASES and any(_is_no_setting(component, name) for name in unfilled):
+        yield f"is a function of {listed(unfilled)}, and must be a class, derived from {description.partition(' ')[2]}"
+    elif unfilled and component.group in ALONE:
+        missing = [name for name in PROVIDED.get(component.group, ()) if name not in component.parameters]
+        called = f", and call what it is given `{missing[0]}`" if missing else ""
+        yield f"{ALONE[component.group]}; give {listed(unfilled)} a default{called}"
+    else:
+        yield from _of_parameters(component)
+    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
+        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
     if bases and expected and expected not in bases:
         yield f"is a class, and must derive from {description.partition(' ')[2]}"
     if component.group == "optimizer" and "lr" not in component.parameters:
         yield "has no setting `lr`, the learning rate that schedules scale"
     if component.facts.get("watches") and "patience" not in component.parameters:
         yield "watches validation, and has no setting `patience`: evaluations that it waits for"
-    alone = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}.get(
-        component.group
-    )
-    if alone and (required := [*component.schema.model_json_schema().get("required", ())]):
-        yield f"{alone}; give {listed(required)} a default"
 
 
 def _of_parameters(component: "Component") -> Iterator[str]:
-    names = ", ".join(f"`{name}`" for name in PROVIDED.get(component.group, ()))
-    filled = f"; what the program fills is called {names}" if names else ""
+    known = PROVIDED.get(component.group, {})
     for name, parameter in component.parameters.items():
+        meant = f", or is a misspelt `{close}`" if (close := closest(name, known)) else ""
         if parameter.kind is parameter.POSITIONAL_ONLY:
             yield f"parameter '{name}' is positional-only, and all are given by name"
         elif name in component.provided:
@@ -98,15 +104,24 @@ def _of_parameters(component: "Component") -> Iterator[str]:
             yield "a setting cannot be called 'name', which is the key of the choice itself; give it another name"
         elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
             kind = "int" if parameter.default is parameter.empty else "int | None = None"
-            yield f"setting '{name}' has no type: write `{name}: {kind}`, say{filled}"
+            yield f"setting '{name}' has no type{meant or f': write `{name}: {kind}`, say'}"
         elif _is_foreign(component.types[name]):
             kind = getattr(component.types[name], "__name__", component.types[name])
-            yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
+            yield f"setting '{name}' cannot be a {kind}{meant or ': take bool, int, float, str or list'}"
         elif parameter.default is not parameter.empty and not _comes_back(component.types[name], parameter.default):
             kinds = _kinds(component.types[name])
             why = "is nothing that a file can state" if kinds == ANYTHING else f"does not fit its type: {kinds}"
             why += f"; add `| None` to `{name}: …`" * (parameter.default is None)
             yield f"the default of '{name}', {parameter.default!r}, {why}"
+    if known and any(_is_no_setting(component, name) for name in component.parameters):
+        yield f"what the program fills is called {', '.join(f'`{name}`' for name in known)}"
+
+
+def _is_no_setting(component: "Component", name: str) -> bool:
+    """Return whether a parameter has no type, or one of no value of YAML, and is not filled."""
+    parameter = component.parameters[name]
+    is_untyped = parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None)
+    return name not in component.provided and (is_untyped or _is_foreign(component.types[name]))
 
 
 def _is_foreign(kind: Any) -> bool:
@@ -156,3 +171,20 @@ def allowed(schema: Mapping[str, Any]) -> str:
     bounds |= {"pattern": "matching"}
     limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
     return " ".join([kind, " and ".join(limits)]).strip()
+
+
+def try_out(component: "Component", problems: Iterable[str], contract: str = "") -> None:
+    """Raise UserError for what a component does wrong on the first images, or fails with.
+
+    contract: what it gets and returns, a sentence.
+    """
+    try:
+        found = list(problems)
+    except ConfigError:
+        raise
+    except Exception as error:
+        contract = f". {contract}" if contract else ""
+        said = f"{raised_at(error, component.file)}{quoted(error).rstrip('.')}{contract}"
+        raise UserError(f"{component} fails on the first images: {said}") from error
+    if found:
+        raise UserError(f"{component}: {'; '.join(found)}.")

@@ -14,9 +14,10 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.split import weighted_order
-from cnnbench.errors import UserError, blaming, counted, described, try_out
+from cnnbench.errors import UserError, blaming, counted, described
 from cnnbench.models.build import OutputSpec
 from cnnbench.registry import TASKS, ContractError
+from cnnbench.registry.contract import try_out
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport, OnDemand, table_of_images
 from cnnbench.tasks.gallery import samples_of
@@ -191,7 +192,7 @@ def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, nu
 
     network: in training mode. Raises UserError where a step fails, or returns something else than it should.
     """
-    try_out(str(TASKS[name]), TASKS[name].file, _problems(task, network, data, num_samples))
+    try_out(TASKS[name], _problems(task, network, data, num_samples))
 
 
 def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: int) -> Iterator[str]:
