@@ -268,6 +268,17 @@ def retyped_as(word: str, schema: Mapping[str, Any]) -> str:
     return f"; as text it is typed '{key}=\"{text}\"'" if "string" in kinds else ""
 
 
+def wrong_entry(kind: str, place: Sequence[int | str]) -> str:
+    """Return what is wrong with one of several settings in braces; empty: a value has another mistake.
+
+    kind, place: of it, as pydantic says them.
+    """
+    if len(place) < 2 or not isinstance(place[0], int):
+        return ""
+    ways = {"missing": "lacks", "extra_forbidden": "has an unknown"}
+    return f"; entry {place[0] + 1} {ways.get(kind, 'has a wrong')} '{place[-1]}'"
+
+
 def several_options(group: str, options: Sequence[str], settings: Mapping[str, Any]) -> str:
     """Return what to type in place of a list of options; settings: of all of them, by dotted key in the group."""
     if group not in ("regularization", "augmentation"):

@@ -23,7 +23,11 @@ from cnnbench.store.folder import holds_runs, outputs_dir
 
 # Types of the settings that all data sets of photographs share:
 Folder = Annotated[
-    str, Field(description="a folder of photographs: in the current one, below that of all data sets, or a whole path")
+    str,
+    Field(
+        description="a folder of photographs: in the current one, below that of all data sets, or a whole path",
+        examples=["my_photos"],
+    ),
 ]
 Fit = Annotated[Literal["whole", "crop", "stretch"], WithoutAugmentation("whole", same_as="crop")]
 Cache = Annotated[bool, NO_EFFECT_ON_RESULT]

@@ -149,6 +149,23 @@ def _kinds(kind: Any) -> str:
     return allowed(create_model("Setting", value=(kind, ...)).model_json_schema()["properties"]["value"])
 
 
+def setting_schemas(section: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of every setting of a section, each complete in itself."""
+    whole = section.model_json_schema()
+    return {key: _inlined(schema, whole.get("$defs", {})) for key, schema in whole.get("properties", {}).items()}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        section = definitions[schema["$ref"].rpartition("/")[2]]
+        schema = {key: value for key, value in section.items() if key != "description"}  # for readers of the code
+    return {key: _inlined(value, definitions) for key, value in schema.items()}
+
+
 def allowed(schema: Mapping[str, Any]) -> str:
     """Return in words what a JSON schema allows."""
     if "description" in schema:
@@ -160,7 +177,9 @@ def allowed(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
-    words |= {"object": "settings in braces, as in {a:1}"}
+    inner = {key: one for key, one in schema.get("properties", {}).items() if key in schema.get("required", ())}
+    braces = ", ".join(f"{key}: {allowed(one)}" for key, one in inner.items())
+    words |= {"object": f"settings in braces{f': {{{braces}}}' if inner else ', as in {a:1}'}"}
     kind = words.get(schema["type"], "text") if "type" in schema else ANYTHING
     if schema.get("type") == "array":
         fewest, most = schema.get("minItems"), schema.get("maxItems")
