@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt, ValidationError
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
 from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
-from cnnbench.registry import PROVIDED, Registry, Selection
+from cnnbench.registry import LOGGERS, PROVIDED, Registry, Selection
+from cnnbench.training.loggers.base import Logger
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,9 @@ def as_before() -> Iterator[None]:
     """Forget what a test registers, plugs in and stores."""
     register_everything()
     components = {group: dict(registry.components) for group, registry in GROUPS.items()}
+    loggers = dict(LOGGERS.components)
     yield
+    LOGGERS.components = loggers
     for group, registry in GROUPS.items():
         registry.components = components[group]
         ConfigStore.instance().repo.pop(group, None)
@@ -214,6 +217,47 @@ def test_a_signature_that_cannot_be_filled_is_answered_with_what_was_meant_and_a
     with pytest.raises(UserError) as refused:
         exec(f"@register('mine')\ndef mine({signature}): ...", {"register": registry.register, "Path": Path})
     assert said in str(refused.value)
+
+
+def logger_with(*methods: str) -> type:
+    """Return a class of a logger in which these methods are written so."""
+    lines = ["def begin(self, run, known_as): ...", "def scalars(self, values, step): ...", *methods]
+    names = {"staticmethod": staticmethod, "Logger": Logger}
+    exec("class Mine(Logger):\n    " + "\n    ".join(lines), names)
+    return names["Mine"]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("def scalars(self, values): ...", "write `def scalars(self, values, step)`."),
+        ("def begin(run, known_as): ...", "write `def begin(self, run, known_as)`."),
+        (
+            "def end(self, status): ...",
+            "its `end` cannot be called as it will be: write `def end(self, status, files)`.",
+        ),
+        ("def result(self, metrics, *, step): ...", "write `def result(self, metrics, step)`."),
+        ("flush = None", "write `def flush(self)`."),
+    ],
+)
+def test_a_method_of_a_logger_that_cannot_be_called_is_refused_before_training(method, said):
+    with pytest.raises(UserError) as refused:
+        LOGGERS.register("mine")(logger_with(method))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "def scalars(self, row, at): ...",
+        "def end(self, *_): ...",
+        "def result(self, metrics, step, extra=1): ...",
+        "@staticmethod\n    def flush(): ...",
+    ],
+)
+def test_a_method_of_a_logger_may_call_what_it_is_given_as_it_likes(method):
+    LOGGERS.register("mine")(logger_with(method))
+    assert "mine" in LOGGERS
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -1,5 +1,6 @@
 """What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_origin
@@ -86,10 +87,28 @@ def problems(component: "Component") -> Iterator[str]:
         yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
     if bases and expected and expected not in bases:
         yield f"is a class, and must derive from {description.partition(' ')[2]}"
+    elif bases and component.group == "logger":
+        yield from _of_methods(component.factory, expected)
     if component.group == "optimizer" and "lr" not in component.parameters:
         yield "has no setting `lr`, the learning rate that schedules scale"
     if component.facts.get("watches") and "patience" not in component.parameters:
         yield "watches validation, and has no setting `patience`: evaluations that it waits for"
+
+
+def _of_methods(factory: Any, expected: str) -> Iterator[str]:
+    """Yield which methods of a class cannot be called as those of its base, which are called by position."""
+    base = next(one for one in factory.__mro__ if f"{one.__module__}.{one.__qualname__}" == expected)
+    for name, method in vars(base).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        given = [*inspect.signature(method).parameters]
+        if isinstance(inspect.getattr_static(factory, name), staticmethod | classmethod):
+            given = given[1:]
+        try:
+            inspect.signature(getattr(factory, name)).bind(*given)
+        except TypeError:
+            wanted = ", ".join(inspect.signature(method).parameters)
+            yield f"its `{name}` cannot be called as it will be: write `def {name}({wanted})`"
 
 
 def _of_parameters(component: "Component") -> Iterator[str]:
