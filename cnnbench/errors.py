@@ -212,8 +212,8 @@ def grouped(number: float) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things: 1 epoch, 40 epochs."""
-    return f"{grouped(number)} {what}{'' if number == 1 else 's'}"
+    """Return a number of things: 1 epoch, 40 epochs, 3 classes."""
+    return f"{grouped(number)} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def sized(number: float) -> str:

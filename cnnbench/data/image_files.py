@@ -173,7 +173,7 @@ def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
     leaving = [] if follow_links else [path for path in files if not real_path(path).is_relative_to(root)]
     if leaving:
         raise UserError(
-            f"{folder}: links lead out of it, to {grouped(len(leaving))} files: {first_names(map(str, leaving))}\n"
+            f"{folder}: links lead out of it, to {counted(len(leaving), 'file')}: {first_names(map(str, leaving))}\n"
             f"  data=image_folder data.follow_links=true follows them"
         )
     images = [path for path in files if path.suffix.lower() in SUFFIXES]

@@ -173,4 +173,4 @@ def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool =
         shown = outcome.text + because if because else f"{outcome.text:<12}  {metrics:<40}"
         console.say(f"  {shown}  {sweep.where(job, run)}")
     done = sum(outcome.kind == "completed" for outcome in outcomes.values())
-    console.say(f"  {done} of {len(sweep.jobs)} runs completed")
+    console.say(f"  {done} of {counted(len(sweep.jobs), 'run')} completed")
