@@ -133,6 +133,19 @@ def quoted(error: BaseException) -> str:
     return kind + " ".join(str(error).split())
 
 
+def try_out(component: "Component", problems: Iterable[str], contract: str = "") -> None:
+    """Raise UserError for what a component does wrong on the first images, or fails with; contract: a sentence."""
+    try:
+        found = "; ".join(problems)
+    except ConfigError:
+        raise
+    except Exception as error:
+        said = f"{raised_at(error, component.file)}{quoted(error).rstrip('.')}{f'. {contract}' * bool(contract)}"
+        raise UserError(f"{component} fails on the first images: {said}") from error
+    if found:
+        raise UserError(f"{component}: {found}.")
+
+
 @contextmanager
 def blaming(
     component: "Component", what: str, contract: str = "", spared: type[Exception] = Explained
@@ -172,23 +185,18 @@ def wrapped(message: str, width: int) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
-    """Return "; did you mean 'x'?" for the closest known name, or nothing where none is close.
-
-    known: names, or what to suggest by what may have been typed for it.
-    """
+    """Return "; did you mean 'x'?" for the closest name, or for what is known under it; empty: none is close."""
     found = closest(name, known)
     return f"; did you mean '{known[found] if isinstance(known, Mapping) else found}'?" if found else ""
 
 
 def closest(word: str, known: Iterable[str]) -> str:
     """Return the known word of the most similar spelling, capitals aside; empty: none is close."""
-    if re.fullmatch(r"[\d.]+", word):  # a number is not misspelt
-        return ""
     typed, in_lower_case = word.lower(), {one.lower(): one for one in known}
     near = get_close_matches(typed, in_lower_case, n=3, cutoff=NEAR)
     close = get_close_matches(typed, near, n=1, cutoff=CLOSE)
     close += [one for one in near if sorted(one) == sorted(typed) or (len(one) == len(typed) and one[:2] == typed[:2])]
-    return in_lower_case[close[0]] if close else ""
+    return in_lower_case[close[0]] if close and not re.fullmatch(r"[\d.]+", word) else ""  # no number is misspelt
 
 
 def listed(names: Iterable[str]) -> str:

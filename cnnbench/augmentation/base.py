@@ -8,9 +8,8 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
-from cnnbench.errors import described
+from cnnbench.errors import described, try_out
 from cnnbench.registry import AUGMENTATIONS
-from cnnbench.registry.contract import try_out
 
 
 def _ascending(values: list[float]) -> list[float]:

@@ -2,13 +2,13 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic_core import to_jsonable_python
 
-from cnnbench.errors import ConfigError, UserError, closest, listed, quoted, raised_at
+from cnnbench.errors import UserError, closest, listed
 
 if TYPE_CHECKING:
     from cnnbench.registry import Component
@@ -209,20 +209,3 @@ def allowed(schema: Mapping[str, Any]) -> str:
     bounds |= {"pattern": "matching"}
     limits = [f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema]
     return " ".join([kind, " and ".join(limits)]).strip()
-
-
-def try_out(component: "Component", problems: Iterable[str], contract: str = "") -> None:
-    """Raise UserError for what a component does wrong on the first images, or fails with.
-
-    contract: what it gets and returns, a sentence.
-    """
-    try:
-        found = list(problems)
-    except ConfigError:
-        raise
-    except Exception as error:
-        contract = f". {contract}" if contract else ""
-        said = f"{raised_at(error, component.file)}{quoted(error).rstrip('.')}{contract}"
-        raise UserError(f"{component} fails on the first images: {said}") from error
-    if found:
-        raise UserError(f"{component}: {'; '.join(found)}.")

@@ -14,10 +14,9 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch, Batches
 from cnnbench.data.prepare import PreparedData
 from cnnbench.data.split import weighted_order
-from cnnbench.errors import UserError, blaming, counted, described
+from cnnbench.errors import UserError, blaming, counted, described, try_out
 from cnnbench.models.build import OutputSpec
 from cnnbench.registry import TASKS, ContractError
-from cnnbench.registry.contract import try_out
 from cnnbench.tasks.context import EvalContext
 from cnnbench.tasks.evaluation import EvalReport, OnDemand, table_of_images
 from cnnbench.tasks.gallery import samples_of
