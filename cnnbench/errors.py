@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cnnbench.registry import Component
 
 LONGEST = 200  # characters that a message quotes
+CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
+NEAR = 0.6  # of a word of the same letters, or with the same beginning: `sdg` and `sgd` have 0.67
 # Control characters, among them those that begin commands of a terminal, and others that hide what follows: separators
 # of lines, changes of the direction of writing, halves of characters.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -131,21 +133,17 @@ def quoted(error: BaseException) -> str:
     return kind + " ".join(str(error).split())
 
 
-def try_out(component: str, file: str, problems: Iterable[str], contract: str = "") -> None:
-    """Raise UserError for what a component does wrong on the first images, or fails with.
-
-    file: of other people. contract: what it gets and returns, a sentence.
-    """
+def try_out(component: "Component", problems: Iterable[str], contract: str = "") -> None:
+    """Raise UserError for what a component does wrong on the first images, or fails with; contract: a sentence."""
     try:
-        found = list(problems)
+        found = "; ".join(problems)
     except ConfigError:
         raise
     except Exception as error:
-        contract = f". {contract}" if contract else ""
-        said = f"{raised_at(error, file)}{quoted(error).rstrip('.')}{contract}"
+        said = f"{raised_at(error, component.file)}{quoted(error).rstrip('.')}{f'. {contract}' * bool(contract)}"
         raise UserError(f"{component} fails on the first images: {said}") from error
     if found:
-        raise UserError(f"{component}: {'; '.join(found)}.")
+        raise UserError(f"{component}: {found}.")
 
 
 @contextmanager
@@ -187,14 +185,18 @@ def wrapped(message: str, width: int) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
-    """Return "; did you mean 'x'?" for the closest known name, or nothing where none is close.
+    """Return "; did you mean 'x'?" for the closest name, or for what is known under it; empty: none is close."""
+    found = closest(name, known)
+    return f"; did you mean '{known[found] if isinstance(known, Mapping) else found}'?" if found else ""
 
-    known: names, or what to suggest by what may have been typed for it.
-    """
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    if not close or re.fullmatch(r"[\d.]+", name):  # a number is not misspelt
-        return ""
-    return f"; did you mean '{known[close[0]] if isinstance(known, Mapping) else close[0]}'?"
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return the known word of the most similar spelling, capitals aside; empty: none is close."""
+    typed, in_lower_case = word.lower(), {one.lower(): one for one in known}
+    near = get_close_matches(typed, in_lower_case, n=3, cutoff=NEAR)
+    close = get_close_matches(typed, near, n=1, cutoff=CLOSE)
+    close += [one for one in near if sorted(one) == sorted(typed) or (len(one) == len(typed) and one[:2] == typed[:2])]
+    return in_lower_case[close[0]] if close and not re.fullmatch(r"[\d.]+", word) else ""  # no number is misspelt
 
 
 def listed(names: Iterable[str]) -> str:
@@ -218,8 +220,8 @@ def grouped(number: float) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things: 1 epoch, 40 epochs."""
-    return f"{grouped(number)} {what}{'' if number == 1 else 's'}"
+    """Return a number of things: 1 epoch, 40 epochs, 3 classes."""
+    return f"{grouped(number)} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def sized(number: float) -> str:

@@ -24,7 +24,6 @@ from cnnbench.errors import (
     Mistake,
     PluginsNeededError,
     Stopped,
-    StoppedAtOnce,
     TrainingError,
     UserError,
     exits_explained,
@@ -119,12 +118,14 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
             raise
         _say(words, said)
         code = ExitCode.MISTAKE
-    except (Stopped, StoppedAtOnce) as error:
-        _say(words, str(error) or f"stopped by {stop.cause}.")
-        code = stop.exit_code
     except KeyboardInterrupt as error:  # a second Ctrl-C
         _say(words, str(error) or "stopped.")
         code = ExitCode.INTERRUPTED
+    except BaseException as error:
+        if not stop.has_raised(error):
+            raise
+        _say(words, error if isinstance(error, Stopped) else f"stopped by {stop.cause}.")
+        code = stop.exit_code
     return code
 
 

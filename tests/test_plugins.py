@@ -81,8 +81,13 @@ def test_it_is_known_only_where_it_is_plugged_in(cnnbench):
         ("broken.py", "def x(:\n", "broken.py cannot be imported: "),
         ("lacks.py", "import not_there_at_all", "lacks.py cannot be imported: lacks.py:1: ModuleNotFoundError: "),
         ("twice.py", MY_NET.replace('"plugged_net"', '"lenet"'), "model 'lenet' is registered twice"),
+        (
+            "preset.py",
+            MY_NET.replace('"plugged_net"', '"lenet_v2"'),
+            "model 'lenet_v2': model=lenet_v2 is a preset already; choose another name.",
+        ),
     ],
-    ids=["missing", "no Python", "syntax", "import", "name taken"],
+    ids=["missing", "no Python", "syntax", "import", "name taken", "name of a preset"],
 )
 def test_a_file_that_cannot_be_plugged_in_is_refused_with_the_reason(cnnbench, tmp_path, name, content, message):
     file = tmp_path / name

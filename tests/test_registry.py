@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -14,7 +15,8 @@ from pydantic import Field, PositiveInt, ValidationError
 from cnnbench.config.schema import GROUPS
 from cnnbench.errors import UserError
 from cnnbench.plugins import PREFIX, REGISTRIES, register_everything
-from cnnbench.registry import PROVIDED, Registry, Selection
+from cnnbench.registry import LOGGERS, PROVIDED, Registry, Selection
+from cnnbench.training.loggers.base import Logger
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,9 @@ def as_before() -> Iterator[None]:
     """Forget what a test registers, plugs in and stores."""
     register_everything()
     components = {group: dict(registry.components) for group, registry in GROUPS.items()}
+    loggers = dict(LOGGERS.components)
     yield
+    LOGGERS.components = loggers
     for group, registry in GROUPS.items():
         registry.components = components[group]
         ConfigStore.instance().repo.pop(group, None)
@@ -70,13 +74,36 @@ def test_a_name_is_registered_once(shapes):
     assert re.match(rf"shape 'circle' is registered twice, {places}", str(refused.value))
 
 
-@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "18", ""])
-def test_a_name_that_cannot_be_typed_is_refused(shapes, name):
-    with pytest.raises(UserError, match=f"^shape '{name}': a name has letters a to z, digits, _, - and @, and is no"):
-        shapes.register(name)
+def test_a_name_that_is_taken_but_for_capitals_is_refused(shapes):
+    with pytest.raises(UserError, match=r"^shape 'Circle' is 'circle' but for capitals, in .* and in "):
+        shapes.register("Circle")(lambda spec: spec)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("circl", "; did you mean 'circle'?"), ("zzz", ""), ("pathlib.Path", "")])
+WORDS = ["true", "False", "none", "NULL", "yes", "No", "on", "off", "nan", "-inf", "18", "1_000", "1e5", "0x10"]
+
+
+@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "", "a" * 101, *WORDS])
+def test_a_name_that_cannot_be_typed_or_is_read_as_something_else_is_refused(shapes, name):
+    with pytest.raises(UserError, match=f": shape '{name}': a name has up to 100 letters a to z, digits, _, - and @"):
+        shapes.register(name)(lambda spec: spec)
+
+
+@pytest.mark.parametrize("name", ["MyNet", "my_net-v2@b", "3conv", "nono", "e5", "infinite", "a" * 100])
+def test_any_other_name_is_taken(shapes, name):
+    shapes.register(name)(lambda spec: spec)
+    assert name in shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("circl", "; did you mean 'circle'?"),
+        ("CIRCEL", "; did you mean 'circle'?"),
+        ("quarks", ""),
+        ("zzz", ""),
+        ("pathlib.Path", ""),
+    ],
+)
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are(shapes, name, hint):
     with pytest.raises(UserError) as refused:
         shapes[name]
@@ -139,6 +166,98 @@ def test_names_come_in_order_with_what_else_is_known_of_them(shapes):
 def test_every_part_of_ours_keeps_the_contract(registry):
     for component in registry.components.values():
         component.check()
+
+
+FILLED = "what the program fills is called `spec`, `in_channels`"
+
+
+@pytest.mark.parametrize(
+    ("group", "signature", "said"),
+    [
+        ("model", "specs, width: int", f"setting 'specs' has no type, or is a misspelt `spec`; {FILLED}"),
+        ("model", "specs: Path", f"setting 'specs' cannot be a Path, or is a misspelt `spec`; {FILLED}"),
+        (
+            "model",
+            "sepc, wide",
+            "or is a misspelt `spec`; setting 'wide' has no type: write `wide: int`, say; what the",
+        ),
+        (
+            "model",
+            "spec, a, b=None",
+            "'a' has no type: write `a: int`, say; setting 'b' has no type: write `b: ",
+        ),
+        (
+            "scheduler",
+            "optimizer, horizons, gamma: float",
+            "; setting 'horizons' has no type, or is a misspelt",
+        ),
+        ("augmentation", "images, p: float = 0.5", "is a function of 'images', and must be a class, derived from Augm"),
+        (
+            "task",
+            "outputs: Path, labels",
+            "is a function of 'outputs', 'labels', and must be a class, derived from",
+        ),
+        ("logger", "values, step", "is a function of 'values', 'step', and must be a class, derived from Logger (cnnb"),
+        ("logger", "url: str", "is made without settings; give 'url' a default."),
+        ("metric", "preds", "alone; give 'preds' a default, and call what it is given `predictions`."),
+        (
+            "optimizer",
+            "group, lr: float",
+            "setting 'group' has no type, or is a misspelt `groups`; what the",
+        ),
+        (
+            "optimizer",
+            "group",
+            "; what the program fills is called `groups`, `params`; has no setting `lr`, the",
+        ),
+    ],
+)
+def test_a_signature_that_cannot_be_filled_is_answered_with_what_was_meant_and_all_else(group, signature, said):
+    (registry,) = (one for one in REGISTRIES if one.group == group)
+    with pytest.raises(UserError) as refused:
+        exec(f"@register('mine')\ndef mine({signature}): ...", {"register": registry.register, "Path": Path})
+    assert said in str(refused.value)
+
+
+def logger_with(*methods: str) -> type:
+    """Return a class of a logger in which these methods are written so."""
+    lines = ["def begin(self, run, known_as): ...", "def scalars(self, values, step): ...", *methods]
+    names = {"staticmethod": staticmethod, "Logger": Logger}
+    exec("class Mine(Logger):\n    " + "\n    ".join(lines), names)
+    return names["Mine"]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("def scalars(self, values): ...", "write `def scalars(self, values, step)`."),
+        ("def begin(run, known_as): ...", "write `def begin(self, run, known_as)`."),
+        (
+            "def end(self, status): ...",
+            "its `end` cannot be called as it will be: write `def end(self, status, files)`.",
+        ),
+        ("def result(self, metrics, *, step): ...", "write `def result(self, metrics, step)`."),
+        ("flush = None", "write `def flush(self)`."),
+    ],
+)
+def test_a_method_of_a_logger_that_cannot_be_called_is_refused_before_training(method, said):
+    with pytest.raises(UserError) as refused:
+        LOGGERS.register("mine")(logger_with(method))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "def scalars(self, row, at): ...",
+        "def end(self, *_): ...",
+        "def result(self, metrics, step, extra=1): ...",
+        "@staticmethod\n    def flush(): ...",
+    ],
+)
+def test_a_method_of_a_logger_may_call_what_it_is_given_as_it_likes(method):
+    LOGGERS.register("mine")(logger_with(method))
+    assert "mine" in LOGGERS
 
 
 @pytest.mark.parametrize("group", GROUPS)

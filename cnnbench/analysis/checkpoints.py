@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from cnnbench.config.hints import closest
 from cnnbench.config.schema import CheckpointConfig
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, closest, listed
 from cnnbench.store import checkpoint
 from cnnbench.store.folder import RunFolder
 from cnnbench.training.console import error

@@ -160,7 +160,9 @@ def images_from_split(run: Run, split: str, rows: Sequence[int]) -> list[InputIm
     images = run.data(split)
     missing = [row for row in rows if row >= len(images)]
     if missing:
-        raise UserError(f"--index {listed(map(str, missing))}: {split} has {len(images)} images, counted from 0.")
+        raise UserError(
+            f"--index {listed(map(str, missing))}: {split} has {counted(len(images), 'image')}, counted from 0."
+        )
     pixels = images.take(torch.tensor(rows))
     return [
         InputImage(f"{split} {row}", image, run.classes[int(images.labels[row])])

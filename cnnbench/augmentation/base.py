@@ -156,7 +156,7 @@ def check_augmentations(parts: Mapping[str, Augmentation], images: Tensor, margi
             given = contract + " and a share of each" * bool(part.mix_probability)
             with torch.random.fork_rng(devices=()):
                 problems = _problems(name, part, images, margin, notes)
-                try_out(str(AUGMENTATIONS[name]), AUGMENTATIONS[name].file, problems, given)
+                try_out(AUGMENTATIONS[name], problems, given)
     return notes
 
 

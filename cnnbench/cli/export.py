@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cnnbench.cli.parse import CHECKPOINT, RUN, Argument, Verb, path, say
-from cnnbench.errors import UserError, sized
+from cnnbench.errors import UserError, counted, sized
 
 if TYPE_CHECKING:
     from cnnbench.analysis.export.formats import Format
@@ -57,7 +57,7 @@ def _lines_of(exported: "Exported", form: "Format", plugins: Sequence[str] = ())
         "description": f"{exported.path}.json, and in the file itself",
         "in": f"pixels, uint8 {_shape(size)}",
         "out": f"{name}, float32 {_shape(shape)}: {about['output']['means']}",
-        "difference": f"{exported.difference:.1e}{relative} at most, on {verified['images']} images of "
+        "difference": f"{exported.difference:.1e}{relative} at most, on {counted(verified['images'], 'image')} of "
         f"{verified['on']}",
     }
     values = {

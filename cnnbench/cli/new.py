@@ -9,8 +9,7 @@ from pathlib import Path
 
 from cnnbench.cli.catalog import HOMES, PACKAGE, all_options
 from cnnbench.cli.parse import Argument, Verb, say
-from cnnbench.config.hints import closest
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, closest
 
 ABOUT = """\
 Writes NAME.py to this folder: a file to start from, which trains as it is.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnbench.cli.catalog import HOMES, config_folders, groups_in, options_in, without_a_file
 from cnnbench.cli.parse import JSON, Argument, Verb, say, say_json
-from cnnbench.errors import UserError, did_you_mean, grouped, listed
+from cnnbench.errors import UserError, closest, did_you_mean, grouped, listed
 
 if TYPE_CHECKING:
     from cnnbench.data.images import DataSpec
@@ -103,8 +103,6 @@ def _run(flags: Namespace) -> None:
             "no metric is registered; plugins=FILE adds yours. Those of a task are measured without asking."
         )
     if not chosen:
-        from cnnbench.config.hints import closest
-
         guess = closest(pattern, [one.name for one in everything])
         hint = f"did you mean '{guess}'?" if guess else "without it all of them are listed."
         raise UserError(f"no option of {listed(words[:1])} matches '{pattern}'; {hint}")

@@ -31,11 +31,11 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnbench.config.composed import CheckedWords, Composed
 from cnnbench.config.files import NO_FILE, REFUSED, OptionFiles, check_folder, outside_reference
 from cnnbench.config.growth import endless_reference
-from cnnbench.config.hints import closest, meant_by_word, no_such_option, several_options, several_values, why_unread
+from cnnbench.config.hints import meant_by_word, no_such_option, several_options, several_values, why_unread
 from cnnbench.config.run_config import accepts, known_keys
 from cnnbench.config.schema import GROUPS, OVERLAYS
 from cnnbench.config.values import FREE_TEXT, TYPED, conf_dir, data_for_dataset, flat, quoted
-from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, shortened
+from cnnbench.errors import LONGEST, ConfigError, Mistake, UserError, as_utf8, closest, shortened
 
 INSTEAD_OF_HYDRA = {
     "searchpath": "--config-dir FOLDER adds a folder of your own YAML files",
@@ -165,7 +165,13 @@ class Composer:
 
     def _add_components_without_file(self) -> None:
         for group, registry in GROUPS.items():
-            for name in set(registry) - set(self._groups[group]):
+            for name in registry:
+                if name in self._groups[group]:
+                    settings = self.settings_of(group, name) if registry[name].is_from_plugin else {name: {}}
+                    settings = settings.get(group, settings)
+                    if name not in (*settings, settings.get("name")):
+                        raise UserError(f"{registry[name]}: {group}={name} is a preset already; choose another name.")
+                    continue
                 node: dict[str, Any] = {name: {}} if group == "augmentation" else {"name": name}
                 ConfigStore.instance().store(name=name, group=group, node=node)
                 self._groups[group] = sorted([*self._groups[group], name])

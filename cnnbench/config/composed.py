@@ -25,11 +25,12 @@ class Composed:
         group = key.partition(".")[0]
         is_lacking = mistake.problem.startswith("must be given") or mistake.given == f"{group}.name=null"
         lacking = f"{group}/{self.choices[group]}" if is_lacking and group in self.choices else ""
-        file = self.origins.get(key, lacking)
+        of_a_part = [self.origins.get(f"{key.rpartition('.')[0]}{name}", "") for name in (".name", "")]
+        signature = next((origin for origin in of_a_part if origin.startswith("signature")), "")
+        file = self.origins.get(key, "" if signature else lacking)
+        place = f"{file}.yaml" if "/" in file else f"the {signature}" * bool(signature)
         is_known = mistake in self.mistakes or mistake.given in self.typed.values()
-        return (
-            mistake if is_known or "/" not in file else replace(mistake, problem=f"{mistake.problem} (in {file}.yaml)")
-        )
+        return mistake if is_known or not place else replace(mistake, problem=f"{mistake.problem} (in {place})")
 
 
 @dataclass

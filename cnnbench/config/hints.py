@@ -4,16 +4,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from cnnbench.config.values import FREE_TEXT, PATHS
-from cnnbench.errors import listed, shortened
+from cnnbench.errors import closest, listed, shortened
 
 MAX_LISTED = 12  # options that a message names
-CLOSE = 0.75  # of difflib: `epoch` and `epochs` have 0.91, `notes` and `units` 0.6
-NEAR = 0.6  # of a word of the same letters, or with the same beginning: `sdg` and `sgd` have 0.67
 QUOTES = "[“”„‟‘’‚‛«»]"
 DASHES = "[‐‑‒–—―−]"  # that a word processor writes for `-`
 
@@ -271,6 +268,17 @@ def retyped_as(word: str, schema: Mapping[str, Any]) -> str:
     return f"; as text it is typed '{key}=\"{text}\"'" if "string" in kinds else ""
 
 
+def wrong_entry(kind: str, place: Sequence[int | str]) -> str:
+    """Return what is wrong with one of several settings in braces; empty: a value has another mistake.
+
+    kind, place: of it, as pydantic says them.
+    """
+    if len(place) < 2 or not isinstance(place[0], int):
+        return ""
+    ways = {"missing": "lacks", "extra_forbidden": "has an unknown"}
+    return f"; entry {place[0] + 1} {ways.get(kind, 'has a wrong')} '{place[-1]}'"
+
+
 def several_options(group: str, options: Sequence[str], settings: Mapping[str, Any]) -> str:
     """Return what to type in place of a list of options; settings: of all of them, by dotted key in the group."""
     if group not in ("regularization", "augmentation"):
@@ -287,12 +295,3 @@ def closest_path(path: str | Path, *others: str) -> str:
     folder = path.expanduser().parent
     found = closest(path.name, [*others, *(os.listdir(folder) if folder.is_dir() else ())])
     return str(path.with_name(found)) if found else ""
-
-
-def closest(word: str, known: Collection[str]) -> str:
-    """Return the known word of the most similar spelling, capitals aside; empty: none is close."""
-    typed, in_lower_case = word.lower(), {one.lower(): one for one in known}
-    near = get_close_matches(typed, in_lower_case, n=3, cutoff=NEAR)
-    close = get_close_matches(typed, near, n=1, cutoff=CLOSE)
-    close += [one for one in near if sorted(one) == sorted(typed) or (len(one) == len(typed) and one[:2] == typed[:2])]
-    return in_lower_case[close[0]] if close else ""

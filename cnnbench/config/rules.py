@@ -113,7 +113,7 @@ def _evaluation(config: RunConfig, typed: Collection[str]) -> Iterator[Violation
             problem = f"has nothing to watch {nothing}; give a fraction, or choose another scheduler"
             yield Violation("scheduler.name", config.scheduler.name, problem)
     if config.eval_unit == "epoch":
-        yield from evaluated_too_rarely(config, config.epochs, f"{config.epochs} epochs")
+        yield from evaluated_too_rarely(config, config.epochs, counted(config.epochs, "epoch"))
 
 
 def evaluated_too_rarely(config: RunConfig, number: int, length: str) -> Iterator[Violation]:
@@ -122,7 +122,8 @@ def evaluated_too_rarely(config: RunConfig, number: int, length: str) -> Iterato
         problem = f"exceeds the {length} of the training; give less"
         yield Violation("eval_every", config.eval_every, problem, {"eval_every": number})
     after_the_first = (number - 1) // config.eval_every  # evaluations; the first one is never without improvement
-    problem = f"exceeds the {after_the_first} evaluations after the first in {length}; give less, or train for longer"
+    most = counted(after_the_first, "evaluation")
+    problem = f"exceeds the {most} after the first in {length}; give less, or train for longer"
     average = config.checkpoint.average
     if average is not None and average > after_the_first + 1:
         over = f"exceeds the {counted(after_the_first + 1, 'evaluation')} in {length}; give less"

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cnnbench.config.hints import meant_by_key, retyped_as
+from cnnbench.config.hints import meant_by_key, retyped_as, wrong_entry
 from cnnbench.config.rules import still_at_work, violations
 from cnnbench.config.run_config import RunConfig, known_keys
 from cnnbench.config.schema import CHOICES, GROUPS, SECTIONS, Choice, DataConfig, TopLevelConfig, is_section
 from cnnbench.config.values import set_value
 from cnnbench.errors import ConfigError, Mistake, did_you_mean, listed
 from cnnbench.registry import AUGMENTATIONS, DATASETS, Selection
-from cnnbench.registry.contract import allowed
+from cnnbench.registry.contract import allowed, setting_schemas
 
 CONTROLS = ("resume", "rerun", "accept_stale", "plugins", "dry_run", "lr_find", "jobs", "fail_fast", "retry_failed")
 LONGEST = 200  # characters of a value in a message
@@ -189,6 +189,8 @@ class _Reading:
         takes_any = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(factory).parameters.values())
         if takes_any and (having or not hint):
             hint = "; what `**` of a signature would take is no setting: give it a name and a type of its own there"
+        elif hint and f"'{section}." not in hint and not factory.__module__.startswith("cnnbench."):  # it was renamed
+            hint += otherwise.removeprefix(";" * hint.endswith("?"))
         self._mistake(key, value, f"no such key{hint or otherwise}")
 
     def _nested(self, key: str) -> dict[str, Any]:
@@ -216,9 +218,12 @@ class _Reading:
             valid = schema.model_validate({**values, **{key: value for key, value in checked.items() if value}})
             return None if None in checked.values() else valid
         except ValidationError as errors:
-            kinds = {str(error["loc"][0]): error["type"] for error in errors.errors()}
-        properties = schema.model_json_schema()["properties"] if schema.model_fields else {}
-        for key, kind in kinds.items():
+            found: dict[str, Any] = {}
+            for error in errors.errors():
+                found.setdefault(str(error["loc"][0]), error)
+        properties = setting_schemas(schema)
+        for key, error in found.items():
+            kind = error["type"] if len(error["loc"]) == 1 else "of an entry"
             if key in inner:
                 continue  # reported already
             if kind == "extra_forbidden":
@@ -226,9 +231,10 @@ class _Reading:
             elif kind == "missing":
                 if any(mistake.given.startswith(f"{prefix}{key}=") for mistake in self.mistakes):
                     continue  # it was, in a word that cannot be read
-                self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}")
+                example = "".join(f"; as in {prefix}{key}={one}" for one in properties[key].get("examples", ()))
+                self._mistake(prefix + key, "", f"must be given: {allowed(properties[key])}{example}")
             else:
-                problem = f"must be {allowed(properties[key])}"
+                problem = f"must be {allowed(properties[key])}{wrong_entry(error['type'], error['loc'][1:])}"
                 self._mistake(
                     prefix + key, values[key], problem + retyped_as(self.typed.get(prefix + key, ""), properties[key])
                 )
@@ -290,13 +296,13 @@ class _Reading:
                 self._mistake(f"augmentation.{name}", settings, "takes settings of its own, or null for none")
             else:
                 checked = self._section(AUGMENTATIONS[name].schema, settings, f"augmentation.{name}.")
-                if checked is not None and not self._is_left_out(name, data):
+                if checked is not None and not self._is_left_out(name, data, settings):
                     parts.append(Selection(name, checked.model_dump()))
         if any(mistake.given.startswith("augmentation.") for mistake in self.mistakes):
             return None
         return tuple(sorted(parts, key=lambda part: AUGMENTATIONS[part.name].facts["order"]))
 
-    def _is_left_out(self, name: str, data: DataConfig | None) -> bool:
+    def _is_left_out(self, name: str, data: DataConfig | None, settings: Mapping[str, Any]) -> bool:
         """Return whether an augmentation that can change what an image shows comes from a preset, and was not typed."""
         if data is None or self.is_recorded or name not in DATASETS[data.name].facts["breaks_labels"]:
             return False
@@ -305,7 +311,8 @@ class _Reading:
             self.notes.append(f"augmentation.{name} {changes}; kept, as typed")
             return False
         if "augmentation" in self.typed:
-            ways = f"augmentation.{name}=null removes it, augmentation.{name}.KEY=VALUE keeps it"
+            kept = next((as_word(f".{key}", value) for key, value in settings.items()), "={}")
+            ways = f"augmentation.{name}=null removes it, augmentation.{name}{kept} keeps it"
             self._mistake("augmentation", "", f"includes augmentation.{name}, which {changes}; {ways}")
         else:
             self.notes.append(f"augmentation.{name} is left out: it {changes}")

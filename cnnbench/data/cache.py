@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cnnbench.data.decode import Undecodable, Unreadable, decode_whole, worker_threads
 from cnnbench.data.images import Photographs, Pictures, Stream
 from cnnbench.data.packs import VALUES, Entry, Pack, cache_dir, counts_size, locked, open_packs, write_pack
-from cnnbench.errors import TrainingError, grouped
+from cnnbench.errors import TrainingError, counted
 
 CONVERSION = 2  # raised with every change to the pixels that `decode_whole` returns
 
@@ -51,7 +51,7 @@ def decode_photographs(
         try:
             found, notes = _cached(folder, photographs, decode_file, side * side * channels, channels)
         except OSError as error:
-            why = f"{folder.parent} cannot keep {grouped(len(photographs))} images: {error.strerror or error}"
+            why = f"{folder.parent} cannot keep {counted(len(photographs), 'image')}: {error.strerror or error}"
             notes = (f"images are decoded for every batch, since {why}; CNNBENCH_CACHE=FOLDER names another place",)
     pictures, problems = found or _uncached(photographs, decode_file, channels)
     files, rows = tuple(map(str, photographs.paths)), torch.arange(len(photographs))

@@ -148,7 +148,7 @@ def exclude_unusable(
     reported = {"for training": {} if photographs.skip else for_training, "for validation or test": for_evaluation}
     if any(reported.values()):
         number = sum(len(reasons) for reasons in reported.values())
-        lines = [f"{grouped(number)} of {grouped(len(photographs))} images cannot be used:"]
+        lines = [f"{grouped(number)} of {counted(len(photographs), 'image')} cannot be used:"]
         lines += [listing(purpose, reasons) for purpose, reasons in reported.items() if reasons]
         hint = "; data.on_problem=skip trains without those for training" if reported["for training"] else ""
         raise UserError("\n  ".join([*lines, f"repair or remove them{hint}"]))

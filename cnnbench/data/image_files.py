@@ -23,7 +23,11 @@ from cnnbench.store.folder import holds_runs, outputs_dir
 
 # Types of the settings that all data sets of photographs share:
 Folder = Annotated[
-    str, Field(description="a folder of photographs: in the current one, below that of all data sets, or a whole path")
+    str,
+    Field(
+        description="a folder of photographs: in the current one, below that of all data sets, or a whole path",
+        examples=["my_photos"],
+    ),
 ]
 Fit = Annotated[Literal["whole", "crop", "stretch"], WithoutAugmentation("whole", same_as="crop")]
 Cache = Annotated[bool, NO_EFFECT_ON_RESULT]
@@ -169,7 +173,7 @@ def find_images(folder: Path, follow_links: bool = False) -> FolderContents:
     leaving = [] if follow_links else [path for path in files if not real_path(path).is_relative_to(root)]
     if leaving:
         raise UserError(
-            f"{folder}: links lead out of it, to {grouped(len(leaving))} files: {first_names(map(str, leaving))}\n"
+            f"{folder}: links lead out of it, to {counted(len(leaving), 'file')}: {first_names(map(str, leaving))}\n"
             f"  data=image_folder data.follow_links=true follows them"
         )
     images = [path for path in files if path.suffix.lower() in SUFFIXES]

@@ -10,7 +10,7 @@ from shlex import quote
 
 from cnnbench.data.decode import SUFFIXES
 from cnnbench.data.image_files import LabelledFiles, Parts, first_names, folders_in, lists_in
-from cnnbench.errors import UserError, counted, grouped, listed
+from cnnbench.errors import UserError, counted, listed
 
 PLAIN = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 KINDS = PLAIN | {
@@ -111,7 +111,7 @@ class Layout:
     def check(self) -> None:
         """Raise UserError, with what was found and what to type, unless the folders in this one are the classes."""
         if self.strays and not self.folders:
-            heading = f"{grouped(len(self.strays))} images, and no folder of a class, which is what labels them."
+            heading = f"{counted(len(self.strays), 'image')}, and no folder of a class, which is what labels them."
             raise UserError("\n  ".join([f"{self.where}: {heading}", *self._ways_with_images_only()]))
         inner = [layout.where for layout in self.inner.values() if layout.is_valid]
         of_parts = [f"{path.name} has folders of classes: {as_folder(path)}" for path in inner[:MAX_WAYS]]

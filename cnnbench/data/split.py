@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench.config.schema import Subset
 from cnnbench.data.images import ImageData, Images, counts_per_class
-from cnnbench.errors import SettingError, did_you_mean, grouped, listed
+from cnnbench.errors import SettingError, counted, did_you_mean, grouped, listed
 from cnnbench.randomness import generator
 
 TestFraction = Annotated[float, Field(gt=0, lt=1)]  # setting of the data sets without a test part
@@ -139,7 +139,7 @@ def stratified_split(
     taken = largest_remainder_counts(counts_per_class(labels, num_classes), fraction)
     if not any(taken):
         hint = ", or 0 for none" if key == "data.val_fraction" else ""
-        raise SettingError(f"{key}={fraction}", f"selects none of {num_rows} images; give more{hint}")
+        raise SettingError(f"{key}={fraction}", f"selects none of {counted(num_rows, 'image')}; give more{hint}")
     parts = torch.zeros(num_rows, dtype=torch.int64)
     parts[_draw_per_class(labels, taken, seed, "split")] = 1
     return hold_out(1, keep_together(parts, labels, copies, seed), labels, num_classes, f"{key}={fraction}")
@@ -233,7 +233,9 @@ def hold_out(part: int, parts: Tensor, labels: Tensor, num_classes: int, given: 
     every, taken = (counts_per_class(some, num_classes) for some in (labels, labels[split.val]))
     for index, (count, number) in enumerate(zip(every, taken, strict=True)):
         if count and number == count:
-            raise SettingError(given, f"class {index} has {count} image(s), none would be left to train on")
+            raise SettingError(
+                given, f"class {index} has {counted(int(count), 'image')}, none would be left to train on"
+            )
     if not len(split.val):
         raise SettingError(given, "leaves no image to validate on: copies stay together, and too few images differ")
     return split
@@ -255,7 +257,7 @@ def add_label_noise(labels: Tensor, num_classes: int, rate: float, seed: int) ->
         return labels, 0
     given, number = f"data.label_noise={rate}", round(rate * len(labels))
     if number == 0:
-        raise SettingError(given, f"selects none of {len(labels)} images; give more, or 0 for none")
+        raise SettingError(given, f"selects none of {counted(len(labels), 'image')}; give more, or 0 for none")
     if num_classes < 2:
         raise SettingError(given, "with one class there is no wrong label; give 0")
     draws = generator(seed, "label noise")
@@ -277,7 +279,7 @@ def class_weights(sampling: str | Sequence[float], counts: Sequence[int]) -> Ten
     if sampling == "balanced":
         return torch.ones(len(counts), dtype=torch.float64)
     if len(sampling) != len(counts):
-        problem = f"{len(sampling)} weights, {len(counts)} classes; give one for each"
+        problem = f"{counted(len(sampling), 'weight')}, {counted(len(counts), 'class')}; give one for each"
         raise SettingError(f"data.sampling=[{','.join(map(str, sampling))}]", problem)
     return torch.tensor(sampling, dtype=torch.float64)
 

@@ -8,7 +8,6 @@ What is registered is checked at once, and what a factory returns when it is bui
 """
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -99,8 +98,8 @@ class Component:
 
     def check(self) -> None:
         """Raise ContractError, in one sentence with file and line, where the factory breaks its group's contract."""
-        for problem in problems(self):
-            raise ContractError(f"{self}: {problem}.")
+        if found := "; ".join(problems(self)):
+            raise ContractError(f"{self}: {found}.")
 
     def build(self, settings: Mapping[str, Any], **provided: Any) -> Any:
         """Call the factory. Raises ContractError where it returns something other than its group requires."""
@@ -178,14 +177,14 @@ class Registry:
         if not isinstance(name, str):  # `@register_model` alone: Python would put the decorator in the place of it
             raise UserError(f"a {self.group} is registered under a name: @register_…('name'), not @register_… alone.")
 
-        if not re.fullmatch(r"(?!\d+$)[\w@-]+", name, re.ASCII):  # as a command and a key such as name/val take it
-            raise UserError(f"{self.group} '{name}': a name has letters a to z, digits, _, - and @, and is no number.")
-
         def decorate(factory: Factory) -> Factory:
-            component, taken = Component(self.group, name, factory, facts), self.components.get(name)
-            if taken is not None and not _is_run_again(taken, component):
+            component = Component(self.group, name, factory, facts)
+            for taken in [one for one in self.components.values() if one.name.lower() == name.lower()]:
+                if _is_run_again(taken, component):
+                    continue
                 where = " and in ".join(":".join(map(str, one.place or ("a notebook",))) for one in (taken, component))
-                raise UserError(f"{self.group} '{name}' is registered twice, in {where}; choose another name for one.")
+                what = "is registered twice" if taken.name == name else f"is '{taken.name}' but for capitals"
+                raise UserError(f"{self.group} '{name}' {what}, in {where}; choose another name for one.")
             if component.is_from_plugin:  # tests check ours, which takes 0.15 s
                 component.check()
             self.components[name] = component

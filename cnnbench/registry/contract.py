@@ -1,12 +1,14 @@
 """What each group asks of its components: parameters that are filled, settings that can be typed, what is returned."""
 
+import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic_core import to_jsonable_python
 
-from cnnbench.errors import UserError, listed
+from cnnbench.errors import UserError, closest, listed
 
 if TYPE_CHECKING:
     from cnnbench.registry import Component
@@ -46,6 +48,12 @@ EXPLAINED = {
     "model": Exception, "data": Exception, "logger": Exception, "metric": Exception, "optimizer": ValueError,
 }  # fmt: skip
 
+# A name is a word of a command, text in YAML, part of a key such as name/val, and a folder.
+NAME = re.compile(r"[\w@-]{1,100}", re.ASCII)
+NO_TEXT = re.compile(r"null|none|true|false|yes|no|on|off|nan|-?inf|-?\d[\d_]*(e-?\d+)?|0[bx][\da-f_]+", re.IGNORECASE)
+
+BASES = ("augmentation", "task", "logger")  # groups whose components are classes
+ALONE = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}
 ANYTHING = "anything"
 
 
@@ -61,9 +69,52 @@ class Section(BaseModel):
 
 def problems(component: "Component") -> Iterator[str]:
     """Yield what is wrong with a component, each in words that follow its name."""
-    names = ", ".join(f"`{name}`" for name in PROVIDED.get(component.group, ()))
-    filled = f"; what the program fills is called {names}" if names else ""
+    if not NAME.fullmatch(component.name) or (NO_TEXT.fullmatch(component.name) and component.is_from_plugin):
+        yield "a name has up to 100 letters a to z, digits, _, - and @, and is no number, nor true, no or none"
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in getattr(component.factory, "__mro__", ())}
+    expected, description = PRODUCTS.get(component.group, ("", ""))
+    unfilled = [name for name, one in component.parameters.items() if one.default is one.empty]
+    unfilled = [name for name in unfilled if name not in component.provided]
+    if not bases and component.group in BASES and any(_is_no_setting(component, name) for name in unfilled):
+        yield f"is a function of {listed(unfilled)}, and must be a class, derived from {description.partition(' ')[2]}"
+    elif unfilled and component.group in ALONE:
+        missing = [name for name in PROVIDED.get(component.group, ()) if name not in component.parameters]
+        called = f", and call what it is given `{missing[0]}`" if missing else ""
+        yield f"{ALONE[component.group]}; give {listed(unfilled)} a default{called}"
+    else:
+        yield from _of_parameters(component)
+    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
+        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
+    if bases and expected and expected not in bases:
+        yield f"is a class, and must derive from {description.partition(' ')[2]}"
+    elif bases and component.group == "logger":
+        yield from _of_methods(component.factory, expected)
+    if component.group == "optimizer" and "lr" not in component.parameters:
+        yield "has no setting `lr`, the learning rate that schedules scale"
+    if component.facts.get("watches") and "patience" not in component.parameters:
+        yield "watches validation, and has no setting `patience`: evaluations that it waits for"
+
+
+def _of_methods(factory: Any, expected: str) -> Iterator[str]:
+    """Yield which methods of a class cannot be called as those of its base, which are called by position."""
+    base = next(one for one in factory.__mro__ if f"{one.__module__}.{one.__qualname__}" == expected)
+    for name, method in vars(base).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        given = [*inspect.signature(method).parameters]
+        if isinstance(inspect.getattr_static(factory, name), staticmethod | classmethod):
+            given = given[1:]
+        try:
+            inspect.signature(getattr(factory, name)).bind(*given)
+        except TypeError:
+            wanted = ", ".join(inspect.signature(method).parameters)
+            yield f"its `{name}` cannot be called as it will be: write `def {name}({wanted})`"
+
+
+def _of_parameters(component: "Component") -> Iterator[str]:
+    known = PROVIDED.get(component.group, {})
     for name, parameter in component.parameters.items():
+        meant = f", or is a misspelt `{close}`" if (close := closest(name, known)) else ""
         if parameter.kind is parameter.POSITIONAL_ONLY:
             yield f"parameter '{name}' is positional-only, and all are given by name"
         elif name in component.provided:
@@ -72,30 +123,24 @@ def problems(component: "Component") -> Iterator[str]:
             yield "a setting cannot be called 'name', which is the key of the choice itself; give it another name"
         elif parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None):
             kind = "int" if parameter.default is parameter.empty else "int | None = None"
-            yield f"setting '{name}' has no type: write `{name}: {kind}`, say{filled}"
+            yield f"setting '{name}' has no type{meant or f': write `{name}: {kind}`, say'}"
         elif _is_foreign(component.types[name]):
             kind = getattr(component.types[name], "__name__", component.types[name])
-            yield f"setting '{name}' cannot be a {kind}: take bool, int, float, str or list{filled}"
+            yield f"setting '{name}' cannot be a {kind}{meant or ': take bool, int, float, str or list'}"
         elif parameter.default is not parameter.empty and not _comes_back(component.types[name], parameter.default):
             kinds = _kinds(component.types[name])
             why = "is nothing that a file can state" if kinds == ANYTHING else f"does not fit its type: {kinds}"
             why += f"; add `| None` to `{name}: …`" * (parameter.default is None)
             yield f"the default of '{name}', {parameter.default!r}, {why}"
-    if lacking := sorted(getattr(component.factory, "__abstractmethods__", ())):
-        yield f"lacks the methods that its base class leaves open: define {listed(lacking)}"
-    bases = {f"{base.__module__}.{base.__qualname__}" for base in getattr(component.factory, "__mro__", ())}
-    expected, description = PRODUCTS.get(component.group, ("", ""))
-    if bases and expected and expected not in bases:
-        yield f"is a class, and must derive from {description.partition(' ')[2]}"
-    if component.group == "optimizer" and "lr" not in component.parameters:
-        yield "has no setting `lr`, the learning rate that schedules scale"
-    if component.facts.get("watches") and "patience" not in component.parameters:
-        yield "watches validation, and has no setting `patience`: evaluations that it waits for"
-    alone = {"metric": "is a function of `predictions` alone", "logger": "is made without settings"}.get(
-        component.group
-    )
-    if alone and (required := [*component.schema.model_json_schema().get("required", ())]):
-        yield f"{alone}; give {listed(required)} a default"
+    if known and any(_is_no_setting(component, name) for name in component.parameters):
+        yield f"what the program fills is called {', '.join(f'`{name}`' for name in known)}"
+
+
+def _is_no_setting(component: "Component", name: str) -> bool:
+    """Return whether a parameter has no type, or one of no value of YAML, and is not filled."""
+    parameter = component.parameters[name]
+    is_untyped = parameter.annotation is parameter.empty and parameter.default in (parameter.empty, None)
+    return name not in component.provided and (is_untyped or _is_foreign(component.types[name]))
 
 
 def _is_foreign(kind: Any) -> bool:
@@ -123,6 +168,23 @@ def _kinds(kind: Any) -> str:
     return allowed(create_model("Setting", value=(kind, ...)).model_json_schema()["properties"]["value"])
 
 
+def setting_schemas(section: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of every setting of a section, each complete in itself."""
+    whole = section.model_json_schema()
+    return {key: _inlined(schema, whole.get("$defs", {})) for key, schema in whole.get("properties", {}).items()}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        section = definitions[schema["$ref"].rpartition("/")[2]]
+        schema = {key: value for key, value in section.items() if key != "description"}  # for readers of the code
+    return {key: _inlined(value, definitions) for key, value in schema.items()}
+
+
 def allowed(schema: Mapping[str, Any]) -> str:
     """Return in words what a JSON schema allows."""
     if "description" in schema:
@@ -134,7 +196,9 @@ def allowed(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
-    words |= {"object": "settings in braces, as in {a:1}"}
+    inner = {key: one for key, one in schema.get("properties", {}).items() if key in schema.get("required", ())}
+    braces = ", ".join(f"{key}: {allowed(one)}" for key, one in inner.items())
+    words |= {"object": f"settings in braces{f': {{{braces}}}' if inner else ', as in {a:1}'}"}
     kind = words.get(schema["type"], "text") if "type" in schema else ANYTHING
     if schema.get("type") == "array":
         fewest, most = schema.get("minItems"), schema.get("maxItems")

@@ -174,5 +174,5 @@ def summarize(sweep: SweepFolder, outcomes: dict[str, Outcome], is_brief: bool =
         shown = outcome.text + because if because else f"{outcome.text:<12}  {metrics:<40}"
         console.say(f"  {shown}  {sweep.where(job, run)}")
     kinds = Counter(outcome.kind for outcome in outcomes.values())
-    done = f"{kinds.pop('completed', 0)} of {len(sweep.jobs)} runs completed"
+    done = f"{kinds.pop('completed', 0)} of {counted(len(sweep.jobs), 'run')} completed"
     console.say(f"  {', '.join([done, *(f'{number} {kind}' for kind, number in kinds.items())])}")

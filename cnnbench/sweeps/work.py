@@ -292,8 +292,8 @@ class Worker:
         self.free.append(slot)
         self.display.ended(one.job, outcome, time.monotonic() - one.began)
         is_asked = one.is_stopping or self._is_ending()
-        if end.code in (ExitCode.STOPPED, ExitCode.INTERRUPTED) and outcome.text != "paused" and not is_asked:
-            self._stop_all(signal.SIGTERM, ExitCode(end.code))  # what takes one process away takes all of them
+        if end.code == ExitCode.STOPPED and not is_asked:
+            self._stop_all(signal.SIGTERM, ExitCode.STOPPED)  # what takes one process away takes all of them
         self._after(outcome)
 
     def _after(self, outcome: Outcome) -> None:

@@ -191,7 +191,7 @@ def check_task(name: str, task: Task, network: nn.Module, data: PreparedData, nu
 
     network: in training mode. Raises UserError where a step fails, or returns something else than it should.
     """
-    try_out(str(TASKS[name]), TASKS[name].file, _problems(task, network, data, num_samples))
+    try_out(TASKS[name], _problems(task, network, data, num_samples))
 
 
 def _problems(task: Task, network: nn.Module, data: PreparedData, num_samples: int) -> Iterator[str]:

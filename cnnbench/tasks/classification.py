@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batch
-from cnnbench.errors import SettingError, UserError, listed, quoted
+from cnnbench.errors import SettingError, UserError, counted, listed, quoted
 from cnnbench.registry import METRICS, TASKS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.context import EvalContext
@@ -184,7 +184,7 @@ def weights_of_classes(class_weights: str | list[float], spec: DataSpec) -> Tens
     counts = torch.tensor(spec.counts, dtype=torch.float64)
     if isinstance(class_weights, list):
         if len(class_weights) != spec.num_classes:
-            problem = f"has {len(class_weights)} weights; the data have {spec.num_classes} classes"
+            problem = f"has {counted(len(class_weights), 'weight')}; the data have {spec.num_classes} classes"
             raise SettingError(f"task.class_weights={class_weights}", problem)
         weights = torch.tensor(class_weights, dtype=torch.float64)
     else:

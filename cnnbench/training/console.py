@@ -74,9 +74,9 @@ def announce(plan: Plan, training: TrainingSetup, folder: RunFolder, threads: in
     later = f", all after epoch {config.freeze.epochs}" if config.freeze.epochs else ""
     counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
     facts = {
-        "network": f"{grouped(total)} parameters" + (f", {grouped(trained)} trained{later}" if trained < total else ""),
-        "data": f"{counts}; {spec.num_classes} classes; {spec.channels}x{spec.height}x{spec.width}",
-        "device": f"{training.device}, {threads} threads, {config.precision}",
+        "network": counted(total, "parameter") + (f", {grouped(trained)} trained{later}" if trained < total else ""),
+        "data": f"{counts}; {counted(spec.num_classes, 'class')}; {spec.channels}x{spec.height}x{spec.width}",
+        "device": f"{training.device}, {counted(threads, 'thread')}, {config.precision}",
         "folder": folder.shown_path,
     }
     if progress.step:

@@ -63,7 +63,7 @@ def dry_run_all(design: Sequence[tuple[str, Sequence[Plan]]], at_once: int = 1) 
             console.say(f"{line}: about {duration(seconds)}, {size / 1e6:.1f} MB each")
         elif index == len(design):
             console.say(f"and {counted(index - MOST, 'configuration')} more")
-    done = f"{number - failed} of {number} runs can be carried out"
+    done = f"{number - failed} of {counted(number, 'run')} can be carried out"
     console.say(f"\n{done}; about {duration(total / at_once)} in all, {at_once} at a time")
     if has_raised:
         return ExitCode.FAILED
@@ -119,7 +119,7 @@ def _show_data(training: TrainingSetup) -> None:
             for word, pick in (("smallest class", min), ("largest class", max))
         ]
     rows.append(("all", *(str(len(part)) for part in splits.values())))
-    console.table((f"{spec.num_classes} classes", *splits), rows)
+    console.table((counted(spec.num_classes, "class"), *splits), rows)
     means, stds = (", ".join(f"{value:.4f}" for value in values) for values in (data.mean, data.std))
     console.say(f"  network sees {spec.channels}x{spec.height}x{spec.width}; mean {means}; standard deviation {stds}")
     console.say()

@@ -22,7 +22,7 @@ from cnnbench.data.images import DataSpec
 from cnnbench.data.loader import Batches
 from cnnbench.data.prepare import PreparedData, prepare
 from cnnbench.data.split import class_weights
-from cnnbench.errors import ConfigError, Mistake, SettingError
+from cnnbench.errors import ConfigError, Mistake, SettingError, counted
 from cnnbench.models.build import check_network, count_parameters
 from cnnbench.models.head import NamedParts, trace_head
 from cnnbench.optim.average import WeightAverage, mean_of, measure_norms
@@ -193,7 +193,7 @@ def _check_batches(config: RunConfig, data: PreparedData, network: nn.Module) ->
         mistakes.append(Mistake(f"accumulate={accumulate}", problem))
     if config.eval_unit == "step":
         steps = config.epochs * -(-number // size)
-        for broken in evaluated_too_rarely(config, steps, f"{steps} steps"):
+        for broken in evaluated_too_rarely(config, steps, counted(steps, "step")):
             mistakes.append(Mistake(as_word(broken.key, broken.value), broken.problem, broken.instead))
     if mistakes:
         raise ConfigError(mistakes)

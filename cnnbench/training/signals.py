@@ -102,6 +102,11 @@ class StopRequests:
             if not self._is_deferred:
                 raise StoppedAtOnce
 
+    def has_raised(self, error: BaseException) -> bool:
+        """Tell whether this is how the program stops; pydantic, whose Rust rewords all, may have made another of it."""
+        is_reworded = self.signal is not None and StoppedAtOnce.__name__ in str(error)
+        return is_reworded or isinstance(error, Stopped | StoppedAtOnce)
+
     @property
     def cause(self) -> str:
         """Return what stopped the program, as one says it."""

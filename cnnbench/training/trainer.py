@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from cnnbench.config.values import flat
-from cnnbench.errors import ExitCode, Stopped, StoppedAtOnce, TrainingError, exits_explained
+from cnnbench.errors import ExitCode, Stopped, StoppedAtOnce, TrainingError, counted, exits_explained
 from cnnbench.store import checkpoint, provenance
 from cnnbench.store.files import read_rows, row_line, write_atomically, write_sealed
 from cnnbench.store.folder import RunFolder
@@ -91,9 +91,8 @@ class Trainer:
         self.identity: str = record["identity"]
         self.threads = plan.config.threads or record.get("threads") or DEFAULT_THREADS
         if record.get("threads") not in (None, self.threads):
-            console.say(
-                f"  note: {record['threads']} threads before, {self.threads} now: results may not be bit-identical."
-            )
+            before = counted(record["threads"], "thread")
+            console.say(f"  note: {before} before, {self.threads} now: results may not be bit-identical.")
         set_up_torch(training.device, plan.config, self.threads)
         self.init_notes = record.get("init", {}).get("notes", ())
         self.restored: dict[str, Any] = {}  # the manifest of the checkpoint that it goes on from

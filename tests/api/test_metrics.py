@@ -96,8 +96,8 @@ def test_what_is_watched_has_to_be_measured():
 
 
 def test_a_metric_is_checked_when_it_is_registered():
-    with pytest.raises(UserError, match=r"a name has letters a to z, digits, _, - and @, and is no number"):
-        cnnbench.register_metric("a/b")
+    with pytest.raises(UserError, match=r"a name has up to 100 letters a to z, digits, _, - and @, and is no number"):
+        cnnbench.register_metric("a/b")(lambda predictions: 0.0)
     with pytest.raises(UserError, match=r"metric 'x': is a function of `predictions` alone; give 'beta' a default"):
 
         @cnnbench.register_metric("x")

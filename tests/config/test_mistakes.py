@@ -163,6 +163,29 @@ def test_nothing_but_wrong_values_is_reported(problems):
     assert set(problems) == set(WRONG_VALUES)
 
 
+ENTRY = "{metric: accuracy, value: 0.9, split: test, source: a book}"
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ("{metric: accuracy, value: 0.9, split: test}", "; entry 2 lacks 'source'"),
+        ("{metric: accuracy, value: 0.9, split: test, source: a book, page: 3}", "; entry 2 has an unknown 'page'"),
+        ("{metric: accuracy, value: high, split: test, source: a book}", "; entry 2 has a wrong 'value'"),
+        ("a book", ""),
+    ],
+)
+def test_a_wrong_entry_of_a_list_of_settings_is_named_with_what_it_should_be(composer, entry, wrong):
+    (problem,) = mistakes_in(composer, f"references=[{ENTRY},{entry}]").values()
+    keys = "{metric: text, value: a number, split: one of train, val, test, source: text}"
+    assert problem == f"must be a list, each settings in braces: {keys}{wrong}"
+
+
+def test_a_folder_that_must_be_given_is_shown_as_it_is_typed(composer):
+    (problem,) = mistakes_in(composer, "data=image_folder").values()
+    assert "or a whole path; as in data.folder=my_photos" in problem
+
+
 def test_a_missing_group_is_answered_with_its_options(composer):
     (problem,) = mistakes_in(composer, "~scheduler").values()
     assert "no such scheduler" in problem

@@ -49,3 +49,44 @@ def test_the_folder_of_one_group_is_answered_with_the_one_that_holds_it(cnnbench
     assert (outcome.code, outcome.err.endswith(": give the folder that holds model/: ../own\n")) == (2, True)
     (folder / "data").mkdir()
     assert "give the folder" not in cnnbench("--config-dir", str(folder), "epoch=1").err
+
+
+PARTS = """
+from cnnbench.augmentation.base import Augmentation
+from cnnbench.registry import register_augmentation, register_dataset, register_model
+
+@register_dataset("mine")
+def mine(root, *, side: int):
+    return None
+
+@register_model("neat")
+def neat(spec, wide: int):
+    return None
+
+@register_augmentation("dim")
+class Dim(Augmentation):
+    def __init__(self, *, by: float):
+        self.by = by
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data=mine", "data.side=  must be given: a whole number (in the signature in parts.py)\n"),
+        ("model=neat", "model.wide=  must be given: a whole number (in the signature in parts.py)\n"),
+        ("augmentation=dim", "augmentation.dim.by=  must be given: a number (in the signature in parts.py)\n"),
+        ("model=before", "not of 'neat'; 'model' takes 'wide' (in model/before.yaml)"),
+        ("data=mine data.side=4 data.size=3", "did you mean 'augmentation.cutout.size'? 'data' takes 'side', "),
+    ],
+)
+def test_what_a_part_of_ones_own_lacks_or_no_longer_has_is_said_with_its_place_and_its_settings(
+    cnnbench, tmp_path, words, said
+):
+    (tmp_path / "parts.py").write_text(PARTS)
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "before.yaml").write_text("name: neat\nmaps: 3\nwide: 4")
+    folder = ["--config-dir", str(tmp_path / "own")]
+    refused = cnnbench(*folder, f"plugins={tmp_path / 'parts.py'}", *words.split())
+    assert refused.code == 2
+    assert said in refused.err

@@ -116,6 +116,7 @@ def test_flips_that_were_chosen_are_refused_on_digits_unless_they_are_left_out(c
         "includes augmentation.flip, which can change what an image of 'digits' shows"
         in mistakes["augmentation=crop_flip"]
     )
+    assert mistakes["augmentation=crop_flip"].endswith("augmentation.flip.p=0.5 keeps it")
     plan = accepted(composer, *words, "augmentation.flip=null")
     assert [part.name for part in plan.config.augmentation] == ["crop"]
 

@@ -102,7 +102,7 @@ def test_classes_without_divided_copies_keep_their_draw():
 @pytest.mark.parametrize(
     ("copies", "fraction", "message"),
     [
-        (torch.zeros(10, dtype=torch.int64), 0.6, r"class 0 has 10 image\(s\), none would be left to train on"),
+        (torch.zeros(10, dtype=torch.int64), 0.6, r"class 0 has 10 images, none would be left to train on"),
         (torch.zeros(10, dtype=torch.int64), 0.2, "leaves no image to validate on: copies stay together"),
     ],
     ids=["none to train", "none to validate"],

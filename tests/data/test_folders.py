@@ -205,7 +205,7 @@ def test_folders_that_form_no_data_set_are_refused_by_name(tmp_path, parts, prob
 
 def test_a_class_without_training_images_is_blamed_on_the_test_fraction(tmp_path):
     write_classes(tmp_path / "own", {"a": 9, "b": 1})
-    with pytest.raises(SettingError, match=r"data\.test_fraction=0\.75  class 1 has 1 image\(s\), none would be left"):
+    with pytest.raises(SettingError, match=r"data\.test_fraction=0\.75  class 1 has 1 image, none would be left"):
         own(tmp_path, test_fraction=0.75)
     with pytest.raises(SettingError, match=r"data\.test_fraction=0\.01  selects none of 10 images; give more$"):
         own(tmp_path, test_fraction=0.01)

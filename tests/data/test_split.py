@@ -86,10 +86,11 @@ def test_a_fraction_of_0_holds_out_nothing():
 @pytest.mark.parametrize(
     ("labels", "fraction", "message"),
     [
+        (torch.arange(1), 0.05, r"data\.val_fraction=0\.05  selects none of 1 image; give more, or 0 for none"),
         (torch.arange(5) % 2, 0.05, r"data\.val_fraction=0\.05  selects none of 5 images; give more, or 0 for none"),
-        (torch.tensor([0] * 9 + [1]), 0.9, r"class 1 has 1 image\(s\), none would be left to train on"),
+        (torch.tensor([0] * 9 + [1]), 0.9, r"class 1 has 1 image, none would be left to train on"),
     ],
-    ids=["none to validate", "none to train"],
+    ids=["one image", "none to validate", "none to train"],
 )
 def test_too_few_images_are_a_clear_error(labels, fraction, message):
     with pytest.raises(SettingError, match=message):

@@ -138,7 +138,7 @@ def test_folds_are_drawn_by_their_seed():
     ("labels", "folds", "message"),
     [
         (torch.arange(3) % 2, 4, r"data\.folds=4  there are only 3 images; give fewer folds"),
-        (torch.tensor([0] * 9 + [1]), 2, r"data\.folds=2 data\.fold=\d  class 1 has 1 image\(s\), none would be left"),
+        (torch.tensor([0] * 9 + [1]), 2, r"data\.folds=2 data\.fold=\d  class 1 has 1 image, none would be left"),
     ],
     ids=["fewer images than folds", "one image of a class"],
 )

@@ -197,11 +197,13 @@ def test_the_number_of_threads_is_kept_when_a_run_goes_on(outputs, capsys, monke
     words = [word for word in PLAIN if not word.startswith("threads")]
     used: list[int] = []
     monkeypatch.setattr(trainer, "fit", lambda *_: used.append(torch.get_num_threads()))
-    for more in (["threads=2"], [], ["threads=1"]):
+    for more in (["threads=2"], [], ["threads=1"], ["threads=2"]):
         assert go(*words, *more) == 0
         (only_run(outputs) / "result.json").unlink()
-    assert used == [2, 2, 1]
-    assert "note: 2 threads before, 1 now: results may not be bit-identical" in capsys.readouterr().out
+    assert used == [2, 2, 1, 2]
+    said = capsys.readouterr().out
+    assert "note: 2 threads before, 1 now: results may not be bit-identical" in said
+    assert "cpu, 1 thread, fp32" in said
     torch.set_num_threads(1)
 
 

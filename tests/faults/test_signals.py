@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench import train
 from cnnbench.store.checkpoint import steps_in
 from cnnbench.training.signals import SIGNALS
 from tests.conftest import TINY, latest, only_run
@@ -165,3 +166,28 @@ def test_a_signal_in_the_first_seconds_ends_it_without_a_traceback(outputs, dela
     _, err = process.communicate(timeout=60)
     assert process.returncode in (75, -signal.SIGTERM), err  # the latter before Python has come to our code
     assert "Traceback" not in err
+
+
+def reworded_by_a_library(_words, _stop):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except BaseException as error:  # as pydantic does while it builds a model, at import
+        raise ValueError(f"Error building `model` serializer:\n  {type(error).__name__}: ") from None
+
+
+def test_a_signal_that_a_library_makes_an_error_of_its_own_of_stops_as_any_other(monkeypatch, capsys):
+    monkeypatch.setattr(train, "run_command", reworded_by_a_library)
+    with pytest.raises(SystemExit) as ended:
+        train.main(["list"])
+    assert (ended.value.code, capsys.readouterr().err) == (75, "cnnbench list: stopped by SIGTERM.\n")
+
+
+def test_an_error_after_a_signal_is_not_taken_for_the_signal(monkeypatch):
+    def fail(_words, stop):
+        stop.signal = signal.SIGTERM
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(train, "run_command", fail)
+    with pytest.raises(ZeroDivisionError):
+        train.main(["list"])

@@ -29,7 +29,7 @@ from cnnbench.analysis.explanation.layers import (
 )
 from cnnbench.analysis.predict import files_in
 from cnnbench.analysis.run import Run
-from cnnbench.errors import UserError, did_you_mean, grouped, listed
+from cnnbench.errors import UserError, counted, did_you_mean, grouped, listed
 from cnnbench.tasks.charts import any_script, plain
 from cnnbench.tasks.figures import tsne_scatter
 
@@ -174,7 +174,7 @@ def _draw_tsne(explainer: Explainer) -> Iterator[Picture]:
         raise NotPossible(f"the {features.source} are the same for all images")
     figure = tsne_scatter(features.values, features.labels, explainer.run.classes, seed=0)
     if figure is None:
-        raise NotPossible(f"{explainer.split} has {features.total} images, and t-SNE needs at least four")
+        raise NotPossible(f"{explainer.split} has {counted(features.total, 'image')}, and t-SNE needs at least four")
     number, size = features.values.shape
     some = "" if features.total == number else f" of {grouped(features.total)}"
     line = f"t-SNE of {features.source} ({size} numbers), {number}{some} {explainer.split} images"

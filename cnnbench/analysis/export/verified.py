@@ -15,7 +15,7 @@ from cnnbench.analysis.checkpoints import Checkpoint
 from cnnbench.analysis.export.deployed import deployed, described
 from cnnbench.analysis.export.formats import Format
 from cnnbench.analysis.run import Run
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, counted
 from cnnbench.store.files import write_atomically, write_json
 
 MAX_DIFFERENCE = 1e-4  # between the outputs of a file and those of the network
@@ -119,7 +119,7 @@ def _largest_difference(form: Format, path: Path, about: Mapping[str, Any], pixe
             outputs = torch.cat([compute(batch) for batch in batches if len(batch)])
     except Exception as error:
         raise UserError(f"--format {form.name}: the file written cannot be used: {_reason(error)}") from error
-    name, images = about["output"]["name"], f"{len(pixels)} images of {about['verified']['on']}"
+    name, images = about["output"]["name"], f"{counted(len(pixels), 'image')} of {about['verified']['on']}"
     if json.loads(description) != about:
         raise UserError(f"--format {form.name}: the file does not hold its description; it was removed.")
     if outputs.shape != expected.shape:

@@ -131,10 +131,8 @@ def conclusion(comparison: Comparison) -> str:
         said = f"{better} than {base.label} by more than chance" if found else f"not shown to differ from {base.label}"
         return f"{failed}In {measure}, {row.label} is {said}: {'; '.join([_in_words(gain, unit), *least])}.{more}"
     numbers = [some([f"{row.label} by {_in_words(gain, unit)}" for row, gain in found], "; ")] if found else least
-    said = (
-        f"{len(found) or 'none'} of {len(known)} variants {'are' if len(found) > 1 else 'is'} shown to differ from the"
-    )
-    said += f" baseline{f', {base.label}' * (base.label != BASELINE)}"
+    said = f"{len(found) or 'none'} of {counted(len(known), 'variant')} {'are' if len(found) > 1 else 'is'} shown to"
+    said += f" differ from the baseline{f', {base.label}' * (base.label != BASELINE)}"
     return f"{failed}In {measure}, {': '.join([said, *numbers])}.{more}"
 
 

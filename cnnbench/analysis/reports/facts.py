@@ -8,7 +8,7 @@ from cnnbench.analysis.reports.columns import as_typed
 from cnnbench.analysis.reports.learning import Metric
 from cnnbench.analysis.reports.statistics import estimate
 from cnnbench.config.values import flat
-from cnnbench.errors import grouped, one_line
+from cnnbench.errors import counted, grouped, one_line
 from cnnbench.store.query import RunSummary
 from cnnbench.tasks.intervals import wilson
 
@@ -45,9 +45,9 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         f"{grouped(number)} {NAMES[split]}" for split, number in data.get("images", {}).items() if number
     )
     shape = "×".join(map(str, data.get("window", ())))
-    classes = f"{len(data['classes'])} classes" if data.get("classes") else ""
+    classes = counted(len(data["classes"]), "class") if data.get("classes") else ""
     commit = f"{git.get('commit', '')[:7]}{' with uncommitted changes' * bool(git.get('dirty'))}"
-    threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}" if record.get("threads") else ""
+    threads = counted(record["threads"], "thread") if record.get("threads") else ""
     facts = {
         "network": options.get("model"),
         "parameters": grouped(parameters) if parameters else "",
@@ -57,7 +57,7 @@ def facts_of(run: RunSummary) -> dict[str, str]:
         "optimizer": _described(config["optimizer"]),
         "learning rate": as_typed(config["optimizer"].get("lr")),
         "schedule": _described(config["scheduler"]).replace("none", "constant"),
-        "training": f"{config['epochs']} epochs, batches of {config['batch_size']}",
+        "training": f"{counted(config['epochs'], 'epoch')}, batches of {config['batch_size']}",
         "regularization": _described(config["regularization"]) or "none",
         "augmentation": options.get("augmentation"),
         "tested weights": run.result.get("checkpoint", {}).get("chosen"),

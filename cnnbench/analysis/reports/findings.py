@@ -8,7 +8,7 @@ from cnnbench.analysis.reports.comparison import SPLITS, Comparison, Row
 from cnnbench.analysis.reports.groups import some
 from cnnbench.analysis.reports.learning import RISEN, Course, course, first_epoch_at
 from cnnbench.analysis.reports.statistics import LEVEL, POWER, Difference, Estimate, estimate, outlying
-from cnnbench.errors import counted, grouped
+from cnnbench.errors import counted
 from cnnbench.tasks.intervals import wilson
 
 ALMOST = 0.99  # of a level: the last percent is a matter of chance
@@ -70,7 +70,7 @@ def _best(comparison: Comparison) -> str:
     interval = "" if math.isnan(found.low) else f", 95 % interval over {over} {found.low:.4f} to {found.high:.4f}"
     on_test = best.group.mean("test", metric.name)
     test = f"; its test {metric.name} is {on_test:.4f}" if on == "val" and not math.isnan(on_test) else ""
-    lines = [f"Best on {SPLITS[on]}: {best.label}, {found.mean:.4f} ({grouped(images)} images{interval}){test}."]
+    lines = [f"Best on {SPLITS[on]}: {best.label}, {found.mean:.4f} ({counted(images, 'image')}{interval}){test}."]
     if len(comparison.rows) > 1:
         lines += _ties(comparison, images)
         if on == "test":
@@ -96,7 +96,7 @@ def _ties(comparison: Comparison, images: int) -> Iterator[str]:
     if tied:
         judged = "; differences to the baseline are judged on the test images"
         judged *= (comparison.ranks_on, comparison.split) == ("val", "test")
-        on = f"{grouped(images)} {SPLITS[comparison.ranks_on]} images"
+        on = counted(images, f"{SPLITS[comparison.ranks_on]} image")
         yield f"Tied with it on the {on}, within chance: {some(tied)}{judged}."
     elif tested:
         others = f"Every other configuration{' that was tested' * bool(unknown)}"

@@ -71,7 +71,9 @@ class RunReport:
             return f"{name} on the {NAMES[self.split]} images is not a number."
         what = meaning(name, self.task) if name == "loss" else ""
         over = "among" if self.metric.grows_with_images else "on"
-        measured = f"{name} {value:.4f}{f' ({what})' * bool(what)} {over} {grouped(images)} {NAMES[self.split]} images"
+        measured = (
+            f"{name} {value:.4f}{f' ({what})' * bool(what)} {over} {counted(images, f'{NAMES[self.split]} image')}"
+        )
         if name == "accuracy":
             low, high = wilson(round(value * images), images)
             measured += f" (95 % interval {low:.4f} to {high:.4f}: Wilson's, over images; other seeds are not covered)"
