@@ -23,7 +23,6 @@ from cnnbench.errors import (
     ExitCode,
     Mistake,
     PluginsNeededError,
-    Stopped,
     TrainingError,
     UserError,
     exits_explained,
@@ -124,7 +123,7 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
     except BaseException as error:
         if not stop.has_raised(error):
             raise
-        _say(words, error if isinstance(error, Stopped) else f"stopped by {stop.cause}.")
+        _say(words, f"stopped by {stop.cause}.")
         code = stop.exit_code
     return code
 
