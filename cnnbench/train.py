@@ -121,9 +121,9 @@ def _exit_code(words: Sequence[str], stop: StopRequests) -> ExitCode:
         _say(words, str(error) or "stopped.")
         code = ExitCode.INTERRUPTED
     except BaseException as error:
-        if not stop.has_raised(error):
+        if not (said := stop.said_of(error)):
             raise
-        _say(words, f"stopped by {stop.cause}.")
+        _say(words, said)
         code = stop.exit_code
     return code
 

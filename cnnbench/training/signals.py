@@ -102,10 +102,15 @@ class StopRequests:
             if not self._is_deferred:
                 raise StoppedAtOnce
 
-    def has_raised(self, error: BaseException) -> bool:
-        """Tell whether this is how the program stops; pydantic, whose Rust rewords all, may have made another of it."""
+    def said_of(self, error: BaseException) -> str:
+        """Return what to say of an error by which the program stops, or nothing where it is another one.
+
+        pydantic, whose Rust rewords what is raised within, makes another one of a signal while models are built.
+        """
+        if isinstance(error, Stopped):
+            return str(error)
         is_reworded = self.signal is not None and StoppedAtOnce.__name__ in str(error)
-        return is_reworded or isinstance(error, Stopped | StoppedAtOnce)
+        return f"stopped by {self.cause}." if is_reworded or isinstance(error, StoppedAtOnce) else ""
 
     @property
     def cause(self) -> str:
