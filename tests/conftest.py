@@ -115,7 +115,7 @@ def plugins_are_forgotten() -> Iterator[None]:
     for registry in REGISTRIES:
         for name in set(registry.components) - before[registry.group]:
             del registry.components[name]
-            ConfigStore.instance().repo.pop(registry.group, None)
+            ConfigStore.instance().repo.get(registry.group, {}).pop(f"{name}.yaml", None)
             for module in [module for module in sys.modules if module.startswith(PREFIX)]:
                 del sys.modules[module]
 

@@ -79,7 +79,8 @@ FILES = {
         NET.format(parameters='self, spec, *, width: str = 8, kind: Literal["a", "b"] = "c"', channels="spec.channels",
                    outputs="spec.num_outputs", returned=SCORES),
         "model=first_net",
-        "plugin.py:10: model 'first_net': the default of 'width', 8, does not fit its type: text.",
+        "plugin.py:10: model 'first_net': the default of 'width', 8, does not fit its type: text; "
+        "the default of 'kind', 'c', does not fit its type: one of a, b.",
     ),
     "a default that is none of the choices": First(
         NET.format(parameters='self, spec, *, kind: Literal["a", "b"] = "c"', channels="spec.channels",

@@ -144,8 +144,8 @@ def test_why_a_run_failed_and_how_far_others_came_is_shown(outputs, in_terminal,
     }  # fmt: skip
     assert f"{failed.name}: ValueError: first and {'x' * 99}\n" in text
     assert text.count(f"{paused.name}") == 1
-    (line,) = [line for line in in_terminal(80).splitlines() if "ValueError" in line]
-    assert len(line) == 80
+    (line,) = [line for line in in_terminal(70).splitlines() if "ValueError" in line]
+    assert len(line) == 70
     assert re.fullmatch(r"  [0-9a-f]{8}: ValueError: first and x+…", line)
 
 

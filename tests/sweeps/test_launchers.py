@@ -231,7 +231,9 @@ def test_a_sweep_that_fails_fast_starts_no_other_job(cnnbench, outputs):
     assert "the training diverged" in outcome.out
     assert outcome.out.count("\n  not started") == 3
     assert "  0 of 4 runs completed, 1 failed, 3 not started\n" in outcome.out
-    assert cnnbench(*words, "fail_fast=true").out.count("not started") == 2, "what is known to diverge stops nothing"
+    assert cnnbench(*words, "fail_fast=true").out.count("\n  not started") == 2, (
+        "what is known to diverge stops nothing"
+    )
     again = cnnbench(*words, "fail_fast=true")
     assert again.code == 1
     assert "2 of 4 runs completed" in again.out
