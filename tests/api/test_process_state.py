@@ -161,6 +161,7 @@ def alone(tmp_path_factory) -> dict[str, torch.Tensor]:
     return weights(load_run(ran.stdout.strip()))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("own_settings")
 def test_the_settings_of_its_user_do_not_change_the_bits_of_a_training(alone):
     assert same(weights(tiny(*DROPOUT)), alone)

@@ -128,6 +128,7 @@ def test_dataset_is_a_name_of_the_group_data(listing):
     assert listing("dataset") == listing("data")
 
 
+@pytest.mark.thorough
 def test_every_network_is_measured_as_a_run_on_such_images_would_build_it(listing):
     found = {option["name"]: option for option in listing("model")}
     assert list(found) == options_of("model")

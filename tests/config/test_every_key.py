@@ -29,7 +29,7 @@ COMMANDS = {
     "photographs": ("data=image_folder", "data.folder=/nowhere", "optimizer=adadelta", "scheduler=polynomial"),
     "lists": ("data=csv", "data.folder=/nowhere", "data.train=train.csv", "optimizer=nadam", "scheduler=multistep"),
 }
-USUAL = ("default", "transfer", "triplet", "lists")
+USUAL = ("transfer", "lists")
 NAMES = {"data.name", "model.name", "optimizer.name", "scheduler.name", "task.name", "experiment"}
 
 

@@ -1,5 +1,7 @@
 """Images loaded on demand are trained on, measured and augmented exactly like those in memory."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -16,9 +18,12 @@ from cnnbench.training.setup import make_augmentations
 from tests.config.test_presets import options_of
 from tests.conftest import TINY
 from tests.support.interruption import differences, finished, kill, outcome_of
+from tests.support.selection import diagonal, everyday
 from tests.support.training import plan_of
 
 CPU = torch.device("cpu")
+WORDS = options_of("augmentation")
+CROPS = (14, 13), (9, 8)  # the whole image, and a part of it
 
 
 def some_pixels(number: int = 21, channels: int = 3, height: int = 14, width: int = 13) -> torch.Tensor:
@@ -30,8 +35,7 @@ def streamed(pixels: torch.Tensor) -> Stream:
     return Stream(lambda rows: pixels[rows], torch.arange(len(pixels)), tuple(pixels.shape[1:]))
 
 
-@pytest.mark.parametrize("crop", [(14, 13), (9, 8)], ids=["whole", "cropped"])
-@pytest.mark.parametrize("word", options_of("augmentation"))
+@pytest.mark.parametrize(("word", "crop"), everyday(product(WORDS, CROPS), diagonal(WORDS, CROPS)))
 def test_every_augmentation_does_the_same_to_a_stream(word, crop):
     augmentations = make_augmentations(plan_run(Composer(), [word, "data=synthetic", "data.crop=28"]).config)
     spec, labels = DataSpec(3, *crop, tuple("abc")), torch.arange(21) % 3

@@ -68,7 +68,9 @@ def given(tmp_path, canary, cnnbench) -> Callable[..., Outcome]:
 
 
 @pytest.mark.parametrize("lines", REFUSED.values(), ids=REFUSED)
-@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")], ids=["one run", "a sweep"])
+@pytest.mark.parametrize(
+    "words", [(), pytest.param(("-m", "seed=0,1"), marks=pytest.mark.faults)], ids=["one run", "a sweep"]
+)
 def test_an_experiment_that_names_code_is_refused(given, canary, outputs, lines, words):
     outcome = given(lines, *words)
     assert outcome.code == 2

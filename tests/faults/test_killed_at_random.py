@@ -37,6 +37,7 @@ def survives_kills(start, tmp_path, monkeypatch, record_property) -> Callable[..
     return survives
 
 
+@pytest.mark.faults  # every run kills at chosen places: `end_to_end/test_killed_processes`
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_is_killed_at_random_ends_in_the_same_bits(survives_kills, way):
     survives_kills("an exponential average", way, QUICK)

@@ -113,7 +113,8 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.faults)])
+@pytest.mark.faults  # every run has the next one: a save that fails at any call
+@pytest.mark.parametrize("keep", [1, 2])
 def test_a_process_that_is_killed_at_any_call_of_a_save_costs_no_checkpoint(tmp_path, keep):
     with subprocess.Popen(
         [sys.executable, "-c", KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

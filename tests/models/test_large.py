@@ -15,6 +15,7 @@ from cnnbench.models.resnet import Block, StochasticDepth
 from cnnbench.plugins import register_everything
 from cnnbench.registry import Selection
 from tests.conftest import SMALL_FORMS, TINY, only_run
+from tests.support.selection import everyday
 
 register_everything()
 
@@ -23,7 +24,7 @@ def spec(channels: int, side: int, num_classes: int = 4) -> DataSpec:
     return DataSpec(channels, side, side, tuple(str(index) for index in range(num_classes)))
 
 
-@pytest.mark.parametrize("name", SMALL_FORMS)
+@pytest.mark.parametrize("name", everyday(SMALL_FORMS, [*SMALL_FORMS][::3]))
 def test_a_reduced_form_trains_for_an_epoch(cnnbench, outputs, name):
     words = (f"model={name}", "data.channels=3", "data.num_train=40", "epochs=1", "data.val_fraction=0.2")
     ended = cnnbench(*TINY, *words, *SMALL_FORMS[name])

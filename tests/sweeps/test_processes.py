@@ -177,6 +177,7 @@ def server_of_a_job(folder):
     return int((folder / "server").read_text())
 
 
+@pytest.mark.faults
 def test_jobs_begin_though_the_server_was_killed_or_began_in_a_folder_that_is_removed(tmp_path, monkeypatch):
     os.kill(server_of_a_job(tmp_path), signal.SIGKILL)
     gone = tmp_path / "gone"
@@ -221,6 +222,7 @@ def test_jobs_end_in_the_same_bits_where_no_process_can_be_forked(cnnbench, outp
     assert differences(of_sweep, outcome_of(run)) == []
 
 
+@pytest.mark.thorough
 def test_a_script_without_a_guard_can_sweep(tmp_path, outputs):
     """Processes that import the script which starts them would start the sweep again."""
     script = tmp_path / "script.py"
