@@ -82,7 +82,7 @@ def test_a_name_that_is_taken_but_for_capitals_is_refused(shapes):
 WORDS = ["true", "False", "none", "NULL", "yes", "No", "on", "off", "nan", "-inf", "18", "1_000", "1e5", "0x10"]
 
 
-@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "", "a" * 101, *WORDS])
+@pytest.mark.parametrize("name", ["my net", "größe", "a/b", "a.b", "", "a" * 101, "_", "-@", *WORDS])
 def test_a_name_that_cannot_be_typed_or_is_read_as_something_else_is_refused(shapes, name):
     with pytest.raises(UserError, match=f": shape '{name}': a name has up to 100 letters a to z, digits, _, - and @"):
         shapes.register(name)(lambda spec: spec)

@@ -49,7 +49,7 @@ EXPLAINED = {
 }  # fmt: skip
 
 # A name is a word of a command, text in YAML, part of a key such as name/val, and a folder.
-NAME = re.compile(r"[\w@-]{1,100}", re.ASCII)
+NAME = re.compile(r"(?=.*[^\W_])[\w@-]{1,100}", re.ASCII)
 NO_TEXT = re.compile(r"null|none|true|false|yes|no|on|off|nan|-?inf|-?\d[\d_]*(e-?\d+)?|0[bx][\da-f_]+", re.IGNORECASE)
 
 BASES = ("augmentation", "task", "logger")  # groups whose components are classes

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def refused() -> None:
          "export"],
 )  # fmt: skip
 def test_the_process_is_as_it_was(run, use):
+    import_module("sklearn")  # which sets variables of the environment, once
     before = state_of_process()
     use(run)
     after = state_of_process()
